@@ -1,0 +1,147 @@
+"""The nursery tree: every task of the server hangs somewhere below `serve`."""
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
+from server.fanout.hub import Hub
+from server.feeds.replay import Replay, ReplayError
+from server.feeds.simulator import run_simulator
+from server.gateway.auth import Authenticator
+from server.gateway.gateway import Gateway
+from server.gateway.pool import Pool
+from server.gateway.sockets import bind
+from server.ops.http import build_http_app, serve_http
+from server.ops.lag import LoopLag
+from server.ops.metrics import build_registry
+from server.quotes.quote import Trade
+from server.settings import Settings
+from server.store.catalogue import load_instruments
+
+STOP_TIMEOUT = 9.0
+"""Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
+
+log = structlog.get_logger()
+
+
+class Addresses(NamedTuple):
+    """Where the server listens: URLs."""
+
+    quotes: str
+    http: str
+
+
+async def serve(
+    settings: Settings,
+    authenticator: Authenticator,
+    on_started: Callable[[Addresses], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
+
+    Errors: BindError, ReplayError, before anything was started.
+    """
+    replay = _open_replay(settings)
+    instruments = load_instruments()
+    ws_listeners = bind(settings.ws_host, settings.ws_port)
+    http_listeners = bind(settings.http_host, settings.http_port)
+    addresses = Addresses(
+        f"ws://{_address(ws_listeners)}/ws/quotes", f"http://{_address(http_listeners)}"
+    )
+
+    hub = Hub(instruments)
+    pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
+    gateway = Gateway(
+        hub=hub,
+        pool=pool,
+        authenticator=authenticator,
+        max_symbols=settings.ws_max_symbols,
+        command_rate=settings.ws_command_rate,
+        allowed_origins=settings.ws_allowed_origins,
+    )
+    lag = LoopLag()
+    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0)
+    app = build_http_app(registry, gateway.unready)
+    http_stop = trio.Event()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        nursery.start_soon(lag.run)
+        await nursery.start(serve_http, app, http_listeners, http_stop.wait)
+        async with trio.open_nursery() as streaming:
+            streaming.start_soon(run_feed, hub, settings, replay)
+            streaming.start_soon(stop_on_signal, gateway)
+            # What exists now stays: the collector need not look at it again with 10,000 connections.
+            gc.freeze()
+            log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
+                     instruments=len(instruments),
+                     made_up_prices=sum(i.made_up_price for i in instruments))  # fmt: skip
+            on_started(addresses)
+            await gateway.serve(ws_listeners)
+            streaming.cancel_scope.cancel()
+        http_stop.set()
+        nursery.cancel_scope.cancel()
+    log.info("stopped", connections_served=pool.opened)
+
+
+async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
+    """Run the chosen feed through the broadcaster; when it ends, every client is told."""
+    send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
+    reason = "feed_ended"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=replay is not None))
+        async with send:
+            if replay is None:
+                random = Random(settings.simulator_seed)
+                await run_simulator(
+                    send, hub.watched_quotes, settings.price_update_interval, random
+                )
+            else:
+                try:
+                    await replay.run(send)
+                except ReplayError as error:
+                    reason = "feed_failed"
+                    log.error("feed failed", problem=str(error))
+    hub.set_status("stale", reason)
+    log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates)
+
+
+async def stop_on_signal(gateway: Gateway) -> None:
+    """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if gateway.pool.draining:
+                _exit_now("second signal", 128 + number)
+            log.info("stopping", signal=signal.Signals(number).name)
+            # A thread, as nothing on the event loop can be trusted to end what hangs there.
+            timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
+            timer.daemon = True
+            timer.start()
+            gateway.stop()
+
+
+def _exit_now(reason: str, code: int) -> None:
+    log.warning("exit at once", reason=reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _open_replay(settings: Settings) -> Replay | None:
+    path = settings.feed.replay_path
+    return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+
+
+def _address(listeners: list[socket.socket]) -> str:
+    host, port = listeners[0].getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

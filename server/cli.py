@@ -1,0 +1,141 @@
+"""The `quotestream` command."""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+import trio
+
+from server import __version__
+from server.app import Addresses, serve
+from server.feeds.replay import ReplayError
+from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
+from server.gateway.sockets import BindError
+from server.ops.logs import configure_logging
+from server.settings import (
+    BadSetting,
+    Duration,
+    Settings,
+    describe_settings,
+    load_settings,
+    not_yet_supported,
+)
+
+USAGE_ERROR = 2
+"""Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
+
+DEVELOPMENT_USER = "developer"
+DEVELOPMENT_LIFETIME = Duration(12 * 3600)
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
+    try:
+        arguments.run(arguments, load_settings())
+    except (BadSetting, BadKey, BindError, ReplayError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="quotestream", description="Live market quotes over WebSockets."
+    )
+    parser.add_argument("--version", action="version", version=f"quotestream {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "serve",
+        help="run the server (the default)",
+        description="Run the server. It is configured by environment variables or a .env file:",
+        epilog=describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_serve)
+
+    command = commands.add_parser("token", help="make a token for a client")
+    command.add_argument("--user", required=True, help="whom the token is for")
+    command.add_argument("--ttl", type=_duration, default=Duration(3600), help="1h by default")
+    command.add_argument("--role", help="for instance admin")
+    command.set_defaults(run=_token)
+
+    command = commands.add_parser("watch", help="show live quotes in the terminal")
+    command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
+    command.add_argument("--url", help="by default the server that the environment configures")
+    command.add_argument("--token", help="by default one made with the configured secret")
+    command.set_defaults(run=_watch)
+    return parser
+
+
+def _serve(_: argparse.Namespace, settings: Settings) -> None:
+    configure_logging(settings.log_format, settings.log_level)
+    authenticator = _authenticator(settings)
+    for variable in not_yet_supported():
+        log.warning("this version does not support the variable, it is ignored", variable=variable)
+    if _is_development(settings):
+        log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
+    elif settings.jwt_secret and len(settings.jwt_secret.encode()) < MIN_SECRET_BYTES:
+        log.warning(f"JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes and can be guessed")
+    trio.run(serve, settings, authenticator, partial(_say_hello, settings, authenticator))
+
+
+def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
+    print(f"quotes   {addresses.quotes}")
+    print(f"HTTP     {addresses.http}/healthz /readyz /metrics")
+    if _is_development(settings):
+        token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
+        command = Path(os.path.relpath(sys.executable)).with_name("quotestream")
+        print(f"token    {token}")
+        print(f"connect  {command} watch AAPL MSFT TSLA --url {addresses.quotes} --token {token}")
+    sys.stdout.flush()
+
+
+def _token(arguments: argparse.Namespace, settings: Settings) -> None:
+    print(_authenticator(settings).sign(arguments.user, arguments.ttl, arguments.role))
+
+
+def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
+    from server.client.stream import StreamRefused
+    from server.client.table import watch
+
+    url = arguments.url or f"ws://{settings.ws_host}:{settings.ws_port}/ws/quotes"
+    token = arguments.token or _authenticator(settings).sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
+    try:
+        trio.run(watch, url, token, arguments.symbols)
+    except StreamRefused as error:
+        _fail(f"{url}: {error}")
+
+
+def _is_development(settings: Settings) -> bool:
+    return not settings.jwt_secret and not settings.jwt_public_key
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    secret = development_secret() if _is_development(settings) else settings.jwt_secret
+    return Authenticator(
+        secret=secret,
+        public_key=settings.jwt_public_key,
+        algorithms=settings.jwt_algorithms,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+    )
+
+
+def _duration(text: str) -> Duration:
+    try:
+        return Duration.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m or 1h") from None
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"quotestream: {message}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)

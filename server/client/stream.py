@@ -1,0 +1,97 @@
+"""A connection to the quotes that survives the server's restarts."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    open_websocket_url,
+)
+
+from server.client.document import Document
+
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+"""Seconds: the range from which the wait before a reconnection is drawn doubles up to the longest."""
+
+TRY_AGAIN = {429, 503}
+"""Refusals that time may cure; all others are about the request itself."""
+
+TOKEN_EXPIRED = 4401
+
+
+class StreamRefused(Exception):
+    """The server will not serve this request, now or later; the message says why."""
+
+
+Listener = Callable[[Document, dict[str, Any]], None]
+
+
+async def follow(url: str, token: str, symbols: Sequence[str], listener: Listener) -> NoReturn:
+    """Keep a document of `symbols` and call `listener(document, message)` after each message.
+
+    A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
+    the one the server asks for; the document then starts anew. Its state is told to the listener
+    as messages of type `connection`.
+
+    Errors: StreamRefused.
+    """
+    target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
+    attempt = 0
+    while True:
+        wait: float | None = None
+        try:
+            headers = [(b"Authorization", f"Bearer {token}".encode())]
+            async with open_websocket_url(target, extra_headers=headers) as socket:
+                attempt = 0
+                wait = await _read(socket, listener)
+        except ConnectionRejected as rejection:
+            if rejection.status_code not in TRY_AGAIN:
+                raise StreamRefused(_message(rejection)) from None
+            wait = _retry_after(rejection)
+        except (HandshakeError, ConnectionClosed, OSError, trio.BrokenResourceError):
+            pass
+        if wait is None:
+            wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
+            attempt = min(attempt + 1, 16)
+        listener(Document(), {"type": "connection", "retry_in": wait})
+        await trio.sleep(wait)
+
+
+async def _read(socket: WebSocketConnection, listener: Listener) -> float | None:
+    """Read until the connection ends; the seconds the server asked to stay away."""
+    document = Document()
+    wait: float | None = None
+    try:
+        while True:
+            message = json.loads(await socket.get_message())
+            if message["type"] == "quotes_patch":
+                if missed := document.apply(message):
+                    await socket.send_message(json.dumps({"action": "resync", "symbols": missed}))
+            elif message["type"] == "reconnect":
+                wait = message["after_ms"] / 1000
+            listener(document, message)
+    except ConnectionClosed as closed:
+        if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
+            raise StreamRefused("the token expired") from None
+        return wait
+
+
+def _message(rejection: ConnectionRejected) -> str:
+    try:
+        return str(json.loads(rejection.body or b"")["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"the server answered with HTTP status {rejection.status_code}"
+
+
+def _retry_after(rejection: ConnectionRejected) -> float | None:
+    for name, value in rejection.headers or ():
+        if name.lower() == b"retry-after" and value.isdigit():
+            return float(value)
+    return None

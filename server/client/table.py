@@ -1,0 +1,79 @@
+"""A live table of quotes in the terminal; plain lines where the output is no terminal."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+
+from server.client.document import Document
+from server.client.stream import follow
+
+REDRAWS_PER_SECOND = 10
+
+
+async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
+    """Show the quotes until cancelled. Errors: StreamRefused."""
+    if not sys.stdout.isatty():
+        await follow(url, token, symbols, print_message)
+    screen = Screen()
+    with Live(get_renderable=screen.draw, refresh_per_second=REDRAWS_PER_SECOND):
+        await follow(url, token, symbols, screen.update)
+
+
+def print_message(document: Document, message: dict[str, Any]) -> None:
+    """One line per changed quote, or per message that is about something else."""
+    if message["type"] != "quotes_patch":
+        print(message, flush=True)
+        return
+    for symbol in message["versions"]:
+        if symbol in document.quotes:
+            quote = document.quotes[symbol]
+            print(
+                f"{quote['last_updated'][:23]:<24}{symbol:<8}{quote['current_price']:>12.2f}"
+                f"{quote['change_percent']:>+9.2f} %{quote['volume']:>15,}",
+                flush=True,
+            )
+
+
+class Screen:
+    """What is to be drawn: the newest document and the newest word about the connection."""
+
+    def __init__(self) -> None:
+        self._document = Document()
+        self._state = "connecting"
+
+    def update(self, document: Document, message: dict[str, Any]) -> None:
+        """Take in one message."""
+        if message["type"] == "quotes_patch":
+            self._state = "live"
+        elif message["type"] == "connection":
+            self._state = f"connection lost, next try in {message['retry_in']:.1f} s"
+            return
+        elif message["type"] == "status":
+            self._state = f"{message['status']}: {message['reason']}"
+        elif message["type"] == "error":
+            self._state = f"{message['message']}: {', '.join(message.get('symbols', ()))}"
+        self._document = document
+
+    def draw(self) -> Table:
+        """The table as it is now."""
+        table = Table(caption=self._state, caption_justify="left")
+        for heading in ("symbol", "name"):
+            table.add_column(heading)
+        for heading in ("price", "change", "%", "volume", "updated", "version"):
+            table.add_column(heading, justify="right")
+        for symbol, quote in sorted(self._document.quotes.items()):
+            colour = "green" if quote["change"] > 0 else "red" if quote["change"] < 0 else "white"
+            table.add_row(
+                symbol,
+                quote["name"][:28],
+                f"[{colour}]{quote['current_price']:,.2f}",
+                f"[{colour}]{quote['change']:+.2f}",
+                f"[{colour}]{quote['change_percent']:+.2f}",
+                f"{quote['volume']:,}",
+                quote["last_updated"][11:23],
+                str(self._document.versions[symbol]),
+            )
+        return table

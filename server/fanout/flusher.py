@@ -1,0 +1,66 @@
+"""Ends each round: every outbox that got frames hands them to the kernel in one write.
+
+One task for all connections. While it writes to ten thousand sockets, topics go on filling the
+outboxes it has not reached yet, so the more there is to send, the more frames share a write.
+"""
+
+from time import time_ns
+
+import trio
+
+from server.fanout.outbox import Outbox
+from server.fanout.stats import FanoutStats
+
+CHECKPOINT_EVERY = 128
+"""Writes between two checkpoints: about a millisecond, so that handshakes and pings go on."""
+
+
+class Flusher:
+    """The outboxes of the coming round. Publishers add to it, `run` empties it."""
+
+    def __init__(self, stats: FanoutStats) -> None:
+        self._stats = stats
+        self._dirty: list[Outbox] = []
+        self._oldest_ts = 0
+        self._work = trio.Event()
+        self._done = trio.Event()
+
+    def round(self, ts: int) -> list[Outbox]:
+        """The list to which a publisher adds each outbox that it gave its first frame of the round.
+
+        `ts`: when the feed gave what is published, microseconds since the epoch. From this call
+        to the last append the publisher must not yield.
+        """
+        if not self._work.is_set():
+            self._work.set()
+            self._oldest_ts = ts
+        return self._dirty
+
+    async def wait_round(self) -> None:
+        """Wait until all that was published before this call has been flushed."""
+        if self._work.is_set():
+            await self._done.wait()
+
+    async def run(self) -> None:
+        """Flush round after round until cancelled."""
+        while True:
+            await self._work.wait()
+            dirty, self._dirty = self._dirty, []
+            done, self._done = self._done, trio.Event()
+            self._work = trio.Event()
+            await self._flush(dirty, self._oldest_ts)
+            done.set()
+
+    async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:
+        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered."""
+        stats = self._stats
+        started = time_ns()
+        for start in range(0, len(dirty), CHECKPOINT_EVERY):
+            before = stats.messages_sent
+            for outbox in dirty[start : start + CHECKPOINT_EVERY]:
+                outbox.flush()
+            age = time_ns() / 1e9 - oldest_ts / 1e6
+            stats.delivery_latency.observe(age, stats.messages_sent - before)
+            await trio.lowlevel.checkpoint()
+        if dirty:
+            stats.fanout_burst.observe((time_ns() - started) / 1e9)

@@ -1,0 +1,187 @@
+"""What one connection still has to be sent.
+
+An outbox is in one of three states:
+
+- *open*: `queue` collects the frames of a round; a flush hands them to the kernel in one write.
+- *blocked*: the kernel took less than it was given. `queue` is None and a `Backlog` holds the rest
+  of the frame that was cut, the frames nothing can stand in for (answers to commands), and *which*
+  sources are owed. Updates of a source are not kept: once the socket drains, its current frame is
+  sent instead. So a blocked outbox is bounded by its subscriptions, however long it stays so.
+- *closing*: its last frame, the close frame, has been given; nothing more is taken.
+
+Rejected: a channel per connection (a task switch for every frame and client), and a bounded queue
+of frames (it holds prices that are stale by the time they are sent).
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from server.fanout.frame import Source, UpdateFrame
+from server.fanout.stats import FanoutStats
+
+WRITE_FRAMES = 64
+"""Frames joined into one write: 20 KB of quotes, past which joining saves nothing."""
+
+DRAIN_BYTES = 16 * 1024
+"""One write to a socket that has drained: trio's TCP_NOTSENT_LOWAT, at which it becomes writable."""
+
+
+class Backlog:
+    """What a blocked outbox holds: frames cut or not replaceable, sources owed, who waits."""
+
+    __slots__ = ("drained", "owed", "unsent")
+
+    def __init__(self) -> None:
+        self.unsent: list[bytes] = []
+        self.owed: dict[Source, None] = {}
+        self.drained = trio.Event()
+
+
+class Outbox:
+    """Owned by its connection, which closes `sock`; `spawn` starts a task in the fan-out's nursery."""
+
+    __slots__ = ("_backlog", "_closing", "_sock", "_spawn", "_stats", "queue")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        stats: FanoutStats,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self.queue: list[bytes] | None = []
+        self._sock = sock
+        self._stats = stats
+        self._spawn = spawn
+        self._backlog: Backlog | None = None
+        self._closing = False
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket has to drain before anything else goes out."""
+        return self._backlog is not None
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that must arrive: an answer, a pong. Never waits."""
+        if self.queue is not None:
+            self.queue.append(frame)
+            self.flush()
+        elif self._backlog is not None and not self._closing:
+            self._backlog.unsent.append(frame)
+
+    def send_current(self, source: Source) -> None:
+        """Send what `source` is now, or is by the time the socket has drained. Never waits."""
+        if self.queue is not None:
+            self.send(source.current_frame())
+        else:
+            self.owe(source)
+
+    def owe(self, source: Source) -> None:
+        """Remember to send `source` once the socket has drained."""
+        if self._backlog is not None and not self._closing:
+            self._backlog.owed[source] = None
+
+    def forgive(self, source: Source) -> None:
+        """Owe `source` no longer: it was unsubscribed."""
+        if self._backlog is not None:
+            self._backlog.owed.pop(source, None)
+
+    def close(self, frame: bytes) -> None:
+        """Send the close frame, after what is already on its way, and then nothing more."""
+        self.send(frame)
+        self._closing = True
+        self.queue = None
+        if self._backlog is not None:
+            self._backlog.owed.clear()
+
+    def abandon(self) -> None:
+        """Forget everything: the connection is over."""
+        self._closing = True
+        self.queue = None
+        if self._backlog is not None:
+            self._backlog.drained.set()
+            self._backlog = None
+
+    async def wait_drained(self) -> None:
+        """Return once nothing is waiting for the socket, or the connection is over."""
+        while self._backlog is not None:
+            await self._backlog.drained.wait()
+
+    def flush(self) -> None:
+        """Hand the queued frames to the kernel; called at the end of a round. Never waits."""
+        queue = self.queue
+        if not queue:
+            return
+        if len(queue) == 1:
+            self._write(queue)
+        else:
+            for start in range(0, len(queue), WRITE_FRAMES):
+                if not self._write(queue[start : start + WRITE_FRAMES]):
+                    self._keep(queue[start + WRITE_FRAMES :], 0)
+                    break
+        queue.clear()
+
+    def _write(self, frames: list[bytes]) -> bool:
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        try:
+            taken = self._sock.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self.abandon()  # the connection's own task sees the same broken socket and ends it
+            return False
+        self._stats.bytes_sent += taken
+        if taken == len(data):
+            self._stats.messages_sent += len(frames)
+            return True
+        self._block()
+        self._keep(frames, taken)
+        return False
+
+    def _block(self) -> None:
+        self.queue = None
+        if self._backlog is None:
+            self._backlog = Backlog()
+            self._spawn(self._drain)
+
+    def _keep(self, frames: list[bytes], taken: int) -> None:
+        """Remember what is left of `frames` after `taken` bytes of them went out."""
+        backlog = self._backlog
+        if backlog is None:
+            return
+        for frame in frames:
+            if taken >= len(frame):
+                taken -= len(frame)
+                self._stats.messages_sent += 1
+            elif taken == 0 and isinstance(frame, UpdateFrame):
+                self._stats.conflated += 1
+                backlog.owed[frame.source] = None
+            else:
+                backlog.unsent.append(frame[taken:])
+                taken = 0
+
+    async def _drain(self) -> None:
+        try:
+            while self._backlog is not None:
+                await trio.lowlevel.wait_writable(self._sock)
+                self._write_backlog()
+        except trio.ClosedResourceError:
+            self.abandon()
+
+    def _write_backlog(self) -> None:
+        backlog = self._backlog
+        if backlog is None:
+            return
+        frames = backlog.unsent
+        backlog.unsent = []
+        size = sum(map(len, frames))
+        while backlog.owed and size < DRAIN_BYTES:
+            source = next(iter(backlog.owed))
+            del backlog.owed[source]
+            frames.append(source.current_frame())
+            size += len(frames[-1])
+        if self._write(frames) and not backlog.owed:
+            self._backlog = None
+            self.queue = None if self._closing else []
+            backlog.drained.set()

@@ -1,0 +1,202 @@
+"""One symbol: its quote, the quote's version, and who watches it.
+
+A topic always exists; it is *active*, with a channel and a task of its own, while somebody watches.
+An inactive one only keeps its quote up to date: nothing is encoded that nobody would read.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+
+import trio
+
+from server.fanout.flusher import Flusher
+from server.fanout.frame import UpdateFrame, text_frame
+from server.fanout.outbox import Outbox
+from server.fanout.stats import FanoutStats
+from server.quotes.instrument import Instrument
+from server.quotes.messages import QuotesPatch, encode
+from server.quotes.patch import Add, Operation, difference, quote_pointer
+from server.quotes.quote import Trade, opening_quote, quote_after
+
+INBOX_TRADES = 256
+"""Trades waiting for one symbol; 743 a second was the busiest of three symbols' real day."""
+
+ROUND_TRADES = 16
+"""Trades published before a round's flush: a fast client's socket takes that much at once."""
+
+
+class Topic:
+    """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change."""
+
+    __slots__ = (
+        "_current",
+        "_overflow",
+        "_stats",
+        "everyone",
+        "finished",
+        "idle_since",
+        "inbox",
+        "instrument",
+        "pointer",
+        "quote",
+        "subscribers",
+        "ts",
+        "version",
+    )
+
+    def __init__(
+        self, instrument: Instrument, everyone: AbstractSet[Outbox], stats: FanoutStats, ts: int
+    ) -> None:
+        self.instrument = instrument
+        self.pointer = quote_pointer(instrument.symbol)
+        self.quote = opening_quote(instrument, ts)
+        self.version = 1
+        self.ts = ts
+        self.subscribers: set[Outbox] = set()
+        self.everyone = everyone
+        self.inbox: trio.MemorySendChannel[Trade] | None = None
+        self.finished = trio.Event()
+        self.idle_since = 0.0
+        self._stats = stats
+        self._overflow: Trade | None = None
+        self._current: bytes | None = None
+
+    @property
+    def symbol(self) -> str:
+        """The instrument's symbol."""
+        return self.instrument.symbol
+
+    @property
+    def active(self) -> bool:
+        """Whether trades go through the inbox to the topic's task."""
+        return self.inbox is not None
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody would get this symbol's updates."""
+        return bool(self.subscribers or self.everyone)
+
+    def add_operation(self) -> Add:
+        """The patch operation that gives the full quote."""
+        return Add(self.pointer, self.quote)
+
+    def current_frame(self) -> bytes:
+        """The full quote as one frame, made once per version whoever asks."""
+        if self._current is None:
+            self._current = text_frame(encode(full_quotes([self])))
+            self._stats.updates_encoded += 1
+        return self._current
+
+    def absorb(self, trade: Trade) -> list[Operation]:
+        """Move the quote by `trade`; the operations that say so, none if it changed nothing."""
+        old = self.quote
+        new = quote_after(old, trade, self.instrument.price_decimals)
+        operations: list[Operation] = [*difference(old, new, self.pointer)]
+        if operations:
+            self.quote = new
+            self.version += 1
+            self.ts = trade.ts
+            self._current = None
+        return operations
+
+    def publish(self, trade: Trade, flusher: Flusher) -> None:
+        """Move the quote and queue the update, encoded once, for everybody who watches."""
+        operations = self.absorb(trade)
+        if not operations or not self.watched:
+            return
+        message = QuotesPatch(trade.ts, {self.symbol: self.version}, operations)
+        frame = UpdateFrame(text_frame(encode(message)))
+        frame.source = self
+        self._stats.updates_encoded += 1
+        dirty = flusher.round(trade.ts)
+        self._queue(frame, self.subscribers, dirty)
+        self._queue(frame, self.everyone, dirty)
+
+    def _queue(
+        self, frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]
+    ) -> None:
+        """The loop that runs for every client and price. It does not yield: a subscriber that
+        joined or drained half-way would else get this version twice.
+        """
+        for outbox in outboxes:
+            queue = outbox.queue
+            if queue is None:
+                outbox.owe(self)
+                self._stats.conflated += 1
+            else:
+                if not queue:
+                    dirty.append(outbox)
+                queue.append(frame)
+
+    def activate(self) -> trio.MemoryReceiveChannel[Trade]:
+        """Open the inbox; whoever calls this runs `run` on the end returned."""
+        self.inbox, inbox = trio.open_memory_channel[Trade](INBOX_TRADES)
+        self.finished = trio.Event()
+        return inbox
+
+    def deactivate(self) -> None:
+        """Close the inbox: `run` publishes what is left in it and ends."""
+        if self.inbox is not None:
+            self.inbox.close()
+            self.inbox = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any trade has come in that is not published yet."""
+        return self.inbox is not None and (
+            self._overflow is not None or self.inbox.statistics().current_buffer_used > 0
+        )
+
+    def offer(self, trade: Trade) -> bool:
+        """Put `trade` into an active topic's inbox unless it, or what overflowed of it, is full."""
+        if self._overflow is not None or self.inbox is None:
+            return False
+        try:
+            self.inbox.send_nowait(trade)
+        except trio.WouldBlock:
+            return False
+        return True
+
+    def conflate(self, trade: Trade) -> None:
+        """Keep only the newest of the trades that the full inbox had no room for."""
+        self._stats.conflated += 1 if self._overflow else 0
+        self._overflow = self._overflow.merged_with(trade) if self._overflow else trade
+
+    async def run(self, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher) -> None:
+        """Publish what comes in, round by round, until the inbox is closed and empty."""
+        with suppress(trio.EndOfChannel):
+            while True:
+                trade = self._take(inbox) or await inbox.receive()
+                self._publish_round(trade, inbox, flusher)
+                await flusher.wait_round()
+        self.finished.set()
+
+    def _publish_round(
+        self, trade: Trade | None, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher
+    ) -> None:
+        for _ in range(ROUND_TRADES - 1):
+            if trade is None:
+                return
+            self.publish(trade, flusher)
+            trade = self._take(inbox)
+        if trade is not None:
+            self.publish(trade, flusher)
+
+    def _take(self, inbox: trio.MemoryReceiveChannel[Trade]) -> Trade | None:
+        """The next trade: from the inbox, then what overflowed of it, then None."""
+        try:
+            return inbox.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            overflow, self._overflow = self._overflow, None
+            return overflow
+
+
+def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
+    """One message with the full quotes of one or more topics; `ts` is the newest one's."""
+    topics = list(topics)
+    return QuotesPatch(
+        max(topic.ts for topic in topics),
+        {topic.symbol: topic.version for topic in topics},
+        [topic.add_operation() for topic in topics],
+    )

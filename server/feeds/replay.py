@@ -1,0 +1,179 @@
+"""Recorded trades from a CSV file (`timestamp_ms,symbol,price,size`), in their own time or faster.
+
+The file is read block by block in a worker thread, so neither its size nor a slow disk matters.
+"""
+
+import csv
+import gzip
+import zlib
+from math import isfinite
+from pathlib import Path
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, TextIO
+
+import structlog
+import trio
+
+from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.quote import Trade
+
+HEADER = ["timestamp_ms", "symbol", "price", "size"]
+
+BLOCK_ROWS = 1024
+"""Rows read at a time: 2 ms of parsing, after which the other tasks get their turn."""
+
+REPORT_INTERVAL = 1.0
+"""Seconds between two log lines about bad rows."""
+
+MAX_SIZE = 10**12
+"""Shares in one trade: more than any company has issued."""
+
+MAX_TIMESTAMP_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that a timestamp on the wire can name."""
+
+RawTrade = tuple[str, float, int, int]
+"""Symbol, price, size, milliseconds since the epoch."""
+
+if TYPE_CHECKING:
+    from _csv import Reader as Rows
+
+log = structlog.get_logger()
+
+
+class ReplayError(Exception):
+    """The file cannot be replayed at all; the message says why in one line."""
+
+
+class BadRow(Exception):
+    """One row that is no trade."""
+
+
+class Replay:
+    """One recorded file. `bad_rows` counts the rows skipped so far."""
+
+    def __init__(self, path: Path, speed: float, *, loop: bool) -> None:
+        """Check the file's header.
+
+        Arguments:
+            speed: how many times faster than it happened; 0 for as fast as it is taken.
+            loop: start over at the end.
+
+        Errors: ReplayError if there is no such file or it does not start with HEADER.
+        """
+        self.path = path
+        self.speed = speed
+        self.loop = loop
+        self.bad_rows = 0
+        self._report_at = 0.0
+        with self._open() as lines:
+            _rows(lines, path)
+
+    async def run(self, trades: trio.MemorySendChannel[Trade]) -> None:
+        """Send every trade of the file, waiting wherever the channel is full.
+
+        Errors: ReplayError if the file breaks off (a damaged archive) or has become unreadable.
+        """
+        while True:
+            await self._run_once(trades)
+            if not self.loop:
+                return
+            await trio.lowlevel.checkpoint()
+
+    async def _run_once(self, trades: trio.MemorySendChannel[Trade]) -> None:
+        with self._open() as lines:
+            rows = _rows(lines, self.path)
+            pace = Pace(self.speed)
+            while block := await trio.to_thread.run_sync(self._read_block, rows):
+                for symbol, price, size, time_ms in block:
+                    await pace.wait(time_ms)
+                    trade = Trade(symbol, price, size, time_ms * 1000, time_ns() // 1000)
+                    try:
+                        trades.send_nowait(trade)
+                    except trio.WouldBlock:
+                        await trades.send(trade)
+
+    def _open(self) -> TextIO:
+        try:
+            if self.path.suffix == ".gz":
+                return gzip.open(
+                    self.path, "rt", encoding="utf-8-sig", errors="replace", newline=""
+                )
+            return self.path.open(encoding="utf-8-sig", errors="replace", newline="")
+        except OSError as error:
+            raise ReplayError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+    def _read_block(self, rows: "Rows") -> list[RawTrade] | None:
+        """Up to BLOCK_ROWS rows' trades, without the bad ones; None at the end of the file."""
+        block: list[RawTrade] = []
+        for read in range(BLOCK_ROWS):
+            try:
+                block.append(parse_row(next(rows)))
+            except StopIteration:
+                return block if read else None
+            except (BadRow, csv.Error) as problem:
+                self._report(rows.line_num, problem)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ReplayError(f"cannot read on in {self.path}: {error}") from None
+        return block
+
+    def _report(self, line: int, problem: Exception) -> None:
+        self.bad_rows += 1
+        if monotonic() >= self._report_at:
+            self._report_at = monotonic() + REPORT_INTERVAL
+            log.warning(
+                "bad row skipped",
+                file=str(self.path), line=line, problem=str(problem), bad_rows=self.bad_rows,
+            )  # fmt: skip
+
+
+class Pace:
+    """Keeps the recorded distances in time, divided by `speed`; not at all if it is 0."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._start: tuple[float, int] | None = None
+
+    async def wait(self, time_ms: int) -> None:
+        """Sleep until the moment recorded as `time_ms` is due."""
+        if self._speed == 0:
+            return
+        if self._start is None:
+            self._start = trio.current_time(), time_ms
+        start, first_ms = self._start
+        due = start + (time_ms - first_ms) / 1000 / self._speed
+        if due > trio.current_time():
+            await trio.sleep_until(due)
+
+
+def parse_row(row: list[str]) -> RawTrade:
+    """One row's (symbol, price, size, milliseconds since the epoch); BadRow says what is wrong."""
+    if len(row) != len(HEADER):
+        raise BadRow(f"{len(row)} fields instead of {len(HEADER)}")
+    try:
+        time_ms, price, size = int(row[0]), float(row[2]), int(row[3])
+    except ValueError as error:
+        raise BadRow(str(error)) from None
+    symbol = normalize_symbol(row[1])
+    if not 0 < len(symbol) <= MAX_SYMBOL_LENGTH or not symbol.isprintable() or symbol == "*":
+        raise BadRow(f"not a symbol: {row[1]!r}")
+    if not (isfinite(price) and price > 0):
+        raise BadRow(f"not a price: {row[2]!r}")
+    if not 0 <= size <= MAX_SIZE:
+        raise BadRow(f"not a size: {row[3]!r}")
+    if not 0 <= time_ms <= MAX_TIMESTAMP_MS:
+        raise BadRow(f"not a timestamp: {row[0]!r}")
+    return symbol, price, size, time_ms
+
+
+def _rows(lines: TextIO, path: Path) -> "Rows":
+    """The rows after the header. Nothing is quoted: a stray quote must not swallow lines."""
+    rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
+    try:
+        header = next(rows, [])
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise ReplayError(f"cannot read {path}: {error}") from None
+    if header != HEADER:
+        raise ReplayError(
+            f"{path} must start with the line {','.join(HEADER)!r}, not {','.join(header)[:80]!r}"
+        )
+    return rows

@@ -1,0 +1,70 @@
+"""Made-up prices: the "price oscillation" of the Go service this server replaces.
+
+In each interval a random subset of the watched symbols, at least one, moves to a price within one
+percent of its base price, in whole cents and never under a dollar. The moments are spread over the
+interval: all at its start would be one burst and four seconds of silence.
+"""
+
+from collections.abc import Callable, Iterator
+from math import ceil, floor
+from random import Random
+from time import time_ns
+
+import trio
+
+from server.quotes.quote import Quote, Trade
+
+OSCILLATION = 0.01
+"""Largest distance from the base price, as a part of it."""
+
+LOWEST_CENTS = 100
+"""No simulated price is under one dollar."""
+
+LARGEST_LOTS = 20
+"""A trade is of one to so many round lots of 100 shares."""
+
+
+async def run_simulator(
+    trades: trio.MemorySendChannel[Trade],
+    watched: Callable[[], list[Quote]],
+    interval: float,
+    random: Random,
+) -> None:
+    """Send trades until cancelled.
+
+    Arguments:
+        watched: the quotes that may move, asked anew at the start of each interval.
+        interval: seconds.
+        random: the source of every choice; seeded alike it chooses alike.
+    """
+    start = trio.current_time()
+    while True:
+        for offset, quote in plan_interval(watched(), interval, random):
+            await trio.sleep_until(start + offset)
+            now = time_ns() // 1000
+            size = 100 * random.randint(1, LARGEST_LOTS)
+            await trades.send(Trade(quote.symbol, simulated_price(quote, random), size, now, now))
+        start += interval
+        await trio.sleep_until(start)
+
+
+def plan_interval(
+    quotes: list[Quote], interval: float, random: Random
+) -> Iterator[tuple[float, Quote]]:
+    """Who moves when: (seconds from the interval's start, quote), in time order."""
+    if not quotes:
+        return iter(())
+    movers = random.sample(quotes, random.randint(1, len(quotes)))
+    return zip(sorted(random.uniform(0, interval) for _ in movers), movers, strict=True)
+
+
+def simulated_price(quote: Quote, random: Random) -> float:
+    """A price within OSCILLATION of the base price, other than the present one if there is one."""
+    base_cents = quote.base_price * 100
+    low = max(LOWEST_CENTS, ceil(base_cents * (1 - OSCILLATION)))
+    high = max(low, floor(base_cents * (1 + OSCILLATION)))
+    present = round(quote.current_price * 100)
+    if not low <= present <= high or low == high:
+        return random.randint(low, high) / 100
+    cents = random.randint(low, high - 1)
+    return (cents + (cents >= present)) / 100

@@ -1,0 +1,1 @@
+"""The streaming port: from a TCP connection to a session that speaks the protocol, and its end."""

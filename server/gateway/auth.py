@@ -1,0 +1,160 @@
+"""Who a client is: JSON Web Tokens, verified with a key that is bound to its algorithms."""
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jwt
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
+HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518 §3.2: an HS256 key is at least as long as its hash."""
+
+CLOCK_SKEW = 0.0
+"""Seconds a token may be past its end. None: 4401 promises that the end is the end."""
+
+
+class BadToken(Exception):
+    """A token that proves nothing; the message says why and never holds the token."""
+
+
+class BadKey(Exception):
+    """The configured key cannot verify tokens; the message is one line for the operator."""
+
+
+class Identity(NamedTuple):
+    """A verified token's subject, its role if it has one, and its end in Unix seconds."""
+
+    user: str
+    role: str | None
+    expires_at: float
+
+
+class Authenticator:
+    """Verifies tokens, and signs them where it holds a secret."""
+
+    def __init__(
+        self,
+        *,
+        secret: str = "",
+        public_key: str = "",
+        algorithms: Sequence[str] = (),
+        audience: str = "",
+        issuer: str = "",
+    ) -> None:
+        """Bind each allowed algorithm to the one key it may be used with.
+
+        A token names its own algorithm; were the key chosen apart from it, a token "signed" by
+        HS256 with the public key's text would pass (RFC 8725 §3.1).
+
+        Arguments:
+            secret: the key of HS256, HS384 and HS512; by default only HS256 is allowed.
+            public_key: PEM text or the path of a file with it: RSA, EC P-256 or Ed25519.
+            algorithms: the allow-list, if not the default of each key.
+
+        Errors: BadKey.
+        """
+        self._keys: dict[str, PublicKey | str] = {}
+        if secret:
+            self._keys |= dict.fromkeys(_allowed(HMAC_ALGORITHMS, algorithms, "HS256"), secret)
+        if public_key:
+            key, usable, default = _load_public_key(public_key)
+            self._keys |= dict.fromkeys(_allowed(usable, algorithms, default), key)
+        if unusable := [name for name in algorithms if name not in self._keys]:
+            raise BadKey(f"JWT_ALGORITHMS: no key is configured for {', '.join(unusable)}")
+        self._audience = audience or None
+        self._issuer = issuer or None
+
+    def verify(self, token: str) -> Identity:
+        """Errors: BadToken."""
+        try:
+            algorithm = str(jwt.get_unverified_header(token).get("alg"))
+            if algorithm not in self._keys:
+                raise BadToken("the token's algorithm is not allowed")
+            claims = jwt.decode(
+                token,
+                self._keys[algorithm],
+                algorithms=[algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=CLOCK_SKEW,
+                # A token made a moment ago by a machine whose clock is ahead is no forgery: no `iat`.
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": self._audience is not None,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.PyJWTError as error:
+            raise BadToken(f"the token is not valid: {error}") from None
+        except (ValueError, TypeError, OverflowError):
+            raise BadToken("the token is malformed") from None
+        role = claims.get("role")
+        return Identity(
+            claims["sub"], role if isinstance(role, str) else None, float(claims["exp"])
+        )
+
+    def sign(self, user: str, lifetime: float, role: str | None = None) -> str:
+        """A token for `user` that ends in `lifetime` seconds. Errors: BadKey without a secret."""
+        algorithm = next((name for name in HMAC_ALGORITHMS if name in self._keys), None)
+        if algorithm is None:
+            raise BadKey("tokens can be made with JWT_SECRET only; JWT_PUBLIC_KEY just checks them")
+        claims: dict[str, object] = {"sub": user, "exp": int(time.time() + lifetime)}
+        claims |= {"role": role} if role else {}
+        claims |= {"aud": self._audience} if self._audience else {}
+        claims |= {"iss": self._issuer} if self._issuer else {}
+        return jwt.encode(claims, str(self._keys[algorithm]), algorithm)
+
+
+def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list[str]:
+    return [name for name in usable if name in wanted] if wanted else [default]
+
+
+def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
+    """The key, the algorithms it can be used with, and the one it is used with by default."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        pem = text.encode() if text.startswith("-----BEGIN") else Path(text).read_bytes()
+        key = load_pem_public_key(pem.replace(b"\\n", b"\n"))
+    except OSError as error:
+        raise BadKey(f"JWT_PUBLIC_KEY: cannot read {text}: {error.strerror}") from None
+    except ValueError:
+        raise BadKey("JWT_PUBLIC_KEY is not a public key in PEM") from None
+    if isinstance(key, rsa.RSAPublicKey):
+        return key, ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        return key, ("ES256",), "ES256"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key, ("EdDSA",), "EdDSA"
+    raise BadKey("JWT_PUBLIC_KEY must be an RSA, P-256 or Ed25519 key")
+
+
+def development_secret() -> str:
+    """The secret for a machine where none is configured: made once, kept in the user's state folder.
+
+    Kept, so that `quotestream token` and a restarted server agree. Where the folder cannot be
+    written the secret lives as long as the process.
+    """
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    file = Path(base) / "quotestream" / "development-secret"
+    fresh = secrets.token_urlsafe(MIN_SECRET_BYTES)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+            new.write(fresh)
+    except FileExistsError:
+        return file.read_text().strip()
+    except OSError:
+        pass
+    return fresh

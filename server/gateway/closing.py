@@ -1,0 +1,40 @@
+"""Every way a connection ends: the close code, its reason, and where a client finds it described.
+
+RFC 6455 §7.4.1 for the codes below 3000; those from 4000 are this protocol's own.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Closing(NamedTuple):
+    """`code` and `reason` go into the close frame; `fails` marks a peer whose input is not read on."""
+
+    code: int
+    reason: str
+    fails: bool = False
+
+
+class Close(Enum):
+    """The closes this server makes."""
+
+    GOING_AWAY = Closing(1001, "the server is going away, reconnect")
+    PROTOCOL_ERROR = Closing(1002, "protocol error", fails=True)
+    BINARY = Closing(1003, "binary messages are not understood", fails=True)
+    INVALID_UTF8 = Closing(1007, "text is not valid UTF-8", fails=True)
+    BAD_COMMANDS = Closing(1008, "too many bad commands in a row")
+    FLOODING = Closing(1008, "too many commands")
+    TOO_BIG = Closing(1009, "message too big", fails=True)
+    TOKEN_EXPIRED = Closing(4401, "the token expired")
+
+
+NO_STATUS = 1005
+"""The client's close frame had no code (RFC 6455 §7.1.5)."""
+
+ABNORMAL = 1006
+"""The connection ended without a close frame (RFC 6455 §7.1.5)."""
+
+KNOWN_CODES = frozenset(
+    {1000, 1001, 1002, 1003, NO_STATUS, ABNORMAL, 1007, 1008, 1009, 1011, 4401, 4408, 4429}
+)
+"""Codes that get a metric label of their own; a client could send four thousand others."""

@@ -1,0 +1,126 @@
+"""What each command of a client does. All of it is immediate; none of it waits."""
+
+import time
+from typing import TYPE_CHECKING
+
+from server.fanout.topic import Topic
+from server.gateway.auth import BadToken
+from server.gateway.handshake import EVERYTHING, Selection, select
+from server.quotes.messages import (
+    Auth,
+    Command,
+    Ping,
+    Pong,
+    QuotesPatch,
+    Resync,
+    Subscribe,
+    Unsubscribe,
+)
+from server.quotes.patch import Remove
+
+if TYPE_CHECKING:
+    from server.gateway.session import Session
+
+NO_SUCH_SYMBOL = "no such symbol"
+NOT_SUBSCRIBED = "not subscribed to these symbols"
+
+
+def execute(session: "Session", command: Command) -> None:
+    """Carry out one command. The answer comes in this order: the acknowledgement of what was done,
+    the quotes it brings or takes away, the error for what could not be done.
+    """
+    match command:
+        case Subscribe():
+            _subscribe(session, command)
+        case Unsubscribe():
+            _unsubscribe(session, command)
+        case Resync():
+            _resync(session, command)
+        case Auth():
+            _auth(session, command)
+        case Ping():
+            session.gateway.pool.commands[command.action, "ok"] += 1
+            session.send(Pong(time.time_ns() // 1000, command.id))
+
+
+def _subscribe(session: "Session", command: Subscribe) -> None:
+    topics, unknown, everything = select(command.symbols, session.gateway.hub.topics)
+    if everything:
+        session.acknowledge(command, [EVERYTHING])
+        if not session.everything:
+            session.subscribe_everything()
+        return
+    new = [] if session.everything else [topic for topic in topics if topic not in session.topics]
+    limit = session.gateway.max_symbols
+    if len(session.topics) + len(new) > limit:
+        message = f"at most {limit} symbols a connection"
+        session.refuse(command.action, "too_many_symbols", message, command.id)
+        return
+    if topics:
+        session.acknowledge(command, _symbols(topics))
+        session.subscribe(new)
+    if unknown or not topics:
+        session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
+
+
+def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
+    topics, rest, everything = _subscribed(session, command.symbols)
+    if session.everything and not everything:
+        message = "subscribed to *, which only ends as a whole"
+        session.refuse(command.action, "not_subscribed", message, command.id, rest)
+        return
+    if topics:
+        if everything:
+            session.unsubscribe_everything()
+        else:
+            session.unsubscribe(topics)
+        session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
+        session.send(_removal(topics))
+    if rest or not topics:
+        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+
+
+def _resync(session: "Session", command: Resync) -> None:
+    topics, rest, everything = _subscribed(session, command.symbols)
+    if topics:
+        session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
+        session.gateway.hub.send_quotes(session.outbox, topics)
+    if rest or not topics:
+        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+
+
+def _auth(session: "Session", command: Auth) -> None:
+    try:
+        identity = session.gateway.authenticator.verify(command.token)
+        if identity.user != session.identity.user:
+            raise BadToken("the token is another user's")
+    except BadToken as error:
+        session.refuse(command.action, "unauthorized", str(error), command.id)
+    else:
+        session.renew(identity)
+        session.acknowledge(command, [])
+
+
+def _subscribed(session: "Session", names: list[str]) -> Selection:
+    """The subscribed topics among `names`, and the other names; EVERYTHING stands for all it has."""
+    all_topics = session.gateway.hub.topics
+    topics, unknown, everything = select(names, all_topics)
+    if everything:
+        has = all_topics.values() if session.everything else session.topics
+        return Selection(list(has), [], everything=True)
+    if session.everything:
+        return Selection(topics, unknown)
+    others = [topic.symbol for topic in topics if topic not in session.topics]
+    return Selection([topic for topic in topics if topic in session.topics], unknown + others)
+
+
+def _removal(topics: list[Topic]) -> QuotesPatch:
+    return QuotesPatch(
+        time.time_ns() // 1000,
+        {topic.symbol: topic.version for topic in topics},
+        [Remove(topic.pointer) for topic in topics],
+    )
+
+
+def _symbols(topics: list[Topic]) -> list[str]:
+    return [topic.symbol for topic in topics]

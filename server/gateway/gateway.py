@@ -1,0 +1,170 @@
+"""The streaming server: accepts connections, lets them in, runs each as one task, sends them away."""
+
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import h11
+import structlog
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError
+
+from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator
+from server.gateway.deadlines import DeadlineWheel
+from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.pool import Pool
+from server.gateway.refusals import Refusal, response
+from server.gateway.request import MAX_HEAD, read_request
+from server.gateway.sampling import Sampler
+from server.gateway.session import Session
+from server.gateway.sockets import close, receive, send_all
+
+HANDSHAKE_TIMEOUT = 5.0
+"""Seconds from the TCP connection to the answer, whatever the client does."""
+
+LINGER_TIMEOUT = 1.0
+"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+
+DRAIN_TIMEOUT = 5.0
+"""Seconds clients have at a shutdown to answer the close frame."""
+
+ACCEPT_BATCH = 64
+"""Connections accepted between two looks at the rest of the program."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds to wait when the process or the machine has no more descriptors."""
+
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+log = structlog.get_logger()
+
+
+@dataclass(kw_only=True)
+class Gateway:
+    """What the connections share, and the tasks that run them.
+
+    `command_rate` is in commands per second and connection, `max_symbols` per connection.
+    """
+
+    hub: Hub
+    pool: Pool
+    authenticator: Authenticator
+    max_symbols: int
+    command_rate: int
+    allowed_origins: Sequence[str] = ()
+    deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
+
+    def __post_init__(self) -> None:
+        self._doorkeeper = Doorkeeper(
+            self.authenticator, self.pool, self.hub.topics, self.max_symbols, self.allowed_origins
+        )
+        self._listening = False
+        self._accepting = trio.CancelScope()
+        self._refused = Sampler("connection refused")
+
+    async def serve(
+        self,
+        listeners: list[socket.socket],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most.
+
+        Resource handling: closes `listeners` and every connection, also when cancelled.
+        """
+        async with trio.open_nursery() as connections:
+            connections.start_soon(self.deadlines.run)
+            try:
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept, listener, connections)
+                        self._listening = True
+                        task_status.started()
+            finally:
+                for listener in listeners:
+                    close(listener)
+            with trio.move_on_after(DRAIN_TIMEOUT):
+                await self.pool.drain()
+            connections.cancel_scope.cancel()
+
+    def unready(self) -> list[str]:
+        """Why no client should be sent here now; empty if one should."""
+        if self.pool.draining:
+            return ["draining"]
+        return [] if self._listening else ["not listening yet"]
+
+    def stop(self) -> None:
+        """Accept no more connections and let `serve` finish."""
+        self.pool.draining = True
+        self._accepting.cancel()
+
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(ACCEPT_BATCH):
+                    sock, _ = listener.accept()
+                    sock.setblocking(False)
+                    connections.start_soon(self._serve_connection, sock)
+            except BlockingIOError:
+                continue
+            except OSError as error:  # the peer was gone before it was accepted, or no descriptors
+                if error.errno in OUT_OF_RESOURCES:
+                    log.error("cannot accept connections", problem=error.strerror)
+                    await trio.sleep(ACCEPT_PAUSE)
+
+    async def _serve_connection(self, sock: socket.socket) -> None:
+        """One connection from its first byte to its last. Nothing it does gets past here."""
+        try:
+            session = await self._open(sock)
+            if session is not None:
+                try:
+                    await session.run()
+                finally:
+                    self._end(session)
+        except (OSError, trio.ClosedResourceError):
+            pass  # the client is gone
+        except Exception:
+            log.exception("connection failed")
+        finally:
+            close(sock)
+
+    async def _open(self, sock: socket.socket) -> Session | None:
+        """Do the opening handshake; None if there is to be no connection."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
+                request = await read_request(sock, connection)
+                admission = self._doorkeeper.admit(request, undo)
+                await accept_websocket(sock, request.head)
+                session = Session(self, sock, admission.identity, request.rest)
+                self.pool.add(session)
+                undo.pop_all()  # the places are the session's now
+                undo.callback(self._end, session)
+                session.begin(admission.selection)
+                undo.pop_all()
+                return session
+        except Refusal as refusal:
+            self._count_refusal(refusal.refused.value.code, str(refusal))
+            with trio.move_on_after(LINGER_TIMEOUT):
+                await send_all(sock, response(refusal, connection))
+                sock.shutdown(socket.SHUT_WR)
+                while await receive(sock, MAX_HEAD):
+                    pass
+        except trio.TooSlowError:
+            self._count_refusal("handshake_timeout", f"no handshake in {HANDSHAKE_TIMEOUT:g} s")
+        except (EOFError, HandshakeError, ConnectionClosed):
+            self._count_refusal("handshake_aborted", "the client left during the handshake")
+        return None
+
+    def _end(self, session: Session) -> None:
+        session.end()
+        self.pool.remove(session)
+
+    def _count_refusal(self, reason: str, message: str) -> None:
+        self.pool.rejected[reason] += 1
+        self._refused.log(reason, message)

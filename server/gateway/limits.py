@@ -1,0 +1,62 @@
+"""How many commands a client may send."""
+
+import trio
+
+BURST_SECONDS = 2
+"""A client may send this many seconds' worth of commands at once, as after a page was opened."""
+
+REFUSALS_BEFORE_CLOSE = 200
+"""Refused commands, regained at REFUSALS_REGAINED a second, until flooding counts as sustained."""
+
+REFUSALS_REGAINED = 10
+
+BAD_COMMANDS_IN_A_ROW = 10
+"""More than these close the connection with 1008."""
+
+
+class TokenBucket:
+    """Holds up to `burst` tokens, refilled at `rate` a second; starts full."""
+
+    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._filled_at = trio.current_time()
+
+    def take(self) -> bool:
+        """Take one token; False if there is none."""
+        now = trio.current_time()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class CommandLimit:
+    """One connection's: how fast it may send commands, how often it may be told that it is too fast,
+    and how many it may get wrong in a row.
+    """
+
+    __slots__ = ("_bad", "_commands", "_refusals")
+
+    def __init__(self, rate: int) -> None:
+        self._commands = TokenBucket(rate, rate * BURST_SECONDS)
+        self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE)
+        self._bad = 0
+
+    def allows(self) -> bool:
+        """Whether one more command may be carried out now."""
+        return self._commands.take()
+
+    def is_flooded(self) -> bool:
+        """Count a command that came too fast; True once that has gone on for too long."""
+        return not self._refusals.take()
+
+    def is_hopeless(self, *, good: bool) -> bool:
+        """Count a command as good or bad; True after too many bad ones in a row."""
+        self._bad = 0 if good else self._bad + 1
+        return self._bad > BAD_COMMANDS_IN_A_ROW

@@ -1,0 +1,82 @@
+"""The connections there are: how many, of whom, and how they are sent away."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import trio
+
+from server.gateway.refusals import Refusal, Refused
+
+if TYPE_CHECKING:
+    from server.gateway.session import Session
+
+DRAIN_SLICE = 256
+"""Sessions told to go between two checkpoints."""
+
+
+class Pool:
+    """Places for connections, in all and per user, and the sessions that take them."""
+
+    def __init__(self, max_connections: int, max_per_user: int) -> None:
+        self._max_connections = max_connections
+        self._max_per_user = max_per_user
+        self._places = 0
+        self._users: Counter[str] = Counter()
+        self._empty = trio.Event()
+        self.sessions: set[Session] = set()
+        self.draining = False
+        self.opened = 0
+        self.rejected: Counter[str] = Counter()
+        self.closed: Counter[int] = Counter()
+        self.commands: Counter[tuple[str, str]] = Counter()
+
+    def reserve(self) -> None:
+        """Take one of the pool's places. Errors: Refusal if all are taken."""
+        if self.draining:
+            raise Refusal(Refused.AT_CAPACITY, "the server is going away")
+        if self._places >= self._max_connections:
+            raise Refusal(Refused.AT_CAPACITY, "all connections are taken")
+        self._places += 1
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+        self._places -= 1
+
+    def reserve_for(self, user: str) -> None:
+        """Take one of the places of `user`. Errors: Refusal if all are taken."""
+        if self._users[user] >= self._max_per_user:
+            raise Refusal(
+                Refused.TOO_MANY_CONNECTIONS, f"you already have {self._max_per_user} connections"
+            )
+        self._users[user] += 1
+
+    def release_for(self, user: str) -> None:
+        """Give a place of `user` back."""
+        self._users[user] -= 1
+        if not self._users[user]:
+            del self._users[user]
+
+    def add(self, session: "Session") -> None:
+        """Count a session as open; it holds a place of the pool and one of its user."""
+        self.opened += 1
+        self.sessions.add(session)
+
+    def remove(self, session: "Session") -> None:
+        """Count a session as closed and give its places back."""
+        self.sessions.remove(session)
+        self.closed[session.close_code] += 1
+        self.release()
+        self.release_for(session.identity.user)
+        if not self.sessions:
+            self._empty.set()
+
+    async def drain(self) -> None:
+        """Tell every session to reconnect elsewhere, close it, and wait until all are gone."""
+        self.draining = True
+        for count, session in enumerate(list(self.sessions)):
+            session.send_away()
+            if count % DRAIN_SLICE == DRAIN_SLICE - 1:
+                await trio.lowlevel.checkpoint()
+        while self.sessions:
+            self._empty = trio.Event()
+            await self._empty.wait()

@@ -1,0 +1,92 @@
+"""The head of the HTTP request that opens a connection: read within limits, and what it asks for."""
+
+import binascii
+import socket
+from base64 import b64decode
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+
+from server.gateway.refusals import Refusal, Refused
+from server.gateway.sockets import receive
+
+MAX_HEAD = 16 * 1024
+"""Bytes of request line and headers: a 500-symbol query and a large token fit twice."""
+
+MAX_HEADERS = 100
+"""Header lines, as in Apache and nginx's order of magnitude."""
+
+
+class Request(NamedTuple):
+    """`path` without the query; `headers` by lower-case name; the raw `head` for the handshake."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    head: bytes
+    rest: bytes
+
+
+async def read_request(sock: socket.socket, connection: h11.Connection) -> Request:
+    """Read one request's head; `rest` is what followed it.
+
+    Errors: Refusal if it is too large or not HTTP; EOFError if the client leaves before its end.
+    """
+    received = bytearray()
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        if len(received) > MAX_HEAD:
+            raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
+        if not (data := await receive(sock, MAX_HEAD)):
+            raise EOFError
+        received += data
+    head, rest = bytes(received[: end + 4]), bytes(received[end + 4 :])
+    if len(head) > MAX_HEAD:
+        raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
+    return _parse(head, rest, connection)
+
+
+def _parse(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
+    try:
+        connection.receive_data(head)
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise Refusal(Refused.BAD_REQUEST, str(error)) from None
+    if not isinstance(event, h11.Request):
+        raise Refusal(Refused.BAD_REQUEST, "not an HTTP request")
+    if len(event.headers) > MAX_HEADERS:
+        raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
+    try:
+        target = urlsplit(event.target.decode("ascii"))
+        query = parse_qs(target.query, keep_blank_values=True, errors="replace")
+    except ValueError:
+        raise Refusal(Refused.BAD_REQUEST, "the request's target is not a URL") from None
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in event.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Request(event.method.decode("ascii"), target.path, query, headers, head, rest)
+
+
+def require_websocket(request: Request) -> None:
+    """Check that this is an opening handshake (RFC 6455 §4.2.1). Errors: Refusal."""
+    headers = request.headers
+    if (
+        request.method != "GET"
+        or "websocket" not in _tokens(headers.get("upgrade", ""))
+        or "upgrade" not in _tokens(headers.get("connection", ""))
+    ):
+        raise Refusal(Refused.UPGRADE_REQUIRED, "this address speaks WebSocket only")
+    if headers.get("sec-websocket-version") != "13":
+        raise Refusal(Refused.UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
+    try:
+        key = b64decode(headers.get("sec-websocket-key", ""), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise Refusal(Refused.BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64")
+
+
+def _tokens(header: str) -> list[str]:
+    return [token.strip().lower() for token in header.split(",")]

@@ -1,0 +1,31 @@
+"""Log lines for what a hostile client could cause a thousand times a second: one a second at most."""
+
+import structlog
+import trio
+
+SAMPLE_INTERVAL = 1.0
+"""Seconds between two lines with the same key."""
+
+log = structlog.get_logger()
+
+
+class Sampler:
+    """Logs `event` at most once in SAMPLE_INTERVAL per key, with the number left out since.
+
+    Keys come from a fixed set, not from clients.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._next: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def log(self, key: str, message: str) -> None:
+        """Log `key` as the reason, unless it was logged a moment ago."""
+        now = trio.current_time()
+        if now < self._next.get(key, now):
+            self._left_out[key] = self._left_out.get(key, 0) + 1
+            return
+        self._next[key] = now + SAMPLE_INTERVAL
+        left_out = self._left_out.pop(key, 0)
+        log.info(self._event, reason=key, message=message, left_out=left_out)

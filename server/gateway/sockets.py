@@ -1,0 +1,76 @@
+"""Non-blocking TCP sockets as the gateway uses them.
+
+Plain sockets and trio's `wait_readable`, not `trio.SocketStream`: the outbox writes without a task
+switch, and a connection that only listens holds a few hundred bytes of frames instead of thousands.
+"""
+
+import socket
+
+import trio
+
+BACKLOG = 4096
+"""Handshakes the kernel queues (Linux's default somaxconn): a reconnect storm of a second or two."""
+
+NOTSENT_LOWAT = 16 * 1024
+"""Bytes, trio's own: a peer that does not read then absorbs 100 KB of kernel memory, not 4 MB."""
+
+USER_TIMEOUT_MS = 30_000
+"""Milliseconds until the kernel gives up a peer that acknowledges nothing (RFC 5482)."""
+
+
+class BindError(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for `host`, one per address it has. Errors: BindError.
+
+    The options are set here once: Linux hands them on to every accepted socket.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in _addresses(host, port):
+            listener = socket.create_server(address, family=family, backlog=BACKLOG)
+            sockets.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    except (OSError, OverflowError) as error:
+        for listener in sockets:
+            listener.close()
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BindError(f"cannot listen on {host}:{port}: {reason or error}") from None
+    return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(found))  # type: ignore[arg-type]  # TCP addresses: (host, port, …)
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError."""
+    while True:
+        try:
+            return sock.recv(size)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Errors: OSError, ClosedResourceError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+
+
+def close(sock: socket.socket) -> None:
+    """Close, waking whoever waits for the socket."""
+    if sock.fileno() != -1:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()

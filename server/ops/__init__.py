@@ -1,0 +1,1 @@
+"""What operators see: the second port's HTTP application, metrics, logs."""

@@ -1,0 +1,89 @@
+"""The HTTP application on the second port, for operators: health and metrics."""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import hypercorn.trio
+import structlog
+import trio
+from hypercorn.config import Config
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+GRACEFUL_TIMEOUT = 1.0
+"""Seconds a request in progress may take at a shutdown."""
+
+KEEP_ALIVE_TIMEOUT = 15.0
+"""Seconds an idle HTTP connection is kept: a scrape interval."""
+
+log = structlog.get_logger()
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]) -> Starlette:
+    """The routes.
+
+    Arguments:
+        unready: the reasons why no client should be sent here now; none if one should.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"}, headers=NO_STORE)
+
+    async def readyz(_: Request) -> Response:
+        reasons = unready()
+        body = {"status": "unready" if reasons else "ready", "reasons": reasons}
+        return JSONResponse(body, 503 if reasons else 200, headers=NO_STORE)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ],
+        exception_handlers={HTTPException: _error, Exception: _error},
+    )
+
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+async def _error(_: Request, error: Exception) -> Response:
+    """Every error in the one shape of the protocol."""
+    if isinstance(error, HTTPException):
+        status, message, headers = error.status_code, error.detail, error.headers
+    else:
+        log.error("request failed", exc_info=error)
+        status, message, headers = 500, "something went wrong here", None
+    body = {"error": {"code": _CODES.get(status, "internal_error"), "message": message}}
+    return JSONResponse(body, status, headers=headers)
+
+
+async def serve_http(
+    app: Starlette,
+    listeners: list[socket.socket],
+    stop: Callable[[], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` until `stop` returns. Resource handling: Hypercorn closes `listeners`."""
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.graceful_timeout = GRACEFUL_TIMEOUT
+    config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
+    config.include_server_header = False
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop))  # type: ignore[arg-type]
+        task_status.started()

@@ -1,0 +1,162 @@
+"""The Prometheus metrics, read from the integers the other rooms count in.
+
+Nothing on the way of a price calls the metrics library: one `labels().observe()` costs as much as
+sending half a frame. The collector reads when it is scraped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from server import __version__
+from server.fanout.hub import Hub
+from server.fanout.stats import Histogram
+from server.gateway.closing import KNOWN_CODES
+from server.gateway.pool import Pool
+from server.ops.lag import LoopLag
+
+
+def build_registry(
+    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]
+) -> CollectorRegistry:
+    """A registry with the service's metrics and the process's own."""
+    registry = CollectorRegistry()
+    registry.register(ServiceCollector(hub, pool, lag, bad_rows))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class ServiceCollector(Collector):
+    """Turns the service's counts into metric families."""
+
+    def __init__(self, hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]) -> None:
+        self._bad_rows = bad_rows
+        self._hub = hub
+        self._pool = pool
+        self._lag = lag
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry then does not collect once at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, at this moment."""
+        yield from self._connections()
+        yield from self._fanout()
+        yield from self._feed()
+        yield _gauge(
+            "market_data_event_loop_lag_seconds",
+            "How late a timer of the event loop was",
+            self._lag.seconds,
+        )
+        build = GaugeMetricFamily(
+            "market_data_build_info", "Always 1; the version is the label", labels=["version"]
+        )
+        build.add_metric([__version__], 1)
+        yield build
+
+    def _connections(self) -> Iterator[Metric]:
+        pool = self._pool
+        states = GaugeMetricFamily(
+            "market_data_connections", "Open connections by state", labels=["state"]
+        )
+        draining = sum(session.closing for session in pool.sessions)
+        states.add_metric(["active"], len(pool.sessions) - draining)
+        states.add_metric(["draining"], draining)
+        yield states
+        yield _counter("market_data_connections", "Connections opened", pool.opened)
+        yield _counters(
+            "market_data_connections_rejected",
+            "Connections refused before the upgrade",
+            ["reason"],
+            {(reason,): count for reason, count in pool.rejected.items()},
+        )
+        closed: dict[tuple[str, ...], int] = {}
+        for code, count in pool.closed.items():
+            label = (str(code) if code in KNOWN_CODES else "other",)
+            closed[label] = closed.get(label, 0) + count
+        yield _counters(
+            "market_data_connections_closed", "Connections closed, by close code", ["code"], closed
+        )
+        yield _counters(
+            "market_data_commands", "Clients' commands", ["action", "result"], pool.commands
+        )
+
+    def _fanout(self) -> Iterator[Metric]:
+        hub, stats = self._hub, self._hub.stats
+        yield _counter(
+            "market_data_messages_sent", "Frames given to the kernel", stats.messages_sent
+        )
+        yield _counter("market_data_bytes_sent", "Bytes given to the kernel", stats.bytes_sent)
+        yield _counter(
+            "market_data_conflated",
+            "Updates merged into a later one, per receiver or before the fan-out",
+            stats.conflated,
+        )
+        yield _counter(
+            "market_data_updates_encoded", "Quotes and patches encoded", stats.updates_encoded
+        )
+        yield _gauge("market_data_subscriptions", "Symbols watched, by all", hub.subscriptions)
+        yield _gauge("market_data_active_symbols", "Symbols with a task", hub.active_symbols)
+        yield _histogram(
+            "market_data_delivery_latency_seconds",
+            "From the feed's intake to the bytes handed to the kernel",
+            stats.delivery_latency,
+        )
+        yield _histogram(
+            "market_data_fanout_burst_seconds",
+            "From the first to the last connection of one round",
+            stats.fanout_burst,
+        )
+
+    def _feed(self) -> Iterator[Metric]:
+        stats = self._hub.stats
+        yield _counter("market_data_feed_updates", "Trades taken in", stats.feed_updates)
+        yield _counter(
+            "market_data_feed_waits", "Trades for which the feed was held back", stats.feed_waits
+        )
+        yield _counter("market_data_feed_bad_rows", "Rows of a replay skipped", self._bad_rows())
+        if stats.last_intake_us:
+            yield _gauge(
+                "market_data_feed_age_seconds",
+                "Since the last trade was taken in",
+                max(0.0, time() - stats.last_intake_us / 1e6),
+            )
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _counters(name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    cumulative, buckets = 0, []
+    for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
+        cumulative += count
+        buckets.append((str(bound), cumulative))
+    family.add_metric([], buckets, histogram.total)
+    return family

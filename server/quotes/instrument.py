@@ -1,0 +1,43 @@
+"""What can be quoted: an instrument's identity and the reference values its quote starts from."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+MAX_SYMBOL_LENGTH = 50
+"""Characters: the width of `market_data.symbol` (varchar(50))."""
+
+CENT_DECIMALS = 2
+"""US equities at or above one dollar are quoted in cents (SEC Regulation NMS, Rule 612)."""
+
+FIRST_SEEN_DECIMALS = 4
+"""Precision of an instrument known only from its trades: the finest tick of Rule 612."""
+
+
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+    """One listed instrument.
+
+    `base_price` is in US dollars and is what `change` is counted from; `market_cap` is in
+    whole US dollars, None where unknown; `price_decimals` is the tick precision no published
+    price exceeds; `made_up_price` says that the source had no price and a fixed one was invented.
+    """
+
+    symbol: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)]
+    name: str
+    type: Literal["STOCK", "ETF"] = "STOCK"
+    base_price: Annotated[float, msgspec.Meta(gt=0)]
+    market_cap: int | None = None
+    price_decimals: int = CENT_DECIMALS
+    made_up_price: bool = False
+
+
+def first_seen(symbol: str, price: float) -> Instrument:
+    """The instrument for a symbol that a feed traded before any catalogue named it."""
+    return Instrument(
+        symbol=symbol, name=symbol, base_price=price, price_decimals=FIRST_SEEN_DECIMALS
+    )
+
+
+def normalize_symbol(text: str) -> str:
+    """The one spelling of a symbol: without surrounding space, in upper case."""
+    return text.strip().upper()

@@ -1,0 +1,153 @@
+"""The WebSocket protocol's JSON messages: what the server says and what clients may say."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from server.quotes.patch import Operation
+
+MAX_ID_LENGTH = 64
+"""Characters of a command's `id`, which is echoed."""
+
+CommandId = int | Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+
+Symbols = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_patch"):
+    """Changes of quotes. `ts`: microseconds since the epoch when the feed gave the newest of them."""
+
+    ts: int
+    versions: dict[str, int]
+    operations: Sequence[Operation]
+
+
+class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
+    """A command was carried out on `symbols`."""
+
+    action: str
+    symbols: list[str]
+    id: CommandId | UnsetType = UNSET
+
+
+ErrorCode = Literal[
+    "bad_json",
+    "bad_command",
+    "unknown_symbol",
+    "too_many_symbols",
+    "not_subscribed",
+    "rate_limited",
+    "unauthorized",
+]
+
+
+class Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
+    """A command, or a part of it, was refused; the connection goes on."""
+
+    code: ErrorCode
+    message: str
+    id: CommandId | UnsetType = UNSET
+    symbols: list[str] | UnsetType = UNSET
+
+
+class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
+    """Whether prices are flowing."""
+
+    status: Literal["live", "stale"]
+    reason: str
+
+
+class Reconnect(msgspec.Struct, frozen=True, tag_field="type", tag="reconnect"):
+    """The server will close soon; come back in `after_ms` milliseconds."""
+
+    after_ms: int
+
+
+class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
+    """Answer to `ping`; `ts` in microseconds since the epoch."""
+
+    ts: int
+    id: CommandId | UnsetType = UNSET
+
+
+class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
+    id: CommandId | UnsetType = UNSET
+
+    @property
+    def action(self) -> str:
+        """The command's name on the wire."""
+        return str(self.__struct_config__.tag)
+
+
+class Subscribe(_Command, frozen=True, kw_only=True):
+    """Send these symbols' quotes from now on."""
+
+    symbols: Symbols
+
+
+class Unsubscribe(_Command, frozen=True, kw_only=True):
+    """Send these symbols' quotes no longer."""
+
+    symbols: Symbols
+
+
+class Resync(_Command, frozen=True, kw_only=True):
+    """Send these symbols' full quotes again."""
+
+    symbols: Symbols
+
+
+class Auth(_Command, frozen=True, kw_only=True):
+    """Go on with a new token."""
+
+    token: str
+
+
+class Ping(_Command, frozen=True):
+    """Answer with a `pong` message."""
+
+
+Command = Subscribe | Unsubscribe | Resync | Auth | Ping
+
+
+class BadCommand(Exception):
+    """A text message that is no command. `id` is the sender's, where it could be read."""
+
+    def __init__(
+        self, code: Literal["bad_json", "bad_command"], message: str, id: CommandId | UnsetType
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.id = id
+
+
+class _Identified(msgspec.Struct):
+    id: CommandId | UnsetType = UNSET
+
+
+_command_decoder = msgspec.json.Decoder(Command)
+_id_decoder = msgspec.json.Decoder(_Identified)
+
+encode = msgspec.json.Encoder().encode
+"""A message as UTF-8 JSON without spaces."""
+
+
+def parse_command(text: str) -> Command:
+    """One text message as a command; BadCommand if it is not JSON or not one of ours."""
+    try:
+        command: Command = _command_decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise BadCommand("bad_command", str(error), readable_id(text)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadCommand("bad_json", str(error), UNSET) from None
+    return command
+
+
+def readable_id(text: str) -> CommandId | UnsetType:
+    """The `id` of a message that is refused, where it has one that can be echoed."""
+    try:
+        return _id_decoder.decode(text).id
+    except msgspec.MsgspecError:
+        return UNSET

@@ -1,0 +1,51 @@
+"""JSON Patch (RFC 6902) operations on the document `{"quotes": {symbol: quote}}`.
+
+A quote is flat and its fields are known, so the difference of two takes a microsecond or two;
+the general `jsonpatch.make_patch` takes a hundred times that and serves as the tests' oracle.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from server.quotes.quote import Quote
+
+MOVING_FIELDS = ("current_price", "change", "change_percent", "last_updated", "volume")
+"""What a trade can change; everything else in a quote is fixed when it is listed."""
+
+
+class Add(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="add"):
+    """RFC 6902 §4.1; replaces the quote where the document already has one."""
+
+    path: str
+    value: Quote
+
+
+class Replace(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="replace"):
+    """RFC 6902 §4.3."""
+
+    path: str
+    value: float | int | datetime
+
+
+class Remove(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="remove"):
+    """RFC 6902 §4.2."""
+
+    path: str
+
+
+Operation = Add | Replace | Remove
+
+
+def quote_pointer(symbol: str) -> str:
+    """JSON Pointer to a symbol's quote, escaped as RFC 6901 §3 says: `~` first, then `/`."""
+    return "/quotes/" + symbol.replace("~", "~0").replace("/", "~1")
+
+
+def difference(old: Quote, new: Quote, pointer: str) -> list[Replace]:
+    """The operations that turn `old` into `new`, which is at `pointer`; empty if they are equal."""
+    return [
+        Replace(f"{pointer}/{field}", value)
+        for field in MOVING_FIELDS
+        if (value := getattr(new, field)) != getattr(old, field)
+    ]

@@ -1,0 +1,85 @@
+"""The quote of one instrument and the trade that moves it."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from server.quotes.instrument import Instrument
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+PERCENT_DECIMALS = 4
+"""A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False):
+    """One execution as a feed saw it.
+
+    `price` is in US dollars, `size` in shares, `time_us` the moment of the trade and `ts` the
+    moment the server took it in, both in microseconds since the Unix epoch.
+    """
+
+    symbol: str
+    price: float
+    size: int
+    time_us: int
+    ts: int
+
+    def merged_with(self, later: "Trade") -> "Trade":
+        """Conflation: the later price, and the shares of both."""
+        return msgspec.structs.replace(later, size=self.size + later.size)
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False):
+    """What a client sees of an instrument; the fields are the wire's, in the wire's order."""
+
+    symbol: str
+    name: str
+    type: str
+    current_price: float
+    base_price: float
+    change: float
+    change_percent: float
+    last_updated: datetime
+    volume: int
+    market_cap: int | None
+
+
+def opening_quote(instrument: Instrument, time_us: int) -> Quote:
+    """The quote before the first trade: at the base price, nothing traded."""
+    base = round(instrument.base_price, instrument.price_decimals)
+    return Quote(
+        symbol=instrument.symbol,
+        name=instrument.name,
+        type=instrument.type,
+        current_price=base,
+        base_price=base,
+        change=0.0,
+        change_percent=0.0,
+        last_updated=from_microseconds(time_us),
+        volume=0,
+        market_cap=instrument.market_cap,
+    )
+
+
+def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
+    """The quote once `trade` has happened, its prices rounded to `decimals` places."""
+    price = round(trade.price, decimals)
+    change = price - quote.base_price
+    return Quote(
+        quote.symbol,
+        quote.name,
+        quote.type,
+        price,
+        quote.base_price,
+        round(change, decimals),
+        round(change * 100 / quote.base_price, PERCENT_DECIMALS) + 0.0,  # -0.0 becomes 0.0
+        from_microseconds(trade.time_us),
+        quote.volume + trade.size,
+        quote.market_cap,
+    )
+
+
+def from_microseconds(time_us: int) -> datetime:
+    """UTC time, exact to the microsecond (a float of seconds would not be)."""
+    return _EPOCH + timedelta(microseconds=time_us)

@@ -1,0 +1,168 @@
+"""Configuration: environment variables, also from a `.env` file, checked once at the start."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+
+NOT_YET = (
+    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
+    "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
+)  # fmt: skip
+"""Variables of the protocol that this version does not read; setting one is said in the log."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
+
+
+class BadSetting(Exception):
+    """A variable's value is not allowed; the message is one line for the operator."""
+
+
+class Duration(float):
+    """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Errors: ValueError."""
+        match = _DURATION.fullmatch(text.strip().lower())
+        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        if not 0 < seconds < float("inf"):
+            raise ValueError
+        return cls(seconds)
+
+
+class NameList(tuple[str, ...]):
+    """Comma-separated names."""
+
+    @classmethod
+    def parse(cls, text: str) -> "NameList":
+        """Never fails; empty names are dropped."""
+        return cls(name for part in text.split(",") if (name := part.strip()))
+
+
+class FeedChoice(str):
+    """Where prices come from: `simulator`, or `replay:PATH`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "FeedChoice":
+        """Errors: ValueError."""
+        kind, _, path = text.partition(":")
+        if text != "simulator" and not (kind == "replay" and path):
+            raise ValueError
+        return cls(text)
+
+    @property
+    def replay_path(self) -> Path | None:
+        """The file to replay, None for the simulator."""
+        _, _, path = self.partition(":")
+        return Path(path) if path else None
+
+
+Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 (any free one) to 65535")]
+Count = Annotated[int, Meta(ge=1, description="a whole number above zero")]
+Names = Annotated[NameList, Meta(description="names separated by commas")]
+Seconds = Annotated[
+    Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
+]
+Text = Annotated[str, Meta(description="text")]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting with its type and default; the variable is the name in capitals."""
+
+    ws_host: Text = "127.0.0.1"
+    ws_port: Port = 8080
+    http_host: Text = "127.0.0.1"
+    http_port: Port = 8081
+    jwt_secret: Annotated[str, Meta(description="the key of HS256, HS384 or HS512")] = ""
+    jwt_public_key: Annotated[str, Meta(description="a public key in PEM, or its file")] = ""
+    jwt_algorithms: Names = NameList()
+    jwt_audience: Text = ""
+    jwt_issuer: Text = ""
+    ws_max_connections: Count = 10_000
+    ws_max_connections_per_user: Count = 100
+    ws_max_symbols: Count = 500
+    ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
+    ws_allowed_origins: Names = NameList()
+    feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
+        "simulator"
+    )
+    price_update_interval: Seconds = Duration(4)
+    simulator_seed: Annotated[int | None, Meta(description="a whole number")] = None
+    replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
+        1.0
+    )
+    replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Meta(description="auto, console or json")
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="debug, info, warning or error"),
+    ] = "info"
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings that `environment` gives, or by default the process's own with `.env` below it.
+
+    An empty variable counts as not set. Errors: BadSetting.
+    """
+    variables = _environment() if environment is None else environment
+    given = {}
+    for field in msgspec.structs.fields(Settings):
+        variable = field.name.upper()
+        if text := variables.get(variable):
+            given[field.name] = _convert(variable, text, field.type)
+    return Settings(**given)
+
+
+def not_yet_supported() -> list[str]:
+    """Which variables are set that this version does not read."""
+    variables = _environment()
+    return [variable for variable in NOT_YET if variables.get(variable)]
+
+
+def describe_settings() -> str:
+    """The variables, what each may be and its default: a line each."""
+    lines = []
+    for field in msgspec.structs.fields(Settings):
+        default = "" if field.default in ("", None, ()) else str(_written(field.default))
+        lines.append(
+            f"  {field.name.upper():<28} {_allowed(field.type)}; default {default or 'empty'}"
+        )
+    return "\n".join(lines)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in dotenv_values(".env").items() if value} | dict(
+        os.environ
+    )
+
+
+def _convert(variable: str, text: str, expected: Any) -> Any:
+    if get_origin(expected.__origin__) is Literal:
+        text = text.lower()
+    try:
+        return msgspec.convert(text, expected, strict=False, dec_hook=_parse)
+    except (msgspec.ValidationError, ValueError):
+        raise BadSetting(f"{variable}={text!r} is not allowed: {_allowed(expected)}") from None
+
+
+def _parse(expected: Any, text: str) -> Any:
+    return expected.parse(text)
+
+
+def _allowed(annotated: Any) -> str:
+    return str(annotated.__metadata__[0].description)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Duration):
+        return f"{value:g}s"
+    return int(value) if isinstance(value, bool) else value
