@@ -83,7 +83,8 @@ class Outbox:
             self._backlog.owed[source] = None
 
     def forgive(self, source: Source) -> None:
-        """Owe `source` no longer: it was unsubscribed."""
+        """Send what is queued, and owe `source` no longer: it was unsubscribed."""
+        self.flush()
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
 

@@ -94,14 +94,13 @@ class Authenticator:
                     "verify_iat": False,
                 },
             )
+            expires_at = float(claims["exp"])
         except jwt.PyJWTError as error:
             raise BadToken(f"the token is not valid: {error}") from None
         except (ValueError, TypeError, OverflowError):
             raise BadToken("the token is malformed") from None
         role = claims.get("role")
-        return Identity(
-            claims["sub"], role if isinstance(role, str) else None, float(claims["exp"])
-        )
+        return Identity(claims["sub"], role if isinstance(role, str) else None, expires_at)
 
     def sign(self, user: str, lifetime: float, role: str | None = None) -> str:
         """A token for `user` that ends in `lifetime` seconds. Errors: BadKey without a secret."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import h11
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError
 
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
@@ -136,11 +135,12 @@ class Gateway:
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
+        request = None
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
                 request = await read_request(sock, connection)
                 admission = self._doorkeeper.admit(request, undo)
-                await accept_websocket(sock, request.head)
+                await accept_websocket(sock, request)
                 session = Session(self, sock, admission.identity, request.rest)
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
@@ -151,13 +151,14 @@ class Gateway:
         except Refusal as refusal:
             self._count_refusal(refusal.refused.value.code, str(refusal))
             with trio.move_on_after(LINGER_TIMEOUT):
-                await send_all(sock, response(refusal, connection))
+                has_body = request is None or request.method != "HEAD"
+                await send_all(sock, response(refusal, connection, has_body=has_body))
                 sock.shutdown(socket.SHUT_WR)
                 while await receive(sock, MAX_HEAD):
                     pass
         except trio.TooSlowError:
             self._count_refusal("handshake_timeout", f"no handshake in {HANDSHAKE_TIMEOUT:g} s")
-        except (EOFError, HandshakeError, ConnectionClosed):
+        except EOFError:
             self._count_refusal("handshake_aborted", "the client left during the handshake")
         return None
 

@@ -1,9 +1,8 @@
 """The opening handshake: whether a request is let in, and trio-websocket's answer to it.
 
 trio-websocket does the handshake and is then let go: kept for a connection's life it costs 20 KB
-and two tasks (docs/performance.md). It talks to a small stream that gives it the request's head,
-passes its one response on, and stays silent. A client may not send frames before that response,
-so nothing is lost.
+and two tasks (docs/performance.md). It never sees the socket: it is given a request with nothing in
+it but the client's key, so that no other header can confuse it, and what it answers is sent on.
 """
 
 import socket
@@ -104,30 +103,37 @@ class Doorkeeper(NamedTuple):
         return selection
 
 
-async def accept_websocket(sock: socket.socket, head: bytes) -> None:
-    """Answer the request with 101. Errors: OSError, trio_websocket.HandshakeError."""
+async def accept_websocket(sock: socket.socket, request: Request) -> None:
+    """Answer with 101 a request that `require_websocket` let pass. Errors: OSError."""
+    stream = _HandshakeStream(request.headers["sec-websocket-key"])
     async with trio.open_nursery() as nursery:
-        request = await wrap_server_stream(nursery, _HandshakeStream(sock, head))
-        await request.accept()
+        websocket_request = await wrap_server_stream(nursery, stream)
+        await websocket_request.accept()
         nursery.cancel_scope.cancel()
+    await send_all(sock, stream.response)
 
 
 class _HandshakeStream(trio.abc.Stream):
-    """Gives the head that was already read, passes the response on, then nothing more."""
+    """Gives a handshake's request, keeps the response, and is silent from then on."""
 
-    def __init__(self, sock: socket.socket, head: bytes) -> None:
-        self._sock = sock
-        self._head = head
+    def __init__(self, key: str) -> None:
+        self._request = (
+            f"GET {PATH} HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        ).encode("ascii")
+        self.response = b""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if not self._head:
+        await trio.lowlevel.checkpoint()
+        if not self._request:
             await trio.sleep_forever()
-        part = self._head[:max_bytes]
-        self._head = self._head[len(part) :]
+        part = self._request[:max_bytes]
+        self._request = self._request[len(part) :]
         return part
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await send_all(self._sock, bytes(data))
+        await trio.lowlevel.checkpoint()
+        self.response += data
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()

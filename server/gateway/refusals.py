@@ -47,7 +47,7 @@ class Refusal(Exception):
         self.refused = refused
 
 
-def response(refusal: Refusal, connection: h11.Connection) -> bytes:
+def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:
     """The whole HTTP response, to be written at once."""
     reason = refusal.refused.value
     body = encode({"error": {"code": reason.code, "message": str(refusal)}})
@@ -61,7 +61,7 @@ def response(refusal: Refusal, connection: h11.Connection) -> bytes:
         headers.append(("Retry-After", str(round(uniform(MIN_RETRY, MAX_RETRY)))))
     parts = [
         connection.send(h11.Response(status_code=reason.status, headers=headers)),
-        connection.send(h11.Data(data=body)),
+        connection.send(h11.Data(data=body if has_body else b"")),
         connection.send(h11.EndOfMessage()),
     ]
     return b"".join(part for part in parts if part)

@@ -11,6 +11,9 @@ import h11
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.sockets import receive
 
+NOT_HTTP = "not a well-formed HTTP request"
+"""h11's own words would quote the request, and with it the token, to the client and the log."""
+
 MAX_HEAD = 16 * 1024
 """Bytes of request line and headers: a 500-symbol query and a large token fit twice."""
 
@@ -19,18 +22,18 @@ MAX_HEADERS = 100
 
 
 class Request(NamedTuple):
-    """`path` without the query; `headers` by lower-case name; the raw `head` for the handshake."""
+    """`path` without the query; `headers` by lower-case name; `rest`: what came behind the head."""
 
     method: str
+    http_version: str
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
-    head: bytes
     rest: bytes
 
 
 async def read_request(sock: socket.socket, connection: h11.Connection) -> Request:
-    """Read one request's head; `rest` is what followed it.
+    """Read one request's head.
 
     Errors: Refusal if it is too large or not HTTP; EOFError if the client leaves before its end.
     """
@@ -51,10 +54,10 @@ def _parse(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
     try:
         connection.receive_data(head)
         event = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise Refusal(Refused.BAD_REQUEST, str(error)) from None
+    except h11.RemoteProtocolError:
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
     if not isinstance(event, h11.Request):
-        raise Refusal(Refused.BAD_REQUEST, "not an HTTP request")
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
     try:
@@ -66,7 +69,8 @@ def _parse(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Request(event.method.decode("ascii"), target.path, query, headers, head, rest)
+    method, version = event.method.decode("ascii"), event.http_version.decode("ascii")
+    return Request(method, version, target.path, query, headers, rest)
 
 
 def require_websocket(request: Request) -> None:
@@ -74,6 +78,7 @@ def require_websocket(request: Request) -> None:
     headers = request.headers
     if (
         request.method != "GET"
+        or request.http_version < "1.1"
         or "websocket" not in _tokens(headers.get("upgrade", ""))
         or "upgrade" not in _tokens(headers.get("connection", ""))
     ):

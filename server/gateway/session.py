@@ -221,9 +221,10 @@ class Session:
         self._decoder.receive_bytes(data)
         try:
             for frame in self._decoder.received_frames():
-                self._on_frame(frame)
-                if self.outbox.blocked:
+                # Nothing is owed then: what is unsubscribed next is what the client has got.
+                if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
+                self._on_frame(frame)
         except ParseFailed as error:
             invalid_text = error.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
             self.close(Close.INVALID_UTF8 if invalid_text else Close.PROTOCOL_ERROR)
@@ -252,7 +253,7 @@ class Session:
         if self._message_size > MAX_MESSAGE:
             self.close(Close.TOO_BIG)
         elif not finished:
-            self._message.append(text)
+            self._message += [text] if text else []
         else:
             message = "".join([*self._message, text])
             self._message.clear()

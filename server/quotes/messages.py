@@ -129,6 +129,7 @@ class _Identified(msgspec.Struct):
 
 _command_decoder = msgspec.json.Decoder(Command)
 _id_decoder = msgspec.json.Decoder(_Identified)
+_syntax_decoder = msgspec.json.Decoder()
 
 encode = msgspec.json.Encoder().encode
 """A message as UTF-8 JSON without spaces."""
@@ -138,16 +139,25 @@ def parse_command(text: str) -> Command:
     """One text message as a command; BadCommand if it is not JSON or not one of ours."""
     try:
         command: Command = _command_decoder.decode(text)
-    except msgspec.ValidationError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
+        # What is wrong with a command is found before what is wrong with the JSON behind that.
+        if problem := _syntax_error(text):
+            raise BadCommand("bad_json", problem, UNSET) from None
         raise BadCommand("bad_command", str(error), readable_id(text)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadCommand("bad_json", str(error), UNSET) from None
     return command
+
+
+def _syntax_error(text: str) -> str | None:
+    try:
+        _syntax_decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return str(error)
+    return None
 
 
 def readable_id(text: str) -> CommandId | UnsetType:
     """The `id` of a message that is refused, where it has one that can be echoed."""
     try:
         return _id_decoder.decode(text).id
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return UNSET

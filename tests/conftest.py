@@ -1,0 +1,24 @@
+"""Fixtures shared by all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.processes import ServerProcess
+from tests.trading_day import describe
+
+
+def pytest_report_header() -> str:
+    return f"trading day: {describe()}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the simulator at ten moves a second, shared by tests that leave it as it was."""
+    with ServerProcess(
+        tmp_path_factory.mktemp("server"),
+        PRICE_UPDATE_INTERVAL="100ms",
+        WS_MAX_SYMBOLS="20",
+        WS_MAX_CONNECTIONS_PER_USER="5",
+    ) as process:
+        yield process

@@ -1,0 +1,149 @@
+"""What becomes of requests that no proper client sends, and of clients that never finish one."""
+
+import socket
+import time
+
+import pytest
+
+from tests.gateway.conftest import AUDIENCE, ISSUER
+from tests.gateway.wire import KEY, Client, RawClient, eventually, head, new_user, target
+from tests.processes import make_token
+
+HANDSHAKE_TIMEOUT = 5.0
+"""Seconds a client has for its request."""
+
+MAX_HEAD = 16 * 1024
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"hello\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET /ws/quotes\r\n\r\n",
+        b"GET /ws/quotes HTTP/1.1\r\n\r\n",
+        b"GET /ws/quotes?symbols=\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET //[ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /ws/quotes HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+        head("/ws/quotes", Sec_WebSocket_Key="short"),
+        head("/ws/quotes", Sec_WebSocket_Key=None),
+    ],
+)
+def test_malformed_request_is_refused(server, request_head):
+    """What is not HTTP, or no complete opening handshake, is told so and the connection ended."""
+    with RawClient(server, request_head) as client:
+        assert client.answer().verdict == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Upgrade": "websocket, h2c"},
+        {"Connection": "Upgrade\r\nConnection: keep-alive"},
+        {"Connection": "keep-alive, Upgrade"},
+        {"Host": "xn--\xff"},
+        {"Sec_WebSocket_Protocol": "quotes.v1, quotes.v2"},
+        {"Sec_WebSocket_Protocol": "\xe9"},
+        {"Sec_WebSocket_Extensions": "\xe9"},
+        {"Sec_WebSocket_Extensions": ";=,;"},
+    ],
+)
+def test_odd_handshake_is_accepted_or_refused_in_full(server, headers):
+    """Whatever the headers hold, the answer is an upgrade or a refusal of the protocol's shape."""
+    with RawClient(server, head(target(), **headers)) as client:
+        answer = client.socket.recv(65536)
+        assert answer, "the connection ended without an answer"
+        client.received = answer
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            assert client.answer().verdict[0] in (400, 426)
+
+
+@pytest.mark.parametrize("host", ["localhost", None])
+def test_old_http_cannot_be_upgraded(server, host):
+    """HTTP/1.0, with and without `Host`, opens no WebSocket (RFC 6455 §4.2.1)."""
+    request = head(target(), Host=host).replace(b"HTTP/1.1", b"HTTP/1.0")
+    with RawClient(server, request) as client:
+        assert client.answer().verdict == (426, "upgrade_required")
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        head(f"/ws/quotes?token={'x' * MAX_HEAD}"),
+        head("/ws/quotes", Cookie="x" * MAX_HEAD),
+        b"GET /ws/quotes HTTP/1.1\r\nCookie: " + b"x" * MAX_HEAD,
+        head("/ws/quotes", **{f"X-{number}": "x" for number in range(100)}),
+    ],
+)
+def test_head_over_the_limit_is_refused(server, request_head):
+    """A head of more than 16 KiB or 100 lines is not read to its end."""
+    with RawClient(server, request_head) as client:
+        assert client.answer().verdict == (431, "headers_too_large")
+
+
+def test_head_of_exactly_the_limit_is_read(server):
+    """A head of 16 KiB is accepted."""
+    path = target()
+    request = head(path, Cookie="x" * (MAX_HEAD - len(head(path, Cookie=""))))
+    assert len(request) == MAX_HEAD
+    with RawClient(server, request[:100]) as client:
+        client.send(request[100:])
+        assert client.read_head().startswith("HTTP/1.1 101 ")
+
+
+def test_frames_right_behind_the_request_are_understood(server):
+    """What a hasty client sends with its request is read once the connection is open."""
+    ping = b'\x81\x93\x00\x00\x00\x00{"action":  "ping"}'
+    with RawClient(server, head(target()) + ping) as client:
+        assert client.read_head().startswith("HTTP/1.1 101 ")
+        assert client.read_message()["type"] == "pong"
+
+
+def test_slow_clients_are_given_up(server):
+    """Without a whole request after five seconds, dripping or not, the connection is closed."""
+    start = time.monotonic()
+    request = head(target())
+    clients = [RawClient(server, request[:size]) for size in (0, 1, 100, len(request) - 1)]
+    dripping = clients[1]
+    dripping.socket.settimeout(0.1)
+    for number in range(1, len(request)):
+        try:
+            dripping.send(request[number : number + 1])
+            if not dripping.socket.recv(100):
+                break
+        except TimeoutError:
+            assert time.monotonic() < start + HANDSHAKE_TIMEOUT + 1, "still waited for"
+        except ConnectionError:
+            break
+    for client in clients:
+        with client:
+            assert client.is_over()
+    assert HANDSHAKE_TIMEOUT - 1 < time.monotonic() - start < HANDSHAKE_TIMEOUT + 2
+
+
+def test_clients_that_vanish_leave_no_place_taken(strict):
+    """Those who leave at any point of the handshake do not keep the only place."""
+    token = make_token(new_user(), aud=AUDIENCE, iss=ISSUER)
+    request = head(target(token=token))
+    for size in (0, 10, len(request) - 1, len(request)):
+        RawClient(strict, request[:size]).vanish()
+        client = RawClient(strict, request[:size])
+        client.socket.shutdown(socket.SHUT_WR)
+        eventually(client.is_over)
+        client.socket.close()
+    eventually(lambda: strict.metric('market_data_connections{state="active"}') == 0)
+    with Client(strict, token=token) as newcomer:
+        assert newcomer.is_answered()
+
+
+def test_refused_client_reads_the_answer_although_it_sent_more(server):
+    """An answer is not lost to a reset when a refused client has not been listened to till the end."""
+    with RawClient(server, head("/nowhere", "POST", Content_Length="100000")) as client:
+        client.send(b"x" * 100_000)
+        assert client.answer().verdict == (404, "not_found")
+
+
+def test_accept_header_is_the_key_s(server):
+    """The upgrade's answer proves that the key was read (RFC 6455 §1.3)."""
+    with RawClient(server, head(target(), Sec_WebSocket_Key=KEY)) as client:
+        assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in client.read_head()

@@ -1,0 +1,189 @@
+"""The gateway's small parts by themselves, on a clock that jumps."""
+
+from random import Random
+
+import pytest
+import structlog
+import trio
+
+from server.gateway.deadlines import DeadlineWheel
+from server.gateway.limits import BAD_COMMANDS_IN_A_ROW, CommandLimit, TokenBucket
+from server.gateway.pool import Pool
+from server.gateway.refusals import Refusal, Refused
+from server.gateway.sampling import Sampler
+
+NEVER = float("inf")
+
+
+class Item:
+    """Notes when it was called; `again` are the seconds until it wants to be called anew."""
+
+    def __init__(self, wheel: DeadlineWheel, again: float = NEVER) -> None:
+        self.deadline = NEVER
+        self.calls: list[float] = []
+        self._wheel = wheel
+        self._again = again
+
+    def on_deadline(self) -> None:
+        self.calls.append(trio.current_time())
+        if self._again < NEVER:
+            self._wheel.set(self, trio.current_time() + self._again)
+
+
+@pytest.fixture
+async def wheel(nursery: trio.Nursery) -> DeadlineWheel:
+    """A running wheel."""
+    wheel = DeadlineWheel()
+    nursery.start_soon(wheel.run)
+    return wheel
+
+
+async def test_bucket_gives_its_burst_then_its_rate(autojump_clock):
+    """A full bucket is emptied at once, then refills at the rate, never beyond the burst."""
+    bucket = TokenBucket(rate=2, burst=3)
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    await trio.sleep(0.49)
+    assert not bucket.take()
+    await trio.sleep(0.02)
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    await trio.sleep(3600)
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+async def test_bucket_s_rate_holds_over_time(autojump_clock):
+    """Whoever asks all the time gets the rate, and the burst once."""
+    bucket = TokenBucket(rate=5, burst=10)
+    taken = 0
+    for _ in range(10_000):
+        taken += bucket.take()
+        await trio.sleep(0.01)
+    assert abs(taken - (10 + 5 * 100)) <= 1
+
+
+async def test_command_limit_counts_bad_ones_in_a_row(autojump_clock):
+    """Only an unbroken row of bad commands is hopeless."""
+    limit = CommandLimit(rate=50)
+    for _ in range(3):
+        assert not any(limit.is_hopeless(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW))
+        assert not limit.is_hopeless(good=True)
+    row = [limit.is_hopeless(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW + 1)]
+    assert row == [False] * BAD_COMMANDS_IN_A_ROW + [True]
+
+
+async def test_flooding_is_forgiven_with_time(autojump_clock):
+    """A client somewhat too fast is told so for ever; one far too fast is flooding soon."""
+    limit = CommandLimit(rate=50)
+    for _ in range(6000):
+        assert not (not limit.allows() and limit.is_flooded())
+        await trio.sleep(1 / 58)
+    while not limit.is_flooded():
+        pass
+
+
+async def test_item_is_called_within_a_second(autojump_clock, wheel):
+    """Not before its deadline, at most a second later, and once."""
+    await trio.sleep(0.3)
+    items = [(Item(wheel), trio.current_time() + step / 7) for step in range(100)]
+    for item, deadline in items:
+        wheel.set(item, deadline)
+    await trio.sleep(20)
+    for item, deadline in items:
+        (called,) = item.calls
+        assert deadline <= called <= deadline + 1
+        assert item.deadline == NEVER
+
+
+async def test_deadline_is_replaced_or_taken_away(autojump_clock, wheel):
+    """Only the last one set counts; an item taken out is left alone, and nothing is kept of it."""
+    earlier, later, cleared = Item(wheel), Item(wheel), Item(wheel)
+    start = trio.current_time()
+    for item in (earlier, later, cleared):
+        wheel.set(item, start + 5)
+    wheel.set(earlier, start + 2)
+    wheel.set(later, start + 9)
+    wheel.clear(cleared)
+    wheel.clear(cleared)
+    await trio.sleep(12)
+    assert [len(item.calls) for item in (earlier, later, cleared)] == [1, 1, 0]
+    assert start + 2 <= earlier.calls[0] <= start + 3
+    assert start + 9 <= later.calls[0] <= start + 10
+    assert not wheel._slots
+
+
+async def test_past_deadline_is_due_at_once(autojump_clock, wheel):
+    """A deadline that is over when it is set is met within a second, too."""
+    await trio.sleep(100.5)
+    item = Item(wheel)
+    wheel.set(item, trio.current_time() - 50)
+    await trio.sleep(1)
+    assert len(item.calls) == 1
+
+
+async def test_item_may_want_to_be_called_again(autojump_clock, wheel):
+    """What is called may set itself a new deadline."""
+    item = Item(wheel, again=3)
+    wheel.set(item, trio.current_time() + 3)
+    await trio.sleep(31)
+    assert 9 <= len(item.calls) <= 10
+
+
+async def test_deadlines_of_a_loop_that_stood_still_are_met_at_once(autojump_clock, wheel):
+    """Whatever became due in the meantime is called, and called once."""
+    items = [Item(wheel) for _ in range(5)]
+    start = trio.current_time()
+    for number, item in enumerate(items):
+        wheel.set(item, start + 1 + number)
+    await trio.testing.wait_all_tasks_blocked()
+    autojump_clock.jump(30)
+    await trio.sleep(1)
+    assert [len(item.calls) for item in items] == [1] * 5
+
+
+async def test_sampler_logs_one_line_a_second_and_key(autojump_clock):
+    """Of a burst the first is logged; the next line after it says how many were left out."""
+    sampler = Sampler("connection refused")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(1000):
+            sampler.log("unauthorized", "no")
+        sampler.log("not_found", "nothing here")
+        await trio.sleep(1.01)
+        sampler.log("unauthorized", "no")
+        await trio.sleep(1.01)
+        sampler.log("unauthorized", "no")
+    assert [(line["reason"], line["left_out"]) for line in lines] == [
+        ("unauthorized", 0),
+        ("not_found", 0),
+        ("unauthorized", 999),
+        ("unauthorized", 0),
+    ]
+    assert {line["event"] for line in lines} == {"connection refused"}
+
+
+def test_pool_counts_exactly():
+    """After any sequence of places taken and given back, what is free is exactly what is not taken."""
+    random = Random(2)
+    pool = Pool(max_connections=50, max_per_user=7)
+    users = [f"user{number}" for number in range(12)]
+    taken: list[str] = []
+    for _ in range(10_000):
+        if taken and random.random() < 0.48:
+            user = taken.pop(random.randrange(len(taken)))
+            pool.release_for(user)
+            pool.release()
+        elif len(taken) == 50:
+            with pytest.raises(Refusal) as refusal:
+                pool.reserve()
+            assert refusal.value.refused is Refused.AT_CAPACITY
+        else:
+            pool.reserve()
+            user = random.choice(users)
+            if taken.count(user) == 7:
+                with pytest.raises(Refusal) as refusal:
+                    pool.reserve_for(user)
+                assert refusal.value.refused is Refused.TOO_MANY_CONNECTIONS
+                pool.release()
+            else:
+                pool.reserve_for(user)
+                taken.append(user)
+        assert pool._places == len(taken)
+        assert pool._users == {user: taken.count(user) for user in set(taken)}

@@ -1,0 +1,298 @@
+"""What the gateway's tests share: refusals, raw requests and frames, a client that applies patches."""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
+from typing import Any, NamedTuple, Self
+
+import jsonpatch
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.processes import ServerProcess, make_token
+
+TIMEOUT = 5.0
+"""Seconds in which everything that has no deadline of its own must have happened."""
+
+REFUSAL_TIMEOUT = 2.0
+"""Seconds in which a request is answered that can be refused at once."""
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+"""RFC 6455 §1.3's example."""
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+_user_numbers = count()
+
+
+def new_user() -> str:
+    """A user nobody else is, so that no test waits for another's places."""
+    return f"user{next(_user_numbers)}"
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Poll what only the server's metrics tell."""
+    deadline = time.monotonic() + TIMEOUT
+    while not check():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+class Answer(NamedTuple):
+    """An HTTP response; `error` is what a refusal's body holds, checked for its shape."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, str]:
+        """Code and message, where the body is exactly the protocol's."""
+        assert self.headers["Content-Type"] == "application/json"
+        body = json.loads(self.body)
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"code", "message"}
+        assert isinstance(body["error"]["message"], str)
+        assert body["error"]["message"]
+        error: dict[str, str] = body["error"]
+        return error
+
+    @property
+    def verdict(self) -> tuple[int, str]:
+        """Status and error code."""
+        return self.status, self.error["code"]
+
+
+def refusal(url: str, **options: Any) -> Answer:
+    """How a connection is refused."""
+    options = {"open_timeout": TIMEOUT, **options}
+    with pytest.raises(InvalidStatus) as refused, connect(url, **options):
+        pass
+    response = refused.value.response
+    return Answer(response.status_code, response.headers, bytes(response.body))
+
+
+def head(target: str, method: str = "GET", **headers: str | None) -> bytes:
+    """An opening handshake; headers are given with `_` for `-`, None leaves one out."""
+    fields: dict[str, str | None] = {
+        "Host": "localhost",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec_WebSocket_Key": KEY,
+        "Sec_WebSocket_Version": "13",
+    }
+    fields |= headers
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{k.replace('_', '-')}: {v}" for k, v in fields.items() if v is not None]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def target(symbols: str | None = None, token: str | None = None) -> str:
+    """The path and query of a good request, as a user of its own."""
+    parts = [f"symbols={symbols}"] if symbols is not None else []
+    parts.append(f"token={make_token(new_user()) if token is None else token}")
+    return f"/ws/quotes?{'&'.join(parts)}"
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, mask: bool = True) -> bytes:
+    """A client's frame. Bits beyond the opcode's four, such as 0x40, are reserved ones."""
+    first, masked = opcode | (0x80 if fin else 0), 0x80 if mask else 0
+    size = len(payload)
+    if size < 126:
+        start = struct.pack("!BB", first, masked | size)
+    elif size < 65536:
+        start = struct.pack("!BBH", first, masked | 126, size)
+    else:
+        start = struct.pack("!BBQ", first, masked | 127, size)
+    if not mask:
+        return start + payload
+    key = b"\x11\x22\x33\x44"
+    return start + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+
+
+def close(code: int, reason: bytes = b"") -> bytes:
+    """A client's close frame."""
+    return frame(CLOSE, struct.pack("!H", code) + reason)
+
+
+class RawClient:
+    """A socket to the streaming port, for what no proper client would send."""
+
+    def __init__(self, server: ServerProcess, request: bytes | None = None) -> None:
+        """Send `request`; by default shake hands without symbols."""
+        self.socket = socket.create_connection(server.address, TIMEOUT)
+        self.received = b""
+        self.send(head(target()) if request is None else request)
+        if request is None:
+            assert self.read_head().startswith("HTTP/1.1 101 ")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *data: bytes) -> None:
+        """Send all at once."""
+        self.socket.sendall(b"".join(data))
+
+    def vanish(self) -> None:
+        """Reset the connection, as a host does whose process died."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def is_over(self) -> bool:
+        """Read what is left; whether the server then ended the connection in time."""
+        try:
+            while data := self.socket.recv(65536):
+                self.received += data
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def read_head(self) -> str:
+        """Status line and headers."""
+        while b"\r\n\r\n" not in self.received:
+            self._receive()
+        answer, _, self.received = self.received.partition(b"\r\n\r\n")
+        return answer.decode("latin-1")
+
+    def answer(self) -> Answer:
+        """The refusal, read up to the connection's end."""
+        self.socket.settimeout(REFUSAL_TIMEOUT)
+        assert self.is_over(), "the connection goes on"
+        assert self.received, "the connection ended without an answer"
+        status, *lines = self.read_head().split("\r\n")
+        headers = {name.title(): value for name, value in (line.split(": ", 1) for line in lines)}
+        return Answer(int(status.split()[1]), headers, self.received)
+
+    def read_frame(self) -> tuple[int, bytes]:
+        """Opcode and payload of the next frame, which is whole and unmasked."""
+        first, size = self._take(2)
+        assert first & 0xF0 == 0x80
+        if size == 126:
+            (size,) = struct.unpack("!H", self._take(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", self._take(8))
+        return first & 0x0F, self._take(size)
+
+    def read_message(self) -> dict[str, Any]:
+        """The next frame, which is a text."""
+        opcode, payload = self.read_frame()
+        assert opcode == TEXT, payload
+        message: dict[str, Any] = json.loads(payload)
+        return message
+
+    def read_closing(self) -> int | None:
+        """The code of the close frame that follows the messages; None if it has none."""
+        while True:
+            opcode, payload = self.read_frame()
+            if opcode == CLOSE:
+                return int.from_bytes(payload[:2]) if payload else None
+
+    def _take(self, size: int) -> bytes:
+        while len(self.received) < size:
+            self._receive()
+        data, self.received = self.received[:size], self.received[size:]
+        return data
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65536)
+        assert data, "the server ended the connection"
+        self.received += data
+
+
+class Client:
+    """An independent client whose `quotes` are what the patches amount to that it has read."""
+
+    def __init__(
+        self, server: ServerProcess, symbols: str | None = None, *, token: str = "", **options: Any
+    ) -> None:
+        url = server.url(symbols, token or make_token(new_user()))
+        # Without a limit on what waits to be read: a close would have to wait behind it.
+        self._connecting = connect(url, open_timeout=TIMEOUT, max_queue=None, **options)
+        self.connection = self._connecting.__enter__()
+        self.document: dict[str, Any] = {"quotes": {}}
+        self.versions: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connecting.__exit__(None, None, None)
+
+    @property
+    def quotes(self) -> dict[str, Any]:
+        """Quotes by symbol."""
+        quotes: dict[str, Any] = self.document["quotes"]
+        return quotes
+
+    def send(self, action: str, **fields: Any) -> None:
+        """Send a command."""
+        self.connection.send(json.dumps({"action": action, **fields}))
+
+    def receive(self) -> dict[str, Any]:
+        """The next message, applied."""
+        message: dict[str, Any] = json.loads(self.connection.recv(TIMEOUT))
+        if message["type"] == "quotes_patch":
+            self._apply(message)
+        return message
+
+    def answer(self) -> dict[str, Any]:
+        """The next message that is not a price's move."""
+        while is_move(message := self.receive()):
+            pass
+        return message
+
+    def move(self) -> dict[str, Any]:
+        """The next message, which must be a price's move."""
+        message = self.receive()
+        assert is_move(message), message
+        return message
+
+    def ask(self, action: str, **fields: Any) -> dict[str, Any]:
+        """Send a command; the first answer to it."""
+        self.send(action, **fields)
+        return self.answer()
+
+    def read_to_end(self) -> tuple[int, list[dict[str, Any]]]:
+        """The code with which the server closes, and all messages before that."""
+        messages = []
+        with suppress(ConnectionClosed):
+            while True:
+                messages.append(self.receive())
+        received = self.connection.protocol.close_rcvd
+        assert received is not None, "the connection ended without a close frame"
+        return received.code, messages
+
+    def is_answered(self) -> bool:
+        """Whether the connection goes on."""
+        answer = self.ask("ping", id="still there?")
+        return (answer["type"], answer["id"]) == ("pong", "still there?")
+
+    def _apply(self, message: dict[str, Any]) -> None:
+        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
+        for symbol, version in message["versions"].items():
+            if is_move(message):
+                assert version == self.versions[symbol] + 1
+            self.versions[symbol] = version
+
+
+def is_move(message: dict[str, Any]) -> bool:
+    """Whether a message only replaces fields of quotes."""
+    operations = message.get("operations", [{"op": "none"}])
+    return {operation["op"] for operation in operations} == {"replace"}
+
+
+def paths(message: dict[str, Any], kind: str) -> list[str]:
+    """The paths of a patch, whose operations must all be of one `kind`."""
+    assert message["type"] == "quotes_patch", message
+    assert {operation["op"] for operation in message["operations"]} == {kind}
+    return [operation["path"] for operation in message["operations"]]

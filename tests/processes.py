@@ -1,0 +1,112 @@
+"""A real server in a process of its own, on free ports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jwt
+
+SECRET = "a secret of the tests, 32 bytes or longer"
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 15.0
+
+
+def make_token(user: str = "alice", lifetime: float = 600.0, **claims: Any) -> str:
+    return jwt.encode({"sub": user, "exp": time.time() + lifetime, **claims}, SECRET, "HS256")
+
+
+class ServerProcess:
+    """Started on entering; `variables` are the server's environment beside the machine's own.
+
+    `lines` are what it printed on start; its log is at `log`, a JSON object a line.
+    """
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.log = folder / "server.log"
+        self._folder = folder
+        self._variables = {
+            "WS_PORT": "0", "HTTP_PORT": "0", "JWT_SECRET": SECRET, "LOG_FORMAT": "json",
+            "XDG_STATE_HOME": str(folder), **variables,
+        }  # fmt: skip
+
+    def __enter__(self) -> Self:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve"],
+                cwd=self._folder,
+                env=inherited | self._variables,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        wanted = 2 if self._variables["JWT_SECRET"] else 4
+        while len(self.lines) < wanted and (line := self.process.stdout.readline()):
+            self.lines.append(line.rstrip())
+        if len(self.lines) < wanted:
+            raise RuntimeError(f"the server did not start: {self.log.read_text()}")
+        self.quotes_url = self.lines[0].split()[1]
+        self.http_url = self.lines[1].split()[1].removesuffix("/healthz")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the streaming side, for raw sockets."""
+        host, _, port = self.quotes_url.split("/")[2].rpartition(":")
+        return host, int(port)
+
+    def url(self, symbols: str | None = None, token: str | None = None) -> str:
+        """The address to connect to, with a good token unless another is given ('' for none)."""
+        token = make_token() if token is None else token
+        parts = [f"symbols={symbols}"] if symbols is not None else []
+        parts += [f"token={token}"] if token else []
+        return f"{self.quotes_url}?{'&'.join(parts)}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP request to the second port."""
+        try:
+            with urllib.request.urlopen(self.http_url + path, timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, sample: str) -> float:
+        """One sample of `/metrics` by its name and labels as they are printed; 0 where absent."""
+        _, text = self.get("/metrics")
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return 0.0
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_TIMEOUT)

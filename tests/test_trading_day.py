@@ -1,0 +1,123 @@
+"""Twenty clients, one of them slow, follow a trading day; every patch is applied and checked."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import jsonpatch
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.processes import ServerProcess
+from tests.trading_day import load_day, write_day
+
+CHOICES = ["AIG", "BAC", "IBM", "AIG,BAC", "BAC,IBM", "AIG,BAC,IBM", "IBM,AAPL", "*"]
+"""What the clients subscribe to, in turn."""
+
+CLIENTS = 19
+"""Beside the slow one."""
+
+FOLLOWED_SECONDS = 20
+"""Length of the replay that clients can follow."""
+
+DAY_TIMEOUT = 120
+
+
+class Follower:
+    """One client's messages in order, and what they amount to."""
+
+    def __init__(self, symbols: str) -> None:
+        self.symbols = symbols
+        self.messages: list[dict[str, Any]] = []
+
+    async def follow(self, client: ClientConnection, pause: float = 0) -> None:
+        """Read until the feed's end is announced, resting after each message if it is a slow one."""
+        async with client:
+            message: dict[str, Any] = {"type": None}
+            while message["type"] != "status":
+                message = json.loads(await client.recv())
+                self.messages.append(message)
+                await asyncio.sleep(pause)
+        assert (message["status"], message["reason"]) == ("stale", "feed_ended")
+
+    def check(self) -> tuple[dict[str, Any], int]:
+        """Apply everything; the document, and how often a version was jumped over by an `add`."""
+        document: dict[str, Any] = {"quotes": {}}
+        versions: dict[str, int] = {}
+        jumps = 0
+        for message in self.messages:
+            if message["type"] != "quotes_patch":
+                continue
+            jsonpatch.apply_patch(document, message["operations"], in_place=True)
+            operations = {operation["op"] for operation in message["operations"]}
+            for symbol, version in message["versions"].items():
+                if "replace" in operations:
+                    assert version == versions[symbol] + 1, f"{symbol} skips to {version}"
+                else:
+                    assert version >= versions.get(symbol, 0)
+                    jumps += symbol in versions and version > versions[symbol] + 1
+                versions[symbol] = version
+        return document["quotes"], jumps
+
+
+async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, dict[str, Any]]:
+    """Run all clients over the day; the quick ones, the slow one, and the server's quotes after it."""
+    followers = [Follower(CHOICES[number % len(CHOICES)]) for number in range(CLIENTS)]
+    slow = Follower("AIG,BAC,IBM")
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(server.address)
+    async with asyncio.timeout(DAY_TIMEOUT), asyncio.TaskGroup() as tasks:
+        for follower in followers:
+            client = await connect(server.url(follower.symbols), max_queue=None)
+            tasks.create_task(follower.follow(client))
+        client = await connect(server.url(slow.symbols), sock=narrow, max_queue=1)
+        tasks.create_task(slow.follow(client, pause=0.02))
+    async with connect(server.url("*")) as client:
+        last = json.loads(await client.recv())
+    truth = {operation["value"]["symbol"]: operation["value"] for operation in last["operations"]}
+    return followers, slow, truth
+
+
+def assert_equals_server(follower: Follower, truth: dict[str, Any]) -> int:
+    """The client's document is the server's; returns the number of jumped versions."""
+    quotes, jumps = follower.check()
+    wanted = truth if follower.symbols == "*" else follower.symbols.split(",")
+    assert quotes == {symbol: truth[symbol] for symbol in wanted}
+    return jumps
+
+
+def test_clients_that_can_follow_see_every_version(tmp_path):
+    """At a speed clients can follow, each sees every version of every symbol in turn."""
+    rows = load_day()[60_000:64_000]
+    seconds = (int(rows[-1][0]) - int(rows[0][0])) / 1000
+    day = write_day(tmp_path / "day.csv", rows)
+    speed = f"{seconds / FOLLOWED_SECONDS:.3f}"
+    with ServerProcess(tmp_path, FEED=f"replay:{day}", REPLAY_SPEED=speed) as server:
+        followers, slow, truth = asyncio.run(follow_day(server))
+    for follower in followers:
+        jumps = assert_equals_server(follower, truth)
+        # The first message to `*`, 130 KB, may fill the socket: then the next ones are merged.
+        assert jumps == 0 or follower.symbols == "*"
+    assert_equals_server(slow, truth)
+    assert sum(len(follower.messages) for follower in followers) > len(rows)
+
+
+def test_full_speed_loses_nothing_and_skips_nothing(tmp_path):
+    """At full speed a `replace` never skips a version and all documents end as the server's."""
+    rows = load_day()
+    day = write_day(tmp_path / "day.csv", rows)
+    with ServerProcess(tmp_path, FEED=f"replay:{day}", REPLAY_SPEED="0") as server:
+        followers, slow, truth = asyncio.run(follow_day(server))
+        assert server.metric("market_data_feed_updates_total") == len(rows)
+        assert server.metric("market_data_conflated_total") > 0
+    for follower in followers:
+        assert_equals_server(follower, truth)
+    assert assert_equals_server(slow, truth) > 0
+    shares = {"AIG": 0, "BAC": 0, "IBM": 0}
+    for _, symbol, _, size in rows:
+        shares[symbol] += int(size)
+    assert {symbol: truth[symbol]["volume"] for symbol in shares} == shares
+    closing = {symbol: float(price) for _, symbol, price, _ in rows}
+    assert {symbol: truth[symbol]["current_price"] for symbol in closing} == pytest.approx(closing)
