@@ -23,7 +23,7 @@ class Close(Enum):
     BINARY = Closing(1003, "binary messages are not understood", fails=True)
     INVALID_UTF8 = Closing(1007, "text is not valid UTF-8", fails=True)
     BAD_COMMANDS = Closing(1008, "too many bad commands in a row")
-    FLOODING = Closing(1008, "too many commands")
+    FLOODING = Closing(1008, "too many commands", fails=True)
     TOO_BIG = Closing(1009, "message too big", fails=True)
     TOKEN_EXPIRED = Closing(4401, "the token expired")
 

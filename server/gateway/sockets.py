@@ -51,7 +51,11 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:
-    """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError."""
+    """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
+
+    Always a checkpoint: a peer that sends without end would otherwise keep the loop to itself.
+    """
+    await trio.lowlevel.checkpoint()
     while True:
         try:
             return sock.recv(size)

@@ -22,7 +22,7 @@ from server.gateway.session import Session
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Unsubscribe
 from server.quotes.quote import Trade
-from tests.gateway.wire import CONTINUATION, KEY, TEXT, frame
+from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, frame
 
 SECRET = "a secret that nobody needs to know"
 
@@ -166,12 +166,20 @@ async def test_empty_fragments_take_no_memory(scene):
     scene.begin()
     session = scene.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
-    for _ in range(100):
-        await session._take(frame(CONTINUATION, b"", fin=False) * 100)
-    assert len(session._message) <= 1
+    await session._take(frame(CONTINUATION, b"", fin=False) * 50)
+    assert len(session._message) == 1
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await scene.peer.read()
     assert session.gateway.pool.commands["ping", "ok"] == 1
+
+
+@pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)])
+async def test_frames_of_any_kind_can_be_too_many(scene, kind):
+    """Pings, pongs and fragments cost as much to read as commands and count as such."""
+    scene.begin()
+    await scene.session._take(frame(TEXT, b"{", fin=False))
+    await scene.session._take(kind * 1000)
+    assert scene.session.close_code == 1008
 
 
 async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
