@@ -1,1 +1,1 @@
-"""Measures the server; nothing here is asserted by a test of the server."""
+"""Measures the server: `python -m bench --help`."""
