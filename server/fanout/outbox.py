@@ -82,6 +82,12 @@ class Outbox:
         if self._backlog is not None and not self._closing:
             self._backlog.owed[source] = None
 
+    def conflate(self, source: Source) -> None:
+        """Owe `source` in place of an update of it that is dropped, and count that."""
+        if self._backlog is not None and not self._closing:
+            self._backlog.owed[source] = None
+            self._stats.conflated += 1
+
     def forgive(self, source: Source) -> None:
         """Send what is queued, and owe `source` no longer: it was unsubscribed."""
         self.flush()
@@ -156,8 +162,7 @@ class Outbox:
                 taken -= len(frame)
                 self._stats.messages_sent += 1
             elif taken == 0 and isinstance(frame, UpdateFrame):
-                self._stats.conflated += 1
-                backlog.owed[frame.source] = None
+                self.conflate(frame.source)
             else:
                 backlog.unsent.append(frame[taken:])
                 taken = 0

@@ -122,8 +122,7 @@ class Topic:
         for outbox in outboxes:
             queue = outbox.queue
             if queue is None:
-                outbox.owe(self)
-                self._stats.conflated += 1
+                outbox.conflate(self)
             else:
                 if not queue:
                     dirty.append(outbox)
