@@ -20,6 +20,9 @@ USERS_CONNECTIONS = 100
 BUSY = 0.9
 """Share of a core above which the generator, not the server, is what was measured."""
 
+SETTLE = 1.0
+"""Seconds to read what came while connecting, when nobody read."""
+
 STEP = 0.5
 """Seconds between two moves of the progress bar."""
 
@@ -40,6 +43,7 @@ def _measure(options: argparse.Namespace, target: Target | None) -> bool:
     with _listeners() as listeners:
         empty = target.resident_bytes() if target else 0
         _connect(listeners, options, target)
+        listeners.read_until(time() + SETTLE)
         listeners.latencies.clear()
         listeners.bytes = 0
         used, server_used = _own_cpu(), target.cpu_seconds() if target else 0.0
