@@ -49,6 +49,7 @@ class Flusher:
             done, self._done = self._done, trio.Event()
             self._work = trio.Event()
             await self._flush(dirty, self._oldest_ts)
+            del dirty  # a connection may end before the next round
             done.set()
 
     async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:

@@ -1,0 +1,156 @@
+"""The client's end of an outbox on real sockets: reads as much as a test wants, checks everything."""
+
+import json
+import socket
+from typing import Any
+
+import jsonpatch
+import trio
+
+from server.fanout.flusher import Flusher
+from server.fanout.frame import text_frame
+from server.fanout.hub import Hub
+from server.fanout.outbox import Outbox
+from server.fanout.topic import Topic
+from server.quotes.instrument import Instrument
+from server.quotes.messages import QuotesPatch, encode
+from server.quotes.patch import Remove
+from server.quotes.quote import Trade
+
+SMALL_BUFFER = 2048
+"""Bytes asked of the kernel for the socket's send buffer: it is full after a few updates."""
+
+CUSHION = 0.002
+"""Seconds for the kernel to say that a socket is writable."""
+
+START_US = 1_764_012_345_678_901
+
+
+def instruments(*symbols: str) -> list[Instrument]:
+    """Instruments at 100 dollars."""
+    return [Instrument(symbol=symbol, name=symbol, base_price=100.0) for symbol in symbols]
+
+
+def trade(symbol: str, price: float, size: int = 100) -> Trade:
+    """A trade of a fixed moment."""
+    return Trade(symbol, price, size, START_US, START_US)
+
+
+def publish(hub: Hub, symbol: str, price: float, size: int = 100) -> None:
+    """Move a quote now; its update waits for the end of the round."""
+    hub.topics[symbol].publish(trade(symbol, price, size), flusher(hub))
+
+
+def flusher(hub: Hub) -> Flusher:
+    """What ends the hub's rounds."""
+    return hub._flusher
+
+
+class Peer:
+    """A connection's two ends: `outbox`, and what its client has read so far."""
+
+    def __init__(self, hub: Hub, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
+        self.hub = hub
+        self.sock, self._client = socket.socketpair(socket.AF_UNIX, kind)
+        for end in (self.sock, self._client):
+            end.setblocking(False)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+        self.outbox: Outbox = hub.attach(self.sock)
+        self.topics: set[Topic] = set()
+        self.document: dict[str, Any] = {"quotes": {}}
+        self.versions: dict[str, int] = {}
+        self.messages: list[dict[str, Any]] = []
+        self.control: list[tuple[int, bytes]] = []
+        self._received = b""
+
+    def subscribe(self, *symbols: str) -> None:
+        """As a session does it: subscribe, then send the full quotes."""
+        topics = [self.hub.topics[symbol] for symbol in symbols]
+        for topic in topics:
+            self.hub.subscribe(self.outbox, topic)
+        self.topics.update(topics)
+        self.hub.send_quotes(self.outbox, topics)
+
+    def unsubscribe(self, symbol: str) -> None:
+        """As a session does it: unsubscribe, then take the quote away."""
+        topic = self.hub.topics[symbol]
+        self.hub.unsubscribe(self.outbox, topic)
+        self.topics.discard(topic)
+        versions = {symbol: topic.version}
+        self.outbox.send(text_frame(encode(QuotesPatch(0, versions, [Remove(topic.pointer)]))))
+
+    def receive(self, size: int = 65536) -> int:
+        """Read once, at most `size` bytes; how many there were."""
+        try:
+            data = self._client.recv(size)
+        except BlockingIOError:
+            return 0
+        self._received += data
+        while frame := self._take_frame():
+            self._on_frame(*frame)
+        return len(data)
+
+    async def read(self) -> None:
+        """Read until nothing more comes."""
+        await trio.testing.wait_all_tasks_blocked(CUSHION)
+        while self.receive():
+            await trio.testing.wait_all_tasks_blocked(CUSHION)
+
+    async def read_on(self) -> None:
+        """Read whatever comes, until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._client)
+            self.receive()
+
+    def vanish(self) -> None:
+        """Close the client's end."""
+        self._client.close()
+
+    def close(self) -> None:
+        """End the connection as its session does."""
+        self.hub.detach(self.outbox, self.topics)
+        if self.sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self.sock)
+        self.sock.close()
+        self._client.close()
+
+    def truth(self) -> dict[str, Any]:
+        """What the document must be: the hub's quotes."""
+        topics = list(self.topics)
+        return {topic.symbol: json.loads(encode(topic.quote)) for topic in topics}
+
+    def _take_frame(self) -> tuple[int, bytes] | None:
+        data = self._received
+        if len(data) < 2:
+            return None
+        size, start = data[1], 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4]), 4
+        elif size == 127:
+            size, start = int.from_bytes(data[2:10]), 10
+        if len(data) < start + size:
+            return None
+        self._received = data[start + size :]
+        return data[0], data[start : start + size]
+
+    def _on_frame(self, first: int, payload: bytes) -> None:
+        assert first & 0xF0 == 0x80, "not the start of a frame: frames were mixed up"
+        assert not self.control or self.control[-1][0] != 0x88, "something follows the close frame"
+        if first != 0x81:
+            self.control.append((first, payload))
+            return
+        message = json.loads(payload)
+        self.messages.append(message)
+        if message["type"] == "quotes_patch":
+            self._apply(message)
+
+    def _apply(self, message: dict[str, Any]) -> None:
+        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
+        kinds = {operation["op"] for operation in message["operations"]}
+        assert len(kinds) == 1
+        for symbol, version in message["versions"].items():
+            if kinds == {"replace"}:
+                assert version == self.versions[symbol] + 1, "a replace skips a version"
+            elif kinds == {"add"}:
+                assert version >= self.versions.get(symbol, 0), "a version goes back"
+            self.versions[symbol] = version

@@ -1,0 +1,109 @@
+"""From the one channel to each symbol: nothing is lost of a feed that can wait, the rest is merged."""
+
+from functools import partial
+from typing import Any, cast
+
+import trio
+
+from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
+from server.fanout.hub import Hub
+from server.quotes.quote import Trade
+from tests.fanout.peer import Peer, publish, trade
+
+MANY = 4000
+"""Connections that make a round longer than the trades of a round take to come."""
+
+
+class Sink:
+    """A socket that takes everything; real ones are used where what they get matters."""
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+
+async def run_feed(hub: Hub, trades: list[Trade], *, lossless: bool) -> None:
+    """All trades through the broadcaster, sent as fast as the channel takes them."""
+    send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=lossless))
+        async with send:
+            for each in trades:
+                await send.send(each)
+
+
+def walk(count: int, *symbols: str) -> list[Trade]:
+    """Trades that each move the price, of the symbols in turn."""
+    return [
+        trade(symbols[number % len(symbols)], 100 + number / 100, size=7) for number in range(count)
+    ]
+
+
+def crowd(hub: Hub) -> None:
+    """Subscribe MANY to AAPL."""
+    for _ in range(MANY):
+        hub.subscribe(hub.attach(cast("Any", Sink())), hub.topics["AAPL"])
+
+
+async def test_feed_that_can_wait_loses_nothing(hub):
+    """A crowd holds the feed back; each trade makes a version, and all are published at the end."""
+    crowd(hub)
+    await run_feed(hub, walk(1500, "AAPL"), lossless=True)
+    assert hub.topics["AAPL"].version == 1 + 1500
+    assert hub.topics["AAPL"].quote.volume == 7 * 1500
+    assert hub.stats.feed_waits > 0
+    assert hub.stats.conflated == 0
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.stats.messages_sent == MANY * 1500
+
+
+async def test_feed_that_cannot_wait_is_merged_and_counted(hub):
+    """Of what finds no room the newest price counts, and all shares; the rest is counted."""
+    crowd(hub)
+    await run_feed(hub, walk(1500, "AAPL"), lossless=False)
+    topic = hub.topics["AAPL"]
+    assert topic.quote.current_price == 100 + 1499 / 100
+    assert topic.quote.volume == 7 * 1500
+    assert hub.stats.feed_waits == 0
+    assert hub.stats.conflated == 1 + 1500 - topic.version > 0
+
+
+async def test_unwatched_symbol_waits_for_nobody(hub):
+    """Trades of a symbol that nobody watches move its quote at once, and nothing is encoded."""
+    await run_feed(hub, walk(1500, "AAPL"), lossless=False)
+    assert hub.topics["AAPL"].version == 1 + 1500
+    assert hub.stats.updates_encoded == hub.stats.conflated == 0
+
+
+async def test_unknown_symbol_is_listed_on_first_sight(hub, connect):
+    """A symbol that no catalogue has is quoted from its first trade on."""
+    await run_feed(hub, [trade("né/w~", 12.3456), trade("né/w~", 12.5)], lossless=True)
+    peer = connect("né/w~")
+    await peer.read()
+    quote = peer.document["quotes"]["né/w~"]
+    assert (quote["base_price"], quote["current_price"], quote["volume"]) == (12.3456, 12.5, 200)
+
+
+async def test_all_is_published_when_the_feed_has_ended(hub, connect):
+    """The broadcaster ends once every watcher has been sent the last trade; later ones go on."""
+    peer = connect("AAPL", "MSFT")
+    await run_feed(hub, walk(500, "AAPL", "MSFT"), lossless=True)
+    await peer.read()
+    assert peer.versions == {"AAPL": 251, "MSFT": 251}
+    assert peer.document["quotes"] == peer.truth()
+    publish(hub, "AAPL", 5.0)
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+
+
+async def test_fast_reader_sees_every_version_at_full_speed(hub):
+    """A client that reads as it comes gets each version of a lossless feed in turn."""
+    async with trio.open_nursery() as nursery:
+        peer = Peer(hub)
+        peer.subscribe("AAPL")
+        nursery.start_soon(peer.read_on)
+        await run_feed(hub, walk(1000, "AAPL"), lossless=True)
+        await peer.read()
+        nursery.cancel_scope.cancel()
+    versions = [m["versions"]["AAPL"] for m in peer.messages if m["type"] == "quotes_patch"]
+    assert versions[-1] == 1 + 1000
+    peer.close()

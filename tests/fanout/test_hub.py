@@ -1,0 +1,158 @@
+"""Topics: encoded once, active while watched, the same for those who watch everything."""
+
+import gc
+import json
+import weakref
+
+import trio
+
+from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE
+from server.quotes.instrument import first_seen
+from tests.fanout.peer import CUSHION, publish
+
+
+async def test_update_is_encoded_once_for_all(hub, connect):
+    """A hundred subscribers get the same bytes object, made once."""
+    peers = [connect("AAPL") for _ in range(100)]
+    encoded = hub.stats.updates_encoded
+    publish(hub, "AAPL", 101.0)
+    queues = [peer.outbox.queue for peer in peers]
+    assert len({id(frame) for queue in queues for frame in queue}) == 1
+    assert hub.stats.updates_encoded == encoded + 1
+    for peer in peers:
+        await peer.read()
+        assert peer.document["quotes"] == peer.truth()
+
+
+async def test_full_quote_is_encoded_once_a_version(hub, connect):
+    """However many subscribe at the same version, its full quote is encoded once."""
+    publish(hub, "AAPL", 101.0)
+    encoded = hub.stats.updates_encoded
+    for _ in range(50):
+        connect("AAPL")
+    assert hub.stats.updates_encoded == encoded + 1
+
+
+async def test_version_grows_by_one_with_each_change(hub):
+    """Also while nobody watches; a trade that changes nothing is no change."""
+    topic = hub.topics["AAPL"]
+    assert topic.version == 1
+    publish(hub, "AAPL", 101.0)
+    publish(hub, "AAPL", 101.0)  # the volume grows
+    assert topic.version == 3
+    publish(hub, "AAPL", 101.001, size=0)
+    assert topic.version == 3
+
+
+async def test_topic_s_task_ends_a_while_after_its_last_subscriber(hub, connect, autojump_clock):
+    """Reference counting: active from the first subscriber to the grace time after the last."""
+    topic = hub.topics["AAPL"]
+    assert not topic.active
+    first, second = connect("AAPL"), connect("AAPL")
+    assert topic.active
+    assert hub.active_symbols == 1
+    first.unsubscribe("AAPL")
+    await trio.sleep(2 * TOPIC_GRACE)
+    assert topic.active
+    second.unsubscribe("AAPL")
+    await trio.sleep(TOPIC_GRACE - 1)
+    assert topic.active
+    await trio.sleep(RETIRE_INTERVAL + 2)
+    assert not topic.active
+    assert topic.finished.is_set()
+    assert hub.subscriptions == hub.active_symbols == 0
+
+
+async def test_topic_left_and_joined_again_goes_on(hub, connect, autojump_clock):
+    """Within the grace time it is the same task, after it a new one; the versions continue."""
+    topic = hub.topics["AAPL"]
+    peer = connect("AAPL")
+    for pause in (TOPIC_GRACE / 2, 2 * TOPIC_GRACE):
+        peer.unsubscribe("AAPL")
+        await trio.sleep(pause)
+        version = topic.version
+        peer.subscribe("AAPL")
+        assert topic.active
+        publish(hub, "AAPL", 100 + version)
+        await peer.read()
+        assert peer.versions["AAPL"] == version + 1
+
+
+async def test_symbol_listed_later_reaches_who_watches_everything(hub, connect):
+    """Those who watch everything get a new symbol's quote at once, and then its moves."""
+    everything, one = connect(), connect("AAPL")
+    hub.subscribe_everything(everything.outbox)
+    hub.send_quotes(everything.outbox, list(hub.topics.values()))
+    hub.list_instrument(first_seen("NEW", 5.0))
+    publish(hub, "NEW", 6.0)
+    for peer in (everything, one):
+        await peer.read()
+    assert set(everything.document["quotes"]) == {"AAPL", "MSFT", "BRK.B", "NEW"}
+    assert everything.document["quotes"]["NEW"]["current_price"] == 6.0
+    assert set(one.document["quotes"]) == {"AAPL"}
+    assert hub.subscriptions == 4 + 1
+    hub.unsubscribe_everything(everything.outbox)
+    publish(hub, "NEW", 7.0)
+    await everything.read()
+    assert everything.document["quotes"]["NEW"]["current_price"] == 6.0
+
+
+async def test_status_is_told_when_it_changes(hub, connect):
+    """Everybody is told once, subscribed or not; telling the same again says nothing."""
+    peers = [connect(), connect("AAPL")]
+    for status, reason in (
+        ("stale", "feed_ended"),
+        ("stale", "feed_ended"),
+        ("live", "feed_started"),
+    ):
+        hub.set_status(status, reason)
+    for peer in peers:
+        await peer.read()
+        told = [message for message in peer.messages if message["type"] == "status"]
+        assert [message["status"] for message in told] == ["stale", "live"]
+
+
+async def test_status_is_owed_to_a_full_socket(hub, connect):
+    """A client that did not read is told how it is by the time it does."""
+    peer = connect("AAPL")
+    while not peer.outbox.blocked:
+        publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
+        peer.outbox.flush()
+    hub.set_status("stale", "feed_ended")
+    hub.set_status("live", "feed_started")
+    hub.set_status("stale", "feed_failed")
+    await peer.read()
+    told = [message for message in peer.messages if message["type"] == "status"]
+    assert [(message["status"], message["reason"]) for message in told] == [
+        ("stale", "feed_failed")
+    ]
+
+
+async def test_nothing_is_kept_of_a_connection_that_ended(hub, connect):
+    """Neither topics nor the flusher hold a reference to it, whatever state its outbox was in."""
+    references = []
+    for state in ("idle", "queued", "blocked", "everything"):
+        peer = connect("AAPL", "MSFT")
+        references.append(weakref.ref(peer.sock))
+        if state == "everything":
+            hub.subscribe_everything(peer.outbox)
+        publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
+        while state == "blocked" and not peer.outbox.blocked:
+            publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
+            peer.outbox.flush()
+        peer.close()
+        await trio.testing.wait_all_tasks_blocked(CUSHION)
+    del peer
+    connect.__closure__[1].cell_contents.clear()  # the fixture's own list of peers
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 4
+    assert hub.subscriptions == 0
+
+
+async def test_message_starts_with_its_type_and_ts(hub, connect):
+    """`ts`, the intake's moment, comes right after `type`."""
+    peer = connect("AAPL")
+    publish(hub, "AAPL", 101.0)
+    frame = peer.outbox.queue[0]
+    assert list(json.loads(frame[4:])) == ["type", "ts", "versions", "operations"]
+    assert frame[4:].startswith(b'{"type":"quotes_patch","ts":1764012345678901,')
