@@ -71,19 +71,22 @@ class Replay:
     async def run(self, trades: trio.MemorySendChannel[Trade]) -> None:
         """Send every trade of the file, waiting wherever the channel is full.
 
-        Errors: ReplayError if the file breaks off (a damaged archive) or has become unreadable.
+        Errors: ReplayError if the file breaks off (a damaged archive), has become unreadable, or is
+        to be repeated and holds no trade.
         """
-        while True:
-            await self._run_once(trades)
+        while await self._run_once(trades):
             if not self.loop:
                 return
-            await trio.lowlevel.checkpoint()
+        if self.loop:
+            raise ReplayError(f"{self.path} holds no trade to repeat")
 
-    async def _run_once(self, trades: trio.MemorySendChannel[Trade]) -> None:
+    async def _run_once(self, trades: trio.MemorySendChannel[Trade]) -> int:
+        """How many trades there were."""
+        sent = 0
         with self._open() as lines:
             rows = _rows(lines, self.path)
             pace = Pace(self.speed)
-            while block := await trio.to_thread.run_sync(self._read_block, rows):
+            while (block := await trio.to_thread.run_sync(self._read_block, rows)) is not None:
                 for symbol, price, size, time_ms in block:
                     await pace.wait(time_ms)
                     trade = Trade(symbol, price, size, time_ms * 1000, time_ns() // 1000)
@@ -91,6 +94,8 @@ class Replay:
                         trades.send_nowait(trade)
                     except trio.WouldBlock:
                         await trades.send(trade)
+                sent += len(block)
+        return sent
 
     def _open(self) -> TextIO:
         try:

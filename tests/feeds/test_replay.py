@@ -1,0 +1,172 @@
+"""A recorded day, replayed: in its own time or as fast as it is taken, and whatever the file holds."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from server.feeds.replay import BLOCK_ROWS, Replay, ReplayError
+from server.quotes.quote import Trade
+
+HEADER = "timestamp_ms,symbol,price,size"
+
+GOOD = ["1000,AAPL,175.50,100", "1500,msft,60.10,200", "4000,AAPL,175.92,300"]
+
+TRADES = [
+    ("AAPL", 175.5, 100, 1_000_000),
+    ("MSFT", 60.1, 200, 1_500_000),
+    ("AAPL", 175.92, 300, 4_000_000),
+]
+
+BAD_ROWS = {
+    "empty line": "", "too few fields": "1000,AAPL,1.0", "too many fields": "1000,AAPL,1.0,1,1",
+    "negative price": "1000,AAPL,-1.0,1", "no price": "1000,AAPL,0,1", "nan": "1000,AAPL,nan,1",
+    "infinite price": "1000,AAPL,inf,1", "text for a price": "1000,AAPL,cheap,1",
+    "text for a time": "noon,AAPL,1.0,1", "time before 1970": "-1,AAPL,1.0,1",
+    "time beyond all": "999999999999999999,AAPL,1.0,1", "fraction of a share": "1000,AAPL,1.0,1.5",
+    "negative size": "1000,AAPL,1.0,-1", "impossible size": f"1000,AAPL,1.0,{10**13}",
+    "no symbol": "1000, ,1.0,1", "endless symbol": f"1000,{'A' * 51},1.0,1",
+    "all symbols": "1000,*,1.0,1", "unprintable": "1000,A\x00B,1.0,1",
+    "a quote left open": '"1000,AAPL,1.0,1',
+    "endless number": f"{'1' * 5000},AAPL,1.0,1", "endless field": f"1000,{'A' * 200_000},1.0,1",
+}  # fmt: skip
+
+
+def write(path: Path, lines: list[str], header: str = HEADER, newline: str = "\n") -> Path:
+    """A file of `lines`, packed if its name says so."""
+    text = newline.join([header, *lines, ""]).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+def seen(trade: Trade) -> tuple[str, float, int, int]:
+    """What the file says of a trade."""
+    return trade.symbol, trade.price, trade.size, trade.time_us
+
+
+async def replay_all(path: Path, speed: float = 0) -> tuple[list[tuple[float, Trade]], Replay]:
+    """All trades with their moments, and the replay after it."""
+    replay = Replay(path, speed, loop=False)
+    send, receive = trio.open_memory_channel[Trade](0)
+    start = trio.current_time()
+
+    async def run() -> None:
+        async with send:
+            await replay.run(send)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        moments = [(trio.current_time() - start, trade) async for trade in receive]
+    return moments, replay
+
+
+@pytest.mark.parametrize("name", ["day.csv", "day.csv.gz"])
+@pytest.mark.parametrize(("bom", "newline"), [("", "\n"), ("\ufeff", "\r\n")])
+async def test_every_trade_comes_in_order(tmp_path, name, bom, newline):
+    """Plain and packed, with and without what some programs write; symbols in upper case."""
+    path = write(tmp_path / name, GOOD, bom + HEADER, newline)
+    moments, replay = await replay_all(path)
+    assert [seen(trade) for _, trade in moments] == TRADES
+    assert replay.bad_rows == 0
+
+
+@pytest.mark.parametrize("speed", [0.5, 1, 100])
+async def test_trades_keep_their_distances(tmp_path, autojump_clock, speed):
+    """Their own time, divided by the speed; what is out of order comes at once."""
+    path = write(tmp_path / "day.csv", [*GOOD, "2000,AAPL,1.0,1"])
+    moments, _ = await replay_all(path, speed)
+    expected = [0, 0.5 / speed, 3 / speed, 3 / speed]
+    assert [moment for moment, _ in moments] == pytest.approx(expected, abs=1e-6)
+
+
+async def test_full_speed_is_held_back_and_loses_nothing(tmp_path):
+    """A reader who takes one trade at a time gets them all; no more are read than there is room for."""
+    rows = [f"{n},AAPL,{n + 1},1" for n in range(3 * BLOCK_ROWS)]
+    replay = Replay(write(tmp_path / "day.csv.gz", rows), 0, loop=False)
+    send, receive = trio.open_memory_channel[Trade](5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(replay.run, send)
+        for number in range(len(rows)):
+            assert receive.statistics().current_buffer_used <= 5
+            assert (await receive.receive()).price == number + 1
+
+
+async def test_loop_starts_over(tmp_path, autojump_clock):
+    """At the end it begins anew, in its own time again."""
+    replay = Replay(write(tmp_path / "day.csv", GOOD), 1, loop=True)
+    send, receive = trio.open_memory_channel[Trade](0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(replay.run, send)
+        assert [seen(await receive.receive()) for _ in range(9)] == 3 * TRADES
+        nursery.cancel_scope.cancel()
+
+
+async def test_loop_of_nothing_is_an_error(tmp_path):
+    """A file without a trade is not read over and over."""
+    replay = Replay(write(tmp_path / "day.csv", ["bad"]), 0, loop=True)
+    send, _ = trio.open_memory_channel[Trade](0)
+    with pytest.raises(ReplayError, match="holds no trade"):
+        await replay.run(send)
+
+
+@pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS)
+async def test_bad_row_is_skipped_and_named(tmp_path, row):
+    """The rows around it come; it is counted and its line named."""
+    path = write(tmp_path / "day.csv", [GOOD[0], row, *GOOD[1:]])
+    with structlog.testing.capture_logs() as lines:
+        moments, replay = await replay_all(path)
+    assert [seen(trade) for _, trade in moments] == TRADES
+    assert replay.bad_rows == 1
+    assert [(line["line"], line["bad_rows"]) for line in lines] == [(3, 1)]
+    assert len(str(lines[0])) < 1000
+
+
+async def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path):
+    """A damaged symbol does not end the replay."""
+    path = write(tmp_path / "day.csv", GOOD)
+    path.write_bytes(path.read_bytes().replace(b"msft", b"ms\xff\xfet"))
+    moments, _ = await replay_all(path)
+    assert len(moments) == 3
+
+
+async def test_bad_rows_are_logged_once_a_second(tmp_path):
+    """A file of nothing but bad rows gives one line, and is counted to its end."""
+    path = write(tmp_path / "day.csv", ["bad"] * 3000)
+    with structlog.testing.capture_logs() as lines:
+        moments, replay = await replay_all(path)
+    assert (len(moments), replay.bad_rows) == (0, 3000)
+    assert len(lines) == 1
+
+
+def damaged(tmp_path: Path) -> Path:
+    """Half of a packed file, which is long enough that its head can be read."""
+    path = write(
+        tmp_path / "day.csv.gz", [f"{n},AAPL,{n % 977 + 1}.{n % 89},1" for n in range(20_000)]
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+async def test_archive_that_breaks_off_is_an_error_after_what_was_readable(tmp_path):
+    """What came before the damage is streamed, then the replay fails with one line."""
+    replay = Replay(damaged(tmp_path), 0, loop=False)
+    send, receive = trio.open_memory_channel[Trade](100_000)
+    with pytest.raises(ReplayError, match=r"cannot read on in .*day\.csv\.gz"):
+        await replay.run(send)
+    assert receive.statistics().current_buffer_used > 5000
+
+
+def test_what_cannot_be_replayed_is_refused_at_once(tmp_path):
+    """No file, a folder, another header, nothing at all, no archive: one line that names the file."""
+    other = write(tmp_path / "other.csv", GOOD, "time,symbol,price,size")
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    plain = tmp_path / "plain.csv.gz"
+    plain.write_text("\n".join([HEADER, *GOOD]))
+    for path in (tmp_path / "none.csv", tmp_path, other, empty, plain):
+        with pytest.raises(ReplayError) as refused:
+            Replay(path, 1, loop=False)
+        assert str(path) in str(refused.value)
+        assert "\n" not in str(refused.value)

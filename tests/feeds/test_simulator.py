@@ -1,0 +1,107 @@
+"""Made-up prices: who moves, when, and to where."""
+
+from random import Random
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.feeds.simulator import plan_interval, run_simulator, simulated_price
+from server.quotes.instrument import Instrument
+from server.quotes.quote import Quote, Trade, opening_quote
+
+INTERVAL = 4.0
+
+
+def quotes(*base_prices: float) -> list[Quote]:
+    """Quotes at their base prices, named A, B, …"""
+    return [
+        opening_quote(Instrument(symbol=chr(65 + n), name="", base_price=price), 0)
+        for n, price in enumerate(base_prices)
+    ]
+
+
+async def simulate(
+    watched: list[Quote], seconds: float, seed: int = 1
+) -> list[tuple[float, Trade]]:
+    """All trades in so many seconds, with their moments."""
+    send, receive = trio.open_memory_channel[Trade](0)
+    start = trio.current_time()
+    moments: list[tuple[float, Trade]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_simulator, send, lambda: watched, INTERVAL, Random(seed))
+        while trio.current_time() < start + seconds:
+            with trio.move_on_at(start + seconds):
+                trade = await receive.receive()
+                moments.append((trio.current_time() - start, trade))
+        nursery.cancel_scope.cancel()
+    return moments
+
+
+async def test_each_interval_moves_some_of_the_watched(autojump_clock):
+    """At least one and at most all of them, each at most once, and not always the same."""
+    moments = await simulate(quotes(10, 20, 30), 400 * INTERVAL)
+    movers: list[list[str]] = [[] for _ in range(400)]
+    for moment, trade in moments:
+        movers[int(moment / INTERVAL)].append(trade.symbol)
+    assert all(1 <= len(symbols) == len(set(symbols)) <= 3 for symbols in movers)
+    assert {len(symbols) for symbols in movers} == {1, 2, 3}
+    assert {symbol for symbols in movers for symbol in symbols} == {"A", "B", "C"}
+
+
+async def test_moments_are_spread_over_the_interval(autojump_clock):
+    """Each tenth of the interval gets about a tenth of the moves."""
+    moments = await simulate(quotes(10, 20, 30), 1000 * INTERVAL)
+    tenths = [0] * 10
+    for moment, _ in moments:
+        tenths[int(moment % INTERVAL / INTERVAL * 10)] += 1
+    assert all(0.07 < count / len(moments) < 0.13 for count in tenths)
+
+
+async def test_same_seed_same_day(autojump_clock):
+    """A seed makes prices, sizes and order repeatable; another seed makes others."""
+
+    async def day(seed: int) -> list[tuple[str, float, int]]:
+        moments = await simulate(quotes(10, 20, 30), 100, seed)
+        return [(trade.symbol, trade.price, trade.size) for _, trade in moments]
+
+    assert await day(1) == await day(1) != await day(2)
+
+
+async def test_nothing_moves_that_nobody_watches(autojump_clock):
+    """No watchers, no trades; whoever comes later sees prices move within two intervals."""
+    watched: list[Quote] = []
+    send, receive = trio.open_memory_channel[Trade](100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_simulator, send, lambda: watched, INTERVAL, Random(1))
+        await trio.sleep(10 * INTERVAL)
+        assert receive.statistics().current_buffer_used == 0
+        watched += quotes(10)
+        with trio.fail_after(2 * INTERVAL):
+            trade = await receive.receive()
+        assert trade.symbol == "A"
+        assert trade.size > 0
+        assert trade.size % 100 == 0
+        nursery.cancel_scope.cancel()
+
+
+@given(st.floats(0.01, 1e5), st.integers(0, 2**32))
+def test_price_stays_near_its_base(base, seed):
+    """Within one percent, in whole cents, never under a dollar, and not where it was if it can move."""
+    (quote,) = quotes(round(base, 2))
+    price = simulated_price(quote, Random(seed))
+    assert price >= 1.0
+    assert price == round(price, 2)
+    if quote.base_price >= 1.02:
+        assert abs(price / quote.base_price - 1) <= 0.01 + 1e-9
+        assert price != quote.current_price
+
+
+@pytest.mark.parametrize("count", [1, 2, 500])
+def test_plan_is_in_time_order(count):
+    """Moments never go back, whatever the number of symbols."""
+    plan = list(plan_interval(quotes(*[10.0] * count), INTERVAL, Random(1)))
+    offsets = [offset for offset, _ in plan]
+    assert offsets == sorted(offsets)
+    assert 1 <= len(plan) <= count

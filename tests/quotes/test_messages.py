@@ -1,0 +1,79 @@
+"""What clients may say: every text is a command or a refusal that names the reason."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.quotes.messages import (
+    Auth,
+    BadCommand,
+    Ping,
+    QuotesPatch,
+    Resync,
+    Status,
+    Subscribe,
+    Unsubscribe,
+    encode,
+    parse_command,
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3)
+    ),
+    max_leaves=5,
+)
+nearly_commands = st.fixed_dictionaries(
+    {"action": st.sampled_from(["subscribe", "unsubscribe", "resync", "auth", "ping", "fly"])},
+    optional={
+        "id": json_values,
+        "symbols": json_values | st.lists(st.text()),
+        "token": json_values,
+    },
+)
+
+
+@given(st.text() | nearly_commands.map(json.dumps) | nearly_commands.map(str))
+def test_any_text_is_a_command_or_refused(text):
+    """Nothing but BadCommand comes of what is no command; bad JSON and bad commands are told apart."""
+    try:
+        command = parse_command(text)
+    except BadCommand as error:
+        refusal = error
+    else:
+        assert command.action == json.loads(text)["action"]
+        return
+    assert str(refusal)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        assert refusal.code == "bad_json"
+    else:  # Python also reads NaN and half a surrogate pair
+        assert refusal.code in {"bad_command", "bad_json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ('{"action":"subscribe","symbols":["A","b"],"id":1}', Subscribe(symbols=["A", "b"], id=1)),
+        ('{"symbols":["A"],"action":"unsubscribe"}', Unsubscribe(symbols=["A"])),
+        ('{"action":"resync","symbols":["*"],"id":"x"}', Resync(symbols=["*"], id="x")),
+        ('{"action":"auth","token":"t"}', Auth(token="t")),
+        (' { "action" : "ping" , "more" : [1] } ', Ping()),
+    ],
+)
+def test_commands_are_read(text, command):
+    """Whatever the order of the fields, with space and with fields of later versions."""
+    assert parse_command(text) == command
+
+
+def test_message_order_is_the_protocol_s():
+    """`type` is first and `ts` right after it, so that a client can read both without parsing."""
+    text = encode(QuotesPatch(5, {"A": 1}, [])).decode()
+    assert text == '{"type":"quotes_patch","ts":5,"versions":{"A":1},"operations":[]}'
+    assert encode(Status("stale", "feed_ended")) == (
+        b'{"type":"status","status":"stale","reason":"feed_ended"}'
+    )

@@ -1,0 +1,146 @@
+"""The operations sent to clients, applied by an independent library, give the server's quote."""
+
+import json
+import re
+from typing import Any
+
+import jsonpatch
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.quotes.instrument import MAX_SYMBOL_LENGTH, Instrument, first_seen
+from server.quotes.messages import QuotesPatch, encode
+from server.quotes.patch import MOVING_FIELDS, Add, difference, quote_pointer
+from server.quotes.quote import Quote, Trade, opening_quote, quote_after
+
+YEAR_9999_US = 253_402_300_799_999_999
+
+prices = st.floats(0.0001, 1e6, allow_nan=False)
+trades = st.builds(
+    Trade,
+    symbol=st.just("X"),
+    price=prices,
+    size=st.integers(0, 10**12),
+    time_us=st.integers(0, YEAR_9999_US),
+    ts=st.integers(0, YEAR_9999_US),
+)
+symbols = st.text(min_size=1, max_size=MAX_SYMBOL_LENGTH).filter(
+    lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text)
+)
+instruments = st.builds(
+    Instrument,
+    symbol=symbols,
+    name=st.just("A name"),
+    base_price=prices.filter(lambda price: price >= 0.01),
+    market_cap=st.none() | st.integers(1, 10**13),
+    price_decimals=st.sampled_from([2, 4]),
+)
+
+
+def on_the_wire(quote: Quote) -> dict[str, Any]:
+    """The quote as a client's JSON parser has it."""
+    value: dict[str, Any] = json.loads(encode(quote))
+    return value
+
+
+def apply(document: dict[str, Any], operations: Any) -> str:
+    """Send operations in the real message and apply what arrives; the message's text."""
+    text = encode(QuotesPatch(0, {"X": 1}, operations)).decode()
+    jsonpatch.apply_patch(document, json.loads(text)["operations"], in_place=True)
+    return text
+
+
+@given(instruments, st.lists(trades, max_size=20))
+def test_patches_give_the_quote(instrument, sequence):
+    """After any sequence of trades the document holds the quote; only changed fields were sent, and
+    they are those that jsonpatch itself would send.
+    """
+    quote = opening_quote(instrument, 0)
+    pointer = quote_pointer(instrument.symbol)
+    document: dict[str, Any] = {"quotes": {}}
+    apply(document, [Add(pointer, quote)])
+    for trade in sequence:
+        before, quote = quote, quote_after(quote, trade, instrument.price_decimals)
+        operations = difference(before, quote, pointer)
+        oracle = jsonpatch.make_patch(on_the_wire(before), on_the_wire(quote)).patch
+        changed = {operation["path"].removeprefix("/") for operation in oracle}
+        sent = {operation.path.removeprefix(f"{pointer}/") for operation in operations}
+        assert sent == changed
+        apply(document, operations)
+        assert document == {"quotes": {instrument.symbol: on_the_wire(quote)}}
+
+
+@given(st.lists(symbols, min_size=1, max_size=5, unique=True))
+def test_symbols_of_any_letters_survive(names):
+    """Each symbol's pointer leads to its own quote, whatever letters it is made of."""
+    document: dict[str, Any] = {"quotes": {}}
+    for name in names:
+        apply(document, [Add(quote_pointer(name), opening_quote(first_seen(name, 5.0), 0))])
+    assert {name: quote["symbol"] for name, quote in document["quotes"].items()} == {
+        name: name for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("symbol", "pointer"),
+    [
+        ("A/B", "/quotes/A~1B"),
+        ("A~B", "/quotes/A~0B"),
+        ("~1", "/quotes/~01"),
+        ("BRK.B", "/quotes/BRK.B"),
+    ],
+)
+def test_pointers_are_escaped(symbol, pointer):
+    """RFC 6901 §3: `~` first, then `/`."""
+    assert quote_pointer(symbol) == pointer
+
+
+@given(instruments, st.lists(trades, min_size=1, max_size=5))
+def test_no_price_is_finer_than_the_tick(instrument, sequence):
+    """No number on the wire shows what binary fractions cannot hold, nor a negative zero."""
+    quote = opening_quote(instrument, 0)
+    for trade in sequence:
+        before, quote = quote, quote_after(quote, trade, instrument.price_decimals)
+        text = encode(difference(before, quote, "/quotes/X")).decode()
+        for field, limit in (
+            ("current_price", instrument.price_decimals),
+            ("change", instrument.price_decimals),
+            ("change_percent", 4),
+        ):
+            for number in re.findall(rf'"/quotes/X/{field}","value":([^}}]+)', text):
+                assert number not in ("-0.0", "-0")
+                if "e" not in number:  # a ten-millionth of a dollar, or a million percent
+                    assert len(number.partition(".")[2]) <= max(1, limit)
+
+
+def test_change_is_counted_from_the_base_price():
+    """Change in dollars and percent, volume added up, the trade's own time."""
+    instrument = Instrument(symbol="X", name="X", base_price=175.5)
+    trade = Trade("X", 175.92, 300, 1_764_012_349_678_901, 0)
+    quote = quote_after(opening_quote(instrument, 0), trade, 2)
+    assert on_the_wire(quote) == {
+        "symbol": "X", "name": "X", "type": "STOCK", "current_price": 175.92, "base_price": 175.5,
+        "change": 0.42, "change_percent": 0.2393, "last_updated": "2025-11-24T19:25:49.678901Z",
+        "volume": 300, "market_cap": None,
+    }  # fmt: skip
+
+
+def test_a_trade_that_changes_nothing_is_no_operation():
+    """Same price, no shares, same moment."""
+    quote = quote_after(opening_quote(first_seen("X", 5.0), 7), Trade("X", 5.0, 0, 7, 8), 4)
+    assert difference(quote, quote_after(quote, Trade("X", 5.00001, 0, 7, 9), 4), "") == []
+
+
+def test_only_a_trade_s_fields_can_move():
+    """What the differences leave out is fixed when an instrument is listed."""
+    fixed = {"symbol", "name", "type", "base_price", "market_cap"}
+    assert set(Quote.__struct_fields__) == fixed | set(MOVING_FIELDS)
+
+
+@given(trades, trades)
+def test_merging_keeps_the_later_price_and_all_shares(first, second):
+    """Two trades in one move the quote to where they would have moved it one by one."""
+    quote = opening_quote(first_seen("X", 5.0), 0)
+    one_by_one = quote_after(quote_after(quote, first, 2), second, 2)
+    assert quote_after(quote, first.merged_with(second), 2) == one_by_one
