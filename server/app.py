@@ -80,7 +80,7 @@ async def serve(
         await nursery.start(serve_http, app, http_listeners, http_stop.wait)
         async with trio.open_nursery() as streaming:
             streaming.start_soon(run_feed, hub, settings, replay)
-            streaming.start_soon(stop_on_signal, gateway)
+            await streaming.start(stop_on_signal, gateway)
             # What exists now stays: the collector need not look at it again with 10,000 connections.
             gc.freeze()
             log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
@@ -116,9 +116,12 @@ async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
     log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates)
 
 
-async def stop_on_signal(gateway: Gateway) -> None:
+async def stop_on_signal(
+    gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for number in signals:
             if gateway.pool.draining:
                 _exit_now("second signal", 128 + number)

@@ -1,0 +1,1 @@
+"""Tests of the `quotestream` command and its process."""

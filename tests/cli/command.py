@@ -1,0 +1,39 @@
+"""Runs the command as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "server"]
+
+TIMEOUT = 20.0
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The machine's own variables, none of the server's, and `variables`."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TERM") if name in os.environ}
+    return inherited | variables
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end in `folder`, where a `.env` file would be read."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(XDG_STATE_HOME=str(folder), WS_PORT="0", HTTP_PORT="0") | variables,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def complaint(folder: Path, *arguments: str, **variables: str) -> str:
+    """The one line with which a command fails that its user can mend."""
+    done = run(folder, *arguments, **variables)
+    assert done.returncode == 2, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert not done.stdout
+    return lines[0]

@@ -1,0 +1,140 @@
+"""What stops the start: one line that names the fault, and exit code 2."""
+
+import json
+import socket
+import subprocess
+
+import pytest
+
+from server.settings import NOT_YET, Settings
+from tests.cli.command import complaint, run
+from tests.processes import SECRET, ServerProcess
+
+HEADER = "timestamp_ms,symbol,price,size"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PRICE_UPDATE_INTERVAL", "soon"), ("PRICE_UPDATE_INTERVAL", "-4s"),
+        ("PRICE_UPDATE_INTERVAL", "0"), ("WS_PORT", "99999"), ("HTTP_PORT", "http"),
+        ("WS_MAX_CONNECTIONS", "0"), ("WS_MAX_CONNECTIONS_PER_USER", "-1"),
+        ("WS_MAX_SYMBOLS", "many"), ("WS_COMMAND_RATE", "0.5"), ("FEED", "telepathy"),
+        ("FEED", "replay:"), ("REPLAY_SPEED", "-1"), ("REPLAY_SPEED", "nan"),
+        ("REPLAY_LOOP", "perhaps"), ("SIMULATOR_SEED", "x"), ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"),
+    ],
+)  # fmt: skip
+def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
+    """Variable, value, and what may be there."""
+    line = complaint(tmp_path, "serve", **{variable: value})
+    assert line.startswith(f"quotestream: {variable}={value!r} is not allowed: ")
+    assert len(line) > len(f"quotestream: {variable}={value!r} is not allowed: ") + 3
+
+
+@pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
+def test_busy_port_is_named(tmp_path, variable):
+    """Whoever else has the port, the line says which it is."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        line = complaint(
+            tmp_path, "serve", JWT_SECRET=SECRET, LOG_LEVEL="error", **{variable: port}
+        )
+    assert f"127.0.0.1:{port}" in line
+    assert "in use" in line
+
+
+def test_address_that_is_not_this_machine_s_is_named(tmp_path):
+    """An address that cannot be bound, or a name that does not exist."""
+    for host in ("203.0.113.1", "no.such.host.invalid"):
+        line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, WS_HOST=host)
+        assert host in line
+
+
+def test_key_that_cannot_be_used_is_named(tmp_path):
+    """No file, no PEM, an algorithm without a key."""
+    text = tmp_path / "text"
+    text.write_text("hello")
+    for variables, word in (
+        ({"JWT_PUBLIC_KEY": str(tmp_path / "none.pem")}, "none.pem"),
+        ({"JWT_PUBLIC_KEY": str(text)}, "PEM"),
+        ({"JWT_SECRET": SECRET, "JWT_ALGORITHMS": "RS256"}, "RS256"),
+    ):
+        assert word in complaint(tmp_path, "serve", **variables)
+
+
+def test_replay_that_cannot_be_is_named(tmp_path):
+    """A missing file and a wrong header."""
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    for name, word in (("none.csv", "No such file"), ("other.csv", HEADER)):
+        line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, FEED=f"replay:{tmp_path / name}")
+        assert name in line
+        assert word in line
+
+
+def test_dot_env_is_read_and_the_environment_wins(tmp_path):
+    """A `.env` file where the server starts is as good as variables, and gives way to them."""
+    (tmp_path / ".env").write_text("WS_MAX_SYMBOLS=none\n")
+    assert "WS_MAX_SYMBOLS='none'" in complaint(tmp_path, "serve")
+    assert "WS_MAX_SYMBOLS='x'" in complaint(tmp_path, "serve", WS_MAX_SYMBOLS="x")
+
+
+def test_variables_of_later_versions_are_said_to_be_ignored(tmp_path):
+    """Nobody believes to have a database when there is none."""
+    with ServerProcess(tmp_path, **dict.fromkeys(NOT_YET, "1")) as server:
+        ignored = {line["variable"] for line in server.log_lines() if "variable" in line}
+    assert ignored == set(NOT_YET)
+
+
+def test_short_secret_is_warned_of(tmp_path):
+    """A secret that can be guessed serves, and the log says what is wrong with it."""
+    with ServerProcess(tmp_path, JWT_SECRET="short") as server:
+        assert any("shorter than 32 bytes" in line["event"] for line in server.log_lines())
+        assert 'short"' not in server.log.read_text()
+
+
+def test_help_tells_what_there_is(tmp_path):
+    """Commands, their options, and every setting with its default."""
+    top = run(tmp_path, "--help")
+    assert top.returncode == 0
+    assert all(command in top.stdout for command in ("serve", "token", "watch"))
+    text = run(tmp_path, "serve", "--help").stdout
+    assert all(name.upper() in text for name in Settings.__struct_fields__)
+    assert "default 10000" in text
+    assert run(tmp_path, "--version").stdout.startswith("quotestream ")
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["token"], ["watch"], ["serve", "--fast"]])
+def test_bad_arguments_are_usage_errors(tmp_path, arguments):
+    """argparse's own: the usage, then one line; exit code 2."""
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: quotestream")
+
+
+def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
+    """Each JSON line has event, level and time; the other form is not JSON; a level leaves out."""
+    with ServerProcess(tmp_path) as server:
+        assert server.stop() == 0
+        lines = server.log_lines()
+    assert [line["event"] for line in lines] == ["started", "stopping", "stopped"]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+    server.log.unlink()
+    with ServerProcess(tmp_path, LOG_FORMAT="console") as server:
+        server.stop()
+    assert "started" in server.log.read_text()
+    with pytest.raises(json.JSONDecodeError):
+        server.log_lines()
+    server.log.unlink()
+    with ServerProcess(tmp_path, LOG_LEVEL="error") as server:
+        server.stop()
+    assert server.log.read_text() == ""
+
+
+def test_server_s_output_may_be_closed(tmp_path):
+    """Nobody has to read what is printed at the start."""
+    with ServerProcess(tmp_path) as server:
+        assert isinstance(server.process, subprocess.Popen)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+        assert server.stop() == 0

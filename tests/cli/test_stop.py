@@ -1,0 +1,69 @@
+"""SIGTERM and Ctrl-C: out within ten seconds whatever the clients do, at once when told twice."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.gateway.wire import RawClient, head, target
+from tests.processes import ServerProcess
+
+STOP_LIMIT = 10.0
+
+AT_ONCE = 2.0
+
+
+@contextmanager
+def stubborn_clients(server: ServerProcess) -> Iterator[None]:
+    """One reads but never answers, one never reads, one is stuck in its request, one has sent nothing;
+    on the other port, one has asked for half a page.
+    """
+    with (
+        RawClient(server),
+        RawClient(server, head(target("*"))),
+        RawClient(server, head(target())[:50]),
+        RawClient(server, b""),
+        socket.create_connection(http_address(server)) as http,
+    ):
+        http.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n")
+        yield
+
+
+def http_address(server: ServerProcess) -> tuple[str, int]:
+    """Host and port of the HTTP side."""
+    host, _, port = server.http_url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
+    """The exit is clean and in time, and the ports are free again at once."""
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms") as server:
+        with stubborn_clients(server):
+            start = time.monotonic()
+            assert server.stop(number) == 0
+            assert time.monotonic() - start < STOP_LIMIT
+        lines = server.log_lines()
+        assert lines[-1]["event"] == "stopped"
+        assert not any(line["level"] == "error" for line in lines)
+        again = {"WS_PORT": str(server.address[1]), "HTTP_PORT": str(http_address(server)[1])}
+    with ServerProcess(tmp_path, **again) as server:
+        assert server.get("/healthz")[0] == 200
+
+
+def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
+    """While a client is waited for, `/readyz` says why no other should come."""
+    with ServerProcess(tmp_path) as server, stubborn_clients(server):
+        assert server.get("/readyz") == (200, '{"status":"ready","reasons":[]}')
+        server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + AT_ONCE
+        while server.get("/readyz")[0] != 503:
+            assert time.monotonic() < deadline
+        assert server.get("/readyz") == (503, '{"status":"unready","reasons":["draining"]}')
+        assert server.get("/healthz")[0] == 200
+        start = time.monotonic()
+        assert server.stop() == 128 + signal.SIGTERM
+        assert time.monotonic() - start < AT_ONCE

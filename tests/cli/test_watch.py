@@ -1,0 +1,87 @@
+"""`quotestream watch`: the first real client, on a terminal and in a pipe."""
+
+import os
+import pty
+import signal
+import subprocess
+import time
+
+from tests.cli.command import COMMAND, TIMEOUT, complaint, environment
+from tests.processes import SECRET, ServerProcess, make_token
+
+
+def watch(server: ServerProcess, *symbols: str) -> list[str]:
+    """The command line."""
+    return [*COMMAND, "watch", *symbols, "--url", server.quotes_url, "--token", make_token()]
+
+
+def read_until(terminal: int, word: str) -> str:
+    """What a terminal shows until `word` is in it."""
+    shown = b""
+    deadline = time.monotonic() + TIMEOUT
+    while word.encode() not in shown:
+        assert time.monotonic() < deadline, shown.decode()
+        shown += os.read(terminal, 65536)
+    return shown.decode()
+
+
+def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
+    """Names, prices and the connection's state; then no traceback."""
+    terminal, other_end = pty.openpty()
+    environ = environment(COLUMNS="120", LINES="40", TERM="xterm")
+    process = subprocess.Popen(
+        watch(server, "AAPL", "MSFT"), cwd=tmp_path, env=environ,
+        stdin=other_end, stdout=other_end, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(other_end)
+    shown = read_until(terminal, "live")
+    assert "Apple" in shown
+    assert "Microsoft" in shown
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    os.close(terminal)
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in errors
+
+
+def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
+    """One line a move; what the server says of other things is shown, too."""
+    with subprocess.Popen(
+        watch(server, "AAPL", "NOPE"), cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert sum(" AAPL " in line for line in lines) == 5
+    assert sum("unknown_symbol" in line and "NOPE" in line for line in lines) == 1
+    assert process.returncode == 130
+    assert not errors
+
+
+def test_refusal_is_one_line(server, tmp_path):
+    """A token that is not good, symbols that do not exist."""
+    url = ["--url", server.quotes_url]
+    line = complaint(tmp_path, "watch", "AAPL", *url, "--token", "bad")
+    assert "token" in line
+    line = complaint(tmp_path, "watch", "NOPE", *url, "--token", make_token())
+    assert "none of the symbols exists" in line
+
+
+def test_server_that_is_not_there_is_tried_again(tmp_path):
+    """It says that it waits, and shows quotes once there is a server."""
+    with ServerProcess(tmp_path) as server:
+        port = str(server.address[1])
+    with subprocess.Popen(
+        watch(server, "AAPL"), cwd=tmp_path, env=environment(JWT_SECRET=SECRET),
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert "retry_in" in process.stdout.readline()
+        with ServerProcess(tmp_path, WS_PORT=port):
+            line = process.stdout.readline()
+            while "retry_in" in line:
+                line = process.stdout.readline()
+            assert " AAPL " in line
+            process.kill()
