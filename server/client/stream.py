@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import trio
 from trio_websocket import (
@@ -12,13 +12,16 @@ from trio_websocket import (
     ConnectionRejected,
     HandshakeError,
     WebSocketConnection,
-    open_websocket_url,
+    wrap_client_stream,
 )
 
 from server.client.document import Document
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds: the range from which the wait before a reconnection is drawn doubles up to the longest."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for the TCP connection, and again for the handshake."""
 
 TRY_AGAIN = {429, 503}
 """Refusals that time may cure; all others are about the request itself."""
@@ -47,21 +50,55 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
     while True:
         wait: float | None = None
         try:
-            headers = [(b"Authorization", f"Bearer {token}".encode())]
-            async with open_websocket_url(target, extra_headers=headers) as socket:
-                attempt = 0
-                wait = await _read(socket, listener)
+            async with await _open_stream(target) as stream:
+                wait = await _follow_once(stream, target, token, listener)
+            attempt = 0
         except ConnectionRejected as rejection:
             if rejection.status_code not in TRY_AGAIN:
                 raise StreamRefused(_message(rejection)) from None
             wait = _retry_after(rejection)
-        except (HandshakeError, ConnectionClosed, OSError, trio.BrokenResourceError):
+        except (HandshakeError, OSError, trio.BrokenResourceError, trio.TooSlowError):
             pass
         if wait is None:
             wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
             attempt = min(attempt + 1, 16)
         listener(Document(), {"type": "connection", "retry_in": wait})
         await trio.sleep(wait)
+
+
+async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    with trio.fail_after(CONNECT_TIMEOUT):
+        if parts.scheme == "wss":
+            return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
+        return await trio.open_tcp_stream(host, parts.port or 80)
+
+
+async def _follow_once(
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+    url: str,
+    token: str,
+    listener: Listener,
+) -> float | None:
+    """One connection; the stream stays the caller's to close, as trio-websocket leaves it open when
+    the server closes first.
+    """
+    parts = urlsplit(url)
+    resource = f"{parts.path}?{parts.query}"
+    headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_TIMEOUT):
+                socket = await wrap_client_stream(
+                    nursery, stream, parts.netloc, resource, extra_headers=headers
+                )
+            wait = await _read(socket, listener)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # Either we failed or trio-websocket's reader did; the other was only cancelled.
+        raise group.exceptions[0] from None
+    return wait
 
 
 async def _read(socket: WebSocketConnection, listener: Listener) -> float | None:

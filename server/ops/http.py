@@ -45,7 +45,7 @@ def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -53,6 +53,8 @@ def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]
         ],
         exception_handlers={HTTPException: _error, Exception: _error},
     )
+    app.router.redirect_slashes = False  # another path is not found, it does not redirect
+    return app
 
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}

@@ -21,7 +21,8 @@ HEADER = "timestamp_ms,symbol,price,size"
         ("WS_MAX_CONNECTIONS", "0"), ("WS_MAX_CONNECTIONS_PER_USER", "-1"),
         ("WS_MAX_SYMBOLS", "many"), ("WS_COMMAND_RATE", "0.5"), ("FEED", "telepathy"),
         ("FEED", "replay:"), ("REPLAY_SPEED", "-1"), ("REPLAY_SPEED", "nan"),
-        ("REPLAY_LOOP", "perhaps"), ("SIMULATOR_SEED", "x"), ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"),
+        ("REPLAY_LOOP", "perhaps"), ("SIMULATOR_SEED", "x"), ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
     ],
 )  # fmt: skip
 def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):

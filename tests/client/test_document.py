@@ -1,0 +1,44 @@
+"""The client's copy of the quotes, and its proof that nothing was missed."""
+
+from typing import Any
+
+from server.client.document import Document
+
+
+def patch(operation: str, version: int, symbol: str = "A", price: float = 1.0) -> dict[str, Any]:
+    """A `quotes_patch` about one symbol."""
+    path = f"/quotes/{symbol}"
+    values: dict[str, Any] = {"add": {"value": {"current_price": price}}, "remove": {}}
+    fields = values.get(operation, {"value": price})
+    path += "/current_price" if operation == "replace" else ""
+    return {
+        "versions": {symbol: version},
+        "operations": [{"op": operation, "path": path, **fields}],
+    }
+
+
+def test_patches_are_applied_in_order():
+    """Add, replace, remove."""
+    document = Document()
+    assert document.apply(patch("add", 7)) == []
+    assert document.apply(patch("replace", 8, price=2.0)) == []
+    assert document.quotes == {"A": {"current_price": 2.0}}
+    assert document.versions == {"A": 8}
+    assert document.apply(patch("remove", 8)) == []
+    assert document.quotes == {}
+
+
+def test_a_skipped_version_is_noticed():
+    """After a `replace` the version is the next one, or the symbol has to be resynced."""
+    document = Document()
+    document.apply(patch("add", 7))
+    assert document.apply(patch("replace", 9, price=2.0)) == ["A"]
+    assert document.apply(patch("replace", 10, price=3.0)) == []
+
+
+def test_a_full_quote_may_jump():
+    """`add` stands for whatever was merged into it."""
+    document = Document()
+    document.apply(patch("add", 7))
+    assert document.apply(patch("add", 70)) == []
+    assert document.apply(patch("replace", 71)) == []

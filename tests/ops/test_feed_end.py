@@ -1,0 +1,63 @@
+"""What clients are told when a replay is over, and that another one goes on."""
+
+import gzip
+
+import pytest
+
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess
+
+DAY = "timestamp_ms,symbol,price,size\n1000,AAPL,{},100\n1000,AAPL,175.92,100\nbad\n1001,NEW,5.1234,7\n"
+
+
+@pytest.fixture
+def day(tmp_path):
+    """A short day with a bad row and a symbol that no catalogue has."""
+    path = tmp_path / "day.csv"
+    path.write_text(DAY.format("175.50"))
+    return path
+
+
+def test_end_of_the_feed_is_told_also_to_those_who_come_later(tmp_path, day):
+    """`status` stale, reason `feed_ended`; the last quotes stay; commands still work."""
+    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
+        for late in (False, True):
+            with Client(server, "AAPL,NEW" if late else "AAPL") as client:
+                message = client.receive()
+                while message["type"] != "status":
+                    message = client.receive()
+                assert message == {"type": "status", "status": "stale", "reason": "feed_ended"}
+                assert client.quotes["AAPL"]["current_price"] == 175.92
+                assert not late or client.quotes["NEW"]["current_price"] == 5.1234
+                assert client.is_answered()
+        assert server.metric("market_data_feed_bad_rows_total") == 1
+        bad = [line for line in server.log_lines() if line["event"] == "bad row skipped"]
+        assert [line["line"] for line in bad] == [4]
+        assert server.get("/readyz")[0] == 200
+
+
+def test_loop_goes_on(tmp_path, day):
+    """With REPLAY_LOOP it starts over; nobody is told of an end."""
+    variables = {"FEED": f"replay:{day}", "REPLAY_SPEED": "0.005", "REPLAY_LOOP": "1"}
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        client.receive()
+        for _ in range(8):
+            assert client.receive()["type"] == "quotes_patch"
+        assert client.versions["AAPL"] >= 8
+
+
+def test_archive_that_breaks_off_is_a_failed_feed(tmp_path, day):
+    """Clients are told, the log says why, and the server goes on with the last quotes."""
+    packed = tmp_path / "day.csv.gz"
+    data = gzip.compress((DAY.format("1.0") + "9,AAPL,2.0,1\n" * 50_000).encode())
+    packed.write_bytes(data[: len(data) - 20])
+    with ServerProcess(tmp_path, FEED=f"replay:{packed}", REPLAY_SPEED="0") as server:
+        with Client(server, "AAPL") as client:
+            message = client.receive()
+            while message["type"] != "status":
+                message = client.receive()
+            assert message["reason"] == "feed_failed"
+            assert client.is_answered()
+        failed = [line for line in server.log_lines() if line["event"] == "feed failed"]
+        assert len(failed) == 1
+        assert "day.csv.gz" in failed[0]["problem"]

@@ -1,0 +1,68 @@
+"""The operators' port: health, readiness, errors in one shape, and clients that do not behave."""
+
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+
+import pytest
+
+from tests.cli.test_stop import http_address
+from tests.processes import ServerProcess
+
+STALLED = 50
+
+
+def test_health_and_readiness(server):
+    """Both are 200 and not to be cached while the server serves."""
+    for path, body in (
+        ("/healthz", {"status": "ok"}),
+        ("/readyz", {"status": "ready", "reasons": []}),
+    ):
+        with urllib.request.urlopen(server.http_url + path) as response:
+            assert json.load(response) == body
+            assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/metrics/", 404, "not_found"),
+        ("GET", "/ws/quotes", 404, "not_found"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+        ("DELETE", "/metrics", 405, "method_not_allowed"),
+    ],
+)
+def test_errors_have_one_shape(server, method, path, status, code):
+    """A code and a message in JSON, whatever is wrong; nothing is redirected."""
+    request = urllib.request.Request(server.http_url + path, method=method)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value as response:
+        body = json.load(response)
+        assert response.headers["Content-Type"] == "application/json"
+    assert (response.code, body["error"]["code"]) == (status, code)
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    assert body["error"]["message"]
+
+
+def test_stalled_clients_hinder_nobody(tmp_path):
+    """Half requests and answers nobody reads do not delay others, nor the stop."""
+    with ServerProcess(tmp_path) as server, ExitStack() as clients:
+        for number in range(STALLED):
+            client = socket.create_connection(http_address(server))
+            clients.enter_context(client)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+            client.sendall(request * 100 if number % 2 else request[:20])
+        start = time.monotonic()
+        assert server.get("/healthz")[0] == 200
+        assert time.monotonic() - start < 1
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 10
+        assert server.log_lines()[-1]["event"] in ("stopped", "exit at once")

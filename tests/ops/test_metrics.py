@@ -1,0 +1,101 @@
+"""Each metric moves when what it counts happens."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateway.wire import Client, RawClient, eventually, head, new_user
+from tests.processes import ServerProcess, make_token
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A server that nobody has used, moving prices often."""
+    folder = tmp_path_factory.mktemp("metrics")
+    with ServerProcess(folder, PRICE_UPDATE_INTERVAL="20ms", LOG_LEVEL="debug") as process:
+        yield process
+
+
+def samples(server: ServerProcess) -> dict[str, float]:
+    """All samples by name and labels, as a Prometheus server reads them."""
+    found = {}
+    for family in text_string_to_metric_families(server.get("/metrics")[1]):
+        assert family.documentation
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def test_everything_is_counted(fresh):
+    """A connection, its updates, a command, a refusal and a close each show in their metric."""
+    before = samples(fresh)
+    with Client(fresh, "AAPL,MSFT", token=make_token(new_user())) as client:
+        for _ in range(20):
+            client.receive()
+        client.ask("ping")
+        client.ask("subscribe", symbols=["NOPE"])
+        during = samples(fresh)
+    with RawClient(fresh, head("/elsewhere")) as raw:
+        assert raw.answer().status == 404
+    eventually(lambda: samples(fresh)["market_data_connections{state=active}"] == 0)
+    after = samples(fresh)
+
+    assert before["market_data_connections{state=active}"] == 0
+    assert during["market_data_connections{state=active}"] == 1
+    assert (before["market_data_active_symbols"], during["market_data_active_symbols"]) == (0, 2)
+    assert (before["market_data_subscriptions"], during["market_data_subscriptions"]) == (0, 2)
+    assert during["market_data_connections_total"] == 1
+    assert during["market_data_commands_total{action=ping,result=ok}"] == 1
+    assert during["market_data_commands_total{action=subscribe,result=unknown_symbol}"] == 1
+    assert after["market_data_connections_rejected_total{reason=not_found}"] == 1
+    assert after["market_data_connections_closed_total{code=1000}"] == 1
+    assert after["market_data_subscriptions"] == 0
+    assert during["market_data_messages_sent_total"] >= 20
+    assert during["market_data_bytes_sent_total"] >= 20 * 300
+    assert during["market_data_feed_updates_total"] >= 19
+    assert during["market_data_updates_encoded_total"] >= 19
+    assert during["market_data_feed_age_seconds"] < 5
+    for histogram in ("delivery_latency", "fanout_burst"):
+        assert during[f"market_data_{histogram}_seconds_count"] >= 19
+        assert 0 < during[f"market_data_{histogram}_seconds_sum"] < 10
+    assert during["market_data_event_loop_lag_seconds"] < 5
+    assert during["process_resident_memory_bytes"] > 1e7
+    assert [value for name, value in during.items() if "build_info" in name] == [1]
+
+
+def test_histograms_add_up(fresh):
+    """Cumulative buckets end in the count; what was delivered fast is in a low bucket."""
+    with Client(fresh, "AAPL") as client:
+        for _ in range(10):
+            client.receive()
+    found = samples(fresh)
+    name = "market_data_delivery_latency_seconds"
+    buckets = [value for key, value in found.items() if key.startswith(f"{name}_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == found[f"{name}_count"]
+    assert found[f"{name}_bucket{{le=0.1}}"] > 0
+
+
+def test_names_are_the_protocol_s_and_labels_are_few(fresh):
+    """What dashboards are built on is there; no metric has a label per symbol or connection."""
+    with Client(fresh, "AAPL"):
+        found = samples(fresh)
+    for name in (
+        "market_data_conflated_total",
+        "market_data_feed_waits_total",
+        "market_data_feed_bad_rows_total",
+        "market_data_connections{state=draining}",
+    ):
+        assert found[name] == 0
+    assert not any("AAPL" in name for name in found)
+
+
+def test_nothing_is_logged_per_message(fresh):
+    """Not even at the level `debug`."""
+    with Client(fresh, "AAPL") as client:
+        client.receive()
+        lines = len(fresh.log_lines())
+        for _ in range(50):
+            client.receive()
+            client.send("ping")
+    assert len(fresh.log_lines()) == lines
