@@ -21,7 +21,8 @@ CLIENTS = 19
 FOLLOWED_SECONDS = 20
 """Length of the replay that clients can follow."""
 
-DAY_TIMEOUT = 120
+DAY_TIMEOUT = 300
+"""Seconds for the clients to read 1.4 million messages at full speed; a minute where it is quiet."""
 
 
 class Follower:
