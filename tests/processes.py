@@ -77,6 +77,12 @@ class ServerProcess:
         host, _, port = self.quotes_url.split("/")[2].rpartition(":")
         return host, int(port)
 
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Host and port of the HTTP side."""
+        host, _, port = self.http_url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
     def url(self, symbols: str | None = None, token: str | None = None) -> str:
         """The address to connect to, with a good token unless another is given ('' for none)."""
         token = make_token() if token is None else token

@@ -12,6 +12,14 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+def _in_reading_order(
+    _: object, __: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """When, how bad and what before everything else."""
+    first = {key: line.pop(key) for key in ("timestamp", "level", "event") if key in line}
+    return first | dict(line)
+
+
 def configure_logging(form: str, level: str) -> None:
     """Write lines of `level` and above to standard error; `form` is auto, console or json."""
     if form == "auto":
@@ -19,7 +27,11 @@ def configure_logging(form: str, level: str) -> None:
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if form == "console"
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [
+            structlog.processors.format_exc_info,
+            _in_reading_order,
+            structlog.processors.JSONRenderer(),
+        ]
     )
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

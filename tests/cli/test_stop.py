@@ -26,16 +26,10 @@ def stubborn_clients(server: ServerProcess) -> Iterator[None]:
         RawClient(server, head(target("*"))),
         RawClient(server, head(target())[:50]),
         RawClient(server, b""),
-        socket.create_connection(http_address(server)) as http,
+        socket.create_connection(server.http_address) as http,
     ):
         http.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n")
         yield
-
-
-def http_address(server: ServerProcess) -> tuple[str, int]:
-    """Host and port of the HTTP side."""
-    host, _, port = server.http_url.removeprefix("http://").rpartition(":")
-    return host, int(port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -49,7 +43,7 @@ def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
         lines = server.log_lines()
         assert lines[-1]["event"] == "stopped"
         assert not any(line["level"] == "error" for line in lines)
-        again = {"WS_PORT": str(server.address[1]), "HTTP_PORT": str(http_address(server)[1])}
+        again = {"WS_PORT": str(server.address[1]), "HTTP_PORT": str(server.http_address[1])}
     with ServerProcess(tmp_path, **again) as server:
         assert server.get("/healthz")[0] == 200
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.cli.test_stop import http_address
 from tests.processes import ServerProcess
 
 STALLED = 50
@@ -54,7 +53,7 @@ def test_stalled_clients_hinder_nobody(tmp_path):
     """Half requests and answers nobody reads do not delay others, nor the stop."""
     with ServerProcess(tmp_path) as server, ExitStack() as clients:
         for number in range(STALLED):
-            client = socket.create_connection(http_address(server))
+            client = socket.create_connection(server.http_address)
             clients.enter_context(client)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
