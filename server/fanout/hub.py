@@ -106,8 +106,13 @@ class Hub:
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
 
-    def subscribe_everything(self, outbox: Outbox) -> None:
-        """Send all symbols' updates, also those of symbols still to come."""
+    def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
+        """Send all symbols' updates, also those of symbols still to come.
+
+        Takes the place of the subscriptions to `single`; what is owed of them stays owed.
+        """
+        for topic in single:
+            topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
         for topic in self.topics.values():
             self._activate(topic)

@@ -164,12 +164,13 @@ class Topic:
 
     async def run(self, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher) -> None:
         """Publish what comes in, round by round, until the inbox is closed and empty."""
+        finished = self.finished  # the topic may be active anew before this is over
         with suppress(trio.EndOfChannel):
             while True:
                 trade = self._take(inbox) or await inbox.receive()
                 self._publish_round(trade, inbox, flusher)
                 await flusher.wait_round()
-        self.finished.set()
+        finished.set()
 
     def _publish_round(
         self, trade: Trade | None, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher

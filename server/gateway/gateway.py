@@ -33,8 +33,8 @@ DRAIN_TIMEOUT = 5.0
 ACCEPT_BATCH = 64
 """Connections accepted between two looks at the rest of the program."""
 
-ACCEPT_PAUSE = 0.1
-"""Seconds to wait when the process or the machine has no more descriptors."""
+ACCEPT_PAUSE = 1.0
+"""Seconds to wait, and between two log lines, while there are no more descriptors."""
 
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -158,7 +158,7 @@ class Gateway:
                     pass
         except trio.TooSlowError:
             self._count_refusal("handshake_timeout", f"no handshake in {HANDSHAKE_TIMEOUT:g} s")
-        except EOFError:
+        except (EOFError, OSError):
             self._count_refusal("handshake_aborted", "the client left during the handshake")
         return None
 

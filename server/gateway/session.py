@@ -146,12 +146,10 @@ class Session:
         """Send all full quotes, then all updates; takes the place of single subscriptions."""
         hub = self._gateway.hub
         new = [topic for topic in hub.topics.values() if topic not in self.topics]
-        for topic in self.topics:
-            hub.unsubscribe(self.outbox, topic)
+        hub.subscribe_everything(self.outbox, self.topics)
+        hub.send_quotes(self.outbox, new)
         self.topics.clear()
         self.everything = True
-        hub.subscribe_everything(self.outbox)
-        hub.send_quotes(self.outbox, new)
 
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""

@@ -20,7 +20,7 @@ from server.gateway.pool import Pool
 from server.gateway.request import Request
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument, first_seen
-from server.quotes.messages import Unsubscribe
+from server.quotes.messages import Subscribe, Unsubscribe
 from server.quotes.quote import Trade
 from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, frame
 
@@ -145,6 +145,16 @@ async def test_quote_never_sent_is_not_removed(scene):
         nursery.start_soon(scene.session._take, unsubscribe)
         await trio.testing.wait_all_tasks_blocked()
         assert await scene.peer.read() == {}
+
+
+async def test_moves_owed_are_not_lost_on_the_way_to_everything(scene):
+    """A move that found the socket full still comes when `*` takes the subscription's place."""
+    scene.begin("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    execute(scene.session, Subscribe(symbols=["*"]))
+    assert scene.session.outbox.blocked
+    assert (await scene.peer.read())["AAPL"]["current_price"] == 101.0
 
 
 async def test_slow_client_s_quotes_end_right(scene):
