@@ -43,6 +43,7 @@ class Screen:
     def __init__(self) -> None:
         self._document = Document()
         self._state = "connecting"
+        self._refused = ""
 
     def update(self, document: Document, message: dict[str, Any]) -> None:
         """Take in one message."""
@@ -54,12 +55,12 @@ class Screen:
         elif message["type"] == "status":
             self._state = f"{message['status']}: {message['reason']}"
         elif message["type"] == "error":
-            self._state = f"{message['message']}: {', '.join(message.get('symbols', ()))}"
+            self._refused = f" ({message['message']}: {', '.join(message.get('symbols', ()))})"
         self._document = document
 
     def draw(self) -> Table:
         """The table as it is now."""
-        table = Table(caption=self._state, caption_justify="left")
+        table = Table(caption=self._state + self._refused, caption_justify="left")
         for heading in ("symbol", "name"):
             table.add_column(heading)
         for heading in ("price", "change", "%", "volume", "updated", "version"):

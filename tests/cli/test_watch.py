@@ -26,17 +26,18 @@ def read_until(terminal: int, word: str) -> str:
 
 
 def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
-    """Names, prices and the connection's state; then no traceback."""
+    """Names, prices, the connection's state, what does not exist; then no traceback."""
     terminal, other_end = pty.openpty()
     environ = environment(COLUMNS="120", LINES="40", TERM="xterm")
     process = subprocess.Popen(
-        watch(server, "AAPL", "MSFT"), cwd=tmp_path, env=environ,
+        watch(server, "AAPL", "MSFT", "NOPE"), cwd=tmp_path, env=environ,
         stdin=other_end, stdout=other_end, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     os.close(other_end)
     shown = read_until(terminal, "live")
     assert "Apple" in shown
     assert "Microsoft" in shown
+    read_until(terminal, "no such symbol: NOPE")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT)
     os.close(terminal)
