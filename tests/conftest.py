@@ -1,11 +1,17 @@
 """Fixtures shared by all tests."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.processes import ServerProcess
 from tests.trading_day import describe
+
+
+def pytest_configure() -> None:
+    """Let child processes take Ctrl-C, which a shell ignores for what runs in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
