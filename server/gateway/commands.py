@@ -67,7 +67,8 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
     topics, rest, everything = _subscribed(session, command.symbols)
     if session.everything and not everything:
         message = "subscribed to *, which only ends as a whole"
-        session.refuse(command.action, "not_subscribed", message, command.id, rest)
+        symbols = _symbols(topics) + rest
+        session.refuse(command.action, "not_subscribed", message, command.id, symbols)
         return
     if topics:
         if everything:
