@@ -16,6 +16,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Remove
 from server.quotes.quote import Trade
+from tests.frames import take_frame
 
 SMALL_BUFFER = 2048
 """Bytes asked of the kernel for the socket's send buffer: it is full after a few updates."""
@@ -86,8 +87,9 @@ class Peer:
         except BlockingIOError:
             return 0
         self._received += data
-        while frame := self._take_frame():
-            self._on_frame(*frame)
+        while frame := take_frame(self._received):
+            first, payload, self._received = frame
+            self._on_frame(first, payload)
         return len(data)
 
     async def read(self) -> None:
@@ -118,20 +120,6 @@ class Peer:
         """What the document must be: the hub's quotes."""
         topics = list(self.topics)
         return {topic.symbol: json.loads(encode(topic.quote)) for topic in topics}
-
-    def _take_frame(self) -> tuple[int, bytes] | None:
-        data = self._received
-        if len(data) < 2:
-            return None
-        size, start = data[1], 2
-        if size == 126:
-            size, start = int.from_bytes(data[2:4]), 4
-        elif size == 127:
-            size, start = int.from_bytes(data[2:10]), 10
-        if len(data) < start + size:
-            return None
-        self._received = data[start + size :]
-        return data[0], data[start : start + size]
 
     def _on_frame(self, first: int, payload: bytes) -> None:
         assert first & 0xF0 == 0x80, "not the start of a frame: frames were mixed up"

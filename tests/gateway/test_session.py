@@ -22,6 +22,7 @@ from server.gateway.session import Session
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
 from server.quotes.quote import Trade
+from tests.frames import take_frame
 from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, frame
 
 SECRET = "a secret that nobody needs to know"
@@ -44,7 +45,8 @@ class Peer:
         while data := self._receive():
             received += data
             await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
-        for payload in payloads(received):
+        while frame := take_frame(received):
+            _, payload, received = frame
             message = msgspec.json.decode(payload) if payload.startswith(b"{") else {}
             operations = message.get("operations", [])
             jsonpatch.apply_patch(self.document, operations, in_place=True)
@@ -56,20 +58,6 @@ class Peer:
             return self._sock.recv(65536)
         except BlockingIOError:
             return b""
-
-
-def payloads(data: bytes) -> list[bytes]:
-    """The payloads of a server's frames."""
-    found = []
-    while data:
-        size, start = data[1], 2
-        if size == 126:
-            size, start = int.from_bytes(data[2:4]), 4
-        elif size == 127:
-            size, start = int.from_bytes(data[2:10]), 10
-        found.append(data[start : start + size])
-        data = data[start + size :]
-    return found
 
 
 class Scene:

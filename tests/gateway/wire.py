@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from tests.frames import take_frame
 from tests.processes import ServerProcess, make_token
 
 TIMEOUT = 5.0
@@ -175,13 +176,11 @@ class RawClient:
 
     def read_frame(self) -> tuple[int, bytes]:
         """Opcode and payload of the next frame, which is whole and unmasked."""
-        first, size = self._take(2)
+        while (frame := take_frame(self.received)) is None:
+            self._receive()
+        first, payload, self.received = frame
         assert first & 0xF0 == 0x80
-        if size == 126:
-            (size,) = struct.unpack("!H", self._take(2))
-        elif size == 127:
-            (size,) = struct.unpack("!Q", self._take(8))
-        return first & 0x0F, self._take(size)
+        return first & 0x0F, payload
 
     def read_message(self) -> dict[str, Any]:
         """The next frame, which is a text."""
@@ -196,12 +195,6 @@ class RawClient:
             opcode, payload = self.read_frame()
             if opcode == CLOSE:
                 return int.from_bytes(payload[:2]) if payload else None
-
-    def _take(self, size: int) -> bytes:
-        while len(self.received) < size:
-            self._receive()
-        data, self.received = self.received[:size], self.received[size:]
-        return data
 
     def _receive(self) -> None:
         data = self.socket.recv(65536)
