@@ -1,7 +1,6 @@
 """Configuration: environment variables, also from a `.env` file, checked once at the start."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -10,14 +9,13 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
+from server.quotes.duration import parse_duration
+
 NOT_YET = (
     "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
     "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
 class BadSetting(Exception):
@@ -30,8 +28,7 @@ class Duration(float):
     @classmethod
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
-        match = _DURATION.fullmatch(text.strip().lower())
-        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        seconds = parse_duration(text)
         if not 0 < seconds < float("inf"):
             raise ValueError
         return cls(seconds)

@@ -1,7 +1,7 @@
 """WebSocket frames as a server sends them: unmasked, unfragmented (RFC 6455 §5.2)."""
 
 import struct
-from typing import Protocol
+from typing import Protocol, Self
 
 MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
@@ -22,6 +22,11 @@ class UpdateFrame(bytes):
     """One update of `source`; a full socket's outbox drops it and owes the source instead."""
 
     source: Source
+
+    def __new__(cls, frame: bytes, source: Source) -> Self:
+        self = super().__new__(cls, frame)
+        self.source = source
+        return self
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -11,6 +11,12 @@ class LoopLag:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._worst = 0.0
+
+    def take_worst(self) -> float:
+        """The worst measurement since this was last called."""
+        worst, self._worst = self._worst, 0.0
+        return worst
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -18,3 +24,4 @@ class LoopLag:
             due = trio.current_time() + INTERVAL
             await trio.sleep_until(due)
             self.seconds = max(0.0, trio.current_time() - due)
+            self._worst = max(self._worst, self.seconds)
