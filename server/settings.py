@@ -12,8 +12,7 @@ from msgspec import Meta
 from server.quotes.duration import parse_duration
 
 NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
-    "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
+    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_HEALTH_CHECK_INTERVAL", "WS_COMPRESSION",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
 
@@ -86,11 +85,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_connections_per_user: Count = 100
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
+    ws_handshake_rate: Count = 1000
+    ws_ping_interval: Seconds = Duration(20)
+    ws_idle_timeout: Seconds = Duration(30 * 60)
+    ws_stall_timeout: Seconds = Duration(2)
+    ws_circuit_breaker_threshold: Count = 5
+    ws_circuit_breaker_recovery: Seconds = Duration(30)
     ws_allowed_origins: Names = NameList()
     feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
         "simulator"
     )
     price_update_interval: Seconds = Duration(4)
+    quote_quiet_after: Seconds = Duration(60)
     simulator_seed: Annotated[int | None, Meta(description="a whole number")] = None
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0

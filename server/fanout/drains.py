@@ -56,8 +56,9 @@ class Drains:
 
     async def _attempt(self, outbox: "Outbox", breaker: Breaker) -> None:
         if breaker.state is BreakerState.OPEN:
+            # Nothing is sent, so only the connection's end comes before.
             with trio.move_on_after(self._policy.recovery):
-                await outbox.wait_drained()  # nothing is sent: only the connection's end comes before
+                await outbox.wait_drained()
             breaker.recovered()
             return
         unsent = _unsent(outbox.sock)

@@ -10,6 +10,9 @@ _TEXT = 0x81
 _CLOSE = 0x88
 _PONG = 0x8A
 
+PING_FRAME = b"\x89\x00"
+"""A ping with nothing in it."""
+
 
 class Source(Protocol):
     """Something whose current state can be sent at any time in place of all that was missed."""

@@ -29,7 +29,7 @@ def _delivery_histogram() -> Histogram:
 
 @dataclass(slots=True)
 class FanoutStats:
-    """Owned by the hub; every part of the fan-out adds to it, only the metrics and the overload control read it."""
+    """Owned by the hub; every part of the fan-out adds to it, only operators' side reads it."""
 
     messages_sent: int = 0
     bytes_sent: int = 0

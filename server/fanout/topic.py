@@ -211,9 +211,7 @@ class Topic:
             return overflow
 
 
-def queue_frame(
-    frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]
-) -> None:
+def queue_frame(frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]) -> None:
     """The loop that runs for every client and price. It does not yield: a subscriber that
     joined or drained half-way would else get this version twice.
     """

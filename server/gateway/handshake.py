@@ -15,10 +15,13 @@ from trio_websocket import wrap_server_stream
 
 from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken, Identity
+from server.gateway.ghosts import Ghosts
+from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
 from server.gateway.sockets import send_all
+from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
 
 PATH = "/ws/quotes"
@@ -36,10 +39,11 @@ class Selection(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Who was let in and what they asked for."""
+    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated."""
 
     identity: Identity
     selection: Selection
+    interval: float | None
 
 
 def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
@@ -56,11 +60,13 @@ class Doorkeeper(NamedTuple):
 
     authenticator: Authenticator
     pool: Pool
+    handshakes: TokenBucket
+    ghosts: Ghosts
     topics: dict[str, Topic]
     max_symbols: int
     allowed_origins: Sequence[str]
 
-    def admit(self, request: Request, undo: ExitStack) -> Admission:
+    async def admit(self, request: Request, undo: ExitStack) -> Admission:
         """Decide in the protocol's order; places taken on the way are given back by `undo`.
 
         Errors: Refusal.
@@ -71,10 +77,14 @@ class Doorkeeper(NamedTuple):
         self._check_origin(request.headers.get("origin"))
         self.pool.reserve()
         undo.callback(self.pool.release)
+        if not self.handshakes.take():
+            raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
         identity = self._identify(request)
+        if self.pool.is_full_for(identity.user):
+            await self.ghosts.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
-        return Admission(identity, self._select(request))
+        return Admission(identity, self._select(request), _interval(request))
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
@@ -101,6 +111,14 @@ class Doorkeeper(NamedTuple):
         if len(selection.topics) > self.max_symbols:
             raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.max_symbols} symbols")
         return selection
+
+
+def _interval(request: Request) -> float | None:
+    given = request.query.get("interval")
+    try:
+        return parse_duration(given[-1]) if given else None
+    except ValueError as error:
+        raise Refusal(Refused.BAD_REQUEST, f"interval: {error}") from None
 
 
 async def accept_websocket(sock: socket.socket, request: Request) -> None:
