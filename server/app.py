@@ -23,6 +23,7 @@ from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
+from server.ops.health import HealthMonitor, service_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
@@ -80,13 +81,15 @@ async def serve(
         idle_timeout=settings.ws_idle_timeout,
     )
     lag = LoopLag()
-    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0)
-    app = build_http_app(registry, gateway.unready)
+    health = HealthMonitor(service_checks(hub, gateway, lag), settings.ws_health_check_interval)
+    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
+    app = build_http_app(registry, gateway.unready, health)
     http_stop = trio.Event()
 
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         nursery.start_soon(lag.run)
+        nursery.start_soon(health.run)
         if replay is None:  # a replay is held back instead
             nursery.start_soon(run_overload_control, hub, lag)
         await nursery.start(serve_http, app, http_listeners, http_stop.wait)

@@ -12,7 +12,7 @@ from msgspec import Meta
 from server.quotes.duration import parse_duration
 
 NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_HEALTH_CHECK_INTERVAL", "WS_COMPRESSION",
+    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_COMPRESSION",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
 
@@ -88,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_handshake_rate: Count = 1000
     ws_ping_interval: Seconds = Duration(20)
     ws_idle_timeout: Seconds = Duration(30 * 60)
+    ws_health_check_interval: Seconds = Duration(30)
     ws_stall_timeout: Seconds = Duration(2)
     ws_circuit_breaker_threshold: Count = 5
     ws_circuit_breaker_recovery: Seconds = Duration(30)

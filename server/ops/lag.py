@@ -11,11 +11,12 @@ class LoopLag:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._worst = 0.0
+        self._worst: dict[str, float] = {}
 
-    def take_worst(self) -> float:
-        """The worst measurement since this was last called."""
-        worst, self._worst = self._worst, 0.0
+    def take_worst(self, reader: str) -> float:
+        """The worst measurement since `reader` last called this."""
+        worst = self._worst.get(reader, 0.0)
+        self._worst[reader] = 0.0
         return worst
 
     async def run(self) -> None:
@@ -24,4 +25,5 @@ class LoopLag:
             due = trio.current_time() + INTERVAL
             await trio.sleep_until(due)
             self.seconds = max(0.0, trio.current_time() - due)
-            self._worst = max(self._worst, self.seconds)
+            for reader, worst in self._worst.items():
+                self._worst[reader] = max(worst, self.seconds)

@@ -24,15 +24,16 @@ from server.fanout.stats import Histogram
 from server.gateway.closing import KNOWN_CODES
 from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
+from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
 
 
 def build_registry(
-    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]
+    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int], health: HealthMonitor
 ) -> CollectorRegistry:
     """A registry with the service's metrics and the process's own."""
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(hub, pool, lag, bad_rows))
+    registry.register(ServiceCollector(hub, pool, lag, bad_rows, health))
     ProcessCollector(registry=registry)
     return registry
 
@@ -40,7 +41,10 @@ def build_registry(
 class ServiceCollector(Collector):
     """Turns the service's counts into metric families."""
 
-    def __init__(self, hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]) -> None:
+    def __init__(
+        self, hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int], health: HealthMonitor
+    ) -> None:
+        self._health = health
         self._bad_rows = bad_rows
         self._hub = hub
         self._pool = pool
@@ -65,6 +69,12 @@ class ServiceCollector(Collector):
             "Between two publications of a symbol in an overload, else 0",
             self._hub.conflation,
         )
+        health = GaugeMetricFamily(
+            "market_data_health", "1 for the state the service is in", labels=["status"]
+        )
+        for state in Health:
+            health.add_metric([state.name.lower()], state is self._health.health)
+        yield health
         build = GaugeMetricFamily(
             "market_data_build_info", "Always 1; the version is the label", labels=["version"]
         )

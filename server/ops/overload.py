@@ -60,7 +60,7 @@ async def run_overload_control(hub: Hub, lag: LoopLag) -> None:
     while True:
         await trio.sleep(CHECK_INTERVAL)
         before = control.interval
-        worst_lag, burst = lag.take_worst(), hub.stats.take_longest_burst()
+        worst_lag, burst = lag.take_worst("overload"), hub.stats.take_longest_burst()
         if control.look(worst_lag, burst) != before:
             hub.set_conflation(control.interval)
             log.warning("conflation changed", interval=control.interval, was=before,
