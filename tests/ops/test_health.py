@@ -1,6 +1,7 @@
 """What `/health` says when something is wrong, and when it is right again."""
 
 import json
+from typing import Any
 
 import pytest
 import structlog
@@ -19,10 +20,11 @@ from tests.gateway.wire import Client, RawClient, eventually, head, new_user
 from tests.processes import ServerProcess, make_token
 
 
-def health(server: ServerProcess) -> dict:
+def health(server: ServerProcess) -> dict[str, Any]:
     status, body = server.get("/health")
     assert status == 200
-    return json.loads(body)
+    report: dict[str, Any] = json.loads(body)
+    return report
 
 
 def filled(places: int, taken: int) -> Pool:
