@@ -76,7 +76,7 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
         client = await connect(server.url(slow.symbols), sock=narrow, max_queue=1)
         tasks.create_task(slow.follow(client, pause=0.02))
     async with connect(server.url("*")) as client:
-        truth = {}
+        truth: dict[str, Any] = {}
         while (message := json.loads(await client.recv()))["type"] == "quotes_patch":
             quotes = [operation["value"] for operation in message["operations"]]
             truth |= {quote["symbol"]: quote for quote in quotes}

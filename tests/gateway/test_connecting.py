@@ -26,7 +26,7 @@ PLACES = 5
 def symbols(server: ServerProcess) -> list[str]:
     """All symbols there are."""
     with Client(server, "*") as client:
-        client.receive()
+        assert client.is_answered()
         return list(client.quotes)
 
 
