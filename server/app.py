@@ -79,6 +79,7 @@ async def serve(
         handshake_rate=settings.ws_handshake_rate,
         ping_interval=settings.ws_ping_interval,
         idle_timeout=settings.ws_idle_timeout,
+        compression=settings.ws_compression == "shared",
     )
     lag = LoopLag()
     health = HealthMonitor(service_checks(hub, gateway, lag), settings.ws_health_check_interval)

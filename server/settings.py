@@ -12,7 +12,7 @@ from msgspec import Meta
 from server.quotes.duration import parse_duration
 
 NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_COMPRESSION",
+    "DATABASE_URL", "REDIS_URL", "CACHE_TTL",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
 
@@ -92,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_stall_timeout: Seconds = Duration(2)
     ws_circuit_breaker_threshold: Count = 5
     ws_circuit_breaker_recovery: Seconds = Duration(30)
+    ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Names = NameList()
     feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
         "simulator"

@@ -12,7 +12,7 @@ from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
-from server.fanout.outbox import Outbox
+from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
@@ -111,9 +111,12 @@ class Hub:
         """Seconds between two publications of one symbol in an overload, else 0."""
         return self._flusher.conflation
 
-    def attach(self, sock: socket.socket) -> Outbox:
-        """The outbox of a new connection, which gets what is sent to everybody."""
-        outbox = Outbox(sock, self.stats, self._drains)
+    def attach(self, sock: socket.socket, *, deflate: bool = False) -> Outbox:
+        """The outbox of a new connection, which gets what is sent to everybody; `deflate`: in
+        compressed form.
+        """
+        kind = DeflatingOutbox if deflate else Outbox
+        outbox = kind(sock, self.stats, self._drains)
         self._outboxes.add(outbox)
         return outbox
 
@@ -167,8 +170,8 @@ class Hub:
             if outbox.blocked:
                 for topic in part:
                     outbox.owe(topic)
-            elif len(part) == 1:
-                outbox.send(part[0].current_frame())
+            elif len(part) == 1 or isinstance(outbox, DeflatingOutbox):
+                outbox.send_together([topic.current_frame() for topic in part])
             else:
                 outbox.send(text_frame(encode(full_quotes(part))))
         for topic in topics:

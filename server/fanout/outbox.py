@@ -16,6 +16,7 @@ of frames (it holds prices that are stale by the time they are sent).
 """
 
 import socket
+from collections.abc import Sequence
 
 import trio
 
@@ -84,6 +85,15 @@ class Outbox:
             self._backlog.unsent.append(frame)
         else:
             self._write([frame])
+
+    def send_together(self, frames: Sequence[bytes]) -> None:
+        """Send frames that must arrive, in one write where that is possible. Never waits."""
+        if self.queue is not None:
+            self.queue.extend(frames)
+            self.flush()
+        else:
+            for frame in frames:
+                self.send(frame)
 
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""
@@ -222,3 +232,16 @@ class Outbox:
             else:
                 backlog.unsent.append(frame[taken:])
                 taken = 0
+
+
+class DeflatingOutbox(Outbox):
+    """Of a connection that negotiated compression: updates go out in their compressed form, which
+    all such connections share. What is for one client only is sent as it is.
+    """
+
+    __slots__ = ()
+
+    def _write(self, frames: list[bytes]) -> bool:
+        return super()._write(
+            [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
+        )

@@ -14,12 +14,13 @@ import trio
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
 from server.gateway.deadlines import DeadlineWheel
+from server.gateway.deflate import negotiate
 from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, read_request
+from server.gateway.request import MAX_HEAD, Request, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import close, receive, send_all
@@ -64,6 +65,7 @@ class Gateway:
     handshake_rate: int = 1000
     ping_interval: float = 20.0
     idle_timeout: float = 1800.0
+    compression: bool = False
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
 
     def __post_init__(self) -> None:
@@ -164,8 +166,11 @@ class Gateway:
                 undo.callback(self.pool.leave)
                 request = await read_request(sock, connection)
                 admission = await self._doorkeeper.admit(request, undo)
-                await accept_websocket(sock, request)
-                session = Session(self, sock, admission.identity, request.rest)
+                extension = self._negotiate(request)
+                await accept_websocket(sock, request, extension)
+                session = Session(
+                    self, sock, admission.identity, request.rest, deflate=extension is not None
+                )
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
                 undo.callback(self.end, session)
@@ -185,6 +190,11 @@ class Gateway:
         except (EOFError, OSError):
             self._count_refusal("handshake_aborted", "the client left during the handshake")
         return None
+
+    def _negotiate(self, request: Request) -> str | None:
+        if not self.compression:
+            return None
+        return negotiate(request.headers.get("sec-websocket-extensions", ""))
 
     def end(self, session: Session) -> None:
         """Let go of what a session holds; harmless if that was done already."""

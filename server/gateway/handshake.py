@@ -121,12 +121,18 @@ def _interval(request: Request) -> float | None:
         raise Refusal(Refused.BAD_REQUEST, f"interval: {error}") from None
 
 
-async def accept_websocket(sock: socket.socket, request: Request) -> None:
-    """Answer with 101 a request that `require_websocket` let pass. Errors: OSError."""
+async def accept_websocket(
+    sock: socket.socket, request: Request, extension: str | None = None
+) -> None:
+    """Answer with 101 a request that `require_websocket` let pass; `extension`: what is negotiated.
+
+    Errors: OSError.
+    """
     stream = _HandshakeStream(request.headers["sec-websocket-key"])
     async with trio.open_nursery() as nursery:
         websocket_request = await wrap_server_stream(nursery, stream)
-        await websocket_request.accept()
+        headers = [(b"Sec-WebSocket-Extensions", extension.encode())] if extension else None
+        await websocket_request.accept(extra_headers=headers)
         nursery.cancel_scope.cancel()
     await send_all(sock, stream.response)
 

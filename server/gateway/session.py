@@ -20,6 +20,7 @@ from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import NO_SUCH_SYMBOL, execute
+from server.gateway.deflate import Inflate
 from server.gateway.handshake import Selection
 from server.gateway.lifecycle import Event, State
 from server.gateway.limits import CommandLimit
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of one message from a client; the largest command, 500 symbols, has a quarter of it."""
+
+PARSE_FAILURES = {
+    CloseReason.INVALID_FRAME_PAYLOAD_DATA: Close.INVALID_UTF8,
+    CloseReason.MESSAGE_TOO_BIG: Close.TOO_BIG,
+}
+"""What the decoder found wrong, but for errors of protocol."""
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes read from a socket at once; as 680 empty pings they take 15 ms, then others get their turn."""
@@ -83,13 +90,16 @@ class Session:
     )
 
     def __init__(
-        self, gateway: "Gateway", sock: socket.socket, identity: Identity, received: bytes
-    ) -> None:
-        """`received` is what came right behind the request."""
+        self, gateway: "Gateway", sock: socket.socket, identity: Identity, received: bytes,
+        *, deflate: bool = False,
+    ) -> None:  # fmt: skip
+        """`received` is what came right behind the request; `deflate`: compression is negotiated."""
         self._gateway = gateway
         self._sock = sock
         self._received = received
-        self._decoder: FrameProtocol | None = FrameProtocol(client=False, extensions=[])
+        self._decoder: FrameProtocol | None = FrameProtocol(
+            client=False, extensions=[Inflate(MAX_MESSAGE)] if deflate else []
+        )
         self._limit = CommandLimit(gateway.command_rate)
         self._message: list[str] = []
         self._message_size = 0
@@ -100,7 +110,7 @@ class Session:
         self.state = State.CONNECTING
         self.unanswered = 0
         self.identity = identity
-        self.outbox = gateway.hub.attach(sock)
+        self.outbox = gateway.hub.attach(sock, deflate=deflate)
         self.outbox.owner = self
         self.topics: set[Topic] = set()
         self.everything = False
@@ -319,8 +329,7 @@ class Session:
                     await self.outbox.wait_drained()
                 self._on_frame(frame)
         except ParseFailed as error:
-            invalid_text = error.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
-            self.close(Close.INVALID_UTF8 if invalid_text else Close.PROTOCOL_ERROR)
+            self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
