@@ -1,8 +1,9 @@
 """What is done when the machine cannot keep up: every symbol is published less often, for everyone.
 
 Once a second the longest burst of the fan-out, the worst lateness of the event loop and the share of
-the time it was busy are looked at. Beyond a limit twice in a row, the conflation interval of all topics doubles; calm again for a while,
-it halves. Clients are told by a `status` message. Nobody is refused or cut for it.
+the time it was busy are looked at. Beyond a limit twice in a row, the conflation interval of all
+topics doubles; calm again for a while, it halves. Clients are told by a `status` message. Nobody is
+refused or cut for it.
 """
 
 import structlog

@@ -5,10 +5,10 @@ it. At every quiet point each client's document is the model's, and nothing is c
 """
 
 import gc
-import os
 import queue
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -23,8 +23,8 @@ from server.gateway.gateway import Gateway
 from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
-from tests.faults.model_client import ModelClient
 from tests.fanout.peer import instruments, publish
+from tests.faults.model_client import ModelClient
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 SECRET = "a secret of the tests, 32 bytes or longer"
@@ -76,7 +76,7 @@ class LongLives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         gc.collect()
-        self.descriptors = len(os.listdir("/proc/self/fd"))
+        self.descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
         self.world = World()
         self.open: list[ModelClient] = []
         self.given_up = 0
@@ -206,12 +206,12 @@ class LongLives(RuleBasedStateMachine):
                 client.vanish()
             self.world.end()
         gc.collect()
-        assert len(os.listdir("/proc/self/fd")) <= self.descriptors
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) <= self.descriptors
 
 
 TestLongLives = LongLives.TestCase
 TestLongLives.settings = settings(
-    max_examples=int(os.environ.get("N", "60")),
+    max_examples=60,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
