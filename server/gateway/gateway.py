@@ -20,13 +20,17 @@ from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, Request, read_request
+from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import close, receive, send_all
+from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
-"""Seconds from the TCP connection to the answer, whatever the client does."""
+"""Seconds a client has to send its request, and again to take the answer."""
+
+HANDSHAKES_PER_PASS = 4
+"""Requests decided between two looks at the rest of the program: about a millisecond."""
 
 HANDSHAKE_BURST_SECONDS = 1
 """Seconds' worth of handshakes taken at once."""
@@ -86,6 +90,7 @@ class Gateway:
         self._listening = False
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
+        self._turnstile = Turnstile(HANDSHAKES_PER_PASS)
 
     async def serve(
         self,
@@ -99,6 +104,7 @@ class Gateway:
         """
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
+            connections.start_soon(self._turnstile.run)
             try:
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
@@ -159,24 +165,28 @@ class Gateway:
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        request = None
+        request: Request | None = None
         try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
+            with ExitStack() as undo:
                 self.pool.enter()
                 undo.callback(self.pool.leave)
-                request = await read_request(sock, connection)
-                admission = await self._doorkeeper.admit(request, undo)
-                extension = self._negotiate(request)
-                await accept_websocket(sock, request, extension)
-                session = Session(
-                    self, sock, admission.identity, request.rest, deflate=extension is not None
-                )
-                self.pool.add(session)
-                undo.pop_all()  # the places are the session's now
-                undo.callback(self.end, session)
-                session.begin(admission.selection, admission.interval)
-                undo.pop_all()
-                return session
+                with trio.fail_after(HANDSHAKE_TIMEOUT):
+                    head, rest = await read_head(sock)
+                await self._turnstile.enter()
+                with trio.fail_after(HANDSHAKE_TIMEOUT):
+                    request = parse_request(head, rest, connection)
+                    admission = await self._doorkeeper.admit(request, undo)
+                    extension = self._negotiate(request)
+                    await accept_websocket(sock, connection, request, extension)
+                    session = Session(
+                        self, sock, admission.identity, request.rest, deflate=extension is not None
+                    )
+                    self.pool.add(session)
+                    undo.pop_all()  # the places are the session's now
+                    undo.callback(self.end, session)
+                    session.begin(admission.selection, admission.interval)
+                    undo.pop_all()
+                    return session
         except Refusal as refusal:
             self._count_refusal(refusal.refused.value.code, str(refusal))
             with trio.move_on_after(LINGER_TIMEOUT):

@@ -156,3 +156,11 @@ def test_what_cannot_be_measured_is_one_clear_line(arguments):
     assert run.returncode == 2, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1]
+
+
+def test_soak_tells_how_memory_grows(tmp_path):
+    """Rows while it runs, and the growth at the end."""
+    arguments = ["--connections", "40", "--duration", "6", "--rate", "5"]
+    figures = measure(tmp_path, "soak", *arguments)
+    assert figures["memory at the end"] > 20e6
+    assert figures["descriptors, last minute"] >= 40

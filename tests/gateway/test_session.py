@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 
+import h11
 import pytest
 import trio
 
 from server.fanout.hub import Hub
 from server.gateway.commands import execute
 from server.gateway.handshake import PATH, accept_websocket
-from server.gateway.request import Request
+from server.gateway.request import parse_request
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
 from tests.gateway.scene import Scene
@@ -97,7 +98,12 @@ async def test_frames_of_any_kind_can_be_too_many(scene, kind):
 
 async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
     """A peer that is gone before the upgrade's answer is an OSError, which is nobody's fault."""
-    request = Request("GET", "1.1", PATH, {}, {"sec-websocket-key": KEY}, b"")
+    head = (
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    connection = h11.Connection(h11.SERVER)
+    request = parse_request(head.encode(), b"", connection)
     scene.client.close()
     with pytest.raises(OSError, match=r"pipe|reset"):
-        await accept_websocket(scene.sock, request)
+        await accept_websocket(scene.sock, connection, request)
