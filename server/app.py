@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.feeds.replay import Replay, ReplayError
@@ -22,9 +23,11 @@ from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
+from server.ops.health import HealthMonitor, service_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
+from server.ops.overload import run_overload_control
 from server.quotes.quote import Trade
 from server.settings import Settings
 from server.store.catalogue import load_instruments
@@ -59,7 +62,12 @@ async def serve(
         f"ws://{_address(ws_listeners)}/ws/quotes", f"http://{_address(http_listeners)}"
     )
 
-    hub = Hub(instruments)
+    breaker = BreakerPolicy(
+        settings.ws_circuit_breaker_threshold,
+        settings.ws_circuit_breaker_recovery,
+        settings.ws_stall_timeout,
+    )
+    hub = Hub(instruments, breaker=breaker, quiet_after=settings.quote_quiet_after)
     pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
     gateway = Gateway(
         hub=hub,
@@ -68,15 +76,23 @@ async def serve(
         max_symbols=settings.ws_max_symbols,
         command_rate=settings.ws_command_rate,
         allowed_origins=settings.ws_allowed_origins,
+        handshake_rate=settings.ws_handshake_rate,
+        ping_interval=settings.ws_ping_interval,
+        idle_timeout=settings.ws_idle_timeout,
+        compression=settings.ws_compression == "shared",
     )
     lag = LoopLag()
-    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0)
-    app = build_http_app(registry, gateway.unready)
+    health = HealthMonitor(service_checks(hub, gateway, lag), settings.ws_health_check_interval)
+    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
+    app = build_http_app(registry, gateway.unready, health)
     http_stop = trio.Event()
 
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         nursery.start_soon(lag.run)
+        nursery.start_soon(health.run)
+        if replay is None:  # a replay is held back instead
+            nursery.start_soon(run_overload_control, hub, lag)
         await nursery.start(serve_http, app, http_listeners, http_stop.wait)
         async with trio.open_nursery() as streaming:
             streaming.start_soon(run_feed, hub, settings, replay)

@@ -1,7 +1,6 @@
 """Configuration: environment variables, also from a `.env` file, checked once at the start."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -10,14 +9,12 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
+from server.quotes.duration import parse_duration
+
 NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
-    "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
+    "DATABASE_URL", "REDIS_URL", "CACHE_TTL",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
 class BadSetting(Exception):
@@ -30,8 +27,7 @@ class Duration(float):
     @classmethod
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
-        match = _DURATION.fullmatch(text.strip().lower())
-        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        seconds = parse_duration(text)
         if not 0 < seconds < float("inf"):
             raise ValueError
         return cls(seconds)
@@ -89,11 +85,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_connections_per_user: Count = 100
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
+    ws_handshake_rate: Count = 3000
+    ws_ping_interval: Seconds = Duration(20)
+    ws_idle_timeout: Seconds = Duration(30 * 60)
+    ws_health_check_interval: Seconds = Duration(30)
+    ws_stall_timeout: Seconds = Duration(2)
+    ws_circuit_breaker_threshold: Count = 5
+    ws_circuit_breaker_recovery: Seconds = Duration(30)
+    ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Names = NameList()
     feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
         "simulator"
     )
     price_update_interval: Seconds = Duration(4)
+    quote_quiet_after: Seconds = Duration(60)
     simulator_seed: Annotated[int | None, Meta(description="a whole number")] = None
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0

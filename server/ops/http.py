@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from server.ops.health import HealthMonitor
+
 GRACEFUL_TIMEOUT = 1.0
 """Seconds a request in progress may take at a shutdown."""
 
@@ -27,7 +29,9 @@ log = structlog.get_logger()
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]) -> Starlette:
+def build_http_app(
+    registry: CollectorRegistry, unready: Callable[[], list[str]], health: HealthMonitor
+) -> Starlette:
     """The routes.
 
     Arguments:
@@ -42,6 +46,9 @@ def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]
         body = {"status": "unready" if reasons else "ready", "reasons": reasons}
         return JSONResponse(body, 503 if reasons else 200, headers=NO_STORE)
 
+    async def health_report(_: Request) -> Response:
+        return JSONResponse(health.report(), headers=NO_STORE)
+
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -49,6 +56,7 @@ def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/health", health_report),
             Route("/metrics", metrics),
         ],
         exception_handlers={HTTPException: _error, Exception: _error},

@@ -11,6 +11,13 @@ class LoopLag:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._worst: dict[str, float] = {}
+
+    def take_worst(self, reader: str) -> float:
+        """The worst measurement since `reader` last called this."""
+        worst = self._worst.get(reader, 0.0)
+        self._worst[reader] = 0.0
+        return worst
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -18,3 +25,5 @@ class LoopLag:
             due = trio.current_time() + INTERVAL
             await trio.sleep_until(due)
             self.seconds = max(0.0, trio.current_time() - due)
+            for reader, worst in self._worst.items():
+                self._worst[reader] = max(worst, self.seconds)
