@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from server.fanout.hub import Hub
+from server.fanout.hub import FEED_QUIET, Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
@@ -136,10 +136,11 @@ def check_lag(worst: float) -> Finding:
 
 
 def check_feed(hub: Hub) -> Finding:
-    """Whether prices flow: critical if none can any more."""
+    """Whether prices flow: critical if none can any more, not yet so while the market may rest."""
     status = hub.status.message
     if status.status == "stale":
-        return Finding(Health.CRITICAL, f"prices do not flow: {status.reason}")
+        health = Health.DEGRADED if status.reason == FEED_QUIET else Health.CRITICAL
+        return Finding(health, f"prices do not flow: {status.reason}")
     return Finding(Health.HEALTHY, _feed_age(hub.stats))
 
 

@@ -1,8 +1,9 @@
 """What is done when the machine cannot keep up: every symbol is published less often, for everyone.
 
-Once a second the longest burst of the fan-out and the worst lateness of the event loop are looked at.
-Beyond a limit twice in a row, the conflation interval of all topics doubles; calm again for a while,
-it halves. Clients are told by a `status` message. Nobody is refused or cut for it.
+Once a second the longest burst of the fan-out, the worst lateness of the event loop and the share of
+the time it was busy are looked at. Beyond a limit twice in a row, the conflation interval of all
+topics doubles; calm again for a while, it halves. Clients are told by a `status` message. Nobody is
+refused or cut for it.
 """
 
 import structlog
@@ -20,11 +21,14 @@ LAG_LIMIT = 0.1
 BURST_LIMIT = 0.5
 """Seconds one round may take to reach everybody; 10,000 clients with one price take a fifth."""
 
+BUSY_LIMIT = 0.95
+"""Share of the time; a loop that is never idle is behind, though each turn of it may be short."""
+
 OVER_CHECKS = 2
 """Looks in a row beyond a limit until the interval grows: one garbage collection is no overload."""
 
 CALM_CHECKS = 5
-"""Looks in a row below half of both limits until the interval shrinks."""
+"""Looks in a row below half of all limits until the interval shrinks: half of it is twice the work."""
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 0.25, 4.0
 """Seconds between two publications of one symbol; doubled and halved between these."""
@@ -40,9 +44,11 @@ class OverloadControl:
         self._over = 0
         self._calm = 0
 
-    def look(self, lag: float, burst: float) -> float:
-        """The interval after one more look at the worst `lag` and `burst` since the last one."""
-        pressure = max(lag / LAG_LIMIT, burst / BURST_LIMIT)
+    def look(self, *, lag: float = 0.0, burst: float = 0.0, busy: float = 0.0) -> float:
+        """The interval after one more look: at the worst `lag` and `burst` since the last one, in
+        seconds, and how `busy` the loop was, from 0 to 1.
+        """
+        pressure = max(lag / LAG_LIMIT, burst / BURST_LIMIT, busy / BUSY_LIMIT)
         self._over = self._over + 1 if pressure > 1 else 0
         self._calm = self._calm + 1 if pressure < 0.5 else 0
         if self._over >= OVER_CHECKS:
@@ -59,9 +65,9 @@ async def run_overload_control(hub: Hub, lag: LoopLag) -> None:
     control = OverloadControl()
     while True:
         await trio.sleep(CHECK_INTERVAL)
-        before = control.interval
-        worst_lag, burst = lag.take_worst("overload"), hub.stats.take_longest_burst()
-        if control.look(worst_lag, burst) != before:
+        before, late, busy = control.interval, lag.take_worst("overload"), lag.take_busy()
+        burst = hub.stats.take_longest_burst()
+        if control.look(lag=late, burst=burst, busy=busy) != before:
             hub.set_conflation(control.interval)
             log.warning("conflation changed", interval=control.interval, was=before,
-                        lag=round(worst_lag, 3), burst=round(burst, 3))  # fmt: skip
+                        lag=round(late, 3), burst=round(burst, 3), busy=round(busy, 2))  # fmt: skip

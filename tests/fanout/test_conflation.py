@@ -14,11 +14,13 @@ from tests.fanout.peer import Peer, instruments, trade
 def test_interval_grows_only_while_overloaded_and_shrinks_when_calm():
     """Two looks beyond a limit double it up to the longest, a calm while halves it down to none."""
     control = OverloadControl()
-    assert control.look(lag=0.5, burst=0.0) == 0.0
-    assert control.look(lag=0.0, burst=0.0) == 0.0
-    grown = [control.look(lag=0.0, burst=0.8) for _ in range(OVER_CHECKS * 8)]
+    assert control.look(lag=0.5) == 0.0
+    assert control.look() == 0.0
+    for _ in range(20):
+        assert control.look(busy=0.9) == 0.0
+    grown = [control.look(busy=0.99) for _ in range(OVER_CHECKS * 8)]
     assert sorted(set(grown)) == [0.0, 0.25, 0.5, 1.0, 2.0, LONGEST_INTERVAL]
-    assert [control.look(lag=0.08, burst=0.0) for _ in range(50)] == [LONGEST_INTERVAL] * 50
+    assert [control.look(lag=0.08) for _ in range(50)] == [LONGEST_INTERVAL] * 50
     shrunk = [control.look(lag=0.01, burst=0.01) for _ in range(CALM_CHECKS * 6)]
     assert sorted(set(shrunk), reverse=True) == [4.0, 2.0, 1.0, 0.5, 0.25, 0.0]
     assert shrunk[-1] == 0.0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
+from server.fanout.hub import FEED_QUIET, Hub
 from server.gateway.pool import Pool
 from server.ops.health import (
     MIN_ATTEMPTS,
@@ -13,6 +14,7 @@ from server.ops.health import (
     Health,
     HealthMonitor,
     _Share,
+    check_feed,
     check_lag,
     check_pool,
 )
@@ -63,6 +65,16 @@ def test_lag_is_graded():
     assert [check_lag(lag).health for lag in (0.05, 0.2, 2)] == [
         Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY,
     ]  # fmt: skip
+
+
+def test_quiet_feed_is_no_dead_feed():
+    """At night nothing trades, which is worth knowing but no reason to be woken."""
+    hub = Hub([])
+    assert check_feed(hub).health is Health.HEALTHY
+    hub.set_status("stale", FEED_QUIET)
+    assert check_feed(hub).health is Health.DEGRADED
+    hub.set_status("stale", "feed_failed")
+    assert check_feed(hub).health is Health.CRITICAL
 
 
 def test_a_change_is_one_line():
