@@ -137,7 +137,7 @@ class Gateway:
                 for _ in range(ACCEPT_BATCH):
                     sock, _ = listener.accept()
                     sock.setblocking(False)
-                    connections.start_soon(self._serve_connection, sock)
+                    connections.start_soon(self._serve_connection, sock, name="connection")
             except BlockingIOError:
                 continue
             except OSError as error:  # the peer was gone before it was accepted, or no descriptors
