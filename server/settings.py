@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_connections_per_user: Count = 100
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
-    ws_handshake_rate: Count = 1000
+    ws_handshake_rate: Count = 3000
     ws_ping_interval: Seconds = Duration(20)
     ws_idle_timeout: Seconds = Duration(30 * 60)
     ws_health_check_interval: Seconds = Duration(30)

@@ -139,7 +139,7 @@ class Gateway:
                 for _ in range(ACCEPT_BATCH):
                     sock, _ = listener.accept()
                     sock.setblocking(False)
-                    connections.start_soon(self._serve_connection, sock)
+                    connections.start_soon(self._serve_connection, sock, name="connection")
             except BlockingIOError:
                 continue
             except OSError as error:  # the peer was gone before it was accepted, or no descriptors
@@ -175,20 +175,20 @@ class Gateway:
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     head, rest = await read_head(sock)
                 await self._turnstile.enter()
+                request = parse_request(head, rest, connection)
+                admission = await self._doorkeeper.admit(request, undo)
+                extension = self._negotiate(request)
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
-                    request = parse_request(head, rest, connection)
-                    admission = await self._doorkeeper.admit(request, undo)
-                    extension = self._negotiate(request)
                     await accept_websocket(sock, connection, request, extension)
-                    session = Session(
-                        self, sock, admission.identity, request.rest, deflate=extension is not None
-                    )
-                    self.pool.add(session)
-                    undo.pop_all()  # the places are the session's now
-                    undo.callback(self.end, session)
-                    session.begin(admission.selection, admission.interval)
-                    undo.pop_all()
-                    return session
+                session = Session(
+                    self, sock, admission.identity, request.rest, deflate=extension is not None
+                )
+                self.pool.add(session)
+                undo.pop_all()  # the places are the session's now
+                undo.callback(self.end, session)
+                session.begin(admission.selection, admission.interval)
+                undo.pop_all()
+                return session
         except Refusal as refusal:
             self._count_refusal(refusal.refused.value.code, str(refusal))
             with trio.move_on_after(LINGER_TIMEOUT):

@@ -122,19 +122,24 @@ def _interval(request: Request) -> float | None:
 
 
 async def accept_websocket(
-    sock: socket.socket, connection: h11.Connection, request: Request, extension: str | None = None
+    sock: socket.socket,
+    connection: h11.Connection,
+    request: Request,
+    extension: str | None = None,
 ) -> None:
     """Answer with 101 a request that `require_websocket` let pass; `extension`: what is negotiated.
 
     Errors: OSError.
     """
-    token = generate_accept_token(request.headers["sec-websocket-key"].encode("ascii"))
     headers = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", token),
+        (
+            b"Sec-WebSocket-Accept",
+            generate_accept_token(request.headers["sec-websocket-key"].encode()),
+        ),
     ]
-    if extension is not None:
+    if extension:
         headers.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))
     assert response is not None, "h11 gives bytes for every event but the end of a connection"

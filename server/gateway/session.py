@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec import UNSET, UnsetType
-from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
+from wsproto.frame_protocol import CloseReason, Frame, Opcode, ParseFailed
 
 from server.fanout.breaker import BreakerState
 from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
@@ -20,11 +20,10 @@ from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import NO_SUCH_SYMBOL, execute
-from server.gateway.deflate import Inflate
 from server.gateway.handshake import Selection
+from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
-from server.gateway.limits import CommandLimit
-from server.gateway.sockets import close, receive, unacknowledged_for
+from server.gateway.sockets import close, receive_nowait, unacknowledged_for
 from server.quotes.messages import (
     Ack,
     BadCommand,
@@ -41,9 +40,6 @@ from server.quotes.messages import (
 
 if TYPE_CHECKING:
     from server.gateway.gateway import Gateway
-
-MAX_MESSAGE = 16 * 1024
-"""Bytes of one message from a client; the largest command, 500 symbols, has a quarter of it."""
 
 PARSE_FAILURES = {
     CloseReason.INVALID_FRAME_PAYLOAD_DATA: Close.INVALID_UTF8,
@@ -68,13 +64,12 @@ class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`."""
 
     __slots__ = (
-        "_decoder",
+        "_deaf",
+        "_deflate",
         "_expires",
         "_gateway",
         "_heard",
-        "_limit",
-        "_message",
-        "_message_size",
+        "_inbound",
         "_over",
         "_quiet_beats",
         "_received",
@@ -97,12 +92,9 @@ class Session:
         self._gateway = gateway
         self._sock = sock
         self._received = received
-        self._decoder: FrameProtocol | None = FrameProtocol(
-            client=False, extensions=[Inflate(MAX_MESSAGE)] if deflate else []
-        )
-        self._limit = CommandLimit(gateway.command_rate)
-        self._message: list[str] = []
-        self._message_size = 0
+        self._deflate = deflate
+        self._deaf = False
+        self._inbound: Inbound | None = None
         self._over = False
         self._expires = float("inf")
         self._heard = True
@@ -112,7 +104,7 @@ class Session:
         self.identity = identity
         self.outbox = gateway.hub.attach(sock, deflate=deflate)
         self.outbox.owner = self
-        self.topics: set[Topic] = set()
+        self.topics: dict[Topic, None] = {}  # a third of a set's memory
         self.everything = False
         self.close_code = ABNORMAL
         self.deadline = float("inf")
@@ -126,8 +118,14 @@ class Session:
         """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
         received, self._received = self._received, b""
         await self._take(received)
-        while not self._over and (data := await receive(self._sock, RECEIVE_BYTES)):
-            await self._take(data)
+        while not self._over:
+            # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
+            await trio.lowlevel.wait_readable(self._sock)
+            data = receive_nowait(self._sock, RECEIVE_BYTES)
+            if data == b"":
+                return
+            if data:
+                await self._take(data)
 
     @property
     def closing(self) -> bool:
@@ -178,7 +176,7 @@ class Session:
         hub = self._gateway.hub
         for topic in topics:
             hub.subscribe(self.outbox, topic)
-            self.topics.add(topic)
+            self.topics[topic] = None
         hub.send_quotes(self.outbox, topics)
 
     def subscribe_everything(self) -> None:
@@ -194,7 +192,7 @@ class Session:
         """Send no more of `topics`."""
         for topic in topics:
             self._gateway.hub.unsubscribe(self.outbox, topic)
-            self.topics.discard(topic)
+            self.topics.pop(topic, None)
 
     def unsubscribe_everything(self) -> None:
         """Send no more of anything."""
@@ -232,7 +230,7 @@ class Session:
         code, text, fails = reason.value
         self._finish(code, close_frame(code, text))
         if fails:  # RFC 6455 §7.1.7: what such a client goes on sending is not looked at
-            self._decoder = None
+            self._deaf = True
             if not self.outbox.blocked:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
@@ -318,30 +316,35 @@ class Session:
         self._gateway.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     async def _take(self, data: bytes) -> None:
-        if self._decoder is None:
+        if self._deaf:
             return
-        self.unanswered = 0
-        self._decoder.receive_bytes(data)
+        answered, self.unanswered = self.unanswered, 0
+        if self._inbound is None:
+            if answered and is_pong(data):
+                return
+            self._inbound = Inbound(self._gateway.command_rate, deflate=self._deflate)
+        inbound = self._inbound
+        inbound.decoder.receive_bytes(data)
         try:
-            for frame in self._decoder.received_frames():
+            for frame in inbound.decoder.received_frames():
                 # Nothing is owed then: what is unsubscribed next is what the client has got.
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
-                self._on_frame(frame)
+                self._on_frame(frame, inbound)
         except ParseFailed as error:
             self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame, inbound: Inbound) -> None:
         if frame.opcode is Opcode.CLOSE:
             self._on_close(int(frame.payload[0]))
         elif self.closing:
             return
         elif frame.opcode is Opcode.TEXT:
             self._heard = True
-            self._on_text(str(frame.payload), finished=frame.message_finished)
+            self._on_text(str(frame.payload), inbound, finished=frame.message_finished)
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.BINARY)
-        elif self._is_in_time() and frame.opcode is Opcode.PING:
+        elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
             self._heard = True
             self.outbox.send(pong_frame(bytes(frame.payload)))  # type: ignore[arg-type]
 
@@ -351,38 +354,36 @@ class Session:
             self._finish(code, close_frame(None if code == NO_STATUS else code))
         self._over = True
 
-    def _on_text(self, text: str, *, finished: bool) -> None:
+    def _on_text(self, text: str, inbound: Inbound, *, finished: bool) -> None:
         """One piece of a message; pieces are added up to be refused before they are complete."""
-        self._message_size += len(text) if text.isascii() else len(text.encode())
-        if self._message_size > MAX_MESSAGE:
+        try:
+            message = inbound.add(text, finished=finished)
+        except MessageTooBig:
             self.close(Close.TOO_BIG)
-        elif not finished:
-            self._is_in_time()
-            self._message += [text] if text else []
+            return
+        if message is None:
+            self._is_in_time(inbound)
         else:
-            message = "".join([*self._message, text])
-            self._message.clear()
-            self._message_size = 0
-            self._on_message(message)
+            self._on_message(message, inbound)
 
-    def _on_message(self, text: str) -> None:
-        if not self._is_in_time():
+    def _on_message(self, text: str, inbound: Inbound) -> None:
+        if not self._is_in_time(inbound):
             self.refuse("any", "rate_limited", "too many commands, slow down", readable_id(text))
             return
         try:
             command = parse_command(text)
         except BadCommand as error:
             self.refuse("any", error.code, str(error), error.id)
-            if self._limit.is_hopeless(good=False):
+            if inbound.limit.is_hopeless(good=False):
                 self.close(Close.BAD_COMMANDS)
             return
-        self._limit.is_hopeless(good=True)
+        inbound.limit.is_hopeless(good=True)
         execute(self, command)
 
-    def _is_in_time(self) -> bool:
+    def _is_in_time(self, inbound: Inbound) -> bool:
         """Count a frame, whatever it holds, as parsing alone takes 20 µs; False if it came too fast."""
-        if self._limit.allows():
+        if inbound.limit.allows():
             return True
-        if self._limit.is_flooded():
+        if inbound.limit.is_flooded():
             self.close(Close.FLOODING)
         return False

@@ -62,11 +62,17 @@ async def receive(sock: socket.socket, size: int) -> bytes:
     Always a checkpoint: a peer that sends without end would otherwise keep the loop to itself.
     """
     await trio.lowlevel.checkpoint()
-    while True:
-        try:
-            return sock.recv(size)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
+    while (data := receive_nowait(sock, size)) is None:
+        await trio.lowlevel.wait_readable(sock)
+    return data
+
+
+def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
+    """As `receive`, but None where nothing is there. Errors: OSError."""
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return None
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:

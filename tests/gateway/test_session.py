@@ -81,7 +81,7 @@ async def test_empty_fragments_take_no_memory(scene):
     session = scene.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
-    assert len(session._message) == 1
+    assert len(session._inbound._pieces) == 1
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await scene.peer.read()
     assert session.gateway.pool.commands["ping", "ok"] == 1
