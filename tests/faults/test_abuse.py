@@ -1,6 +1,5 @@
 """Hostile crowds: what they cost the server, and what they cost a client that behaves."""
 
-import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -49,16 +48,14 @@ def assert_serves(server: ServerProcess) -> None:
     assert time.monotonic() - start < PATIENCE
 
 
-def test_half_open_handshakes_shut_nobody_out(busy):
+def test_half_open_handshakes_shut_nobody_out(busy, descriptors):
     """Ten thousand connections that begin a request and never end it: others come and go as before,
     each of them is gone after five seconds, and nothing is left.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    crowd_size = min(HALF_OPEN, (hard if hard > 0 else HALF_OPEN) - SPARE_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    crowd_size = min(HALF_OPEN, descriptors - SPARE_DESCRIPTORS)
     crowd: list[socket.socket] = []
-    descriptors = Path(f"/proc/{busy.process.pid}/fd")
-    before = count_files(descriptors)
+    folder = Path(f"/proc/{busy.process.pid}/fd")
+    before = count_files(folder)
     try:
         with Client(busy, "AAPL") as witness:
             for number in range(crowd_size):
@@ -68,7 +65,7 @@ def test_half_open_handshakes_shut_nobody_out(busy):
                     assert_serves(busy)
             assert_serves(busy)
             assert witness.is_answered()
-            eventually(lambda: count_files(descriptors) <= before + 3, timeout=20)
+            eventually(lambda: count_files(folder) <= before + 3, timeout=20)
             assert witness.is_answered()
         timed_out = busy.metric(
             'market_data_connections_rejected_total{reason="handshake_timeout"}'
@@ -78,7 +75,6 @@ def test_half_open_handshakes_shut_nobody_out(busy):
     finally:
         for sock in crowd:
             sock.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_handshakes_that_come_too_fast_are_sent_away(tmp_path):
