@@ -16,12 +16,14 @@ def test_overload_conflates_for_all_and_ends(tmp_path):
         crowd = [MuteClient(server, "*", new_user()) for _ in range(CROWD)]
         try:
             with Client(server, "AAPL") as client:
+                client.hears_of_overload = True
                 eventually(lambda: server.metric(interval) > 0, timeout=30)
                 while (message := client.receive())["type"] != "status":
                     pass
                 assert message["status"] == "live"
                 assert message["interval"] > 0
                 with Client(server, "MSFT") as late:
+                    late.hears_of_overload = True
                     while (message := late.receive())["type"] != "status":
                         pass
                     assert message["interval"] > 0

@@ -216,6 +216,7 @@ class Client:
         self.connection = self._connecting.__enter__()
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
+        self.hears_of_overload = False
 
     def __enter__(self) -> Self:
         return self
@@ -234,8 +235,10 @@ class Client:
         self.connection.send(json.dumps({"action": action, **fields}))
 
     def receive(self) -> dict[str, Any]:
-        """The next message, applied."""
+        """The next message, applied. What a server on a busy machine says of that is left out."""
         message: dict[str, Any] = json.loads(self.connection.recv(TIMEOUT))
+        while message["type"] == "status" and "interval" in message and not self.hears_of_overload:
+            message = json.loads(self.connection.recv(TIMEOUT))
         if message["type"] == "quotes_patch":
             self._apply(message)
         return message
