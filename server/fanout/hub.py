@@ -31,9 +31,6 @@ RETIRE_INTERVAL = 5.0
 FEED_QUIET = "feed_quiet"
 """The status' reason when no symbol that is watched trades."""
 
-SNAPSHOT_QUOTES = 50
-"""Full quotes in one message: 16 KB, the most that has to be kept for a client that does not read."""
-
 QUIET_CHECK_INTERVAL = 1.0
 """Seconds between two looks for symbols whose prices stopped flowing, or flow again."""
 
@@ -164,16 +161,14 @@ class Hub:
             outbox.forgive(topic.freshness)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics` in a few messages, or owe them where that has to wait."""
-        for start in range(0, len(topics), SNAPSHOT_QUOTES):
-            part = topics[start : start + SNAPSHOT_QUOTES]
-            if outbox.blocked:
-                for topic in part:
-                    outbox.owe(topic)
-            elif len(part) == 1 or isinstance(outbox, DeflatingOutbox):
-                outbox.send_together([topic.current_frame() for topic in part])
-            else:
-                outbox.send(text_frame(encode(full_quotes(part))))
+        """Send the full quotes of `topics` in one message, or owe them where that has to wait."""
+        if outbox.blocked:
+            for topic in topics:
+                outbox.owe(topic)
+        elif len(topics) == 1:
+            outbox.send(topics[0].current_frame())
+        elif topics:
+            outbox.send(text_frame(encode(full_quotes(topics))))
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
