@@ -44,6 +44,7 @@ class Screen:
         self._document = Document()
         self._state = "connecting"
         self._refused = ""
+        self._quiet: set[str] = set()
 
     def update(self, document: Document, message: dict[str, Any]) -> None:
         """Take in one message."""
@@ -51,7 +52,15 @@ class Screen:
             self._state = "live"
         elif message["type"] == "connection":
             self._state = f"connection lost, next try in {message['retry_in']:.1f} s"
+            self._quiet.clear()
             return
+        elif message["type"] == "status" and "symbols" in message:
+            turn = (
+                self._quiet.update
+                if message["status"] == "stale"
+                else self._quiet.difference_update
+            )
+            turn(message["symbols"])
         elif message["type"] == "status":
             self._state = f"{message['status']}: {message['reason']}"
         elif message["type"] == "error":
@@ -76,5 +85,6 @@ class Screen:
                 f"{quote['volume']:,}",
                 quote["last_updated"][11:23],
                 str(self._document.versions[symbol]),
+                style="dim" if symbol in self._quiet else None,
             )
         return table

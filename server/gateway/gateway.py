@@ -32,8 +32,10 @@ HANDSHAKE_TIMEOUT = 5.0
 HANDSHAKES_PER_PASS = 4
 """Requests decided between two looks at the rest of the program: about a millisecond."""
 
-HANDSHAKE_BURST_SECONDS = 1
-"""Seconds' worth of handshakes taken at once."""
+HANDSHAKE_BURST_SECONDS = 10
+"""Seconds' worth of handshakes taken at once: by default that is a whole pool that comes back after a
+deploy, which the turnstile spreads. Whoever reconnects over and over meets the rate.
+"""
 
 LINGER_TIMEOUT = 1.0
 """Seconds a refused client has to read the answer and close; closing at once could destroy it."""

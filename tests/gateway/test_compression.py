@@ -1,13 +1,15 @@
 """permessage-deflate as it is negotiated, sent once for all, and bounded when it comes in."""
 
 import json
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 
 import pytest
+from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
 from server.fanout.frame import UpdateFrame, deflate, text_frame
-from server.gateway.deflate import ANSWER, negotiate
+from server.gateway.deflate import ANSWER, Inflate, negotiate
 from tests.gateway.wire import (
     CONTINUATION,
     PING,
@@ -168,6 +170,21 @@ def test_bomb_is_1009(shared):
         client.send(*(frame(CONTINUATION, bomb[n : n + 10], fin=False) for n in range(10, 400, 10)))
         assert client.read_closing() == 1009
     eventually(lambda: shared.metric("process_resident_memory_bytes") < before + 20e6)
+
+
+def test_bomb_is_not_even_inflated():
+    """Sixty-four megabytes given at once: no more than the limit is made of them."""
+    inflate = Inflate(limit=16_384)
+    bomb = deflated(b"0" * 64_000_000)
+    decoder = FrameProtocol(client=False, extensions=[inflate])
+    tracemalloc.start()
+    decoder.receive_bytes(frame(TEXT | RSV1, bomb))
+    with pytest.raises(ParseFailed) as failure:
+        list(decoder.received_frames())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert failure.value.code is CloseReason.MESSAGE_TOO_BIG
+    assert peak < 10 * len(bomb)
 
 
 @pytest.mark.parametrize(
