@@ -128,12 +128,12 @@ class Hub:
 
     def subscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
-        topic.subscribers.add(outbox)
+        topic.subscribers[outbox] = None
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send no more; the last to leave starts the topic's grace time."""
-        topic.subscribers.discard(outbox)
+        topic.subscribers.pop(outbox, None)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
         outbox.forgive(topic.freshness)
@@ -144,7 +144,7 @@ class Hub:
         Takes the place of the subscriptions to `single`; what is owed of them stays owed.
         """
         for topic in single:
-            topic.subscribers.discard(outbox)
+            topic.subscribers.pop(outbox, None)
         self._everyone.add(outbox)
         for topic in self.topics.values():
             self._activate(topic)

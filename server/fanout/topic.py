@@ -57,7 +57,7 @@ class Topic:
         self.quote = opening_quote(instrument, ts)
         self.version = 1
         self.ts = ts
-        self.subscribers: set[Outbox] = set()
+        self.subscribers: dict[Outbox, None] = {}
         self.everyone = everyone
         self.inbox: trio.MemorySendChannel[Trade] | None = None
         self.finished = trio.Event()
@@ -211,7 +211,7 @@ class Topic:
             return overflow
 
 
-def queue_frame(frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]) -> None:
+def queue_frame(frame: UpdateFrame, outboxes: Iterable[Outbox], dirty: list[Outbox]) -> None:
     """The loop that runs for every client and price. It does not yield: a subscriber that
     joined or drained half-way would else get this version twice.
     """
