@@ -12,9 +12,9 @@ from server.fanout.frame import text_frame
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
 from server.fanout.topic import Topic, full_quotes
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import Quote
+from server.quotes.quote import Quote, Trade
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -56,9 +56,13 @@ class Hub:
             tasks.start_soon(self._retire_topics)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument) -> Topic:
-        """Add a symbol; those who watch everything get its quote at once."""
-        topic = Topic(instrument, self._everyone, self.stats, time_ns() // 1000)
+    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
+        """Add a symbol, known from its `first` trade or not traded yet; those who watch everything
+        get its quote at once.
+        """
+        now = time_ns() // 1000
+        ts, time_us = (first.ts, first.time_us) if first else (now, now)
+        topic = Topic(instrument, self._everyone, self.stats, ts, time_us)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
@@ -80,6 +84,16 @@ class Hub:
     def watched_quotes(self) -> list[Quote]:
         """The quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
+
+    def is_watched(self, symbol: str) -> bool:
+        """Whether anybody would get this symbol's updates."""
+        topic = self.topics.get(symbol)
+        return topic is not None and topic.watched
+
+    def price_decimals(self, symbol: str) -> int:
+        """The symbol's tick precision, or that with which it would be listed. Safe in any thread."""
+        topic = self.topics.get(symbol)
+        return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
 
     def attach(self, sock: socket.socket) -> Outbox:
         """The outbox of a new connection, which gets what is sent to everybody."""
@@ -147,14 +161,15 @@ class Hub:
             outbox.send_current(self.status)
 
     async def finish_topics(self) -> None:
-        """Wait until every active topic has published all it was given."""
+        """Wait until every active topic has published all it was given until now."""
         active = [topic for topic in self.topics.values() if topic.active]
+        finished = [topic.finished for topic in active]
         for topic in active:
             topic.deactivate()
-        for topic in active:
-            await topic.finished.wait()
             if topic.watched:
                 self._activate(topic)
+        for event in finished:
+            await event.wait()
 
     def _activate(self, topic: Topic) -> None:
         if not topic.active:
