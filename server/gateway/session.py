@@ -233,7 +233,7 @@ class Session:
         elif self._closing:
             return
         elif frame.opcode is Opcode.TEXT:
-            self._on_text(str(frame.payload), finished=frame.message_finished)
+            self._on_text(str(frame.payload), frame)
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.BINARY)
         elif self._is_in_time() and frame.opcode is Opcode.PING:
@@ -245,13 +245,16 @@ class Session:
             self._finish(code, close_frame(None if code == NO_STATUS else code))
         self._over = True
 
-    def _on_text(self, text: str, *, finished: bool) -> None:
-        """One piece of a message; pieces are added up to be refused before they are complete."""
+    def _on_text(self, text: str, frame: Frame) -> None:
+        """One piece of a message, a frame or the part of it that has come; pieces are added up to be
+        refused before they are complete.
+        """
         self._message_size += len(text) if text.isascii() else len(text.encode())
         if self._message_size > MAX_MESSAGE:
             self.close(Close.TOO_BIG)
-        elif not finished:
-            self._is_in_time()
+        elif not frame.message_finished:
+            if frame.frame_finished:
+                self._is_in_time()
             self._message += [text] if text else []
         else:
             message = "".join([*self._message, text])
