@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from server.client.document import Document
 from server.client.stream import follow
@@ -62,14 +63,14 @@ class Screen:
         """The table as it is now."""
         table = Table(caption=self._state + self._refused, caption_justify="left")
         for heading in ("symbol", "name"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=heading == "symbol")
         for heading in ("price", "change", "%", "volume", "updated", "version"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for symbol, quote in sorted(self._document.quotes.items()):
             colour = "green" if quote["change"] > 0 else "red" if quote["change"] < 0 else "white"
             table.add_row(
                 symbol,
-                quote["name"][:28],
+                Text(quote["name"][:28], no_wrap=True, overflow="ellipsis"),
                 f"[{colour}]{quote['current_price']:,.2f}",
                 f"[{colour}]{quote['change']:+.2f}",
                 f"[{colour}]{quote['change_percent']:+.2f}",
