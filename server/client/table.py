@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -61,7 +62,10 @@ class Screen:
 
     def draw(self) -> Table:
         """The table as it is now."""
-        table = Table(caption=self._state + self._refused, caption_justify="left")
+        caption = self._state + self._refused
+        table = Table(
+            box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
+        )
         for heading in ("symbol", "name"):
             table.add_column(heading, no_wrap=heading == "symbol")
         for heading in ("price", "change", "%", "volume", "updated", "version"):
