@@ -17,9 +17,9 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic, full_quotes, queue_frame
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import Quote
+from server.quotes.quote import Quote, Trade
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -73,9 +73,13 @@ class Hub:
             tasks.start_soon(self._watch_freshness)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument) -> Topic:
-        """Add a symbol; those who watch everything get its quote at once."""
-        topic = Topic(instrument, self._everyone, self.stats, time_ns() // 1000)
+    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
+        """Add a symbol, known from its `first` trade or not traded yet; those who watch everything
+        get its quote at once.
+        """
+        now = time_ns() // 1000
+        ts, time_us = (first.ts, first.time_us) if first else (now, now)
+        topic = Topic(instrument, self._everyone, self.stats, ts, time_us)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
@@ -97,6 +101,16 @@ class Hub:
     def watched_quotes(self) -> list[Quote]:
         """The quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
+
+    def is_watched(self, symbol: str) -> bool:
+        """Whether anybody would get this symbol's updates."""
+        topic = self.topics.get(symbol)
+        return topic is not None and topic.watched
+
+    def price_decimals(self, symbol: str) -> int:
+        """The symbol's tick precision, or that with which it would be listed. Safe in any thread."""
+        topic = self.topics.get(symbol)
+        return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
 
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
@@ -196,14 +210,15 @@ class Hub:
         queue_frame(self.status.current_frame(), self._outboxes, dirty)
 
     async def finish_topics(self) -> None:
-        """Wait until every active topic has published all it was given."""
+        """Wait until every active topic has published all it was given until now."""
         active = [topic for topic in self.topics.values() if topic.active]
+        finished = [topic.finished for topic in active]
         for topic in active:
             topic.deactivate()
-        for topic in active:
-            await topic.finished.wait()
             if topic.watched:
                 self._activate(topic)
+        for event in finished:
+            await event.wait()
 
     def _activate(self, topic: Topic) -> None:
         if not topic.active:

@@ -53,6 +53,37 @@ def test_unknown_symbols_are_refused_by_name(server):
         assert client.is_answered()
 
 
+@pytest.mark.parametrize("symbol", ["", " "])
+def test_a_symbol_without_a_name_is_refused_as_such(server, symbol):
+    """Nothing is a symbol that does not exist, alone and beside others."""
+    with Client(server) as client:
+        answer = client.ask("subscribe", symbols=[symbol])
+        assert (answer["code"], answer["symbols"]) == ("unknown_symbol", [""])
+        assert client.ask("subscribe", symbols=["AAPL", symbol])["type"] == "ack"
+        client.answer()
+        assert client.answer()["symbols"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("subscribe", "unknown_symbol"),
+        ("resync", "not_subscribed"),
+        ("unsubscribe", "not_subscribed"),
+    ],
+)
+def test_unknown_symbols_beside_everything_are_refused_by_name(server, action, code):
+    """`*` is carried out, and what does not exist is named all the same."""
+    with Client(server, "AAPL") as client:
+        client.receive()
+        answer = client.ask(action, symbols=["nope", "*", "AAPL"], id=1)
+        assert (answer["type"], answer["symbols"]) == ("ack", ["*"])
+        client.answer()
+        answer = client.answer()
+        assert (answer["type"], answer["code"], answer["id"]) == ("error", code, 1)
+        assert answer["symbols"] == ["NOPE"]
+
+
 def test_some_unknown_symbols_do_not_hinder_the_others(server):
     """Of a mixed command the known part is done and the unknown part refused, both with its id."""
     with Client(server) as client:

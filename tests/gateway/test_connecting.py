@@ -208,10 +208,14 @@ def test_limit_counts_each_known_symbol_once(server, symbols):
 
 
 def test_everything_is_not_counted(server, symbols):
-    """`*` brings all symbols, far more than the limit, also beside other names."""
-    with Client(server, "AAPL,*,NOPE") as client:
-        assert len(paths(client.receive(), "add")) == len(symbols)
-        assert len(symbols) > 500
+    """`*` brings all symbols, far more than the limit, also beside other names; none is overlooked."""
+    with Client(server, ",".join(["AAPL", "*", "NOPE", *symbols[:30]])) as client:
+        message = client.receive()
+        assert len(paths(message, "add")) == len(symbols) > 500
+        assert set(message["versions"]) == set(client.quotes) == set(symbols)
+        answer = client.answer()
+        assert (answer["code"], answer["symbols"]) == ("unknown_symbol", ["NOPE"])
+        assert client.is_answered()
 
 
 @pytest.mark.parametrize(
