@@ -120,16 +120,17 @@ async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
             if replay is None:
                 random = Random(settings.simulator_seed)
                 await run_simulator(
-                    send, hub.watched_quotes, settings.price_update_interval, random
+                    send, hub.watched_quotes, hub.is_watched, settings.price_update_interval, random
                 )
             else:
                 try:
-                    await replay.run(send)
+                    await replay.run(send, hub.price_decimals)
                 except ReplayError as error:
                     reason = "feed_failed"
                     log.error("feed failed", problem=str(error))
     hub.set_status("stale", reason)
-    log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates)
+    bad_rows = {"bad_rows": replay.bad_rows} if replay else {}
+    log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
 
 
 async def stop_on_signal(

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -42,7 +44,10 @@ def main() -> None:
     except (BadSetting, BadKey, BindError, ReplayError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # who read the output, such as `head`, has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,15 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("token", help="make a token for a client")
-    command.add_argument("--user", required=True, help="whom the token is for")
+    command.add_argument("--user", type=_user, required=True, help="whom the token is for")
     command.add_argument("--ttl", type=_duration, default=Duration(3600), help="1h by default")
     command.add_argument("--role", help="for instance admin")
     command.set_defaults(run=_token)
 
     command = commands.add_parser("watch", help="show live quotes in the terminal")
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
-    command.add_argument("--url", help="by default the server that the environment configures")
-    command.add_argument("--token", help="by default one made with the configured secret")
+    command.add_argument(
+        "--url", type=_url, help="by default the server that the environment configures"
+    )
+    command.add_argument(
+        "--token", type=_word, help="by default one made with the configured secret"
+    )
     command.set_defaults(run=_watch)
     return parser
 
@@ -78,16 +87,21 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(_: argparse.Namespace, settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     authenticator = _authenticator(settings)
+    trio.run(serve, settings, authenticator, partial(_say_hello, settings, authenticator))
+
+
+def _warn(settings: Settings) -> None:
+    """Say what is questionable about the settings of a server that could start with them."""
     for variable in not_yet_supported():
         log.warning("this version does not support the variable, it is ignored", variable=variable)
     if _is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
     elif settings.jwt_secret and len(settings.jwt_secret.encode()) < MIN_SECRET_BYTES:
         log.warning(f"JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes and can be guessed")
-    trio.run(serve, settings, authenticator, partial(_say_hello, settings, authenticator))
 
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
+    _warn(settings)
     print(f"quotes   {addresses.quotes}")
     print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics")
     if _is_development(settings):
@@ -106,7 +120,8 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.client.stream import StreamRefused
     from server.client.table import watch
 
-    url = arguments.url or f"ws://{settings.ws_host}:{settings.ws_port}/ws/quotes"
+    host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
+    url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
     token = arguments.token or _authenticator(settings).sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
     try:
         trio.run(watch, url, token, arguments.symbols)
@@ -134,6 +149,31 @@ def _duration(text: str) -> Duration:
         return Duration.parse(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m or 1h") from None
+
+
+def _user(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a user has a name")
+    return text
+
+
+def _word(text: str) -> str:
+    """What can stand in a request's line or header."""
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise argparse.ArgumentTypeError("only printable ASCII characters without spaces, please")
+    return text
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(_word(text))
+        host = (parts.hostname or "").encode("idna")
+        good = parts.scheme in ("ws", "wss") and host and parts.port != 0
+    except ValueError:  # UnicodeError, which a name that DNS cannot have gives, is one
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address such as ws://host:8080/ws/quotes")
+    return text
 
 
 def _fail(message: str) -> NoReturn:

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import msgspec
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from msgspec import Meta
 
 from server.quotes.duration import parse_duration
@@ -145,9 +147,22 @@ def describe_settings() -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in dotenv_values(".env").items() if value} | dict(
-        os.environ
-    )
+    return _dot_env() | dict(os.environ)
+
+
+def _dot_env() -> dict[str, str]:
+    """The variables of a `.env` file where the process was started. Errors: BadSetting."""
+    try:
+        text = Path(".env").read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"cannot read .env: {error}") from None
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise BadSetting(f".env, line {binding.original.line}: not a line like NAME=value")
+    values = dotenv_values(stream=StringIO(text))
+    return {name: value for name, value in values.items() if value}
 
 
 def _convert(variable: str, text: str, expected: Any) -> Any:

@@ -57,8 +57,8 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
             if rejection.status_code not in TRY_AGAIN:
                 raise StreamRefused(_message(rejection)) from None
             wait = _retry_after(rejection)
-        except (HandshakeError, OSError, trio.BrokenResourceError, trio.TooSlowError):
-            pass
+        except (HandshakeError, trio.BrokenResourceError, trio.TooSlowError):
+            pass  # an OSError is the listener's: those of the network are mapped where they arise
         if wait is None:
             wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
             attempt = min(attempt + 1, 16)
@@ -67,12 +67,16 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    """Errors: BrokenResourceError, TooSlowError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    with trio.fail_after(CONNECT_TIMEOUT):
-        if parts.scheme == "wss":
-            return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
-        return await trio.open_tcp_stream(host, parts.port or 80)
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            if parts.scheme == "wss":
+                return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
+            return await trio.open_tcp_stream(host, parts.port or 80)
+    except OSError as error:
+        raise trio.BrokenResourceError from error
 
 
 async def _follow_once(
@@ -85,7 +89,7 @@ async def _follow_once(
     the server closes first.
     """
     parts = urlsplit(url)
-    resource = f"{parts.path}?{parts.query}"
+    resource = f"{parts.path or '/'}?{parts.query}"
     headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
     try:
         async with trio.open_nursery() as nursery:

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from server.client.document import Document
 from server.client.stream import follow
@@ -69,16 +71,19 @@ class Screen:
 
     def draw(self) -> Table:
         """The table as it is now."""
-        table = Table(caption=self._state + self._refused, caption_justify="left")
+        caption = self._state + self._refused
+        table = Table(
+            box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
+        )
         for heading in ("symbol", "name"):
-            table.add_column(heading)
+            table.add_column(heading, no_wrap=heading == "symbol")
         for heading in ("price", "change", "%", "volume", "updated", "version"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for symbol, quote in sorted(self._document.quotes.items()):
             colour = "green" if quote["change"] > 0 else "red" if quote["change"] < 0 else "white"
             table.add_row(
                 symbol,
-                quote["name"][:28],
+                Text(quote["name"][:28], no_wrap=True, overflow="ellipsis"),
                 f"[{colour}]{quote['current_price']:,.2f}",
                 f"[{colour}]{quote['change']:+.2f}",
                 f"[{colour}]{quote['change_percent']:+.2f}",

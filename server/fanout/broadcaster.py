@@ -40,7 +40,7 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     stats.feed_updates += 1
     stats.last_intake_us = trade.ts
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
-        first_seen(trade.symbol, trade.price)
+        first_seen(trade.symbol, trade.price), trade
     )
     if topic.inbox is None:
         topic.absorb(trade)

@@ -17,9 +17,9 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic, full_quotes, queue_frame
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import Quote
+from server.quotes.quote import Quote, Trade
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -30,9 +30,6 @@ RETIRE_INTERVAL = 5.0
 
 FEED_QUIET = "feed_quiet"
 """The status' reason when no symbol that is watched trades."""
-
-SNAPSHOT_QUOTES = 50
-"""Full quotes in one message: 16 KB, the most that has to be kept for a client that does not read."""
 
 QUIET_CHECK_INTERVAL = 1.0
 """Seconds between two looks for symbols whose prices stopped flowing, or flow again."""
@@ -76,9 +73,13 @@ class Hub:
             tasks.start_soon(self._watch_freshness)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument) -> Topic:
-        """Add a symbol; those who watch everything get its quote at once."""
-        topic = Topic(instrument, self._everyone, self.stats, time_ns() // 1000)
+    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
+        """Add a symbol, known from its `first` trade or not traded yet; those who watch everything
+        get its quote at once.
+        """
+        now = time_ns() // 1000
+        ts, time_us = (first.ts, first.time_us) if first else (now, now)
+        topic = Topic(instrument, self._everyone, self.stats, ts, time_us)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
@@ -100,6 +101,16 @@ class Hub:
     def watched_quotes(self) -> list[Quote]:
         """The quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
+
+    def is_watched(self, symbol: str) -> bool:
+        """Whether anybody would get this symbol's updates."""
+        topic = self.topics.get(symbol)
+        return topic is not None and topic.watched
+
+    def price_decimals(self, symbol: str) -> int:
+        """The symbol's tick precision, or that with which it would be listed. Safe in any thread."""
+        topic = self.topics.get(symbol)
+        return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
 
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
@@ -131,12 +142,12 @@ class Hub:
 
     def subscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
-        topic.subscribers.add(outbox)
+        topic.subscribers[outbox] = None
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send no more; the last to leave starts the topic's grace time."""
-        topic.subscribers.discard(outbox)
+        topic.subscribers.pop(outbox, None)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
         outbox.forgive(topic.freshness)
@@ -147,7 +158,7 @@ class Hub:
         Takes the place of the subscriptions to `single`; what is owed of them stays owed.
         """
         for topic in single:
-            topic.subscribers.discard(outbox)
+            topic.subscribers.pop(outbox, None)
         self._everyone.add(outbox)
         for topic in self.topics.values():
             self._activate(topic)
@@ -164,16 +175,14 @@ class Hub:
             outbox.forgive(topic.freshness)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics` in a few messages, or owe them where that has to wait."""
-        for start in range(0, len(topics), SNAPSHOT_QUOTES):
-            part = topics[start : start + SNAPSHOT_QUOTES]
-            if outbox.blocked:
-                for topic in part:
-                    outbox.owe(topic)
-            elif len(part) == 1 or isinstance(outbox, DeflatingOutbox):
-                outbox.send_together([topic.current_frame() for topic in part])
-            else:
-                outbox.send(text_frame(encode(full_quotes(part))))
+        """Send the full quotes of `topics` in one message, or owe them where that has to wait."""
+        if outbox.blocked:
+            for topic in topics:
+                outbox.owe(topic)
+        elif len(topics) == 1:
+            outbox.send(topics[0].current_frame())
+        elif topics:
+            outbox.send(text_frame(encode(full_quotes(topics))))
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
@@ -201,14 +210,15 @@ class Hub:
         queue_frame(self.status.current_frame(), self._outboxes, dirty)
 
     async def finish_topics(self) -> None:
-        """Wait until every active topic has published all it was given."""
+        """Wait until every active topic has published all it was given until now."""
         active = [topic for topic in self.topics.values() if topic.active]
+        finished = [topic.finished for topic in active]
         for topic in active:
             topic.deactivate()
-        for topic in active:
-            await topic.finished.wait()
             if topic.watched:
                 self._activate(topic)
+        for event in finished:
+            await event.wait()
 
     def _activate(self, topic: Topic) -> None:
         if not topic.active:

@@ -16,7 +16,6 @@ of frames (it holds prices that are stale by the time they are sent).
 """
 
 import socket
-from collections.abc import Sequence
 
 import trio
 
@@ -85,15 +84,6 @@ class Outbox:
             self._backlog.unsent.append(frame)
         else:
             self._write([frame])
-
-    def send_together(self, frames: Sequence[bytes]) -> None:
-        """Send frames that must arrive, in one write where that is possible. Never waits."""
-        if self.queue is not None:
-            self.queue.extend(frames)
-            self.flush()
-        else:
-            for frame in frames:
-                self.send(frame)
 
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from time import time_ns
+from typing import NamedTuple
 
 import trio
 
@@ -26,6 +27,16 @@ INBOX_TRADES = 256
 
 ROUND_TRADES = 16
 """Trades published before a round's flush: a fast client's socket takes that much at once."""
+
+
+class Shift(NamedTuple):
+    """One task's turn at a topic, from activation to deactivation: it publishes what comes into
+    `inbox` once the turn `before` is over, and sets `finished` at its end.
+    """
+
+    inbox: trio.MemoryReceiveChannel[Trade]
+    before: trio.Event
+    finished: trio.Event
 
 
 class Topic:
@@ -50,17 +61,24 @@ class Topic:
     )
 
     def __init__(
-        self, instrument: Instrument, everyone: AbstractSet[Outbox], stats: FanoutStats, ts: int
+        self,
+        instrument: Instrument,
+        everyone: AbstractSet[Outbox],
+        stats: FanoutStats,
+        ts: int,
+        time_us: int,
     ) -> None:
+        """`ts` is the opening quote's moment on this server, `time_us` that of its price."""
         self.instrument = instrument
         self.pointer = quote_pointer(instrument.symbol)
-        self.quote = opening_quote(instrument, ts)
+        self.quote = opening_quote(instrument, time_us)
         self.version = 1
         self.ts = ts
-        self.subscribers: set[Outbox] = set()
+        self.subscribers: dict[Outbox, None] = {}
         self.everyone = everyone
         self.inbox: trio.MemorySendChannel[Trade] | None = None
         self.finished = trio.Event()
+        self.finished.set()
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
@@ -128,12 +146,12 @@ class Topic:
         queue_frame(frame, self.subscribers, dirty)
         queue_frame(frame, self.everyone, dirty)
 
-    def activate(self) -> trio.MemoryReceiveChannel[Trade]:
-        """Open the inbox; whoever calls this runs `run` on the end returned."""
+    def activate(self) -> Shift:
+        """Open the inbox; whoever calls this starts `run` with what is returned."""
         self.moved_at = max(self.moved_at, trio.current_time())
         self.inbox, inbox = trio.open_memory_channel[Trade](INBOX_TRADES)
-        self.finished = trio.Event()
-        return inbox
+        before, self.finished = self.finished, trio.Event()
+        return Shift(inbox, before, self.finished)
 
     def deactivate(self) -> None:
         """Close the inbox: `run` publishes what is left in it and ends."""
@@ -163,9 +181,10 @@ class Topic:
         self._stats.conflated += 1 if self._overflow else 0
         self._overflow = self._overflow.merged_with(trade) if self._overflow else trade
 
-    async def run(self, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher) -> None:
+    async def run(self, shift: Shift, flusher: Flusher) -> None:
         """Publish what comes in, round by round, until the inbox is closed and empty."""
-        finished = self.finished  # the topic may be active anew before this is over
+        inbox, before, finished = shift
+        await before.wait()
         with suppress(trio.EndOfChannel):
             while True:
                 trade = self._take(inbox) or await inbox.receive()
@@ -211,7 +230,7 @@ class Topic:
             return overflow
 
 
-def queue_frame(frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]) -> None:
+def queue_frame(frame: UpdateFrame, outboxes: Iterable[Outbox], dirty: list[Outbox]) -> None:
     """The loop that runs for every client and price. It does not yield: a subscriber that
     joined or drained half-way would else get this version twice.
     """

@@ -6,15 +6,20 @@ The file is read block by block in a worker thread, so neither its size nor a sl
 import csv
 import gzip
 import zlib
-from math import isfinite
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import structlog
 import trio
 
-from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.instrument import (
+    FIRST_SEEN_DECIMALS,
+    MAX_SYMBOL_LENGTH,
+    is_price,
+    normalize_symbol,
+)
 from server.quotes.quote import Trade
 
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
@@ -34,6 +39,9 @@ MAX_TIMESTAMP_MS = 253_402_300_799_000
 RawTrade = tuple[str, float, int, int]
 """Symbol, price, size, milliseconds since the epoch."""
 
+PriceDecimals = Callable[[str], int]
+"""A symbol's tick precision."""
+
 if TYPE_CHECKING:
     from _csv import Reader as Rows
 
@@ -46,6 +54,18 @@ class ReplayError(Exception):
 
 class BadRow(Exception):
     """One row that is no trade."""
+
+
+class Block(NamedTuple):
+    """The trades of some rows, and what came behind them, if it was not more rows."""
+
+    trades: list[RawTrade]
+    end: StopIteration | ReplayError | None = None
+
+
+def as_first_seen(_: str) -> int:
+    """The tick precision of symbols that no catalogue has."""
+    return FIRST_SEEN_DECIMALS
 
 
 class Replay:
@@ -68,25 +88,37 @@ class Replay:
         with self._open() as lines:
             _rows(lines, path)
 
-    async def run(self, trades: trio.MemorySendChannel[Trade]) -> None:
+    async def run(
+        self,
+        trades: trio.MemorySendChannel[Trade],
+        price_decimals: PriceDecimals = as_first_seen,
+    ) -> None:
         """Send every trade of the file, waiting wherever the channel is full.
+
+        Arguments:
+            price_decimals: called in a worker thread; a price that is zero at its symbol's tick is
+                a bad row.
 
         Errors: ReplayError if the file breaks off (a damaged archive), has become unreadable, or is
         to be repeated and holds no trade.
         """
-        while await self._run_once(trades):
+        while await self._run_once(trades, price_decimals):
             if not self.loop:
                 return
         if self.loop:
             raise ReplayError(f"{self.path} holds no trade to repeat")
 
-    async def _run_once(self, trades: trio.MemorySendChannel[Trade]) -> int:
+    async def _run_once(
+        self, trades: trio.MemorySendChannel[Trade], price_decimals: PriceDecimals
+    ) -> int:
         """How many trades there were."""
         sent = 0
         with self._open() as lines:
             rows = _rows(lines, self.path)
             pace = Pace(self.speed)
-            while (block := await trio.to_thread.run_sync(self._read_block, rows)) is not None:
+            end = None
+            while end is None:
+                block, end = await trio.to_thread.run_sync(self._read_block, rows, price_decimals)
                 for symbol, price, size, time_ms in block:
                     await pace.wait(time_ms)
                     trade = Trade(symbol, price, size, time_ms * 1000, time_ns() // 1000)
@@ -95,6 +127,8 @@ class Replay:
                     except trio.WouldBlock:
                         await trades.send(trade)
                 sent += len(block)
+        if isinstance(end, ReplayError):
+            raise end
         return sent
 
     def _open(self) -> TextIO:
@@ -107,19 +141,19 @@ class Replay:
         except OSError as error:
             raise ReplayError(f"cannot read {self.path}: {error.strerror or error}") from None
 
-    def _read_block(self, rows: "Rows") -> list[RawTrade] | None:
-        """Up to BLOCK_ROWS rows' trades, without the bad ones; None at the end of the file."""
-        block: list[RawTrade] = []
-        for read in range(BLOCK_ROWS):
+    def _read_block(self, rows: "Rows", price_decimals: PriceDecimals) -> Block:
+        """Up to BLOCK_ROWS rows' trades, without the bad ones."""
+        trades: list[RawTrade] = []
+        for _ in range(BLOCK_ROWS):
             try:
-                block.append(parse_row(next(rows)))
-            except StopIteration:
-                return block if read else None
+                trades.append(parse_row(next(rows), price_decimals))
+            except StopIteration as end:
+                return Block(trades, end)
             except (BadRow, csv.Error) as problem:
                 self._report(rows.line_num, problem)
             except (OSError, EOFError, zlib.error) as error:
-                raise ReplayError(f"cannot read on in {self.path}: {error}") from None
-        return block
+                return Block(trades, ReplayError(f"cannot read on in {self.path}: {error}"))
+        return Block(trades)
 
     def _report(self, line: int, problem: Exception) -> None:
         self.bad_rows += 1
@@ -150,7 +184,7 @@ class Pace:
             await trio.sleep_until(due)
 
 
-def parse_row(row: list[str]) -> RawTrade:
+def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
     """One row's (symbol, price, size, milliseconds since the epoch); BadRow says what is wrong."""
     if len(row) != len(HEADER):
         raise BadRow(f"{len(row)} fields instead of {len(HEADER)}")
@@ -161,7 +195,9 @@ def parse_row(row: list[str]) -> RawTrade:
     symbol = normalize_symbol(row[1])
     if not 0 < len(symbol) <= MAX_SYMBOL_LENGTH or not symbol.isprintable() or symbol == "*":
         raise BadRow(f"not a symbol: {row[1]!r}")
-    if not (isfinite(price) and price > 0):
+    if '"' in symbol:
+        raise BadRow(f"fields are written without quotes: {row[1]!r}")
+    if not is_price(price, price_decimals(symbol)):
         raise BadRow(f"not a price: {row[2]!r}")
     if not 0 <= size <= MAX_SIZE:
         raise BadRow(f"not a size: {row[3]!r}")

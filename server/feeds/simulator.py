@@ -27,6 +27,7 @@ LARGEST_LOTS = 20
 async def run_simulator(
     trades: trio.MemorySendChannel[Trade],
     watched: Callable[[], list[Quote]],
+    is_watched: Callable[[str], bool],
     interval: float,
     random: Random,
 ) -> None:
@@ -34,6 +35,7 @@ async def run_simulator(
 
     Arguments:
         watched: the quotes that may move, asked anew at the start of each interval.
+        is_watched: whether a symbol is still to move when its moment has come.
         interval: seconds.
         random: the source of every choice; seeded alike it chooses alike.
     """
@@ -41,6 +43,8 @@ async def run_simulator(
     while True:
         for offset, quote in plan_interval(watched(), interval, random):
             await trio.sleep_until(start + offset)
+            if not is_watched(quote.symbol):
+                continue
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
             await trades.send(Trade(quote.symbol, simulated_price(quote, random), size, now, now))

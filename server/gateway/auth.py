@@ -120,6 +120,7 @@ def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list
 
 def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
     """The key, the algorithms it can be used with, and the one it is used with by default."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -128,6 +129,8 @@ def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
         key = load_pem_public_key(pem.replace(b"\\n", b"\n"))
     except OSError as error:
         raise BadKey(f"JWT_PUBLIC_KEY: cannot read {text}: {error.strerror}") from None
+    except UnsupportedAlgorithm:
+        raise BadKey("JWT_PUBLIC_KEY is of a kind that cannot be used here") from None
     except ValueError:
         raise BadKey("JWT_PUBLIC_KEY is not a public key in PEM") from None
     if isinstance(key, rsa.RSAPublicKey):

@@ -53,6 +53,8 @@ def _subscribe(session: "Session", command: Subscribe) -> None:
         session.acknowledge(command, [EVERYTHING])
         if not session.everything:
             session.subscribe_everything()
+        if unknown:
+            session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
         return
     new = [] if session.everything else [topic for topic in topics if topic not in session.topics]
     limit = session.gateway.max_symbols
@@ -119,13 +121,11 @@ def _subscribed(session: "Session", names: list[str]) -> Selection:
     """The subscribed topics among `names`, and the other names; EVERYTHING stands for all it has."""
     all_topics = session.gateway.hub.topics
     topics, unknown, everything = select(names, all_topics)
-    if everything:
-        has = all_topics.values() if session.everything else session.topics
-        return Selection(list(has), [], everything=True)
     if session.everything:
-        return Selection(topics, unknown)
-    others = [topic.symbol for topic in topics if topic not in session.topics]
-    return Selection([topic for topic in topics if topic in session.topics], unknown + others)
+        return Selection(list(all_topics.values()) if everything else topics, unknown, everything)
+    unknown += [topic.symbol for topic in topics if topic not in session.topics]
+    has = session.topics if everything else [t for t in topics if t in session.topics]
+    return Selection(list(has), unknown, everything)
 
 
 def _removal(topics: list[Topic]) -> QuotesPatch:

@@ -47,12 +47,13 @@ class Admission(NamedTuple):
 
 
 def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
-    """Resolve symbols as clients write them; any EVERYTHING stands for all of them."""
-    symbols = dict.fromkeys(symbol for name in names if (symbol := normalize_symbol(name)))
-    if EVERYTHING in symbols:
-        return Selection([], [], everything=True)
+    """Resolve symbols as clients write them; any EVERYTHING stands for all beside those named."""
+    symbols = dict.fromkeys(normalize_symbol(name) for name in names)
+    everything = EVERYTHING in symbols
+    symbols.pop(EVERYTHING, None)
     known = [topics[symbol] for symbol in symbols if symbol in topics]
-    return Selection(known, [symbol for symbol in symbols if symbol not in topics])
+    unknown = [symbol for symbol in symbols if symbol not in topics]
+    return Selection(known, unknown, everything)
 
 
 class Doorkeeper(NamedTuple):
@@ -105,8 +106,11 @@ class Doorkeeper(NamedTuple):
         given = request.query.get("symbols")
         if given is None:
             return Selection([], [])
-        selection = select(",".join(given).split(","), self.topics)
-        if not selection.topics and not selection.everything:
+        names = [name for name in ",".join(given).split(",") if name.strip()]
+        selection = select(names, self.topics)
+        if selection.everything:
+            return selection
+        if not selection.topics:
             raise Refusal(Refused.NO_VALID_SYMBOLS, "none of the symbols exists")
         if len(selection.topics) > self.max_symbols:
             raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.max_symbols} symbols")

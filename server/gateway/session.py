@@ -341,7 +341,7 @@ class Session:
             return
         elif frame.opcode is Opcode.TEXT:
             self._heard = True
-            self._on_text(str(frame.payload), inbound, finished=frame.message_finished)
+            self._on_text(str(frame.payload), frame, inbound)
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.BINARY)
         elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
@@ -354,17 +354,19 @@ class Session:
             self._finish(code, close_frame(None if code == NO_STATUS else code))
         self._over = True
 
-    def _on_text(self, text: str, inbound: Inbound, *, finished: bool) -> None:
-        """One piece of a message; pieces are added up to be refused before they are complete."""
+    def _on_text(self, text: str, frame: Frame, inbound: Inbound) -> None:
+        """One piece of a message, a frame or the part of it that has come; pieces are added up to be
+        refused before they are complete.
+        """
         try:
-            message = inbound.add(text, finished=finished)
+            message = inbound.add(text, finished=frame.message_finished)
         except MessageTooBig:
             self.close(Close.TOO_BIG)
             return
-        if message is None:
-            self._is_in_time(inbound)
-        else:
+        if message is not None:
             self._on_message(message, inbound)
+        elif frame.frame_finished:
+            self._is_in_time(inbound)
 
     def _on_message(self, text: str, inbound: Inbound) -> None:
         if not self._is_in_time(inbound):

@@ -4,6 +4,7 @@ Plain sockets and trio's `wait_readable`, not `trio.SocketStream`: the outbox wr
 switch, and a connection that only listens holds a few hundred bytes of frames instead of thousands.
 """
 
+import os
 import socket
 import sys
 
@@ -43,11 +44,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
         for listener in sockets:
             listener.close()
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise BindError(f"cannot listen on {host}:{port}: {reason or error}") from None
+        # The system's own words: create_server adds the address to them once more.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise BindError(f"cannot listen on {host}:{port}: {reason}") from None
     return sockets
 
 

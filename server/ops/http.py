@@ -12,9 +12,10 @@ from hypercorn.config import Config
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from server.ops.health import HealthMonitor
 
@@ -58,6 +59,7 @@ def build_http_app(
             Route("/readyz", readyz),
             Route("/health", health_report),
             Route("/metrics", metrics),
+            WebSocketRoute("/{path:path}", _refuse_websocket),
         ],
         exception_handlers={HTTPException: _error, Exception: _error},
     )
@@ -68,7 +70,7 @@ def build_http_app(
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-async def _error(_: Request, error: Exception) -> Response:
+async def _error(_: HTTPConnection, error: Exception) -> Response:
     """Every error in the one shape of the protocol."""
     if isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers
@@ -77,6 +79,12 @@ async def _error(_: Request, error: Exception) -> Response:
         status, message, headers = 500, "something went wrong here", None
     body = {"error": {"code": _CODES.get(status, "internal_error"), "message": message}}
     return JSONResponse(body, status, headers=headers)
+
+
+async def _refuse_websocket(websocket: WebSocket) -> None:
+    """An upgrade is answered like a request for what is not there."""
+    error = HTTPException(404, "no WebSocket here, quotes are streamed on the other port")
+    await websocket.send_denial_response(await _error(websocket, error))
 
 
 async def serve_http(

@@ -14,6 +14,10 @@ FIRST_SEEN_DECIMALS = 4
 """Precision of an instrument known only from its trades: the finest tick of Rule 612."""
 
 
+MAX_PRICE = 1e9
+"""US dollars: a thousand times the dearest share there has been, and exact to the finest tick."""
+
+
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One listed instrument.
 
@@ -36,6 +40,11 @@ def first_seen(symbol: str, price: float) -> Instrument:
     return Instrument(
         symbol=symbol, name=symbol, base_price=price, price_decimals=FIRST_SEEN_DECIMALS
     )
+
+
+def is_price(price: float, decimals: int) -> bool:
+    """Whether an instrument with this tick precision can be traded at `price`, in US dollars."""
+    return price <= MAX_PRICE and round(price, decimals) > 0  # NaN is neither
 
 
 def normalize_symbol(text: str) -> str:

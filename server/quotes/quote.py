@@ -63,9 +63,13 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
 
 
 def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
-    """The quote once `trade` has happened, its prices rounded to `decimals` places."""
+    """The quote once `trade` has happened, its prices rounded to `decimals` places.
+
+    Of a base price of zero, which a catalogue may hold, nothing is a percentage: it stays at zero.
+    """
     price = round(trade.price, decimals)
     change = price - quote.base_price
+    percent = change * 100 / quote.base_price if quote.base_price else 0.0
     return Quote(
         quote.symbol,
         quote.name,
@@ -73,7 +77,7 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
         price,
         quote.base_price,
         round(change, decimals),
-        round(change * 100 / quote.base_price, PERCENT_DECIMALS) + 0.0,  # -0.0 becomes 0.0
+        round(percent, PERCENT_DECIMALS) + 0.0,  # -0.0 becomes 0.0
         from_microseconds(trade.time_us),
         quote.volume + trade.size,
         quote.market_cap,

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import time
 
-from tests.cli.command import COMMAND, TIMEOUT, complaint, environment
+import pytest
+
+from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.processes import SECRET, ServerProcess, make_token
 
 
@@ -68,6 +70,36 @@ def test_refusal_is_one_line(server, tmp_path):
     assert "token" in line
     line = complaint(tmp_path, "watch", "NOPE", *url, "--token", make_token())
     assert "none of the symbols exists" in line
+
+
+def test_reader_that_has_had_enough_ends_it(server, tmp_path):
+    """`watch | head -1` ends at the next line, silently."""
+    with subprocess.Popen(
+        watch(server, "AAPL", "MSFT"), cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 128 + signal.SIGPIPE
+        assert process.stderr is not None
+        assert not process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--url", "ws://127.0.0.1:99999/x"], ["--url", "ws://[::1"], ["--url", "garbage"],
+        ["--url", "ws://"], ["--url", "http://127.0.0.1/"], ["--url", "ws://a..b/"],
+        ["--url", "ws://a/b c"], ["--token", "a\nb"],
+    ],
+)  # fmt: skip
+def test_bad_argument_is_said_at_once(tmp_path, arguments):
+    """An address or a token that cannot be is not tried."""
+    done = run(tmp_path, "watch", "AAPL", *arguments)
+    assert done.returncode == 2
+    assert f"error: argument {arguments[0]}: " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_server_that_is_not_there_is_tried_again(tmp_path):

@@ -1,12 +1,34 @@
-"""The table of `quotestream watch`."""
+"""The live table of `quotestream watch` as it is drawn."""
 
 import json
+from io import StringIO
+
+from rich.console import Console
 
 from server.client.document import Document
 from server.client.table import Screen
+from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import opening_quote
+from server.quotes.quote import Trade, opening_quote, quote_after
 from tests.fanout.peer import START_US, instruments
+
+
+def test_nothing_but_the_name_is_cut_in_80_columns():
+    """A narrow terminal shows prices, time and version whole, in one line a symbol."""
+
+    opening = opening_quote(Instrument(symbol="BRK.B", name="Berkshire " * 3, base_price=1000.0), 0)
+    quote = quote_after(opening, Trade("BRK.B", 876.54, 123_456_789, START_US, START_US), 2)
+    document = Document()
+    value = json.loads(encode(quote))
+    add = {"op": "add", "path": "/quotes/BRK.B", "value": value}
+    message = {"type": "quotes_patch", "versions": {"BRK.B": 12345}, "operations": [add]}
+    document.apply(message)
+    screen, output = Screen(), StringIO()
+    screen.update(document, message)
+    Console(width=80, file=output).print(screen.draw())
+    (line,) = (line for line in output.getvalue().splitlines() if "BRK.B" in line)
+    for text in ("876.54", "-123.46", "-12.35", "123,456,789", "19:25:45.678", "12345", "Berk"):
+        assert text in line
 
 
 def test_quiet_symbols_are_dim():

@@ -8,10 +8,14 @@ import trio
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.quotes.quote import Trade
-from tests.fanout.peer import Peer, publish, trade
+from tests.fanout.peer import START_US, Peer, publish, trade
 
 MANY = 4000
 """Connections that make a round longer than the trades of a round take to come."""
+
+
+TIMEOUT = 5.0
+"""Seconds in which everything has happened that happens at all."""
 
 
 class Sink:
@@ -81,6 +85,36 @@ async def test_unknown_symbol_is_listed_on_first_sight(hub, connect):
     await peer.read()
     quote = peer.document["quotes"]["né/w~"]
     assert (quote["base_price"], quote["current_price"], quote["volume"]) == (12.3456, 12.5, 200)
+
+
+async def test_first_quote_of_a_new_symbol_is_of_its_first_trade_s_moment(hub, connect):
+    """Neither `ts` nor `last_updated` is later than the trade that made the symbol known."""
+    everything = connect()
+    hub.subscribe_everything(everything.outbox)
+    await run_feed(hub, [trade("NEW", 5.0), trade("NEW", 6.0)], lossless=True)
+    await everything.read()
+    first, *moves = everything.messages
+    (operation,) = first["operations"]
+    assert operation["value"]["last_updated"] == "2025-11-24T19:25:45.678901Z"
+    assert [first["ts"]] + [move["ts"] for move in moves] == 3 * [START_US]
+
+
+async def test_feed_s_end_does_not_wait_for_who_comes_meanwhile(hub, connect):
+    """Who subscribes while the last trades are published gets them, and the end comes all the same."""
+    symbols = ("AAPL", "MSFT")
+    connect(*symbols)
+    for each in walk(200, *symbols):
+        hub.topics[each.symbol].offer(each)
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.finish_topics)
+            for _ in range(2):  # the first alone may come before the task's turn
+                await trio.lowlevel.checkpoint()
+            assert hub.topics["MSFT"].version < 101
+            late = connect(*symbols)
+    await late.read()
+    assert late.versions == {"AAPL": 101, "MSFT": 101}
+    assert late.document["quotes"] == late.truth()
 
 
 async def test_all_is_published_when_the_feed_has_ended(hub, connect):

@@ -15,8 +15,10 @@ from tests.processes import ServerProcess, make_token
 SYMBOLS = 500
 MUTE_CLIENTS = 1000
 
-MEMORY_PER_MUTE_CLIENT = 100 * 1024
-"""Bytes of the server's memory that a client may cost that never reads, on 500 symbols."""
+MEMORY_PER_MUTE_CLIENT = 224 * 1024
+"""Bytes of the server's memory that a client may cost that never reads, on 500 symbols: its snapshot
+(130 KB), which symbols it watches, and which it is owed.
+"""
 
 RECEIVE_BUFFER = 4096
 """Bytes: a client's kernel is full soon."""

@@ -1,6 +1,7 @@
 """A recorded day, replayed: in its own time or as fast as it is taken, and whatever the file holds."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ TRADES = [
 BAD_ROWS = {
     "empty line": "", "too few fields": "1000,AAPL,1.0", "too many fields": "1000,AAPL,1.0,1,1",
     "negative price": "1000,AAPL,-1.0,1", "no price": "1000,AAPL,0,1", "nan": "1000,AAPL,nan,1",
+    "price of a galaxy": "1000,AAPL,1e308,1", "price under the tick": "1000,AAPL,0.00004,1",
     "infinite price": "1000,AAPL,inf,1", "text for a price": "1000,AAPL,cheap,1",
     "text for a time": "noon,AAPL,1.0,1", "time before 1970": "-1,AAPL,1.0,1",
     "time beyond all": "999999999999999999,AAPL,1.0,1", "fraction of a share": "1000,AAPL,1.0,1.5",
@@ -30,6 +32,7 @@ BAD_ROWS = {
     "no symbol": "1000, ,1.0,1", "endless symbol": f"1000,{'A' * 51},1.0,1",
     "all symbols": "1000,*,1.0,1", "unprintable": "1000,A\x00B,1.0,1",
     "a quote left open": '"1000,AAPL,1.0,1',
+    "quoted fields": '1000,"AAPL",1.0,1',
     "endless number": f"{'1' * 5000},AAPL,1.0,1", "endless field": f"1000,{'A' * 200_000},1.0,1",
 }  # fmt: skip
 
@@ -123,6 +126,18 @@ async def test_bad_row_is_skipped_and_named(tmp_path, row):
     assert len(str(lines[0])) < 1000
 
 
+async def test_price_that_is_zero_at_its_symbol_s_tick_is_a_bad_row(tmp_path):
+    """What rounds to nothing is no price; what the tick can tell from nothing is one."""
+    path = write(
+        tmp_path / "day.csv", ["1,A,0.00005001,1", "1,A,0.00004,1", "1,B,0.0049,1", "1,B,0.0051,1"]
+    )
+    replay = Replay(path, 0, loop=False)
+    send, receive = trio.open_memory_channel[Trade](4)
+    await replay.run(send, {"A": 4, "B": 2}.__getitem__)
+    assert [receive.receive_nowait().price for _ in range(2)] == [0.00005001, 0.0051]
+    assert replay.bad_rows == 2
+
+
 async def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path):
     """A damaged symbol does not end the replay."""
     path = write(tmp_path / "day.csv", GOOD)
@@ -140,22 +155,24 @@ async def test_bad_rows_are_logged_once_a_second(tmp_path):
     assert len(lines) == 1
 
 
-def damaged(tmp_path: Path) -> Path:
-    """Half of a packed file, which is long enough that its head can be read."""
+def damaged(tmp_path: Path) -> tuple[Path, int]:
+    """Half of a packed file, which is long enough that its head can be read, and its whole rows."""
     path = write(
         tmp_path / "day.csv.gz", [f"{n},AAPL,{n % 977 + 1}.{n % 89},1" for n in range(20_000)]
     )
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(half)
+    return path, zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(half).count(b"\n") - 1
 
 
 async def test_archive_that_breaks_off_is_an_error_after_what_was_readable(tmp_path):
-    """What came before the damage is streamed, then the replay fails with one line."""
-    replay = Replay(damaged(tmp_path), 0, loop=False)
+    """Every row before the damage is streamed, then the replay fails with one line."""
+    path, rows = damaged(tmp_path)
+    replay = Replay(path, 0, loop=False)
     send, receive = trio.open_memory_channel[Trade](100_000)
     with pytest.raises(ReplayError, match=r"cannot read on in .*day\.csv\.gz"):
         await replay.run(send)
-    assert receive.statistics().current_buffer_used > 5000
+    assert receive.statistics().current_buffer_used == rows > 5000
 
 
 def test_what_cannot_be_replayed_is_refused_at_once(tmp_path):

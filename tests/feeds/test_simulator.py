@@ -30,7 +30,9 @@ async def simulate(
     start = trio.current_time()
     moments: list[tuple[float, Trade]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_simulator, send, lambda: watched, INTERVAL, Random(seed))
+        nursery.start_soon(
+            run_simulator, send, lambda: watched, lambda _: True, INTERVAL, Random(seed)
+        )
         while trio.current_time() < start + seconds:
             with trio.move_on_at(start + seconds):
                 trade = await receive.receive()
@@ -74,7 +76,9 @@ async def test_nothing_moves_that_nobody_watches(autojump_clock):
     watched: list[Quote] = []
     send, receive = trio.open_memory_channel[Trade](100)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_simulator, send, lambda: watched, INTERVAL, Random(1))
+        nursery.start_soon(
+            run_simulator, send, lambda: watched, lambda _: True, INTERVAL, Random(1)
+        )
         await trio.sleep(10 * INTERVAL)
         assert receive.statistics().current_buffer_used == 0
         watched += quotes(10)
@@ -83,6 +87,23 @@ async def test_nothing_moves_that_nobody_watches(autojump_clock):
         assert trade.symbol == "A"
         assert trade.size > 0
         assert trade.size % 100 == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
+    """Symbols that are left after the plan was made stay where they are, the others move."""
+    left: set[str] = set()
+    send, receive = trio.open_memory_channel[Trade](0)
+    watched = quotes(*[10.0] * 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            run_simulator, send, lambda: watched, lambda s: s not in left, INTERVAL, Random(1)
+        )
+        first = await receive.receive()
+        left |= {quote.symbol for quote in watched[::2]} - {first.symbol}
+        moved = {(await receive.receive()).symbol for _ in range(100)}
+        assert moved
+        assert not moved & left
         nursery.cancel_scope.cancel()
 
 

@@ -80,13 +80,16 @@ def test_json_that_is_no_command_is_a_bad_command_with_its_id(server, command):
 
 
 @pytest.mark.parametrize("action", ["fly", "ping"])
-def test_endless_depth_is_refused(server, action):
-    """Text nested deeper than any command is answered like other nonsense."""
+def test_endless_depth_is_survived(server, action):
+    """Text nested deeper than any command is answered like other nonsense. What a command has beside
+    its own fields is passed over, however deep: Pythons differ in how far they go.
+    """
     with Client(server) as client:
         client.connection.send(f'{{"action":"{action}","deep":{"[" * 8000}{"]" * 8000}}}')
         answer = client.answer()
-        assert answer["type"] == "error"
-        assert answer["code"] in {"bad_json", "bad_command"}
+        assert answer.get("code") in {"bad_json", "bad_command"} or (
+            (action, answer["type"]) == ("ping", "pong")
+        )
         assert client.is_answered()
 
 

@@ -87,6 +87,18 @@ async def test_empty_fragments_take_no_memory(scene):
     assert session.gateway.pool.commands["ping", "ok"] == 1
 
 
+async def test_command_in_tiny_pieces_is_one_command(scene):
+    """However the network cuts a frame up, it counts once."""
+    scene.begin()
+    session = scene.session
+    symbols = ",".join(f'"S{number:03}"' for number in range(160))
+    for byte in frame(TEXT, f'{{"action":"subscribe","symbols":["AAPL",{symbols}]}}'.encode()):
+        await session._take(bytes([byte]))
+    assert not session.closing
+    assert set(await scene.peer.read()) == {"AAPL"}
+    assert session.gateway.pool.commands["subscribe", "ok"] == 1
+
+
 @pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)])
 async def test_frames_of_any_kind_can_be_too_many(scene, kind):
     """Pings, pongs and fragments cost as much to read as commands and count as such."""

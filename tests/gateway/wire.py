@@ -273,8 +273,8 @@ class Client:
     def is_answered(self) -> bool:
         """Whether the connection goes on."""
         self.send("ping", id="still there?")
-        while (answer := self.receive())["type"] == "quotes_patch":
-            pass  # moves, and full quotes if a large snapshot filled the socket
+        while (answer := self.receive())["type"] in ("quotes_patch", "status"):
+            pass  # moves, full quotes after a large snapshot, word of an overload
         return (answer["type"], answer["id"]) == ("pong", "still there?")
 
     def _apply(self, message: dict[str, Any]) -> None:

@@ -33,7 +33,23 @@ def test_end_of_the_feed_is_told_also_to_those_who_come_later(tmp_path, day):
         assert server.metric("market_data_feed_bad_rows_total") == 1
         bad = [line for line in server.log_lines() if line["event"] == "bad row skipped"]
         assert [line["line"] for line in bad] == [4]
+        (ended,) = (line for line in server.log_lines() if line["event"] == "feed ended")
+        assert (ended["trades"], ended["bad_rows"]) == (3, 1)
         assert server.get("/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("row", ["1002,TINY,0.00001,1", "1002,AAPL,0.001,1", "1002,AAPL,1e308,1"])
+def test_price_that_cannot_be_is_a_bad_row(tmp_path, day, row):
+    """A price under the tick, or absurd, neither ends the server nor becomes a quote."""
+    with day.open("a") as rows:
+        rows.write(f"{row}\n1003,AAPL,175.93,100\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
+        with Client(server, "AAPL") as client:
+            while client.receive()["type"] != "status":
+                pass
+            assert client.quotes["AAPL"]["current_price"] == 175.93
+            assert client.ask("subscribe", symbols=["TINY"])["code"] == "unknown_symbol"
+        assert server.metric("market_data_feed_bad_rows_total") == 2
 
 
 def test_loop_goes_on(tmp_path, day):

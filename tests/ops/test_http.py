@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.gateway.wire import refusal
 from tests.processes import ServerProcess
 
 STALLED = 50
@@ -47,6 +48,12 @@ def test_errors_have_one_shape(server, method, path, status, code):
     assert set(body) == {"error"}
     assert set(body["error"]) == {"code", "message"}
     assert body["error"]["message"]
+
+
+def test_upgrade_is_refused_in_the_same_shape(server):
+    """Quotes are streamed on the other port; whoever tries here is told so."""
+    answer = refusal(server.http_url.replace("http:", "ws:") + "/healthz")
+    assert answer.verdict == (404, "not_found")
 
 
 def test_stalled_clients_hinder_nobody(tmp_path):

@@ -126,6 +126,13 @@ def test_change_is_counted_from_the_base_price():
     }  # fmt: skip
 
 
+def test_base_price_of_zero_has_no_percentage():
+    """A base price under its tick, as a catalogue may hold it, is no reason to fail."""
+    instrument = Instrument(symbol="X", name="X", base_price=0.001)
+    quote = quote_after(opening_quote(instrument, 0), Trade("X", 5.0, 100, 7, 8), 2)
+    assert (quote.base_price, quote.change, quote.change_percent) == (0.0, 5.0, 0.0)
+
+
 def test_a_trade_that_changes_nothing_is_no_operation():
     """Same price, no shares, same moment."""
     quote = quote_after(opening_quote(first_seen("X", 5.0), 7), Trade("X", 5.0, 0, 7, 8), 4)
