@@ -27,7 +27,7 @@ from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
 from server.quotes.quote import Trade
 from server.settings import Settings
-from server.store.catalogue import load_instruments
+from server.store.embedded import load_instruments
 
 STOP_TIMEOUT = 9.0
 """Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""

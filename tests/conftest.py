@@ -8,6 +8,8 @@ import pytest
 from tests.processes import ServerProcess
 from tests.trading_day import describe
 
+pytest_plugins = ["tests.services"]
+
 
 def pytest_configure() -> None:
     """Let child processes take Ctrl-C, which a shell ignores for what runs in its background."""

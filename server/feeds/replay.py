@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import structlog
 import trio
 
-from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.instrument import is_symbol, normalize_symbol
 from server.quotes.quote import Trade
 
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
@@ -159,7 +159,7 @@ def parse_row(row: list[str]) -> RawTrade:
     except ValueError as error:
         raise BadRow(str(error)) from None
     symbol = normalize_symbol(row[1])
-    if not 0 < len(symbol) <= MAX_SYMBOL_LENGTH or not symbol.isprintable() or symbol == "*":
+    if not is_symbol(symbol):
         raise BadRow(f"not a symbol: {row[1]!r}")
     if not (isfinite(price) and price > 0):
         raise BadRow(f"not a price: {row[2]!r}")

@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 
 from server import __version__
 from server.fanout.hub import Hub
-from server.fanout.stats import Histogram
 from server.gateway.closing import KNOWN_CODES
 from server.gateway.pool import Pool
+from server.histogram import Histogram
 from server.ops.lag import LoopLag
 
 

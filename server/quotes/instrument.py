@@ -41,3 +41,8 @@ def first_seen(symbol: str, price: float) -> Instrument:
 def normalize_symbol(text: str) -> str:
     """The one spelling of a symbol: without surrounding space, in upper case."""
     return text.strip().upper()
+
+
+def is_symbol(text: str) -> bool:
+    """Whether a normalized text can be an instrument's symbol at all."""
+    return 0 < len(text) <= MAX_SYMBOL_LENGTH and text.isprintable() and text != "*"
