@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 """Where Debian puts Postgres, the newest first; elsewhere PATH is looked at."""
@@ -106,7 +106,16 @@ class Postgres(Service):
         data.mkdir()
         if os.geteuid() == 0:
             shutil.chown(data, "postgres", "postgres")
-        command = [self._programs / "initdb", "-D", data, "-U", "quotes", "-A", "trust", "--no-sync"]
+        command = [
+            str(self._programs / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "quotes",
+            "-A",
+            "trust",
+            "--no-sync",
+        ]
         done = subprocess.run(
             [*command, "-E", "UTF8", "--locale=C.UTF-8"], capture_output=True, check=False,
             **_as_postgres(),
@@ -123,12 +132,12 @@ class Postgres(Service):
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
-            [self._programs / "postgres", "-D", self.folder / "data", *options],
+            [str(self._programs / "postgres"), "-D", str(self.folder / "data"), *options],
             stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_postgres(),
         )  # fmt: skip
 
     def answers(self) -> bool:
-        check = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        check = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(check, check=False).returncode == 0
 
     def signal(self, number: signal.Signals) -> None:
@@ -146,8 +155,17 @@ class Postgres(Service):
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What psql prints of the result, fields parted by `|`."""
-        command = [self._programs / "psql", "-qXAt", "-v", "ON_ERROR_STOP=1", "-d", self.url(database)]
-        done = subprocess.run([*command, "-c", statement], capture_output=True, text=True, check=False)
+        command = [
+            str(self._programs / "psql"),
+            "-qXAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            self.url(database),
+        ]
+        done = subprocess.run(
+            [*command, "-c", statement], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(done.stderr)
         return done.stdout.strip()
@@ -188,7 +206,7 @@ def _postgres_programs() -> Path:
     raise MissingService("Postgres's server is not installed (Debian: postgresql)")
 
 
-def _as_postgres() -> dict[str, object]:
+def _as_postgres() -> dict[str, Any]:
     """Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return {}

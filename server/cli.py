@@ -24,6 +24,7 @@ from server.settings import (
     load_settings,
     not_yet_supported,
 )
+from server.store.catalogue import StoreUnavailable
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
@@ -39,7 +40,7 @@ def main() -> None:
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
-    except (BadSetting, BadKey, BindError, ReplayError) as error:
+    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,21 +2,23 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
 NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL", "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
+    "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
     "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
 )  # fmt: skip
 """Variables of the protocol that this version does not read; setting one is said in the log."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_PASSWORD = re.compile(r"(//[^/@:]*:)[^/@]*@")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
@@ -44,6 +46,32 @@ class NameList(tuple[str, ...]):
     def parse(cls, text: str) -> "NameList":
         """Never fails; empty names are dropped."""
         return cls(name for part in text.split(",") if (name := part.strip()))
+
+
+class DatabaseUrl(str):
+    """Where Postgres is."""
+
+    @classmethod
+    def parse(cls, text: str) -> "DatabaseUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("postgresql", "postgres")))
+
+
+class RedisUrl(str):
+    """Where Redis is."""
+
+    @classmethod
+    def parse(cls, text: str) -> "RedisUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("redis", "rediss", "unix")))
+
+
+def _checked_url(text: str, schemes: Sequence[str]) -> str:
+    url = urlsplit(text)
+    url.port  # noqa: B018  # raises where it is no number
+    if url.scheme not in schemes or not (url.netloc or url.path):
+        raise ValueError
+    return text
 
 
 class FeedChoice(str):
@@ -90,6 +118,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
     ws_allowed_origins: Names = NameList()
+    database_url: Annotated[DatabaseUrl, Meta(description="postgresql://…, else a SQLite file")] = (
+        DatabaseUrl()
+    )
+    database_pool_size: Annotated[int, Meta(ge=2, description="connections, 2 or more")] = 10
+    database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
+    sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
+    redis_url: Annotated[RedisUrl, Meta(description="redis://…, else a cache in the process")] = (
+        RedisUrl()
+    )
+    cache_ttl: Seconds = Duration(300)
+    cache_symbols: Count = 20_000
+    cache_warm: Annotated[NameList, Meta(description="symbols; empty: those watched last")] = (
+        NameList()
+    )
+    price_write_interval: Seconds = Duration(5)
     feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
         "simulator"
     )
@@ -151,7 +194,8 @@ def _convert(variable: str, text: str, expected: Any) -> Any:
     try:
         return msgspec.convert(text, expected, strict=False, dec_hook=_parse)
     except (msgspec.ValidationError, ValueError):
-        raise BadSetting(f"{variable}={text!r} is not allowed: {_allowed(expected)}") from None
+        shown = _PASSWORD.sub(r"\1…@", text)
+        raise BadSetting(f"{variable}={shown!r} is not allowed: {_allowed(expected)}") from None
 
 
 def _parse(expected: Any, text: str) -> Any:

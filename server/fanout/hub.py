@@ -15,6 +15,7 @@ from server.fanout.topic import Topic, full_quotes
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote
+from server.quotes.snapshot import Snapshot
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -37,7 +38,7 @@ class FeedStatus:
 class Hub:
     """The fan-out's state. All methods but the coroutines are immediate and never yield."""
 
-    def __init__(self, instruments: Iterable[Instrument]) -> None:
+    def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.status = FeedStatus()
@@ -56,15 +57,28 @@ class Hub:
             tasks.start_soon(self._retire_topics)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument) -> Topic:
-        """Add a symbol; those who watch everything get its quote at once."""
+    def list_instrument(self, instrument: Instrument, last: Snapshot | None = None) -> Topic:
+        """Add a symbol, with the price it had `last`; those who watch everything get it at once."""
         topic = Topic(instrument, self._everyone, self.stats, time_ns() // 1000)
+        if last:
+            topic.resume(last)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
             for outbox in self._everyone:
                 outbox.send_current(topic)
         return topic
+
+    def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
+        """Add the symbols that are not there yet."""
+        for snapshot in snapshots:
+            if snapshot.symbol not in self.topics:
+                self.list_instrument(snapshot.instrument, snapshot)
+
+    def snapshot(self, symbol: str) -> Snapshot | None:
+        """The present state of a symbol, None if it is not here."""
+        topic = self.topics.get(symbol)
+        return topic.snapshot() if topic else None
 
     @property
     def subscriptions(self) -> int:

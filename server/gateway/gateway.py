@@ -13,6 +13,7 @@ import trio
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
 from server.gateway.deadlines import DeadlineWheel
+from server.gateway.directory import Directory
 from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
@@ -51,6 +52,7 @@ class Gateway:
     hub: Hub
     pool: Pool
     authenticator: Authenticator
+    directory: Directory
     max_symbols: int
     command_rate: int
     allowed_origins: Sequence[str] = ()
@@ -58,8 +60,9 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self._doorkeeper = Doorkeeper(
-            self.authenticator, self.pool, self.hub.topics, self.max_symbols, self.allowed_origins
-        )
+            self.authenticator, self.pool, self.hub.topics, self.directory,
+            self.max_symbols, self.allowed_origins,
+        )  # fmt: skip
         self._listening = False
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
@@ -139,7 +142,7 @@ class Gateway:
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
                 request = await read_request(sock, connection)
-                admission = self._doorkeeper.admit(request, undo)
+                admission = await self._doorkeeper.admit(request, undo)
                 await accept_websocket(sock, request)
                 session = Session(self, sock, admission.identity, request.rest)
                 self.pool.add(session)

@@ -18,8 +18,8 @@ from server.fanout.frame import close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
-from server.gateway.commands import NO_SUCH_SYMBOL, execute
-from server.gateway.handshake import Selection
+from server.gateway.commands import NO_SUCH_SYMBOL, execute, subscribe_cold
+from server.gateway.handshake import STORE_UNAVAILABLE, Selection
 from server.gateway.limits import CommandLimit
 from server.gateway.sockets import close, receive
 from server.quotes.messages import (
@@ -30,6 +30,7 @@ from server.quotes.messages import (
     Error,
     ErrorCode,
     Reconnect,
+    Subscribe,
     encode,
     parse_command,
     readable_id,
@@ -65,6 +66,7 @@ class Session:
         "_received",
         "_sock",
         "close_code",
+        "cold",
         "deadline",
         "everything",
         "identity",
@@ -90,6 +92,7 @@ class Session:
         self.topics: set[Topic] = set()
         self.everything = False
         self.close_code = ABNORMAL
+        self.cold: Subscribe | None = None
         self.deadline = float("inf")
 
     @property
@@ -118,6 +121,10 @@ class Session:
             self.subscribe(selection.topics)
         if selection.unknown:
             self.refuse("connect", "unknown_symbol", NO_SUCH_SYMBOL, symbols=selection.unknown)
+        if selection.unavailable:
+            self.refuse(
+                "connect", "store_unavailable", STORE_UNAVAILABLE, symbols=[*selection.unavailable]
+            )
         if self._gateway.hub.status.message.status == "stale":
             self.outbox.send_current(self._gateway.hub.status)
         if self._gateway.pool.draining:
@@ -223,6 +230,9 @@ class Session:
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
                 self._on_frame(frame)
+                if self.cold is not None:  # the next command is looked at when this one is done
+                    command, self.cold = self.cold, None
+                    await subscribe_cold(self, command)
         except ParseFailed as error:
             invalid_text = error.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
             self.close(Close.INVALID_UTF8 if invalid_text else Close.PROTOCOL_ERROR)

@@ -40,6 +40,7 @@ ErrorCode = Literal[
     "not_subscribed",
     "rate_limited",
     "unauthorized",
+    "store_unavailable",
 ]
 
 

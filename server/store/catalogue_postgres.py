@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import trio
@@ -22,8 +22,8 @@ from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailab
 from server.store.migrations import migrations
 from server.store.stats import StoreStats
 
-if TYPE_CHECKING:
-    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Connection = Any
+"""A connection of the pool; asyncpg has no types."""
 
 CONNECT_TIMEOUT = 2.0
 """Seconds for a new connection, and for a place in the pool."""
@@ -103,7 +103,7 @@ class PostgresCatalogue:
         self._url = url
         self._stats = stats
         self._calls = Calls(pool_size * WAITING_CALLS)
-        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+        self._pool = asyncpg.create_pool(
             url,
             min_size=0,
             max_size=pool_size,
@@ -112,7 +112,6 @@ class PostgresCatalogue:
             server_settings={"application_name": "quotestream"},
         )
 
-    @property
     def pool_use(self) -> tuple[int, int]:
         """Connections that are in use, and that there may be."""
         return self._pool.get_size() - self._pool.get_idle_size(), self._pool.get_max_size()
@@ -175,13 +174,13 @@ class PostgresCatalogue:
         return [Snapshot(*row) for row in rows]
 
     async def _run(
-        self, name: str, seconds: float, work: Callable[["Connection"], Awaitable[T]]
+        self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
     ) -> T:
         attempt = partial(aio_as_trio(self._attempt), name, seconds, work)
         return await self._calls.call(CONNECT_TIMEOUT + seconds, attempt)
 
     async def _attempt(
-        self, name: str, seconds: float, work: Callable[["Connection"], Awaitable[T]]
+        self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
     ) -> T:
         """On asyncio: one piece of work on one connection, which is given up if it fails in time."""
         start = perf_counter()
@@ -214,7 +213,7 @@ async def open_postgres(
         nursery.cancel_scope.cancel()
 
 
-async def _migrate(connection: "Connection") -> list[str]:
+async def _migrate(connection: Connection) -> list[str]:
     applied = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
@@ -234,7 +233,7 @@ async def _migrate(connection: "Connection") -> list[str]:
 
 
 async def _upsert(
-    rows: Sequence[Snapshot], done: Callable[[int], None], connection: "Connection"
+    rows: Sequence[Snapshot], done: Callable[[int], None], connection: Connection
 ) -> None:
     async with connection.transaction():
         for start in range(0, len(rows), BATCH_ROWS):
@@ -244,7 +243,7 @@ async def _upsert(
 
 
 async def _save(
-    snapshots: Sequence[Snapshot], watched: Sequence[str], connection: "Connection"
+    snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
 ) -> None:
     await connection.execute(_SAVE, *_columns(snapshots))
     if watched:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.catalogue import BATCH_ROWS, StoreUnavailable, search_rank, words
 from server.store.migrations import migrations
+from server.store.stats import StoreStats
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait while another process, a second server or an import, writes to the file."""
@@ -48,25 +50,30 @@ class SqliteCatalogue:
 
     name = "sqlite"
 
-    def __init__(self, connection: sqlite3.Connection, shipped: Sequence[Instrument]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, shipped: Sequence[Instrument], stats: StoreStats
+    ) -> None:
         """`shipped`: what a new file is filled with."""
         self._connection = connection
         self._shipped = shipped
+        self._stats = stats
         self._thread = trio.CapacityLimiter(1)
 
     async def migrate(self) -> list[str]:
-        return await self._run(self._migrate)
+        return await self._run("migrate", self._migrate)
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
         # One parameter whatever the number of symbols: SQLite's limit of parameters is not met.
         encoded = msgspec.json.encode(symbols).decode()
-        return await self._select("symbol IN (SELECT value FROM json_each(?))", encoded)
+        return await self._select("find", "symbol IN (SELECT value FROM json_each(?))", encoded)
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        return await self._select("symbol > ? ORDER BY symbol LIMIT ?", after, limit)
+        return await self._select("page", "symbol > ? ORDER BY symbol LIMIT ?", after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        found = await self._run(partial(self._search, normalize_symbol(query), words(query)))
+        found = await self._run(
+            "search", partial(self._search, normalize_symbol(query), words(query))
+        )
         ranks = ((search_rank(row, query), row) for row in found)
         return [row for _, row in sorted((rank, row) for rank, row in ranks if rank)][:limit]
 
@@ -75,26 +82,32 @@ class SqliteCatalogue:
             "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL "
             "ORDER BY watched_at DESC LIMIT ?"
         )
-        rows = await self._run(lambda: self._connection.execute(query, [limit]).fetchall())
+        rows = await self._run(
+            "recent", lambda: self._connection.execute(query, [limit]).fetchall()
+        )
         return [symbol for (symbol,) in rows]
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
-        await self._run(partial(self._write, _UPSERT, rows, [], done))
+        await self._run("import", partial(self._write, _UPSERT, rows, [], done))
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
-        await self._run(partial(self._write, _SAVE, snapshots, watched, lambda _: None))
+        await self._run("save", partial(self._write, _SAVE, snapshots, watched, lambda _: None))
 
-    async def _select(self, condition: str, *parameters: Any) -> list[Snapshot]:
+    async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
         query = f"SELECT {COLUMNS} FROM market_data WHERE {condition}"  # noqa: S608
-        rows = await self._run(lambda: self._connection.execute(query, parameters).fetchall())
+        rows = await self._run(name, lambda: self._connection.execute(query, parameters).fetchall())
         return [_snapshot(row) for row in rows]
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, name: str, work: Callable[[], T]) -> T:
+        start = perf_counter()
         try:
             return await trio.to_thread.run_sync(work, limiter=self._thread)
         except sqlite3.Error as error:
+            self._stats.db_errors += 1
             raise StoreUnavailable(f"SQLite: {error}") from error
+        finally:
+            self._stats.observe_query(name, perf_counter() - start)
 
     def _migrate(self) -> list[str]:
         applied = []
@@ -104,7 +117,8 @@ class SqliteCatalogue:
                 "(version integer PRIMARY KEY, name text NOT NULL)"
             )
             present = {
-                version for (version,) in connection.execute("SELECT version FROM schema_migrations")
+                version
+                for (version,) in connection.execute("SELECT version FROM schema_migrations")
             }
             for migration in migrations("sqlite"):
                 if migration.version in present:
@@ -120,12 +134,10 @@ class SqliteCatalogue:
         return applied
 
     def _search(self, prefix: str, wanted: list[str]) -> list[Snapshot]:
-        """Candidates; whether all words begin so is looked at afterwards. LIKE knows ASCII's case only."""
+        """Candidates, to be looked at more closely. LIKE knows the case of ASCII only."""
         ascii_words = [word for word in wanted if word.isascii()]
         names = " AND ".join(["name LIKE ?"] * len(ascii_words)) or ("true" if wanted else "false")
-        query = (
-            f"SELECT {COLUMNS} FROM market_data WHERE symbol >= ? AND symbol < ? OR {names}"  # noqa: S608
-        )
+        query = f"SELECT {COLUMNS} FROM market_data WHERE symbol >= ? AND symbol < ? OR {names}"  # noqa: S608
         parameters = [prefix, prefix + "\U0010ffff", *(f"%{word}%" for word in ascii_words)]
         return [_snapshot(row) for row in self._connection.execute(query, parameters)]
 
@@ -156,7 +168,7 @@ class SqliteCatalogue:
 
 @asynccontextmanager
 async def open_sqlite(
-    path: Path | str, shipped: Sequence[Instrument] = ()
+    path: Path, shipped: Sequence[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
     """Open the file, which is made where there is none. Errors: StoreUnavailable."""
     try:
@@ -164,12 +176,11 @@ async def open_sqlite(
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"cannot open {path}: {error}") from None
     with closing(connection):
-        yield SqliteCatalogue(connection, shipped)
+        yield SqliteCatalogue(connection, shipped, stats)
 
 
-def _connect(path: Path | str) -> sqlite3.Connection:
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Used by one thread after another, never by two at once: the limiter sees to that.
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False

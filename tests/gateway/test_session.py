@@ -3,7 +3,8 @@
 import socket
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jsonpatch
 import msgspec
@@ -60,6 +61,10 @@ class Peer:
             return b""
 
 
+COMPLETE = cast("Any", SimpleNamespace(complete=True))
+"""The directory of a hub that has all there is: nobody asks it for more."""
+
+
 class Scene:
     """A session, its client, and the hub between them and the prices."""
 
@@ -74,6 +79,7 @@ class Scene:
             hub=hub,
             pool=Pool(10, 10),
             authenticator=Authenticator(secret=SECRET),
+            directory=COMPLETE,
             max_symbols=10,
             command_rate=50,
         )

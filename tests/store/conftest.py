@@ -22,7 +22,7 @@ async def catalogue(request, tmp_path) -> AsyncIterator[Catalogue]:
     if request.param == "memory":
         yield MemoryCatalogue()
     elif request.param == "sqlite":
-        async with open_sqlite(tmp_path / "quotes.db") as catalogue:
+        async with open_sqlite(tmp_path / "quotes.db", (), StoreStats()) as catalogue:
             await catalogue.migrate()
             yield catalogue
     else:

@@ -41,7 +41,7 @@ async def test_upsert_changes_reference_data_and_keeps_prices(catalogue):
 
 async def test_batches_are_counted(catalogue):
     """Whoever imports many is told how far it is, up to the last."""
-    told = []
+    told: list[int] = []
     await catalogue.upsert([instrument(f"S{number:04}") for number in range(2500)], told.append)
     assert told[-1] == 2500
     assert told == sorted(told)
