@@ -23,10 +23,12 @@ from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
+from server.ops.api import Api, endpoints
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
 from server.ops.metrics_store import StoreCollector
+from server.ops.openapi import describing_routes
 from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
 from server.settings import Settings
@@ -63,7 +65,7 @@ async def serve(
     )
 
     hub = Hub()
-    async with open_store(_store_options(settings), hub.snapshot, hub.topics.values) as store:
+    async with open_store(store_options(settings), hub.snapshot, hub.topics.values) as store:
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
         directory = Directory(hub, store.loader, store.catalogue)
         gateway = Gateway(
@@ -78,7 +80,9 @@ async def serve(
         lag = LoopLag()
         registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0)
         registry.register(StoreCollector(store))
-        app = build_http_app(registry, gateway.unready)
+        api = endpoints(Api(hub, store))
+        routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
+        app = build_http_app(registry, gateway.unready, routes)
         http_stop = trio.Event()
 
         async with trio.open_nursery() as nursery:
@@ -111,7 +115,8 @@ async def _list_catalogue(directory: Directory) -> None:
         log.warning("replayed symbols go without names and base prices", problem=str(error))
 
 
-def _store_options(settings: Settings) -> StoreOptions:
+def store_options(settings: Settings) -> StoreOptions:
+    """What the settings say about the store."""
     return StoreOptions(
         database_url=settings.database_url,
         database_pool_size=settings.database_pool_size,

@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import Addresses, serve
+from server.app import Addresses, serve, store_options
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
 from server.gateway.sockets import BindError
@@ -25,6 +25,9 @@ from server.settings import (
     not_yet_supported,
 )
 from server.store.catalogue import StoreUnavailable
+from server.store.embedded import load_instruments
+from server.store.importing import BadFile, read_instruments
+from server.store.store import import_instruments, migrate
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
@@ -40,7 +43,7 @@ def main() -> None:
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
-    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable) as error:
+    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable, BadFile) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -67,6 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--ttl", type=_duration, default=Duration(3600), help="1h by default")
     command.add_argument("--role", help="for instance admin")
     command.set_defaults(run=_token)
+
+    command = commands.add_parser("migrate", help="bring the database's schema up to date")
+    command.set_defaults(run=_migrate)
+
+    command = commands.add_parser(
+        "import",
+        help="list instruments from a CSV file",
+        description="List the instruments of a CSV file with the columns symbol, name, price and, "
+        "not required, type (STOCK or ETF), market_cap, price_decimals. All are listed, or none.",
+    )
+    command.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
+    )
+    command.set_defaults(run=_import)
 
     command = commands.add_parser("watch", help="show live quotes in the terminal")
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
@@ -101,6 +118,29 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
     print(_authenticator(settings).sign(arguments.user, arguments.ttl, arguments.role))
+
+
+def _migrate(_: argparse.Namespace, settings: Settings) -> None:
+    configure_logging(settings.log_format, settings.log_level)
+    applied = trio.run(migrate, store_options(settings))
+    print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> None:
+    from rich.progress import Progress
+
+    configure_logging(settings.log_format, settings.log_level)
+    file = arguments.file
+    instruments = read_instruments(file) if file else load_instruments()
+    with Progress(transient=True) as progress:
+        task = progress.add_task("importing", total=len(instruments))
+        trio.run(
+            import_instruments,
+            store_options(settings),
+            instruments,
+            lambda done: progress.update(task, completed=done),
+        )
+    print(f"{len(instruments)} instruments listed")
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> None:

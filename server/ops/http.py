@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import hypercorn.trio
@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from server.ops.endpoint import ApiError
+
 GRACEFUL_TIMEOUT = 1.0
 """Seconds a request in progress may take at a shutdown."""
 
@@ -27,8 +29,10 @@ log = structlog.get_logger()
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]) -> Starlette:
-    """The routes.
+def build_http_app(
+    registry: CollectorRegistry, unready: Callable[[], list[str]], routes: Sequence[Route] = ()
+) -> Starlette:
+    """The operators' routes and, behind them, `routes`.
 
     Arguments:
         unready: the reasons why no client should be sent here now; none if one should.
@@ -50,6 +54,7 @@ def build_http_app(registry: CollectorRegistry, unready: Callable[[], list[str]]
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            *routes,
         ],
         exception_handlers={HTTPException: _error, Exception: _error},
     )
@@ -67,7 +72,8 @@ async def _error(_: Request, error: Exception) -> Response:
     else:
         log.error("request failed", exc_info=error)
         status, message, headers = 500, "something went wrong here", None
-    body = {"error": {"code": _CODES.get(status, "internal_error"), "message": message}}
+    code = error.code if isinstance(error, ApiError) else _CODES.get(status, "internal_error")
+    body = {"error": {"code": code, "message": message}}
     return JSONResponse(body, status, headers=headers)
 
 

@@ -1,19 +1,21 @@
 """The store as a whole: opens what is configured, prepares it, and runs its tasks."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import outcome
 import structlog
 import trio
 
+from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
-from server.store.catalogue import Catalogue, StoreUnavailable
+from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.component import Component
@@ -45,6 +47,8 @@ DATABASE_RECOVERY = 2.0
 
 CACHE_RECOVERY = 5.0
 """Seconds for which a cache that failed three times is not asked; the database answers meanwhile."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -79,7 +83,6 @@ class Store:
     components: Sequence[Component]
     stats: StoreStats
     pool_use: Callable[[], tuple[int, int]] | None
-    on_invalidated: Callable[[Sequence[str]], None] = lambda _: None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Prepare the catalogue, then load, listen and write back until cancelled; last prices are
@@ -90,7 +93,7 @@ class Store:
                 tasks.start_soon(self.loader.run)
                 if self.invalidations:
                     tasks.start_soon(
-                        self.invalidations.run, self._forget, self.loader.forget_unknown
+                        self.invalidations.run, self.loader.invalidate, self.loader.forget_unknown
                     )
                 prepared = trio.Event()
                 tasks.start_soon(self._prepare, prepared)
@@ -108,7 +111,7 @@ class Store:
 
     async def invalidate(self, symbols: Sequence[str]) -> int:
         """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
-        self._forget(symbols)
+        self.loader.invalidate(symbols)
         count = await self.cache.delete_many(symbols)
         if self.invalidations:
             await self.invalidations.publish(symbols)
@@ -120,10 +123,6 @@ class Store:
         if loaded.unavailable:
             raise StoreUnavailable(f"{len(loaded.unavailable)} symbols could not be loaded")
         return len(loaded.found)
-
-    def _forget(self, symbols: Sequence[str]) -> None:
-        self.loader.invalidate(symbols)
-        self.on_invalidated(symbols)
 
     async def _prepare(self, prepared: trio.Event) -> None:
         database = self.components[0]
@@ -188,16 +187,46 @@ async def open_store(
         )  # fmt: skip
 
 
-@asynccontextmanager
-async def open_catalogue(options: StoreOptions) -> AsyncIterator[Catalogue]:
-    """The catalogue alone, for commands. Errors: as of `open_store`."""
+async def migrate(options: StoreOptions) -> list[str]:
+    """Bring the schema up to date; what was applied. Errors: StoreUnavailable."""
+    return await _run_alone(options, lambda catalogue, _: catalogue.migrate())
+
+
+async def import_instruments(
+    options: StoreOptions, instruments: Sequence[Instrument], done: Callable[[int], None]
+) -> None:
+    """List `instruments`, all or none, and have every instance forget what it knew of them.
+
+    Errors: StoreUnavailable.
+    """
+
+    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
+        await catalogue.migrate()
+        await catalogue.upsert(instruments, done)
+        cache, invalidations = await _open_cache(options, stack)
+        if invalidations:
+            symbols = [each.symbol for each in instruments]
+            for start in range(0, len(symbols), BATCH_ROWS):
+                batch = symbols[start : start + BATCH_ROWS]
+                await cache.delete_many(batch)
+                await invalidations.publish(batch)
+
+    await _run_alone(options, work)
+
+
+async def _run_alone(
+    options: StoreOptions, work: Callable[[Catalogue, AsyncExitStack], Awaitable[T]]
+) -> T:
+    """Do `work` with the catalogue, without what a server has around it."""
     async with AsyncExitStack() as stack:
-        if options.database_url:
+        if options.database_url or options.redis_url:
             import trio_asyncio
 
             await stack.enter_async_context(trio_asyncio.open_loop())
         catalogue, _ = await _open_catalogue(options, StoreStats(), stack)
-        yield catalogue
+        # Captured, as the drivers' nurseries would wrap what is raised into groups.
+        result = await outcome.acapture(work, catalogue, stack)
+    return result.unwrap()
 
 
 async def _open_catalogue(
