@@ -24,6 +24,9 @@ GRACEFUL_TIMEOUT = 1.0
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds an idle HTTP connection is kept: a scrape interval."""
 
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head: the longest list of symbols with every character escaped."""
+
 log = structlog.get_logger()
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -87,6 +90,7 @@ async def serve_http(
     """Serve `app` until `stop` returns. Resource handling: Hypercorn closes `listeners`."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}" for listener in listeners]
+    config.h11_max_incomplete_size = MAX_HEAD
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = GRACEFUL_TIMEOUT

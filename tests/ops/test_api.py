@@ -83,6 +83,14 @@ def test_search_is_limited(server):
     assert len(server.ask("/instruments?query=a&limit=3")[1]) == 3
 
 
+@pytest.mark.parametrize(
+    "path", ["/instruments?query=%20%00", "/market-data?symbols=,,", "/quotes?symbols=%00,*"]
+)
+def test_nothing_is_found_for_nothing(server, path):
+    """What can be no symbol and no word is not there; that is no error."""
+    assert server.ask(path) == (200, [])
+
+
 def test_one_instrument(server):
     """With its reference data; unknown is 404."""
     status, body = server.ask("/instruments/brk.b")
@@ -96,9 +104,9 @@ def test_one_instrument(server):
     ("path", "code"),
     [
         ("/market-data", "bad_request"), ("/market-data?symbols=", "bad_request"),
-        ("/market-data?symbols=,,", "bad_request"), ("/quotes", "bad_request"),
+        ("/quotes", "bad_request"),
         ("/instruments", "bad_request"), ("/instruments?query=", "bad_request"),
-        ("/instruments?query=%20", "bad_request"), ("/instruments?query=a&limit=0", "bad_request"),
+        ("/instruments?query=a&limit=0", "bad_request"),
         ("/instruments?query=a&limit=101", "bad_request"),
         ("/instruments?query=a&limit=x", "bad_request"),
         ("/instruments?query=" + "a" * 101, "bad_request"),
@@ -175,7 +183,8 @@ def test_description_and_page(server):
     status, page = server.get("/docs")
     assert status == 200
     assert "openapi.json" in page
-    assert "//" not in page.replace("://", "", 0).split("<script>")[0].replace("https://", "//")
+    assert "http://" not in page
+    assert "https://" not in page
 
 
 def test_requests_made_up_from_the_description(tmp_path):
