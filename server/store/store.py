@@ -111,6 +111,8 @@ class Store:
 
     async def invalidate(self, symbols: Sequence[str]) -> int:
         """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
+        if not symbols:
+            return 0
         self.loader.invalidate(symbols)
         count = await self.cache.delete_many(symbols)
         if self.invalidations:

@@ -1,0 +1,1 @@
+"""Tests that break real servers while others use them."""
