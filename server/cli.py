@@ -127,12 +127,14 @@ def _migrate(_: argparse.Namespace, settings: Settings) -> None:
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> None:
+    from rich.console import Console
     from rich.progress import Progress
 
     configure_logging(settings.log_format, settings.log_level)
     file = arguments.file
     instruments = read_instruments(file) if file else load_instruments()
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("importing", total=len(instruments))
         trio.run(
             import_instruments,

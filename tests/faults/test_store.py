@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from bench.services import Postgres, Redis
+from bench.services import Postgres
 from tests.faults.proxy import Proxy
 from tests.gateway.wire import Client, new_user, refusal
 from tests.processes import ServerProcess, make_token

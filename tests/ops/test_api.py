@@ -12,8 +12,8 @@ from tests.gateway.wire import Client
 from tests.processes import ServerProcess, make_token
 
 
-def bearer(**claims: str) -> str:
-    return f"Bearer {make_token('service', **claims)}"
+def bearer(role: str = "user") -> str:
+    return f"Bearer {make_token('service', role=role)}"
 
 
 def test_market_data_is_the_protocol_s(server):
