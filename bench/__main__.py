@@ -4,16 +4,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
 
-from bench.fanout import run_fanout
+from bench.compare import run_compare
+from bench.figures import Result
 from bench.hotpath import run_hotpath
+from bench.peers import PEERS
+from bench.report import print_result, write_json, write_page, write_plot
+from bench.run import Options
+from bench.scenarios import SCENARIOS
+from bench.screen import show
 from bench.target import TargetError
 
 USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one scenario; 0 if what it measured is valid and nothing was missed."""
+    """Run what is asked for; 0 if what was measured is valid and nothing went wrong."""
     options = _parser().parse_args(arguments)
     try:
         return 0 if options.run(options) else 1
@@ -25,28 +34,107 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    scenarios = parser.add_subparsers(required=True, metavar="SCENARIO")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the server.")
+    commands = parser.add_subparsers(required=True, metavar="SCENARIO")
+    for name, module in SCENARIOS.items():
+        headline, _, details = (module.__doc__ or "").partition("\n")
+        command = commands.add_parser(name, help=headline, description=f"{headline}{details}")
+        _add_load(command, module)
+        _add_outputs(command)
+        command.set_defaults(run=partial(_run_one, module))
 
-    hotpath = scenarios.add_parser(
+    command = commands.add_parser("all", help="every scenario, and a page with all figures")
+    command.add_argument("--report", type=Path, required=True, metavar="DIR")
+    command.add_argument("--scale", type=_fraction, default=1.0,
+                         help="of connections and durations, to try it out; 1 by default")  # fmt: skip
+    command.set_defaults(run=_run_all)
+
+    command = commands.add_parser(
+        "compare", help="the same broadcast by other servers, which take turns"
+    )
+    command.add_argument("--connections", type=_positive, default=1000)
+    command.add_argument("--duration", type=_seconds, default=5.0, help="seconds a step")
+    command.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER",
+                         help=", ".join(PEERS))  # fmt: skip
+    _add_outputs(command)
+    command.set_defaults(run=_run_compare)
+
+    command = commands.add_parser(
         "hotpath", help="one price to many subscribers in memory: the cost of our own code"
     )
-    hotpath.add_argument("--subscribers", type=_positive, default=10_000)
-    hotpath.add_argument("--updates", type=_positive, default=320)
-    hotpath.set_defaults(run=run_hotpath)
-
-    fanout = scenarios.add_parser(
-        "fanout", help="one price to many real connections, from a process of its own"
-    )
-    fanout.add_argument("--connections", type=_positive, default=1000)
-    fanout.add_argument("--duration", type=_positive, default=60, metavar="SECONDS")
-    fanout.add_argument("--interval", default="100ms", help="between two updates; 100ms by default")
-    fanout.add_argument("--url", help="a running server's, instead of one started for this")
-    fanout.add_argument(
-        "--token", default=os.environ.get("TOKEN", ""), help="for --url; by default $TOKEN"
-    )
-    fanout.set_defaults(run=run_fanout)
+    command.add_argument("--subscribers", type=_positive, default=10_000)
+    command.add_argument("--updates", type=_positive, default=320)
+    command.set_defaults(run=run_hotpath)
     return parser
+
+
+def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
+    command.add_argument("--connections", type=_positive, default=module.CONNECTIONS,
+                         help=f"{module.CONNECTIONS} by default")  # fmt: skip
+    command.add_argument("--duration", type=_seconds, default=float(module.DURATION),
+                         metavar="SECONDS", help=f"{module.DURATION} by default")  # fmt: skip
+    if module.RATE:
+        command.add_argument("--rate", type=_seconds, default=float(module.RATE),
+                             help=f"see above; {module.RATE} by default")  # fmt: skip
+    command.add_argument("--url", default="", help="a running server's, not one of our own")
+    command.add_argument("--token", default=os.environ.get("TOKEN", ""),
+                         help="for --url and all connections; by default $TOKEN")  # fmt: skip
+    command.add_argument("--secret", default=os.environ.get("JWT_SECRET", ""),
+                         help="signs a token for each 100; by default $JWT_SECRET")  # fmt: skip
+    command.add_argument("--http", default="", metavar="URL",
+                         help="for --url: its second port, where CPU and memory are read")  # fmt: skip
+
+
+def _add_outputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    command.add_argument("--plot", type=_plot_file, metavar="FILE",
+                         help=".png or .html: latency distribution and timeline")  # fmt: skip
+
+
+def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
+    options = Options(
+        connections=arguments.connections,
+        duration=arguments.duration,
+        rate=arguments.rate if module.RATE else 0.0,
+        url=arguments.url,
+        token=arguments.token,
+        secret=arguments.secret,
+        http=arguments.http,
+    )
+    return _tell(module.run(options), arguments)
+
+
+def _run_compare(arguments: argparse.Namespace) -> bool:
+    options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
+    return _tell(run_compare(options, arguments.only), arguments)
+
+
+def _tell(result: Result, arguments: argparse.Namespace) -> bool:
+    print_result(result)
+    if arguments.json:
+        write_json([result], arguments.json)
+    if arguments.plot:
+        write_plot(result, arguments.plot)
+    return result.good
+
+
+def _run_all(arguments: argparse.Namespace) -> bool:
+    results = []
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    for name, module in SCENARIOS.items():
+        show(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
+        options = Options(
+            connections=max(10, round(module.CONNECTIONS * arguments.scale)),
+            duration=max(2.0, module.DURATION * arguments.scale),
+            rate=module.RATE,
+        )
+        results.append(module.run(options))
+        print_result(results[-1])
+        # Written after each, so that an interrupted run leaves what it measured.
+        write_json(results, arguments.report / "figures.json")
+        write_page(results, arguments.report / "index.html")
+    show(f"written to {arguments.report / 'index.html'}")
+    return all(result.good for result in results)
 
 
 def _positive(text: str) -> int:
@@ -54,6 +142,26 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
     return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return number
+
+
+def _plot_file(text: str) -> Path:
+    if not text.endswith((".png", ".html")):
+        raise argparse.ArgumentTypeError(f"{text} ends neither with .png nor with .html")
+    return Path(text)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,99 @@
-"""The server that is measured: one of our own on a core of its own, or one that runs already."""
+"""What is measured: a server of our own on a core of its own, or one that runs already."""
 
 import os
 import secrets
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import jwt
+
+from bench.schedule import Schedule
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 
+SCRAPE_TIMEOUT = 10.0
+
 FAR_FUTURE = 4_102_444_800
 """Unix seconds: tokens of a benchmark do not expire."""
+
+SPARE_DESCRIPTORS = 200
 
 
 class TargetError(Exception):
     """The server cannot be measured; one line says why."""
 
 
-class Target:
-    """A server process on the first core this process may use; this process moves to the others.
+class Target(Protocol):
+    """What scenarios need of a server. Figures it cannot tell are None."""
 
-    `variables` are its settings. `token` makes a token for a user.
+    url: str
+
+    def query(self, user: str, symbols: str) -> str:
+        """The request's query: a token of `user` and what is subscribed to."""
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time used so far, in user and kernel."""
+
+    def resident_bytes(self) -> int | None:
+        """Resident memory now."""
+
+    def peak_bytes(self) -> int | None:
+        """The most that was ever resident since the server started."""
+
+    def metric(self, name: str) -> float | None:
+        """One of the server's own metrics: the sum of its samples."""
+
+
+class Process:
+    """A process on the first core this process may use; this one moves to the others.
+
+    Its first line names the address to connect to. `query` is what connections ask for.
     """
 
-    def __init__(self, **variables: str) -> None:
-        self._secret = secrets.token_urlsafe(32)
-        self._variables = {
-            "WS_PORT": "0", "HTTP_PORT": "0", "LOG_FORMAT": "json", "JWT_SECRET": self._secret,
-            **variables,
-        }  # fmt: skip
+    def __init__(self, command: Sequence[str], **variables: str) -> None:
+        self._command = command
+        self._variables = variables
 
     def __enter__(self) -> Self:
         cores = sorted(os.sched_getaffinity(0))
-        self._folder = tempfile.TemporaryDirectory()
-        log = Path(self._folder.name) / "log"
+        self._folder = tempfile.TemporaryDirectory(prefix="quotestream-bench-")
+        folder = Path(self._folder.name)
+        self.prepare(folder)
+        log = folder / "log"
         with log.open("w") as stderr:
-            os.sched_setaffinity(0, cores[:1])  # inherited by the server
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"],
-                env=os.environ | self._variables,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        os.sched_setaffinity(0, cores[1:] or cores)
+            if len(cores) > 1:
+                os.sched_setaffinity(0, cores[:1])  # inherited by the server
+            try:
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=os.environ | self._variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                )
+            finally:
+                os.sched_setaffinity(0, cores)
+        if len(cores) > 1:
+            os.sched_setaffinity(0, cores[1:])
+        self._cores = cores
         assert self._process.stdout is not None
         first = self._process.stdout.readline().split()
         if not first:
             self._process.wait(START_TIMEOUT)
-            raise TargetError(f"the server did not start: {log.read_text().strip()}")
+            problem = log.read_text().strip()
+            self.__exit__(None, None, None)
+            raise TargetError(f"the server did not start: {problem}")
         self.url = first[1]
+        self.started()
         return self
 
     def __exit__(
@@ -63,6 +102,7 @@ class Target:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        os.sched_setaffinity(0, self._cores)
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -73,16 +113,109 @@ class Target:
         self._process.stdout.close()
         self._folder.cleanup()
 
-    def token(self, user: str) -> str:
-        """A token the server accepts."""
-        return jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
+    def prepare(self, folder: Path) -> None:
+        """Called before the process starts, with a folder that lives as long as it does."""
 
-    def cpu_seconds(self) -> float:
-        """Processor time used so far, in user and kernel."""
+    def started(self) -> None:
+        """Called once the process has printed its first line."""
+
+    def query(self, user: str, symbols: str) -> str:  # noqa: ARG002 - peers ask for no token
+        return f"symbols={symbols}"
+
+    def cpu_seconds(self) -> float | None:
         stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
-    def resident_bytes(self) -> int:
-        """Resident memory now."""
+    def resident_bytes(self) -> int | None:
         fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_bytes(self) -> int | None:
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        return None
+
+    def metric(self, name: str) -> float | None:  # noqa: ARG002 - peers have no metrics
+        return None
+
+
+class OwnServer(Process):
+    """The project's own, which replays `schedule` or whatever `variables` say."""
+
+    def __init__(self, schedule: Schedule | None = None, **variables: str) -> None:
+        self._schedule = schedule
+        self._secret = secrets.token_urlsafe(32)
+        settings = {
+            "WS_PORT": "0", "HTTP_PORT": "0", "LOG_FORMAT": "json", "JWT_SECRET": self._secret,
+            "WS_MAX_CONNECTIONS": "20000", **variables,
+        }  # fmt: skip
+        super().__init__([sys.executable, "-m", "server", "serve"], **settings)
+
+    def prepare(self, folder: Path) -> None:
+        self._variables["XDG_STATE_HOME"] = str(folder)
+        if self._schedule:
+            self._variables["FEED"] = f"replay:{self._schedule.write(folder / 'trades.csv')}"
+
+    def started(self) -> None:
+        assert self._process.stdout is not None
+        self.http = self._process.stdout.readline().split()[1].removesuffix("/healthz")
+
+    def query(self, user: str, symbols: str) -> str:
+        token = jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
+        return f"symbols={symbols}&token={token}"
+
+    def metric(self, name: str) -> float | None:
+        return scrape(self.http, name)
+
+
+class RunningServer:
+    """A server that somebody else started.
+
+    Arguments:
+        token: for every connection; or
+        secret: signs one for each user, as WS_MAX_CONNECTIONS_PER_USER may call for.
+        http: the address of its second port, where CPU and memory are read; else they are unknown.
+    """
+
+    def __init__(self, url: str, token: str, secret: str, http: str) -> None:
+        if not token and not secret:
+            raise TargetError("--url needs --token or --secret")
+        self.url = url
+        self._token = token
+        self._secret = secret
+        self._http = http
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves the server as it is."""
+
+    def query(self, user: str, symbols: str) -> str:
+        token = self._token or jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
+        return f"symbols={symbols}&token={token}"
+
+    def cpu_seconds(self) -> float | None:
+        return self.metric("process_cpu_seconds_total")
+
+    def resident_bytes(self) -> int | None:
+        resident = self.metric("process_resident_memory_bytes")
+        return None if resident is None else int(resident)
+
+    def peak_bytes(self) -> int | None:
+        return None
+
+    def metric(self, name: str) -> float | None:
+        return scrape(self._http, name) if self._http else None
+
+
+def scrape(http: str, name: str) -> float:
+    """The sum of all samples of one metric. Errors: TargetError."""
+    try:
+        with urllib.request.urlopen(f"{http}/metrics", timeout=SCRAPE_TIMEOUT) as response:
+            lines = response.read().decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise TargetError(f"cannot read {http}/metrics: {error}") from None
+    values = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return sum(float(value) for sample, _, value in values if sample.partition("{")[0] == name)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.trading_day import describe
 from tests.processes import ServerProcess
-from tests.trading_day import describe
 
 pytest_plugins = ["tests.services"]
 

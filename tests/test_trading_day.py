@@ -9,8 +9,8 @@ import jsonpatch
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from bench.trading_day import load_day, write_day
 from tests.processes import ServerProcess
-from tests.trading_day import load_day, write_day
 
 CHOICES = ["AIG", "BAC", "IBM", "AIG,BAC", "BAC,IBM", "AIG,BAC,IBM", "IBM,AAPL", "*"]
 """What the clients subscribe to, in turn."""

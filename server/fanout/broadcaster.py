@@ -1,5 +1,7 @@
 """Takes trades off the one channel all feeds share and gives each to its symbol."""
 
+from contextlib import suppress
+
 import trio
 
 from server.fanout.hub import Hub
@@ -8,6 +10,11 @@ from server.quotes.quote import Trade
 
 BROADCAST_TRADES = 1024
 """Trades between the feed and the broadcaster; small, so that waiting here stays under a round."""
+
+BATCH_TRADES = 64
+"""Trades routed without yielding, a tenth of a millisecond: what moves together reaches its topics
+together, and so leaves in one write to each client.
+"""
 
 
 async def run_broadcaster(
@@ -19,20 +26,28 @@ async def run_broadcaster(
         lossless: the feed can wait. A full inbox then holds it back; otherwise the inbox's
             newest price stands for those that found no room, and they are counted.
     """
-    stats = hub.stats
-    async for trade in trades:
-        stats.feed_updates += 1
-        stats.last_intake_us = trade.ts
-        topic = hub.topics.get(trade.symbol) or hub.list_instrument(
-            first_seen(trade.symbol, trade.price)
-        )
-        if topic.inbox is None:
-            topic.absorb(trade)
-        elif topic.offer(trade):
-            pass
-        elif lossless:
-            stats.feed_waits += 1
-            await topic.inbox.send(trade)
-        else:
-            topic.conflate(trade)
+    async for first in trades:
+        await _route(hub, first, lossless=lossless)
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            for _ in range(BATCH_TRADES - 1):
+                await _route(hub, trades.receive_nowait(), lossless=lossless)
     await hub.finish_topics()
+
+
+async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
+    """Waits only where a lossless feed meets a full inbox."""
+    stats = hub.stats
+    stats.feed_updates += 1
+    stats.last_intake_us = trade.ts
+    topic = hub.topics.get(trade.symbol) or hub.list_instrument(
+        first_seen(trade.symbol, trade.price)
+    )
+    if topic.inbox is None:
+        topic.absorb(trade)
+    elif topic.offer(trade):
+        pass
+    elif lossless:
+        stats.feed_waits += 1
+        await topic.inbox.send(trade)
+    else:
+        topic.conflate(trade)

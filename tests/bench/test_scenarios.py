@@ -1,10 +1,14 @@
 """Each scenario in small: it measures, prints its figures, and says so when it cannot."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.processes import SECRET, ServerProcess
 
 PROJECT = Path(__file__).parents[2]
 
@@ -13,8 +17,17 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     command = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False
     )
+
+
+def measure(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run a scenario that has to succeed; its figures' values by name."""
+    file = folder / "figures.json"
+    run = bench(*arguments, "--json", str(file))
+    assert run.returncode == 0, run.stdout + run.stderr
+    figures = json.loads(file.read_text())["results"][0]["figures"]
+    return {name: figure["value"] for name, figure in figures.items()}
 
 
 def test_hotpath_encodes_once():
@@ -25,29 +38,121 @@ def test_hotpath_encodes_once():
     assert [(row[0], row[2]) for row in rows] == [("1", "1.00"), ("16", "1.00")]
 
 
-def test_fanout_misses_nothing():
-    """Every connection gets every update; the server's cost is told."""
-    run = bench("fanout", "--connections", "20", "--duration", "2")
-    assert run.returncode == 0, run.stdout + run.stderr
-    figures = dict(line.split(maxsplit=1) for line in run.stdout.splitlines() if line)
-    assert int(figures["delivered"].split()[0]) >= 20
-    assert figures["missed"].startswith("0 ")
-    assert "% of a core" in figures["server"]
+def test_establish_tells_how_soon_clients_are_served(tmp_path):
+    """Every connection gets its snapshot, as fast as it goes and at a steady pace."""
+    figures = measure(tmp_path, "establish", "--connections", "60", "--duration", "1")
+    assert figures["handshakes"] > 60
+    assert 0 < figures["first snapshot p50"] <= figures["first snapshot p99"] < 5
+
+
+def test_portfolio_misses_nothing(tmp_path):
+    """Updates arrive at the rate that is offered, and the server's cost is told."""
+    figures = measure(
+        tmp_path, "portfolio", "--connections", "40", "--duration", "4", "--rate", "2"
+    )
+    assert figures["updates missed"] == 0
+    assert figures["delivered"] == pytest.approx(40 * 5 * 2, rel=0.2)
+    assert figures["server CPU"] > 0
+    assert figures["memory, whole"] > 20e6
+
+
+def test_burst_is_compared_to_the_bare_loop(tmp_path):
+    """Both are measured in one run; a page shows the distribution."""
+    page = tmp_path / "page.html"
+    arguments = ["--connections", "30", "--duration", "3", "--rate", "4", "--plot", str(page)]
+    figures = measure(tmp_path, "burst", *arguments)
+    assert figures["ratio to the bare loop"] == pytest.approx(
+        figures["last client"] / figures["last client, bare loop"]
+    )
+    assert "<img alt='latency' src='data:image/png;base64," in page.read_text()
+
+
+def test_saturate_finds_a_highest_rate(tmp_path):
+    """Few connections: the steps go up until one fails, for the server and for the bare loop."""
+    figures = measure(tmp_path, "saturate", "--connections", "4", "--duration", "0.3")
+    for label in "1 symbol", "20 symbols":
+        assert figures[f"{label}, frames"] > 0
+        assert figures[f"{label}, to the bare loop"] > 0
+
+
+def test_churn_leaves_no_memory_behind(tmp_path):
+    """Visitors come and go at the rate that is offered, and none fails."""
+    arguments = ["--connections", "20", "--duration", "3", "--rate", "30"]
+    figures = measure(tmp_path, "churn", *arguments)
+    assert figures["opened and closed"] == pytest.approx(30, rel=0.1)
+    assert figures["failed"] == figures["unanswered at the end"] == 0
+
+
+def test_storm_brings_everybody_back(tmp_path):
+    """All are cut at once, and all have a snapshot again."""
+    figures = measure(tmp_path, "storm", "--connections", "100", "--duration", "2")
+    assert figures["failed"] == 0
+    assert figures["all have a snapshot after"] < 20
+
+
+def test_slow_clients_are_conflated(tmp_path):
+    """The slow ones fall behind for certain, or nothing would have been measured."""
+    arguments = ["--connections", "20", "--duration", "4", "--rate", "20"]
+    figures = measure(tmp_path, "slow", *arguments)
+    assert figures["conflated"] > 0
+    assert figures["p99 with to without"] > 0
+
+
+def test_replay_loses_nothing(tmp_path):
+    """A whole day passes through the pipeline at full speed."""
+    figures = measure(tmp_path, "replay", "--connections", "3", "--duration", "2")
+    assert figures["3 clients, trades"] > 100
+    assert figures["3 clients, versions skipped"] == 0
+
+
+def test_growth_tells_what_a_frame_and_an_update_cost(tmp_path):
+    """Four parts, two ratios."""
+    figures = measure(tmp_path, "growth", "--connections", "100", "--duration", "2", "--rate", "2")
+    assert figures["ratio"] > 0
+    assert figures["ratio with others"] > 0
+
+
+def test_a_running_server_can_be_measured(tmp_path, server: ServerProcess):
+    """With its secret and its second port, the figures are as for one of our own."""
+    arguments = ["--connections", "4", "--duration", "2", "--url", server.quotes_url]
+    arguments += ["--secret", SECRET, "--http", server.http_url]
+    figures = measure(tmp_path, "portfolio", *arguments)
+    assert figures["delivered"] > 0
+    assert figures["memory, whole"] > 20e6
+    assert figures["server peak memory"] is None
+
+
+def test_peers_take_turns(tmp_path):
+    """Servers that are installed are compared under the same load."""
+    arguments = ["--connections", "4", "--duration", "0.5", "--only", "bare loop", "websockets"]
+    figures = measure(tmp_path, "compare", *arguments)
+    assert figures["websockets, 1 symbol"] > 0
+    assert figures["websockets, 20 symbols, to the bare loop"] > 0
+
+
+def test_a_picture_is_a_png(tmp_path):
+    """Where the file's name says so."""
+    picture = tmp_path / "picture.png"
+    measure(tmp_path, "portfolio", "--connections", "5", "--duration", "1", "--plot", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["fanout", "--url", "ws://127.0.0.1:1/ws/quotes", "--token", "x"],
-        ["fanout", "--url", "ws://127.0.0.1:1/ws/quotes"],
-        ["fanout", "--interval", "never"],
-        ["fanout", "--connections", "0"],
+        ["portfolio", "--url", "ws://127.0.0.1:1/ws/quotes", "--token", "x"],
+        ["portfolio", "--url", "ws://127.0.0.1:1/ws/quotes"],
+        ["portfolio", "--rate", "never"],
+        ["portfolio", "--connections", "0"],
+        ["portfolio", "--plot", "picture.gif"],
+        ["compare", "--only", "nginx"],
+        ["all"],
         ["fly"],
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_line(arguments):
     """No server, no token, a bad value: exit code 2, no traceback."""
     run = bench(*arguments)
-    assert run.returncode == 2
+    assert run.returncode == 2, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1]

@@ -210,7 +210,7 @@ def test_connections_are_cut(tmp_path, postgres, url, redis):
 
 
 def test_pool_is_full(tmp_path, postgres, url):
-    """Every place of the pool waits for a lock: who asks is told in time, and the lock's end ends it."""
+    """Every place of the pool waits for a lock: who asks is told in time, until the lock ends."""
     with serving(tmp_path, DATABASE_URL=url, DATABASE_POOL_SIZE="2") as server, streaming(server):
         assert ask(server, "IBM") == (200, False)
         lock = Thread(

@@ -160,7 +160,8 @@ def test_two_servers_share_the_embedded_file(tmp_path):
     for folder in folders:
         folder.mkdir()
     variables = {
-        "SQLITE_PATH": str(tmp_path / "quotes.db"), "PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms",
+        "SQLITE_PATH": str(tmp_path / "quotes.db"),
+        "PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms",
     }  # fmt: skip
     with ThreadPoolExecutor() as pool:
         servers = [ServerProcess(folder, **variables) for folder in folders]
@@ -200,7 +201,8 @@ def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_p
     shared_postgres.sql(
         "CREATE TABLE market_data (id serial primary key, symbol varchar(50) not null unique, "
         "name varchar(200) not null, category integer not null, last_quote numeric not null); "
-        "INSERT INTO market_data (symbol, name, category, last_quote) VALUES ('AAPL', 'Apple', 1, 175.5)",
+        "INSERT INTO market_data (symbol, name, category, last_quote) "
+        "VALUES ('AAPL', 'Apple', 1, 175.5)",
         database,
     )
     with ServerProcess(tmp_path, DATABASE_URL=database_url) as server:

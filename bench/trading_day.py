@@ -1,11 +1,11 @@
-"""A day of trades for the tests: the recorded one where it lies beside the project, else made up."""
+"""A day of trades: the recorded one where it lies beside the project, else one that is made up."""
 
 import csv
 import gzip
 from pathlib import Path
 from random import Random
 
-from server.feeds.replay import HEADER
+from bench.schedule import HEADER
 
 RECORDED = Path(__file__).parents[2] / "shared" / "data" / "trades-2013-10-07.csv.gz"
 
@@ -19,7 +19,7 @@ Rows = list[list[str]]
 
 
 def describe() -> str:
-    """Which day the tests run on, for the head of their output."""
+    """Which day it is."""
     return "recorded, 2013-10-07" if RECORDED.exists() else "generated"
 
 
@@ -49,5 +49,6 @@ def generate_day(trades: int) -> Rows:
 def write_day(path: Path, rows: Rows) -> Path:
     """A replay file of `rows`."""
     with path.open("w", newline="") as lines:
-        csv.writer(lines).writerows([HEADER, *rows])
+        lines.write(HEADER + "\n")
+        csv.writer(lines).writerows(rows)
     return path

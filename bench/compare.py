@@ -1,0 +1,34 @@
+"""The same broadcast by other servers: each one's last good step, all in one run, in turn."""
+
+from collections.abc import Sequence
+
+from bench.figures import Figure, Result, Unit
+from bench.peers import entrant
+from bench.run import Options
+from bench.scenarios.saturate import LIMIT, OWN, TOGETHER
+from bench.schedule import symbol_names
+from bench.steps import search_all
+
+
+def run_compare(options: Options, names: Sequence[str]) -> Result:
+    """Measure; a peer that is not installed is told and left out."""
+    result = Result(
+        "compare", f"{options.connections:,} connections, {options.duration:g} s a step"
+    )
+    for burst in (1, TOGETHER):
+        entrants = {name: entrant(name, options, burst) for name in names}
+        symbols = ",".join(symbol_names(burst))
+        present = {name: start for name, start in entrants.items() if start is not None}
+        best = search_all(present, burst, options.connections, symbols, options.duration)
+        limit = best.get(LIMIT)
+        for name in names:
+            step = best.get(name)
+            label = f"{name}, {burst} symbol{'s' * (burst > 1)}"
+            if name == OWN and step:
+                result.busy = max(result.busy, step.busy)
+            result.add(Figure(f"{label}", step.frames if step else None, Unit.PER_SECOND))
+            if limit and step and name != LIMIT:
+                result.add(
+                    Figure(f"{label}, to the bare loop", step.frames / limit.frames, Unit.RATIO)
+                )
+    return result

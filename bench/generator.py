@@ -1,0 +1,301 @@
+"""Many WebSocket clients in one thread, far cheaper than the server that they load.
+
+One loop and one shared buffer. Some clients, the sample, are read at once and look at `ts` and
+`versions`: enough to know that no update is missing and how long each took. The others only count
+frames by their headers, and are read every SWEEP_INTERVAL, many frames at a time, as their kernel
+buffers hold that much easily. Nothing is allocated for what they read.
+"""
+
+import select
+import socket
+from collections import Counter, deque
+from collections.abc import Callable
+from time import monotonic, time_ns
+from urllib.parse import urlsplit
+
+from bench.latency import Latencies
+from bench.wire import (
+    CLOSE,
+    HEADER,
+    LONG_TEXT_FRAME,
+    PING,
+    control_frame,
+    next_frame,
+    opening_request,
+    parse_versions,
+)
+
+BUFFER_BYTES = 256 * 1024
+"""Read at once; twice what a socket's default receive buffer holds."""
+
+EVENTS = 256
+"""Sockets read between two looks at the sample: half a millisecond."""
+
+SWEEP_INTERVAL = 0.02
+"""Seconds between two reads of those that only count."""
+
+SOURCES = [f"127.0.0.{number}" for number in range(1, 9)]
+"""Local addresses to connect from in turn: each has 28,000 ports of its own, for as long as closed
+connections hold theirs (TIME_WAIT, a minute).
+"""
+
+OPENED = b"HTTP/1.1 101 "
+
+
+class Client:
+    """One connection. `opened_at`, `answered_at` (by the snapshot): monotonic seconds."""
+
+    __slots__ = (
+        "answered_at", "frames", "handle", "missed", "opened_at", "request", "rest", "sampled",
+        "sock", "versions",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, request: bytes, *, sampled: bool) -> None:
+        self.sock = sock
+        self.request = request
+        self.sampled = sampled
+        self.rest = b""
+        self.versions: dict[bytes, int] = {}
+        self.frames = 0
+        self.missed = 0
+        self.opened_at = monotonic()
+        self.answered_at = 0.0
+        self.handle: Callable[[Client], None]
+
+
+class Generator:
+    """All clients, and what they saw.
+
+    `latencies`: from the server's intake (`ts`) to here, of every update the sample got, in
+    microseconds; `last`: the same of the last client, by `ts`.
+    `failed`: why handshakes were not answered with 101, or connections ended unasked.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        host, port = self._url.hostname or "", self._url.port or 80
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._family, self._address = found[0], found[4]
+        self._local = self._address[0] == "127.0.0.1"
+        self._epoll = select.epoll()
+        self._counting = select.epoll()
+        self._sweep_at = 0.0
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._by_fd: dict[int, Client] = {}
+        self.clients: set[Client] = set()
+        self.answered: deque[Client] = deque()
+        self.failed: Counter[str] = Counter()
+        self.latencies = Latencies()
+        self.last: dict[int, int] = {}
+        self.opened = 0
+        self.pending = 0
+        self.frames = 0
+        self.bytes = 0
+        self.jumps = 0
+
+    def open(self, query: str, *, sampled: bool = True, receive_buffer: int = 0) -> Client:
+        """Begin to connect. It goes on in `run_until`; `answered` gets it with its first message."""
+        sock = socket.socket(self._family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if self._local:
+            sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+            sock.bind((SOURCES[self.opened % len(SOURCES)], 0))
+        self.opened += 1
+        self.pending += 1
+        client = Client(sock, opening_request(self._url, query), sampled=sampled)
+        client.handle = self._connected
+        sock.connect_ex(self._address)
+        self.clients.add(client)
+        self._by_fd[sock.fileno()] = client
+        self._epoll.register(sock, select.EPOLLOUT)
+        return client
+
+    def run_until(self, end: float) -> None:
+        """Do everything that comes up until `end`, in monotonic seconds."""
+        poll, sweep, by_fd = self._epoll.poll, self._counting.poll, self._by_fd
+        while (left := end - (now := monotonic())) > 0:
+            for fd, _ in poll(min(left, max(0.0, self._sweep_at - now)), EVENTS):
+                if client := by_fd.get(fd):
+                    client.handle(client)
+            if monotonic() >= self._sweep_at:
+                ready = sweep(0, EVENTS)
+                for fd, _ in ready:
+                    self._count(by_fd[fd])
+                if len(ready) < EVENTS:
+                    self._sweep_at = monotonic() + SWEEP_INTERVAL
+
+    def pause(self, client: Client) -> None:
+        """Read nothing more of `client`."""
+        self._epoll.unregister(client.sock)
+
+    def read_some(self, client: Client, size: int) -> None:
+        """Read at most `size` bytes of a paused client, and forget them."""
+        try:
+            self.bytes += client.sock.recv_into(self._view, size)
+        except OSError:
+            pass  # nothing there, or the server gave up: `frames` does not count a slow client
+
+    def cut(self, client: Client) -> None:
+        """Close as a crash does: no close frame."""
+        self._forget(client)
+        client.sock.close()
+
+    def leave(self, client: Client) -> None:
+        """Close as a well-behaved client does: close frame, the server's answer, end of stream."""
+        if not client.sampled:
+            self._counting.unregister(client.sock)
+            self._epoll.register(client.sock, select.EPOLLIN)
+        client.handle = self._leaving
+        try:
+            client.sock.send(control_frame(CLOSE, b"\x03\xe8"))
+        except OSError as error:
+            self._fail(client, error.strerror or "cut")
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.latencies = Latencies()
+        self.last = {}
+        self.frames = self.bytes = self.jumps = 0
+        for client in self.clients:
+            client.frames = client.missed = 0
+
+    @property
+    def missed(self) -> int:
+        """Versions that neither an update nor a full quote in its place brought to the sample."""
+        return sum(client.missed for client in self.clients)
+
+    def close(self) -> None:
+        """Let go of all sockets."""
+        for client in list(self.clients):
+            self.cut(client)
+        self._epoll.close()
+        self._counting.close()
+
+    def _forget(self, client: Client) -> None:
+        self.clients.discard(client)
+        if self._by_fd.pop(client.sock.fileno(), None) and client.handle in (
+            self._connected, self._upgrading, self._first
+        ):  # fmt: skip
+            self.pending -= 1
+
+    def _fail(self, client: Client, reason: str) -> None:
+        self.failed[reason] += 1
+        self.cut(client)
+
+    def _connected(self, client: Client) -> None:
+        if error := client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._fail(client, socket.errno.errorcode[error])  # type: ignore[attr-defined]
+            return
+        client.sock.send(client.request)
+        client.request = b""
+        client.handle = self._upgrading
+        self._epoll.modify(client.sock, select.EPOLLIN)
+
+    def _upgrading(self, client: Client) -> None:
+        data = client.rest + self._receive(client)
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if not end:
+            client.rest = data
+        elif not head.startswith(OPENED):
+            self._fail(client, head.partition(b"\r\n")[0].decode("latin-1"))
+        else:
+            client.rest = b""
+            client.handle = self._first
+            if rest:
+                self._first(client, rest)
+
+    def _first(self, client: Client, data: bytes = b"") -> None:
+        """The first message of any kind: the client is served."""
+        data = client.rest + (data or self._receive(client))
+        client.rest = data
+        if next_frame(data, 0) is None:
+            return
+        client.answered_at = monotonic()
+        self.pending -= 1
+        self.answered.append(client)
+        client.rest = b""
+        client.handle = self._parse
+        if client.sampled:
+            self._take(client, data)
+            return
+        client.handle = self._count
+        self._epoll.unregister(client.sock)
+        self._counting.register(client.sock, select.EPOLLIN)
+        self._add_frames(client, data.count(LONG_TEXT_FRAME) - 1)
+
+    def _receive(self, client: Client) -> bytes:
+        try:
+            size = client.sock.recv_into(self._view)
+        except OSError as error:
+            size, reason = 0, error.strerror or "cut"
+        else:
+            reason = "ended by the server"
+        if not size and client.sock.fileno() in self._by_fd:
+            self._fail(client, reason)
+        self.bytes += size
+        return bytes(self._view[:size])
+
+    def _parse(self, client: Client) -> None:
+        self._take(client, client.rest + self._receive(client))
+
+    def _take(self, client: Client, data: bytes) -> None:
+        start = 0
+        while payload := next_frame(data, start):
+            begin, end = payload
+            if found := HEADER.match(data, begin):
+                self._note(client, int(found[1]), found[2], replaced=found[3] == b"r")
+            elif data[start] == PING:
+                client.sock.send(control_frame(0x8A, data[begin:end]))
+            start = end
+        client.rest = data[start:]
+
+    def _note(self, client: Client, ts: int, versions: bytes, *, replaced: bool) -> None:
+        known = client.versions
+        if replaced:
+            symbol, _, number = versions.rpartition(b":")
+            version = int(number)
+            client.missed += version != known.get(symbol, 0) + 1
+            known[symbol] = version
+            client.frames += 1
+            self.frames += 1
+            latency = time_ns() // 1000 - ts
+            self.latencies.add(latency)
+            self.last[ts] = latency
+            return
+        for symbol, version in parse_versions(versions).items():
+            if symbol in known:  # a full quote in place of updates that were merged
+                self.jumps += version - known[symbol]
+            known[symbol] = version
+
+    def _count(self, client: Client) -> None:
+        try:
+            size = client.sock.recv_into(self._view)
+        except OSError:
+            size = 0
+        if not size:
+            self._fail(client, "ended by the server")
+            return
+        self.bytes += size
+        buffer = self._buffer
+        if client.rest and buffer[0] == LONG_TEXT_FRAME[1]:  # the two bytes came in two reads
+            self._add_frames(client, 1)
+        self._add_frames(client, buffer.count(LONG_TEXT_FRAME, 0, size))
+        client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""
+        if (ping := buffer.find(PING, 0, size)) >= 0:
+            payload = bytes(buffer[ping + 2 : min(size, ping + 2 + buffer[ping + 1])])
+            client.sock.send(control_frame(0x8A, payload))
+
+    def _add_frames(self, client: Client, frames: int) -> None:
+        client.frames += frames
+        self.frames += frames
+
+    def _leaving(self, client: Client) -> None:
+        try:
+            size = client.sock.recv_into(self._view)
+        except OSError:
+            size = 0
+        if not size:
+            self.cut(client)

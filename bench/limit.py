@@ -1,0 +1,93 @@
+"""The bare loop: what the kernel lets any server do. No trio, no parsing, one constant frame.
+
+It answers every request with the same 101 and then, `rate` times a second, writes the same bytes to
+every connection: `burst` frames of one update each, joined into one write. Only the time and the
+version inside the frame are set anew before each round. Its figures are the reference for the
+server's.
+"""
+
+import argparse
+import select
+import socket
+import struct
+from time import monotonic
+
+from bench.message import update
+from bench.wire import KEY
+
+BACKLOG = 4096
+
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""RFC 6455 §1.3: the answer to its example key, which is the only one that our generator sends."""
+
+RESPONSE = (
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+).encode()
+
+
+def frames(version: int, burst: int) -> bytes:
+    """One update of each of `burst` symbols, each in a frame of its own."""
+    messages = [update(f"S{number:03}", version).encode() for number in range(burst)]
+    return b"".join(struct.pack("!BBH", 0x81, 126, len(text)) + text for text in messages)
+
+
+def serve(rate: float, burst: int) -> None:
+    """Serve until killed; prints its address first."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    listener.setblocking(False)
+    print("quotes", f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes", flush=True)
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    waiting: dict[int, socket.socket] = {}
+    clients: dict[int, socket.socket] = {}
+    version, due = 1, monotonic() + 1 / rate
+    while True:
+        for fd, _ in poll.poll(max(0.0, due - monotonic())):
+            if fd == listener.fileno():
+                _accept(listener, poll, waiting)
+            elif sock := waiting.pop(fd, None):
+                sock.recv(65536)
+                sock.send(RESPONSE + frames(version, burst))
+                clients[fd] = sock
+            else:
+                poll.unregister(fd)  # whatever it sent: the generator only ever leaves
+                clients.pop(fd).close()
+        if monotonic() >= due:
+            version += 1
+            _write(clients, frames(version, burst))
+            due = max(due + 1 / rate, monotonic())
+
+
+def _accept(listener: socket.socket, poll: select.epoll, waiting: dict[int, socket.socket]) -> None:
+    try:
+        while True:
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            waiting[sock.fileno()] = sock
+            poll.register(sock, select.EPOLLIN)
+    except BlockingIOError:
+        pass
+
+
+def _write(clients: dict[int, socket.socket], data: bytes) -> None:
+    for sock in clients.values():
+        try:
+            sock.send(data)
+        except OSError:
+            pass  # a client that is full or gone misses this round, as the reference it is
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    parser = argparse.ArgumentParser(prog="python -m bench.limit", description=__doc__)
+    parser.add_argument("--rate", type=float, default=0.25, help="rounds a second")
+    parser.add_argument("--burst", type=int, default=1, help="frames a round and connection")
+    options = parser.parse_args()
+    assert KEY == "dGhlIHNhbXBsZSBub25jZQ==", "ACCEPT belongs to this key"
+    serve(options.rate, options.burst)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Results for people and machines: a table, JSON, pictures, one page for a whole run."""
+
+import base64
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import Figure, Result, written
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+VERDICTS = {"aim": "green", "met": "yellow", "missed": "red", "": ""}
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .15rem .8rem; text-align: left }
+td:nth-child(2) { text-align: right }
+tr:nth-child(even) { background: #8881 }
+.aim { color: #087f5b } .met { color: #b08900 } .missed, .wrong { color: #c92a2a }
+img { max-width: 100% }
+"""
+
+
+def machine() -> str:
+    """Where this was measured."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return (
+        f"{os.cpu_count()} cores, {model}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def print_result(result: Result) -> None:
+    """A table on standard output."""
+    table = Table(title=f"{result.scenario}: {result.setting}", title_justify="left",
+                  caption=_caption(result), caption_justify="left")  # fmt: skip
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("must and aim")
+    table.add_column("verdict")
+    for figure in result.figures:
+        verdict = figure.verdict
+        colour = VERDICTS[verdict]
+        text = f"[{colour}]{verdict}" if verdict else ""
+        table.add_row(figure.name, written(figure.value, figure.unit), _bounds(figure), text)
+    Console().print(table)
+
+
+def write_json(results: Sequence[Result], path: Path) -> None:
+    """Figures in base units: seconds, bytes, shares of a core."""
+    document = {
+        "machine": machine(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "results": [result.as_json() for result in results],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def write_plot(result: Result, path: Path) -> None:
+    """One result's latency distribution and timeline, as a picture or a page with it."""
+    if path.suffix == ".png":
+        _draw(result).savefig(path, dpi=120)
+    else:
+        write_page([result], path)
+
+
+def write_page(results: Sequence[Result], path: Path) -> None:
+    """One page that needs nothing else: all tables and pictures."""
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width'><title>quotestream benchmark</title>",
+        f"<style>{STYLE}</style><h1>quotestream benchmark</h1>",
+        f"<p>{escape(machine())}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC</p>",
+    ]
+    for result in results:
+        parts += [f"<h2>{escape(result.scenario)}</h2><p>{escape(result.setting)}</p>"]
+        parts += [f"<p class='wrong'>{escape(_caption(result))}</p>"] if not result.good else []
+        parts += ["<table><tr><th>figure<th>value<th>must and aim<th>verdict"]
+        parts += [_row(figure) for figure in result.figures]
+        parts += ["</table>"]
+        if result.histogram and result.histogram.get_total_count():
+            image = BytesIO()
+            _draw(result).savefig(image, format="png", dpi=110)
+            data = base64.b64encode(image.getvalue()).decode()
+            parts += [f"<img alt='latency' src='data:image/png;base64,{data}'>"]
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _row(figure: Figure) -> str:
+    cells = escape(figure.name), written(figure.value, figure.unit), escape(_bounds(figure))
+    verdict = f"<td class='{figure.verdict}'>{figure.verdict}"
+    return "<tr><td>" + "<td>".join(cells) + verdict
+
+
+def _caption(result: Result) -> str:
+    problems = [f"INVALID: the generator used {result.busy:.0%} of its core"] * (not result.valid)
+    return "; ".join([*problems, *result.wrong])
+
+
+def _bounds(figure: Figure) -> str:
+    sign = "≥" if figure.at_least else "≤"
+    bounds = [b for b in (figure.must, figure.aim) if b is not None]
+    return ", ".join(f"{sign} {written(bound, figure.unit)}" for bound in bounds)
+
+
+def _draw(result: Result) -> "Picture":
+    """Latency by percentile (the axis stretched towards 100 %), and p50 and maximum over time."""
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(10, 3.6), layout="constrained")
+    left, right = picture.subplots(1, 2)
+    if result.histogram and result.histogram.get_total_count():
+        shares = [0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99]
+        values = [result.histogram.get_value_at_percentile(share) / 1000 for share in shares]
+        left.plot([1 / (1 - share / 100) for share in shares], values, marker=".")
+        left.set_xscale("log")
+        left.set_xticks([1, 2, 10, 100, 1000, 10000], ["0", "50", "90", "99", "99.9", "99.99"])
+        left.minorticks_off()
+    left.set(xlabel="percentile", ylabel="ms", title="latency")
+    starts = [second.start for second in result.timeline]
+    for name in ("p50", "max"):
+        values = [getattr(second, name) * 1000 for second in result.timeline]
+        right.plot(starts, values, label=name)
+    right.set(xlabel="seconds", ylabel="ms", title="over time", ylim=(0, None))
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return picture

@@ -1,0 +1,71 @@
+"""One price to everybody: all connections watch one symbol, which moves every 4 s.
+
+`--rate` is moves per second. The bare loop sends the same to as many connections, before and after.
+"""
+
+from contextlib import AbstractContextManager
+from statistics import median
+
+from bench.figures import Figure, Result, Unit
+from bench.peers import bare_loop
+from bench.run import (
+    Options,
+    check_failures,
+    common_figures,
+    connect,
+    measure,
+    open_generator,
+)  # fmt: skip
+from bench.target import Target
+
+CONNECTIONS, DURATION, RATE = 10_000, 40, 0.25
+
+SAMPLE = 10
+"""One connection in so many is asked when it got an update: its last stands for all connections'."""
+
+
+def run(options: Options) -> Result:
+    """Measure; without the bare loop if a running server was named."""
+    result = Result(
+        "burst",
+        f"{options.connections:,} connections on one symbol, {options.rate:g} moves/s, "
+        f"{options.duration:g} s",
+    )
+    schedule = options.schedule(1, options.rate, together=True)
+    symbol = schedule.symbols[0]
+    reference = (
+        [] if options.url else [_last_client(bare_loop(options.rate), symbol, options, None)]
+    )
+    own = _last_client(options.open(schedule), symbol, options, result)
+    if reference:
+        reference.append(_last_client(bare_loop(options.rate), symbol, options, None))
+        limit = sum(reference) / len(reference)
+        result.add(
+            Figure("last client, bare loop", limit, Unit.SECONDS),
+            Figure("ratio to the bare loop", own / limit, Unit.RATIO, must=1.3, aim=1.1),
+        )
+    return result
+
+
+def _last_client(
+    server: AbstractContextManager[Target], symbol: str, options: Options, result: Result | None
+) -> float:
+    """Seconds from intake to the last client, the median of all updates."""
+    scrap = result or Result("burst", "")
+    with server as target, open_generator(target) as generator:
+        connect(generator, target, options.connections, lambda _: symbol, sample=SAMPLE)
+        window = measure(target, generator, options.duration, scrap)
+        lasts = [last / 1e6 for last in generator.last.values()]
+        last = median(lasts) if lasts else float("nan")
+        if result:
+            result.add_latency(generator.latencies.percentiles(), {}, {})
+            cost = window.core and window.cpu_seconds and window.cpu_seconds / window.frames * 1e6
+            result.add(
+                Figure("last client", last, Unit.SECONDS),
+                Figure("server CPU a frame", cost, Unit.MICROSECONDS),
+                *common_figures(window),
+            )
+            check_failures(generator, result)
+            if generator.missed:
+                result.wrong.append(f"{generator.missed} updates missed")
+    return last

@@ -1,0 +1,98 @@
+"""Coming and going: so many connections a second open and as many close, beside 5,000 steady ones.
+
+`--connections` are the steady ones, `--rate` is openings per second. Who came stays a second.
+"""
+
+from collections import deque
+from time import monotonic
+
+from bench.figures import Figure, Result, Unit
+from bench.generator import Client, Generator
+from bench.run import (
+    Meter,
+    Options,
+    check_failures,
+    choose_some,
+    common_figures,
+    connect,
+    note_course,
+    open_generator,
+)  # fmt: skip
+from bench.screen import progress
+from bench.target import Target
+
+CONNECTIONS, DURATION, RATE = 5000, 60, 400
+SYMBOLS, EACH = 50, 5
+
+STAY = 1.0
+"""Seconds from a visitor's first message to its leaving."""
+
+TICK = 0.01
+"""Seconds between two looks at who has to come or go."""
+
+REST = 5.0
+"""Seconds after the last has left until the memory is read."""
+
+MUST = {"p99": 0.100}
+
+
+def run(options: Options) -> Result:
+    """Measure; a visitor that is refused or fails is a failure."""
+    result = Result(
+        "churn",
+        f"{options.connections:,} steady connections, {options.rate:g} opened and closed a second "
+        f"for {options.duration:g} s",
+    )
+    schedule = options.schedule(SYMBOLS, 0.25)
+    choose = choose_some(schedule.symbols, EACH)
+    with options.open(schedule) as target, open_generator(target) as generator:
+        connect(generator, target, options.connections, choose)
+        before = target.resident_bytes()
+        generator.answered.clear()
+        meter = Meter(target, generator)
+        visited, late = _visit(generator, target, options, schedule.symbols)
+        window = meter.read()
+        note_course(generator, window, result)
+        result.add_latency(generator.latencies.percentiles(), MUST, {})
+        generator.run_until(monotonic() + REST)
+        after = target.resident_bytes()
+        grown = None if before is None or after is None else after / before
+        result.add(
+            Figure("opened and closed", visited / options.duration, Unit.PER_SECOND,
+                   0.98 * min(options.rate, 400), 980, at_least=True),
+            Figure("failed", generator.failed.total(), Unit.COUNT, must=0),
+            Figure("unanswered at the end", late, Unit.COUNT, must=0),
+            Figure("memory before", before, Unit.BYTES),
+            Figure("memory after", after, Unit.BYTES),
+            Figure("memory after to before", grown, Unit.RATIO, must=1.05),
+            *common_figures(window),
+        )  # fmt: skip
+        check_failures(generator, result)
+    return result
+
+
+def _visit(
+    generator: Generator, target: Target, options: Options, symbols: list[str]
+) -> tuple[int, int]:
+    """Open at the given rate for the given time; how many came and left, and how many still wait."""
+    start, opened, left = monotonic(), 0, 0
+    staying: deque[Client] = deque()
+    with progress("coming and going", options.duration) as move:
+        while (now := monotonic()) < start + options.duration or staying or generator.pending:
+            due = int(min(now - start, options.duration) * options.rate)
+            while opened < due:
+                query = target.query(f"visitor{opened}", symbols[opened % len(symbols)])
+                generator.open(query, sampled=False)
+                opened += 1
+            staying += generator.answered
+            generator.answered.clear()
+            while staying and staying[0].answered_at <= now - STAY:
+                generator.leave(staying.popleft())
+                left += 1
+            if now > start + options.duration + 10 * STAY:
+                break
+            generator.run_until(now + TICK)
+            if int(now) > int(now - TICK):
+                generator.latencies.mark()
+                move(now - start)
+    return left, generator.pending

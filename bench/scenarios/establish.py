@@ -1,0 +1,63 @@
+"""Opening connections, each with a token of its own: as fast as it goes, and at a steady pace.
+
+`--rate` is handshakes per second of the second part, which has a third of the connections.
+"""
+
+from bench.figures import Figure, Result, Unit
+from bench.latency import Latencies
+from bench.run import (
+    Meter,
+    Options,
+    check_failures,
+    choose_some,
+    common_figures,
+    connect,
+    note_course,
+    open_generator,
+)  # fmt: skip
+
+CONNECTIONS, DURATION, RATE = 10_000, 60, 300
+SYMBOLS, EACH = 50, 5
+
+
+def run(options: Options) -> Result:
+    """Measure; `duration` bounds the second part."""
+    result = Result(
+        "establish",
+        f"{options.connections:,} connections of {EACH} symbols as fast as it goes, "
+        f"then {options.rate:g} a second",
+    )
+    schedule = options.schedule(SYMBOLS, 0.25)
+    choose = choose_some(schedule.symbols, EACH)
+    with options.open(schedule) as target:
+        with open_generator(target) as generator:
+            meter = Meter(target, generator)
+            seconds = connect(generator, target, options.connections, choose)
+            fast = meter.read()
+            note_course(generator, fast, result)
+            check_failures(generator, result)
+        with open_generator(target) as generator:
+            meter = Meter(target, generator)
+            count = min(options.connections // 3, int(options.rate * options.duration)) or 1
+            connect(generator, target, count, choose, rate=options.rate)
+            paced = meter.read()
+            first = Latencies()
+            for client in generator.answered:
+                first.add(round((client.answered_at - client.opened_at) * 1e6))
+            note_course(generator, paced, result)
+            check_failures(generator, result)
+    result.histogram = first.histogram()
+    found = first.percentiles()
+    assert found is not None, "connect() returns once every client has its first message"
+    cost = None if fast.cpu_seconds is None else fast.cpu_seconds / options.connections * 1e6
+    result.add(
+        Figure(
+            "handshakes", options.connections / seconds, Unit.PER_SECOND, 700, 2000, at_least=True
+        ),
+        Figure("server CPU a handshake", cost, Unit.MICROSECONDS),
+        Figure("first snapshot p50", found.p50, Unit.SECONDS),
+        Figure("first snapshot p95", found.p95, Unit.SECONDS),
+        Figure("first snapshot p99", found.p99, Unit.SECONDS, must=0.050),
+        *common_figures(fast),
+    )
+    return result

@@ -1,0 +1,61 @@
+"""What grows with what: a frame's cost with the connections, an update's with those it is not for.
+
+`--connections` is the larger number, a tenth of it the smaller one; `--rate` is moves per second of
+one symbol in the first two parts. In the other two, one connection watches 50 symbols that move at
+40 times `--rate` each, without and with `--connections` others that watch something else.
+"""
+
+from bench.figures import Figure, Result, Unit
+from bench.run import Options, Window, check_failures, connect, measure, open_generator
+
+CONNECTIONS, DURATION, RATE = 10_000, 20, 0.5
+SYMBOLS = 50
+OTHER = "VNQ"
+"""A symbol that no schedule moves."""
+
+
+def run(options: Options) -> Result:
+    """Measure; costs are the server's CPU, less what an idle second costs nowhere taken off."""
+    many, few = options.connections, max(1, options.connections // 10)
+    result = Result(
+        "growth", f"{few:,} and {many:,} connections, {options.duration:g} s each of four parts"
+    )
+    small = _per_frame(_fan_out(options, few, options.rate * 10, result))
+    large = _per_frame(_fan_out(options, many, options.rate, result))
+    alone = _per_frame(_updates(options, 0, result))
+    among = _per_frame(_updates(options, many, result))
+    result.add(
+        Figure(f"CPU a frame, {few:,} connections", small, Unit.MICROSECONDS),
+        Figure(f"CPU a frame, {many:,} connections", large, Unit.MICROSECONDS),
+        Figure("ratio", large and small and large / small, Unit.RATIO, must=1.5, aim=1.1),
+        Figure("CPU an update, 1 connection", alone, Unit.MICROSECONDS),
+        Figure(f"CPU an update, among {many:,} others", among, Unit.MICROSECONDS),
+        Figure("ratio with others", among and alone and among / alone, Unit.RATIO, must=1.5, aim=1.1),
+    )  # fmt: skip
+    return result
+
+
+def _fan_out(options: Options, connections: int, rate: float, result: Result) -> Window:
+    """One symbol to all; the same number of frames a second for both numbers of connections."""
+    schedule = options.schedule(1, rate)
+    with options.open(schedule) as target, open_generator(target) as generator:
+        connect(generator, target, connections, lambda _: schedule.symbols[0], sample=10)
+        window = measure(target, generator, options.duration, result)
+        check_failures(generator, result)
+        return window
+
+
+def _updates(options: Options, others: int, result: Result) -> Window:
+    """Many updates to one connection, among `others` that get none."""
+    schedule = options.schedule(SYMBOLS, 40 * options.rate)
+    with options.open(schedule) as target, open_generator(target) as generator:
+        connect(generator, target, others, lambda _: OTHER)
+        connect(generator, target, 1, lambda _: ",".join(schedule.symbols))
+        window = measure(target, generator, options.duration, result)
+        check_failures(generator, result)
+        return window
+
+
+def _per_frame(window: Window) -> float | None:
+    """Microseconds."""
+    return window.cpu_seconds and window.cpu_seconds / max(window.frames, 1) * 1e6

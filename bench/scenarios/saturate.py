@@ -1,0 +1,64 @@
+"""As much as goes: 1,000 connections, the rate raised in steps until p99 exceeds 250 ms.
+
+Once with one symbol and once with twenty that move at the same moment; the bare loop takes turns.
+`--duration` is that of a step. A running server has its own rate, which makes one step.
+"""
+
+from bench.figures import Figure, Result, Unit
+from bench.peers import bare_loop, own_server
+from bench.run import Options
+from bench.schedule import symbol_names
+from bench.steps import Start, Step, run_step, search_all
+
+CONNECTIONS, DURATION, RATE = 1000, 5, 0.0
+TOGETHER = 20
+"""Symbols that move at the same moment."""
+
+OWN, LIMIT = "quotestream", "bare loop"
+
+
+def run(options: Options) -> Result:
+    """Measure."""
+    result = Result(
+        "saturate", f"{options.connections:,} connections, {options.duration:g} s a step"
+    )
+    best = {burst: _best(options, burst) for burst in (1, TOGETHER)}
+    for burst, steps in best.items():
+        _tell(result, burst, steps.get(OWN), steps.get(LIMIT))
+    joined = ratio(best[TOGETHER].get(OWN), best[1].get(OWN))
+    result.add(Figure(f"{TOGETHER} symbols to 1", joined, Unit.RATIO, 4, 8, at_least=True))
+    return result
+
+
+def _tell(result: Result, burst: int, step: Step | None, limit: Step | None) -> None:
+    label = f"{burst} symbol{'s' * (burst > 1)}"
+    must, aim = (0.7, 0.9) if burst == 1 else (None, None)
+    if step and step.latency:
+        result.busy = max(result.busy, step.busy)
+        result.add(
+            Figure(f"{label}, frames", step.frames, Unit.PER_SECOND),
+            Figure(f"{label}, p99", step.latency.p99, Unit.SECONDS),
+            Figure(f"{label}, server", step.core, Unit.CORE),
+            Figure(f"{label}, generator", step.busy, Unit.CORE),
+        )
+    else:
+        result.wrong.append(f"{label}: no rate was slow enough")
+    if limit:
+        result.add(
+            Figure(f"{label}, bare loop", limit.frames, Unit.PER_SECOND),
+            Figure(f"{label}, to the bare loop", ratio(step, limit), Unit.RATIO, must, aim, True),
+        )
+
+
+def _best(options: Options, burst: int) -> dict[str, Step | None]:
+    symbols = ",".join(symbol_names(burst))
+    if options.url:
+        start: Start = lambda _: options.open()  # noqa: E731 - a name for the type's sake
+        return {OWN: run_step(start, 0, burst, options.connections, symbols, options.duration)}
+    entrants = {OWN: own_server(options, burst), LIMIT: lambda rate: bare_loop(rate, burst)}
+    return search_all(entrants, burst, options.connections, symbols, options.duration)
+
+
+def ratio(step: Step | None, other: Step | None) -> float | None:
+    """Of delivered frames a second."""
+    return step.frames / other.frames if step and other else None

@@ -1,0 +1,58 @@
+"""Who moves when: a file of trades that a server under test replays, so that its load is exact.
+
+The simulator moves a random part of what is watched; here each symbol moves when it is said to.
+"""
+
+import csv
+from importlib.resources import files
+from pathlib import Path
+
+HEADER = "timestamp_ms,symbol,price,size"
+
+START_MS = 1_764_012_345_000
+"""When the first trade happened; any moment does."""
+
+
+class Schedule:
+    """`rate`: moves a second of each of `symbols`, all at once (`together`) or one after the other.
+
+    `seconds`: how long the file lasts.
+    """
+
+    def __init__(self, symbols: int, rate: float, seconds: float, *, together: bool) -> None:
+        self._instruments = largest_instruments(symbols)
+        self._rate = rate
+        self._seconds = seconds
+        self._together = together
+
+    @property
+    def symbols(self) -> list[str]:
+        """Those that move."""
+        return [symbol for symbol, _ in self._instruments]
+
+    def write(self, path: Path) -> Path:
+        """Write the file. A symbol's price goes up and down by cents, so that each trade is news."""
+        interval = 1000 / self._rate
+        apart = 0 if self._together else interval / len(self._instruments)
+        with path.open("w") as lines:
+            lines.write(HEADER + "\n")
+            for move in range(1, int(self._seconds * self._rate) + 1):
+                for place, (symbol, price) in enumerate(self._instruments):
+                    at = START_MS + round(move * interval + place * apart)
+                    lines.write(f"{at},{symbol},{price + move % 97 / 100:.2f},100\n")
+        return path
+
+
+def symbol_names(count: int) -> list[str]:
+    """The symbols that a schedule of so many moves."""
+    return [symbol for symbol, _ in largest_instruments(count)]
+
+
+def largest_instruments(count: int) -> list[tuple[str, float]]:
+    """Symbol and base price in dollars of the companies worth most."""
+    with files("server.store").joinpath("instruments.csv").open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["market_cap"]]
+    rows.sort(key=lambda row: -int(row["market_cap"]))
+    if count > len(rows):
+        raise ValueError(f"at most {len(rows)} symbols")
+    return [(row["symbol"], float(row["price"])) for row in rows[:count]]

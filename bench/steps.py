@@ -1,0 +1,152 @@
+"""How much a server delivers: the rate is raised step by step until it no longer keeps up.
+
+Each step is a new process and new connections, so that servers can take turns and none inherits
+another's queues. The rate doubles until a step fails; then the gap is halved (geometrically).
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from math import sqrt
+
+from bench.figures import Result, Unit, written
+from bench.latency import Percentiles
+from bench.run import connect, measure, open_generator
+from bench.screen import show
+from bench.target import Target, TargetError
+
+FIRST_RATE = 16.0
+"""Rounds a second: 16,000 frames with 1,000 connections."""
+
+SLOWEST_RATE = 0.5
+"""Where even FIRST_RATE is too much it is halved down to this."""
+
+HIGHEST_RATE = 1000.0
+
+HALVINGS = 2
+"""Of the gap between the last good and the first bad step: a factor of 1.19 is left."""
+
+TRIES = 2
+"""A step that fails is tried again: the machine may have been busy with something else."""
+
+LATENCY_LIMIT = 0.250
+"""Seconds: a step whose p99 is above has failed."""
+
+DELIVERED_SHARE = 0.97
+"""Of what was to be delivered, but for one round that the window may cut; less has failed."""
+
+SAMPLE = 50
+"""One connection in so many is asked when it got an update; the others count."""
+
+Start = Callable[[float], AbstractContextManager[Target]]
+"""Starts a server that sends so many rounds a second."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rate's outcome: frames a second, `offered` ones, and what one round more or less makes of
+    them. `busy` is the generator's share of its core.
+    """
+
+    rate: float
+    frames: float
+    latency: Percentiles | None
+    core: float | None
+    busy: float
+    failures: int
+    offered: float
+    one_round: float
+
+    @property
+    def good(self) -> bool:
+        """Whether the server kept up."""
+        return (
+            not self.failures
+            and self.latency is not None
+            and self.latency.p99 <= LATENCY_LIMIT
+            and self.frames >= DELIVERED_SHARE * self.offered - self.one_round
+        )
+
+
+def run_step(
+    start: Start, rate: float, burst: int, connections: int, symbols: str, seconds: float
+) -> Step:
+    """Measure one rate."""
+    scrap = Result("step", "")
+    offered, one_round = rate * burst * connections, burst * connections / seconds
+    with start(rate) as target, open_generator(target) as generator:
+        try:
+            connect(generator, target, connections, lambda _: symbols, sample=SAMPLE)
+        except TargetError:
+            # A server that cannot even let clients in beside this load has failed at it.
+            return Step(rate, 0, None, None, 0, generator.pending, offered, one_round)
+        window = measure(target, generator, seconds, scrap)
+        return Step(
+            rate,
+            window.frames / window.seconds,
+            generator.latencies.percentiles(),
+            window.core,
+            window.busy,
+            generator.failed.total(),
+            offered,
+            one_round,
+        )
+
+
+class Search:
+    """Finds one server's highest good rate; `next_rate` and `note` take turns until it is None."""
+
+    def __init__(self) -> None:
+        self.best: Step | None = None
+        self.worst: Step | None = None
+        self._halvings = 0
+
+    @property
+    def next_rate(self) -> float | None:
+        """The rate to be tried next."""
+        good = self.best.rate if self.best else None
+        bad = self.worst.rate if self.worst else None
+        if good is None:
+            rate = FIRST_RATE if bad is None else bad / 2
+            return rate if rate >= SLOWEST_RATE else None
+        if bad is None:
+            return good * 2 if good < HIGHEST_RATE else None
+        return sqrt(good * bad) if self._halvings < HALVINGS else None
+
+    def note(self, step: Step) -> None:
+        """Take in what came of it."""
+        self._halvings += self.best is not None and self.worst is not None
+        if step.good:
+            self.best = step
+        else:
+            self.worst = step
+
+
+Entrants = dict[str, Start]
+"""Servers by name."""
+
+
+def search_all(
+    entrants: Entrants, burst: int, connections: int, symbols: str, seconds: float
+) -> dict[str, Step | None]:
+    """Each entrant's last good step; they take turns at every step."""
+    searches = {name: Search() for name in entrants}
+    while any(search.next_rate for search in searches.values()):
+        for name, search in searches.items():
+            if rate := search.next_rate:
+                for _ in range(TRIES):
+                    step = run_step(entrants[name], rate, burst, connections, symbols, seconds)
+                    show(f"{name:<16} {describe(step)}")
+                    if step.good:
+                        break
+                search.note(step)
+    return {name: search.best for name, search in searches.items()}
+
+
+def describe(step: Step) -> str:
+    """One line for people."""
+    p99 = written(step.latency.p99 if step.latency else None, Unit.SECONDS)
+    return (
+        f"{step.rate:8.1f} rounds/s  {step.frames:12,.0f} of {step.offered:12,.0f} frames/s  "
+        f"p99 {p99:>12}  {'good' if step.good else 'too much'}"
+    )

@@ -1,0 +1,56 @@
+"""The client's half of the wire: the opening request, frames' headers, what a message says. No I/O."""
+
+import re
+from urllib.parse import SplitResult
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+"""RFC 6455 §1.3's example: the key protects proxies, not a benchmark."""
+
+LONG_TEXT_FRAME = b"\x81\x7e"
+"""How every frame with 126 to 65,535 bytes of text begins. Neither byte is in ASCII JSON, so that
+frames can be counted by counting these two bytes, without looking at any length.
+"""
+
+PING = 0x89
+CLOSE = 0x88
+
+HEADER = re.compile(
+    rb'\{"type":"quotes_patch","ts":(\d+),"versions":\{([^}]*)\},"operations":\[\{"op":"(\w)'
+)
+"""`ts`, versions and the first operation's first letter: all that is looked at of a message."""
+
+
+def opening_request(url: SplitResult, query: str) -> bytes:
+    """The request that asks for a WebSocket."""
+    return (
+        f"GET {url.path}?{query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def control_frame(opcode: int, payload: bytes = b"") -> bytes:
+    """A client's control frame, masked as it has to be (RFC 6455 §5.3) with the cheapest mask, 0."""
+    return bytes((opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+def next_frame(buffer: bytes, start: int) -> tuple[int, int] | None:
+    """Where the payload of the frame at `start` begins and ends; None if it is not there as a whole."""
+    have = len(buffer) - start
+    if have < 2:
+        return None
+    size, begin = buffer[start + 1], start + 2
+    if size == 126:
+        size, begin = int.from_bytes(buffer[begin : begin + 2]), begin + 2
+    elif size == 127:
+        size, begin = int.from_bytes(buffer[begin : begin + 8]), begin + 8
+    return (begin, begin + size) if begin + size <= len(buffer) else None
+
+
+def parse_versions(text: bytes) -> dict[bytes, int]:
+    """`"AAPL":3,"MSFT":7` as a dictionary of quoted symbols."""
+    versions = {}
+    for part in text.split(b","):
+        symbol, _, version = part.rpartition(b":")
+        versions[symbol] = int(version)
+    return versions
