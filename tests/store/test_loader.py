@@ -223,6 +223,7 @@ async def test_known_prices_are_bounded(autojump_clock, nursery):
     await scene.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)
     for number in range(30):
         await scene.load(f"S{number}")
+    await trio.testing.wait_all_tasks_blocked()
     assert len(scene.loader._known) == 10
     assert set(await scene.cache.get_many([f"S{n}" for n in range(30)])) == {
         f"S{n}" for n in range(20, 30)
