@@ -81,19 +81,20 @@ def _measure(options: argparse.Namespace, postgres: Postgres, redis: Redis) -> b
             "miss, inside: the query": client.quantile("db_query", "find", 0.99),
         }
         redis.command("FLUSHALL")
-        cached = _load(server, client, postgres, symbols, options.duration)
+        loads = [_load(server, client, postgres, symbols, options.duration) for _ in range(2)]
         for start in range(0, len(symbols), 500):
             client.ask(symbols[start : start + 500])
         time.sleep(1)  # writes to the cache wait for nobody
         used = _redis_bytes(redis) - empty
+    redis.command("FLUSHALL")
     with OwnServer(DATABASE_URL=url, REDIS_URL=cache, CACHE_TTL="1ms") as server:
-        uncached = _load(server, Client(server), postgres, symbols, options.duration)
-    return _report(options.symbols, hits, misses, inside, (cached, uncached), used)
+        loads.append(_load(server, Client(server), postgres, symbols, options.duration))
+    return _report(options.symbols, hits, misses, inside, loads, used)
 
 
 def _report(
     symbols: int, hits: list[float], misses: list[float], inside: dict[str, float],
-    loads: tuple[Load, Load], used: int,
+    loads: list[Load], used: int,
 ) -> bool:  # fmt: skip
     good = [
         _latency("hit", hits, HIT_TARGET),
@@ -101,15 +102,14 @@ def _report(
     ]
     for name, value in inside.items():
         print(f"{name:<26} p99 at most {value * 1e3:g} ms")
-    cached, uncached = loads
-    for name, load in (("with the cache", cached), ("without", uncached)):
+    names = ("load, cache empty at first", "load, cache filled", "load, without a cache")
+    for name, load in zip(names, loads, strict=True):
         print(f"{name:<26} {load.requests / load.seconds:,.0f} requests/s of {REQUEST_SYMBOLS}, "
               f"hit rate {load.hit_rate:.2%}, {load.queries / load.seconds:,.1f} queries/s, "
               f"{load.rows / load.seconds:,.0f} rows/s")  # fmt: skip
-    per_request = [load.queries / load.requests for load in loads]
-    saved = 1 - per_request[0] / per_request[1]
-    print(f"{'queries saved':<26} {saved:.2%} per request; rows "
-          f"{1 - cached.rows / cached.requests / (uncached.rows / uncached.requests):.2%}")  # fmt: skip
+    _, cached, uncached = loads
+    saved = 1 - cached.queries / cached.requests * uncached.requests / uncached.queries
+    print(f"{'queries saved':<26} {saved:.2%} of each request's")
     print(
         f"{'Redis':<26} {used / 1e6:.1f} MB for {symbols:,} symbols, {used / symbols:.0f} bytes each"
     )

@@ -34,7 +34,7 @@ QUERY_TIMEOUT = 2.0
 BULK_TIMEOUT = 120.0
 """Seconds of a migration or an import as a whole; 100,000 rows take some ten."""
 
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
 """Seconds in which connections are closed politely at a shutdown."""
 
 WAITING_CALLS = 64

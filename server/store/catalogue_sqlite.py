@@ -14,7 +14,7 @@ import trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from server.store.catalogue import BATCH_ROWS, StoreUnavailable, search_rank, words
+from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
 from server.store.migrations import migrations
 from server.store.stats import StoreStats
 
@@ -26,20 +26,33 @@ COLUMNS = ", ".join(Snapshot.__struct_fields__)
 _VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
 
 _UPSERT = f"""
-INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES})
+INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
 ON CONFLICT (symbol) DO UPDATE SET
-    name = excluded.name, category = excluded.category, base_price = excluded.base_price,
+    name = excluded.name, words = excluded.words, category = excluded.category, base_price = excluded.base_price,
     market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
     made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
 """  # noqa: S608
 
 _SAVE = f"""
-INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES})
+INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
 ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
 WHERE excluded.version > market_data.version
+"""  # noqa: S608
+
+_IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
+
+_SEARCH = f"""
+SELECT {COLUMNS} FROM (
+    SELECT *, CASE WHEN symbol = :prefix THEN 0 ELSE 1 END AS rank
+    FROM market_data WHERE {_IS_SYMBOL}
+    UNION ALL
+    SELECT *, CASE WHEN words LIKE :begins THEN 2 ELSE 3 END AS rank FROM (
+        SELECT * FROM market_data WHERE {{names}} AND NOT {_IS_SYMBOL} LIMIT {SEARCH_CANDIDATES}
+    )
+) ORDER BY rank, symbol LIMIT :limit
 """  # noqa: S608
 
 T = TypeVar("T")
@@ -71,11 +84,21 @@ class SqliteCatalogue:
         return await self._select("page", "symbol > ? ORDER BY symbol LIMIT ?", after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        found = await self._run(
-            "search", partial(self._search, normalize_symbol(query), words(query))
+        prefix, wanted = normalize_symbol(query), words(query)
+        parameters = {
+            "prefix": prefix,
+            "end": prefix + "\U0010ffff",
+            "begins": f" {wanted[0]}%" if wanted else "",
+            "limit": limit,
+        }
+        # Words hold no ASCII but letters and digits, so none means anything to LIKE.
+        parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
+        conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
+        statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
+        rows = await self._run(
+            "search", lambda: self._connection.execute(statement, parameters).fetchall()
         )
-        ranks = ((search_rank(row, query), row) for row in found)
-        return [row for _, row in sorted((rank, row) for rank, row in ranks if rank)][:limit]
+        return [_snapshot(row) for row in rows]
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
@@ -133,14 +156,6 @@ class SqliteCatalogue:
                 self._insert(_UPSERT, [opening_snapshot(each) for each in self._shipped])
         return applied
 
-    def _search(self, prefix: str, wanted: list[str]) -> list[Snapshot]:
-        """Candidates, to be looked at more closely. LIKE knows the case of ASCII only."""
-        ascii_words = [word for word in wanted if word.isascii()]
-        names = " AND ".join(["name LIKE ?"] * len(ascii_words)) or ("true" if wanted else "false")
-        query = f"SELECT {COLUMNS} FROM market_data WHERE symbol >= ? AND symbol < ? OR {names}"  # noqa: S608
-        parameters = [prefix, prefix + "\U0010ffff", *(f"%{word}%" for word in ascii_words)]
-        return [_snapshot(row) for row in self._connection.execute(query, parameters)]
-
     def _write(
         self,
         statement: str,
@@ -162,7 +177,12 @@ class SqliteCatalogue:
     def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:
         fields = Snapshot.__struct_fields__
         self._connection.executemany(
-            statement, [{field: getattr(row, field) for field in fields} for row in rows]
+            statement,
+            [
+                {field: getattr(row, field) for field in fields}
+                | {"words": "".join(f" {word}" for word in words(row.name))}
+                for row in rows
+            ],
         )
 
 

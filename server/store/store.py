@@ -39,8 +39,8 @@ WARM_SYMBOLS = 1000
 WARM_TIMEOUT = 10.0
 """Seconds for a warming by command or at the start."""
 
-FINAL_TIMEOUT = 2.0
-"""Seconds for the last prices at a shutdown."""
+FINAL_TIMEOUT = 1.5
+"""Seconds for the last prices at a shutdown, after clients had their five: nine are allowed in all."""
 
 DATABASE_RECOVERY = 2.0
 """Seconds for which a database that failed three times is not asked: a deadline's length."""

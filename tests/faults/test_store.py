@@ -245,3 +245,25 @@ def test_database_is_down_at_the_start(tmp_path, postgres, url):
         recovers(server, "IBM")
         with Client(server, "*") as client:
             assert len(client.receive()["versions"]) == 513
+
+
+def test_stop_while_nothing_answers(tmp_path, postgres, url, redis):
+    """A stop waits for neither of them for long: ten seconds are promised, and exit code 0."""
+    with ServerProcess(
+        tmp_path, DATABASE_URL=url, REDIS_URL=redis.url, PRICE_UPDATE_INTERVAL="50ms"
+    ) as server:
+        assert ask(server, "IBM") == (200, False)
+        with Client(server, "AAPL") as client:
+            client.receive()
+            postgres.freeze()
+            redis.freeze()
+            client.move()
+            asking = Thread(target=ask, args=(server, "MSFT"))
+            asking.start()
+            time.sleep(0.2)
+            start = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - start < 9
+            asking.join()
+        events = [line["event"] for line in server.log_lines()]
+        assert events[-2:] == ["the last prices could not be written", "stopped"]

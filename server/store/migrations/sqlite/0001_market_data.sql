@@ -11,6 +11,7 @@ CREATE TABLE market_data (
     volume integer NOT NULL DEFAULT 0,
     version integer NOT NULL DEFAULT 1,
     quoted_at integer NOT NULL DEFAULT 0, -- microseconds since the Unix epoch, 0 for never
+    words text NOT NULL, -- of the name, as server.store.catalogue.words has them, a space before each
     watched_at real -- seconds since the Unix epoch
 );
 CREATE INDEX market_data_watched ON market_data (watched_at);
