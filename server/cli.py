@@ -107,7 +107,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> None:
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
     print(f"quotes   {addresses.quotes}")
-    print(f"HTTP     {addresses.http}/healthz /readyz /metrics")
+    print(f"HTTP     {addresses.http}/healthz /readyz /metrics /docs")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
         command = Path(os.path.relpath(sys.executable)).with_name("quotestream")

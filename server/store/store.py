@@ -104,10 +104,12 @@ class Store:
                 tasks.start_soon(self._warm_at_start)
                 await self.write_back.run(self.options.write_interval)
         finally:
+            written = False
             with trio.CancelScope(shield=True), trio.move_on_after(FINAL_TIMEOUT):
-                if not await self.write_back.flush():
-                    log.warning("the last prices could not be written")
+                written = await self.write_back.flush()
                 await self.loader.write_cache()
+            if not written:
+                log.warning("the last prices could not be written")
 
     async def invalidate(self, symbols: Sequence[str]) -> int:
         """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
