@@ -28,8 +28,8 @@ _VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
 _UPSERT = f"""
 INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
 ON CONFLICT (symbol) DO UPDATE SET
-    name = excluded.name, words = excluded.words, category = excluded.category, base_price = excluded.base_price,
-    market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
+    name = excluded.name, words = excluded.words, category = excluded.category,
+    base_price = excluded.base_price, market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
     made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
 """  # noqa: S608
