@@ -15,7 +15,7 @@ from bench.hotpath import run_hotpath
 from bench.peers import PEERS
 from bench.report import print_result, write_json, write_page, write_plot
 from bench.run import Options
-from bench.scenarios import SCENARIOS
+from bench.scenarios import LONG, SCENARIOS
 from bench.screen import show
 from bench.target import TargetError
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the server.")
     commands = parser.add_subparsers(required=True, metavar="SCENARIO")
-    for name, module in SCENARIOS.items():
+    for name, module in (SCENARIOS | LONG).items():
         headline, _, details = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=headline, description=f"{headline}{details}")
         _add_load(command, module)
@@ -82,8 +82,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
     command.add_argument("--connections", type=_positive, default=module.CONNECTIONS,
                          help=f"{module.CONNECTIONS} by default")  # fmt: skip
-    command.add_argument("--duration", type=_seconds, default=float(module.DURATION),
-                         metavar="SECONDS", help=f"{module.DURATION} by default")  # fmt: skip
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--duration", type=_seconds, default=float(module.DURATION),
+                        metavar="SECONDS", help=f"{module.DURATION} by default")  # fmt: skip
+    length.add_argument("--hours", type=_hours, dest="duration", default=argparse.SUPPRESS,
+                        help="the duration in hours")  # fmt: skip
     if module.RATE:
         command.add_argument("--rate", type=_seconds, default=float(module.RATE),
                              help=f"see above; {module.RATE} by default")  # fmt: skip
@@ -160,6 +163,10 @@ def _seconds(text: str) -> float:
     if not 0 < number < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
+
+
+def _hours(text: str) -> float:
+    return 3600 * _seconds(text)
 
 
 def _fraction(text: str) -> float:

@@ -24,8 +24,6 @@ SCRAPE_TIMEOUT = 10.0
 FAR_FUTURE = 4_102_444_800
 """Unix seconds: tokens of a benchmark do not expire."""
 
-SPARE_DESCRIPTORS = 200
-
 
 class TargetError(Exception):
     """The server cannot be measured; one line says why."""
@@ -47,6 +45,9 @@ class Target(Protocol):
 
     def peak_bytes(self) -> int | None:
         """The most that was ever resident since the server started."""
+
+    def descriptors(self) -> int | None:
+        """Open file descriptors."""
 
     def metric(self, name: str) -> float | None:
         """One of the server's own metrics: the sum of its samples."""
@@ -136,6 +137,9 @@ class Process:
                 return int(line.split()[1]) * 1024
         return None
 
+    def descriptors(self) -> int | None:
+        return sum(1 for _ in Path(f"/proc/{self._process.pid}/fd").iterdir())
+
     def metric(self, name: str) -> float | None:  # noqa: ARG002 - peers have no metrics
         return None
 
@@ -205,6 +209,10 @@ class RunningServer:
 
     def peak_bytes(self) -> int | None:
         return None
+
+    def descriptors(self) -> int | None:
+        descriptors = self.metric("process_open_fds")
+        return None if descriptors is None else int(descriptors)
 
     def metric(self, name: str) -> float | None:
         return scrape(self._http, name) if self._http else None

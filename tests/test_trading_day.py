@@ -21,6 +21,9 @@ CLIENTS = 19
 FOLLOWED_SECONDS = 20
 """Length of the replay that clients can follow."""
 
+LEADER_TRADES = 400_000
+"""Of a symbol only `*` asks for, before the day begins: a few seconds in which clients connect."""
+
 DAY_TIMEOUT = 300
 """Seconds for the clients to read 1.4 million messages at full speed; a minute where it is quiet."""
 
@@ -65,6 +68,7 @@ class Follower:
 async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, dict[str, Any]]:
     """Run all clients over the day; the quick ones, the slow one, and the server's quotes after it."""
     followers = [Follower(CHOICES[number % len(CHOICES)]) for number in range(CLIENTS)]
+    followers.sort(key=lambda follower: follower.symbols == "*")
     slow = Follower("AIG,BAC,IBM")
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -108,11 +112,13 @@ def test_clients_that_can_follow_see_every_version(tmp_path):
 def test_full_speed_loses_nothing_and_skips_nothing(tmp_path):
     """At full speed a `replace` never skips a version and all documents end as the server's."""
     rows = load_day()
-    day = write_day(tmp_path / "day.csv", rows)
+    leader = [[rows[0][0], "LEADER", "1.00", "1"]] * LEADER_TRADES
+    day = write_day(tmp_path / "day.csv", leader + rows)
     with ServerProcess(tmp_path, FEED=f"replay:{day}", REPLAY_SPEED="0") as server:
         followers, slow, truth = asyncio.run(follow_day(server))
-        assert server.metric("market_data_feed_updates_total") == len(rows)
+        assert server.metric("market_data_feed_updates_total") == LEADER_TRADES + len(rows)
         assert server.metric("market_data_conflated_total") > 0
+    assert slow.messages[0]["versions"]["AIG"] == 1, "the day began before all had connected"
     for follower in followers:
         assert_equals_server(follower, truth)
     assert assert_equals_server(slow, truth) > 0

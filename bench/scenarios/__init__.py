@@ -15,6 +15,7 @@ from bench.scenarios import (
     replay,
     saturate,
     slow,
+    soak,
     storm,
 )
 
@@ -23,3 +24,6 @@ SCENARIOS: dict[str, ModuleType] = {
     for module in (establish, portfolio, burst, saturate, churn, storm, slow, replay, growth)
 }
 """By name, in the order in which `all` runs them."""
+
+LONG: dict[str, ModuleType] = {"soak": soak}
+"""Takes hours, so `all` leaves it out."""

@@ -4,11 +4,13 @@
 """
 
 from collections import deque
+from collections.abc import Sequence
 from time import monotonic
 
 from bench.figures import Figure, Result, Unit
 from bench.generator import Client, Generator
 from bench.run import (
+    STEP,
     Meter,
     Options,
     check_failures,
@@ -26,6 +28,9 @@ SYMBOLS, EACH = 50, 5
 
 STAY = 1.0
 """Seconds from a visitor's first message to its leaving."""
+
+LATE = 10.0
+"""Seconds after the last opening at which nobody is waited for any more."""
 
 TICK = 0.01
 """Seconds between two looks at who has to come or go."""
@@ -48,9 +53,8 @@ def run(options: Options) -> Result:
     with options.open(schedule) as target, open_generator(target) as generator:
         connect(generator, target, options.connections, choose)
         before = target.resident_bytes()
-        generator.answered.clear()
         meter = Meter(target, generator)
-        visited, late = _visit(generator, target, options, schedule.symbols)
+        visited, late = visit(generator, target, options.rate, options.duration, schedule.symbols)
         window = meter.read()
         note_course(generator, window, result)
         result.add_latency(generator.latencies.percentiles(), MUST, {})
@@ -71,28 +75,35 @@ def run(options: Options) -> Result:
     return result
 
 
-def _visit(
-    generator: Generator, target: Target, options: Options, symbols: list[str]
+def visit(
+    generator: Generator, target: Target, rate: float, seconds: float, symbols: Sequence[str]
 ) -> tuple[int, int]:
-    """Open at the given rate for the given time; how many came and left, and how many still wait."""
+    """Open `rate` connections a second for so many seconds, each of which leaves after STAY.
+
+    How many came and left, and how many still wait for an answer long after.
+    """
     start, opened, left = monotonic(), 0, 0
     staying: deque[Client] = deque()
-    with progress("coming and going", options.duration) as move:
-        while (now := monotonic()) < start + options.duration or staying or generator.pending:
-            due = int(min(now - start, options.duration) * options.rate)
-            while opened < due:
-                query = target.query(f"visitor{opened}", symbols[opened % len(symbols)])
+    marked = start
+    generator.answered.clear()  # those who stay
+    with progress("coming and going", seconds) as move:
+        while (now := monotonic()) < start + seconds or staying or generator.pending:
+            while opened < int(min(now - start, seconds) * rate):
+                query = target.query(f"visitor{generator.opened}", symbols[opened % len(symbols)])
                 generator.open(query, sampled=False)
                 opened += 1
             staying += generator.answered
             generator.answered.clear()
             while staying and staying[0].answered_at <= now - STAY:
-                generator.leave(staying.popleft())
-                left += 1
-            if now > start + options.duration + 10 * STAY:
+                client = staying.popleft()
+                if client in generator.clients:
+                    generator.leave(client)
+                    left += 1
+            if now > start + seconds + LATE:
                 break
             generator.run_until(now + TICK)
-            if int(now) > int(now - TICK):
+            if now - marked >= STEP:
+                marked = now
                 generator.latencies.mark()
                 move(now - start)
     return left, generator.pending

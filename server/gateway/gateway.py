@@ -17,13 +17,17 @@ from server.gateway.directory import Directory
 from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, read_request
+from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import close, receive, send_all
+from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
-"""Seconds from the TCP connection to the answer, whatever the client does."""
+"""Seconds a client has to send its request, and again to take the answer."""
+
+HANDSHAKES_PER_PASS = 4
+"""Requests decided between two looks at the rest of the program: about a millisecond."""
 
 LINGER_TIMEOUT = 1.0
 """Seconds a refused client has to read the answer and close; closing at once could destroy it."""
@@ -66,6 +70,7 @@ class Gateway:
         self._listening = False
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
+        self._turnstile = Turnstile(HANDSHAKES_PER_PASS)
 
     async def serve(
         self,
@@ -79,6 +84,7 @@ class Gateway:
         """
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
+            connections.start_soon(self._turnstile.run)
             try:
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
@@ -138,12 +144,15 @@ class Gateway:
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        request = None
+        request: Request | None = None
         try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT):
+                head, rest = await read_head(sock)
+            await self._turnstile.enter()
             with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
-                request = await read_request(sock, connection)
+                request = parse_request(head, rest, connection)
                 admission = await self._doorkeeper.admit(request, undo)
-                await accept_websocket(sock, request)
+                await accept_websocket(sock, connection, request)
                 session = Session(self, sock, admission.identity, request.rest)
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now

@@ -1,8 +1,8 @@
-"""The opening handshake: whether a request is let in, and trio-websocket's answer to it.
+"""The opening handshake: whether a request is let in, and the answer to it (RFC 6455 §4.2).
 
-trio-websocket does the handshake and is then let go: kept for a connection's life it costs 20 KB
-and two tasks (docs/performance.md). It never sees the socket: it is given a request with nothing in
-it but the client's key, so that no other header can confuse it, and what it answers is sent on.
+h11 reads and writes the HTTP of it and wsproto the accept token: the parts of trio-websocket's own
+handshake, without its nursery, task and connection object, which cost more than everything else a
+new client needs (docs/performance.md).
 """
 
 import socket
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-import trio
-from trio_websocket import wrap_server_stream
+import h11
+from wsproto.utilities import generate_accept_token
 
 from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken, Identity
@@ -129,40 +129,16 @@ class Doorkeeper(NamedTuple):
         return selection
 
 
-async def accept_websocket(sock: socket.socket, request: Request) -> None:
+async def accept_websocket(
+    sock: socket.socket, connection: h11.Connection, request: Request
+) -> None:
     """Answer with 101 a request that `require_websocket` let pass. Errors: OSError."""
-    stream = _HandshakeStream(request.headers["sec-websocket-key"])
-    async with trio.open_nursery() as nursery:
-        websocket_request = await wrap_server_stream(nursery, stream)
-        await websocket_request.accept()
-        nursery.cancel_scope.cancel()
-    await send_all(sock, stream.response)
-
-
-class _HandshakeStream(trio.abc.Stream):
-    """Gives a handshake's request, keeps the response, and is silent from then on."""
-
-    def __init__(self, key: str) -> None:
-        self._request = (
-            f"GET {PATH} HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-        ).encode("ascii")
-        self.response = b""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        if not self._request:
-            await trio.sleep_forever()
-        part = self._request[:max_bytes]
-        self._request = self._request[len(part) :]
-        return part
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        self.response += data
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
+    token = generate_accept_token(request.headers["sec-websocket-key"].encode("ascii"))
+    headers = [
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade"),
+        (b"Sec-WebSocket-Accept", token),
+    ]
+    response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))
+    assert response is not None, "h11 gives bytes for every event but the end of a connection"
+    await send_all(sock, response)

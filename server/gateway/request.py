@@ -32,10 +32,10 @@ class Request(NamedTuple):
     rest: bytes
 
 
-async def read_request(sock: socket.socket, connection: h11.Connection) -> Request:
-    """Read one request's head.
+async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+    """One request's head, and what came behind it.
 
-    Errors: Refusal if it is too large or not HTTP; EOFError if the client leaves before its end.
+    Errors: Refusal if it is too large; EOFError if the client leaves before its end.
     """
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
@@ -44,13 +44,13 @@ async def read_request(sock: socket.socket, connection: h11.Connection) -> Reque
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
         received += data
-    head, rest = bytes(received[: end + 4]), bytes(received[end + 4 :])
-    if len(head) > MAX_HEAD:
+    if end + 4 > MAX_HEAD:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
-    return _parse(head, rest, connection)
+    return bytes(received[: end + 4]), bytes(received[end + 4 :])
 
 
-def _parse(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
+def parse_request(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
+    """Take a head apart. Errors: Refusal if it is not HTTP or has too many headers."""
     try:
         connection.receive_data(head)
         event = connection.next_event()

@@ -168,3 +168,11 @@ def test_cache_tells_what_it_saves(tmp_path):
     assert " 0.0 queries/s" in lines["load, cache filled"]
     assert " 0.0 queries/s" not in lines["load, without a cache"]
     assert "MB for 200 symbols" in lines["Redis"]
+
+
+def test_soak_tells_how_memory_grows(tmp_path):
+    """Rows while it runs, and the growth at the end."""
+    arguments = ["--connections", "40", "--duration", "6", "--rate", "5"]
+    figures = measure(tmp_path, "soak", *arguments)
+    assert figures["memory at the end"] > 20e6
+    assert figures["descriptors, last minute"] >= 40

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import h11
 import jsonpatch
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from server.gateway.commands import execute
 from server.gateway.gateway import Gateway
 from server.gateway.handshake import PATH, Selection, accept_websocket, select
 from server.gateway.pool import Pool
-from server.gateway.request import Request
+from server.gateway.request import parse_request
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
@@ -188,7 +189,12 @@ async def test_frames_of_any_kind_can_be_too_many(scene, kind):
 
 async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
     """A peer that is gone before the upgrade's answer is an OSError, which is nobody's fault."""
-    request = Request("GET", "1.1", PATH, {}, {"sec-websocket-key": KEY}, b"")
+    head = (
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    connection = h11.Connection(h11.SERVER)
+    request = parse_request(head.encode(), b"", connection)
     scene.client.close()
     with pytest.raises(OSError, match=r"pipe|reset"):
-        await accept_websocket(scene.sock, request)
+        await accept_websocket(scene.sock, connection, request)
