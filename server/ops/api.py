@@ -81,7 +81,7 @@ class QuoteView(msgspec.Struct, frozen=True):
 
 
 class CacheAction(msgspec.Struct, frozen=True):
-    """What was done to the cache: `count` is how many of `symbols` it had, or has now."""
+    """What was done: `count` is how many of `symbols` were cached, or are loaded now."""
 
     message: str
     symbols: Sequence[str]
@@ -158,7 +158,7 @@ class Api:
         except StoreUnavailable as error:
             raise _unavailable(error) from error
         _audit("warm", call, symbols, count)
-        return CacheAction(f"{count} symbols are cached", symbols, count, "warmed")
+        return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
 
     async def _load(self, symbols: Sequence[str]) -> Loaded:
         loaded = await self._store.loader.load(symbols)

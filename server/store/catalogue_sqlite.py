@@ -29,8 +29,8 @@ _UPSERT = f"""
 INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
 ON CONFLICT (symbol) DO UPDATE SET
     name = excluded.name, words = excluded.words, category = excluded.category,
-    base_price = excluded.base_price, market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
-    made_up_price = excluded.made_up_price,
+    base_price = excluded.base_price, market_cap = excluded.market_cap,
+    price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
 """  # noqa: S608
 

@@ -33,8 +33,8 @@ MAX_QUERIES = 4
 """Queries at a time: a part of the pool, so that searches and write-back find a place."""
 
 MAX_FLIGHTS = 20_000
-"""Symbols being looked for; more are refused at once: two requests' 8,000 names twenty times over
-would otherwise wait for a database that cannot keep up."""
+"""Symbols being looked for, of which one request can name 8,000; more are refused at once, and do
+not pile up before a database that cannot keep up."""
 
 UNKNOWN_TTL = 10.0
 """Seconds for which a symbol that does not exist is taken not to."""

@@ -19,7 +19,7 @@ from tests.processes import ServerProcess, make_token
 ANSWER_TIMEOUT = 4.0
 """Seconds: the loader's two, and what this machine may be late."""
 
-DOWN_TIME = 10.0
+FROZEN_TIME = 10.0
 """Seconds: longer than every timeout of the store."""
 
 RECOVERY_TIMEOUT = 15.0
@@ -125,8 +125,11 @@ def test_database_goes_and_comes_back(tmp_path, postgres, url, fault):
             assert (message["code"], message["symbols"]) == ("store_unavailable", ["ORCL"])
             assert client.ask("subscribe", symbols=["*"])["code"] == "store_unavailable"
         assert server.get("/readyz")[0] == 200
-        time.sleep(max(0, down_since + DOWN_TIME - time.monotonic()))
-        postgres.thaw() if fault == "freeze" else postgres.start()
+        if fault == "freeze":
+            time.sleep(max(0, down_since + FROZEN_TIME - time.monotonic()))
+            postgres.thaw()
+        else:
+            postgres.start()
         recovers(server, "MSFT")
         assert breaker(server, "catalogue") == "closed"
         with Client(server, "ORCL") as client:
@@ -228,6 +231,8 @@ def test_pool_is_full(tmp_path, postgres, url):
         for each in threads:
             each.start()
             time.sleep(0.05)
+        assert server.metric("market_data_db_pool_used") == 2
+        assert server.metric("market_data_db_pool_size") == 2
         for each in threads:
             each.join()
         assert statuses == [(503, "store_unavailable")] * 4
