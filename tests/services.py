@@ -18,11 +18,12 @@ def shared_postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def database(shared_postgres: Postgres) -> str:
+def database(shared_postgres: Postgres) -> Iterator[str]:
     """The name of a new, empty database in it."""
     name = f"test{next(_numbers)}"
     shared_postgres.sql(f"CREATE DATABASE {name}")
-    return name
+    yield name
+    shared_postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -57,9 +57,10 @@ def test_second_request_is_a_hit_and_the_unknown_is_remembered(tmp_path):
         assert server.metric('market_data_db_query_seconds_count{query="find"}') == 1
 
 
-def test_quotes_of_what_nobody_watches(server):
+def test_quotes_of_what_nobody_watches(tmp_path):
     """Its opening quote, in the form clients have it."""
-    status, [quote] = server.ask("/quotes?symbols=ZTS")
+    with ServerProcess(tmp_path) as server:
+        status, [quote] = server.ask("/quotes?symbols=ZTS")
     assert status == 200
     assert quote["version"] == 1
     assert quote["quote"]["symbol"] == "ZTS"
