@@ -38,7 +38,7 @@ STATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     ),
     "difference": lambda at: f"{at['old'].current_price} becomes {at['new'].current_price}",
     "text_frame": lambda at: f"{len(at['payload'])} bytes of JSON, made for everybody at once",
-    "Topic._queue": lambda at: f"to {len(at['outboxes'])} outboxes",
+    "queue_frame": lambda at: f"to {len(at['outboxes'])} outboxes",
     "Outbox.flush": lambda at: f"{len(at['self'].queue)} frame, one write",
 }
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.feeds.replay import Replay, ReplayError
@@ -24,11 +25,13 @@ from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
 from server.ops.api import Api, endpoints
+from server.ops.health import HealthMonitor, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import describing_routes
+from server.ops.overload import run_overload_control
 from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
 from server.settings import Settings
@@ -64,7 +67,12 @@ async def serve(
         f"ws://{_address(ws_listeners)}/ws/quotes", f"http://{_address(http_listeners)}"
     )
 
-    hub = Hub()
+    breaker = BreakerPolicy(
+        settings.ws_circuit_breaker_threshold,
+        settings.ws_circuit_breaker_recovery,
+        settings.ws_stall_timeout,
+    )
+    hub = Hub(breaker=breaker, quiet_after=settings.quote_quiet_after)
     async with open_store(store_options(settings), hub.snapshot, hub.topics.values) as store:
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
         directory = Directory(hub, store.loader, store.catalogue)
@@ -76,19 +84,30 @@ async def serve(
             max_symbols=settings.ws_max_symbols,
             command_rate=settings.ws_command_rate,
             allowed_origins=settings.ws_allowed_origins,
+            handshake_rate=settings.ws_handshake_rate,
+            ping_interval=settings.ws_ping_interval,
+            idle_timeout=settings.ws_idle_timeout,
+            compression=settings.ws_compression == "shared",
         )
         lag = LoopLag()
-        registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0)
+        health = HealthMonitor(
+            service_checks(hub, gateway, lag) | store_checks(store),
+            settings.ws_health_check_interval,
+        )
+        registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
         registry.register(StoreCollector(store))
         api = endpoints(Api(hub, store))
         routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
-        app = build_http_app(registry, gateway.unready, routes)
+        app = build_http_app(registry, gateway.unready, health, routes)
         http_stop = trio.Event()
 
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run)
             nursery.start_soon(lag.run)
+            nursery.start_soon(health.run)
+            if replay is None:  # a replay is held back instead
+                nursery.start_soon(run_overload_control, hub, lag)
             await nursery.start(serve_http, app, http_listeners, http_stop.wait)
             async with trio.open_nursery() as streaming:
                 if replay:  # else its symbols would be taken for new ones
@@ -97,9 +116,8 @@ async def serve(
                 await streaming.start(stop_on_signal, gateway)
                 # What exists now stays: the collector need not look at it with 10,000 connections.
                 gc.freeze()
-                log.info("started", quotes=addresses.quotes, http=addresses.http,
-                         feed=settings.feed, catalogue=store.catalogue.name,
-                         cache=store.cache.name)  # fmt: skip
+                log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
+                         catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()

@@ -22,7 +22,6 @@ from server.settings import (
     Settings,
     describe_settings,
     load_settings,
-    not_yet_supported,
 )
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
@@ -96,8 +95,6 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(_: argparse.Namespace, settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     authenticator = _authenticator(settings)
-    for variable in not_yet_supported():
-        log.warning("this version does not support the variable, it is ignored", variable=variable)
     if _is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
     elif settings.jwt_secret and len(settings.jwt_secret.encode()) < MIN_SECRET_BYTES:
@@ -107,7 +104,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> None:
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
     print(f"quotes   {addresses.quotes}")
-    print(f"HTTP     {addresses.http}/healthz /readyz /metrics /docs")
+    print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics /docs")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
         command = Path(os.path.relpath(sys.executable)).with_name("quotestream")

@@ -11,15 +11,9 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
-NOT_YET = (
-    "WS_IDLE_TIMEOUT", "WS_HEALTH_CHECK_INTERVAL",
-    "WS_CIRCUIT_BREAKER_THRESHOLD", "WS_CIRCUIT_BREAKER_RECOVERY", "WS_COMPRESSION",
-)  # fmt: skip
-"""Variables of the protocol that this version does not read; setting one is said in the log."""
+from server.quotes.duration import parse_duration
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _PASSWORD = re.compile(r"(//[^/@:]*:)[^/@]*@")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
 class BadSetting(Exception):
@@ -32,8 +26,7 @@ class Duration(float):
     @classmethod
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
-        match = _DURATION.fullmatch(text.strip().lower())
-        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        seconds = parse_duration(text)
         if not 0 < seconds < float("inf"):
             raise ValueError
         return cls(seconds)
@@ -117,6 +110,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_connections_per_user: Count = 100
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
+    ws_handshake_rate: Count = 3000
+    ws_ping_interval: Seconds = Duration(20)
+    ws_idle_timeout: Seconds = Duration(30 * 60)
+    ws_health_check_interval: Seconds = Duration(30)
+    ws_stall_timeout: Seconds = Duration(2)
+    ws_circuit_breaker_threshold: Count = 5
+    ws_circuit_breaker_recovery: Seconds = Duration(30)
+    ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Names = NameList()
     database_url: Annotated[DatabaseUrl, Meta(description="postgresql://…, else a SQLite file")] = (
         DatabaseUrl()
@@ -137,6 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "simulator"
     )
     price_update_interval: Seconds = Duration(4)
+    quote_quiet_after: Seconds = Duration(60)
     simulator_seed: Annotated[int | None, Meta(description="a whole number")] = None
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0
@@ -163,12 +165,6 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if text := variables.get(variable):
             given[field.name] = _convert(variable, text, field.type)
     return Settings(**given)
-
-
-def not_yet_supported() -> list[str]:
-    """Which variables are set that this version does not read."""
-    variables = _environment()
-    return [variable for variable in NOT_YET if variables.get(variable)]
 
 
 def describe_settings() -> str:

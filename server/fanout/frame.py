@@ -1,14 +1,24 @@
 """WebSocket frames as a server sends them: unmasked, unfragmented (RFC 6455 §5.2)."""
 
 import struct
-from typing import Protocol
+import zlib
+from typing import Protocol, Self
 
 MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
 
+DEFLATE_WINDOW_BITS = 12
+"""4 KB: an update is a tenth of that, and a larger window only takes longer to set up."""
+
+DEFLATE_MEMORY_LEVEL = 5
+
 _TEXT = 0x81
+_RSV1 = 0x40
 _CLOSE = 0x88
 _PONG = 0x8A
+
+PING_FRAME = b"\x89\x00"
+"""A ping with nothing in it."""
 
 
 class Source(Protocol):
@@ -22,16 +32,51 @@ class UpdateFrame(bytes):
     """One update of `source`; a full socket's outbox drops it and owes the source instead."""
 
     source: Source
+    _deflated: "DeflatedFrame | None" = None
+
+    def __new__(cls, frame: bytes, source: Source) -> Self:
+        self = super().__new__(cls, frame)
+        self.source = source
+        return self
+
+    @property
+    def deflated(self) -> "DeflatedFrame":
+        """The same compressed, made once for everyone who negotiated that."""
+        if self._deflated is None:
+            self._deflated = DeflatedFrame(deflate(self), self.source)
+        return self._deflated
+
+
+class DeflatedFrame(UpdateFrame):
+    """An update's compressed form."""
+
+    @property
+    def deflated(self) -> "DeflatedFrame":
+        return self
 
 
 def text_frame(payload: bytes) -> bytes:
     """`payload`, which is UTF-8, as one text message."""
+    return _frame(_TEXT, payload)
+
+
+def deflate(frame: bytes) -> bytes:
+    """A text frame as one of permessage-deflate, without context takeover (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(
+        zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEMORY_LEVEL
+    )
+    payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return _frame(_TEXT | _RSV1, data[:-4])
+
+
+def _frame(first: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return bytes((_TEXT, size)) + payload
+        return bytes((first, size)) + payload
     if size < 65536:
-        return struct.pack("!BBH", _TEXT, 126, size) + payload
-    return struct.pack("!BBQ", _TEXT, 127, size) + payload
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
 
 
 def pong_frame(payload: bytes) -> bytes:

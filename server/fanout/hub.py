@@ -1,17 +1,22 @@
 """All topics and who subscribes to which; owns the tasks of the active ones and the flusher."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import time_ns
 from typing import Literal
 
 import trio
+from msgspec import structs
 
+from server.fanout.breaker import BreakerPolicy, BreakerState
+from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
-from server.fanout.outbox import Outbox
+from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.stats import FanoutStats
-from server.fanout.topic import Topic, full_quotes
+from server.fanout.status import FeedStatus
+from server.fanout.throttle import Throttles, granted
+from server.fanout.topic import Topic, full_quotes, queue_frame
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote
@@ -24,27 +29,40 @@ RETIRE_INTERVAL = 5.0
 """Seconds between two looks for topics whose grace is over."""
 
 
-class FeedStatus:
-    """Whether prices are flowing, as clients are told; a source, so a slow client is owed it."""
+FEED_QUIET = "feed_quiet"
+"""The status' reason when no symbol that is watched trades."""
 
-    def __init__(self) -> None:
-        self.message = Status("live", "feed_started")
+SNAPSHOT_QUOTES = 50
+"""Full quotes in one message: 16 KB, the most that has to be kept for a client that does not read."""
 
-    def current_frame(self) -> bytes:
-        """The status as one frame."""
-        return text_frame(encode(self.message))
+QUIET_CHECK_INTERVAL = 1.0
+"""Seconds between two looks for symbols whose prices stopped flowing, or flow again."""
 
 
 class Hub:
-    """The fan-out's state. All methods but the coroutines are immediate and never yield."""
+    """The fan-out's state. All methods but the coroutines are immediate and never yield.
 
-    def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
+    Arguments:
+        breaker: when a connection's full socket is given up.
+        quiet_after: seconds without a trade after which a symbol's watchers are told.
+    """
+
+    def __init__(
+        self,
+        instruments: Iterable[Instrument] = (),
+        *,
+        breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
+        quiet_after: float = 60.0,
+    ) -> None:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.status = FeedStatus()
         self._outboxes: set[Outbox] = set()
         self._everyone: set[Outbox] = set()
         self._flusher = Flusher(self.stats)
+        self._drains = Drains(breaker)
+        self._throttles = Throttles()
+        self._quiet_after = quiet_after
         self._tasks: trio.Nursery
         for instrument in instruments:
             self.list_instrument(instrument)
@@ -52,9 +70,11 @@ class Hub:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of topics and outboxes until cancelled."""
         async with trio.open_nursery() as tasks:
-            self._tasks = tasks
+            self._tasks = self._drains.tasks = tasks
             tasks.start_soon(self._flusher.run)
+            tasks.start_soon(self._throttles.run)
             tasks.start_soon(self._retire_topics)
+            tasks.start_soon(self._watch_freshness)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, last: Snapshot | None = None) -> Topic:
@@ -95,15 +115,29 @@ class Hub:
         """The quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
 
-    def attach(self, sock: socket.socket) -> Outbox:
-        """The outbox of a new connection, which gets what is sent to everybody."""
-        outbox = Outbox(sock, self.stats, self._tasks.start_soon)
+    @property
+    def breakers(self) -> Mapping[BreakerState, int]:
+        """Circuit breakers that are not closed, by state."""
+        return self._drains.breakers
+
+    @property
+    def conflation(self) -> float:
+        """Seconds between two publications of one symbol in an overload, else 0."""
+        return self._flusher.conflation
+
+    def attach(self, sock: socket.socket, *, deflate: bool = False) -> Outbox:
+        """The outbox of a new connection, which gets what is sent to everybody; `deflate`: in
+        compressed form.
+        """
+        kind = DeflatingOutbox if deflate else Outbox
+        outbox = kind(sock, self.stats, self._drains)
         self._outboxes.add(outbox)
         return outbox
 
     def detach(self, outbox: Outbox, topics: Iterable[Topic]) -> None:
         """Forget a connection and its subscriptions to `topics`."""
         self._outboxes.discard(outbox)
+        self._throttles.clear(outbox)
         self.unsubscribe_everything(outbox)
         for topic in topics:
             self.unsubscribe(outbox, topic)
@@ -119,6 +153,7 @@ class Hub:
         topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
+        outbox.forgive(topic.freshness)
 
     def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
         """Send all symbols' updates, also those of symbols still to come.
@@ -140,25 +175,44 @@ class Hub:
         for topic in self.topics.values():
             topic.idle_since = now
             outbox.forgive(topic)
+            outbox.forgive(topic.freshness)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics` in one message, or owe them where that has to wait."""
-        if outbox.blocked:
-            for topic in topics:
-                outbox.owe(topic)
-        elif len(topics) == 1:
-            outbox.send(topics[0].current_frame())
-        elif topics:
-            outbox.send(text_frame(encode(full_quotes(topics))))
+        """Send the full quotes of `topics` in a few messages, or owe them where that has to wait."""
+        for start in range(0, len(topics), SNAPSHOT_QUOTES):
+            part = topics[start : start + SNAPSHOT_QUOTES]
+            if outbox.blocked:
+                for topic in part:
+                    outbox.owe(topic)
+            elif len(part) == 1 or isinstance(outbox, DeflatingOutbox):
+                outbox.send_together([topic.current_frame() for topic in part])
+            else:
+                outbox.send(text_frame(encode(full_quotes(part))))
+        for topic in topics:
+            if topic.freshness.quiet:
+                outbox.send_current(topic.freshness)
+
+    def throttle(self, outbox: Outbox, interval: float) -> float:
+        """Send each symbol at most once in `interval` seconds, 0 for no limit; what is granted."""
+        interval = granted(interval)
+        self._throttles.set(outbox, interval)
+        return interval
+
+    def set_conflation(self, interval: float) -> None:
+        """Publish each symbol at most once in `interval` seconds, and tell every connection."""
+        self._flusher.conflation = interval
+        self._announce(structs.replace(self.status.message, interval=interval))
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news."""
-        message = Status(status, reason)
-        if message == self.status.message:
-            return
+        message = structs.replace(self.status.message, status=status, reason=reason)
+        if message != self.status.message:
+            self._announce(message)
+
+    def _announce(self, message: Status) -> None:
         self.status.message = message
-        for outbox in self._outboxes:
-            outbox.send_current(self.status)
+        dirty = self._flusher.round(time_ns() // 1000)
+        queue_frame(self.status.current_frame(), self._outboxes, dirty)
 
     async def finish_topics(self) -> None:
         """Wait until every active topic has published all it was given."""
@@ -181,3 +235,25 @@ class Hub:
             for topic in self.topics.values():
                 if not topic.watched and topic.idle_since <= overdue and not topic.waiting:
                     topic.deactivate()
+
+    async def _watch_freshness(self) -> None:
+        while True:
+            await trio.sleep(QUIET_CHECK_INTERVAL)
+            self._look_for_quiet_topics(trio.current_time())
+
+    def _look_for_quiet_topics(self, now: float) -> None:
+        """If nothing at all trades, that is one message; else one for each symbol that fell quiet."""
+        watched = [topic for topic in self.topics.values() if topic.watched]
+        limit = now - self._quiet_after
+        if watched and all(topic.moved_at <= limit for topic in watched):
+            if self.status.message.status == "live":
+                self.set_status("stale", FEED_QUIET)
+        elif self.status.message.reason == FEED_QUIET:
+            for topic in watched:  # give the others time to trade, too
+                topic.moved_at = now
+            self.set_status("live", "feed_resumed")
+        if self.status.message.status == "live":
+            for topic in watched:
+                if topic.freshness.quiet is not (topic.moved_at <= limit):
+                    topic.freshness.quiet = not topic.freshness.quiet
+                    topic.publish_freshness(self._flusher)

@@ -1,12 +1,14 @@
 """What one connection still has to be sent.
 
-An outbox is in one of three states:
+An outbox is in one of four states:
 
 - *open*: `queue` collects the frames of a round; a flush hands them to the kernel in one write.
 - *blocked*: the kernel took less than it was given. `queue` is None and a `Backlog` holds the rest
   of the frame that was cut, the frames nothing can stand in for (answers to commands), and *which*
   sources are owed. Updates of a source are not kept: once the socket drains, its current frame is
   sent instead. So a blocked outbox is bounded by its subscriptions, however long it stays so.
+- *throttled*: as its client asked. Updates are owed as if it were blocked, until the next `release`;
+  everything else goes out at once.
 - *closing*: its last frame, the close frame, has been given; nothing more is taken.
 
 Rejected: a channel per connection (a task switch for every frame and client), and a bounded queue
@@ -14,10 +16,11 @@ of frames (it holds prices that are stale by the time they are sent).
 """
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
 import trio
 
+from server.fanout.drains import Drains, Owner
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.stats import FanoutStats
 
@@ -29,53 +32,75 @@ DRAIN_BYTES = 16 * 1024
 
 
 class Backlog:
-    """What a blocked outbox holds: frames cut or not replaceable, sources owed, who waits."""
+    """What a blocked or throttled outbox holds: frames cut or not replaceable, sources owed, who
+    waits; `draining` while the socket is what it waits for.
+    """
 
-    __slots__ = ("drained", "owed", "unsent")
+    __slots__ = ("drained", "draining", "owed", "unsent")
 
     def __init__(self) -> None:
         self.unsent: list[bytes] = []
         self.owed: dict[Source, None] = {}
         self.drained = trio.Event()
+        self.draining = False
 
 
 class Outbox:
-    """Owned by its connection, which closes `sock`; `spawn` starts a task in the fan-out's nursery."""
+    """Owned by its connection, which closes `sock`. `throttle` is in seconds, 0 for none."""
 
-    __slots__ = ("_backlog", "_closing", "_sock", "_spawn", "_stats", "queue")
+    __slots__ = (
+        "_backlog",
+        "_closing",
+        "_drains",
+        "_stats",
+        "owner",
+        "queue",
+        "sock",
+        "throttle",
+    )
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        stats: FanoutStats,
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
-    ) -> None:
+    def __init__(self, sock: socket.socket, stats: FanoutStats, drains: Drains) -> None:
         self.queue: list[bytes] | None = []
-        self._sock = sock
+        self.sock = sock
+        self.owner: Owner | None = None
+        self.throttle = 0.0
         self._stats = stats
-        self._spawn = spawn
+        self._drains = drains
         self._backlog: Backlog | None = None
         self._closing = False
 
     @property
     def blocked(self) -> bool:
         """Whether the socket has to drain before anything else goes out."""
-        return self._backlog is not None
+        return self._backlog is not None and self._backlog.draining
 
     def send(self, frame: bytes) -> None:
         """Send a frame that must arrive: an answer, a pong. Never waits."""
         if self.queue is not None:
             self.queue.append(frame)
             self.flush()
-        elif self._backlog is not None and not self._closing:
+        elif self._backlog is None or self._closing:
+            return
+        elif self._backlog.draining:
             self._backlog.unsent.append(frame)
+        else:
+            self._write([frame])
+
+    def send_together(self, frames: Sequence[bytes]) -> None:
+        """Send frames that must arrive, in one write where that is possible. Never waits."""
+        if self.queue is not None:
+            self.queue.extend(frames)
+            self.flush()
+        else:
+            for frame in frames:
+                self.send(frame)
 
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""
-        if self.queue is not None:
-            self.send(source.current_frame())
-        else:
+        if self.blocked:
             self.owe(source)
+        else:
+            self.send(source.current_frame())
 
     def owe(self, source: Source) -> None:
         """Remember to send `source` once the socket has drained."""
@@ -105,6 +130,7 @@ class Outbox:
     def abandon(self) -> None:
         """Forget everything: the connection is over."""
         self._closing = True
+        self.owner = None
         self.queue = None
         if self._backlog is not None:
             self._backlog.drained.set()
@@ -112,8 +138,41 @@ class Outbox:
 
     async def wait_drained(self) -> None:
         """Return once nothing is waiting for the socket, or the connection is over."""
-        while self._backlog is not None:
+        while self._backlog is not None and self._backlog.draining:
             await self._backlog.drained.wait()
+
+    def set_throttle(self, interval: float) -> None:
+        """Owe updates until `release` from now on; with 0 send what is owed and each one as it comes.
+
+        Whoever calls this sees to it that `release` is called every `interval` seconds.
+        """
+        self.flush()
+        self.release()
+        self.throttle = interval
+        if not self.blocked and not self._closing:
+            self._open()
+
+    def release(self) -> None:
+        """Send what a throttled outbox owes. Never waits."""
+        while self._backlog is not None and self._backlog.owed and not self._backlog.draining:
+            self.write_backlog()
+
+    def write_backlog(self) -> None:
+        """Write as much of what is waiting as a socket with room takes at once."""
+        backlog = self._backlog
+        if backlog is None:
+            return
+        frames = backlog.unsent
+        backlog.unsent = []
+        size = sum(map(len, frames))
+        while backlog.owed and size < DRAIN_BYTES:
+            source = next(iter(backlog.owed))
+            del backlog.owed[source]
+            frames.append(source.current_frame())
+            size += len(frames[-1])
+        if self._write(frames) and not backlog.owed:
+            self._open()
+            backlog.drained.set()
 
     def flush(self) -> None:
         """Hand the queued frames to the kernel; called at the end of a round. Never waits."""
@@ -132,7 +191,7 @@ class Outbox:
     def _write(self, frames: list[bytes]) -> bool:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         try:
-            taken = self._sock.send(data)
+            taken = self.sock.send(data)
         except BlockingIOError:
             taken = 0
         except OSError:
@@ -150,7 +209,14 @@ class Outbox:
         self.queue = None
         if self._backlog is None:
             self._backlog = Backlog()
-            self._spawn(self._drain)
+        if not self._backlog.draining:
+            self._backlog.draining = True
+            self._drains.start(self)
+
+    def _open(self) -> None:
+        """Nothing waits for the socket: go on as the client asked."""
+        self._backlog = Backlog() if self.throttle and not self._closing else None
+        self.queue = None if self.throttle or self._closing else []
 
     def _keep(self, frames: list[bytes], taken: int) -> None:
         """Remember what is left of `frames` after `taken` bytes of them went out."""
@@ -167,27 +233,15 @@ class Outbox:
                 backlog.unsent.append(frame[taken:])
                 taken = 0
 
-    async def _drain(self) -> None:
-        try:
-            while self._backlog is not None:
-                await trio.lowlevel.wait_writable(self._sock)
-                self._write_backlog()
-        except trio.ClosedResourceError:
-            self.abandon()
 
-    def _write_backlog(self) -> None:
-        backlog = self._backlog
-        if backlog is None:
-            return
-        frames = backlog.unsent
-        backlog.unsent = []
-        size = sum(map(len, frames))
-        while backlog.owed and size < DRAIN_BYTES:
-            source = next(iter(backlog.owed))
-            del backlog.owed[source]
-            frames.append(source.current_frame())
-            size += len(frames[-1])
-        if self._write(frames) and not backlog.owed:
-            self._backlog = None
-            self.queue = None if self._closing else []
-            backlog.drained.set()
+class DeflatingOutbox(Outbox):
+    """Of a connection that negotiated compression: updates go out in their compressed form, which
+    all such connections share. What is for one client only is sent as it is.
+    """
+
+    __slots__ = ()
+
+    def _write(self, frames: list[bytes]) -> bool:
+        return super()._write(
+            [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
+        )

@@ -14,7 +14,7 @@ def _delivery_histogram() -> Histogram:
 
 @dataclass(slots=True)
 class FanoutStats:
-    """Owned by the hub; every part of the fan-out adds to it, only the metrics read it."""
+    """Owned by the hub; every part of the fan-out adds to it, only operators' side reads it."""
 
     messages_sent: int = 0
     bytes_sent: int = 0
@@ -25,3 +25,9 @@ class FanoutStats:
     last_intake_us: int = 0
     delivery_latency: Histogram = field(default_factory=_delivery_histogram)
     fanout_burst: Histogram = field(default_factory=_delivery_histogram)
+    longest_burst: float = 0.0
+
+    def take_longest_burst(self) -> float:
+        """The longest round's seconds since this was last called."""
+        longest, self.longest_burst = self.longest_burst, 0.0
+        return longest

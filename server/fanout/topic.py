@@ -7,6 +7,7 @@ An inactive one only keeps its quote up to date: nothing is encoded that nobody 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from time import time_ns
 
 import msgspec
 import trio
@@ -15,6 +16,7 @@ from server.fanout.flusher import Flusher
 from server.fanout.frame import UpdateFrame, text_frame
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
+from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, difference, quote_pointer
@@ -37,9 +39,11 @@ class Topic:
         "_stats",
         "everyone",
         "finished",
+        "freshness",
         "idle_since",
         "inbox",
         "instrument",
+        "moved_at",
         "pointer",
         "quote",
         "subscribers",
@@ -60,9 +64,11 @@ class Topic:
         self.inbox: trio.MemorySendChannel[Trade] | None = None
         self.finished = trio.Event()
         self.idle_since = 0.0
+        self.freshness = TopicStatus(instrument.symbol)
+        self.moved_at = 0.0
         self._stats = stats
         self._overflow: Trade | None = None
-        self._current: bytes | None = None
+        self._current: UpdateFrame | None = None
 
     @property
     def symbol(self) -> str:
@@ -102,10 +108,10 @@ class Topic:
         """The patch operation that gives the full quote."""
         return Add(self.pointer, self.quote)
 
-    def current_frame(self) -> bytes:
+    def current_frame(self) -> UpdateFrame:
         """The full quote as one frame, made once per version whoever asks."""
         if self._current is None:
-            self._current = text_frame(encode(full_quotes([self])))
+            self._current = UpdateFrame(text_frame(encode(full_quotes([self]))), self)
             self._stats.updates_encoded += 1
         return self._current
 
@@ -118,6 +124,7 @@ class Topic:
             self.quote = new
             self.version += 1
             self.ts = trade.ts
+            self.moved_at = trio.current_time()
             self._current = None
         return operations
 
@@ -126,31 +133,25 @@ class Topic:
         operations = self.absorb(trade)
         if not operations or not self.watched:
             return
-        message = QuotesPatch(trade.ts, {self.symbol: self.version}, operations)
-        frame = UpdateFrame(text_frame(encode(message)))
-        frame.source = self
-        self._stats.updates_encoded += 1
-        dirty = flusher.round(trade.ts)
-        self._queue(frame, self.subscribers, dirty)
-        self._queue(frame, self.everyone, dirty)
+        self._publish_frame(self._update(operations), flusher)
 
-    def _queue(
-        self, frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]
-    ) -> None:
-        """The loop that runs for every client and price. It does not yield: a subscriber that
-        joined or drained half-way would else get this version twice.
-        """
-        for outbox in outboxes:
-            queue = outbox.queue
-            if queue is None:
-                outbox.conflate(self)
-            else:
-                if not queue:
-                    dirty.append(outbox)
-                queue.append(frame)
+    def publish_freshness(self, flusher: Flusher) -> None:
+        """Tell everybody who watches whether this symbol's prices are flowing."""
+        self._publish_frame(self.freshness.current_frame(), flusher)
+
+    def _update(self, operations: list[Operation]) -> UpdateFrame:
+        message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
+        self._stats.updates_encoded += 1
+        return UpdateFrame(text_frame(encode(message)), self)
+
+    def _publish_frame(self, frame: UpdateFrame, flusher: Flusher) -> None:
+        dirty = flusher.round(self.ts if frame.source is self else time_ns() // 1000)
+        queue_frame(frame, self.subscribers, dirty)
+        queue_frame(frame, self.everyone, dirty)
 
     def activate(self) -> trio.MemoryReceiveChannel[Trade]:
         """Open the inbox; whoever calls this runs `run` on the end returned."""
+        self.moved_at = max(self.moved_at, trio.current_time())
         self.inbox, inbox = trio.open_memory_channel[Trade](INBOX_TRADES)
         self.finished = trio.Event()
         return inbox
@@ -189,7 +190,11 @@ class Topic:
         with suppress(trio.EndOfChannel):
             while True:
                 trade = self._take(inbox) or await inbox.receive()
-                self._publish_round(trade, inbox, flusher)
+                if flusher.conflation:
+                    self._publish_conflated(trade, inbox, flusher)
+                    await trio.sleep(flusher.conflation)
+                else:
+                    self._publish_round(trade, inbox, flusher)
                 await flusher.wait_round()
         finished.set()
 
@@ -204,6 +209,20 @@ class Topic:
         if trade is not None:
             self.publish(trade, flusher)
 
+    def _publish_conflated(
+        self, trade: Trade | None, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher
+    ) -> None:
+        """In an overload: take all there is, count each as a version, publish what they amount to."""
+        version, operations = self.version, list[Operation]()
+        while trade is not None:
+            operations = self.absorb(trade) or operations
+            trade = self._take(inbox)
+        versions = self.version - version
+        if versions and self.watched:
+            self._stats.conflated += versions - 1
+            frame = self._update(operations) if versions == 1 else self.current_frame()
+            self._publish_frame(frame, flusher)
+
     def _take(self, inbox: trio.MemoryReceiveChannel[Trade]) -> Trade | None:
         """The next trade: from the inbox, then what overflowed of it, then None."""
         try:
@@ -211,6 +230,20 @@ class Topic:
         except (trio.WouldBlock, trio.EndOfChannel):
             overflow, self._overflow = self._overflow, None
             return overflow
+
+
+def queue_frame(frame: UpdateFrame, outboxes: AbstractSet[Outbox], dirty: list[Outbox]) -> None:
+    """The loop that runs for every client and price. It does not yield: a subscriber that
+    joined or drained half-way would else get this version twice.
+    """
+    for outbox in outboxes:
+        queue = outbox.queue
+        if queue is None:
+            outbox.conflate(frame.source)
+        else:
+            if not queue:
+                dirty.append(outbox)
+            queue.append(frame)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

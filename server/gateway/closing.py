@@ -26,6 +26,9 @@ class Close(Enum):
     FLOODING = Closing(1008, "too many commands", fails=True)
     TOO_BIG = Closing(1009, "message too big", fails=True)
     TOKEN_EXPIRED = Closing(4401, "the token expired")
+    NO_ANSWER = Closing(4408, "no answer to pings")
+    IDLE = Closing(4408, "nothing sent or received for too long")
+    TOO_SLOW = Closing(4429, "too slow, read faster or ask for less")
 
 
 NO_STATUS = 1005

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from server.fanout.topic import Topic
 from server.gateway.auth import BadToken
 from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
+from server.quotes.duration import parse_duration
 from server.quotes.messages import (
     Auth,
     Command,
@@ -16,6 +17,7 @@ from server.quotes.messages import (
     QuotesPatch,
     Resync,
     Subscribe,
+    Throttle,
     Unsubscribe,
 )
 from server.quotes.patch import Remove
@@ -41,6 +43,8 @@ def execute(session: "Session", command: Command) -> None:
             _resync(session, command)
         case Auth():
             _auth(session, command)
+        case Throttle():
+            _throttle(session, command)
         case Ping():
             session.gateway.pool.commands[command.action, "ok"] += 1
             session.send(Pong(time.time_ns() // 1000, command.id))
@@ -136,6 +140,15 @@ def _auth(session: "Session", command: Auth) -> None:
     else:
         session.renew(identity)
         session.acknowledge(command, [])
+
+
+def _throttle(session: "Session", command: Throttle) -> None:
+    try:
+        interval = parse_duration(str(command.interval))
+    except ValueError as error:
+        session.refuse(command.action, "bad_command", str(error), command.id)
+    else:
+        session.throttle(command, interval)
 
 
 def _subscribed(session: "Session", names: list[str]) -> Selection:

@@ -1,13 +1,19 @@
 """Moments at which something is to be done with a session: one task for all of them.
 
+A session has one moment, the next: a heartbeat, its token's end, or the end of its closing.
+
 A timer wheel of one-second slots in a dict. A heap would keep entries of connections long gone until
 their time came; here a session that ends takes its own entry out.
 """
 
+from collections.abc import Set as AbstractSet
 from math import ceil
 from typing import Protocol
 
 import trio
+
+CHECKPOINT_EVERY = 128
+"""Calls between two checkpoints: a few milliseconds of heartbeats."""
 
 
 class Timed(Protocol):
@@ -47,7 +53,14 @@ class DeadlineWheel:
         while True:
             await trio.sleep_until(due)
             for slot in [slot for slot in self._slots if slot <= due]:
-                for item in self._slots.pop(slot):
-                    item.deadline = float("inf")
-                    item.on_deadline()
+                await self._call(self._slots.pop(slot))
             due = max(due + 1, ceil(trio.current_time()))
+
+    async def _call(self, items: AbstractSet[Timed]) -> None:
+        for number, item in enumerate(items, 1):
+            # While others had their turn it may have been cleared, or given a later deadline.
+            if item.deadline <= trio.current_time():
+                item.deadline = float("inf")
+                item.on_deadline()
+            if number % CHECKPOINT_EVERY == 0:
+                await trio.lowlevel.checkpoint()

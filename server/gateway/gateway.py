@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import ceil
 
 import h11
 import structlog
@@ -13,8 +14,11 @@ import trio
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
 from server.gateway.deadlines import DeadlineWheel
+from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
+from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
@@ -28,6 +32,9 @@ HANDSHAKE_TIMEOUT = 5.0
 
 HANDSHAKES_PER_PASS = 4
 """Requests decided between two looks at the rest of the program: about a millisecond."""
+
+HANDSHAKE_BURST_SECONDS = 1
+"""Seconds' worth of handshakes taken at once."""
 
 LINGER_TIMEOUT = 1.0
 """Seconds a refused client has to read the answer and close; closing at once could destroy it."""
@@ -50,7 +57,8 @@ log = structlog.get_logger()
 class Gateway:
     """What the connections share, and the tasks that run them.
 
-    `command_rate` is in commands per second and connection, `max_symbols` per connection.
+    `command_rate` is in commands per second and connection, `max_symbols` per connection,
+    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds.
     """
 
     hub: Hub
@@ -60,13 +68,28 @@ class Gateway:
     max_symbols: int
     command_rate: int
     allowed_origins: Sequence[str] = ()
+    handshake_rate: int = 1000
+    ping_interval: float = 20.0
+    idle_timeout: float = 1800.0
+    compression: bool = False
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
 
     def __post_init__(self) -> None:
         self._doorkeeper = Doorkeeper(
-            self.authenticator, self.pool, self.hub.topics, self.directory,
-            self.max_symbols, self.allowed_origins,
-        )  # fmt: skip
+            self.authenticator,
+            self.pool,
+            TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
+            Ghosts(self.pool),
+            self.hub.topics,
+            self.directory,
+            self.max_symbols,
+            self.allowed_origins,
+        )
+        self.beat = min(self.ping_interval, self.idle_timeout)
+        """Seconds between two looks at a session; what is idle is counted in them."""
+        self.idle_beats = ceil(self.idle_timeout / self.beat)
+        self.failures = 0
+        self.breaker_log = Sampler("circuit breaker")
         self._listening = False
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
@@ -117,7 +140,7 @@ class Gateway:
                 for _ in range(ACCEPT_BATCH):
                     sock, _ = listener.accept()
                     sock.setblocking(False)
-                    connections.start_soon(self._serve_connection, sock)
+                    connections.start_soon(self._serve_connection, sock, name="connection")
             except BlockingIOError:
                 continue
             except OSError as error:  # the peer was gone before it was accepted, or no descriptors
@@ -133,10 +156,11 @@ class Gateway:
                 try:
                     await session.run()
                 finally:
-                    self._end(session)
+                    self.end(session)
         except (OSError, trio.ClosedResourceError):
             pass  # the client is gone
         except Exception:
+            self.failures += 1
             log.exception("connection failed")
         finally:
             close(sock)
@@ -146,18 +170,24 @@ class Gateway:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
         request: Request | None = None
         try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT):
-                head, rest = await read_head(sock)
-            await self._turnstile.enter()
-            with trio.fail_after(HANDSHAKE_TIMEOUT), ExitStack() as undo:
+            with ExitStack() as undo:
+                self.pool.enter()
+                undo.callback(self.pool.leave)
+                with trio.fail_after(HANDSHAKE_TIMEOUT):
+                    head, rest = await read_head(sock)
+                await self._turnstile.enter()
                 request = parse_request(head, rest, connection)
                 admission = await self._doorkeeper.admit(request, undo)
-                await accept_websocket(sock, connection, request)
-                session = Session(self, sock, admission.identity, request.rest)
+                extension = self._negotiate(request)
+                with trio.fail_after(HANDSHAKE_TIMEOUT):
+                    await accept_websocket(sock, connection, request, extension)
+                session = Session(
+                    self, sock, admission.identity, request.rest, deflate=extension is not None
+                )
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
-                undo.callback(self._end, session)
-                session.begin(admission.selection)
+                undo.callback(self.end, session)
+                session.begin(admission.selection, admission.interval)
                 undo.pop_all()
                 return session
         except Refusal as refusal:
@@ -174,7 +204,15 @@ class Gateway:
             self._count_refusal("handshake_aborted", "the client left during the handshake")
         return None
 
-    def _end(self, session: Session) -> None:
+    def _negotiate(self, request: Request) -> str | None:
+        if not self.compression:
+            return None
+        return negotiate(request.headers.get("sec-websocket-extensions", ""))
+
+    def end(self, session: Session) -> None:
+        """Let go of what a session holds; harmless if that was done already."""
+        if session.over:
+            return
         session.end()
         self.pool.remove(session)
 

@@ -16,10 +16,13 @@ from wsproto.utilities import generate_accept_token
 from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken, Identity
 from server.gateway.directory import Directory
+from server.gateway.ghosts import Ghosts
+from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
 from server.gateway.sockets import send_all
+from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
 from server.store.catalogue import StoreUnavailable
 
@@ -50,10 +53,11 @@ class Selection(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Who was let in and what they asked for."""
+    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated."""
 
     identity: Identity
     selection: Selection
+    interval: float | None
 
 
 def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
@@ -70,6 +74,8 @@ class Doorkeeper(NamedTuple):
 
     authenticator: Authenticator
     pool: Pool
+    handshakes: TokenBucket
+    ghosts: Ghosts
     topics: dict[str, Topic]
     directory: Directory
     max_symbols: int
@@ -86,10 +92,14 @@ class Doorkeeper(NamedTuple):
         self._check_origin(request.headers.get("origin"))
         self.pool.reserve()
         undo.callback(self.pool.release)
+        if not self.handshakes.take():
+            raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
         identity = self._identify(request)
+        if self.pool.is_full_for(identity.user):
+            await self.ghosts.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
-        return Admission(identity, await self._select(request))
+        return Admission(identity, await self._select(request), _interval(request))
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
@@ -129,16 +139,34 @@ class Doorkeeper(NamedTuple):
         return selection
 
 
+def _interval(request: Request) -> float | None:
+    given = request.query.get("interval")
+    try:
+        return parse_duration(given[-1]) if given else None
+    except ValueError as error:
+        raise Refusal(Refused.BAD_REQUEST, f"interval: {error}") from None
+
+
 async def accept_websocket(
-    sock: socket.socket, connection: h11.Connection, request: Request
+    sock: socket.socket,
+    connection: h11.Connection,
+    request: Request,
+    extension: str | None = None,
 ) -> None:
-    """Answer with 101 a request that `require_websocket` let pass. Errors: OSError."""
-    token = generate_accept_token(request.headers["sec-websocket-key"].encode("ascii"))
+    """Answer with 101 a request that `require_websocket` let pass; `extension`: what is negotiated.
+
+    Errors: OSError.
+    """
     headers = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", token),
+        (
+            b"Sec-WebSocket-Accept",
+            generate_accept_token(request.headers["sec-websocket-key"].encode()),
+        ),
     ]
+    if extension:
+        headers.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))
     assert response is not None, "h11 gives bytes for every event but the end of a connection"
     await send_all(sock, response)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.refusals import Refusal, Refused
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Pool:
         self._users: Counter[str] = Counter()
         self._empty = trio.Event()
         self.sessions: set[Session] = set()
+        self.states: Counter[State] = Counter()
         self.draining = False
         self.opened = 0
         self.rejected: Counter[str] = Counter()
@@ -42,9 +44,18 @@ class Pool:
         """Give a reserved place back."""
         self._places -= 1
 
+    @property
+    def use(self) -> float:
+        """The share of the places that is taken, from 0 to 1."""
+        return self._places / self._max_connections
+
+    def is_full_for(self, user: str) -> bool:
+        """Whether all places of `user` are taken."""
+        return self._users[user] >= self._max_per_user
+
     def reserve_for(self, user: str) -> None:
         """Take one of the places of `user`. Errors: Refusal if all are taken."""
-        if self._users[user] >= self._max_per_user:
+        if self.is_full_for(user):
             raise Refusal(
                 Refused.TOO_MANY_CONNECTIONS, f"you already have {self._max_per_user} connections"
             )
@@ -56,14 +67,32 @@ class Pool:
         if not self._users[user]:
             del self._users[user]
 
+    def enter(self) -> None:
+        """Count a connection that was accepted; `add` or `leave` follows."""
+        self.states[State.CONNECTING] += 1
+
+    def leave(self) -> None:
+        """Count a connection as over that became no session."""
+        self.move(State.CONNECTING, Event.ENDED)
+
+    def move(self, state: State, event: Event) -> State:
+        """The state to which `event` leads from `state`, for a connection that is counted there."""
+        new = TRANSITIONS[state, event]
+        self.states[state] -= 1
+        if new is not State.CLOSED:
+            self.states[new] += 1
+        return new
+
     def add(self, session: "Session") -> None:
         """Count a session as open; it holds a place of the pool and one of its user."""
         self.opened += 1
         self.sessions.add(session)
+        session.on(Event.OPENED)
 
     def remove(self, session: "Session") -> None:
         """Count a session as closed and give its places back."""
         self.sessions.remove(session)
+        session.on(Event.ENDED)
         self.closed[session.close_code] += 1
         self.release()
         self.release_for(session.identity.user)

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec import UNSET, UnsetType
-from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
+from wsproto.frame_protocol import CloseReason, Frame, Opcode, ParseFailed
 
-from server.fanout.frame import close_frame, pong_frame, text_frame
+from server.fanout.breaker import BreakerState
+from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import NO_SUCH_SYMBOL, execute, subscribe_cold
 from server.gateway.handshake import STORE_UNAVAILABLE, Selection
-from server.gateway.limits import CommandLimit
-from server.gateway.sockets import close, receive
+from server.gateway.inbound import Inbound, MessageTooBig, is_pong
+from server.gateway.lifecycle import Event, State
+from server.gateway.sockets import close, receive_nowait, unacknowledged_for
 from server.quotes.messages import (
     Ack,
     BadCommand,
@@ -31,6 +33,7 @@ from server.quotes.messages import (
     ErrorCode,
     Reconnect,
     Subscribe,
+    Throttle,
     encode,
     parse_command,
     readable_id,
@@ -39,14 +42,20 @@ from server.quotes.messages import (
 if TYPE_CHECKING:
     from server.gateway.gateway import Gateway
 
-MAX_MESSAGE = 16 * 1024
-"""Bytes of one message from a client; the largest command, 500 symbols, has a quarter of it."""
+PARSE_FAILURES = {
+    CloseReason.INVALID_FRAME_PAYLOAD_DATA: Close.INVALID_UTF8,
+    CloseReason.MESSAGE_TOO_BIG: Close.TOO_BIG,
+}
+"""What the decoder found wrong, but for errors of protocol."""
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes read from a socket at once; as 680 empty pings they take 15 ms, then others get their turn."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
+
+MAX_UNANSWERED = 2
+"""Pings; a client that lets as many heartbeats pass is gone (RFC 6455 §5.5.2 says nothing)."""
 
 RECONNECT_SPREAD_MS = 5000
 """Milliseconds over which clients that are sent away come back."""
@@ -56,13 +65,14 @@ class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`."""
 
     __slots__ = (
-        "_closing",
-        "_decoder",
+        "_deaf",
+        "_deflate",
+        "_expires",
         "_gateway",
-        "_limit",
-        "_message",
-        "_message_size",
+        "_heard",
+        "_inbound",
         "_over",
+        "_quiet_beats",
         "_received",
         "_sock",
         "close_code",
@@ -71,25 +81,32 @@ class Session:
         "everything",
         "identity",
         "outbox",
+        "state",
         "topics",
+        "unanswered",
     )
 
     def __init__(
-        self, gateway: "Gateway", sock: socket.socket, identity: Identity, received: bytes
-    ) -> None:
-        """`received` is what came right behind the request."""
+        self, gateway: "Gateway", sock: socket.socket, identity: Identity, received: bytes,
+        *, deflate: bool = False,
+    ) -> None:  # fmt: skip
+        """`received` is what came right behind the request; `deflate`: compression is negotiated."""
         self._gateway = gateway
         self._sock = sock
         self._received = received
-        self._decoder: FrameProtocol | None = FrameProtocol(client=False, extensions=[])
-        self._limit = CommandLimit(gateway.command_rate)
-        self._message: list[str] = []
-        self._message_size = 0
-        self._closing = False
+        self._deflate = deflate
+        self._deaf = False
+        self._inbound: Inbound | None = None
         self._over = False
+        self._expires = float("inf")
+        self._heard = True
+        self._quiet_beats = 0
+        self.state = State.CONNECTING
+        self.unanswered = 0
         self.identity = identity
-        self.outbox = gateway.hub.attach(sock)
-        self.topics: set[Topic] = set()
+        self.outbox = gateway.hub.attach(sock, deflate=deflate)
+        self.outbox.owner = self
+        self.topics: dict[Topic, None] = {}  # a third of a set's memory
         self.everything = False
         self.close_code = ABNORMAL
         self.cold: Subscribe | None = None
@@ -104,17 +121,37 @@ class Session:
         """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
         received, self._received = self._received, b""
         await self._take(received)
-        while not self._over and (data := await receive(self._sock, RECEIVE_BYTES)):
-            await self._take(data)
+        while not self._over:
+            # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
+            await trio.lowlevel.wait_readable(self._sock)
+            data = receive_nowait(self._sock, RECEIVE_BYTES)
+            if data == b"":
+                return
+            if data:
+                await self._take(data)
 
     @property
     def closing(self) -> bool:
-        """Whether a close frame was sent."""
-        return self._closing
+        """Whether a close frame was sent, or the connection is over."""
+        return self.state is State.DRAINING or self.over
 
-    def begin(self, selection: Selection) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended."""
+        return self.state is State.CLOSED
+
+    def on(self, event: Event) -> None:
+        """Change the state as the table says."""
+        self.state = self._gateway.pool.move(self.state, event)
+
+    def begin(self, selection: Selection, interval: float | None = None) -> None:
         """Send the snapshot asked for in the request, and what else is to be said on connecting."""
-        self.renew(self.identity)
+        self._expires = self._end_of(self.identity)
+        # Not all at once, though they may all have connected at once.
+        self._schedule(random.uniform(0, self._gateway.beat))
+        if interval is not None:
+            granted = self._gateway.hub.throttle(self.outbox, interval)
+            self.send(Ack("throttle", [], interval=granted))
         if selection.everything:
             self.subscribe_everything()
         else:
@@ -125,7 +162,7 @@ class Session:
             self.refuse(
                 "connect", "store_unavailable", STORE_UNAVAILABLE, symbols=[*selection.unavailable]
             )
-        if self._gateway.hub.status.message.status == "stale":
+        if self._gateway.hub.status.is_news:
             self.outbox.send_current(self._gateway.hub.status)
         if self._gateway.pool.draining:
             self.send_away()
@@ -138,15 +175,15 @@ class Session:
     def renew(self, identity: Identity) -> None:
         """Go on until `identity` expires."""
         self.identity = identity
-        lifetime = identity.expires_at - time.time()
-        self._gateway.deadlines.set(self, trio.current_time() + lifetime)
+        self._expires = self._end_of(identity)
+        self._schedule(self._gateway.beat)
 
     def subscribe(self, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, then their updates."""
         hub = self._gateway.hub
         for topic in topics:
             hub.subscribe(self.outbox, topic)
-            self.topics.add(topic)
+            self.topics[topic] = None
         hub.send_quotes(self.outbox, topics)
 
     def subscribe_everything(self) -> None:
@@ -162,7 +199,7 @@ class Session:
         """Send no more of `topics`."""
         for topic in topics:
             self._gateway.hub.unsubscribe(self.outbox, topic)
-            self.topics.discard(topic)
+            self.topics.pop(topic, None)
 
     def unsubscribe_everything(self) -> None:
         """Send no more of anything."""
@@ -179,6 +216,12 @@ class Session:
         self._gateway.pool.commands[command.action, "ok"] += 1
         self.send(Ack(command.action, symbols, command.id))
 
+    def throttle(self, command: Throttle, interval: float) -> None:
+        """Send each symbol at most once in `interval` seconds, and say what is granted."""
+        self._gateway.pool.commands[command.action, "ok"] += 1
+        interval = self._gateway.hub.throttle(self.outbox, interval)
+        self.send(Ack(command.action, [], command.id, interval))
+
     def refuse(
         self, action: str, code: ErrorCode, message: str,
         id: CommandId | UnsetType = UNSET, symbols: list[str] | UnsetType = UNSET,
@@ -189,104 +232,168 @@ class Session:
 
     def close(self, reason: Close) -> None:
         """Send the close frame and give the client CLOSE_TIMEOUT to answer it."""
-        if self._closing:
+        if self.closing:
             return
         code, text, fails = reason.value
         self._finish(code, close_frame(code, text))
         if fails:  # RFC 6455 §7.1.7: what such a client goes on sending is not looked at
-            self._decoder = None
+            self._deaf = True
             if not self.outbox.blocked:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
 
     def send_away(self) -> None:
         """Tell the client to come back after a while, to whoever is there then, and close."""
-        if not self._closing:
+        if not self.closing:
             self.send(Reconnect(random.randint(0, RECONNECT_SPREAD_MS)))
             self.close(Close.GOING_AWAY)
 
+    def drop(self, reason: Close) -> None:
+        """End at once, for a client that would not answer a close frame either."""
+        self.close_code = reason.value.code
+        self._gateway.end(self)
+        close(self._sock)
+
+    def ping(self) -> None:
+        """Ask the client whether it is there; anything it sends answers."""
+        self.unanswered += 1
+        self.outbox.send(PING_FRAME)
+
+    def on_breaker(self, state: BreakerState) -> None:
+        """The circuit breaker of a socket that takes nothing has changed."""
+        self._gateway.breaker_log.log(state.value, f"user {self.identity.user}")
+        if state is BreakerState.GIVEN_UP:
+            self.close(Close.TOO_SLOW)
+
     def on_deadline(self) -> None:
-        """The token expired, or a closing connection was not closed by the client in time."""
-        if self._closing:
+        """A heartbeat is due, or the token expired, or a client did not close in time."""
+        if self.closing:
             self._over = True
             close(self._sock)
-        else:
+        elif trio.current_time() >= self._expires:
             self.close(Close.TOKEN_EXPIRED)
+        else:
+            self._beat()
+
+    def _beat(self) -> None:
+        beat = self._gateway.beat
+        if self.outbox.blocked:
+            # Pings would wait behind what is not read; whether to wait is the breaker's to say.
+            self.unanswered = 0
+            if unacknowledged_for(self._sock) > MAX_UNANSWERED * beat:
+                self.drop(Close.NO_ANSWER)
+                return
+        elif self.unanswered >= MAX_UNANSWERED:
+            self.close(Close.NO_ANSWER)
+            return
+        elif self._is_idle(trio.current_time() - beat - 1):
+            self.close(Close.IDLE)
+            return
+        else:
+            self.ping()
+        self._schedule(beat)
+
+    def _is_idle(self, since: float) -> bool:
+        """Look once a beat for traffic `since` then; True after too many looks in vain."""
+        topics = self._gateway.hub.topics.values() if self.everything else self.topics
+        if self._heard or any(topic.moved_at > since for topic in topics):
+            self._quiet_beats = 0
+            if self.state is State.IDLE:
+                self.on(Event.TRAFFIC)
+        else:
+            self._quiet_beats += 1
+            if self.state is State.ACTIVE:
+                self.on(Event.QUIET)
+        self._heard = False
+        return self._quiet_beats >= self._gateway.idle_beats
+
+    def _schedule(self, seconds: float) -> None:
+        """Be called for a heartbeat in so many seconds, or when the token expires."""
+        due = min(trio.current_time() + seconds, self._expires)
+        self._gateway.deadlines.set(self, due)
+
+    def _end_of(self, identity: Identity) -> float:
+        return trio.current_time() + identity.expires_at - time.time()
 
     def _finish(self, code: int, frame: bytes) -> None:
-        self._closing = True
+        self.on(Event.CLOSING)
         self.close_code = code
         self.unsubscribe_everything()
         self.outbox.close(frame)
         self._gateway.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     async def _take(self, data: bytes) -> None:
-        if self._decoder is None:
+        if self._deaf:
             return
-        self._decoder.receive_bytes(data)
+        answered, self.unanswered = self.unanswered, 0
+        if self._inbound is None:
+            if answered and is_pong(data):
+                return
+            self._inbound = Inbound(self._gateway.command_rate, deflate=self._deflate)
+        inbound = self._inbound
+        inbound.decoder.receive_bytes(data)
         try:
-            for frame in self._decoder.received_frames():
+            for frame in inbound.decoder.received_frames():
                 # Nothing is owed then: what is unsubscribed next is what the client has got.
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
-                self._on_frame(frame)
+                self._on_frame(frame, inbound)
                 if self.cold is not None:  # the next command is looked at when this one is done
                     command, self.cold = self.cold, None
                     await subscribe_cold(self, command)
         except ParseFailed as error:
-            invalid_text = error.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
-            self.close(Close.INVALID_UTF8 if invalid_text else Close.PROTOCOL_ERROR)
+            self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame, inbound: Inbound) -> None:
         if frame.opcode is Opcode.CLOSE:
             self._on_close(int(frame.payload[0]))
-        elif self._closing:
+        elif self.closing:
             return
         elif frame.opcode is Opcode.TEXT:
-            self._on_text(str(frame.payload), finished=frame.message_finished)
+            self._heard = True
+            self._on_text(str(frame.payload), inbound, finished=frame.message_finished)
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.BINARY)
-        elif self._is_in_time() and frame.opcode is Opcode.PING:
+        elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
+            self._heard = True
             self.outbox.send(pong_frame(bytes(frame.payload)))  # type: ignore[arg-type]
 
     def _on_close(self, code: int) -> None:
         """The client's close frame: the answer to ours, or its own, which is echoed."""
-        if not self._closing:
+        if not self.closing:
             self._finish(code, close_frame(None if code == NO_STATUS else code))
         self._over = True
 
-    def _on_text(self, text: str, *, finished: bool) -> None:
+    def _on_text(self, text: str, inbound: Inbound, *, finished: bool) -> None:
         """One piece of a message; pieces are added up to be refused before they are complete."""
-        self._message_size += len(text) if text.isascii() else len(text.encode())
-        if self._message_size > MAX_MESSAGE:
+        try:
+            message = inbound.add(text, finished=finished)
+        except MessageTooBig:
             self.close(Close.TOO_BIG)
-        elif not finished:
-            self._is_in_time()
-            self._message += [text] if text else []
+            return
+        if message is None:
+            self._is_in_time(inbound)
         else:
-            message = "".join([*self._message, text])
-            self._message.clear()
-            self._message_size = 0
-            self._on_message(message)
+            self._on_message(message, inbound)
 
-    def _on_message(self, text: str) -> None:
-        if not self._is_in_time():
+    def _on_message(self, text: str, inbound: Inbound) -> None:
+        if not self._is_in_time(inbound):
             self.refuse("any", "rate_limited", "too many commands, slow down", readable_id(text))
             return
         try:
             command = parse_command(text)
         except BadCommand as error:
             self.refuse("any", error.code, str(error), error.id)
-            if self._limit.is_hopeless(good=False):
+            if inbound.limit.is_hopeless(good=False):
                 self.close(Close.BAD_COMMANDS)
             return
-        self._limit.is_hopeless(good=True)
+        inbound.limit.is_hopeless(good=True)
         execute(self, command)
 
-    def _is_in_time(self) -> bool:
+    def _is_in_time(self, inbound: Inbound) -> bool:
         """Count a frame, whatever it holds, as parsing alone takes 20 µs; False if it came too fast."""
-        if self._limit.allows():
+        if inbound.limit.allows():
             return True
-        if self._limit.is_flooded():
+        if inbound.limit.is_flooded():
             self.close(Close.FLOODING)
         return False

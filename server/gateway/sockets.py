@@ -5,6 +5,7 @@ switch, and a connection that only listens holds a few hundred bytes of frames i
 """
 
 import socket
+import sys
 
 import trio
 
@@ -14,8 +15,13 @@ BACKLOG = 4096
 NOTSENT_LOWAT = 16 * 1024
 """Bytes, trio's own: a peer that does not read then absorbs 100 KB of kernel memory, not 4 MB."""
 
-USER_TIMEOUT_MS = 30_000
-"""Milliseconds until the kernel gives up a peer that acknowledges nothing (RFC 5482)."""
+USER_TIMEOUT_MS = 180_000
+"""Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
+line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
+"""
+
+_TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
+"""Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
 
 
 class BindError(Exception):
@@ -56,11 +62,17 @@ async def receive(sock: socket.socket, size: int) -> bytes:
     Always a checkpoint: a peer that sends without end would otherwise keep the loop to itself.
     """
     await trio.lowlevel.checkpoint()
-    while True:
-        try:
-            return sock.recv(size)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
+    while (data := receive_nowait(sock, size)) is None:
+        await trio.lowlevel.wait_readable(sock)
+    return data
+
+
+def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
+    """As `receive`, but None where nothing is there. Errors: OSError."""
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return None
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:
@@ -71,6 +83,20 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
+
+
+def unacknowledged_for(sock: socket.socket) -> float:
+    """Seconds for which the peer's kernel has left our retransmissions or window probes unanswered.
+
+    0 for a peer that answers them, however little its program reads.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LAST_ACK + 4)
+    except OSError:  # a pair of sockets, as in tests: their other end is in this machine
+        return 0.0
+    if not info[_TCP_INFO_RETRANSMITS] and not info[_TCP_INFO_PROBES]:
+        return 0.0
+    return int.from_bytes(info[_TCP_INFO_LAST_ACK:], sys.byteorder) / 1000
 
 
 def close(sock: socket.socket) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from server.ops.endpoint import ApiError
+from server.ops.health import HealthMonitor
 
 GRACEFUL_TIMEOUT = 1.0
 """Seconds a request in progress may take at a shutdown."""
@@ -33,7 +34,10 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_http_app(
-    registry: CollectorRegistry, unready: Callable[[], list[str]], routes: Sequence[Route] = ()
+    registry: CollectorRegistry,
+    unready: Callable[[], list[str]],
+    health: HealthMonitor,
+    routes: Sequence[Route] = (),
 ) -> Starlette:
     """The operators' routes and, behind them, `routes`.
 
@@ -49,6 +53,9 @@ def build_http_app(
         body = {"status": "unready" if reasons else "ready", "reasons": reasons}
         return JSONResponse(body, 503 if reasons else 200, headers=NO_STORE)
 
+    async def health_report(_: Request) -> Response:
+        return JSONResponse(health.report(), headers=NO_STORE)
+
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -56,6 +63,7 @@ def build_http_app(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/health", health_report),
             Route("/metrics", metrics),
             *routes,
         ],

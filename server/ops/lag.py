@@ -1,4 +1,6 @@
-"""How late the event loop is: what a timer set for now would be delayed by."""
+"""How late the event loop is, what a timer set for now would be delayed by, and how busy it is."""
+
+from time import perf_counter
 
 import trio
 
@@ -6,15 +8,44 @@ INTERVAL = 0.5
 """Seconds between two measurements."""
 
 
-class LoopLag:
-    """`seconds` is the latest measurement."""
+class LoopLag(trio.abc.Instrument):
+    """`seconds` is the latest measurement. As an instrument of the loop it times when that waits."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._worst: dict[str, float] = {}
+        self._waited = 0.0
+        self._waiting_since = 0.0
+        self._looked_at = perf_counter()
+
+    def take_worst(self, reader: str) -> float:
+        """The worst measurement since `reader` last called this."""
+        worst = self._worst.get(reader, 0.0)
+        self._worst[reader] = 0.0
+        return worst
+
+    def take_busy(self) -> float:
+        """The share of the time, from 0 to 1, that the loop did not wait since this was last called.
+
+        Not the processor's time: on a machine shared with others that is less than there was to do.
+        """
+        now = perf_counter()
+        busy = 1 - self._waited / (now - self._looked_at)
+        self._waited, self._looked_at = 0.0, now
+        return busy
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
+        self._waiting_since = perf_counter()
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        self._waited += perf_counter() - self._waiting_since
 
     async def run(self) -> None:
         """Measure until cancelled."""
+        trio.lowlevel.add_instrument(self)
         while True:
             due = trio.current_time() + INTERVAL
             await trio.sleep_until(due)
             self.seconds = max(0.0, trio.current_time() - due)
+            for reader, worst in self._worst.items():
+                self._worst[reader] = max(worst, self.seconds)

@@ -18,19 +18,22 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from server import __version__
+from server.fanout.breaker import BreakerState
 from server.fanout.hub import Hub
 from server.gateway.closing import KNOWN_CODES
+from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
 from server.histogram import Histogram
+from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
 
 
 def build_registry(
-    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]
+    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int], health: HealthMonitor
 ) -> CollectorRegistry:
     """A registry with the service's metrics and the process's own."""
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(hub, pool, lag, bad_rows))
+    registry.register(ServiceCollector(hub, pool, lag, bad_rows, health))
     ProcessCollector(registry=registry)
     return registry
 
@@ -38,7 +41,10 @@ def build_registry(
 class ServiceCollector(Collector):
     """Turns the service's counts into metric families."""
 
-    def __init__(self, hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int]) -> None:
+    def __init__(
+        self, hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int], health: HealthMonitor
+    ) -> None:
+        self._health = health
         self._bad_rows = bad_rows
         self._hub = hub
         self._pool = pool
@@ -58,6 +64,17 @@ class ServiceCollector(Collector):
             "How late a timer of the event loop was",
             self._lag.seconds,
         )
+        yield gauge(
+            "market_data_conflation_interval_seconds",
+            "Between two publications of a symbol in an overload, else 0",
+            self._hub.conflation,
+        )
+        health = GaugeMetricFamily(
+            "market_data_health", "1 for the state the service is in", labels=["status"]
+        )
+        for state in Health:
+            health.add_metric([state.name.lower()], state is self._health.health)
+        yield health
         build = GaugeMetricFamily(
             "market_data_build_info", "Always 1; the version is the label", labels=["version"]
         )
@@ -69,10 +86,19 @@ class ServiceCollector(Collector):
         states = GaugeMetricFamily(
             "market_data_connections", "Open connections by state", labels=["state"]
         )
-        draining = sum(session.closing for session in pool.sessions)
-        states.add_metric(["active"], len(pool.sessions) - draining)
-        states.add_metric(["draining"], draining)
+        for state in State:
+            if state is not State.CLOSED:
+                states.add_metric([state.value], pool.states[state])
         yield states
+        breakers = GaugeMetricFamily(
+            "market_data_circuit_breakers", "Open connections by circuit breaker", labels=["state"]
+        )
+        not_closed = self._hub.breakers
+        breakers.add_metric(["closed"], len(pool.sessions) - sum(not_closed.values()))
+        for breaker in BreakerState:
+            if breaker is not BreakerState.CLOSED:
+                breakers.add_metric([breaker.value], not_closed[breaker])
+        yield breakers
         yield counter("market_data_connections", "Connections opened", pool.opened)
         yield counters(
             "market_data_connections_rejected",

@@ -25,11 +25,12 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
-    """A command was carried out on `symbols`."""
+    """A command was carried out on `symbols`; `interval`: the seconds `throttle` granted."""
 
     action: str
     symbols: list[str]
     id: CommandId | UnsetType = UNSET
+    interval: float | UnsetType = UNSET
 
 
 ErrorCode = Literal[
@@ -54,10 +55,14 @@ class Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
 
 
 class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
-    """Whether prices are flowing."""
+    """Whether prices are flowing: all, or those of `symbols`. `interval`: seconds between two
+    updates of a symbol while the server is overloaded; 0 if it is not (again).
+    """
 
     status: Literal["live", "stale"]
     reason: str
+    interval: float | UnsetType = UNSET
+    symbols: list[str] | UnsetType = UNSET
 
 
 class Reconnect(msgspec.Struct, frozen=True, tag_field="type", tag="reconnect"):
@@ -106,11 +111,17 @@ class Auth(_Command, frozen=True, kw_only=True):
     token: str
 
 
+class Throttle(_Command, frozen=True, kw_only=True):
+    """Send each symbol at most once in this time: seconds, or text such as `250ms`; 0 for no limit."""
+
+    interval: float | str
+
+
 class Ping(_Command, frozen=True):
     """Answer with a `pong` message."""
 
 
-Command = Subscribe | Unsubscribe | Resync | Auth | Ping
+Command = Subscribe | Unsubscribe | Resync | Auth | Throttle | Ping
 
 
 class BadCommand(Exception):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from server.settings import NOT_YET, Settings
+from server.settings import Settings
 from tests.cli.command import complaint, run
 from tests.processes import SECRET, ServerProcess
 
@@ -78,13 +78,6 @@ def test_dot_env_is_read_and_the_environment_wins(tmp_path):
     (tmp_path / ".env").write_text("WS_MAX_SYMBOLS=none\n")
     assert "WS_MAX_SYMBOLS='none'" in complaint(tmp_path, "serve")
     assert "WS_MAX_SYMBOLS='x'" in complaint(tmp_path, "serve", WS_MAX_SYMBOLS="x")
-
-
-def test_variables_of_later_versions_are_said_to_be_ignored(tmp_path):
-    """Nobody believes to have a database when there is none."""
-    with ServerProcess(tmp_path, **dict.fromkeys(NOT_YET, "1")) as server:
-        ignored = {line["variable"] for line in server.log_lines() if "variable" in line}
-    assert ignored == set(NOT_YET)
 
 
 def test_short_secret_is_warned_of(tmp_path):

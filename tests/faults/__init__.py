@@ -1,1 +1,1 @@
-"""Tests that break real servers while others use them."""
+"""Real servers, broken on purpose."""

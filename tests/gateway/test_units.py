@@ -1,5 +1,6 @@
 """The gateway's small parts by themselves, on a clock that jumps."""
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -7,6 +8,7 @@ import structlog
 import trio
 
 from server.gateway.deadlines import DeadlineWheel
+from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.limits import BAD_COMMANDS_IN_A_ROW, CommandLimit, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
@@ -157,6 +159,35 @@ async def test_sampler_logs_one_line_a_second_and_key(autojump_clock):
         ("unauthorized", 0),
     ]
     assert {line["event"] for line in lines} == {"connection refused"}
+
+
+def test_states_are_counted_exactly():
+    """After a million random events every state's count is that of the connections in it."""
+    random = Random(3)
+    pool = Pool(max_connections=1, max_per_user=1)
+    possible = {state: [e for s, e in TRANSITIONS if s is state] for state in State}
+    connections: list[State] = []
+    for number in range(1_000_000):
+        if not connections or (len(connections) < 300 and random.random() < 0.3):
+            pool.enter()
+            connections.append(State.CONNECTING)
+            continue
+        index = int(random.random() * len(connections))
+        events = possible[connections[index]]
+        state = pool.move(connections[index], events[number % len(events)])
+        if state is State.CLOSED:
+            connections[index] = connections[-1]
+            connections.pop()
+        else:
+            connections[index] = state
+    assert +pool.states == Counter(connections)
+
+
+def test_every_state_can_end_but_the_last():
+    """Nothing leads out of closed, and everything else can lead there."""
+    for state in State:
+        assert ((state, Event.ENDED) in TRANSITIONS) is (state is not State.CLOSED)
+        assert state is not State.CLOSED or state not in {s for s, _ in TRANSITIONS}
 
 
 def test_pool_counts_exactly():

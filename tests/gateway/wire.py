@@ -36,9 +36,9 @@ def new_user() -> str:
     return f"user{next(_user_numbers)}"
 
 
-def eventually(check: Callable[[], bool]) -> None:
+def eventually(check: Callable[[], bool], timeout: float = TIMEOUT) -> None:
     """Poll what only the server's metrics tell."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + timeout
     while not check():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
@@ -183,8 +183,10 @@ class RawClient:
         return first & 0x0F, payload
 
     def read_message(self) -> dict[str, Any]:
-        """The next frame, which is a text."""
-        opcode, payload = self.read_frame()
+        """The next frame but for pings, which is a text."""
+        while (read := self.read_frame())[0] == PING:
+            pass
+        opcode, payload = read
         assert opcode == TEXT, payload
         message: dict[str, Any] = json.loads(payload)
         return message

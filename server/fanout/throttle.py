@@ -1,0 +1,56 @@
+"""Clients that asked for less: each gets what changed at most once in its interval."""
+
+import trio
+
+from server.fanout.outbox import Outbox
+
+GRANTED = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds. Few, so that one timer serves all and those of one interval share each encoded quote."""
+
+TICK = 0.25
+"""Seconds: what all intervals are multiples of."""
+
+CHECKPOINT_EVERY = 128
+"""Outboxes released between two checkpoints, as in a flush."""
+
+
+def granted(interval: float) -> float:
+    """The interval that is kept for who asks for `interval`: the next longer one there is; 0 for 0."""
+    if interval <= 0:
+        return 0.0
+    return next((choice for choice in GRANTED if choice >= interval), GRANTED[-1])
+
+
+class Throttles:
+    """Who is throttled to which interval; one task for all."""
+
+    def __init__(self) -> None:
+        self._groups: dict[float, set[Outbox]] = {interval: set() for interval in GRANTED}
+
+    def set(self, outbox: Outbox, interval: float) -> None:
+        """Throttle `outbox` to one of the `granted` intervals, or to none."""
+        self.clear(outbox)
+        if interval:
+            self._groups[interval].add(outbox)
+        outbox.set_throttle(interval)
+
+    def clear(self, outbox: Outbox) -> None:
+        """Forget `outbox`: the connection is over."""
+        if outbox.throttle:
+            self._groups[outbox.throttle].discard(outbox)
+
+    async def run(self) -> None:
+        """Release everyone in time, until cancelled."""
+        start, ticks = trio.current_time(), 0
+        while True:
+            ticks += 1
+            await trio.sleep_until(start + ticks * TICK)
+            for interval, group in self._groups.items():
+                if ticks % round(interval / TICK) == 0:
+                    await self._release(list(group))
+
+    async def _release(self, outboxes: list[Outbox]) -> None:
+        for start in range(0, len(outboxes), CHECKPOINT_EVERY):
+            for outbox in outboxes[start : start + CHECKPOINT_EVERY]:
+                outbox.release()
+            await trio.lowlevel.checkpoint()

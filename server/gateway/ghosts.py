@@ -1,0 +1,43 @@
+"""Connections whose client is gone without a word make room for a new one of the same user.
+
+A laptop that wakes up in another network finds its user's places taken by its own past. Instead of
+refusing it for a minute, until the heartbeat notices, its user's connections are asked at once.
+"""
+
+import trio
+
+from server.gateway.closing import Close
+from server.gateway.pool import Pool
+
+PROBE_TIMEOUT = 1.5
+"""Seconds to answer a probe: a mobile network's round trip, and less than a handshake may take."""
+
+PROBE_CHECKS = 30
+"""How often in that time is looked whether all have answered."""
+
+
+class Ghosts:
+    """Looks for them, once at a time for each user."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._hunted: set[str] = set()
+
+    async def evict(self, user: str) -> None:
+        """Ping all connections of `user`; end the one that has been silent longest, if any is."""
+        if user in self._hunted:
+            return
+        self._hunted.add(user)
+        try:
+            asked = [session for session in self._pool.sessions if session.identity.user == user]
+            for session in asked:
+                session.ping()
+            for _ in range(PROBE_CHECKS):
+                await trio.sleep(PROBE_TIMEOUT / PROBE_CHECKS)
+                if not any(session.unanswered for session in asked):
+                    return
+            ghosts = [session for session in asked if session.unanswered and not session.over]
+            if ghosts:
+                max(ghosts, key=lambda ghost: ghost.unanswered).drop(Close.NO_ANSWER)
+        finally:
+            self._hunted.discard(user)

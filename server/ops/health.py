@@ -1,0 +1,211 @@
+"""How the service is doing: checks that are made again and again, and what they found.
+
+Each component is one named check: a function that looks at what the component counts anyway and
+says how it is. A check never waits; what needs I/O to be known (a store, a bus) is found out by
+the component itself and only told here. So health costs nothing and cannot hang.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import IntEnum
+from functools import partial
+from time import time
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from server.fanout.hub import FEED_QUIET, Hub
+from server.fanout.stats import FanoutStats
+from server.gateway.gateway import Gateway
+from server.gateway.pool import Pool
+from server.ops.lag import LoopLag
+from server.store.component import Component
+from server.store.store import Store
+
+HISTORY = 100
+"""Checks that `/health` shows."""
+
+DEGRADED_USE, UNHEALTHY_USE = 0.80, 0.95
+"""Shares of the pool's places taken."""
+
+DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS = 0.05, 0.20, 0.50
+"""Shares of what was attempted since the last check that failed through no fault of the client."""
+
+MIN_ATTEMPTS = 20
+"""Attempts below which no share is drawn: one failure of two is no trend."""
+
+DEGRADED_LAG, UNHEALTHY_LAG = 0.1, 1.0
+"""Seconds the event loop was late at worst since the last check."""
+
+OUR_REFUSALS = ("at_capacity", "handshake_timeout")
+"""Refusals that say something about the server; the others do about the request."""
+
+OUR_CLOSES = (4408, 4429)
+"""Closes of connections that the network or the server could not keep up."""
+
+log = structlog.get_logger()
+
+
+class Health(IntEnum):
+    """From good to bad; the service is as its worst component."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    UNHEALTHY = 2
+    CRITICAL = 3
+
+
+class Finding(NamedTuple):
+    """How one component is, and why, in words with numbers."""
+
+    health: Health
+    detail: str
+
+
+Check = Callable[[], Finding]
+
+
+class HealthMonitor:
+    """Owns the checks' history. `checks` by the component's name; each is called once a round."""
+
+    def __init__(self, checks: Mapping[str, Check], interval: float) -> None:
+        self._checks = checks
+        self._interval = interval
+        self._findings: dict[str, Finding] = {}
+        self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
+        self.health = Health.HEALTHY
+        self._since = _now()
+
+    async def run(self) -> None:
+        """Check every interval until cancelled."""
+        while True:
+            self.check()
+            await trio.sleep(self._interval)
+
+    def check(self) -> None:
+        """Look at every component once; a change of the whole is one line in the log."""
+        self._findings = {name: check() for name, check in self._checks.items()}
+        health = max((finding.health for finding in self._findings.values()), default=self.health)
+        reasons = [
+            f"{name}: {finding.detail}"
+            for name, finding in self._findings.items()
+            if finding.health is not Health.HEALTHY
+        ]
+        if health is not self.health:
+            log.warning("health changed", health=_name(health), was=_name(self.health),
+                        reasons=reasons)  # fmt: skip
+            self._since = _now()
+        self.health = health
+        self._history.append({"at": _now(), "status": _name(health), "reasons": reasons})
+
+    def report(self) -> dict[str, object]:
+        """What `/health` answers; the newest check is the last."""
+        return {
+            "status": _name(self.health),
+            "since": self._since,
+            "components": {
+                name: {"status": _name(finding.health), "detail": finding.detail}
+                for name, finding in self._findings.items()
+            },
+            "checks": list(self._history),
+        }
+
+
+def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]:
+    """The checks of what every server has; stores, caches and buses add theirs."""
+    return {
+        "pool": lambda: check_pool(gateway.pool),
+        "refusals": _Share(lambda: _refusals(gateway.pool), "connections refused for want of room"),
+        "errors": _Share(lambda: _errors(gateway), "connections lost, given up or failed"),
+        "event_loop": lambda: check_lag(lag.take_worst("health")),
+        "feed": lambda: check_feed(hub),
+        "overload": lambda: check_overload(hub),
+    }
+
+
+def store_checks(store: Store) -> dict[str, Check]:
+    """The checks of the catalogue and the cache: streaming goes on without either."""
+    return {component.role: partial(check_component, component) for component in store.components}
+
+
+def check_component(component: Component) -> Finding:
+    """Whether the store's part answers."""
+    if component.state == "ok":
+        return Finding(Health.HEALTHY, f"{component.name} answers")
+    return Finding(Health.DEGRADED, f"{component.name} is {component.state}: {component.reason}")
+
+
+def check_pool(pool: Pool) -> Finding:
+    """How many places are taken."""
+    health = _grade(pool.use, DEGRADED_USE, UNHEALTHY_USE)
+    return Finding(health, f"{pool.use:.0%} of the connections are taken")
+
+
+def check_lag(worst: float) -> Finding:
+    """How late timers were."""
+    return Finding(
+        _grade(worst, DEGRADED_LAG, UNHEALTHY_LAG), f"timers were late by {worst * 1000:.0f} ms"
+    )
+
+
+def check_feed(hub: Hub) -> Finding:
+    """Whether prices flow: critical if none can any more, not yet so while the market may rest."""
+    status = hub.status.message
+    if status.status == "stale":
+        health = Health.DEGRADED if status.reason == FEED_QUIET else Health.CRITICAL
+        return Finding(health, f"prices do not flow: {status.reason}")
+    return Finding(Health.HEALTHY, _feed_age(hub.stats))
+
+
+def check_overload(hub: Hub) -> Finding:
+    """Whether updates are conflated for all."""
+    if hub.conflation:
+        return Finding(Health.DEGRADED, f"one update of a symbol every {hub.conflation:g} s")
+    return Finding(Health.HEALTHY, "every update is published")
+
+
+class _Share:
+    """Failures in the attempts between two checks; `count` gives both since the start."""
+
+    def __init__(self, count: Callable[[], tuple[int, int]], what: str) -> None:
+        self._count = count
+        self._what = what
+        self._before = (0, 0)
+
+    def __call__(self) -> Finding:
+        failures, attempts = self._count()
+        new_failures, new_attempts = failures - self._before[0], attempts - self._before[1]
+        self._before = (failures, attempts)
+        detail = f"{new_failures} of {new_attempts} {self._what}"
+        share = new_failures / new_attempts if new_attempts >= MIN_ATTEMPTS else 0.0
+        return Finding(_grade(share, DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS), detail)
+
+
+def _refusals(pool: Pool) -> tuple[int, int]:
+    refused = sum(pool.rejected[reason] for reason in OUR_REFUSALS)
+    return refused, pool.opened + refused
+
+
+def _errors(gateway: Gateway) -> tuple[int, int]:
+    closed = gateway.pool.closed
+    failed = gateway.failures + sum(closed[code] for code in OUR_CLOSES)
+    return failed, max(failed, sum(closed.values()))
+
+
+def _feed_age(stats: FanoutStats) -> str:
+    age = time() - stats.last_intake_us / 1e6
+    return f"the last trade came {age:.1f} s ago" if stats.feed_updates else "no trade yet"
+
+
+def _grade(value: float, *limits: float) -> Health:
+    return Health(sum(value > limit for limit in limits))
+
+
+def _name(health: Health) -> str:
+    return health.name.lower()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,14 @@
+"""Durations as people write them: `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
+
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, zero or more. Errors: ValueError."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration")
+    return float(match[1]) * _UNITS[match[2]]

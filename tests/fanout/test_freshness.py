@@ -1,0 +1,118 @@
+"""Clients are never left with prices that silently stopped: what is said when, on a jumping clock."""
+
+import trio
+
+from server.fanout.hub import Hub
+from server.quotes.messages import encode
+from tests.fanout.peer import Peer, instruments, publish
+
+QUIET = 10.0
+
+
+def statuses(peer: Peer) -> list[tuple[str, str, list[str] | None]]:
+    """The status messages so far: status, reason, symbols."""
+    return [
+        (message["status"], message["reason"], message.get("symbols"))
+        for message in peer.messages
+        if message["type"] == "status"
+    ]
+
+
+async def make_hub(nursery: trio.Nursery) -> Hub:
+    hub = Hub(instruments("AAPL", "MSFT", "BRK.B"), quiet_after=QUIET)
+    await nursery.start(hub.run)
+    return hub
+
+
+async def pass_time(hub: Hub, peers: list[Peer], seconds: float, *symbols: str) -> None:
+    """A trade of each symbol every second, while the clients read."""
+    for _ in range(int(seconds)):
+        await trio.sleep(1)
+        for symbol in symbols:
+            publish(hub, symbol, 100 + (trio.current_time() * 100 % 977) / 10)
+        await trio.testing.wait_all_tasks_blocked()
+        for peer in peers:
+            peer.receive()
+
+
+async def test_quiet_symbol_is_stale_until_it_trades(autojump_clock, nursery):
+    """Its watchers are told within a second of the set age, and when it is back; others are not."""
+    hub = await make_hub(nursery)
+    both, other = Peer(hub), Peer(hub)
+    both.subscribe("AAPL", "MSFT")
+    other.subscribe("AAPL")
+    await pass_time(hub, [both, other], 9, "AAPL")
+    await both.read()
+    assert statuses(both) == []
+    await pass_time(hub, [both, other], 3, "AAPL")
+    await both.read()
+    assert statuses(both) == [("stale", "quiet", ["MSFT"])]
+    late = Peer(hub)
+    late.subscribe("MSFT")
+    await late.read()
+    assert statuses(late) == [("stale", "quiet", ["MSFT"])]
+    await pass_time(hub, [both, other, late], 2, "AAPL", "MSFT")
+    for peer in (both, late, other):
+        await peer.read()
+    assert statuses(both)[1:] == statuses(late)[1:] == [("live", "traded", ["MSFT"])]
+    assert statuses(other) == []
+    for peer in (both, late, other):
+        peer.close()
+
+
+async def test_silent_feed_is_one_message(autojump_clock, nursery):
+    """When nothing trades at all everyone gets one status, not one for each symbol."""
+    hub = await make_hub(nursery)
+    peer = Peer(hub)
+    peer.subscribe("AAPL", "MSFT", "BRK.B")
+    await pass_time(hub, [peer], 5, "AAPL", "MSFT", "BRK.B")
+    await pass_time(hub, [peer], 3 * QUIET)
+    await peer.read()
+    assert statuses(peer) == [("stale", "feed_quiet", None)]
+    await pass_time(hub, [peer], 3, "AAPL")
+    await peer.read()
+    assert statuses(peer)[1:] == [("live", "feed_resumed", None)]
+    await pass_time(hub, [peer], 12, "AAPL")
+    await peer.read()
+    assert {tuple(status[2] or ()) for status in statuses(peer)[2:]} == {("MSFT",), ("BRK.B",)}
+    peer.close()
+
+
+async def test_feed_that_ended_stays_ended(autojump_clock, nursery):
+    """What is known to be over is not called quiet, nor live again."""
+    hub = await make_hub(nursery)
+    peer = Peer(hub)
+    peer.subscribe("AAPL")
+    hub.set_status("stale", "feed_ended")
+    await pass_time(hub, [peer], 5 * QUIET)
+    await peer.read()
+    assert statuses(peer) == [("stale", "feed_ended", None)]
+    peer.close()
+
+
+async def test_nobody_watching_is_no_silence(autojump_clock, nursery):
+    """Symbols that nobody watches may rest; whoever comes then is told nothing for the set age."""
+    hub = await make_hub(nursery)
+    await pass_time(hub, [], 10 * QUIET)
+    assert hub.status.message.status == "live"
+    peer = Peer(hub)
+    peer.subscribe("AAPL")
+    await pass_time(hub, [peer], QUIET - 2)
+    await peer.read()
+    assert statuses(peer) == []
+    peer.close()
+
+
+async def test_unsubscribed_symbol_s_status_is_forgotten(autojump_clock, nursery):
+    """Who left a symbol hears no more of it, though its status was owed."""
+    hub = await make_hub(nursery)
+    peer = Peer(hub)
+    peer.subscribe("AAPL", "MSFT")
+    hub.throttle(peer.outbox, 60.0)
+    await pass_time(hub, [peer], 13, "AAPL")
+    peer.unsubscribe("MSFT")
+    await pass_time(hub, [peer], 65)
+    await peer.read()
+    assert [status for status in statuses(peer) if status[2] == ["MSFT"]] == []
+    assert encode(hub.topics["MSFT"].freshness.quiet) == b"true"
+    peer.close()

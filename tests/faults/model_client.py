@@ -1,0 +1,137 @@
+"""A client that checks the protocol's promises with each message, and reads only when told to."""
+
+import json
+import socket
+import struct
+import zlib
+from contextlib import suppress
+from typing import Any
+
+import jsonpatch
+
+from tests.frames import take_frame
+from tests.gateway.wire import CLOSE, PING, PONG, TEXT, frame, head
+from tests.gateway.wire import close as close_frame
+
+TOO_SLOW = 4429
+
+RECEIVE_BUFFER = 4096
+"""Bytes: full after a few updates, so that a client that stalls is felt."""
+
+
+class ModelClient:
+    """`subscribed` is what the server has acknowledged; `unanswered` how many commands wait;
+    `gone`: the server's circuit breaker has given the connection up.
+    """
+
+    def __init__(
+        self, address: Any, user: str, token: str, symbols: list[str], *, deflate: bool
+    ) -> None:
+        self.user = user
+        self.stalled = False
+        self.subscribed: set[str] = set(symbols)
+        self.document: dict[str, Any] = {"quotes": {}}
+        self.versions: dict[str, int] = {}
+        self.unanswered = 0
+        self.gone = False
+        self._sock = socket.socket()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        self._sock.settimeout(10)
+        self._sock.connect(address)
+        target = f"/ws/quotes?token={token}"
+        target += f"&symbols={','.join(symbols)}" if symbols else ""
+        extension = "permessage-deflate" if deflate else None
+        self._sock.sendall(head(target, Sec_WebSocket_Extensions=extension))
+        self._received = b""
+        while b"\r\n\r\n" not in self._received:
+            self._received += self._sock.recv(4096)
+        answer, _, self._received = self._received.partition(b"\r\n\r\n")
+        self.status = int(answer.split()[1])
+        if self.status == 101:
+            self._sock.setblocking(False)
+        else:
+            self._sock.close()
+
+    def symbols(self, everything: list[str]) -> list[str]:
+        """What the client must have once all is quiet."""
+        return everything if "*" in self.subscribed else sorted(self.subscribed)
+
+    def send(self, action: str, **fields: Any) -> None:
+        """Send a command; its answers are counted by the ping behind it."""
+        command = json.dumps({"action": action, **fields}).encode()
+        ping = b'{"action":"ping"}'
+        with suppress(
+            BlockingIOError, ConnectionError
+        ):  # the server takes no commands of a client that does not read
+            self._sock.send(frame(TEXT, command) + frame(TEXT, ping))
+            self.unanswered += 1 + (action == "ping")
+
+    def read(self) -> None:
+        """Take in all there is."""
+        try:
+            while data := self._sock.recv(65536):
+                self._received += data
+            self.gone = True
+        except ConnectionResetError:
+            self.gone = True
+        except BlockingIOError:
+            pass
+        while taken := take_frame(self._received):
+            first, payload, self._received = taken
+            self._on_frame(first, payload)
+
+    def close(self) -> None:
+        """Close as a browser does, without waiting."""
+        with suppress(OSError):
+            self._sock.send(close_frame(1000))
+        self._sock.close()
+
+    def vanish(self) -> None:
+        """Let the kernel end the connection."""
+        self._sock.close()
+
+    def reset(self) -> None:
+        """End it as a host does whose process died."""
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+    def _on_frame(self, first: int, payload: bytes) -> None:
+        assert first & 0x80
+        if first & 0x40:
+            payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+        if first & 0xF == PING:
+            with suppress(BlockingIOError):
+                self._sock.send(frame(PONG, payload))
+            return
+        if first & 0xF == CLOSE:
+            assert int.from_bytes(payload[:2]) == TOO_SLOW, payload
+            self.gone = True
+            return
+        message = json.loads(payload)
+        match message["type"]:
+            case "pong":
+                self.unanswered -= 1
+            case "ack":
+                self._on_ack(message["action"], set(message["symbols"]))
+            case "quotes_patch":
+                self._apply(message)
+
+    def _on_ack(self, action: str, symbols: set[str]) -> None:
+        if action == "subscribe":
+            self.subscribed = (
+                {"*"} if "*" in self.subscribed | symbols else self.subscribed | symbols
+            )
+        elif action == "unsubscribe":
+            self.subscribed = set() if "*" in symbols else self.subscribed - symbols
+
+    def _apply(self, message: dict[str, Any]) -> None:
+        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
+        kinds = {operation["op"] for operation in message["operations"]}
+        assert len(kinds) == 1
+        for symbol, version in message["versions"].items():
+            if kinds == {"replace"}:
+                assert version == self.versions[symbol] + 1, "a replace skips a version"
+            elif symbol in self.versions:
+                assert version >= self.versions[symbol], "a version goes back"
+            self.versions[symbol] = version

@@ -1,0 +1,140 @@
+"""Hostile crowds: what they cost the server, and what they cost a client that behaves."""
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.wire import (
+    PING,
+    TEXT,
+    Client,
+    RawClient,
+    eventually,
+    frame,
+    head,
+    new_user,
+    refusal,
+    target,
+)
+from tests.processes import ServerProcess, make_token
+
+HALF_OPEN = 10_000
+SPARE_DESCRIPTORS = 200
+
+PATIENCE = 3.0
+"""Seconds in which a client that behaves gets in and gets its answer, whatever the others do."""
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of its own with prices that move."""
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="100ms") as server:
+        yield server
+
+
+def count_files(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir())
+
+
+def assert_serves(server: ServerProcess) -> None:
+    """Somebody new gets in, gets a quote, and gets an answer, soon."""
+    start = time.monotonic()
+    with Client(server, "AAPL") as client:
+        assert client.receive()["type"] == "quotes_patch"
+        assert client.is_answered()
+    assert time.monotonic() - start < PATIENCE
+
+
+def test_half_open_handshakes_shut_nobody_out(busy):
+    """Ten thousand connections that begin a request and never end it: others come and go as before,
+    each of them is gone after five seconds, and nothing is left.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    crowd_size = min(HALF_OPEN, (hard if hard > 0 else HALF_OPEN) - SPARE_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    crowd: list[socket.socket] = []
+    descriptors = Path(f"/proc/{busy.process.pid}/fd")
+    before = count_files(descriptors)
+    try:
+        with Client(busy, "AAPL") as witness:
+            for number in range(crowd_size):
+                crowd.append(socket.create_connection(busy.address, 10))
+                crowd[-1].sendall(b"GET /ws/quotes HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+                if number % (crowd_size // 4) == 0:
+                    assert_serves(busy)
+            assert_serves(busy)
+            assert witness.is_answered()
+            eventually(lambda: count_files(descriptors) <= before + 3, timeout=20)
+            assert witness.is_answered()
+        timed_out = busy.metric(
+            'market_data_connections_rejected_total{reason="handshake_timeout"}'
+        )
+        assert timed_out == crowd_size
+        assert busy.metric('market_data_connections{state="connecting"}') == 0
+    finally:
+        for sock in crowd:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_handshakes_that_come_too_fast_are_sent_away(tmp_path):
+    """Beyond the rate the answer is 503 with a time to come back; later there is room again."""
+    with ServerProcess(tmp_path, WS_HANDSHAKE_RATE="3") as server:
+        answers = [refused_or_none(server) for _ in range(8)]
+        refused = [answer for answer in answers if answer is not None]
+        assert 3 <= len(refused) <= 5
+        assert {answer.verdict for answer in refused} == {(503, "at_capacity")}
+        assert all(1 <= int(answer.headers["Retry-After"]) <= 5 for answer in refused)
+        eventually(lambda: refused_or_none(server) is None)
+
+
+def refused_or_none(server: ServerProcess):
+    with RawClient(server, head(target())) as client:
+        client.socket.settimeout(5)
+        while b"\r\n\r\n" not in client.received:
+            client._receive()
+        return None if client.received.startswith(b"HTTP/1.1 101") else client.answer()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(PING, b"x") * 400,
+        frame(TEXT, b'{"action":"ping"}') * 400,
+        b"".join(
+            frame(TEXT, b'{"action":"%b","symbols":["AAPL"]}' % action)
+            for action in (b"subscribe", b"unsubscribe") * 200
+        ),
+    ],
+    ids=["pings", "commands", "subscription churn"],
+)
+def test_floods_end_with_1008_and_cost_nobody(busy, flood):
+    """Ten clients that flood are closed for it; a client beside them is served all the while."""
+    with Client(busy, "AAPL") as witness:
+        flooders = [RawClient(busy) for _ in range(10)]
+        try:
+            for flooder in flooders:
+                flooder.send(flood)
+            assert witness.is_answered()
+            assert_serves(busy)
+            eventually(
+                lambda: busy.metric('market_data_connections_closed_total{code="1008"}') == 10
+            )
+        finally:
+            for flooder in flooders:
+                flooder.socket.close()
+        eventually(lambda: busy.metric("market_data_subscriptions") == 1)
+
+
+def test_pool_that_is_full_asks_for_no_token(tmp_path):
+    """With all places taken the answer is 503 whatever the token is, and a place freed is a place."""
+    with ServerProcess(tmp_path, WS_MAX_CONNECTIONS="2") as server:
+        with Client(server), Client(server):
+            assert refusal(server.url(token="nonsense")).verdict == (503, "at_capacity")
+        eventually(lambda: server.metric('market_data_connections{state="active"}') == 0)
+        with Client(server, token=make_token(new_user())) as client:
+            assert client.is_answered()

@@ -1,0 +1,220 @@
+"""Whatever clients do, in any order: a running gateway against a model that fits on a page.
+
+Real sockets, real sessions and topics, in one trio loop; the rules of the state machine step into
+it. At every quiet point each client's document is the model's, and nothing is counted wrongly.
+"""
+
+import gc
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from server.fanout.breaker import BreakerPolicy
+from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator
+from server.gateway.gateway import Gateway
+from server.gateway.lifecycle import State
+from server.gateway.pool import Pool
+from server.gateway.sockets import bind
+from tests.fanout.peer import instruments, publish
+from tests.faults.model_client import ModelClient
+from tests.gateway.scene import COMPLETE
+
+SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
+SECRET = "a secret of the tests, 32 bytes or longer"
+MAX_CONNECTIONS = 6
+SETTLE = 5.0
+"""Seconds in which everything must come to rest."""
+
+
+class World:
+    """The server's side in a thread with a trio loop; `do` runs a function in that loop."""
+
+    def __init__(self) -> None:
+        started: queue.Queue[Any] = queue.Queue()
+        self._thread = threading.Thread(target=trio.run, args=(self._run, started))
+        self._thread.start()
+        self._token = started.get(timeout=SETTLE)
+
+    def do(self, function: Any, *arguments: Any) -> Any:
+        return trio.from_thread.run_sync(function, *arguments, trio_token=self._token)
+
+    def end(self) -> None:
+        self.do(self._cancel.cancel)
+        self._thread.join(SETTLE)
+        assert not self._thread.is_alive()
+
+    async def _run(self, started: "queue.Queue[Any]") -> None:
+        self.hub = Hub(instruments(*SYMBOLS), breaker=BreakerPolicy(2, 0.5, 0.1))
+        self.pool = Pool(MAX_CONNECTIONS, MAX_CONNECTIONS)
+        self.authenticator = Authenticator(secret=SECRET)
+        self.gateway = Gateway(
+            hub=self.hub, pool=self.pool, authenticator=self.authenticator,
+            directory=COMPLETE, max_symbols=10,
+            command_rate=10_000, compression=True,
+        )  # fmt: skip
+        listeners = bind("127.0.0.1", 0)
+        self.address = listeners[0].getsockname()[:2]
+        with trio.CancelScope() as self._cancel:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.hub.run)
+                await nursery.start(self.gateway.serve, listeners)
+                started.put(trio.lowlevel.current_trio_token())
+                await trio.sleep_forever()
+
+
+class LongLives(RuleBasedStateMachine):
+    """The rules; `model` holds the latest price of each symbol, each client what it subscribes to."""
+
+    clients: Bundle[ModelClient] = Bundle("clients")
+
+    def __init__(self) -> None:
+        super().__init__()
+        gc.collect()
+        self.descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        self.world = World()
+        self.open: list[ModelClient] = []
+        self.given_up = 0
+        self.model = dict.fromkeys(SYMBOLS, 100.0)
+
+    @rule(
+        target=clients,
+        user=st.sampled_from(["ann", "bob", "cat"]),
+        symbols=st.one_of(st.just(["*"]), st.lists(st.sampled_from(SYMBOLS), unique=True)),
+        deflate=st.booleans(),
+    )
+    def connect(self, user: str, symbols: list[str], deflate: bool) -> ModelClient:
+        self.settle()
+        token = self.world.authenticator.sign(user, 600)
+        client = ModelClient(self.world.address, user, token, symbols, deflate=deflate)
+        if len(self.open) >= MAX_CONNECTIONS:
+            assert client.status == 503
+        else:
+            assert client.status == 101
+            self.open.append(client)
+        return client
+
+    @rule(client=clients, symbol=st.sampled_from([*SYMBOLS, "*", "NOPE"]))
+    def subscribe(self, client: ModelClient, symbol: str) -> None:
+        if client in self.open:
+            client.send("subscribe", symbols=[symbol])
+
+    @rule(client=clients, symbol=st.sampled_from([*SYMBOLS, "*"]))
+    def unsubscribe(self, client: ModelClient, symbol: str) -> None:
+        if client in self.open:
+            client.send("unsubscribe", symbols=[symbol])
+
+    @rule(client=clients, action=st.sampled_from(["resync", "ping"]))
+    def ask(self, client: ModelClient, action: str) -> None:
+        if client in self.open:
+            client.send(action, **({"symbols": ["*"]} if action == "resync" else {}))
+
+    @rule(client=clients, interval=st.sampled_from([0, 0.25]))
+    def throttle(self, client: ModelClient, interval: float) -> None:
+        if client in self.open:
+            client.send("throttle", interval=interval)
+
+    @rule(symbol=st.sampled_from(SYMBOLS), cents=st.integers(1, 10**6), count=st.integers(1, 200))
+    def trade(self, symbol: str, cents: int, count: int) -> None:
+        for number in range(count):
+            self.model[symbol] = (cents + number) / 100
+            self.world.do(publish, self.world.hub, symbol, self.model[symbol])
+
+    @rule(client=clients)
+    def stall(self, client: ModelClient) -> None:
+        client.stalled = True
+
+    @rule(client=clients)
+    def read_on(self, client: ModelClient) -> None:
+        client.stalled = False
+
+    @rule(client=consumes(clients), how=st.sampled_from(["close", "vanish", "reset"]))
+    def leave(self, client: ModelClient, how: str) -> None:
+        if client in self.open:
+            self.open.remove(client)
+        getattr(client, how)()
+
+    @invariant()
+    def readers_read(self) -> None:
+        for client in self.open:
+            if not client.stalled:
+                client.read()
+
+    def settle(self) -> None:
+        """Let everyone read, until each document is the model's and every count is exact."""
+        deadline = time.monotonic() + SETTLE
+        for client in self.open:
+            client.stalled = False
+        while problem := self.problem():
+            assert time.monotonic() < deadline, problem
+            time.sleep(0.002)
+
+    def problem(self) -> str | None:
+        for client in [*self.open]:
+            client.read()
+            if client.gone:
+                self.open.remove(client)
+                self.given_up += 1
+                client.vanish()
+                continue
+            quotes = client.document["quotes"]
+            if client.unanswered:
+                return f"{client} waits for answers"
+            if set(quotes) != set(client.symbols(SYMBOLS)):
+                return f"{client} has {sorted(quotes)}, not {client.symbols(SYMBOLS)}"
+            for symbol in quotes:
+                if quotes[symbol]["current_price"] != self.model[symbol]:
+                    return f"{client} is not at the price of {symbol}"
+                if client.versions[symbol] != self.world.hub.topics[symbol].version:
+                    return f"{client} is not at the version of {symbol}"
+        return self.world.do(self.miscount)  # type: ignore[no-any-return]
+
+    def miscount(self) -> str | None:
+        """In the server's loop: what is counted there against who is open here."""
+        pool, hub = self.world.pool, self.world.hub
+        users = {client.user for client in self.open}
+        wanted = {user: sum(c.user == user for c in self.open) for user in users}
+        subscriptions = sum(len(client.symbols(SYMBOLS)) for client in self.open)
+        if len(pool.sessions) != len(self.open) or pool._users != wanted:
+            return f"{len(pool.sessions)} sessions, {dict(pool._users)}"
+        if {s: n for s, n in pool.states.items() if n} != (
+            {State.ACTIVE: len(self.open)} if self.open else {}
+        ):
+            return f"states {pool.states}"
+        if pool._places != len(self.open) or hub.subscriptions != subscriptions:
+            return f"{pool._places} places, {hub.subscriptions} subscriptions"
+        if pool.closed[4429] != self.given_up:
+            return f"{pool.closed[4429]} were given up, {self.given_up} know"
+        if any(hub.breakers.values()) or len(hub._outboxes) != len(self.open):
+            return f"breakers {hub.breakers}, {len(hub._outboxes)} outboxes"
+        return None
+
+    def teardown(self) -> None:
+        try:
+            self.settle()
+            for client in self.open:
+                client.vanish()
+            self.open.clear()
+            self.settle()
+        finally:
+            for client in self.open:
+                client.vanish()
+            self.world.end()
+        gc.collect()
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) <= self.descriptors
+
+
+TestLongLives = LongLives.TestCase
+TestLongLives.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

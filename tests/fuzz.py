@@ -1,0 +1,234 @@
+"""Throws frames and commands at sessions: `python -m tests.fuzz --inputs 1000000 --seed 1`.
+
+Each input is a handful of frames, well formed, nearly so, or not at all, given to a real session on
+a pair of sockets. It must be answered as documented or fail the connection with a documented code;
+the session must never raise, nor the process grow. The seed that is printed reproduces a failure.
+"""
+
+import argparse
+import json
+import resource
+import socket
+import sys
+import time
+import zlib
+from pathlib import Path
+from random import Random
+from typing import Any, get_args
+
+import trio
+
+from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator, Identity
+from server.gateway.gateway import Gateway
+from server.gateway.handshake import Selection
+from server.gateway.pool import Pool
+from server.gateway.session import Session
+from server.quotes.instrument import Instrument
+from server.quotes.messages import ErrorCode
+from tests.frames import take_frame
+from tests.gateway.scene import COMPLETE
+from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+
+TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
+ERRORS = set(get_args(ErrorCode))
+CODES = {1002, 1003, 1007, 1008, 1009}
+
+MEMORY_LIMIT = 64 * 1024 * 1024
+"""Bytes the process may grow by after its first thousand inputs."""
+
+COMMANDS: list[dict[str, Any]] = [
+    {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
+    {"action": "subscribe", "symbols": ["*"]},
+    {"action": "unsubscribe", "symbols": ["AAPL", "*"]},
+    {"action": "resync", "symbols": ["AAPL"], "id": 1},
+    {"action": "throttle", "interval": "1s"},
+    {"action": "auth", "token": "x.y.z"},
+    {"action": "ping", "id": "a" * 64},
+]
+VALUES: list[Any] = [
+    None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
+    ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
+]  # fmt: skip
+
+
+class FuzzFailure(Exception):
+    """What the server did that is not documented."""
+
+
+def make_text(random: Random) -> bytes:
+    """A command, one with a field spoiled, or its text spoiled."""
+    command = dict(random.choice(COMMANDS))
+    for _ in range(random.choice((0, 0, 1, 2))):
+        key = random.choice([*command, "action", "symbols", "id", "token", "interval", "x"])
+        command[key] = random.choice(VALUES)
+    text = bytearray(json.dumps(command, ensure_ascii=random.random() < 0.5).encode())
+    for _ in range(random.choice((0, 0, 0, 1, 3))):
+        text[random.randrange(len(text))] = random.randrange(256)
+    if random.random() < 0.02:
+        text = bytearray(b"[" * random.choice((10, 5000, 20_000)))
+    return bytes(text)
+
+
+def make_frames(random: Random) -> bytes:
+    """One to four frames."""
+    return b"".join(
+        random.choices(MAKERS, WEIGHTS)[0](random, make_text(random))
+        for _ in range(random.randint(1, 4))
+    )
+
+
+def _whole(_: Random, text: bytes) -> bytes:
+    return frame(TEXT, text)
+
+
+def _fragmented(random: Random, text: bytes) -> bytes:
+    cut = random.randrange(len(text) + 1)
+    return frame(TEXT, text[:cut], fin=False) + frame(CONTINUATION, text[cut:])
+
+
+def _compressed(random: Random, text: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(text * random.choice((1, 1, 1000)))
+    return frame(TEXT | 0x40, (data + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
+
+
+def _control(random: Random, _: bytes) -> bytes:
+    return frame(random.choice((PING, PONG)), random.randbytes(random.choice((0, 5, 125))))
+
+
+def _close(random: Random, _: bytes) -> bytes:
+    return frame(CLOSE, random.choice((b"", b"\x03\xe8", b"\x03\xe8bye", random.randbytes(4))))
+
+
+def _binary(_: Random, text: bytes) -> bytes:
+    return frame(BINARY, text)
+
+
+def _spoiled(random: Random, text: bytes) -> bytes:
+    opcode = random.randrange(256) & 0x7F
+    data = bytearray(frame(opcode, text[:120], fin=random.random() < 0.7))
+    if random.random() < 0.5:
+        data[random.randrange(min(len(data), 8))] = random.randrange(256)
+    return bytes(data)
+
+
+MAKERS = (_whole, _fragmented, _compressed, _control, _close, _binary, _spoiled)
+WEIGHTS = (60, 10, 5, 10, 3, 2, 10)
+
+
+async def fuzz(inputs: int, seed: int) -> dict[str, int]:
+    """Throw `inputs` at sessions; how many of what came back. Errors: FuzzFailure."""
+    seen: dict[str, int] = {}
+    hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
+    gateway = Gateway(
+        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret="s" * 32),
+            directory=COMPLETE, max_symbols=2,
+        command_rate=1000,
+    )  # fmt: skip
+    baseline, started = 0, time.monotonic()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        nursery.start_soon(gateway.deadlines.run)
+        for number in range(inputs):
+            with trio.fail_after(10):
+                await throw(
+                    gateway, Random(f"{seed}/{number}"), seen, f"--seed {seed}, input {number}"
+                )
+            if number == 1000:
+                baseline = _resident()
+            if number % 50_000 == 49_999:
+                rate = number / (time.monotonic() - started)
+                print(f"{number + 1} inputs, {rate:.0f}/s, {_resident() >> 20} MB", flush=True)
+        if baseline and _resident() - baseline > MEMORY_LIMIT:
+            raise FuzzFailure(f"memory grew from {baseline >> 20} to {_resident() >> 20} MB")
+        if gateway.pool.sessions or hub.subscriptions:
+            raise FuzzFailure("sessions or subscriptions are left")
+        nursery.cancel_scope.cancel()
+    return seen
+
+
+async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: str) -> None:
+    """One session, from its beginning to its end, for one input."""
+    ours, client = socket.socketpair()
+    for end in (ours, client):
+        end.setblocking(False)
+    pool = gateway.pool
+    pool.enter()
+    pool.reserve()
+    pool.reserve_for("ann")
+    data = make_frames(random)
+    deflate = random.random() < 0.5
+    session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
+    pool.add(session)
+    try:
+        session.begin(Selection([gateway.hub.topics["AAPL"]], []))
+        cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
+        await session._take(data[:cut])
+        await session._take(data[cut:])
+        session.outbox.flush()
+        await trio.lowlevel.checkpoint()
+        _check(client, seen)
+    except Exception as error:
+        raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
+    finally:
+        gateway.end(session)
+        ours.close()
+        client.close()
+
+
+def _check(client: socket.socket, seen: dict[str, int]) -> None:
+    received = b""
+    try:
+        while part := client.recv(1 << 20):
+            received += part
+    except BlockingIOError:
+        pass
+    while taken := take_frame(received):
+        first, payload, received = taken
+        _check_frame(first, payload, seen)
+    if received:
+        raise FuzzFailure("half a frame")
+
+
+def _check_frame(first: int, payload: bytes, seen: dict[str, int]) -> None:
+    if first & 0x40:
+        payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+    kind = first & 0xF
+    if kind == TEXT:
+        message = json.loads(payload)
+        if message["type"] not in TYPES or message.get("code", "bad_json") not in ERRORS:
+            raise FuzzFailure(f"undocumented: {message}")
+        what = message.get("code", message["type"])
+    elif kind == CLOSE:
+        code = int.from_bytes(payload[:2])
+        reason = payload[2:].decode()
+        if reason and code not in CODES:
+            raise FuzzFailure(f"undocumented close: {code} {reason}")
+        what = f"close {code}"
+    else:
+        what = f"opcode {kind:#x}"
+    seen[what] = seen.get(what, 0) + 1
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="1000000 by default")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="the time by default")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    try:
+        seen = trio.run(fuzz, options.inputs, options.seed)
+    except* FuzzFailure as failures:
+        sys.exit(f"fuzz: {failures.exceptions[0]}")
+    for what, count in sorted(seen.items(), key=lambda item: -item[1]):
+        print(f"{count:>10}  {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A session on a pair of sockets, its client's end, and the hub between them and the prices."""
+
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jsonpatch
+import msgspec
+import trio
+
+from server.fanout.frame import pong_frame
+from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator, Identity
+from server.gateway.gateway import Gateway
+from server.gateway.handshake import Selection, select
+from server.gateway.pool import Pool
+from server.gateway.session import Session
+from server.quotes.quote import Trade
+from tests.frames import take_frame
+
+SECRET = "a secret that nobody needs to know"
+
+READ_CUSHION = 0.01
+"""Seconds in which a session notices that its socket is writable again."""
+
+
+class Peer:
+    """The client's end: what it receives amounts to `quotes`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.document: dict[str, Any] = {"quotes": {}}
+
+    async def read(self) -> dict[str, Any]:
+        """Apply all that comes until nothing more does; the quotes."""
+        received = b""
+        await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+        while data := self._receive():
+            received += data
+            await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+        while frame := take_frame(received):
+            _, payload, received = frame
+            message = msgspec.json.decode(payload) if payload.startswith(b"{") else {}
+            operations = message.get("operations", [])
+            jsonpatch.apply_patch(self.document, operations, in_place=True)
+        quotes: dict[str, Any] = self.document["quotes"]
+        return quotes
+
+    def _receive(self) -> bytes:
+        try:
+            return self._sock.recv(65536)
+        except BlockingIOError:
+            return b""
+
+
+class Complete:
+    """The directory of a hub that has all there is: it finds no more."""
+
+    complete = True
+
+    async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    async def list_everything(self) -> None:
+        pass
+
+
+COMPLETE = cast("Any", Complete())
+
+
+class Scene:
+    """A session, its client, and the hub between them and the prices."""
+
+    def __init__(self, hub: Hub, **options: Any) -> None:
+        """`options` are the gateway's."""
+        self.hub = hub
+        self.sock, client = socket.socketpair()
+        for end in (self.sock, client):
+            end.setblocking(False)
+        self.client = client
+        self.peer = Peer(client)
+        gateway = Gateway(
+            hub=hub,
+            pool=Pool(10, 10),
+            authenticator=Authenticator(secret=SECRET),
+            directory=COMPLETE,
+            max_symbols=10,
+            command_rate=50,
+            **options,
+        )
+        self.gateway = gateway
+        gateway.pool.enter()
+        gateway.pool.reserve()
+        gateway.pool.reserve_for("ann")
+        identity = Identity("ann", None, time.time() + 600)
+        self.session = Session(gateway, self.sock, identity, b"")
+        gateway.pool.add(self.session)
+
+    def begin(self, *names: str) -> None:
+        """Open the session with these symbols."""
+        self.session.begin(select(names, self.hub.topics) if names else Selection([], []))
+
+    def fill_socket(self) -> None:
+        """Write until the kernel takes no more; the client has stopped reading."""
+        try:
+            while True:
+                self.sock.send(pong_frame(b"x" * 100))
+        except BlockingIOError:
+            pass
+
+    def trade(self, symbol: str, price: float) -> None:
+        """Move a quote; its update waits for the round's end."""
+        now = time.time_ns() // 1000
+        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now), self.hub._flusher)
+
+    def end(self) -> None:
+        """End the connection, as its task does."""
+        self.gateway.end(self.session)
+        if self.sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self.sock)
+        self.sock.close()
+        self.client.close()

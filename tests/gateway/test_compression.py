@@ -1,0 +1,188 @@
+"""permessage-deflate as it is negotiated, sent once for all, and bounded when it comes in."""
+
+import json
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from server.fanout.frame import UpdateFrame, deflate, text_frame
+from server.gateway.deflate import ANSWER, negotiate
+from tests.gateway.wire import (
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Client,
+    RawClient,
+    eventually,
+    frame,
+    head,
+    target,
+)
+from tests.processes import ServerProcess
+
+RSV1 = 0x40
+OFFER = "permessage-deflate; client_max_window_bits"
+TYPICAL_UPDATE_BYTES = 350
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that compresses for who asks."""
+    with ServerProcess(
+        tmp_path_factory.mktemp("shared"), WS_COMPRESSION="shared", PRICE_UPDATE_INTERVAL="50ms"
+    ) as process:
+        yield process
+
+
+def deflated(text: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+class Deflating(RawClient):
+    """A raw client that negotiated compression."""
+
+    def __init__(self, server: ServerProcess, symbols: str | None = None) -> None:
+        super().__init__(server, head(target(symbols), Sec_WebSocket_Extensions=OFFER))
+        assert f"sec-websocket-extensions: {ANSWER}" in self.read_head().lower()
+
+    def read_deflated(self) -> tuple[int, dict[str, object]]:
+        """Bytes on the wire and content of the next compressed message."""
+        while len(self.received) < 4:
+            self._receive()
+        assert self.received[0] == 0x81 | RSV1
+        size = self.received[1]
+        start = 2 if size < 126 else 4
+        size = size if size < 126 else int.from_bytes(self.received[2:4])
+        while len(self.received) < start + size:
+            self._receive()
+        payload = self.received[start : start + size]
+        self.received = self.received[start + size :]
+        message: dict[str, object] = json.loads(
+            zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+        )
+        return start + size, message
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        ("permessage-deflate", ANSWER),
+        (OFFER, ANSWER),
+        ("x-webkit-deflate-frame, permessage-deflate", ANSWER),
+        ("permessage-deflate; server_max_window_bits=12", ANSWER + "; server_max_window_bits=12"),
+        ("permessage-deflate; server_max_window_bits=9, permessage-deflate", ANSWER),
+        ("permessage-deflate; server_max_window_bits=9", None),
+        ("permessage-deflate; client_max_window_bits=16", None),
+        ("permessage-deflate; client_no_context_takeover=1", None),
+        ("permessage-deflate; unknown", None),
+        ("permessage-deflate; client_max_window_bits; client_max_window_bits", None),
+        ("", None),
+        (";;,=,", None),
+    ],
+)
+def test_offers_are_answered_as_rfc_7692_says(offer, answer):
+    """The first offer that can be accepted is; what is unknown or out of range never is."""
+    assert negotiate(offer) == answer
+
+
+def test_frame_is_compressed_once():
+    """Whoever asks gets the same bytes, and they mean what the plain ones do."""
+
+    class Nothing:
+        def current_frame(self) -> UpdateFrame:
+            raise NotImplementedError
+
+    update = UpdateFrame(text_frame(b'{"a":1}' * 40), Nothing())
+    assert update.deflated is update.deflated
+    assert update.deflated.deflated is update.deflated
+    assert update.deflated == deflate(update)
+    assert len(update.deflated) < len(update) / 4
+
+
+def test_independent_client_understands_it(shared):
+    """websockets' client negotiates by itself; documents and versions come out right, both ways."""
+    with Client(shared, "*", compression="deflate") as client, Client(shared, "AAPL") as plain:
+        extensions = client.connection.protocol.extensions
+        assert [extension.name for extension in extensions] == ["permessage-deflate"]
+        assert client.is_answered()
+        assert len(client.quotes) > 500
+        plain.receive()
+        first = plain.versions["AAPL"]
+        while client.versions["AAPL"] < first + 10:
+            client.receive()
+        while plain.versions["AAPL"] < first + 10:
+            plain.receive()
+        assert client.ask("subscribe", symbols=["NOPE"])["code"] == "unknown_symbol"
+
+
+def test_updates_are_small_on_the_wire(shared):
+    """A typical update of one symbol stays below its target, compressed well below the plain one."""
+    with Deflating(shared, "AAPL") as client:
+        sizes: list[int] = []
+        while len(sizes) < 20:
+            size, message = client.read_deflated()
+            if "add" not in json.dumps(message["operations"]):
+                sizes.append(size)
+    assert max(sizes) < TYPICAL_UPDATE_BYTES
+
+
+def test_not_offered_is_not_used(shared, server):
+    """Neither a client that does not offer it gets it, nor does any while it is off."""
+    with RawClient(shared, head(target("AAPL"))) as client:
+        assert "extensions" not in client.read_head().lower()
+        assert client.read_message()["type"] == "quotes_patch"
+    with RawClient(server, head(target(), Sec_WebSocket_Extensions=OFFER)) as client:
+        assert "extensions" not in client.read_head().lower()
+        client.send(frame(TEXT | RSV1, deflated(b'{"action":"ping"}')))
+        assert client.read_closing() == 1002
+
+
+def test_compressed_commands_are_read(shared):
+    """Whole, in fragments, with a ping between them, each message by itself."""
+    command = deflated(b'{"action":"ping","id":1}')
+    with Deflating(shared) as client:
+        for _ in range(2):
+            client.send(frame(TEXT | RSV1, command))
+            assert client.read_message()["id"] == 1
+        client.send(frame(TEXT | RSV1, command[:5], fin=False), frame(PING, b"x"))
+        client.send(frame(CONTINUATION, command[5:]))
+        assert client.read_frame() == (PONG, b"x")
+        assert client.read_message()["id"] == 1
+        client.send(frame(TEXT, b'{"action":"ping","id":2}'))
+        assert client.read_message()["id"] == 2
+
+
+def test_bomb_is_1009(shared):
+    """What would be gigabytes is found at 16 KiB, in one frame or in many, and takes no memory."""
+    before = shared.metric("process_resident_memory_bytes")
+    bomb = deflated(b"0" * 64_000_000)
+    for _ in range(20):
+        with Deflating(shared) as client:
+            client.send(frame(TEXT | RSV1, bomb[:30_000]))
+            assert client.read_closing() == 1009
+    with Deflating(shared) as client:
+        client.send(frame(TEXT | RSV1, bomb[:10], fin=False))
+        client.send(*(frame(CONTINUATION, bomb[n : n + 10], fin=False) for n in range(10, 400, 10)))
+        assert client.read_closing() == 1009
+    eventually(lambda: shared.metric("process_resident_memory_bytes") < before + 20e6)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(TEXT | RSV1, b"\xff\xff\xff\xff"), 1007),
+        (frame(TEXT | RSV1, deflated(b"\xff\xfe")), 1007),
+        (frame(PING | RSV1), 1002),
+        (frame(TEXT, b"{", fin=False) + frame(CONTINUATION | RSV1, b"}"), 1002),
+        (frame(TEXT | 0x20, b"{}"), 1002),
+    ],
+    ids=["not deflate", "not UTF-8", "compressed ping", "bit in a continuation", "other bit"],
+)
+def test_wrong_compression_fails_the_connection(shared, sent, code):
+    """As RFC 7692 §6 and RFC 6455 say."""
+    with Deflating(shared) as client:
+        client.send(sent)
+        assert client.read_closing() == code

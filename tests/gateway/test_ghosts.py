@@ -1,0 +1,59 @@
+"""Connections of the past make room for a user's new one; those that answer do not."""
+
+import pytest
+
+from tests.gateway.wire import Client, RawClient, eventually, head, new_user, refusal, target
+from tests.processes import ServerProcess, make_token
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A server with two places for each user, whose heartbeat comes late."""
+    with ServerProcess(
+        tmp_path, WS_MAX_CONNECTIONS_PER_USER="2", WS_PING_INTERVAL="10m"
+    ) as process:
+        yield process
+
+
+def connections(server: ServerProcess) -> float:
+    return server.metric('market_data_connections{state="active"}')
+
+
+def test_ghost_is_evicted_for_a_new_connection(pair):
+    """Of two connections the one that does not answer a probe ends with 4408; the new one opens."""
+    token = make_token(new_user())
+    with RawClient(pair, head(target(None, token))) as ghost, Client(pair, token=token) as alive:
+        ghost.read_head()
+        eventually(lambda: connections(pair) == 2)
+        with Client(pair, token=token) as new:
+            assert new.is_answered()
+            assert alive.is_answered()
+            assert ghost.is_over()
+        assert pair.metric('market_data_connections_closed_total{code="4408"}') == 1
+
+
+def test_living_connections_are_not_evicted(pair):
+    """Who answers keeps its place: the third connection is refused."""
+    token = make_token(new_user())
+    with Client(pair, token=token) as one, Client(pair, token=token) as two:
+        for _ in range(3):
+            assert refusal(pair.url(token=token)).verdict == (429, "too_many_connections")
+        assert one.is_answered()
+        assert two.is_answered()
+
+
+def test_other_users_are_not_asked(pair):
+    """A user who is full costs only the user's own ghosts."""
+    token = make_token(new_user())
+    with RawClient(pair) as other:
+        ghosts = [RawClient(pair, head(target(None, token))) for _ in range(2)]
+        for ghost in ghosts:
+            ghost.read_head()
+        eventually(lambda: connections(pair) == 3)
+        with Client(pair, token=token) as new:
+            assert new.is_answered()
+        assert sum(ghost.is_over() for ghost in ghosts[:1]) + connections(pair) >= 1
+        other.send(b"")
+        assert pair.metric('market_data_connections_closed_total{code="4408"}') == 1
+        for ghost in ghosts:
+            ghost.socket.close()

@@ -1,0 +1,186 @@
+"""Clients that fall silent: pinged, counted as idle, sent away; on a clock that jumps."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+
+from server.fanout.hub import Hub
+from server.gateway.lifecycle import State
+from server.quotes.instrument import Instrument
+from tests.frames import take_frame
+from tests.gateway.scene import Scene
+from tests.gateway.wire import CLOSE, PING, PONG, TEXT, frame
+
+Open = Callable[..., Scene]
+
+BEAT = 20.0
+
+
+@pytest.fixture
+async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
+    """Opens a session that runs, on a gateway of its own whose deadlines are met."""
+    scenes: list[Scene] = []
+    hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
+    await nursery.start(hub.run)
+
+    def connect(*symbols: str, **options: Any) -> Scene:
+        scene = Scene(hub, ping_interval=BEAT, **options)
+        scenes.append(scene)
+        scene.begin(*symbols)
+        nursery.start_soon(scene.gateway.deadlines.run)
+        nursery.start_soon(run, scene)
+        return scene
+
+    yield connect
+    for scene in scenes:
+        scene.end()
+
+
+async def run(scene: Scene) -> None:
+    with suppress(OSError, trio.ClosedResourceError):
+        await scene.session.run()
+
+
+class Reader:
+    """Reads frames' opcodes with the time they came at; answers pings if asked to."""
+
+    def __init__(self, scene: Scene, *, answers: bool = True, echoes: bool = True) -> None:
+        self.frames: list[tuple[float, int, bytes]] = []
+        self.over = trio.Event()
+        self._client = scene.client
+        self._answers, self._echoes = answers, echoes
+
+    async def run(self) -> None:
+        received = b""
+        while True:
+            await trio.lowlevel.wait_readable(self._client)
+            if not (data := self._client.recv(65536)):
+                break
+            received += data
+            while taken := take_frame(received):
+                first, payload, received = taken
+                self.frames.append((trio.current_time(), first & 0xF, payload))
+                if first & 0xF == PING and self._answers:
+                    self._client.send(frame(PONG, payload))
+                if first & 0xF == CLOSE and self._echoes:
+                    self._client.send(frame(CLOSE, payload))
+        self.over.set()
+
+    def times(self, opcode: int) -> list[float]:
+        return [at for at, kind, _ in self.frames if kind == opcode]
+
+    @property
+    def close_code(self) -> int | None:
+        return next((int.from_bytes(p[:2]) for _, kind, p in self.frames if kind == CLOSE), None)
+
+
+async def test_client_that_answers_stays(autojump_clock, connect, nursery):
+    """A ping every interval, and nothing else happens to a client that answers them."""
+    scene = connect("AAPL")
+    reader = Reader(scene)
+    nursery.start_soon(reader.run)
+    await trio.sleep(10 * BEAT)
+    pings = reader.times(PING)
+    assert 9 <= len(pings) <= 11
+    assert all(BEAT - 1 <= b - a <= BEAT + 1 for a, b in pairwise(pings))
+    assert reader.close_code is None
+
+
+async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
+    """A client that does not answer is closed at the third heartbeat, and gone two seconds later."""
+    scene = connect("AAPL")
+    reader = Reader(scene, answers=False, echoes=False)
+    nursery.start_soon(reader.run)
+    with trio.fail_after(4 * BEAT):
+        await reader.over.wait()
+    assert reader.close_code == 4408
+    first, second = reader.times(PING)
+    (closed,) = reader.times(CLOSE)
+    assert 2 * BEAT - 1 <= closed - first <= 2 * BEAT + 2
+    assert second < closed
+    assert scene.session.close_code == 4408
+
+
+async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
+    """Whatever a client sends counts as an answer; only silence does not."""
+    scene = connect("AAPL")
+    reader = Reader(scene, answers=False)
+    nursery.start_soon(reader.run)
+    for _ in range(6):
+        await trio.sleep(1.5 * BEAT)
+        scene.client.send(frame(TEXT, b'{"action":"ping"}'))
+    assert reader.close_code is None
+
+
+async def test_idle_client_is_4408(autojump_clock, connect, nursery):
+    """Pongs alone do not keep a connection: nothing is sent, nothing asked for, so it ends."""
+    scene = connect("AAPL", idle_timeout=3 * BEAT)
+    states = scene.gateway.pool.states
+    reader = Reader(scene)
+    nursery.start_soon(reader.run)
+    assert states[State.ACTIVE] == 1
+    await trio.sleep(2.2 * BEAT)
+    assert (states[State.ACTIVE], states[State.IDLE]) == (0, 1)
+    with trio.fail_after(3 * BEAT):
+        await reader.over.wait()
+    assert reader.close_code == 4408
+    assert trio.current_time() >= 3 * BEAT
+    await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_client_with_prices_is_not_idle(autojump_clock, connect, nursery, everything):
+    """One price in the idle time is enough; when prices stop it is idle, with the next active again."""
+    scene = connect("*" if everything else "AAPL", idle_timeout=5 * BEAT)
+    states = scene.gateway.pool.states
+    reader = Reader(scene)
+    nursery.start_soon(reader.run)
+    for number in range(5):
+        await trio.sleep(2.2 * BEAT)
+        assert states[State.IDLE] == 1
+        scene.trade("AAPL", 101.0 + number)
+        seen = set[State]()
+        for _ in range(int(BEAT) + 2):
+            await trio.sleep(1)
+            seen.add(scene.session.state)
+        assert State.ACTIVE in seen
+    assert reader.close_code is None
+
+
+async def test_heartbeats_are_spread(autojump_clock, connect):
+    """Clients that came together are not pinged together."""
+    scenes = [connect("AAPL") for _ in range(40)]
+    deadlines = sorted(scene.session.deadline for scene in scenes)
+    assert deadlines[-1] - deadlines[0] > BEAT / 2
+    assert len({int(deadline) for deadline in deadlines}) > 8
+
+
+async def test_socket_that_is_full_is_not_pinged(autojump_clock, connect):
+    """Behind what is not read a ping would never arrive: that is the circuit breaker's business."""
+    scene = connect("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    assert scene.session.outbox.blocked
+    await trio.sleep(3 * BEAT)
+    assert scene.session.unanswered == 0
+    assert scene.session.state is State.ACTIVE
+
+
+async def test_breaker_gives_the_connection_up(autojump_clock, connect):
+    """A client that never reads: stalls, recovery, trials, and in the end 4429."""
+    scene = connect("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    given_up_after = 5 * 2 + 3 * (30 + 2)
+    await trio.sleep(given_up_after - 1)
+    assert not scene.session.closing
+    await trio.sleep(2)
+    assert scene.session.close_code == 4429
+    await trio.sleep(3)
+    assert scene.sock.fileno() == -1

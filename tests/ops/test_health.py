@@ -1,0 +1,135 @@
+"""What `/health` says when something is wrong, and when it is right again."""
+
+import json
+from typing import Any
+
+import pytest
+import structlog
+
+from server.fanout.hub import FEED_QUIET, Hub
+from server.gateway.pool import Pool
+from server.ops.health import (
+    MIN_ATTEMPTS,
+    Finding,
+    Health,
+    HealthMonitor,
+    _Share,
+    check_feed,
+    check_lag,
+    check_pool,
+)
+from tests.gateway.wire import Client, RawClient, eventually, head, new_user
+from tests.processes import ServerProcess, make_token
+
+
+def health(server: ServerProcess) -> dict[str, Any]:
+    status, body = server.get("/health")
+    assert status == 200
+    report: dict[str, Any] = json.loads(body)
+    return report
+
+
+def filled(places: int, taken: int) -> Pool:
+    pool = Pool(places, places)
+    for _ in range(taken):
+        pool.reserve()
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [(0, Health.HEALTHY), (80, Health.HEALTHY), (81, Health.DEGRADED), (96, Health.UNHEALTHY)],
+)
+def test_pool_is_graded_by_its_use(taken, expected):
+    """More than 80 % of the places is degraded, more than 95 % unhealthy."""
+    assert check_pool(filled(100, taken)).health is expected
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [(5, Health.HEALTHY), (6, Health.DEGRADED), (21, Health.UNHEALTHY), (51, Health.CRITICAL)],
+)
+def test_errors_are_graded_by_their_share(failed, expected):
+    """Beyond 5, 20 and 50 percent; only what happened since the last check counts."""
+    count = [0, 0]
+    share = _Share(lambda: (count[0], count[1]), "failed")
+    count[:] = [failed, 100]
+    assert share().health is expected
+    assert share().health is Health.HEALTHY
+    count[:] = [failed + MIN_ATTEMPTS - 1, 100 + MIN_ATTEMPTS - 1]
+    assert share().health is Health.HEALTHY
+
+
+def test_lag_is_graded():
+    """A late event loop shows."""
+    assert [check_lag(lag).health for lag in (0.05, 0.2, 2)] == [
+        Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY,
+    ]  # fmt: skip
+
+
+def test_quiet_feed_is_no_dead_feed():
+    """At night nothing trades, which is worth knowing but no reason to be woken."""
+    hub = Hub([])
+    assert check_feed(hub).health is Health.HEALTHY
+    hub.set_status("stale", FEED_QUIET)
+    assert check_feed(hub).health is Health.DEGRADED
+    hub.set_status("stale", "feed_failed")
+    assert check_feed(hub).health is Health.CRITICAL
+
+
+def test_a_change_is_one_line():
+    """The service is as its worst component; only changes are logged, with the reasons."""
+    findings = {"store": Finding(Health.HEALTHY, "fine"), "bus": Finding(Health.HEALTHY, "fine")}
+    monitor = HealthMonitor(
+        {"store": lambda: findings["store"], "bus": lambda: findings["bus"]}, interval=30
+    )
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            monitor.check()
+        findings["bus"] = Finding(Health.CRITICAL, "no messages for 9 s")
+        findings["store"] = Finding(Health.DEGRADED, "slow")
+        for _ in range(3):
+            monitor.check()
+        findings["bus"] = findings["store"] = Finding(Health.HEALTHY, "fine")
+        for _ in range(200):
+            monitor.check()
+    assert [(line["was"], line["health"]) for line in lines] == [
+        ("healthy", "critical"), ("critical", "healthy"),
+    ]  # fmt: skip
+    assert lines[0]["reasons"] == ["store: slow", "bus: no messages for 9 s"]
+    checks = monitor.report()["checks"]
+    assert isinstance(checks, list)
+    assert len(checks) == 100
+
+
+def test_server_tells_how_it_is(tmp_path):
+    """A full pool shows in `/health`, the metric and the log, and so does its end."""
+    with ServerProcess(
+        tmp_path, WS_MAX_CONNECTIONS="1", WS_HEALTH_CHECK_INTERVAL="100ms"
+    ) as server:
+        eventually(lambda: health(server)["status"] == "healthy")
+        assert set(health(server)["components"]) >= {"pool", "errors", "event_loop", "feed"}
+        with Client(server, "AAPL", token=make_token(new_user())):
+            eventually(lambda: health(server)["status"] == "unhealthy")
+            assert health(server)["components"]["pool"]["status"] == "unhealthy"
+            assert server.metric('market_data_health{status="unhealthy"}') == 1
+            for _ in range(MIN_ATTEMPTS * 3):
+                with RawClient(server, head("/ws/quotes?token=x")) as refused:
+                    assert refused.answer().status == 503
+            eventually(
+                lambda: any(check["status"] == "critical" for check in health(server)["checks"])
+            )
+        eventually(lambda: health(server)["status"] == "healthy")
+        assert len(health(server)["checks"]) > 3
+    changes = [line for line in server.log_lines() if line["event"] == "health changed"]
+    assert changes[0]["health"] == "unhealthy"
+    assert changes[-1]["health"] == "healthy"
+
+
+def test_dead_feed_is_critical(tmp_path):
+    """A replay that is over leaves nothing to stream."""
+    tape = tmp_path / "tape.csv"
+    tape.write_text("timestamp_ms,symbol,price,size\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{tape}", WS_HEALTH_CHECK_INTERVAL="50ms") as server:
+        eventually(lambda: health(server)["status"] == "critical")
+        assert "feed" in health(server)["checks"][-1]["reasons"][0]
