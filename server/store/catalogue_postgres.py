@@ -102,8 +102,8 @@ class PostgresCatalogue:
     def __init__(self, url: str, pool_size: int, stats: StoreStats) -> None:
         self._url = url
         self._stats = stats
-        self._calls = Calls(pool_size * WAITING_CALLS)
-        self._pool = asyncpg.create_pool(
+        self.calls = Calls(pool_size * WAITING_CALLS)
+        self.pool = asyncpg.create_pool(
             url,
             min_size=0,
             max_size=pool_size,
@@ -114,7 +114,7 @@ class PostgresCatalogue:
 
     def pool_use(self) -> tuple[int, int]:
         """Connections that are in use, and that there may be."""
-        return self._pool.get_size() - self._pool.get_idle_size(), self._pool.get_max_size()
+        return self.pool.get_size() - self.pool.get_idle_size(), self.pool.get_max_size()
 
     async def migrate(self) -> list[str]:
         return await self._run("migrate", BULK_TIMEOUT, _migrate)
@@ -152,21 +152,13 @@ class PostgresCatalogue:
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the calls and keep the pool until cancelled."""
-        await aio_as_trio(self._pool.__aenter__)()  # without any connection yet
-        try:
-            await self._calls.run(task_status=task_status)
-        finally:
-            with trio.CancelScope(shield=True):
-                await aio_as_trio(self._close)()
-
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """On asyncio: end all connections, politely for CLOSE_TIMEOUT."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._pool.close()
+                await self.pool.close()
         except ERRORS:
-            self._pool.terminate()
+            self.pool.terminate()
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
         query = f"SELECT {_SELECTED} FROM market_data {condition}"  # noqa: S608
@@ -177,28 +169,31 @@ class PostgresCatalogue:
         self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
     ) -> T:
         attempt = partial(aio_as_trio(self._attempt), name, seconds, work)
-        return await self._calls.call(CONNECT_TIMEOUT + seconds, attempt)
+        return await self.calls.call(CONNECT_TIMEOUT + seconds, attempt)
 
     async def _attempt(
         self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
     ) -> T:
-        """On asyncio: one piece of work on one connection, which is given up if it fails in time."""
+        """On asyncio: one piece of work, counted, its errors made ours."""
         start = perf_counter()
         try:
-            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT)
-            try:
-                async with asyncio.timeout(seconds):
-                    return await work(connection)
-            except (asyncpg.InterfaceError, OSError, TimeoutError, asyncio.CancelledError):
-                connection.terminate()
-                raise
-            finally:
-                await self._pool.release(connection, timeout=QUERY_TIMEOUT)
+            return await self._on_connection(seconds, work)
         except ERRORS as error:
             self._stats.db_errors += 1
             raise StoreUnavailable(f"Postgres: {error or type(error).__name__}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
+
+    async def _on_connection(self, seconds: float, work: Callable[[Connection], Awaitable[T]]) -> T:
+        connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT)
+        try:
+            async with asyncio.timeout(seconds):
+                result = await work(connection)
+        except BaseException:
+            connection.terminate()  # whatever it was: gives the place in the pool back at once
+            raise
+        await self.pool.release(connection, timeout=QUERY_TIMEOUT)
+        return result
 
 
 @asynccontextmanager
@@ -207,10 +202,15 @@ async def open_postgres(
 ) -> AsyncIterator[PostgresCatalogue]:
     """A pool, not yet connected: a database that is down is found out by the first call."""
     catalogue = PostgresCatalogue(url, pool_size, stats)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(catalogue.run)
-        yield catalogue
-        nursery.cancel_scope.cancel()
+    await aio_as_trio(catalogue.pool.__aenter__)()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(catalogue.calls.run)
+            yield catalogue
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(2 * CLOSE_TIMEOUT, shield=True):
+            await aio_as_trio(catalogue.close)()
 
 
 async def _migrate(connection: Connection) -> list[str]:

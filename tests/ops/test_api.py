@@ -135,21 +135,22 @@ def test_token_is_required(server, value):
         assert json.loads(body)["error"]["code"] == "unauthorized"
 
 
-def test_administration_is_for_administrators(server):
+def test_administration_is_for_administrators(tmp_path):
     """403 for others; an administrator's command is done and logged with the name."""
-    for method, path in (
-        ("POST", "/admin/market-data/cache/warm?symbols=WMT,NOPE"),
-        ("DELETE", "/admin/market-data/cache/invalidate?symbols=WMT,NOPE"),
-    ):
-        status, body = server.ask(path, method)
-        assert (status, body["error"]["code"]) == (403, "forbidden")
-        status, body = server.ask(path, method, role="admin")
-        assert status == 200
-        assert set(body) == {"message", "symbols", "count", "status"}
-        assert (body["symbols"], body["count"]) == (["WMT", "NOPE"], 1)
-    lines = [line for line in server.log_lines() if line["event"] == "admin"]
-    assert [line["action"] for line in lines] == ["warm", "invalidate"]
-    assert all(line["user"] == "service" for line in lines)
+    with ServerProcess(tmp_path) as server:
+        for method, path in (
+            ("POST", "/admin/market-data/cache/warm?symbols=WMT,NOPE"),
+            ("DELETE", "/admin/market-data/cache/invalidate?symbols=WMT,NOPE"),
+        ):
+            status, body = server.ask(path, method)
+            assert (status, body["error"]["code"]) == (403, "forbidden")
+            status, body = server.ask(path, method, role="admin")
+            assert status == 200
+            assert set(body) == {"message", "symbols", "count", "status"}
+            assert (body["symbols"], body["count"]) == (["WMT", "NOPE"], 1)
+        lines = [line for line in server.log_lines() if line["event"] == "admin"]
+        assert [line["action"] for line in lines] == ["warm", "invalidate"]
+        assert all(line["user"] == "service" for line in lines)
 
 
 def test_etag_saves_the_body(server):
