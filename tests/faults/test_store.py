@@ -249,7 +249,8 @@ def test_database_is_down_at_the_start(tmp_path, postgres, url):
         postgres.start()
         recovers(server, "IBM")
         with Client(server, "*") as client:
-            assert len(client.receive()["versions"]) == 513
+            while len(client.versions) < 513:
+                client.receive()
 
 
 def test_stop_while_nothing_answers(tmp_path, postgres, url, redis):
