@@ -306,7 +306,8 @@ def test_symbols_are_listed_when_they_are_asked_for(tmp_path):
         everyone = [Client(server, "*", token=make_token(f"u{n}")) for n in range(5)]
         for each in everyone:
             with each:
-                assert len(each.receive()["versions"]) == 513
+                while len(each.versions) < 513:
+                    each.receive()
     with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as file:
         assert file.execute("SELECT count(*) FROM market_data").fetchone() == (513,)
     file.close()
