@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
 from bench.hotpath import run_hotpath
@@ -65,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--subscribers", type=_positive, default=10_000)
     command.add_argument("--updates", type=_positive, default=320)
     command.set_defaults(run=run_hotpath)
+
+    command = commands.add_parser(
+        "cache", help="snapshots over HTTP: hits, misses, and what the cache saves the database"
+    )
+    command.add_argument("--symbols", type=_positive, default=10_000)
+    command.add_argument("--requests", type=_positive, default=1000, help="hits and misses each")
+    command.add_argument(
+        "--duration", type=_seconds, default=30.0, help="seconds of each load, of three"
+    )
+    command.set_defaults(run=run_cache)
     return parser
 
 

@@ -99,7 +99,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         day = Path(folder) / "day.csv"
         day.write_text(DAY)
-        settings = Settings(ws_port=0, http_port=0, feed=FeedChoice.parse(f"replay:{day}"))
+        settings = Settings(
+            ws_port=0,
+            http_port=0,
+            feed=FeedChoice.parse(f"replay:{day}"),
+            sqlite_path=f"{folder}/quotes.db",
+        )
         sys.setprofile(trace.profile)
         trio.run(serve, settings, authenticator, start_client)
         sys.setprofile(None)

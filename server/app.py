@@ -20,17 +20,23 @@ from server.fanout.hub import Hub
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.auth import Authenticator
+from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import bind
-from server.ops.health import HealthMonitor, service_checks
+from server.ops.api import Api, endpoints
+from server.ops.health import HealthMonitor, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
+from server.ops.metrics_store import StoreCollector
+from server.ops.openapi import describing_routes
 from server.ops.overload import run_overload_control
+from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
 from server.settings import Settings
-from server.store.catalogue import load_instruments
+from server.store.catalogue import StoreUnavailable
+from server.store.store import StoreOptions, open_store
 
 STOP_TIMEOUT = 9.0
 """Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
@@ -52,10 +58,9 @@ async def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
 
-    Errors: BindError, ReplayError, before anything was started.
+    Errors: BindError, ReplayError, StoreUnavailable, before anything was started.
     """
     replay = _open_replay(settings)
-    instruments = load_instruments()
     ws_listeners = bind(settings.ws_host, settings.ws_port)
     http_listeners = bind(settings.http_host, settings.http_port)
     addresses = Addresses(
@@ -67,47 +72,80 @@ async def serve(
         settings.ws_circuit_breaker_recovery,
         settings.ws_stall_timeout,
     )
-    hub = Hub(instruments, breaker=breaker, quiet_after=settings.quote_quiet_after)
-    pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
-    gateway = Gateway(
-        hub=hub,
-        pool=pool,
-        authenticator=authenticator,
-        max_symbols=settings.ws_max_symbols,
-        command_rate=settings.ws_command_rate,
-        allowed_origins=settings.ws_allowed_origins,
-        handshake_rate=settings.ws_handshake_rate,
-        ping_interval=settings.ws_ping_interval,
-        idle_timeout=settings.ws_idle_timeout,
-        compression=settings.ws_compression == "shared",
-    )
-    lag = LoopLag()
-    health = HealthMonitor(service_checks(hub, gateway, lag), settings.ws_health_check_interval)
-    registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
-    app = build_http_app(registry, gateway.unready, health)
-    http_stop = trio.Event()
+    hub = Hub(breaker=breaker, quiet_after=settings.quote_quiet_after)
+    async with open_store(store_options(settings), hub.snapshot, hub.topics.values) as store:
+        pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
+        directory = Directory(hub, store.loader, store.catalogue)
+        gateway = Gateway(
+            hub=hub,
+            pool=pool,
+            authenticator=authenticator,
+            directory=directory,
+            max_symbols=settings.ws_max_symbols,
+            command_rate=settings.ws_command_rate,
+            allowed_origins=settings.ws_allowed_origins,
+            handshake_rate=settings.ws_handshake_rate,
+            ping_interval=settings.ws_ping_interval,
+            idle_timeout=settings.ws_idle_timeout,
+            compression=settings.ws_compression == "shared",
+        )
+        lag = LoopLag()
+        health = HealthMonitor(
+            service_checks(hub, gateway, lag) | store_checks(store),
+            settings.ws_health_check_interval,
+        )
+        registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
+        registry.register(StoreCollector(store))
+        api = endpoints(Api(hub, store))
+        routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
+        app = build_http_app(registry, gateway.unready, health, routes)
+        http_stop = trio.Event()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(hub.run)
-        nursery.start_soon(lag.run)
-        nursery.start_soon(health.run)
-        if replay is None:  # a replay is held back instead
-            nursery.start_soon(run_overload_control, hub, lag)
-        await nursery.start(serve_http, app, http_listeners, http_stop.wait)
-        async with trio.open_nursery() as streaming:
-            streaming.start_soon(run_feed, hub, settings, replay)
-            await streaming.start(stop_on_signal, gateway)
-            # What exists now stays: the collector need not look at it again with 10,000 connections.
-            gc.freeze()
-            log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
-                     instruments=len(instruments),
-                     made_up_prices=sum(i.made_up_price for i in instruments))  # fmt: skip
-            on_started(addresses)
-            await gateway.serve(ws_listeners)
-            streaming.cancel_scope.cancel()
-        http_stop.set()
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hub.run)
+            await nursery.start(store.run)
+            nursery.start_soon(lag.run)
+            nursery.start_soon(health.run)
+            if replay is None:  # a replay is held back instead
+                nursery.start_soon(run_overload_control, hub, lag)
+            await nursery.start(serve_http, app, http_listeners, http_stop.wait)
+            async with trio.open_nursery() as streaming:
+                if replay:  # else its symbols would be taken for new ones
+                    await _list_catalogue(directory)
+                streaming.start_soon(run_feed, hub, settings, replay)
+                await streaming.start(stop_on_signal, gateway)
+                # What exists now stays: the collector need not look at it with 10,000 connections.
+                gc.freeze()
+                log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
+                         catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
+                on_started(addresses)
+                await gateway.serve(ws_listeners)
+                streaming.cancel_scope.cancel()
+            http_stop.set()
+            nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=pool.opened)
+
+
+async def _list_catalogue(directory: Directory) -> None:
+    try:
+        await directory.list_everything()
+    except StoreUnavailable as error:
+        log.warning("replayed symbols go without names and base prices", problem=str(error))
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """What the settings say about the store."""
+    return StoreOptions(
+        database_url=settings.database_url,
+        database_pool_size=settings.database_pool_size,
+        database_migrate=settings.database_migrate,
+        redis_url=settings.redis_url,
+        sqlite_path=settings.sqlite_path,
+        cache_ttl=settings.cache_ttl,
+        cache_symbols=settings.cache_symbols,
+        warm=[normalize_symbol(name) for name in settings.cache_warm],
+        write_interval=settings.price_write_interval,
+    )
 
 
 async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import Addresses, serve
+from server.app import Addresses, serve, store_options
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
 from server.gateway.sockets import BindError
@@ -24,8 +24,11 @@ from server.settings import (
     Settings,
     describe_settings,
     load_settings,
-    not_yet_supported,
 )
+from server.store.catalogue import StoreUnavailable
+from server.store.embedded import load_instruments
+from server.store.importing import BadFile, read_instruments
+from server.store.store import import_instruments, migrate
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
@@ -41,7 +44,7 @@ def main() -> None:
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
-    except (BadSetting, BadKey, BindError, ReplayError) as error:
+    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable, BadFile) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -72,6 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--role", help="for instance admin")
     command.set_defaults(run=_token)
 
+    command = commands.add_parser("migrate", help="bring the database's schema up to date")
+    command.set_defaults(run=_migrate)
+
+    command = commands.add_parser(
+        "import",
+        help="list instruments from a CSV file",
+        description="List the instruments of a CSV file with the columns symbol, name, price and, "
+        "not required, type (STOCK or ETF), market_cap, price_decimals. All are listed, or none.",
+    )
+    command.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
+    )
+    command.set_defaults(run=_import)
+
     command = commands.add_parser("watch", help="show live quotes in the terminal")
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
     command.add_argument(
@@ -92,8 +109,6 @@ def _serve(_: argparse.Namespace, settings: Settings) -> None:
 
 def _warn(settings: Settings) -> None:
     """Say what is questionable about the settings of a server that could start with them."""
-    for variable in not_yet_supported():
-        log.warning("this version does not support the variable, it is ignored", variable=variable)
     if _is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
     elif settings.jwt_secret and len(settings.jwt_secret.encode()) < MIN_SECRET_BYTES:
@@ -103,7 +118,7 @@ def _warn(settings: Settings) -> None:
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
     _warn(settings)
     print(f"quotes   {addresses.quotes}")
-    print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics")
+    print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics /docs")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
         command = Path(os.path.relpath(sys.executable)).with_name("quotestream")
@@ -114,6 +129,31 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
     print(_authenticator(settings).sign(arguments.user, arguments.ttl, arguments.role))
+
+
+def _migrate(_: argparse.Namespace, settings: Settings) -> None:
+    configure_logging(settings.log_format, settings.log_level)
+    applied = trio.run(migrate, store_options(settings))
+    print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    configure_logging(settings.log_format, settings.log_level)
+    file = arguments.file
+    instruments = read_instruments(file) if file else load_instruments()
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("importing", total=len(instruments))
+        trio.run(
+            import_instruments,
+            store_options(settings),
+            instruments,
+            lambda done: progress.update(task, completed=done),
+        )
+    print(f"{len(instruments)} instruments listed")
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> None:

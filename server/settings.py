@@ -1,10 +1,12 @@
 """Configuration: environment variables, also from a `.env` file, checked once at the start."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -13,10 +15,7 @@ from msgspec import Meta
 
 from server.quotes.duration import parse_duration
 
-NOT_YET = (
-    "DATABASE_URL", "REDIS_URL", "CACHE_TTL",
-)  # fmt: skip
-"""Variables of the protocol that this version does not read; setting one is said in the log."""
+_PASSWORD = re.compile(r"(//[^/@:]*:)[^/@]*@")
 
 
 class BadSetting(Exception):
@@ -42,6 +41,32 @@ class NameList(tuple[str, ...]):
     def parse(cls, text: str) -> "NameList":
         """Never fails; empty names are dropped."""
         return cls(name for part in text.split(",") if (name := part.strip()))
+
+
+class DatabaseUrl(str):
+    """Where Postgres is."""
+
+    @classmethod
+    def parse(cls, text: str) -> "DatabaseUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("postgresql", "postgres")))
+
+
+class RedisUrl(str):
+    """Where Redis is."""
+
+    @classmethod
+    def parse(cls, text: str) -> "RedisUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("redis", "rediss", "unix")))
+
+
+def _checked_url(text: str, schemes: Sequence[str]) -> str:
+    url = urlsplit(text)
+    url.port  # noqa: B018  # raises where it is no number
+    if url.scheme not in schemes or not (url.netloc or url.path):
+        raise ValueError
+    return text
 
 
 class FeedChoice(str):
@@ -96,6 +121,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_circuit_breaker_recovery: Seconds = Duration(30)
     ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Names = NameList()
+    database_url: Annotated[DatabaseUrl, Meta(description="postgresql://…, else a SQLite file")] = (
+        DatabaseUrl()
+    )
+    database_pool_size: Annotated[int, Meta(ge=2, description="connections, 2 or more")] = 10
+    database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
+    sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
+    redis_url: Annotated[RedisUrl, Meta(description="redis://…, else a cache in the process")] = (
+        RedisUrl()
+    )
+    cache_ttl: Seconds = Duration(300)
+    cache_symbols: Count = 20_000
+    cache_warm: Annotated[NameList, Meta(description="symbols; empty: those watched last")] = (
+        NameList()
+    )
+    price_write_interval: Seconds = Duration(5)
     feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
         "simulator"
     )
@@ -127,12 +167,6 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if text := variables.get(variable):
             given[field.name] = _convert(variable, text, field.type)
     return Settings(**given)
-
-
-def not_yet_supported() -> list[str]:
-    """Which variables are set that this version does not read."""
-    variables = _environment()
-    return [variable for variable in NOT_YET if variables.get(variable)]
 
 
 def describe_settings() -> str:
@@ -171,7 +205,8 @@ def _convert(variable: str, text: str, expected: Any) -> Any:
     try:
         return msgspec.convert(text, expected, strict=False, dec_hook=_parse)
     except (msgspec.ValidationError, ValueError):
-        raise BadSetting(f"{variable}={text!r} is not allowed: {_allowed(expected)}") from None
+        shown = _PASSWORD.sub(r"\1…@", text)
+        raise BadSetting(f"{variable}={shown!r} is not allowed: {_allowed(expected)}") from None
 
 
 def _parse(expected: Any, text: str) -> Any:

@@ -8,6 +8,8 @@ import pytest
 from bench.trading_day import describe
 from tests.processes import ServerProcess
 
+pytest_plugins = ["tests.services"]
+
 
 def pytest_configure() -> None:
     """Let child processes take Ctrl-C, which a shell ignores for what runs in its background."""

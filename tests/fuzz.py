@@ -27,6 +27,7 @@ from server.gateway.session import Session
 from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
 from tests.frames import take_frame
+from tests.gateway.scene import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
@@ -121,7 +122,8 @@ async def fuzz(inputs: int, seed: int) -> dict[str, int]:
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
-        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret="s" * 32), max_symbols=2,
+        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret="s" * 32),
+            directory=COMPLETE, max_symbols=2,
         command_rate=1000,
     )  # fmt: skip
     baseline, started = 0, time.monotonic()

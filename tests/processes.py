@@ -92,12 +92,25 @@ class ServerProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an HTTP request to the second port."""
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str, **headers: str) -> tuple[int, str]:
+        """Status and body; headers are given with `_` for `-`."""
+        request = urllib.request.Request(self.http_url + path, method=method)
+        for name, value in headers.items():
+            request.add_header(name.replace("_", "-"), value)
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    def ask(self, path: str, method: str = "GET", role: str = "user") -> tuple[int, Any]:
+        """Status and decoded body of a request to the API with a good token."""
+        token = make_token("service", role=role)
+        status, body = self.request(method, path, Authorization=f"Bearer {token}")
+        return status, json.loads(body)
 
     def metric(self, sample: str) -> float:
         """One sample of `/metrics` by its name and labels as they are printed; 0 where absent."""

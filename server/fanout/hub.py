@@ -20,6 +20,7 @@ from server.fanout.topic import Topic, full_quotes, queue_frame
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
+from server.quotes.snapshot import Snapshot
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -45,7 +46,7 @@ class Hub:
 
     def __init__(
         self,
-        instruments: Iterable[Instrument],
+        instruments: Iterable[Instrument] = (),
         *,
         breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
         quiet_after: float = 60.0,
@@ -73,19 +74,34 @@ class Hub:
             tasks.start_soon(self._watch_freshness)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
-        """Add a symbol, known from its `first` trade or not traded yet; those who watch everything
-        get its quote at once.
+    def list_instrument(
+        self, instrument: Instrument, first: Trade | None = None, *, last: Snapshot | None = None
+    ) -> Topic:
+        """Add a symbol, known from its `first` trade, with the price it had `last`, or not traded
+        yet; those who watch everything get its quote at once.
         """
         now = time_ns() // 1000
         ts, time_us = (first.ts, first.time_us) if first else (now, now)
         topic = Topic(instrument, self._everyone, self.stats, ts, time_us)
+        if last:
+            topic.resume(last)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
             for outbox in self._everyone:
                 outbox.send_current(topic)
         return topic
+
+    def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
+        """Add the symbols that are not there yet."""
+        for snapshot in snapshots:
+            if snapshot.symbol not in self.topics:
+                self.list_instrument(snapshot.instrument, last=snapshot)
+
+    def snapshot(self, symbol: str) -> Snapshot | None:
+        """The present state of a symbol, None if it is not here."""
+        topic = self.topics.get(symbol)
+        return topic.snapshot() if topic else None
 
     @property
     def subscriptions(self) -> int:

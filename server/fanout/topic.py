@@ -10,6 +10,7 @@ from contextlib import suppress
 from time import time_ns
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from server.fanout.flusher import Flusher
@@ -20,7 +21,8 @@ from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, difference, quote_pointer
-from server.quotes.quote import Trade, opening_quote, quote_after
+from server.quotes.quote import Trade, opening_quote, quote_after, resumed_quote
+from server.quotes.snapshot import Snapshot, opening_snapshot
 
 INBOX_TRADES = 256
 """Trades waiting for one symbol; 743 a second was the busiest of three symbols' real day."""
@@ -90,6 +92,25 @@ class Topic:
     def symbol(self) -> str:
         """The instrument's symbol."""
         return self.instrument.symbol
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from the last price before a restart."""
+        if snapshot.version > self.version:
+            self.quote = resumed_quote(snapshot)
+            self.version = snapshot.version
+
+    def snapshot(self) -> Snapshot:
+        """What is to be kept of the symbol."""
+        quote, opening = self.quote, opening_snapshot(self.instrument)
+        if self.version == 1:
+            return opening
+        return msgspec.structs.replace(
+            opening,
+            last_quote=quote.current_price,
+            volume=quote.volume,
+            version=self.version,
+            quoted_at=round(quote.last_updated.timestamp() * 1e6),
+        )
 
     @property
     def active(self) -> bool:

@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import structlog
 import trio
 
-from server.quotes.instrument import (
-    FIRST_SEEN_DECIMALS,
-    MAX_SYMBOL_LENGTH,
-    is_price,
-    normalize_symbol,
-)
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, is_price, is_symbol, normalize_symbol
 from server.quotes.quote import Trade
 
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
@@ -193,7 +188,7 @@ def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
     except ValueError as error:
         raise BadRow(str(error)) from None
     symbol = normalize_symbol(row[1])
-    if not 0 < len(symbol) <= MAX_SYMBOL_LENGTH or not symbol.isprintable() or symbol == "*":
+    if not is_symbol(symbol):
         raise BadRow(f"not a symbol: {row[1]!r}")
     if '"' in symbol:
         raise BadRow(f"fields are written without quotes: {row[1]!r}")

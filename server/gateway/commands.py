@@ -1,11 +1,13 @@
-"""What each command of a client does. All of it is immediate; none of it waits."""
+"""What each command of a client does. All of it is immediate, but for `subscribe` to symbols that
+nobody has asked for yet: then the session waits for the store.
+"""
 
 import time
 from typing import TYPE_CHECKING
 
 from server.fanout.topic import Topic
 from server.gateway.auth import BadToken
-from server.gateway.handshake import EVERYTHING, Selection, select
+from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
 from server.quotes.duration import parse_duration
 from server.quotes.messages import (
     Auth,
@@ -19,6 +21,7 @@ from server.quotes.messages import (
     Unsubscribe,
 )
 from server.quotes.patch import Remove
+from server.store.catalogue import StoreUnavailable
 
 if TYPE_CHECKING:
     from server.gateway.session import Session
@@ -48,7 +51,37 @@ def execute(session: "Session", command: Command) -> None:
 
 
 def _subscribe(session: "Session", command: Subscribe) -> None:
-    topics, unknown, everything = select(command.symbols, session.gateway.hub.topics)
+    selection = select(command.symbols, session.gateway.hub.topics)
+    directory = session.gateway.directory
+    if selection.unknown or (selection.everything and not directory.complete):
+        session.cold = command
+    else:
+        _subscribe_to(session, command, selection)
+
+
+async def subscribe_cold(session: "Session", command: Subscribe) -> None:
+    """Carry out a `subscribe` for which the store has to be asked."""
+    gateway = session.gateway
+    selection = select(command.symbols, gateway.hub.topics)
+    if selection.everything:
+        try:
+            await gateway.directory.list_everything()
+        except StoreUnavailable:
+            if not session.closing:
+                session.refuse(
+                    command.action, "store_unavailable", STORE_UNAVAILABLE, command.id, [EVERYTHING]
+                )
+            return
+        selection = select(command.symbols, gateway.hub.topics)
+    else:
+        unavailable = await gateway.directory.list_symbols(selection.unknown)
+        selection = select(command.symbols, gateway.hub.topics).without(unavailable)
+    if not session.closing:
+        _subscribe_to(session, command, selection)
+
+
+def _subscribe_to(session: "Session", command: Subscribe, selection: Selection) -> None:
+    topics, unknown, everything, unavailable = selection
     if everything:
         session.acknowledge(command, [EVERYTHING])
         if not session.everything:
@@ -65,12 +98,16 @@ def _subscribe(session: "Session", command: Subscribe) -> None:
     if topics:
         session.acknowledge(command, _symbols(topics))
         session.subscribe(new)
-    if unknown or not topics:
+    if unknown or not (topics or unavailable):
         session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
+    if unavailable:
+        session.refuse(
+            command.action, "store_unavailable", STORE_UNAVAILABLE, command.id, [*unavailable]
+        )
 
 
 def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
-    topics, rest, everything = _subscribed(session, command.symbols)
+    topics, rest, everything, _ = _subscribed(session, command.symbols)
     if session.everything and not everything:
         message = "subscribed to *, which only ends as a whole"
         symbols = _symbols(topics) + rest
@@ -88,7 +125,7 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
 
 
 def _resync(session: "Session", command: Resync) -> None:
-    topics, rest, everything = _subscribed(session, command.symbols)
+    topics, rest, everything, _ = _subscribed(session, command.symbols)
     if topics:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
         session.gateway.hub.send_quotes(session.outbox, topics)
@@ -120,7 +157,7 @@ def _throttle(session: "Session", command: Throttle) -> None:
 def _subscribed(session: "Session", names: list[str]) -> Selection:
     """The subscribed topics among `names`, and the other names; EVERYTHING stands for all it has."""
     all_topics = session.gateway.hub.topics
-    topics, unknown, everything = select(names, all_topics)
+    topics, unknown, everything, _ = select(names, all_topics)
     if session.everything:
         return Selection(list(all_topics.values()) if everything else topics, unknown, everything)
     unknown += [topic.symbol for topic in topics if topic not in session.topics]

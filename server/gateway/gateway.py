@@ -15,6 +15,7 @@ from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
+from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.limits import TokenBucket
@@ -65,6 +66,7 @@ class Gateway:
     hub: Hub
     pool: Pool
     authenticator: Authenticator
+    directory: Directory
     max_symbols: int
     command_rate: int
     allowed_origins: Sequence[str] = ()
@@ -81,6 +83,7 @@ class Gateway:
             TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
             Ghosts(self.pool),
             self.hub.topics,
+            self.directory,
             self.max_symbols,
             self.allowed_origins,
         )

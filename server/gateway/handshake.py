@@ -15,6 +15,7 @@ from wsproto.utilities import generate_accept_token
 
 from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken, Identity
+from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
 from server.gateway.limits import TokenBucket
 from server.gateway.pool import Pool
@@ -23,6 +24,7 @@ from server.gateway.request import Request, require_websocket
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
+from server.store.catalogue import StoreUnavailable
 
 PATH = "/ws/quotes"
 
@@ -30,12 +32,24 @@ EVERYTHING = "*"
 """Stands for all symbols, also those added later."""
 
 
+STORE_UNAVAILABLE = "the catalogue cannot be asked at the moment, try again"
+
+
 class Selection(NamedTuple):
-    """Names resolved to topics; each topic once, in the order of the names."""
+    """Names resolved to topics; each topic once, in the order of the names.
+
+    `unavailable` may exist or not: the store could not say.
+    """
 
     topics: list[Topic]
     unknown: list[str]
     everything: bool = False
+    unavailable: Sequence[str] = ()
+
+    def without(self, unavailable: Sequence[str]) -> "Selection":
+        """Of the unknown ones, those in `unavailable` are not known to be unknown."""
+        unknown = [symbol for symbol in self.unknown if symbol not in unavailable]
+        return self._replace(unknown=unknown, unavailable=unavailable)
 
 
 class Admission(NamedTuple):
@@ -64,6 +78,7 @@ class Doorkeeper(NamedTuple):
     handshakes: TokenBucket
     ghosts: Ghosts
     topics: dict[str, Topic]
+    directory: Directory
     max_symbols: int
     allowed_origins: Sequence[str]
 
@@ -85,7 +100,7 @@ class Doorkeeper(NamedTuple):
             await self.ghosts.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
-        return Admission(identity, self._select(request), _interval(request))
+        return Admission(identity, await self._select(request), _interval(request))
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
@@ -102,14 +117,23 @@ class Doorkeeper(NamedTuple):
         except BadToken as error:
             raise Refusal(Refused.UNAUTHORIZED, str(error)) from None
 
-    def _select(self, request: Request) -> Selection:
+    async def _select(self, request: Request) -> Selection:
         given = request.query.get("symbols")
         if given is None:
             return Selection([], [])
         names = [name for name in ",".join(given).split(",") if name.strip()]
         selection = select(names, self.topics)
-        if selection.everything:
-            return selection
+        try:
+            if selection.everything:
+                await self.directory.list_everything()
+                return select(names, self.topics)
+            if selection.unknown:
+                unavailable = await self.directory.list_symbols(selection.unknown)
+                selection = select(names, self.topics).without(unavailable)
+        except StoreUnavailable as error:
+            raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE) from error
+        if selection.unavailable and not selection.topics:
+            raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE)
         if not selection.topics:
             raise Refusal(Refused.NO_VALID_SYMBOLS, "none of the symbols exists")
         if len(selection.topics) > self.max_symbols:

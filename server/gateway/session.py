@@ -19,8 +19,8 @@ from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
-from server.gateway.commands import NO_SUCH_SYMBOL, execute
-from server.gateway.handshake import Selection
+from server.gateway.commands import NO_SUCH_SYMBOL, execute, subscribe_cold
+from server.gateway.handshake import STORE_UNAVAILABLE, Selection
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
 from server.gateway.sockets import close, receive_nowait, unacknowledged_for
@@ -32,6 +32,7 @@ from server.quotes.messages import (
     Error,
     ErrorCode,
     Reconnect,
+    Subscribe,
     Throttle,
     encode,
     parse_command,
@@ -75,6 +76,7 @@ class Session:
         "_received",
         "_sock",
         "close_code",
+        "cold",
         "deadline",
         "everything",
         "identity",
@@ -107,6 +109,7 @@ class Session:
         self.topics: dict[Topic, None] = {}  # a third of a set's memory
         self.everything = False
         self.close_code = ABNORMAL
+        self.cold: Subscribe | None = None
         self.deadline = float("inf")
 
     @property
@@ -155,6 +158,10 @@ class Session:
             self.subscribe(selection.topics)
         if selection.unknown:
             self.refuse("connect", "unknown_symbol", NO_SUCH_SYMBOL, symbols=selection.unknown)
+        if selection.unavailable:
+            self.refuse(
+                "connect", "store_unavailable", STORE_UNAVAILABLE, symbols=[*selection.unavailable]
+            )
         if self._gateway.hub.status.is_news:
             self.outbox.send_current(self._gateway.hub.status)
         if self._gateway.pool.draining:
@@ -331,6 +338,9 @@ class Session:
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
                 self._on_frame(frame, inbound)
+                if self.cold is not None:  # the next command is looked at when this one is done
+                    command, self.cold = self.cold, None
+                    await subscribe_cold(self, command)
         except ParseFailed as error:
             self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import partial
 from time import time
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
+from server.store.component import Component
+from server.store.store import Store
 
 HISTORY = 100
 """Checks that `/health` shows."""
@@ -120,6 +123,18 @@ def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]
         "feed": lambda: check_feed(hub),
         "overload": lambda: check_overload(hub),
     }
+
+
+def store_checks(store: Store) -> dict[str, Check]:
+    """The checks of the catalogue and the cache: streaming goes on without either."""
+    return {component.role: partial(check_component, component) for component in store.components}
+
+
+def check_component(component: Component) -> Finding:
+    """Whether the store's part answers."""
+    if component.state == "ok":
+        return Finding(Health.HEALTHY, f"{component.name} answers")
+    return Finding(Health.DEGRADED, f"{component.name} is {component.state}: {component.reason}")
 
 
 def check_pool(pool: Pool) -> Finding:

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import hypercorn.trio
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.ops.endpoint import ApiError
 from server.ops.health import HealthMonitor
 
 GRACEFUL_TIMEOUT = 1.0
@@ -25,15 +26,21 @@ GRACEFUL_TIMEOUT = 1.0
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds an idle HTTP connection is kept: a scrape interval."""
 
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head: the longest list of symbols with every character escaped."""
+
 log = structlog.get_logger()
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_http_app(
-    registry: CollectorRegistry, unready: Callable[[], list[str]], health: HealthMonitor
+    registry: CollectorRegistry,
+    unready: Callable[[], list[str]],
+    health: HealthMonitor,
+    routes: Sequence[Route] = (),
 ) -> Starlette:
-    """The routes.
+    """The operators' routes and, behind them, `routes`.
 
     Arguments:
         unready: the reasons why no client should be sent here now; none if one should.
@@ -59,6 +66,7 @@ def build_http_app(
             Route("/readyz", readyz),
             Route("/health", health_report),
             Route("/metrics", metrics),
+            *routes,
             WebSocketRoute("/{path:path}", _refuse_websocket),
         ],
         exception_handlers={HTTPException: _error, Exception: _error},
@@ -77,7 +85,8 @@ async def _error(_: HTTPConnection, error: Exception) -> Response:
     else:
         log.error("request failed", exc_info=error)
         status, message, headers = 500, "something went wrong here", None
-    body = {"error": {"code": _CODES.get(status, "internal_error"), "message": message}}
+    code = error.code if isinstance(error, ApiError) else _CODES.get(status, "internal_error")
+    body = {"error": {"code": code, "message": message}}
     return JSONResponse(body, status, headers=headers)
 
 
@@ -97,6 +106,7 @@ async def serve_http(
     """Serve `app` until `stop` returns. Resource handling: Hypercorn closes `listeners`."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}" for listener in listeners]
+    config.h11_max_incomplete_size = MAX_HEAD
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = GRACEFUL_TIMEOUT

@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 from server import __version__
 from server.fanout.breaker import BreakerState
 from server.fanout.hub import Hub
-from server.fanout.stats import Histogram
 from server.gateway.closing import KNOWN_CODES
 from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
+from server.histogram import Histogram
 from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
 
@@ -59,12 +59,12 @@ class ServiceCollector(Collector):
         yield from self._connections()
         yield from self._fanout()
         yield from self._feed()
-        yield _gauge(
+        yield gauge(
             "market_data_event_loop_lag_seconds",
             "How late a timer of the event loop was",
             self._lag.seconds,
         )
-        yield _gauge(
+        yield gauge(
             "market_data_conflation_interval_seconds",
             "Between two publications of a symbol in an overload, else 0",
             self._hub.conflation,
@@ -99,8 +99,8 @@ class ServiceCollector(Collector):
             if breaker is not BreakerState.CLOSED:
                 breakers.add_metric([breaker.value], not_closed[breaker])
         yield breakers
-        yield _counter("market_data_connections", "Connections opened", pool.opened)
-        yield _counters(
+        yield counter("market_data_connections", "Connections opened", pool.opened)
+        yield counters(
             "market_data_connections_rejected",
             "Connections refused before the upgrade",
             ["reason"],
@@ -110,35 +110,35 @@ class ServiceCollector(Collector):
         for code, count in pool.closed.items():
             label = (str(code) if code in KNOWN_CODES else "other",)
             closed[label] = closed.get(label, 0) + count
-        yield _counters(
+        yield counters(
             "market_data_connections_closed", "Connections closed, by close code", ["code"], closed
         )
-        yield _counters(
+        yield counters(
             "market_data_commands", "Clients' commands", ["action", "result"], pool.commands
         )
 
     def _fanout(self) -> Iterator[Metric]:
         hub, stats = self._hub, self._hub.stats
-        yield _counter(
+        yield counter(
             "market_data_messages_sent", "Frames given to the kernel", stats.messages_sent
         )
-        yield _counter("market_data_bytes_sent", "Bytes given to the kernel", stats.bytes_sent)
-        yield _counter(
+        yield counter("market_data_bytes_sent", "Bytes given to the kernel", stats.bytes_sent)
+        yield counter(
             "market_data_conflated",
             "Updates merged into a later one, per receiver or before the fan-out",
             stats.conflated,
         )
-        yield _counter(
+        yield counter(
             "market_data_updates_encoded", "Quotes and patches encoded", stats.updates_encoded
         )
-        yield _gauge("market_data_subscriptions", "Symbols watched, by all", hub.subscriptions)
-        yield _gauge("market_data_active_symbols", "Symbols with a task", hub.active_symbols)
-        yield _histogram(
+        yield gauge("market_data_subscriptions", "Symbols watched, by all", hub.subscriptions)
+        yield gauge("market_data_active_symbols", "Symbols with a task", hub.active_symbols)
+        yield histogram(
             "market_data_delivery_latency_seconds",
             "From the feed's intake to the bytes handed to the kernel",
             stats.delivery_latency,
         )
-        yield _histogram(
+        yield histogram(
             "market_data_fanout_burst_seconds",
             "From the first to the last connection of one round",
             stats.fanout_burst,
@@ -146,43 +146,53 @@ class ServiceCollector(Collector):
 
     def _feed(self) -> Iterator[Metric]:
         stats = self._hub.stats
-        yield _counter("market_data_feed_updates", "Trades taken in", stats.feed_updates)
-        yield _counter(
+        yield counter("market_data_feed_updates", "Trades taken in", stats.feed_updates)
+        yield counter(
             "market_data_feed_waits", "Trades for which the feed was held back", stats.feed_waits
         )
-        yield _counter("market_data_feed_bad_rows", "Rows of a replay skipped", self._bad_rows())
+        yield counter("market_data_feed_bad_rows", "Rows of a replay skipped", self._bad_rows())
         if stats.last_intake_us:
-            yield _gauge(
+            yield gauge(
                 "market_data_feed_age_seconds",
                 "Since the last trade was taken in",
                 max(0.0, time() - stats.last_intake_us / 1e6),
             )
 
 
-def _counter(name: str, text: str, value: float) -> Metric:
+def counter(name: str, text: str, value: float) -> Metric:
+    """A counter without labels."""
     family = CounterMetricFamily(name, text)
     family.add_metric([], value)
     return family
 
 
-def _counters(name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:
+def counters(name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:
+    """A counter; `values` by the labels' values."""
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
     return family
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
+def gauge(name: str, text: str, value: float) -> Metric:
+    """A gauge without labels."""
     family = GaugeMetricFamily(name, text)
     family.add_metric([], value)
     return family
 
 
-def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    family = HistogramMetricFamily(name, text)
-    cumulative, buckets = 0, []
-    for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
-        cumulative += count
-        buckets.append((str(bound), cumulative))
-    family.add_metric([], buckets, histogram.total)
+def histogram(name: str, text: str, counts: Histogram) -> Metric:
+    """A histogram without labels."""
+    return histograms(name, text, [], {(): counts})
+
+
+def histograms(name: str, text: str, labels: list[str], values: Mapping[Any, Histogram]) -> Metric:
+    """A histogram; `values` by the labels' values."""
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, counts in values.items():
+        cumulative, buckets = 0, []
+        for bound, count in zip((*counts.bounds, "+Inf"), counts.counts, strict=True):
+            cumulative += count
+            buckets.append((str(bound), cumulative))
+        family.add_metric(key, buckets, counts.total)
     return family

@@ -50,3 +50,8 @@ def is_price(price: float, decimals: int) -> bool:
 def normalize_symbol(text: str) -> str:
     """The one spelling of a symbol: without surrounding space, in upper case."""
     return text.strip().upper()
+
+
+def is_symbol(text: str) -> bool:
+    """Whether a normalized text can be an instrument's symbol at all."""
+    return 0 < len(text) <= MAX_SYMBOL_LENGTH and text.isprintable() and text != "*"

@@ -41,6 +41,7 @@ ErrorCode = Literal[
     "not_subscribed",
     "rate_limited",
     "unauthorized",
+    "store_unavailable",
 ]
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from server.quotes.instrument import Instrument
+from server.quotes.snapshot import Snapshot
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -60,6 +61,14 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
         volume=0,
         market_cap=instrument.market_cap,
     )
+
+
+def resumed_quote(snapshot: Snapshot) -> Quote:
+    """The quote as it was when `snapshot` was taken, after at least one trade."""
+    instrument = snapshot.instrument
+    opening = opening_quote(instrument, snapshot.quoted_at)
+    last = Trade(snapshot.symbol, snapshot.last_quote, snapshot.volume, snapshot.quoted_at, 0)
+    return quote_after(opening, last, instrument.price_decimals)
 
 
 def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:

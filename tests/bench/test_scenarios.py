@@ -158,6 +158,18 @@ def test_what_cannot_be_measured_is_one_clear_line(arguments):
     assert run.stderr.splitlines()[-1]
 
 
+def test_cache_tells_what_it_saves(tmp_path):
+    """Hits and misses are measured, the load hits what was asked for before, queries are counted."""
+    run = bench("cache", "--symbols", "200", "--requests", "100", "--duration", "2")
+    assert "Traceback" not in run.stderr, run.stderr
+    lines = {line[:26].strip(): line[26:] for line in run.stdout.splitlines() if line.strip()}
+    assert lines["hit, over HTTP"].strip().startswith("p50 ")
+    assert "hit rate 100.00%" in lines["load, cache filled"]
+    assert " 0.0 queries/s" in lines["load, cache filled"]
+    assert " 0.0 queries/s" not in lines["load, without a cache"]
+    assert "MB for 200 symbols" in lines["Redis"]
+
+
 def test_soak_tells_how_memory_grows(tmp_path):
     """Rows while it runs, and the growth at the end."""
     arguments = ["--connections", "40", "--duration", "6", "--rate", "5"]

@@ -25,6 +25,7 @@ from server.gateway.pool import Pool
 from server.gateway.sockets import bind
 from tests.fanout.peer import instruments, publish
 from tests.faults.model_client import ModelClient
+from tests.gateway.scene import COMPLETE
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 SECRET = "a secret of the tests, 32 bytes or longer"
@@ -55,7 +56,8 @@ class World:
         self.pool = Pool(MAX_CONNECTIONS, MAX_CONNECTIONS)
         self.authenticator = Authenticator(secret=SECRET)
         self.gateway = Gateway(
-            hub=self.hub, pool=self.pool, authenticator=self.authenticator, max_symbols=10,
+            hub=self.hub, pool=self.pool, authenticator=self.authenticator,
+            directory=COMPLETE, max_symbols=10,
             command_rate=10_000, compression=True,
         )  # fmt: skip
         listeners = bind("127.0.0.1", 0)

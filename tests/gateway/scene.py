@@ -2,7 +2,8 @@
 
 import socket
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jsonpatch
 import msgspec
@@ -53,6 +54,21 @@ class Peer:
             return b""
 
 
+class Complete:
+    """The directory of a hub that has all there is: it finds no more."""
+
+    complete = True
+
+    async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    async def list_everything(self) -> None:
+        pass
+
+
+COMPLETE = cast("Any", Complete())
+
+
 class Scene:
     """A session, its client, and the hub between them and the prices."""
 
@@ -68,6 +84,7 @@ class Scene:
             hub=hub,
             pool=Pool(10, 10),
             authenticator=Authenticator(secret=SECRET),
+            directory=COMPLETE,
             max_symbols=10,
             command_rate=50,
             **options,

@@ -1,40 +1,117 @@
-"""The instruments that are shipped."""
+"""The contract of the catalogue, which Postgres, SQLite and memory are held to alike."""
 
-import csv
-from pathlib import Path
-
+import msgspec
 import pytest
 
-from server.quotes.instrument import normalize_symbol
-from server.store.catalogue import load_instruments
-
-SOURCE = Path(__file__).parents[3] / "shared" / "data" / "instruments.csv"
-
-FUNDS = {"SPY", "QQQ", "VTI", "IWM", "EFA", "GLD", "TLT", "VNQ", "XLF", "XLK"}
+from server.quotes.instrument import Instrument
+from server.quotes.snapshot import opening_snapshot
+from tests.store.conftest import fill, instrument
 
 
-def test_catalogue_is_complete():
-    """503 companies and ten funds, each once, each with a price; invented ones are marked."""
-    instruments = load_instruments()
-    symbols = [instrument.symbol for instrument in instruments]
-    assert len(set(symbols)) == len(symbols) == 513
-    assert all(symbol == normalize_symbol(symbol) for symbol in symbols)
-    assert {each.symbol for each in instruments if each.type == "ETF"} == FUNDS
-    assert all(each.base_price >= 1 and each.name for each in instruments)
-    assert {each.symbol for each in instruments if each.made_up_price} >= FUNDS
-    assert all(each.market_cap is None for each in instruments if each.made_up_price)
+async def test_what_is_listed_is_found(catalogue):
+    """Every field comes back as it was given; unknown symbols are left out."""
+    fund = Instrument(
+        symbol="SPY", name="A fund's, \"the\" 100 % one", type="ETF", base_price=450.1234,
+        market_cap=10**13, price_decimals=4, made_up_price=True,
+    )  # fmt: skip
+    odd = instrument("A/B~C\"\\'é", "Nestlé — 日本; DROP TABLE market_data")
+    await fill(catalogue, fund, odd)
+    found = await catalogue.find(["SPY", "NOPE", odd.symbol])
+    assert {row.symbol: row for row in found} == {
+        each.symbol: opening_snapshot(each) for each in (fund, odd)
+    }
+    assert sorted((row.instrument for row in found), key=lambda i: i.symbol) == [odd, fund]
+    assert await catalogue.find([]) == []
 
 
-@pytest.mark.skipif(not SOURCE.exists(), reason="the source lies beside the project, not in it")
-def test_catalogue_is_the_source_s():
-    """Symbols, names and known prices are those of the public-domain list."""
-    shipped = {instrument.symbol: instrument for instrument in load_instruments()}
-    with SOURCE.open(encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    assert {row["symbol"] for row in rows} == set(shipped) - FUNDS
-    for row in rows:
-        instrument = shipped[row["symbol"]]
-        assert instrument.name == row["name"]
-        assert instrument.made_up_price == (not row["price_2017"])
-        if row["price_2017"]:
-            assert instrument.base_price == pytest.approx(float(row["price_2017"]), abs=0.005)
+async def test_upsert_changes_reference_data_and_keeps_prices(catalogue):
+    """A second import renames; the price of what was traded stays, that of others follows."""
+    await fill(catalogue, instrument("AAPL"), instrument("MSFT"))
+    traded = msgspec.structs.replace(
+        opening_snapshot(instrument("AAPL")), last_quote=101.5, version=7, volume=300, quoted_at=5
+    )
+    await catalogue.save([traded], [])
+    await fill(catalogue, instrument("AAPL", "Apple", 90), instrument("MSFT", "Microsoft", 80))
+    rows = {row.symbol: row for row in await catalogue.find(["AAPL", "MSFT"])}
+    apple, microsoft = rows["AAPL"], rows["MSFT"]
+    assert (apple.name, apple.base_price) == ("Apple", 90)
+    assert (apple.last_quote, apple.version, apple.volume, apple.quoted_at) == (101.5, 7, 300, 5)
+    assert (microsoft.last_quote, microsoft.base_price, microsoft.version) == (80, 80, 1)
+
+
+async def test_batches_are_counted(catalogue):
+    """Whoever imports many is told how far it is, up to the last."""
+    told: list[int] = []
+    await catalogue.upsert([instrument(f"S{number:04}") for number in range(2500)], told.append)
+    assert told[-1] == 2500
+    assert told == sorted(told)
+    assert len(await catalogue.find([f"S{number:04}" for number in range(2500)])) == 2500
+
+
+async def test_save_is_never_undone_by_an_older_version(catalogue):
+    """The higher version wins, whichever comes last; a symbol that is not listed is then."""
+    row = opening_snapshot(instrument("NEW"))
+    newer = msgspec.structs.replace(row, version=9, last_quote=9.0)
+    older = msgspec.structs.replace(row, version=4, last_quote=4.0)
+    await catalogue.save([newer], [])
+    await catalogue.save([older], [])
+    assert await catalogue.find(["NEW"]) == [newer]
+    await catalogue.save([], [])
+
+
+async def test_pages_are_the_whole_in_order(catalogue):
+    """Going on after the last symbol of each page meets each once, in the order of code points."""
+    symbols = ["A", "A.B", "AB", "B", "a", "É"]
+    await fill(catalogue, *map(instrument, reversed(symbols)))
+    met, after = [], ""
+    while page := await catalogue.page(after, 4):
+        met += [row.symbol for row in page]
+        after = met[-1]
+    assert met == symbols
+
+
+async def test_recently_watched_come_first(catalogue):
+    """The last to be watched is the first to be warmed."""
+    await fill(catalogue, *map(instrument, "ABC"))
+    await catalogue.save([], ["A"])
+    await catalogue.save([], ["C"])
+    assert await catalogue.recently_watched(10) == ["C", "A"]
+    assert await catalogue.recently_watched(1) == ["C"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("micro", ["MCHP", "MSFT", "MU", "AMD"]),  # names that begin so, then those that hold it
+        ("AMD", ["AMD", "AMDX"]),
+        ("amd", ["AMD", "AMDX"]),
+        ("M", ["M", "MCHP", "MSFT", "MU", "AMD"]),
+        ("adv dev", ["AMD"]),
+        ("dev adv", ["AMD"]),
+        ("o'reilly", ["ORLY"]),
+        ("o", ["ORLY"]),
+        ("nestlé", ["NESN"]),
+        ("ro", []),  # of "Micro" only the beginning counts
+        ("%", []), ("_", []), ("'", []), ("*", []), ("\\", []), ("& | !", []), ("(", []), (".", []),
+        ("M)", ["M", "MCHP", "MSFT", "MU", "AMD"]),
+    ],
+)  # fmt: skip
+async def test_search_ranks(catalogue, query, expected):
+    """The exact symbol, symbols that begin so, names that do, names with such a word."""
+    await fill(
+        catalogue,
+        instrument("M", "Macy's"), instrument("MCHP", "Microchip Technology"),
+        instrument("MSFT", "Microsoft"), instrument("MU", "Micron Technology"),
+        instrument("AMD", "Advanced Micro Devices"), instrument("AMDX", "Something"),
+        instrument("ORLY", "O'Reilly"), instrument("NESN", "nestlé"),
+    )  # fmt: skip
+    found = [row.symbol for row in await catalogue.search(query, 20)]
+    assert found == expected
+    assert len(await catalogue.search("m", 2)) == 2
+
+
+async def test_migrating_again_changes_nothing(catalogue):
+    """The second time nothing is left to do, and what is there stays."""
+    await fill(catalogue, instrument("AAPL"))
+    assert await catalogue.migrate() == []
+    assert len(await catalogue.find(["AAPL"])) == 1

@@ -1,0 +1,256 @@
+"""The API for other services: names and prices, search, live quotes, and the cache's administration."""
+
+from collections.abc import Sequence
+from time import time_ns
+from typing import Annotated
+
+import msgspec
+import structlog
+import trio
+from msgspec import UNSET, Meta, UnsetType
+
+from server.fanout.hub import Hub
+from server.ops.endpoint import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    STORE_UNAVAILABLE,
+    TOO_MANY_SYMBOLS,
+    UNAUTHORIZED,
+    UNKNOWN_SYMBOL,
+    ApiError,
+    Call,
+    Endpoint,
+    Parameter,
+)
+from server.quotes.instrument import normalize_symbol
+from server.quotes.quote import Quote, opening_quote, resumed_quote
+from server.quotes.snapshot import Snapshot
+from server.store.catalogue import StoreUnavailable
+from server.store.loader import Loaded
+from server.store.store import Store
+
+MAX_SYMBOLS = 500
+"""Symbols of one request, as of one WebSocket connection by default."""
+
+MAX_SYMBOLS_LENGTH = 5000
+"""Characters of `symbols`: 500 of nine letters; escaped they fit into the request's 64 KiB."""
+
+MAX_RESULTS = 100
+"""Instruments a search returns at most."""
+
+SEARCH_TIMEOUT = 3.0
+"""Seconds for a search, which takes milliseconds."""
+
+LOGGED_SYMBOLS = 20
+"""Symbols named in one line of the audit log."""
+
+log = structlog.get_logger()
+
+
+class MarketData(msgspec.Struct, frozen=True):
+    """Name and last price. `category`: 1 stock, 2 exchange-traded fund. `stale` is there, and true, if
+    the price is older than CACHE_TTL because the database gives no answer.
+    """
+
+    symbol: str
+    name: str
+    category: int
+    last_quote: float
+    stale: bool | UnsetType = UNSET
+
+
+class InstrumentView(msgspec.Struct, frozen=True):
+    """An instrument; prices in US dollars, `market_cap` in whole ones, null where unknown."""
+
+    symbol: str
+    name: str
+    type: str
+    base_price: float
+    last_quote: float
+    market_cap: int | None
+    price_decimals: int
+    made_up_price: bool
+
+
+class QuoteView(msgspec.Struct, frozen=True):
+    """A quote as WebSocket clients have it, and its version."""
+
+    version: int
+    quote: Quote
+    stale: bool | UnsetType = UNSET
+
+
+class CacheAction(msgspec.Struct, frozen=True):
+    """What was done: `count` is how many of `symbols` were cached, or are loaded now."""
+
+    message: str
+    symbols: Sequence[str]
+    count: int
+    status: str
+
+
+SYMBOLS = Parameter(
+    "symbols",
+    Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOLS_LENGTH)],
+    f"Up to {MAX_SYMBOLS} symbols separated by commas, in upper or lower case",
+    "AAPL,MSFT",
+)
+
+
+class Api:
+    """The routes' handlers."""
+
+    def __init__(self, hub: Hub, store: Store) -> None:
+        self._hub = hub
+        self._store = store
+
+    async def market_data(self, call: Call) -> list[MarketData]:
+        """Names and last prices of those symbols that exist."""
+        loaded = await self._load(_symbols(call))
+        return [
+            MarketData(
+                each.symbol, each.name, each.category, each.last_quote,
+                True if each.symbol in loaded.stale else UNSET,
+            )
+            for each in loaded.found.values()
+        ]  # fmt: skip
+
+    async def quotes(self, call: Call) -> list[QuoteView]:
+        """Quotes of those symbols that exist; those that stream are as they are this moment."""
+        loaded = await self._load(_symbols(call))
+        return [self._quote(each, loaded) for each in loaded.found.values()]
+
+    async def search(self, call: Call) -> list[InstrumentView]:
+        """The best matches, the best first."""
+        query = "".join(c if c.isprintable() else " " for c in call.values["query"]).strip()
+        if not query:
+            return []
+        try:
+            with trio.fail_after(SEARCH_TIMEOUT):
+                found = await self._store.catalogue.search(query, call.values["limit"])
+        except (StoreUnavailable, trio.TooSlowError) as error:
+            raise _unavailable(error) from error
+        return [_view(self._hub.snapshot(each.symbol) or each) for each in found]
+
+    async def instrument(self, call: Call) -> InstrumentView:
+        """One instrument."""
+        symbol = normalize_symbol(call.values["symbol"])
+        loaded = await self._load([symbol])
+        if symbol not in loaded.found:
+            raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
+        return _view(loaded.found[symbol])
+
+    async def invalidate(self, call: Call) -> CacheAction:
+        """Forget symbols on every instance."""
+        symbols = _symbols(call)
+        try:
+            count = await self._store.invalidate(symbols)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from error
+        _audit("invalidate", call, symbols, count)
+        return CacheAction(f"{count} symbols were cached", symbols, count, "invalidated")
+
+    async def warm(self, call: Call) -> CacheAction:
+        """Load symbols into the cache."""
+        symbols = _symbols(call)
+        try:
+            count = await self._store.warm(symbols)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from error
+        _audit("warm", call, symbols, count)
+        return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
+
+    async def _load(self, symbols: Sequence[str]) -> Loaded:
+        loaded = await self._store.loader.load(symbols)
+        if loaded.unavailable:
+            names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
+            raise ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")
+        return loaded
+
+    def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
+        if topic := self._hub.topics.get(snapshot.symbol):
+            return QuoteView(topic.version, topic.quote)
+        quote = (
+            resumed_quote(snapshot)
+            if snapshot.version > 1
+            else opening_quote(snapshot.instrument, time_ns() // 1000)
+        )
+        stale = True if snapshot.symbol in loaded.stale else UNSET
+        return QuoteView(snapshot.version, quote, stale)
+
+
+def endpoints(api: Api) -> list[Endpoint]:
+    """All routes of the API; the OpenAPI document is made from them too."""
+    reading = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, STORE_UNAVAILABLE)
+    admin = (*reading, FORBIDDEN)
+    query = Parameter(
+        "query",
+        Annotated[str, Meta(min_length=1, max_length=100)],
+        "The beginning of a symbol, or of words of the name",
+        "micro",
+    )
+    limit = Parameter(
+        "limit", Annotated[int, Meta(ge=1, le=MAX_RESULTS)], "How many to return", 20, default=20
+    )
+    symbol = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
+    return [
+        Endpoint(
+            path="/market-data", method="GET", handle=api.market_data, result=list[MarketData],
+            summary="Names and last prices; unknown symbols are left out",
+            parameters=[SYMBOLS], problems=reading,
+        ),
+        Endpoint(
+            path="/quotes", method="GET", handle=api.quotes, result=list[QuoteView],
+            summary="Live quotes with their versions; unknown symbols are left out",
+            parameters=[SYMBOLS], problems=reading,
+        ),
+        Endpoint(
+            path="/instruments", method="GET", handle=api.search, result=list[InstrumentView],
+            summary="Search by the beginning of the symbol or of words of the name",
+            parameters=[query, limit], problems=(BAD_REQUEST, UNAUTHORIZED, STORE_UNAVAILABLE),
+            cacheable=True,
+        ),
+        Endpoint(
+            path="/instruments/{symbol}", method="GET", handle=api.instrument,
+            result=InstrumentView, summary="One instrument", parameters=[symbol],
+            problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, STORE_UNAVAILABLE), cacheable=True,
+        ),
+        Endpoint(
+            path="/admin/market-data/cache/invalidate", method="DELETE", handle=api.invalidate,
+            result=CacheAction, summary="Forget symbols, on every instance",
+            parameters=[SYMBOLS], problems=admin, role="admin",
+        ),
+        Endpoint(
+            path="/admin/market-data/cache/warm", method="POST", handle=api.warm,
+            result=CacheAction, summary="Load symbols into the cache",
+            parameters=[SYMBOLS], problems=admin, role="admin",
+        ),
+    ]  # fmt: skip
+
+
+def _symbols(call: Call) -> list[str]:
+    names = [normalize_symbol(name) for name in call.values["symbols"].split(",")]
+    symbols = list(dict.fromkeys(name for name in names if name))
+    if len(symbols) > MAX_SYMBOLS:
+        raise ApiError(TOO_MANY_SYMBOLS, f"at most {MAX_SYMBOLS} symbols a request")
+    return symbols
+
+
+def _view(snapshot: Snapshot) -> InstrumentView:
+    instrument = snapshot.instrument
+    return InstrumentView(
+        instrument.symbol, instrument.name, instrument.type, instrument.base_price,
+        snapshot.last_quote, instrument.market_cap, instrument.price_decimals,
+        instrument.made_up_price,
+    )  # fmt: skip
+
+
+def _unavailable(error: Exception) -> ApiError:
+    log.warning("a request found the store unavailable", problem=str(error))
+    return ApiError(STORE_UNAVAILABLE, "the store gives no answer at the moment")
+
+
+def _audit(action: str, call: Call, symbols: Sequence[str], count: int) -> None:
+    user = call.user.user if call.user else None
+    log.info("admin", action=action, user=user, symbols=symbols[:LOGGED_SYMBOLS],
+             asked=len(symbols), count=count)  # fmt: skip

@@ -1,0 +1,102 @@
+"""The API's description (OpenAPI 3.1), made from the routes and their msgspec types; and its page."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server import __version__
+from server.ops.endpoint import Endpoint, Parameter, answer
+
+_REF = "#/components/schemas/{name}"
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """`code` is for programs, `message` for people."""
+
+    code: str
+    message: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Every error."""
+
+    error: ErrorDetail
+
+
+def describing_routes(endpoints: Sequence[Endpoint]) -> list[Route]:
+    """`/openapi.json`, and `/docs` to read it with; neither needs anything from another site."""
+    document = msgspec.json.encode(openapi(endpoints))
+    page = files("server.ops").joinpath("docs.html").read_bytes()
+
+    async def openapi_json(request: Request) -> Response:
+        return answer(request, document, "application/json", cacheable=True)
+
+    async def docs(request: Request) -> Response:
+        return answer(request, page, "text/html", cacheable=True)
+
+    return [Route("/openapi.json", openapi_json), Route("/docs", docs)]
+
+
+def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The document."""
+    results = [each.result for each in endpoints]
+    shapes, components = msgspec.json.schema_components([*results, ErrorBody], ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint, shape in zip(endpoints, shapes, strict=False):
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, shape)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "quotestream",
+            "version": __version__,
+            "description": "Names, prices, live quotes. Streaming is at /ws/quotes of another port.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            },
+        },
+    }
+
+
+def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": _response("The answer", shape)}
+    if endpoint.cacheable:
+        responses["304"] = {"description": "As the ETag in If-None-Match says"}
+    for problem in endpoint.problems:
+        error = {"$ref": _REF.format(name="ErrorBody")}
+        found = responses.setdefault(str(problem.status), _response("", error))
+        text = f"`{problem.code}`: {problem.text}"
+        found["description"] = "; ".join(filter(None, [found["description"], text]))
+    return {
+        "operationId": endpoint.handle.__name__,
+        "summary": endpoint.summary,
+        "parameters": [_parameter(each) for each in endpoint.parameters],
+        "responses": responses,
+        **({"security": [{"token": []}]} if endpoint.role else {}),
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = msgspec.json.schema(parameter.type)
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.default is None,
+        "description": parameter.text,
+        "schema": schema,
+        "example": parameter.example,
+    }
+
+
+def _response(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,27 @@
+"""The cache of a single instance: a bounded mapping in the process."""
+
+from collections.abc import Mapping, Sequence
+
+from server.quotes.snapshot import Snapshot
+from server.store.cache import jittered
+from server.store.recent import Kept, Recent
+
+
+class MemoryCache:
+    """See `Cache`. `size`: symbols, of which the least recently used are forgotten first."""
+
+    name = "memory"
+
+    def __init__(self, size: int) -> None:
+        self._values: Recent[Snapshot] = Recent(size)
+
+    async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
+        found = {symbol: self._values.get(symbol) for symbol in symbols}
+        return {symbol: kept for symbol, kept in found.items() if kept and kept.lifetime > 0}
+
+    async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
+        for snapshot in snapshots:
+            self._values.put(snapshot.symbol, snapshot, jittered(ttl))
+
+    async def delete_many(self, symbols: Sequence[str]) -> int:
+        return self._values.discard(symbols)

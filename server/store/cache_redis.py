@@ -1,0 +1,130 @@
+"""The cache in Redis, which instances share: one key for each symbol, its snapshot as JSON."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from time import time
+from typing import TypeVar
+
+import msgspec
+import structlog
+import trio
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from trio_asyncio import aio_as_trio
+
+from server.quotes.snapshot import Snapshot
+from server.store.cache import jittered
+from server.store.calls import Calls
+from server.store.catalogue import StoreUnavailable
+from server.store.recent import Kept
+
+KEY = "market_data:"
+"""What keys begin with; the symbol follows."""
+
+OPERATION_TIMEOUT = 0.25
+"""Seconds of one operation, which takes one millisecond; then the database is asked instead."""
+
+CONNECTIONS = 16
+"""To Redis: the loader's lookups and as many other operations."""
+
+WAITING_CALLS = 64
+"""Operations in progress; more are refused at once."""
+
+ERRORS = (RedisError, OSError, TimeoutError)
+"""What redis-py raises where Redis is at fault."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class _Cached(Snapshot, frozen=True, gc=False):
+    """`expires_at`: Unix seconds; the key may outlive it by nothing, but its reader must know it."""
+
+    expires_at: float = 0.0
+
+
+class RedisCache:
+    """See `Cache`. Made by `open_redis`."""
+
+    name = "redis"
+
+    def __init__(self, redis: "Redis") -> None:
+        self.redis = redis
+        self.calls = Calls(WAITING_CALLS)
+
+    async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
+        keys = [KEY + symbol for symbol in symbols]
+        values = await self.run(lambda: self.redis.mget(keys))
+        now, found = time(), {}
+        for symbol, value in zip(symbols, values, strict=True):
+            if value is not None and (cached := _decode(symbol, value)):
+                found[symbol] = Kept[Snapshot](_plain(cached), cached.expires_at - now)
+        return found
+
+    async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
+        await self.run(partial(self._set, snapshots, ttl))
+
+    async def delete_many(self, symbols: Sequence[str]) -> int:
+        return await self.run(lambda: self.redis.delete(*(KEY + each for each in symbols)))
+
+    async def _set(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for snapshot in snapshots:
+                lifetime = jittered(ttl)
+                cached = _Cached(**msgspec.structs.asdict(snapshot), expires_at=time() + lifetime)
+                pipeline.set(KEY + snapshot.symbol, _encode(cached), px=max(1, int(lifetime * 1e3)))
+            await pipeline.execute()
+
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """What an operation of redis-py gives, in time. Errors: StoreUnavailable."""
+        return await self.calls.call(OPERATION_TIMEOUT, partial(aio_as_trio(_attempt), operation))
+
+
+async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await operation()
+    except ERRORS as error:
+        raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[RedisCache]:
+    """A client that connects when it is used. Errors: StoreUnavailable if the URL is none."""
+    try:
+        # Without retries: the breaker and the next request are the retry.
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=CONNECTIONS, timeout=OPERATION_TIMEOUT,
+            socket_timeout=OPERATION_TIMEOUT, socket_connect_timeout=OPERATION_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
+    except ValueError as error:
+        raise StoreUnavailable(f"REDIS_URL: {error}") from None
+    cache = RedisCache(Redis.from_pool(pool))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cache.calls.run)
+        yield cache
+        nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await aio_as_trio(cache.redis.aclose)()
+
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(_Cached)
+
+
+def _decode(symbol: str, value: bytes | str) -> _Cached | None:
+    """None for a value that is not ours: whoever wrote it, it is replaced by a good one."""
+    try:
+        cached = _decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        log.warning("the cache holds something else", key=KEY + symbol, problem=str(error))
+        return None
+    return cached if cached.symbol == symbol and cached.base_price > 0 else None
+
+
+def _plain(cached: _Cached) -> Snapshot:
+    return Snapshot(*(getattr(cached, field) for field in Snapshot.__struct_fields__))

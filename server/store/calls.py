@@ -1,0 +1,59 @@
+"""Calls of a driver, each in a task the store owns; whoever asked waits with a deadline of its own.
+
+A driver is not to be trusted with a deadline: with a frozen Postgres, asyncpg came back after six
+seconds from a timeout of one. Here the caller gives up in time and the call is left to end by itself.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+
+from server.store.catalogue import StoreUnavailable
+
+T = TypeVar("T")
+
+
+class Calls:
+    """At most `limit` calls are in progress; one more is refused at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_progress = 0
+        self._tasks: trio.Nursery
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the calls until cancelled."""
+        async with trio.open_nursery() as self._tasks:
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def call(self, timeout: float, function: Callable[[], Awaitable[T]]) -> T:  # noqa: ASYNC109
+        """What `function` returns or raises, or StoreUnavailable after `timeout` seconds."""
+        if self.in_progress >= self.limit:
+            raise StoreUnavailable("too many calls are waiting for an answer")
+        call = _Call(function)
+        self.in_progress += 1
+        self._tasks.start_soon(self._carry_out, call)
+        with trio.move_on_after(timeout):
+            await call.done.wait()
+        if call.result is None:
+            raise StoreUnavailable(f"no answer in {timeout:g} s")
+        return call.result.unwrap()
+
+    async def _carry_out(self, call: "_Call[T]") -> None:
+        try:
+            call.result = await outcome.acapture(call.function)
+        finally:
+            self.in_progress -= 1
+        if isinstance(call.result, outcome.Error) and not isinstance(call.result.error, Exception):
+            call.result.unwrap()  # a cancellation is the nursery's, not the caller's
+        call.done.set()
+
+
+class _Call(Generic[T]):
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self.function = function
+        self.done = trio.Event()
+        self.result: outcome.Outcome[T] | None = None

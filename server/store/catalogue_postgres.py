@@ -1,0 +1,255 @@
+"""The catalogue in Postgres, through a pool of asyncpg that lives on the trio-asyncio loop.
+
+Every statement runs in a task of the store (`Calls`) and ends within QUERY_TIMEOUT: a connection
+that does not answer is thrown away, so that a frozen server cannot keep places of the pool.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter
+from typing import Any, TypeVar
+
+import asyncpg
+import trio
+from trio_asyncio import aio_as_trio
+
+from server.quotes.instrument import Instrument, normalize_symbol
+from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.store.calls import Calls
+from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
+from server.store.migrations import migrations
+from server.store.stats import StoreStats
+
+Connection = Any
+"""A connection of the pool; asyncpg has no types."""
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds for a new connection, and for a place in the pool."""
+
+QUERY_TIMEOUT = 2.0
+"""Seconds of one statement; those of the loader take milliseconds."""
+
+BULK_TIMEOUT = 120.0
+"""Seconds of a migration or an import as a whole; 100,000 rows take some ten."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds in which connections are closed politely at a shutdown."""
+
+WAITING_CALLS = 64
+"""Calls that may be in progress for each connection of the pool; more are refused at once."""
+
+MIGRATION_LOCK = 0x71756F7465  # "quote"
+"""Key of the advisory lock: two instances that start together migrate one after the other."""
+
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What asyncpg raises where the database is at fault; a server that is down is an OSError."""
+
+COLUMNS = ", ".join(Snapshot.__struct_fields__)
+
+_NUMERIC = {"last_quote": "last_quote::float8", "base_price": "base_price::float8"}
+
+_SELECTED = ", ".join(_NUMERIC.get(field, field) for field in Snapshot.__struct_fields__)
+
+_TYPES = {
+    "symbol": "varchar", "name": "varchar", "category": "int", "last_quote": "float8",
+    "base_price": "float8", "market_cap": "bigint", "price_decimals": "smallint",
+    "made_up_price": "bool", "volume": "bigint", "version": "bigint", "quoted_at": "bigint",
+}  # fmt: skip
+
+_ROWS = ", ".join(
+    f"${number}::{_TYPES[field]}[]" for number, field in enumerate(Snapshot.__struct_fields__, 1)
+)
+
+_UPSERT = f"""
+INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
+ON CONFLICT (symbol) DO UPDATE SET
+    name = excluded.name, category = excluded.category, base_price = excluded.base_price,
+    market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
+    made_up_price = excluded.made_up_price,
+    last_quote = CASE WHEN market_data.version > 1 THEN market_data.last_quote
+                      ELSE excluded.last_quote END
+"""  # noqa: S608
+
+_SAVE = f"""
+INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) AS row ({COLUMNS}) ORDER BY symbol
+ON CONFLICT (symbol) DO UPDATE SET
+    last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
+    quoted_at = excluded.quoted_at
+WHERE excluded.version > market_data.version
+"""  # noqa: S608  # in the order of symbols: two instances that write cannot wait for each other
+
+_SEARCH = f"""
+SELECT {_SELECTED} FROM (
+    (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
+     WHERE $1 <> '' AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
+     ORDER BY symbol COLLATE "C" LIMIT $4)
+    UNION ALL
+    (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
+     WHERE words @@ $2::text::tsquery AND NOT starts_with(symbol, $1) LIMIT {SEARCH_CANDIDATES})
+) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
+"""  # noqa: S608
+
+T = TypeVar("T")
+
+
+class PostgresCatalogue:
+    """See `Catalogue`. Made by `open_postgres`."""
+
+    name = "postgres"
+
+    def __init__(self, url: str, pool_size: int, stats: StoreStats) -> None:
+        self._url = url
+        self._stats = stats
+        self.calls = Calls(pool_size * WAITING_CALLS)
+        self.pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=pool_size,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=BULK_TIMEOUT,  # `_on_connection` sets the shorter ones
+            server_settings={"application_name": "quotestream"},
+        )
+
+    def pool_use(self) -> tuple[int, int]:
+        """Connections that are in use, and that there may be."""
+        return self.pool.get_size() - self.pool.get_idle_size(), self.pool.get_max_size()
+
+    async def migrate(self) -> list[str]:
+        return await self._run("migrate", BULK_TIMEOUT, _migrate)
+
+    async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
+        return await self._select("find", "WHERE symbol = ANY($1)", list(symbols))
+
+    async def page(self, after: str, limit: int) -> list[Snapshot]:
+        condition = 'WHERE symbol COLLATE "C" > $1 ORDER BY symbol COLLATE "C" LIMIT $2'
+        return await self._select("page", condition, after, limit)
+
+    async def search(self, query: str, limit: int) -> list[Snapshot]:
+        # Words hold no ASCII but letters and digits, so none can end its quotes or be a regex.
+        wanted = words(query)
+        lexemes = " & ".join(f"'{word}':*" for word in wanted)
+        begins = "^[^a-z0-9]*" + wanted[0] if wanted else "^$"
+        rows = await self._run(
+            "search", QUERY_TIMEOUT,
+            lambda db: db.fetch(_SEARCH, normalize_symbol(query), lexemes, begins, limit),
+        )  # fmt: skip
+        return [Snapshot(*row) for row in rows]
+
+    async def recently_watched(self, limit: int) -> list[str]:
+        query = (
+            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL "
+            "ORDER BY watched_at DESC LIMIT $1"
+        )
+        rows = await self._run("recent", QUERY_TIMEOUT, lambda db: db.fetch(query, limit))
+        return [row["symbol"] for row in rows]
+
+    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
+        rows = [opening_snapshot(each) for each in instruments]
+        await self._run("import", BULK_TIMEOUT, partial(_upsert, rows, done))
+
+    async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
+        await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
+
+    async def close(self) -> None:
+        """On asyncio: end all connections, politely for CLOSE_TIMEOUT."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.pool.close()
+        except ERRORS:
+            self.pool.terminate()
+
+    async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
+        query = f"SELECT {_SELECTED} FROM market_data {condition}"  # noqa: S608
+        rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
+        return [Snapshot(*row) for row in rows]
+
+    async def _run(
+        self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
+    ) -> T:
+        attempt = partial(aio_as_trio(self._attempt), name, seconds, work)
+        return await self.calls.call(CONNECT_TIMEOUT + seconds, attempt)
+
+    async def _attempt(
+        self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
+    ) -> T:
+        """On asyncio: one piece of work, counted, its errors made ours."""
+        start = perf_counter()
+        try:
+            return await self._on_connection(seconds, work)
+        except ERRORS as error:
+            self._stats.db_errors += 1
+            raise StoreUnavailable(f"Postgres: {error or type(error).__name__}") from error
+        finally:
+            self._stats.observe_query(name, perf_counter() - start)
+
+    async def _on_connection(self, seconds: float, work: Callable[[Connection], Awaitable[T]]) -> T:
+        connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT)
+        try:
+            async with asyncio.timeout(seconds):
+                result = await work(connection)
+        except BaseException:
+            connection.terminate()  # whatever it was: gives the place in the pool back at once
+            raise
+        await self.pool.release(connection, timeout=QUERY_TIMEOUT)
+        return result
+
+
+@asynccontextmanager
+async def open_postgres(
+    url: str, pool_size: int, stats: StoreStats
+) -> AsyncIterator[PostgresCatalogue]:
+    """A pool, not yet connected: a database that is down is found out by the first call."""
+    catalogue = PostgresCatalogue(url, pool_size, stats)
+    await aio_as_trio(catalogue.pool.__aenter__)()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(catalogue.calls.run)
+            yield catalogue
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(2 * CLOSE_TIMEOUT, shield=True):
+            await aio_as_trio(catalogue.close)()
+
+
+async def _migrate(connection: Connection) -> list[str]:
+    applied = []
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, "
+            "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        rows = await connection.fetch("SELECT version FROM schema_migrations")
+        present = {row["version"] for row in rows}
+        for migration in migrations("postgres"):
+            if migration.version not in present:
+                await connection.execute(migration.sql)
+                insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
+                await connection.execute(insert, migration.version, migration.name)
+                applied.append(migration.name)
+    return applied
+
+
+async def _upsert(
+    rows: Sequence[Snapshot], done: Callable[[int], None], connection: Connection
+) -> None:
+    async with connection.transaction():
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = rows[start : start + BATCH_ROWS]
+            await connection.execute(_UPSERT, *_columns(batch))
+            done(start + len(batch))
+
+
+async def _save(
+    snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
+) -> None:
+    await connection.execute(_SAVE, *_columns(snapshots))
+    if watched:
+        update = "UPDATE market_data SET watched_at = now() WHERE symbol = ANY($1)"
+        await connection.execute(update, sorted(watched))
+
+
+def _columns(rows: Sequence[Snapshot]) -> list[list[Any]]:
+    return [[getattr(row, field) for row in rows] for field in Snapshot.__struct_fields__]

@@ -1,0 +1,228 @@
+"""The embedded catalogue: one SQLite file, one connection, used by one thread at a time."""
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from server.quotes.instrument import Instrument, normalize_symbol
+from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
+from server.store.migrations import migrations
+from server.store.stats import StoreStats
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait while another process, a second server or an import, writes to the file."""
+
+COLUMNS = ", ".join(Snapshot.__struct_fields__)
+
+_VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
+
+_UPSERT = f"""
+INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
+ON CONFLICT (symbol) DO UPDATE SET
+    name = excluded.name, words = excluded.words, category = excluded.category,
+    base_price = excluded.base_price, market_cap = excluded.market_cap,
+    price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
+    last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
+"""  # noqa: S608
+
+_SAVE = f"""
+INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
+ON CONFLICT (symbol) DO UPDATE SET
+    last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
+    quoted_at = excluded.quoted_at
+WHERE excluded.version > market_data.version
+"""  # noqa: S608
+
+_IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
+
+_SEARCH = f"""
+SELECT {COLUMNS} FROM (
+    SELECT *, CASE WHEN symbol = :prefix THEN 0 ELSE 1 END AS rank
+    FROM market_data WHERE {_IS_SYMBOL}
+    UNION ALL
+    SELECT *, CASE WHEN words LIKE :begins THEN 2 ELSE 3 END AS rank FROM (
+        SELECT * FROM market_data WHERE {{names}} AND NOT {_IS_SYMBOL} LIMIT {SEARCH_CANDIDATES}
+    )
+) ORDER BY rank, symbol LIMIT :limit
+"""  # noqa: S608
+
+T = TypeVar("T")
+
+
+class SqliteCatalogue:
+    """See `Catalogue`. Made by `open_sqlite`."""
+
+    name = "sqlite"
+
+    def __init__(
+        self, connection: sqlite3.Connection, shipped: Sequence[Instrument], stats: StoreStats
+    ) -> None:
+        """`shipped`: what a new file is filled with."""
+        self._connection = connection
+        self._shipped = shipped
+        self._stats = stats
+        self._thread = trio.CapacityLimiter(1)
+
+    async def migrate(self) -> list[str]:
+        return await self._run("migrate", self._migrate)
+
+    async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
+        # One parameter whatever the number of symbols: SQLite's limit of parameters is not met.
+        encoded = msgspec.json.encode(symbols).decode()
+        return await self._select("find", "symbol IN (SELECT value FROM json_each(?))", encoded)
+
+    async def page(self, after: str, limit: int) -> list[Snapshot]:
+        return await self._select("page", "symbol > ? ORDER BY symbol LIMIT ?", after, limit)
+
+    async def search(self, query: str, limit: int) -> list[Snapshot]:
+        prefix, wanted = normalize_symbol(query), words(query)
+        parameters = {
+            "prefix": prefix,
+            "end": prefix + "\U0010ffff",
+            "begins": f" {wanted[0]}%" if wanted else "",
+            "limit": limit,
+        }
+        # Words hold no ASCII but letters and digits, so none means anything to LIKE.
+        parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
+        conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
+        statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
+        rows = await self._run(
+            "search", lambda: self._connection.execute(statement, parameters).fetchall()
+        )
+        return [_snapshot(row) for row in rows]
+
+    async def recently_watched(self, limit: int) -> list[str]:
+        query = (
+            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL "
+            "ORDER BY watched_at DESC LIMIT ?"
+        )
+        rows = await self._run(
+            "recent", lambda: self._connection.execute(query, [limit]).fetchall()
+        )
+        return [symbol for (symbol,) in rows]
+
+    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
+        rows = [opening_snapshot(each) for each in instruments]
+        await self._run("import", partial(self._write, _UPSERT, rows, [], done))
+
+    async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
+        await self._run("save", partial(self._write, _SAVE, snapshots, watched, lambda _: None))
+
+    async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
+        query = f"SELECT {COLUMNS} FROM market_data WHERE {condition}"  # noqa: S608
+        rows = await self._run(name, lambda: self._connection.execute(query, parameters).fetchall())
+        return [_snapshot(row) for row in rows]
+
+    async def _run(self, name: str, work: Callable[[], T]) -> T:
+        start = perf_counter()
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._thread)
+        except sqlite3.Error as error:
+            self._stats.db_errors += 1
+            raise StoreUnavailable(f"SQLite: {error}") from error
+        finally:
+            self._stats.observe_query(name, perf_counter() - start)
+
+    def _migrate(self) -> list[str]:
+        applied = []
+        with _transaction(self._connection) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations "
+                "(version integer PRIMARY KEY, name text NOT NULL)"
+            )
+            present = {
+                version
+                for (version,) in connection.execute("SELECT version FROM schema_migrations")
+            }
+            for migration in migrations("sqlite"):
+                if migration.version in present:
+                    continue
+                for statement in migration.sql.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(
+                    "INSERT INTO schema_migrations VALUES (?, ?)", migration[:2]
+                )  # the transaction is the lock: a second process waits, then finds it done
+                applied.append(migration.name)
+            if not present:
+                self._insert(_UPSERT, [opening_snapshot(each) for each in self._shipped])
+        return applied
+
+    def _write(
+        self,
+        statement: str,
+        rows: Sequence[Snapshot],
+        watched: Sequence[str],
+        done: Callable[[int], None],
+    ) -> None:
+        with _transaction(self._connection) as connection:
+            for start in range(0, len(rows), BATCH_ROWS):
+                batch = rows[start : start + BATCH_ROWS]
+                self._insert(statement, batch)
+                done(start + len(batch))
+            now = time.time()
+            connection.executemany(
+                "UPDATE market_data SET watched_at = ? WHERE symbol = ?",
+                [(now, symbol) for symbol in watched],
+            )
+
+    def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:
+        fields = Snapshot.__struct_fields__
+        self._connection.executemany(
+            statement,
+            [
+                {field: getattr(row, field) for field in fields}
+                | {"words": "".join(f" {word}" for word in words(row.name))}
+                for row in rows
+            ],
+        )
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, shipped: Sequence[Instrument], stats: StoreStats
+) -> AsyncIterator[SqliteCatalogue]:
+    """Open the file, which is made where there is none. Errors: StoreUnavailable."""
+    try:
+        connection = await trio.to_thread.run_sync(partial(_connect, path))
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"cannot open {path}: {error}") from None
+    with closing(connection):
+        yield SqliteCatalogue(connection, shipped, stats)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Used by one thread after another, never by two at once: the limiter sees to that.
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
+    connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing; takes the write lock at once, so that waiting for it honours the timeout."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _snapshot(row: tuple[Any, ...]) -> Snapshot:
+    fields = dict(zip(Snapshot.__struct_fields__, row, strict=True))
+    return Snapshot(**fields | {"made_up_price": bool(fields["made_up_price"])})

@@ -1,0 +1,73 @@
+"""A part of the store that can fail: its state, its breaker, and a log line for each change."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+import trio
+
+log = structlog.get_logger()
+
+
+class Component:
+    """The catalogue or the cache; `name` is for people, `reason` why it last failed.
+
+    After `threshold` failures in a row it is not asked for `recovery` seconds (the breaker is open);
+    then one call may try (half open), and its success closes the breaker. `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        role: Literal["catalogue", "cache"],
+        name: str,
+        *,
+        threshold: int = 3,
+        recovery: float = 5.0,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.role = role
+        self.name = name
+        self.reason = ""
+        self._threshold = threshold
+        self._recovery = recovery
+        self._clock = clock
+        self._failures = 0
+        self._retry_at: float | None = None
+
+    @property
+    def state(self) -> Literal["ok", "degraded", "down"]:
+        """`degraded` after a failure, `down` while the breaker is not closed."""
+        if self._retry_at is not None:
+            return "down"
+        return "degraded" if self._failures else "ok"
+
+    @property
+    def breaker(self) -> Literal["closed", "open", "half_open"]:
+        """Whether the component is asked, is not, or is to be tried by the next call."""
+        if self._retry_at is None:
+            return "closed"
+        return "open" if self._clock() < self._retry_at else "half_open"
+
+    def allows(self) -> bool:
+        """Whether to make a call now; one that is made must be told of by `succeeded` or `failed`."""
+        if self._retry_at is None:
+            return True
+        if self._clock() < self._retry_at:
+            return False
+        self._retry_at = self._clock() + self._recovery  # this call tries; the others wait for it
+        return True
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        if self._failures:
+            log.info(f"{self.name} is back")
+        self._failures, self._retry_at, self.reason = 0, None, ""
+
+    def failed(self, reason: str) -> None:
+        """A call was not answered."""
+        if not self._failures:
+            log.warning(f"{self.name} is unavailable", problem=reason)
+        self._failures += 1
+        self.reason = reason
+        if self._failures >= self._threshold:
+            self._retry_at = self._clock() + self._recovery

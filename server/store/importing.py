@@ -1,0 +1,103 @@
+"""Reads instruments from a CSV file, all of them or none."""
+
+import csv
+from math import isfinite
+from pathlib import Path
+
+from server.quotes.instrument import CENT_DECIMALS, Instrument, is_symbol, normalize_symbol
+
+REQUIRED = ("symbol", "name", "price")
+
+MAX_NAME_LENGTH = 200
+"""Characters: the width of `market_data.name`."""
+
+MAX_DECIMALS = 8
+"""Decimals of a price: crypto-currencies'."""
+
+MAX_MARKET_CAP = 2**63 - 1
+"""US dollars: what a bigint holds."""
+
+
+class BadFile(Exception):
+    """The file cannot be imported; the message is one line that names the place."""
+
+
+def read_instruments(path: Path) -> list[Instrument]:
+    """The instruments of a file with a header.
+
+    Columns: `symbol`, `name` and `price` (US dollars: what `change` is counted from); not required
+    are `type` (STOCK or ETF), `market_cap`, `price_decimals`, and `price_source`, where `made-up`
+    says that the price is invented. Others are ignored.
+
+    Errors: BadFile.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            missing = [name for name in REQUIRED if name not in (rows.fieldnames or ())]
+            if missing:
+                raise BadFile(f"{path}: the header has no column {', '.join(missing)}")
+            found: dict[str, Instrument] = {}
+            for row in rows:
+                try:
+                    instrument = _instrument(row)
+                except ValueError as error:
+                    raise BadFile(f"{path} line {rows.line_num}: {error}") from None
+                if instrument.symbol in found:
+                    raise BadFile(
+                        f"{path} line {rows.line_num}: {instrument.symbol} for a second time"
+                    )
+                found[instrument.symbol] = instrument
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    return list(found.values())
+
+
+def _instrument(row: dict[str, str]) -> Instrument:
+    """Errors: ValueError."""
+    if None in row or None in row.values():
+        raise ValueError("another number of fields than the header has")
+    symbol, name = normalize_symbol(row["symbol"]), row["name"].strip()
+    if not is_symbol(symbol):
+        raise ValueError(f"not a symbol: {row['symbol']!r}")
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"not a name of up to {MAX_NAME_LENGTH} characters: {name[:60]!r}")
+    kind = row.get("type", "").strip().upper() or "STOCK"
+    if kind not in ("STOCK", "ETF"):
+        raise ValueError(f"type is neither STOCK nor ETF: {row['type']!r}")
+    return Instrument(
+        symbol=symbol,
+        name=name,
+        type="ETF" if kind == "ETF" else "STOCK",
+        base_price=_price(row["price"]),
+        market_cap=_whole("market_cap", row.get("market_cap", ""), None, MAX_MARKET_CAP),
+        price_decimals=_whole(
+            "price_decimals", row.get("price_decimals", ""), CENT_DECIMALS, MAX_DECIMALS
+        )
+        or 0,
+        made_up_price=row.get("price_source", "") == "made-up",
+    )
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = 0.0
+    if not (isfinite(price) and price > 0):
+        raise ValueError(f"not a price: {text!r}")
+    return price
+
+
+def _whole(column: str, text: str, default: int | None, most: int) -> int | None:
+    if not text.strip():
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= most:
+        raise ValueError(f"{column} is no whole number from 0 to {most}: {text!r}")
+    return number

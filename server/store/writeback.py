@@ -1,0 +1,77 @@
+"""Writes last prices to the catalogue every few seconds, so that a restart continues from them.
+
+Nothing is queued: what is not written yet is seen from the versions, so a database that is down
+delays the newest price of each symbol and costs no memory.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import trio
+
+from server.quotes.snapshot import Snapshot
+from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
+from server.store.component import Component
+from server.store.stats import StoreStats
+
+
+class LiveSymbol(Protocol):
+    """A symbol in memory, as the fan-out has it."""
+
+    version: int
+
+    @property
+    def symbol(self) -> str: ...
+
+    @property
+    def watched(self) -> bool:
+        """Whether any client gets its updates."""
+
+    def snapshot(self) -> Snapshot:
+        """What is to be kept of it."""
+
+
+class WriteBack:
+    """`live` gives all symbols in memory; `written` is told what was written; `interval` in seconds."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        database: Component,
+        live: Callable[[], Iterable[LiveSymbol]],
+        written: Callable[[Sequence[Snapshot]], None],
+        stats: StoreStats,
+    ) -> None:
+        self._catalogue = catalogue
+        self._database = database
+        self._live = live
+        self._written = written
+        self._stats = stats
+        self._versions: dict[str, int] = {}
+
+    async def run(self, interval: float) -> None:
+        """Write every `interval` seconds until cancelled."""
+        while True:
+            await trio.sleep(interval)
+            await self.flush()
+
+    async def flush(self) -> bool:
+        """Write what moved since it was written; False if the database did not take it all."""
+        moved = [each for each in self._live() if each.version > self._versions.get(each.symbol, 1)]
+        for start in range(0, len(moved), BATCH_ROWS):
+            if not self._database.allows():
+                return False
+            batch = moved[start : start + BATCH_ROWS]
+            snapshots = [each.snapshot() for each in batch]
+            try:
+                await self._catalogue.save(
+                    snapshots, [each.symbol for each in batch if each.watched]
+                )
+            except StoreUnavailable as error:
+                self._database.failed(str(error))
+                return False
+            self._database.succeeded()
+            self._versions |= {each.symbol: each.version for each in snapshots}
+            self._stats.saved += len(snapshots)
+            self._written(snapshots)
+        return True

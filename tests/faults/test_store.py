@@ -1,0 +1,280 @@
+"""Postgres and Redis are killed, frozen, emptied, cut off and filled up while clients stream.
+
+In each case streaming clients notice nothing, HTTP answers as docs/store.md says and in time, and all
+recovers by itself.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+
+import pytest
+
+from bench.services import Postgres
+from tests.faults.proxy import Proxy
+from tests.gateway.wire import Client, new_user, refusal
+from tests.processes import ServerProcess, make_token
+
+ANSWER_TIMEOUT = 4.0
+"""Seconds: the loader's two, and what this machine may be late."""
+
+FROZEN_TIME = 10.0
+"""Seconds: longer than every timeout of the store."""
+
+RECOVERY_TIMEOUT = 15.0
+
+
+@pytest.fixture
+def url(postgres: Postgres, tmp_path) -> str:
+    """A database with the shipped instruments."""
+    from tests.cli.command import run
+
+    done = run(tmp_path, "import", DATABASE_URL=postgres.url())
+    assert done.returncode == 0, done.stderr
+    return postgres.url()
+
+
+@contextmanager
+def serving(tmp_path, **variables: str) -> Iterator[ServerProcess]:
+    variables = {"PRICE_UPDATE_INTERVAL": "100ms", "LOG_LEVEL": "info", **variables}
+    with ServerProcess(tmp_path, **variables) as server:
+        yield server
+        errors = [line for line in server.log_lines() if line["level"] == "error"]
+        assert not errors
+
+
+@contextmanager
+def streaming(server: ServerProcess) -> Iterator[Client]:
+    """A client that must not miss a version, nor wait a second for one, whatever happens meanwhile."""
+    with Client(server, "AAPL", token=make_token(new_user())) as client:
+        client.receive()
+        gaps: list[float] = []
+        versions: list[int] = []
+        over = False
+
+        def listen() -> None:
+            last = time.monotonic()
+            while not over:
+                client.receive()
+                versions.append(client.versions["AAPL"])
+                gaps.append(time.monotonic() - last)
+                last = time.monotonic()
+
+        thread = Thread(target=listen)
+        thread.start()
+        try:
+            yield client
+        finally:
+            over = True
+            thread.join()
+        assert versions == list(range(versions[0], versions[0] + len(versions)))
+        assert max(gaps) < 1.5
+
+
+def ask(server: ServerProcess, symbol: str) -> tuple[int, object]:
+    """`/market-data` of one symbol, in time: status, and whether it is stale or the error's code."""
+    start = time.monotonic()
+    status, body = server.ask(f"/market-data?symbols={symbol}")
+    assert time.monotonic() - start < ANSWER_TIMEOUT
+    if status != 200:
+        return status, body["error"]["code"]
+    assert [each["symbol"] for each in body] == [symbol]
+    return status, body[0].get("stale", False)
+
+
+def recovers(server: ServerProcess, symbol: str) -> None:
+    """A symbol that nobody asked for yet can be had, soon."""
+    deadline = time.monotonic() + RECOVERY_TIMEOUT
+    while ask(server, symbol) != (200, False):
+        assert time.monotonic() < deadline, "it does not recover"
+        time.sleep(0.2)
+
+
+def breaker(server: ServerProcess, component: str) -> str:
+    for state in ("closed", "open", "half_open"):
+        sample = f'market_data_store_breaker{{component="{component}",state="{state}"}}'
+        if server.metric(sample):
+            return state
+    raise AssertionError("no state")
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_database_goes_and_comes_back(tmp_path, postgres, url, fault):
+    """What is cached or live is served, stale where it is past its TTL; the rest is 503."""
+    with serving(tmp_path, DATABASE_URL=url, CACHE_TTL="1s") as server, streaming(server):
+        assert ask(server, "IBM") == (200, False)
+        getattr(postgres, fault)()
+        down_since = time.monotonic()
+        assert ask(server, "MSFT") == (503, "store_unavailable")
+        time.sleep(1.2)  # IBM's time is over
+        assert ask(server, "IBM") == (200, True)
+        assert ask(server, "AAPL") == (200, False)
+        for _ in range(3):
+            assert ask(server, "MMM") == (503, "store_unavailable")
+        assert breaker(server, "catalogue") != "closed"
+        assert ask(server, "NVDA")[0] == 503
+        answer = refusal(server.url("ORCL"))
+        assert answer.verdict == (503, "store_unavailable")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
+        with Client(server, "AAPL") as client:
+            client.receive()
+            message = client.ask("subscribe", symbols=["AAPL", "ORCL"], id=7)
+            assert (message["type"], message["symbols"]) == ("ack", ["AAPL"])
+            message = client.answer()
+            assert (message["code"], message["symbols"]) == ("store_unavailable", ["ORCL"])
+            assert client.ask("subscribe", symbols=["*"])["code"] == "store_unavailable"
+        assert server.get("/readyz")[0] == 200
+        if fault == "freeze":
+            time.sleep(max(0, down_since + FROZEN_TIME - time.monotonic()))
+            postgres.thaw()
+        else:
+            postgres.start()
+        recovers(server, "MSFT")
+        assert breaker(server, "catalogue") == "closed"
+        with Client(server, "ORCL") as client:
+            assert client.receive()["type"] == "quotes_patch"
+    lines = [line["event"] for line in server.log_lines()]
+    assert lines.count("postgres is unavailable") <= 2  # once, or twice around a lucky call
+    assert "postgres is back" in lines
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_cache_goes_and_comes_back(tmp_path, url, redis, fault):
+    """The database answers, the breaker stops asking, one line says so; then hits are hits again."""
+    with (
+        serving(tmp_path, DATABASE_URL=url, REDIS_URL=redis.url) as server,
+        streaming(server),
+    ):
+        assert ask(server, "IBM") == (200, False)
+        getattr(redis, fault)()
+        for symbol in ("MSFT", "IBM", "MMM", "NVDA"):
+            assert ask(server, symbol) == (200, False)
+        assert breaker(server, "cache") != "closed"
+        start = time.monotonic()
+        assert ask(server, "ORCL") == (200, False)
+        assert time.monotonic() - start < 1
+        errors = server.metric('market_data_cache_requests_total{result="error"}')
+        hits = server.metric('market_data_cache_requests_total{result="hit"}')
+        assert errors >= 4
+        redis.thaw() if fault == "freeze" else redis.start()
+        deadline = time.monotonic() + RECOVERY_TIMEOUT
+        while server.metric('market_data_cache_requests_total{result="hit"}') == hits:
+            assert ask(server, "IBM") == (200, False)
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    lines = [line["event"] for line in server.log_lines()]
+    assert lines.count("redis cache is unavailable") == lines.count("redis cache is back") == 1
+
+
+def test_cache_loses_everything(tmp_path, url, redis):
+    """An emptied cache is filled anew from the database."""
+    with serving(tmp_path, DATABASE_URL=url, REDIS_URL=redis.url) as server, streaming(server):
+        assert ask(server, "IBM") == (200, False)
+        redis.command("FLUSHALL")
+        assert ask(server, "IBM") == (200, False)
+        recovers(server, "MSFT")
+
+
+def test_both_are_down(tmp_path, postgres, url, redis):
+    """Live streaming goes on, also for those who come; what is known is served; all recovers."""
+    with (
+        serving(tmp_path, DATABASE_URL=url, REDIS_URL=redis.url, CACHE_TTL="1s") as server,
+        streaming(server),
+    ):
+        assert ask(server, "IBM") == (200, False)
+        postgres.kill()
+        redis.kill()
+        time.sleep(1.2)
+        assert ask(server, "IBM") == (200, True)
+        assert ask(server, "MSFT") == (503, "store_unavailable")
+        with Client(server, "AAPL") as client:
+            client.receive()
+            client.move()
+        postgres.start()
+        redis.start()
+        recovers(server, "MSFT")
+
+
+def test_connections_are_cut(tmp_path, postgres, url, redis):
+    """Connections that break under the server's hands are replaced."""
+    with Proxy(postgres.port) as to_postgres, Proxy(redis.port) as to_redis:
+        address = url.replace(f":{postgres.port}/", f":{to_postgres.port}/")
+        cache = f"redis://127.0.0.1:{to_redis.port}/0"
+        with serving(tmp_path, DATABASE_URL=address, REDIS_URL=cache) as server, streaming(server):
+            for symbol in ("IBM", "MSFT", "MMM"):
+                recovers(server, symbol)
+                to_postgres.cut()
+                to_redis.cut()
+            to_postgres.stall()
+            assert ask(server, "NVDA") == (503, "store_unavailable")
+            to_postgres.flow()
+            recovers(server, "NVDA")
+
+
+def test_pool_is_full(tmp_path, postgres, url):
+    """Every place of the pool waits for a lock: who asks is told in time, until the lock ends."""
+    with serving(tmp_path, DATABASE_URL=url, DATABASE_POOL_SIZE="2") as server, streaming(server):
+        assert ask(server, "IBM") == (200, False)
+        lock = Thread(
+            target=postgres.sql,
+            args=("BEGIN; LOCK market_data IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(5); COMMIT",),
+        )
+        lock.start()
+        time.sleep(0.5)
+        statuses = []
+
+        def many(symbol: str) -> None:
+            statuses.append(ask(server, symbol))
+
+        threads = [Thread(target=many, args=(symbol,)) for symbol in ("MMM", "AOS", "NVDA", "ORCL")]
+        for each in threads:
+            each.start()
+            time.sleep(0.05)
+        assert server.metric("market_data_db_pool_used") == 2
+        assert server.metric("market_data_db_pool_size") == 2
+        for each in threads:
+            each.join()
+        assert statuses == [(503, "store_unavailable")] * 4
+        assert ask(server, "IBM") == (200, False)
+        lock.join()
+        recovers(server, "MMM")
+
+
+def test_database_is_down_at_the_start(tmp_path, postgres, url):
+    """The server starts, says what is missing, and goes on when the database is there."""
+    postgres.kill()
+    with serving(tmp_path, DATABASE_URL=url) as server:
+        assert ask(server, "IBM") == (503, "store_unavailable")
+        postgres.start()
+        recovers(server, "IBM")
+        with Client(server, "*") as client:
+            while len(client.versions) < 513:
+                client.receive()
+
+
+def test_stop_while_nothing_answers(tmp_path, postgres, url, redis):
+    """A stop waits for neither of them for long: ten seconds are promised, and exit code 0."""
+
+    def ask_in_vain() -> None:
+        with suppress(OSError):  # the server goes away meanwhile
+            ask(server, "MSFT")
+
+    with ServerProcess(
+        tmp_path, DATABASE_URL=url, REDIS_URL=redis.url, PRICE_UPDATE_INTERVAL="50ms"
+    ) as server:
+        assert ask(server, "IBM") == (200, False)
+        with Client(server, "AAPL") as client:
+            client.receive()
+            postgres.freeze()
+            redis.freeze()
+            client.move()
+            asking = Thread(target=ask_in_vain)
+            asking.start()
+            time.sleep(0.2)
+            start = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - start < 9
+            asking.join()
+        events = [line["event"] for line in server.log_lines()]
+        assert events[-2:] == ["the last prices could not be written", "stopped"]

@@ -1,0 +1,204 @@
+"""What other services ask: names, prices, search, quotes; and the cache's administration."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, make_token
+
+
+def bearer(role: str = "user") -> str:
+    return f"Bearer {make_token('service', role=role)}"
+
+
+def test_market_data_is_the_protocol_s(server):
+    """Symbol, name, category and last quote, in the order asked; unknown symbols are left out."""
+    status, body = server.ask("/market-data?symbols=spy,NOPE,MMM,spy")
+    assert status == 200
+    assert [set(each) for each in body] == [{"symbol", "name", "category", "last_quote"}] * 2
+    assert {each["symbol"]: each["category"] for each in body} == {"SPY": 2, "MMM": 1}
+    assert next(each for each in body if each["symbol"] == "MMM")["name"] == "3M"
+
+
+def test_streaming_symbols_are_answered_from_memory(server):
+    """Price and version are those that a client has at that moment, or the one before or after."""
+    with Client(server, "AAPL") as client:
+        client.receive()
+        hits = server.metric('market_data_cache_requests_total{result="hit"}')
+        client.move()
+        _, [quote] = server.ask("/quotes?symbols=aapl")
+        while client.versions["AAPL"] < quote["version"]:
+            client.move()
+        if client.versions["AAPL"] == quote["version"]:
+            assert client.quotes["AAPL"] == quote["quote"]
+        _, [data] = server.ask("/market-data?symbols=AAPL")
+        assert 0 < data["last_quote"] < 1e6
+        assert server.metric('market_data_cache_requests_total{result="hit"}') == hits
+    assert server.metric("market_data_live_snapshots_total") >= 2
+
+
+def test_second_request_is_a_hit_and_the_unknown_is_remembered(tmp_path):
+    """Counted as they are: a miss, a hit; an unknown symbol is looked up once."""
+    with ServerProcess(tmp_path) as server:
+        results = ("hit", "miss", "negative", "error")
+        for _ in range(3):
+            server.ask("/market-data?symbols=IBM,NOPE")
+        counts = {
+            each: server.metric(f'market_data_cache_requests_total{{result="{each}"}}')
+            for each in results
+        }
+        assert counts == {"hit": 2, "miss": 2, "negative": 2, "error": 0}
+        assert server.metric("market_data_cache_hit_ratio") == 0.5
+        assert server.metric('market_data_db_query_seconds_count{query="find"}') == 1
+
+
+def test_quotes_of_what_nobody_watches(tmp_path):
+    """Its opening quote, in the form clients have it."""
+    with ServerProcess(tmp_path) as server:
+        status, [quote] = server.ask("/quotes?symbols=ZTS")
+    assert status == 200
+    assert quote["version"] == 1
+    assert quote["quote"]["symbol"] == "ZTS"
+    assert quote["quote"]["current_price"] == quote["quote"]["base_price"]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [("aapl", "AAPL"), ("A", "A"), ("micro", "MCHP"), ("berkshire+hath", "BRK.B"), ("gold", "GLD")],
+)
+def test_search(server, query, first):
+    """The exact symbol first, then symbols, then names."""
+    status, found = server.ask(f"/instruments?query={query}")
+    assert status == 200
+    assert first in [each["symbol"] for each in found][: 1 if query != "gold" else 5]
+
+
+def test_search_is_limited(server):
+    """Twenty unless another number is asked for."""
+    assert len(server.ask("/instruments?query=a")[1]) == 20
+    assert len(server.ask("/instruments?query=a&limit=3")[1]) == 3
+
+
+@pytest.mark.parametrize(
+    "path", ["/instruments?query=%20%00", "/market-data?symbols=,,", "/quotes?symbols=%00,*"]
+)
+def test_nothing_is_found_for_nothing(server, path):
+    """What can be no symbol and no word is not there; that is no error."""
+    assert server.ask(path) == (200, [])
+
+
+def test_one_instrument(server):
+    """With its reference data; unknown is 404."""
+    status, body = server.ask("/instruments/brk.b")
+    assert status == 200
+    assert (body["symbol"], body["type"]) == ("BRK.B", "STOCK")
+    status, body = server.ask("/instruments/A%2FB")
+    assert (status, body["error"]["code"]) == (404, "unknown_symbol")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/market-data", "bad_request"), ("/market-data?symbols=", "bad_request"),
+        ("/quotes", "bad_request"),
+        ("/instruments", "bad_request"), ("/instruments?query=", "bad_request"),
+        ("/instruments?query=a&limit=0", "bad_request"),
+        ("/instruments?query=a&limit=101", "bad_request"),
+        ("/instruments?query=a&limit=x", "bad_request"),
+        ("/instruments?query=" + "a" * 101, "bad_request"),
+        ("/market-data?symbols=" + ",".join(map(str, range(501))), "too_many_symbols"),
+    ],
+)  # fmt: skip
+def test_bad_parameters_are_named(server, path, code):
+    """400, with a message that says what is wrong."""
+    status, body = server.ask(path)
+    assert (status, body["error"]["code"]) == (400, code)
+    assert body["error"]["message"]
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Basic eDp5", "Bearer " + "a.b.c"])
+def test_token_is_required(server, value):
+    """401 and how to do better, on every route of the API."""
+    for method, path in (
+        ("GET", "/market-data?symbols=A"), ("GET", "/quotes?symbols=A"),
+        ("GET", "/instruments?query=a"), ("GET", "/instruments/A"),
+        ("DELETE", "/admin/market-data/cache/invalidate?symbols=A"),
+        ("POST", "/admin/market-data/cache/warm?symbols=A"),
+    ):  # fmt: skip
+        status, body = server.request(method, path, Authorization=value)
+        assert status == 401
+        assert json.loads(body)["error"]["code"] == "unauthorized"
+
+
+def test_administration_is_for_administrators(tmp_path):
+    """403 for others; an administrator's command is done and logged with the name."""
+    with ServerProcess(tmp_path) as server:
+        for method, path in (
+            ("POST", "/admin/market-data/cache/warm?symbols=WMT,NOPE"),
+            ("DELETE", "/admin/market-data/cache/invalidate?symbols=WMT,NOPE"),
+        ):
+            status, body = server.ask(path, method)
+            assert (status, body["error"]["code"]) == (403, "forbidden")
+            status, body = server.ask(path, method, role="admin")
+            assert status == 200
+            assert set(body) == {"message", "symbols", "count", "status"}
+            assert (body["symbols"], body["count"]) == (["WMT", "NOPE"], 1)
+        lines = [line for line in server.log_lines() if line["event"] == "admin"]
+        assert [line["action"] for line in lines] == ["warm", "invalidate"]
+        assert all(line["user"] == "service" for line in lines)
+
+
+def test_etag_saves_the_body(server):
+    """What did not change is answered by 304; prices are never stored."""
+    request = urllib.request.Request(server.http_url + "/instruments/MMM")
+    request.add_header("Authorization", bearer())
+    with urllib.request.urlopen(request) as response:
+        tag = response.headers["ETag"]
+        assert "no-cache" in response.headers["Cache-Control"]
+    status, body = server.request(
+        "GET", "/instruments/MMM", Authorization=bearer(), If_None_Match=tag
+    )
+    assert (status, body) == (304, "")
+    request = urllib.request.Request(server.http_url + "/market-data?symbols=MMM")
+    request.add_header("Authorization", bearer())
+    with urllib.request.urlopen(request) as response:
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_description_and_page(server):
+    """The document names every route and shape; the page loads nothing from elsewhere."""
+    status, text = server.get("/openapi.json")
+    document = json.loads(text)
+    assert status == 200
+    assert set(document["paths"]) == {
+        "/market-data", "/quotes", "/instruments", "/instruments/{symbol}",
+        "/admin/market-data/cache/invalidate", "/admin/market-data/cache/warm",
+    }  # fmt: skip
+    assert {"MarketData", "QuoteView", "Quote", "ErrorBody"} <= set(
+        document["components"]["schemas"]
+    )
+    status, page = server.get("/docs")
+    assert status == 200
+    assert "openapi.json" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_requests_made_up_from_the_description(tmp_path):
+    """schemathesis finds no answer that the document does not describe."""
+    with ServerProcess(tmp_path) as server:
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("schemathesis"), "run",
+                f"{server.http_url}/openapi.json", "--max-examples", "30", "--seed", "1",
+                "--header", f"Authorization: {bearer(role='admin')}", "--no-color",
+            ],
+            cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+        assert not [line for line in server.log_lines() if line["level"] == "error"]

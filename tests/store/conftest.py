@@ -1,0 +1,41 @@
+"""Catalogues, each a real one."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio_asyncio
+
+from server.quotes.instrument import Instrument
+from server.store.catalogue import Catalogue
+from server.store.catalogue_memory import MemoryCatalogue
+from server.store.catalogue_postgres import open_postgres
+from server.store.catalogue_sqlite import open_sqlite
+from server.store.stats import StoreStats
+
+TIMEOUT = 20.0
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def catalogue(request, tmp_path) -> AsyncIterator[Catalogue]:
+    """Each implementation, empty and migrated."""
+    if request.param == "memory":
+        yield MemoryCatalogue()
+    elif request.param == "sqlite":
+        async with open_sqlite(tmp_path / "quotes.db", (), StoreStats()) as catalogue:
+            await catalogue.migrate()
+            yield catalogue
+    else:
+        url = request.getfixturevalue("database_url")
+        async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as postgres:
+            await postgres.migrate()
+            yield postgres
+
+
+def instrument(symbol: str, name: str = "", price: float = 100.0) -> Instrument:
+    return Instrument(symbol=symbol, name=name or f"{symbol} Inc.", base_price=price)
+
+
+async def fill(catalogue: Catalogue, *instruments: Instrument) -> None:
+    with trio.fail_after(TIMEOUT):
+        await catalogue.upsert(instruments, lambda _: None)

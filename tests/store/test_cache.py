@@ -1,0 +1,60 @@
+"""The contract of the cache, which memory and Redis are held to alike, and what only Redis can meet."""
+
+import json
+
+import pytest
+import trio
+import trio_asyncio
+
+from server.quotes.snapshot import opening_snapshot
+from server.store.cache_memory import MemoryCache
+from server.store.cache_redis import open_redis
+from tests.store.conftest import instrument
+
+AAPL, ODD = (opening_snapshot(instrument(symbol)) for symbol in ("AAPL", "A/É B"))
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request):
+    """Each implementation, empty."""
+    if request.param == "memory":
+        yield MemoryCache(100)
+    else:
+        url = request.getfixturevalue("redis").url
+        async with trio_asyncio.open_loop(), open_redis(url) as made:
+            yield made
+
+
+async def test_what_is_set_is_got(cache):
+    """Each as it was, with about the lifetime it was given; what is not there is left out."""
+    await cache.set_many([AAPL, ODD], 100)
+    found = await cache.get_many(["AAPL", ODD.symbol, "NOPE"])
+    assert {symbol: kept.value for symbol, kept in found.items()} == {"AAPL": AAPL, ODD.symbol: ODD}
+    assert all(89 < kept.lifetime <= 110 for kept in found.values())
+
+
+async def test_deleted_is_gone(cache):
+    """How many there were is told."""
+    await cache.set_many([AAPL, ODD], 100)
+    assert await cache.delete_many(["AAPL", "NOPE"]) == 1
+    assert set(await cache.get_many(["AAPL", ODD.symbol])) == {ODD.symbol}
+
+
+async def test_expired_is_gone(cache):
+    """After its time, and not before."""
+    await cache.set_many([AAPL], 0.2)
+    assert await cache.get_many(["AAPL"])
+    await trio.sleep(0.25)
+    assert not await cache.get_many(["AAPL"])
+
+
+async def test_values_are_for_others_to_read_and_not_to_spoil(redis):
+    """A value is JSON with the protocol's names; one that is no snapshot is taken for a miss."""
+    async with trio_asyncio.open_loop(), open_redis(redis.url) as cache:
+        await cache.set_many([AAPL], 100)
+        value = json.loads(redis.command("GET", "market_data:AAPL"))
+        assert (value["symbol"], value["name"], value["category"]) == ("AAPL", "AAPL Inc.", 1)
+        assert value["last_quote"] == 100
+        for spoilt in ("", "{}", "null", "[1]", '{"symbol":"AAPL"}', "\xff"):
+            redis.command("SET", "market_data:AAPL", spoilt)
+            assert not await cache.get_many(["AAPL"])

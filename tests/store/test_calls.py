@@ -1,0 +1,91 @@
+"""Calls of a driver, whoever waits for them; and batches of keys."""
+
+import pytest
+import trio
+
+from server.store.batcher import Batcher
+from server.store.calls import Calls
+from server.store.catalogue import StoreUnavailable
+
+
+@pytest.fixture
+async def calls(nursery) -> Calls:
+    made = Calls(2)
+    await nursery.start(made.run)
+    return made
+
+
+async def test_result_and_error_come_back(autojump_clock, calls):
+    """What the driver gives or raises is what the caller gets."""
+
+    async def give():
+        await trio.sleep(1)
+        return 42
+
+    async def fail():
+        raise StoreUnavailable("no")
+
+    assert await calls.call(2, give) == 42
+    with pytest.raises(StoreUnavailable, match="no"):
+        await calls.call(2, fail)
+
+
+async def test_caller_gives_up_in_time_and_the_call_ends_by_itself(autojump_clock, calls):
+    """A driver that does not care for deadlines holds up nobody."""
+    ended = trio.Event()
+
+    async def stubborn():
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+        ended.set()
+
+    start = trio.current_time()
+    with pytest.raises(StoreUnavailable, match="no answer in 1 s"):
+        await calls.call(1, stubborn)
+    assert trio.current_time() - start == 1
+    with trio.move_on_after(2):
+        await calls.call(5, stubborn)
+    assert trio.current_time() - start == 3
+    assert calls.in_progress == 2
+    with pytest.raises(StoreUnavailable, match="too many"):
+        await calls.call(1, stubborn)
+    assert trio.current_time() - start == 3
+    await ended.wait()
+    await trio.sleep(5)
+    assert calls.in_progress == 0
+
+
+async def test_batches_gather_and_are_bounded(autojump_clock, nursery):
+    """Keys within the window are one batch, a large one is cut, and of many batches two run at once."""
+    batches: list[list[str]] = []
+
+    async def work(keys):
+        batches.append(list(keys))
+        await trio.sleep(1)
+
+    batcher = Batcher(work, lambda _: None, window=0.5, max_keys=3, max_running=2)
+    nursery.start_soon(batcher.run)
+    batcher.add("ab")
+    await trio.sleep(0.4)
+    batcher.add("bcdefgh")
+    await trio.sleep(0.9)
+    assert batches == [["a", "b", "c"], ["d", "e", "f"]]
+    await trio.sleep(1)
+    assert batches[2:] == [["g", "h"]]
+
+
+async def test_batch_that_fails_unexpectedly_is_told_and_others_go_on(autojump_clock, nursery):
+    """A fault of ours ends no loader."""
+    failed: list[str] = []
+
+    async def work(keys):
+        if "bad" in keys:
+            raise ZeroDivisionError
+
+    batcher = Batcher(work, failed.extend, window=0, max_keys=3, max_running=1)
+    nursery.start_soon(batcher.run)
+    batcher.add(["bad"])
+    await trio.sleep(1)
+    batcher.add(["good"])
+    await trio.sleep(1)
+    assert failed == ["bad"]

@@ -1,0 +1,87 @@
+"""Many ask for the same cold symbols at once: each is looked for once, for all, on a real Postgres."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from server.store.store import Store, StoreOptions, open_store
+from tests.store.conftest import instrument
+
+SYMBOLS = [f"COLD{number}" for number in range(50)]
+
+REQUESTS = 10_000
+
+
+@asynccontextmanager
+async def open_running(**options) -> AsyncIterator[Store]:
+    """A store with nothing in memory, running."""
+    async with (
+        open_store(StoreOptions(**options), lambda _: None, lambda: ()) as store,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(store.run)
+        yield store
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def redis_url(request) -> str:
+    return "" if request.param == "memory" else request.getfixturevalue("redis").url
+
+
+async def test_ten_thousand_requests_make_a_handful_of_queries(
+    shared_postgres, database, redis_url
+):
+    """Each gets all symbols; 50 rows are loaded, by as many queries as one hand has fingers."""
+    shared_postgres.sql("CREATE EXTENSION pg_stat_statements", database)
+    answers = []
+    with trio.fail_after(60):
+        async with open_running(
+            database_url=shared_postgres.url(database), redis_url=redis_url
+        ) as store:
+            await store.catalogue.upsert([instrument(each) for each in SYMBOLS], lambda _: None)
+            shared_postgres.sql("SELECT pg_stat_statements_reset()", database)
+
+            async def request() -> None:
+                answers.append(await store.loader.load(SYMBOLS, 10))
+
+            async with trio.open_nursery() as requests:
+                for _ in range(REQUESTS):
+                    requests.start_soon(request)
+            stats = store.stats
+    assert len(answers) == REQUESTS
+    assert all(set(answer.found) == set(SYMBOLS) for answer in answers)
+    query = "SELECT sum(calls), sum(rows) FROM pg_stat_statements WHERE query LIKE '%ANY($%'"
+    calls, rows = map(int, shared_postgres.sql(query, database).split("|"))
+    assert 1 <= calls <= 5
+    assert rows == 50
+    assert stats.misses == 50
+    assert stats.collapsed == 50 * (REQUESTS - 1)
+
+
+async def test_those_who_wait_outlive_the_one_that_asked_first(shared_postgres, database):
+    """The first to ask is cancelled while a lock holds the query up; the others get the answer."""
+    with trio.fail_after(30):
+        async with open_running(database_url=shared_postgres.url(database)) as store:
+            await store.catalogue.upsert([instrument("AAPL")], lambda _: None)
+            lock = "BEGIN; LOCK market_data IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1); COMMIT"
+            answers = []
+
+            async def request(scope: trio.CancelScope) -> None:
+                with scope:
+                    answers.append(await store.loader.load(["AAPL"]))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, shared_postgres.sql, lock, database)
+                await trio.sleep(0.3)
+                first, second = trio.CancelScope(), trio.CancelScope()
+                nursery.start_soon(request, first)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                nursery.start_soon(request, second)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                first.cancel()
+            assert [list(answer.found) for answer in answers] == [["AAPL"]]
+            assert store.stats.misses == 1
+            assert sum(store.stats.queries["find"].counts) == 1

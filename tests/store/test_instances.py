@@ -1,0 +1,313 @@
+"""Several instances over one database, commands beside them, and what a restart goes on from."""
+
+import signal
+import sqlite3
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import COMMAND, complaint, environment, run
+from tests.gateway.wire import Client, eventually
+from tests.processes import SECRET, ServerProcess, make_token
+
+CSV = "symbol,name,type,price,market_cap\n"
+
+
+def write(folder: Path, *rows: str) -> str:
+    file = folder / "instruments.csv"
+    file.write_text(CSV + "".join(f"{row}\n" for row in rows))
+    return str(file)
+
+
+def names(server: ServerProcess, symbols: str) -> dict[str, str]:
+    status, body = server.ask(f"/market-data?symbols={symbols}")
+    assert status == 200
+    return {each["symbol"]: each["name"] for each in body}
+
+
+def test_import_and_invalidation_reach_every_instance(
+    tmp_path, database_url, redis, shared_postgres, database
+):
+    """An import is seen at once wherever a symbol was cached or known not to exist; so is a change
+    that an administrator has the caches forget.
+    """
+    variables = {"DATABASE_URL": database_url, "REDIS_URL": redis.url}
+    file = write(tmp_path, "AAPL,Old,STOCK,100,")
+    assert run(tmp_path, "import", file, **variables).returncode == 0
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        ServerProcess(folders[0], **variables) as one,
+        ServerProcess(folders[1], **variables) as two,
+    ):
+        for server in (one, two):
+            assert names(server, "AAPL,NEW") == {"AAPL": "Old"}
+        write(tmp_path, "AAPL,Newer,STOCK,100,", "NEW,New,ETF,1.5,7")
+        done = run(tmp_path, "import", file, **variables)
+        assert done.stdout == "2 instruments listed\n", done.stderr
+        for server in (one, two):
+            expected = {"AAPL": "Newer", "NEW": "New"}
+            eventually(lambda: names(server, "AAPL,NEW") == expected)  # noqa: B023
+        assert redis.command("TTL", "market_data:NEW") != "-2"
+        assert 270 - 2 <= int(redis.command("TTL", "market_data:AAPL")) <= 330
+        shared_postgres.sql(
+            "UPDATE market_data SET name = 'Newest' WHERE symbol = 'AAPL'", database
+        )
+        assert names(two, "AAPL") == {"AAPL": "Newer"}
+        path = "/admin/market-data/cache/invalidate?symbols=AAPL"
+        assert one.ask(path, "DELETE", role="admin")[1]["count"] == 1
+        eventually(lambda: names(two, "AAPL") == {"AAPL": "Newest"})
+
+
+def test_invalidations_are_heard_again_after_redis_was_down(tmp_path, database_url, redis):
+    """A lost connection loses messages: what was known not to exist is then looked up anew."""
+    with ServerProcess(tmp_path, DATABASE_URL=database_url, REDIS_URL=redis.url) as server:
+        eventually(
+            lambda: redis.command("PUBSUB", "NUMSUB", "market_data_invalidate").endswith("1")
+        )
+        redis.kill()
+        redis.start()
+        eventually(
+            lambda: redis.command("PUBSUB", "NUMSUB", "market_data_invalidate").endswith("1")
+        )
+        events = [line["event"] for line in server.log_lines()]
+        assert "invalidations are not heard" in events
+        assert "invalidations are heard again" in events
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_restart_goes_on_from_the_last_price(request, tmp_path, kind):
+    """Price, version and volume after a restart are those that clients saw before it."""
+    variables = {"PRICE_UPDATE_INTERVAL": "50ms"}
+    if kind == "postgres":
+        variables["DATABASE_URL"] = request.getfixturevalue("database_url")
+        assert run(tmp_path, "import", **variables).returncode == 0
+    with ServerProcess(tmp_path, **variables) as server:
+        with Client(server, "AAPL") as client:
+            client.receive()
+            for _ in range(5):
+                client.move()
+        assert server.stop() == 0
+    quote, version = client.quotes["AAPL"], client.versions["AAPL"]
+    variables["PRICE_UPDATE_INTERVAL"] = "1h"
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        client.receive()
+        assert client.versions["AAPL"] >= version
+        if client.versions["AAPL"] == version:
+            assert client.quotes["AAPL"] == quote
+        assert client.quotes["AAPL"]["base_price"] == quote["base_price"]
+        assert client.quotes["AAPL"]["volume"] >= quote["volume"]
+
+
+def test_prices_are_written_while_serving(tmp_path):
+    """A server that is killed has lost the last seconds only; warmed is what was watched last."""
+    variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "200ms"}
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        client.receive()
+        client.move()
+        eventually(lambda: server.metric("market_data_prices_saved_total") > 0)
+        server.stop(signal.SIGKILL)
+    with ServerProcess(tmp_path, **variables) as server:
+        eventually(lambda: any(each["event"] == "cache warmed" for each in server.log_lines()))
+        _, [quote] = server.ask("/quotes?symbols=AAPL")
+        assert quote["version"] > 1
+
+
+def test_replayed_symbols_are_listed(tmp_path):
+    """A symbol known from its trades only is in the catalogue afterwards; one in it keeps its name."""
+    day = tmp_path / "day.csv"
+    day.write_text(
+        "timestamp_ms,symbol,price,size\n1764012345678,ODD,1.2345,100\n1764012345679,AAPL,9,1\n"
+    )
+    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
+        eventually(lambda: server.metric("market_data_feed_updates_total") == 2)
+        assert server.stop() == 0
+    with ServerProcess(tmp_path) as server:
+        _, body = server.ask("/market-data?symbols=ODD,AAPL")
+        assert {each["symbol"]: each["last_quote"] for each in body} == {"ODD": 1.2345, "AAPL": 9}
+        assert names(server, "AAPL")["AAPL"].startswith("Apple")
+
+
+def test_last_prices_outlast_a_database_that_is_down(tmp_path, postgres):
+    """What could not be written in time is written when the database is back: the newest price."""
+    variables = {
+        "DATABASE_URL": postgres.url(),
+        "PRICE_UPDATE_INTERVAL": "50ms",
+        "PRICE_WRITE_INTERVAL": "200ms",
+    }
+    assert run(tmp_path, "import", **variables).returncode == 0
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        client.receive()
+        postgres.kill()
+        for _ in range(20):
+            client.move()
+        version = client.versions["AAPL"]
+        postgres.start()
+        query = "SELECT version FROM market_data WHERE symbol = 'AAPL'"
+        deadline = time.monotonic() + 10
+        while int(postgres.sql(query)) < version:
+            assert time.monotonic() < deadline
+            client.move()
+
+
+def test_two_servers_share_the_embedded_file(tmp_path):
+    """They start together on a new file, each serves, and both write."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    variables = {
+        "SQLITE_PATH": str(tmp_path / "quotes.db"),
+        "PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms",
+    }  # fmt: skip
+    with ThreadPoolExecutor() as pool:
+        servers = [ServerProcess(folder, **variables) for folder in folders]
+        try:
+            list(pool.map(ServerProcess.__enter__, servers))
+            clients = [Client(server, "AAPL") for server in servers]
+            for server, client in zip(servers, clients, strict=True):
+                with client:
+                    client.receive()
+                    eventually(lambda: server.metric("market_data_prices_saved_total") > 0)  # noqa: B023
+
+                assert server.metric("market_data_db_errors_total") == 0
+                assert server.stop() == 0
+        finally:
+            for server in servers:
+                server.__exit__(None, None, None)
+
+
+def test_migrating_together(tmp_path, database_url, shared_postgres, database):
+    """Five at once: each migration is applied once, by whichever is first."""
+
+    def migrate(_: int) -> subprocess.CompletedProcess[str]:
+        return run(tmp_path, "migrate", DATABASE_URL=database_url)
+
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(migrate, range(5)))
+    assert [each.returncode for each in done] == [0] * 5
+    applied = [line for each in done for line in each.stdout.splitlines() if "applied" in line]
+    assert sorted(applied) == [
+        "applied 0001_market_data", "applied 0002_quote_columns", "applied 0003_search",
+    ]  # fmt: skip
+    assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
+
+
+def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_postgres, database):
+    """Rows of the known form get what quotes need, also those that come later."""
+    shared_postgres.sql(
+        "CREATE TABLE market_data (id serial primary key, symbol varchar(50) not null unique, "
+        "name varchar(200) not null, category integer not null, last_quote numeric not null); "
+        "INSERT INTO market_data (symbol, name, category, last_quote) "
+        "VALUES ('AAPL', 'Apple', 1, 175.5)",
+        database,
+    )
+    with ServerProcess(tmp_path, DATABASE_URL=database_url) as server:
+        shared_postgres.sql(
+            "INSERT INTO market_data (symbol, name, category, last_quote) VALUES ('VOO', 'Fund', 2, 0)",
+            database,
+        )
+        with Client(server, "AAPL,VOO") as client:
+            client.receive()
+            assert client.quotes["AAPL"]["base_price"] == 175.5
+            assert client.quotes["VOO"]["type"] == "ETF"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"), ("TSLA,Tesla,STOCK,nan,", "not a price"),
+        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), (",Tesla,STOCK,1,", "not a symbol"),
+        ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
+        ("TSLA,Tesla,STOCK,1,x", "market_cap"), ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
+        ("TSLA," + "x" * 201 + ",STOCK,1,", "not a name"),
+    ],
+)  # fmt: skip
+def test_bad_row_is_named_and_nothing_is_listed(tmp_path, row, problem):
+    """The line's number and what is wrong in it."""
+    file = write(tmp_path, "AAPL,Apple,STOCK,100,", row)
+    line = complaint(tmp_path, "import", file)
+    assert f"{file} line 3: " in line
+    assert problem in line
+    assert not (tmp_path / "quotestream" / "quotes.db").exists()
+
+
+def test_import_that_cannot_be_is_one_line(tmp_path):
+    """No file, no header, no database."""
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n")
+    assert "No such file" in complaint(tmp_path, "import", str(tmp_path / "none.csv"))
+    assert "symbol, name, price" in complaint(tmp_path, "import", str(other))
+    url = "postgresql://nobody:secret@127.0.0.1:1/none"
+    line = complaint(tmp_path, "import", DATABASE_URL=url)
+    assert "Postgres" in line
+    assert "secret" not in line
+    assert "Postgres" in complaint(tmp_path, "migrate", DATABASE_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
+        ("DATABASE_URL", "postgresql://h:port/d"), ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
+        ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
+    ],
+)  # fmt: skip
+def test_bad_setting_is_named_without_its_password(tmp_path, variable, value):
+    """One line that names the variable."""
+    line = complaint(tmp_path, "serve", **{variable: value})
+    assert line.startswith(f"quotestream: {variable}=")
+    assert "secret" not in line
+
+
+def test_file_that_cannot_be_opened(tmp_path):
+    """A path that was asked for stops the start; the default one does not, and the log says so."""
+    (tmp_path / "quotestream").write_text("a file where a folder should be")
+    assert "x.db" in complaint(
+        tmp_path, "serve", JWT_SECRET=SECRET, SQLITE_PATH=str(tmp_path / "quotestream" / "x.db")
+    )
+    junk = tmp_path / "junk.db"
+    junk.write_text("no database" * 1000)
+    assert "junk.db" in complaint(tmp_path, "serve", JWT_SECRET=SECRET, SQLITE_PATH=str(junk))
+    with ServerProcess(tmp_path) as server:
+        assert len(server.ask("/market-data?symbols=AAPL,MSFT")[1]) == 2
+        assert any("not kept" in line["event"] for line in server.log_lines())
+
+
+def test_drivers_are_imported_only_where_they_are_used(tmp_path):
+    """A server without Postgres and Redis does not pay for them."""
+    code = (
+        "import sys, server.app, server.cli; "
+        "print([m for m in ('asyncpg', 'redis', 'trio_asyncio', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [COMMAND[0], "-c", code], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert not {"'asyncpg'", "'redis'", "'trio_asyncio'"} & set(
+        done.stdout.strip("[]\n").split(", ")
+    )
+
+
+def test_symbols_are_listed_when_they_are_asked_for(tmp_path):
+    """The hub holds what somebody wanted; `*` brings all, also to those who come together."""
+    with ServerProcess(tmp_path) as server, Client(server, "AAPL") as client:
+        client.receive()
+        client.send("subscribe", symbols=["MSFT", "NOPE"], id=1)
+        client.send("ping", id=2)
+        first = client.answer()
+        assert (first["type"], first["symbols"]) == ("ack", ["MSFT"])
+        assert client.receive()["type"] == "quotes_patch"
+        assert client.answer()["code"] == "unknown_symbol"
+        assert client.answer()["type"] == "pong"
+        assert server.metric("market_data_subscriptions") == 2
+        everyone = [Client(server, "*", token=make_token(f"u{n}")) for n in range(5)]
+        for each in everyone:
+            with each:
+                while len(each.versions) < 513:
+                    each.receive()
+    with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as file:
+        assert file.execute("SELECT count(*) FROM market_data").fetchone() == (513,)
+    file.close()

@@ -1,0 +1,230 @@
+"""The loader's rules, on a clock that jumps: what is asked how often, and what is remembered."""
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from server.quotes.snapshot import Snapshot
+from server.store import loader as loader_module
+from server.store.cache import jittered
+from server.store.cache_memory import MemoryCache
+from server.store.catalogue import StoreUnavailable
+from server.store.catalogue_memory import MemoryCatalogue
+from server.store.component import Component
+from server.store.loader import UNKNOWN_TTL, Loader
+from server.store.stats import StoreStats
+from tests.store.conftest import instrument
+
+TTL = 100.0
+
+
+class Catalogue(MemoryCatalogue):
+    """A real one that can be told to be down or slow, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__([instrument("AAPL"), instrument("MSFT")])
+        self.asked: list[list[str]] = []
+        self.down = False
+        self.delay = 0.0
+
+    async def find(self, symbols):
+        self.asked.append(sorted(symbols))
+        found = await super().find(symbols)
+        await trio.sleep(self.delay)
+        if self.down:
+            raise StoreUnavailable("down")
+        return found
+
+
+class Scene:
+    """A running loader over `catalogue`, whose cache can be told to fail."""
+
+    def __init__(self, size: int = 100) -> None:
+        self.catalogue = Catalogue()
+        self.cache = MemoryCache(size)
+        self.stats = StoreStats()
+        self.live: dict[str, Snapshot] = {}
+        self.database = Component("catalogue", "test")
+        self.loader = Loader(
+            catalogue=self.catalogue, cache=self.cache, live=self.live.get,
+            database=self.database, stats=self.stats, ttl=TTL, size=size,
+        )  # fmt: skip
+
+    async def load(self, *symbols, within=2.0):
+        return await self.loader.load(symbols, within)
+
+
+@pytest.fixture
+async def scene(nursery):
+    made = Scene()
+    nursery.start_soon(made.loader.run)
+    return made
+
+
+async def test_requests_within_the_window_share_a_query(autojump_clock, scene):
+    """Two requests for different symbols, a moment apart, are one query; an hour apart, two."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.load, "AAPL")
+        await trio.sleep(0.001)
+        nursery.start_soon(scene.load, "MSFT")
+    assert scene.catalogue.asked == [["AAPL", "MSFT"]]
+
+
+async def test_live_state_comes_first(autojump_clock, scene):
+    """What is in memory is neither looked up nor queried."""
+    [row] = await scene.catalogue.find(["AAPL"])
+    scene.catalogue.asked.clear()
+    scene.live["AAPL"] = msgspec.structs.replace(row, last_quote=42.0)
+    loaded = await scene.load("AAPL")
+    assert loaded.found["AAPL"].last_quote == 42.0
+    assert scene.catalogue.asked == []
+    assert scene.stats.live == 1
+
+
+async def test_cached_until_its_time_is_over(autojump_clock, scene):
+    """Within nine tenths of the TTL a hit, after eleven tenths a query."""
+    await scene.load("AAPL")
+    await trio.sleep(TTL * 0.89)
+    await scene.load("AAPL")
+    assert len(scene.catalogue.asked) == 1
+    assert (scene.stats.hits, scene.stats.misses) == (1, 1)
+    await trio.sleep(TTL * 0.22)
+    assert (await scene.load("AAPL")).stale == frozenset()
+    assert len(scene.catalogue.asked) == 2
+
+
+async def test_expiry_is_spread():
+    """What is cached together does not expire together, nor by more than a tenth off."""
+    lifetimes = [jittered(TTL) for _ in range(1000)]
+    assert TTL * 0.9 <= min(lifetimes) < TTL * 0.92
+    assert TTL * 1.08 < max(lifetimes) <= TTL * 1.1
+
+
+async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, scene):
+    """Asked again they cost nothing; later they may have come into being."""
+    assert (await scene.load("NOPE")).unknown == ["NOPE"]
+    await scene.load("NOPE")
+    assert scene.catalogue.asked == [["NOPE"]]
+    await trio.sleep(UNKNOWN_TTL + 1)
+    await scene.load("NOPE")
+    assert len(scene.catalogue.asked) == 2
+
+
+async def test_what_can_be_no_symbol_is_not_looked_up(autojump_clock, scene):
+    """Too long, unprintable, or the name of all."""
+    odd = ("x" * 51, "A\x00", "*", "", "\ud800")
+    assert list((await scene.load(*odd)).unknown) == list(odd)
+    assert scene.catalogue.asked == []
+
+
+async def test_memory_of_unknown_symbols_is_bounded(autojump_clock, scene, monkeypatch):
+    """The oldest are forgotten first."""
+    scene.loader._unknown.size = 10
+    for number in range(30):
+        await scene.load(f"NOPE{number}")
+    assert len(scene.loader._unknown) == 10
+
+
+async def test_stale_only_while_the_database_is_down(autojump_clock, scene):
+    """Past its TTL, a known price is served as stale; within it, it is not; unknown is unavailable."""
+    await scene.load("AAPL")
+    await scene.cache.delete_many(["AAPL"])
+    scene.catalogue.down = True
+    loaded = await scene.load("AAPL", "MSFT")
+    assert (set(loaded.found), loaded.stale, loaded.unavailable) == (
+        {"AAPL"},
+        frozenset(),
+        ["MSFT"],
+    )
+    await trio.sleep(TTL * 1.2)
+    loaded = await scene.load("AAPL")
+    assert loaded.stale == {"AAPL"}
+    assert scene.stats.stale == 1
+    scene.catalogue.down = False
+    await trio.sleep(10)
+    assert (await scene.load("AAPL", "MSFT")).stale == frozenset()
+
+
+async def test_each_waits_no_longer_than_it_will(autojump_clock, scene):
+    """A slow database costs those who ask their own deadline; its late answer is used by the next."""
+    scene.catalogue.delay = 5.0
+    start = trio.current_time()
+    assert (await scene.load("AAPL", within=1)).unavailable == ["AAPL"]
+    assert trio.current_time() - start == pytest.approx(1, abs=0.01)
+    await trio.sleep(5)
+    assert set((await scene.load("AAPL", within=1)).found) == {"AAPL"}
+    assert len(scene.catalogue.asked) == 1
+
+
+async def test_a_failing_database_is_left_alone(autojump_clock, scene):
+    """After three failures it is not asked for a while, and answers come at once."""
+    scene.catalogue.down = True
+    for _ in range(6):
+        await scene.load("AAPL")
+    assert len(scene.catalogue.asked) == 3
+    assert scene.database.breaker == "open"
+    await trio.sleep(5)
+    assert scene.database.breaker == "half_open"
+    scene.catalogue.down = False
+    assert set((await scene.load("AAPL")).found) == {"AAPL"}
+    assert scene.database.breaker == "closed"
+
+
+async def test_too_many_symbols_at_once_are_refused(autojump_clock, scene, monkeypatch):
+    """Those that are looked for already go on; one more is unavailable at once."""
+    monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 1)
+    scene.catalogue.delay = 1.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.load, "AAPL")
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        assert (await scene.load("MSFT")).unavailable == ["MSFT"]
+        assert trio.current_time() == start
+
+
+async def test_invalidated_while_loading(autojump_clock, scene):
+    """What is loaded before the invalidation is outdated: who waits gets what is there afterwards."""
+    scene.catalogue.delay = 1.0
+    answers = []
+
+    async def ask():
+        answers.append(await scene.load("AAPL", within=5))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await trio.sleep(0.5)
+        await scene.catalogue.upsert([instrument("AAPL", "Renamed")], lambda _: None)
+        scene.loader.invalidate(["AAPL"])
+    assert answers[0].found["AAPL"].name == "Renamed"
+    await trio.sleep(1)
+    cached = await scene.cache.get_many(["AAPL"])
+    assert cached["AAPL"].value.name == "Renamed"
+
+
+async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, scene, monkeypatch):
+    """Answers do not wait for writes; those that find no room are counted."""
+    monkeypatch.setattr(loader_module, "WAITING_WRITES", 1)
+
+    async def never(*_):
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(scene.cache, "set_many", never)
+    start = trio.current_time()
+    assert set((await scene.load("AAPL", "MSFT")).found) == {"AAPL", "MSFT"}
+    assert trio.current_time() - start < 0.01
+    assert scene.stats.dropped_writes == 1
+
+
+async def test_known_prices_are_bounded(autojump_clock, nursery):
+    """The least recently used are forgotten first, in the cache as in what is kept for bad times."""
+    scene = Scene(size=10)
+    nursery.start_soon(scene.loader.run)
+    await scene.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)
+    for number in range(30):
+        await scene.load(f"S{number}")
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(scene.loader._known) == 10
+    assert set(await scene.cache.get_many([f"S{n}" for n in range(30)])) == {
+        f"S{n}" for n in range(20, 30)
+    }
