@@ -3,9 +3,12 @@
 `--rate` is handshakes per second of the second part, which has a third of the connections.
 """
 
+from time import monotonic
+
 from bench.figures import Figure, Result, Unit
 from bench.latency import Latencies
 from bench.run import (
+    SETTLE,
     Meter,
     Options,
     check_failures,
@@ -37,6 +40,7 @@ def run(options: Options) -> Result:
             note_course(generator, fast, result)
             check_failures(generator, result)
         with open_generator(target) as generator:
+            generator.run_until(monotonic() + SETTLE)  # the others' end is not what is measured
             meter = Meter(target, generator)
             count = min(options.connections // 3, int(options.rate * options.duration)) or 1
             connect(generator, target, count, choose, rate=options.rate)
