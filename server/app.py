@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.gateway.sockets import bind, ignore_new
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
@@ -112,6 +112,7 @@ async def serve(
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead
                 nursery.start_soon(run_overload_control, hub, lag)
+            http_ports = [listener.dup() for listener in http_listeners] if supervisor else []
             await nursery.start(serve_http, app, http_listeners, http_stop.wait)
             async with trio.open_nursery() as streaming:
                 if replay:  # else its symbols would be taken for new ones
@@ -123,7 +124,8 @@ async def serve(
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
                 if supervisor:
-                    nursery.start_soon(follow_supervisor, supervisor, gateway)
+                    retire = partial(leave_ports, gateway, http_ports, http_stop)
+                    nursery.start_soon(follow_supervisor, supervisor, gateway, retire)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -198,11 +200,29 @@ def stop(gateway: Gateway) -> None:
     gateway.stop()
 
 
-async def follow_supervisor(supervisor: SupervisorLink, gateway: Gateway) -> None:
-    """Report to the supervisor, and stop when it is gone."""
+async def follow_supervisor(
+    supervisor: SupervisorLink, gateway: Gateway, retire: Callable[[], Awaitable[None]]
+) -> None:
+    """Report to the supervisor and do as it says; stop when it is gone."""
     pool = gateway.pool
-    await supervisor.run(lambda: Sample(places=pool.places, capacity=pool.capacity))
+
+    def sample() -> Sample:
+        return Sample(places=pool.places, capacity=pool.capacity)
+
+    await supervisor.run(sample, retire, pool.send_away)
     stop(gateway)
+
+
+async def leave_ports(
+    gateway: Gateway, http_ports: Sequence[socket.socket], http_stop: trio.Event
+) -> None:
+    """Leave both ports to the other workers, refusing nobody. Resource handling: closes `http_ports`."""
+    for listener in http_ports:
+        ignore_new(listener)
+    await gateway.retire()
+    http_stop.set()
+    for listener in http_ports:
+        listener.close()
 
 
 def _exit_now(reason: str, code: int) -> None:

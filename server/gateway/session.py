@@ -23,6 +23,7 @@ from server.gateway.commands import NO_SUCH_SYMBOL, execute, subscribe_cold
 from server.gateway.handshake import STORE_UNAVAILABLE, Selection
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
+from server.gateway.pool import LATER_MS
 from server.gateway.sockets import close, receive_nowait, unacknowledged_for
 from server.quotes.messages import (
     Ack,
@@ -56,9 +57,6 @@ CLOSE_TIMEOUT = 2.0
 
 MAX_UNANSWERED = 2
 """Pings; a client that lets as many heartbeats pass is gone (RFC 6455 §5.5.2 says nothing)."""
-
-RECONNECT_SPREAD_MS = 5000
-"""Milliseconds over which clients that are sent away come back."""
 
 
 class Session:
@@ -165,7 +163,7 @@ class Session:
         if self._gateway.hub.status.is_news:
             self.outbox.send_current(self._gateway.hub.status)
         if self._gateway.pool.draining:
-            self.send_away()
+            self.send_away(LATER_MS)
 
     def end(self) -> None:
         """Let go of everything the session holds but the socket."""
@@ -242,10 +240,10 @@ class Session:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
 
-    def send_away(self) -> None:
-        """Tell the client to come back after a while, to whoever is there then, and close."""
+    def send_away(self, spread_ms: int) -> None:
+        """Tell the client to come back within a while, to whoever is there then, and close."""
         if not self.closing:
-            self.send(Reconnect(random.randint(0, RECONNECT_SPREAD_MS)))
+            self.send(Reconnect(random.randint(0, spread_ms)))
             self.close(Close.GOING_AWAY)
 
     def drop(self, reason: Close) -> None:
