@@ -216,7 +216,7 @@ async def follow_supervisor(
 async def leave_ports(
     gateway: Gateway, http_ports: Sequence[socket.socket], http_stop: trio.Event
 ) -> None:
-    """Leave both ports to the other workers, refusing nobody. Resource handling: closes `http_ports`."""
+    """Leave both ports to the other workers, refusing nobody. Closes `http_ports`."""
     for listener in http_ports:
         ignore_new(listener)
     await gateway.retire()

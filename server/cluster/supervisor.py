@@ -77,7 +77,7 @@ class Supervisor:
         return True
 
     async def _roll(self) -> None:
-        """Replace each worker by a new one, which reads the settings anew; when it serves, the old leaves."""
+        """Replace each worker by a new one, which reads the settings anew, and is there first."""
         log.info("rolling", workers=len(self.keepers))
         for old in list(self.keepers.values()):
             new = self._add()

@@ -1,4 +1,4 @@
-"""Clients that stay connected as the protocol asks them to, each in a thread, and note what is wrong."""
+"""Clients that come back as the protocol asks them to, each in a thread; they note what is wrong."""
 
 import json
 import threading

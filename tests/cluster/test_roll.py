@@ -33,7 +33,7 @@ def knocking(host: Host) -> Iterator[list[str]]:
             except OSError as error:
                 wrong.append(f"HTTP: {error!r}")
 
-    threads = [threading.Thread(target=knock) for _ in range(2)]
+    threads = [threading.Thread(target=knock) for _ in range(6)]
     for thread in threads:
         thread.start()
     try:
