@@ -25,7 +25,7 @@ from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import close, receive, send_all
+from server.gateway.sockets import BACKLOG, close, receive, send_all
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -106,7 +106,7 @@ class Gateway:
     ) -> None:
         """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most.
 
-        Resource handling: closes `listeners` and every connection, also when cancelled.
+        Resource handling: listens on `listeners`; closes them and every connection, always.
         """
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
@@ -115,6 +115,7 @@ class Gateway:
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:
+                            listener.listen(BACKLOG)
                             accepting.start_soon(self._accept, listener, connections)
                         self._listening = True
                         task_status.started()
