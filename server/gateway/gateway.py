@@ -5,7 +5,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import ceil
 
 import h11
 import structlog
@@ -18,7 +17,9 @@ from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
+from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
@@ -90,9 +91,9 @@ class Gateway:
             self.max_symbols,
             self.allowed_origins,
         )
-        self.beat = min(self.ping_interval, self.idle_timeout)
-        """Seconds between two looks at a session; what is idle is counted in them."""
-        self.idle_beats = ceil(self.idle_timeout / self.beat)
+        self.heartbeat = Heartbeat(
+            self.deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        )
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
         self._listening = False
@@ -211,7 +212,7 @@ class Gateway:
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
                 undo.callback(self.end, session)
-                session.begin(admission.selection, admission.interval)
+                begin(session, admission)
                 undo.pop_all()
                 return session
         except Refusal as refusal:
