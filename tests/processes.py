@@ -126,9 +126,8 @@ class ServerProcess:
         return 0.0
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log so far, without what is no log, such as the line of a start that failed."""
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """The log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
