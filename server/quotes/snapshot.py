@@ -42,6 +42,22 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+class LiveSnapshot(Snapshot, frozen=True, gc=False):
+    """A snapshot as instances share it; `ts`: when the server took its price in, in microseconds
+    since the Unix epoch.
+    """
+
+    ts: int = 0
+
+
+def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
+    """`snapshot` with the moment its price was taken in."""
+    return LiveSnapshot(*(getattr(snapshot, field) for field in _FIELDS), ts)
+
+
+_FIELDS = Snapshot.__struct_fields__
+
+
 def opening_snapshot(instrument: Instrument) -> Snapshot:
     """The snapshot before the first trade: at the base price."""
     return Snapshot(
