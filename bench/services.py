@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ class MissingService(Exception):
     """A server's program is not installed; the message says which package has it."""
 
 
-class Service:
+class Service(ABC):
     """One server process. `port` stays the same over restarts."""
 
     package = ""
@@ -55,9 +56,9 @@ class Service:
                 raise RuntimeError(f"{self.package}: {(self.folder / 'log').read_text()}")
             time.sleep(0.02)
 
+    @abstractmethod
     def launch(self, log: int) -> subprocess.Popen[bytes]:
         """Start the process with its output to `log`."""
-        raise NotImplementedError
 
     def answers(self) -> bool:
         """Whether it can be connected to."""

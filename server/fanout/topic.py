@@ -42,8 +42,18 @@ class Shift(NamedTuple):
     finished: trio.Event
 
 
+class Books(NamedTuple):
+    """What all topics write in: counts, and for other instances their moves."""
+
+    stats: FanoutStats
+    journal: Journal
+
+
 class Topic:
-    """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change."""
+    """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change.
+
+    `quote_due`: a new epoch has begun of which those who watch know nothing yet.
+    """
 
     __slots__ = (
         "_current",
@@ -51,6 +61,7 @@ class Topic:
         "_outlet",
         "_overflow",
         "_stats",
+        "epoch",
         "everyone",
         "finished",
         "freshness",
@@ -60,6 +71,7 @@ class Topic:
         "moved_at",
         "pointer",
         "quote",
+        "quote_due",
         "subscribers",
         "ts",
         "version",
@@ -69,8 +81,8 @@ class Topic:
         self,
         instrument: Instrument,
         everyone: AbstractSet[Outbox],
-        stats: FanoutStats,
-        journal: Journal,
+        books: Books,
+        epoch: str,
         ts: int,
         time_us: int,
     ) -> None:
@@ -78,6 +90,7 @@ class Topic:
         self.instrument = instrument
         self.pointer = quote_pointer(instrument.symbol)
         self.quote = opening_quote(instrument, time_us)
+        self.epoch = epoch
         self.version = 1
         self.ts = ts
         self.subscribers: dict[Outbox, None] = {}
@@ -88,11 +101,11 @@ class Topic:
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
-        self._stats = stats
-        self._journal = journal
+        self._stats, self._journal = books
         self._overflow: Update | None = None
         self._outlet: trio.MemoryReceiveChannel[Update] | None = None
         self._current: UpdateFrame | None = None
+        self.quote_due = False
 
     @property
     def symbol(self) -> str:
@@ -120,6 +133,12 @@ class Topic:
     def live_snapshot(self) -> LiveSnapshot:
         """What other instances are told of the symbol."""
         return live(self.snapshot(), self.ts)
+
+    def begin_epoch(self, epoch: str) -> None:
+        """The version is one of `epoch` from now on; a full quote is due to all who watch."""
+        self.epoch = epoch
+        self._current = None
+        self.quote_due = self.watched
 
     def snapshot(self) -> Snapshot:
         """What is to be kept of the symbol."""
@@ -178,7 +197,14 @@ class Topic:
             self._current = None
             if self._journal.recording:
                 self._journal.record(
-                    Move(trade.symbol, version, new.current_price, new.volume, trade.time_us, trade.ts)
+                    Move(
+                        trade.symbol,
+                        version,
+                        new.current_price,
+                        new.volume,
+                        trade.time_us,
+                        trade.ts,
+                    )
                 )
         return operations
 
@@ -188,30 +214,35 @@ class Topic:
         operations = self.absorb(update)
         self._publish_since(version, operations, flusher)
 
-    def publish_quote(self, flusher: Flusher) -> None:
-        """Queue the full quote for everybody who watches."""
-        if self.watched:
-            self._publish_frame(self.current_frame(), flusher)
+    def publish_quote(self, flusher: Flusher, ts: int) -> None:
+        """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
+        self.quote_due = False
+        self._publish_frame(self.current_frame(), flusher, ts)
 
     def _publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
-        """Publish what became of `version`: `operations` if they are all, else the full quote."""
+        """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
         versions = self.version - version
         if versions and self.watched:
-            patch = versions == 1 and operations
-            frame = self._update(operations) if patch else self.current_frame()
-            self._publish_frame(frame, flusher)
+            if versions == 1 and operations:
+                self._publish_update(operations, flusher)
+            else:
+                self.publish_quote(flusher, self.ts)
 
     def publish_freshness(self, flusher: Flusher) -> None:
         """Tell everybody who watches whether this symbol's prices are flowing."""
-        self._publish_frame(self.freshness.current_frame(), flusher)
+        self._publish_frame(self.freshness.current_frame(), flusher, time_ns() // 1000)
 
-    def _update(self, operations: list[Operation]) -> UpdateFrame:
+    def _publish_update(self, operations: list[Operation], flusher: Flusher) -> None:
+        """Queue the last change of the quote."""
+        if self.quote_due:
+            self.publish_quote(flusher, self.ts)
+            return
         message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
         self._stats.updates_encoded += 1
-        return UpdateFrame(text_frame(encode(message)), self)
+        self._publish_frame(UpdateFrame(text_frame(encode(message)), self), flusher, self.ts)
 
-    def _publish_frame(self, frame: UpdateFrame, flusher: Flusher) -> None:
-        dirty = flusher.round(self.ts if frame.source is self else time_ns() // 1000)
+    def _publish_frame(self, frame: UpdateFrame, flusher: Flusher, ts: int) -> None:
+        dirty = flusher.round(ts)
         queue_frame(frame, self.subscribers, dirty)
         queue_frame(frame, self.everyone, dirty)
 
@@ -326,4 +357,5 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
         max(topic.ts for topic in topics),
         {topic.symbol: topic.version for topic in topics},
         [topic.add_operation() for topic in topics],
+        topics[0].epoch,
     )

@@ -155,8 +155,9 @@ def development_secret() -> str:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
             new.write(fresh)
-    except FileExistsError:
-        return file.read_text().strip()
-    except OSError:
+    except OSError:  # it is there already, or nothing can be
         pass
-    return fresh
+    try:
+        return file.read_text().strip() or fresh
+    except (OSError, UnicodeDecodeError):
+        return fresh

@@ -29,7 +29,7 @@ class Calls:
             task_status.started()
             await trio.sleep_forever()
 
-    async def call(self, timeout: float, function: Callable[[], Awaitable[T]]) -> T:  # noqa: ASYNC109
+    async def call(self, timeout: float, function: Callable[[], Awaitable[T]]) -> T:  # noqa: ASYNC109 (the call itself is not cancelled)
         """What `function` returns or raises, or StoreUnavailable after `timeout` seconds."""
         if self.in_progress >= self.limit:
             raise StoreUnavailable("too many calls are waiting for an answer")

@@ -70,7 +70,7 @@ ON CONFLICT (symbol) DO UPDATE SET
     made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN market_data.version > 1 THEN market_data.last_quote
                       ELSE excluded.last_quote END
-"""  # noqa: S608
+"""
 
 _SAVE = f"""
 INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) AS row ({COLUMNS}) ORDER BY symbol
@@ -78,7 +78,8 @@ ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
 WHERE excluded.version > market_data.version
-"""  # noqa: S608  # in the order of symbols: two instances that write cannot wait for each other
+"""
+"""In the order of symbols: two instances that write cannot wait for each other."""
 
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
@@ -89,7 +90,7 @@ SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
      WHERE words @@ $2::text::tsquery AND NOT starts_with(symbol, $1) LIMIT {SEARCH_CANDIDATES})
 ) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
-"""  # noqa: S608
+"""
 
 T = TypeVar("T")
 
@@ -161,7 +162,7 @@ class PostgresCatalogue:
             self.pool.terminate()
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {_SELECTED} FROM market_data {condition}"  # noqa: S608
+        query = f"SELECT {_SELECTED} FROM market_data {condition}"
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
         return [Snapshot(*row) for row in rows]
 

@@ -1,9 +1,9 @@
-"""The embedded catalogue: one SQLite file, one connection, used by one thread at a time."""
+"""The embedded catalogue: one SQLite file, one connection, one thread that nothing else uses."""
 
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
 from server.store.migrations import migrations
 from server.store.stats import StoreStats
+from server.store.thread import OwnThread
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait while another process, a second server or an import, writes to the file."""
@@ -32,7 +33,7 @@ ON CONFLICT (symbol) DO UPDATE SET
     base_price = excluded.base_price, market_cap = excluded.market_cap,
     price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
-"""  # noqa: S608
+"""
 
 _SAVE = f"""
 INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
@@ -40,7 +41,7 @@ ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
 WHERE excluded.version > market_data.version
-"""  # noqa: S608
+"""
 
 _IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
 
@@ -53,7 +54,7 @@ SELECT {COLUMNS} FROM (
         SELECT * FROM market_data WHERE {{names}} AND NOT {_IS_SYMBOL} LIMIT {SEARCH_CANDIDATES}
     )
 ) ORDER BY rank, symbol LIMIT :limit
-"""  # noqa: S608
+"""
 
 T = TypeVar("T")
 
@@ -64,13 +65,17 @@ class SqliteCatalogue:
     name = "sqlite"
 
     def __init__(
-        self, connection: sqlite3.Connection, shipped: Sequence[Instrument], stats: StoreStats
+        self,
+        thread: OwnThread,
+        connection: sqlite3.Connection,
+        shipped: Sequence[Instrument],
+        stats: StoreStats,
     ) -> None:
-        """`shipped`: what a new file is filled with."""
+        """`connection` is the thread's; `shipped`: what a new file is filled with."""
+        self._thread = thread
         self._connection = connection
         self._shipped = shipped
         self._stats = stats
-        self._thread = trio.CapacityLimiter(1)
 
     async def migrate(self) -> list[str]:
         return await self._run("migrate", self._migrate)
@@ -118,14 +123,14 @@ class SqliteCatalogue:
         await self._run("save", partial(self._write, _SAVE, snapshots, watched, lambda _: None))
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {COLUMNS} FROM market_data WHERE {condition}"  # noqa: S608
+        query = f"SELECT {COLUMNS} FROM market_data WHERE {condition}"
         rows = await self._run(name, lambda: self._connection.execute(query, parameters).fetchall())
         return [_snapshot(row) for row in rows]
 
     async def _run(self, name: str, work: Callable[[], T]) -> T:
         start = perf_counter()
         try:
-            return await trio.to_thread.run_sync(work, limiter=self._thread)
+            return await self._thread.run(work)
         except sqlite3.Error as error:
             self._stats.db_errors += 1
             raise StoreUnavailable(f"SQLite: {error}") from error
@@ -191,20 +196,24 @@ async def open_sqlite(
     path: Path, shipped: Sequence[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
     """Open the file, which is made where there is none. Errors: StoreUnavailable."""
+    thread = OwnThread("sqlite")
     try:
-        connection = await trio.to_thread.run_sync(partial(_connect, path))
-    except (OSError, sqlite3.Error) as error:
-        raise StoreUnavailable(f"cannot open {path}: {error}") from None
-    with closing(connection):
-        yield SqliteCatalogue(connection, shipped, stats)
+        try:
+            connection = await thread.run(partial(_connect, path))
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(f"cannot open {path}: {error}") from None
+        try:
+            yield SqliteCatalogue(thread, connection, shipped, stats)
+        finally:
+            with trio.CancelScope(shield=True):  # after what the thread is at: BUSY_TIMEOUT at most
+                await thread.run(connection.close)
+    finally:
+        thread.close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Used by one thread after another, never by two at once: the limiter sees to that.
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
     connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?

@@ -108,7 +108,7 @@ class Loader:
             tasks.start_soon(self._queries.run)
             tasks.start_soon(self._write)
 
-    async def load(self, symbols: Iterable[str], timeout: float = LOAD_TIMEOUT) -> Loaded:  # noqa: ASYNC109
+    async def load(self, symbols: Iterable[str], timeout: float = LOAD_TIMEOUT) -> Loaded:  # noqa: ASYNC109 (the others go on)
         """Find the snapshots of normalized `symbols`, within `timeout` seconds. Never fails."""
         found: dict[str, Snapshot] = {}
         unknown: list[str] = []

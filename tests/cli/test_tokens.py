@@ -70,6 +70,19 @@ def test_development_needs_no_secret(tmp_path):
         assert word not in log
 
 
+@pytest.mark.parametrize("obstacle", ["quotestream", "quotestream/development-secret"])
+def test_state_that_cannot_be_kept(tmp_path, obstacle):
+    """Where something else lies in the secret's place, a server starts and its token connects."""
+    if "/" in obstacle:
+        (tmp_path / obstacle).mkdir(parents=True)
+    else:
+        (tmp_path / obstacle).write_text("a file where a folder should be")
+    with ServerProcess(tmp_path, JWT_SECRET="") as server:
+        printed = server.lines[2].removeprefix("token").strip()
+        with Client(server, "AAPL", token=printed) as client:
+            assert client.is_answered()
+
+
 def test_printed_line_connects(tmp_path):
     """Pasted into a shell, it shows quotes."""
     with ServerProcess(tmp_path, JWT_SECRET="") as server:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def names(server: ServerProcess, symbols: str) -> dict[str, str]:
     status, body = server.ask(f"/market-data?symbols={symbols}")
     assert status == 200
     return {each["symbol"]: each["name"] for each in body}
+
+
+def knows(server: ServerProcess, expected: dict[str, str]) -> bool:
+    return names(server, ",".join(expected)) == expected
+
+
+def has_saved(server: ServerProcess) -> bool:
+    return server.metric("market_data_prices_saved_total") > 0
 
 
 def test_import_and_invalidation_reach_every_instance(
@@ -51,7 +60,7 @@ def test_import_and_invalidation_reach_every_instance(
         assert done.stdout == "2 instruments listed\n", done.stderr
         for server in (one, two):
             expected = {"AAPL": "Newer", "NEW": "New"}
-            eventually(lambda: names(server, "AAPL,NEW") == expected)  # noqa: B023
+            eventually(partial(knows, server, expected))
         assert redis.command("TTL", "market_data:NEW") != "-2"
         assert 270 - 2 <= int(redis.command("TTL", "market_data:AAPL")) <= 330
         shared_postgres.sql(
@@ -171,8 +180,7 @@ def test_two_servers_share_the_embedded_file(tmp_path):
             for server, client in zip(servers, clients, strict=True):
                 with client:
                     client.receive()
-                    eventually(lambda: server.metric("market_data_prices_saved_total") > 0)  # noqa: B023
-
+                    eventually(partial(has_saved, server))
                 assert server.metric("market_data_db_errors_total") == 0
                 assert server.stop() == 0
         finally:
