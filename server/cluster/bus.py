@@ -1,4 +1,4 @@
-"""One instance's connections to Redis; what is said there is in `wire`, when it is said the others decide.
+"""One instance's connections to Redis.
 
 The only module here that knows of redis and asyncio. Publishing proves nothing and a frozen Redis is
 never noticed by listening, so the instance publishes probes which it expects to hear: the bus is
@@ -50,7 +50,7 @@ COMMAND_TIMEOUT = 1.0
 """Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
 
 RECONNECT_MIN, RECONNECT_MAX = 0.2, 1.0
-"""Seconds to wait before connecting anew, drawn evenly: a thousand instances should not come at once."""
+"""Seconds to wait before connecting anew, drawn evenly: instances should not come all at once."""
 
 CONNECTIONS = 6
 """To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
@@ -152,7 +152,8 @@ class Bus:
         Returns Redis' time in ms and, unless `since` is None, what was said to be watched from
         then on, by anybody. Errors: BusLost.
         """
-        arguments = ["" if since is None else since, round(lifetime * 1000), *symbols]
+        arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
+        arguments += symbols
         now, watched = await self._do(lambda: self._watch(keys=[WATCHED], args=arguments))
         return int(now), [symbol.decode() for symbol in watched]
 
@@ -174,7 +175,8 @@ class Bus:
             raise Fenced
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
-        return await aio_as_trio(_attempt)(operation)
+        result: T = await aio_as_trio(_attempt)(operation)
+        return result
 
     async def _load(self) -> Stored:
         mark = decode_mark(await self._redis.hget(QUOTES, META))
@@ -183,8 +185,9 @@ class Bus:
             cursor = None
             while cursor != 0:
                 cursor, page = await self._redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
-                page.pop(META.encode(), None)
-                snapshots |= decode_snapshots(page.values())
+                fields = dict(page)
+                fields.pop(META.encode(), None)
+                snapshots |= decode_snapshots(fields.values())
             before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META))
             if (before and before.epoch) == (mark and mark.epoch):
                 return Stored(before, snapshots, bool(await self._redis.exists(LEADER)))
@@ -212,7 +215,7 @@ class Bus:
                 await self._redis.publish(probe_channel, b"")
                 probe_at = sent_at + PROBE_INTERVAL
             timeout = max(0.001, probe_at - monotonic())
-            message: dict[str, Any] | None = await pubsub.get_message(True, timeout)  # noqa: FBT003
+            message: dict[str, Any] | None = await pubsub.get_message(True, timeout)
             if message is None:
                 if monotonic() - returned_at > self._stale_after:
                     raise TimeoutError("no probe came back")

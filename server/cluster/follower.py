@@ -6,9 +6,7 @@ what is of another epoch is taken over as it is, and everybody gets full quotes.
 """
 
 import math
-from collections.abc import Callable
 from random import uniform
-
 
 import structlog
 import trio

@@ -22,7 +22,7 @@ MARGIN_MS = 1000
 
 
 class Interest:
-    """`watched_quotes` and `is_watched` are the feed's: of this instance and, while it leads, of all."""
+    """`watched_quotes` and `is_watched` are the feed's: of this instance, and of all while it leads."""
 
     def __init__(self, hub: Hub, bus: Bus) -> None:
         self._hub = hub

@@ -88,7 +88,7 @@ class Leader:
         if older and feeding:
             return False
         self._hub.adopt(stored.snapshots.values(), older=older)
-        self._line.epoch = epoch
+        self._line.epoch = self._line.led = epoch
         self._hub.begin_epoch(str(epoch))
         self._hub.journal.open()
         versions = {symbol: each.version for symbol, each in stored.snapshots.items()}

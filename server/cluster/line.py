@@ -18,8 +18,9 @@ class Policy:
 @dataclass(kw_only=True)
 class Line:
     """Owned by the instance's member. `epoch` is the newest that it followed or led. `unclaimed`: it
-    has symbols on whose state the cluster could not be asked to agree.
+    has symbols on whose state the cluster could not be asked to agree. `led`: the last that it led.
     """
 
     epoch: int = 0
+    led: int = -1
     unclaimed: bool = False

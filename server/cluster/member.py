@@ -12,15 +12,18 @@ What it does is the same wherever prices come from: they are moves of the leader
 own feed, and go through the topics.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from random import uniform
 from secrets import token_hex
+from socket import gethostname
 from time import time_ns
 
 import structlog
 import trio
 
-from server.cluster.bus import Bus, BusLost
+from server.cluster.bus import Bus, BusLost, open_bus
 from server.cluster.follower import BUS_LOST, HEARD_BATCHES, LEADER_LOST, Follower
 from server.cluster.interest import Interest
 from server.cluster.leader import Leader
@@ -68,6 +71,11 @@ class Member:
     def epoch(self) -> int:
         """The newest epoch that it followed or led."""
         return self._line.epoch
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether no other instance has newer prices: it leads, or nobody has led since it did."""
+        return self._line.led == self._line.epoch
 
     async def run(
         self, feed: Feed, list_symbols: Callable[[Sequence[str]], Awaitable[object]]
@@ -177,3 +185,19 @@ class Member:
         finally:
             self.alone = False
             self.hub.discard_waiting()
+
+
+@asynccontextmanager
+async def open_member(url: str, hub: Hub, policy: Policy) -> AsyncIterator[Member | None]:
+    """An instance of the cluster at `url`, within trio-asyncio's loop; None without a
+    URL. Errors: BadBusUrl.
+    """
+    if not url:
+        yield None
+        return
+    stats = ClusterStats()
+    identity = f"{gethostname()}:{os.getpid()}:{token_hex(4)}"
+    async with open_bus(
+        url, identity=identity, lease=policy.lease, stale_after=policy.stale_after, stats=stats
+    ) as bus:
+        yield Member(hub, bus, policy, stats)

@@ -1,4 +1,4 @@
-"""What instances say to each other through Redis: the names of keys and channels, and what is in them."""
+"""What instances tell each other through Redis: names of keys and channels, and what is in them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -81,7 +81,7 @@ def decode_batch(data: bytes) -> Batch | None:
         return None
 
 
-def decode_mark(data: bytes | None) -> Mark | None:
+def decode_mark(data: bytes | str | None) -> Mark | None:
     """None where there is none, or something else."""
     try:
         return _mark_decoder.decode(data) if data else None
@@ -90,7 +90,7 @@ def decode_mark(data: bytes | None) -> Mark | None:
         return None
 
 
-def decode_snapshots(values: Iterable[bytes]) -> dict[str, LiveSnapshot]:
+def decode_snapshots(values: Iterable[bytes | str]) -> dict[str, LiveSnapshot]:
     """The snapshots by symbol, without what is none."""
     snapshots = {}
     for value in values:
