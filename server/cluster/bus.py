@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from random import uniform
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 import trio
@@ -115,7 +115,7 @@ class Bus:
         Returns the epoch, which is above `known` if it is not `own`; below zero, if somebody else
         leads, the milliseconds until that lease ends. Errors: BusLost.
         """
-        arguments = [self.identity, self._lease_ms, own, known]
+        arguments: list[str | int] = [self.identity, self._lease_ms, own, known]
         return int(await self._do(lambda: self._stand(keys=[LEADER, EPOCH], args=arguments)))
 
     async def publish(
@@ -185,7 +185,7 @@ class Bus:
             cursor = None
             while cursor != 0:
                 cursor, page = await self._redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
-                fields = dict(page)
+                fields = cast("dict[bytes, bytes]", page)
                 fields.pop(META.encode(), None)
                 snapshots |= decode_snapshots(fields.values())
             before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META))

@@ -52,10 +52,7 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False):
 
 def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
     """`snapshot` with the moment its price was taken in."""
-    return LiveSnapshot(*(getattr(snapshot, field) for field in _FIELDS), ts=ts)
-
-
-_FIELDS = Snapshot.__struct_fields__
+    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
