@@ -180,7 +180,7 @@ class Cluster:
         epoch = f"{leader.metric('market_data_bus_epoch'):.0f}"
         for watcher in watchers:
             for quote in quotes:
-                symbol, version = quote["symbol"], quote["version"]
+                symbol, version = quote["quote"]["symbol"], quote["version"]
                 if symbol in watcher.held:
                     watcher.wait_for(
                         lambda it: it.held[symbol][0] == epoch and it.held[symbol][1] >= version  # noqa: B023
