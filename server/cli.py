@@ -14,7 +14,7 @@ import trio
 
 from server import __version__
 from server.app import Addresses, serve, store_options
-from server.cluster.bus import BadBusUrl
+from server.cluster.errors import BadBusUrl
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
 from server.gateway.sockets import BindError

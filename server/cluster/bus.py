@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from random import uniform
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import structlog
 import trio
@@ -23,12 +23,14 @@ from redis.exceptions import RedisError
 from trio_asyncio import aio_as_trio
 
 from server.cluster import scripts
+from server.cluster.errors import BadBusUrl, BusLost, Fenced
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import (
     CHANNEL,
     EPOCH,
     LEADER,
     META,
+    PAGE_FIELDS,
     PROBE_CHANNEL,
     QUOTES,
     WATCHED,
@@ -55,9 +57,6 @@ RECONNECT_MIN, RECONNECT_MAX = 0.2, 1.0
 CONNECTIONS = 6
 """To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
 
-PAGE_FIELDS = 1000
-"""Symbols read from the hash, or written to it, in one step: some 5 ms of Redis' time."""
-
 ERRORS = (RedisError, OSError, TimeoutError)
 """What redis-py raises where Redis is at fault."""
 
@@ -66,16 +65,15 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class BusLost(Exception):
-    """Redis did not answer; whether it has done what it was asked to is not known."""
+class Answer(NamedTuple):
+    """What became of standing for election: the epoch in which to lead, which is above all known ones
+    if it is not one's own; or 0, and for how many seconds the lease is somebody else's. `forgotten`:
+    Redis has lost all it knew.
+    """
 
-
-class Fenced(Exception):
-    """Redis refused to publish: there is a newer epoch, or Redis has forgotten all."""
-
-
-class BadBusUrl(Exception):
-    """REDIS_URL is none; the message says so in one line."""
+    epoch: int
+    taken_for: float
+    forgotten: bool
 
 
 class Bus:
@@ -109,14 +107,12 @@ class Bus:
         """
         await aio_as_trio(self._listen)(heard)
 
-    async def stand(self, *, own: int, known: int) -> int:
-        """Take the lease, or renew it in the epoch that is one's `own` (0: none).
-
-        Returns the epoch, which is above `known` if it is not `own`; below zero, if somebody else
-        leads, the milliseconds until that lease ends. Errors: BusLost.
-        """
+    async def stand(self, *, own: int, known: int) -> Answer:
+        """Take the lease, or renew it in the epoch that is one's `own` (0: none). Errors: BusLost."""
         arguments: list[str | int] = [self.identity, self._lease_ms, own, known]
-        return int(await self._do(lambda: self._stand(keys=[LEADER, EPOCH], args=arguments)))
+        keys = [LEADER, EPOCH]
+        number, forgotten = await self._do(lambda: self._stand(keys=keys, args=arguments))
+        return Answer(max(number, 0), max(-number, 0) / 1000, bool(forgotten))
 
     async def publish(
         self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False

@@ -7,16 +7,20 @@ what is of another epoch is taken over as it is, and everybody gets full quotes.
 
 import math
 from random import uniform
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from server.cluster.bus import Bus, BusLost
+from server.cluster.errors import BusLost
 from server.cluster.line import Line, Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
 from server.fanout.hub import FEED_QUIET, Hub
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
 
 HEARD_BATCHES = 256
 """Batches between the bus and who reads them; more are dropped, which is a gap."""
@@ -39,7 +43,7 @@ class Follower:
     def __init__(
         self,
         hub: Hub,
-        bus: Bus,
+        bus: "Bus",
         policy: Policy,
         line: Line,
         batches: trio.MemoryReceiveChannel[Batch | None],

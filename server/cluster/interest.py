@@ -1,12 +1,17 @@
 """Which symbols are watched on other instances: a feed that moves only what is watched has to know."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
-from server.cluster.bus import PAGE_FIELDS, Bus, BusLost
+from server.cluster.errors import BusLost
+from server.cluster.wire import PAGE_FIELDS
 from server.fanout.hub import Hub
 from server.quotes.quote import Quote
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
 
 INTERVAL = 0.5
 """Seconds between two looks at what is watched here, and for the leader elsewhere."""
@@ -24,7 +29,7 @@ MARGIN_MS = 1000
 class Interest:
     """`watched_quotes` and `is_watched` are the feed's: of this instance, and of all while it leads."""
 
-    def __init__(self, hub: Hub, bus: Bus) -> None:
+    def __init__(self, hub: Hub, bus: "Bus") -> None:
         self._hub = hub
         self._bus = bus
         self._elsewhere: dict[str, float] = {}

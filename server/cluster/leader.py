@@ -6,16 +6,20 @@ refused there, as of an old epoch, and follows.
 """
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from server.cluster.bus import Bus, BusLost, Fenced
+from server.cluster.errors import BusLost, Fenced
 from server.cluster.line import Line, Policy
 from server.cluster.publisher import BATCH_MOVES, Publisher
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
 
 RETRY_INTERVAL = 0.25
 """Seconds after which a leader that Redis did not answer tries again."""
@@ -32,7 +36,7 @@ class Leader:
     def __init__(
         self,
         hub: Hub,
-        bus: Bus,
+        bus: "Bus",
         policy: Policy,
         line: Line,
         batches: trio.MemoryReceiveChannel[Batch | None],
@@ -106,17 +110,11 @@ class Leader:
         """Publish and renew the lease until somebody else leads or it is given up; 0, or the epoch in
         which to lead anew.
         """
-        renew_at = trio.current_time() + self._policy.lease / 3
+        renew_at = 0.0
         while not self.giving_up:
             try:
                 if trio.current_time() >= renew_at or self._hears_another():
-                    own = 0 if self._line.unclaimed else self._line.epoch
-                    epoch = await self._bus.stand(own=own, known=self._line.epoch)
-                    self._deposed = epoch <= 0
-                    if self._deposed:
-                        log.warning("another instance leads", epoch=self._line.epoch)
-                        return 0
-                    if epoch != self._line.epoch and not await self._begin(epoch, feeding=True):
+                    if (epoch := await self._renew()) != self._line.epoch:
                         self._deposed = True
                         return epoch
                     renew_at = trio.current_time() + self._policy.lease / 3
@@ -129,6 +127,21 @@ class Leader:
             else:
                 await self._publisher.wait(renew_at)
         return 0
+
+    async def _renew(self) -> int:
+        """Renew the lease: the line's epoch if this instance goes on to lead, 0 if somebody else leads,
+        another epoch if it has to lead anew in that. Errors: BusLost.
+        """
+        known = self._line.epoch
+        answer = await self._bus.stand(own=0 if self._line.unclaimed else known, known=known)
+        if not answer.epoch:
+            log.warning("another instance leads", epoch=known)
+        elif answer.forgotten:
+            log.warning("Redis has forgotten everything and is told again", epoch=known)
+            self._hub.journal.lose(self._hub.topics)
+        elif answer.epoch != known:
+            await self._begin(answer.epoch, feeding=True)
+        return answer.epoch
 
     def _hears_another(self) -> bool:
         """Whether a newer leader has published since this was last asked."""

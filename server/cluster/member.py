@@ -19,11 +19,12 @@ from random import uniform
 from secrets import token_hex
 from socket import gethostname
 from time import time_ns
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from server.cluster.bus import Bus, BusLost, open_bus
+from server.cluster.errors import BusLost
 from server.cluster.follower import BUS_LOST, HEARD_BATCHES, LEADER_LOST, Follower
 from server.cluster.interest import Interest
 from server.cluster.leader import Leader
@@ -32,6 +33,9 @@ from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 from server.quotes.snapshot import Snapshot, live
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
 
 LOCAL = "local"
 """The reason of `status` on an instance that goes on alone."""
@@ -47,7 +51,7 @@ log = structlog.get_logger()
 class Member:
     """One instance. `settled` is set once it leads, follows, or knows that it can do neither."""
 
-    def __init__(self, hub: Hub, bus: Bus, policy: Policy, stats: ClusterStats) -> None:
+    def __init__(self, hub: Hub, bus: "Bus", policy: Policy, stats: ClusterStats) -> None:
         self.hub = hub
         self.bus = bus
         self.stats = stats
@@ -160,10 +164,10 @@ class Member:
             answer = await self.bus.stand(own=0, known=self._line.epoch)
         except BusLost:
             return 0
-        if answer > 0:
-            return answer
+        if answer.epoch:
+            return answer.epoch
         # Where the leader does not renew its lease, the next try is right after its end.
-        wait = min(self._policy.lease / 3, -answer / 1000)
+        wait = min(self._policy.lease / 3, answer.taken_for)
         self._follower.stand_at = trio.current_time() + wait + uniform(0, STAND_JITTER)
         return 0
 
@@ -189,12 +193,14 @@ class Member:
 
 @asynccontextmanager
 async def open_member(url: str, hub: Hub, policy: Policy) -> AsyncIterator[Member | None]:
-    """An instance of the cluster at `url`, within trio-asyncio's loop; None without a
-    URL. Errors: BadBusUrl.
+    """An instance of the cluster at `url`, within trio-asyncio's loop; None without a URL, and then
+    neither redis nor trio-asyncio are imported. Errors: BadBusUrl.
     """
     if not url:
         yield None
         return
+    from server.cluster.bus import open_bus
+
     stats = ClusterStats()
     identity = f"{gethostname()}:{os.getpid()}:{token_hex(4)}"
     async with open_bus(

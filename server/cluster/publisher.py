@@ -1,14 +1,18 @@
 """Tells the other instances what moves on the leader: batch after batch, for one epoch."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 
-from server.cluster.bus import PAGE_FIELDS, Bus, BusLost, Fenced
+from server.cluster.errors import BusLost, Fenced
 from server.cluster.stats import ClusterStats
-from server.cluster.wire import Batch
+from server.cluster.wire import PAGE_FIELDS, Batch
 from server.fanout.hub import FEED_QUIET, Hub
 from server.quotes.snapshot import LiveSnapshot
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
 
 BATCH_MOVES = 1000
 """The most moves of one batch: some milliseconds of work for whoever gets it."""
@@ -27,7 +31,7 @@ class Publisher:
     """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning."""
 
     def __init__(
-        self, hub: Hub, bus: Bus, epoch: int, known: Iterable[str], stats: ClusterStats
+        self, hub: Hub, bus: "Bus", epoch: int, known: Iterable[str], stats: ClusterStats
     ) -> None:
         self.epoch = epoch
         self._hub = hub

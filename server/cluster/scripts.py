@@ -3,21 +3,27 @@
 STAND = """
 -- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
 -- the highest it knows. Returns the epoch in which the caller leads, or below zero if somebody
--- else does: the ms until that one's lease ends.
+-- else does: the ms until that one's lease ends; then 1 if Redis did not know of the own epoch.
 local holder, current = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
-    return -math.max(1, redis.call('PTTL', KEYS[1]))
+    return {-math.max(1, redis.call('PTTL', KEYS[1])), 0}
 end
-if current ~= ARGV[3] then
+local forgotten = not current and ARGV[3] ~= '0'
+if forgotten then
+    current = ARGV[3]
+    redis.call('SET', KEYS[2], current)
+elseif current ~= ARGV[3] then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     current = math.max((tonumber(current) or 0) + 1, tonumber(ARGV[4]) + 1, now)
     redis.call('SET', KEYS[2], string.format('%.0f', current))
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return tonumber(current)
+return {tonumber(current), forgotten and 1 or 0}
 """
-"""The lease and the epoch. One that lapsed while nobody else stood goes on in the same epoch."""
+"""The lease and the epoch. A leader whose lease lapsed while nobody else stood, or who alone remembers
+that it leads, goes on in the same epoch: nobody can have made another version of anything in it.
+"""
 
 PUBLISH = """
 -- KEYS: epoch, quotes, leader. ARGV: epoch, channel, payload ('': only write), mark, the identity that

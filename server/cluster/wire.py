@@ -30,6 +30,9 @@ META = "meta"
 WATCHED = "quotestream:watched"
 """A sorted set: symbol -> when it was last said to be watched, in ms of Redis' clock."""
 
+PAGE_FIELDS = 1000
+"""Symbols read from the hash, or written to it, in one step: some 5 ms of Redis' time."""
+
 log = structlog.get_logger()
 
 

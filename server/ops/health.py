@@ -138,7 +138,7 @@ def cluster_checks(member: Member | None) -> dict[str, Check]:
 
 def check_bus(member: Member) -> Finding:
     """Whether what is published arrives; that prices are stale for it is the feed's check."""
-    if not member.bus.connection:
+    if member.bus.tried.is_set() and not member.bus.connection:
         return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
     return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
 
