@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from server.cluster.control import Sample
 from server.cluster.interest import Interest
 from server.cluster.line import Policy
 from server.cluster.member import Member, open_member
+from server.cluster.worker import SupervisorLink
 from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
@@ -64,17 +66,19 @@ async def serve(
     settings: Settings,
     authenticator: Authenticator,
     on_started: Callable[[Addresses], None],
+    supervisor: SupervisorLink | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
+
+    With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
     Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started.
     """
     replay = _open_replay(settings)
-    ws_listeners = bind(settings.ws_host, settings.ws_port)
-    http_listeners = bind(settings.http_host, settings.http_port)
-    addresses = Addresses(
-        f"ws://{_address(ws_listeners)}/ws/quotes", f"http://{_address(http_listeners)}"
-    )
+    shared = supervisor is not None
+    ws_listeners = bind(settings.ws_host, settings.ws_port, shared=shared)
+    http_listeners = bind(settings.http_host, settings.http_port, shared=shared)
+    addresses = addresses_of(ws_listeners, http_listeners)
 
     breaker = BreakerPolicy(
         settings.ws_circuit_breaker_threshold,
@@ -130,17 +134,14 @@ async def serve(
                 if replay:  # else its symbols would be taken for new ones
                     await _list_catalogue(directory)
                 feed = partial(run_feed, hub, settings, replay, member.interest if member else hub)
-                if member:
-                    streaming.start_soon(member.run, feed, directory.list_symbols)
-                    with trio.move_on_after(JOIN_TIMEOUT):
-                        await member.settled.wait()
-                else:
-                    streaming.start_soon(feed)
+                await _start_prices(streaming, feed, member, directory)
                 await streaming.start(handle_signals, gateway, member)
                 freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
+                if supervisor:
+                    nursery.start_soon(follow_supervisor, supervisor, gateway, member)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -153,6 +154,21 @@ async def _list_catalogue(directory: Directory) -> None:
         await directory.list_everything()
     except StoreUnavailable as error:
         log.warning("replayed symbols go without names and base prices", problem=str(error))
+
+
+async def _start_prices(
+    streaming: trio.Nursery,
+    feed: Callable[[], Awaitable[None]],
+    member: Member | None,
+    directory: Directory,
+) -> None:
+    """Have prices come from the feed or, in a cluster, from whoever leads."""
+    if member is None:
+        streaming.start_soon(feed)
+        return
+    streaming.start_soon(member.run, feed, directory.list_symbols)
+    with trio.move_on_after(JOIN_TIMEOUT):
+        await member.settled.wait()
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -247,13 +263,7 @@ async def handle_signals(
             if gateway.pool.draining:
                 _exit_now("second signal", 128 + number)
             log.info("stopping", signal=signal.Signals(number).name)
-            # A thread, as nothing on the event loop can be trusted to end what hangs there.
-            timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
-            timer.daemon = True
-            timer.start()
-            gateway.stop()
-            if member:
-                member.retire()
+            stop(gateway, member)
 
 
 def _hand_over(member: Member | None) -> None:
@@ -261,6 +271,26 @@ def _hand_over(member: Member | None) -> None:
         member.hand_over()
     else:
         log.info("nothing to hand over: this instance does not lead a cluster")
+
+
+def stop(gateway: Gateway, member: Member | None) -> None:
+    """Have another instance lead, and send all clients away; exit when that hangs."""
+    # A thread, as nothing on the event loop can be trusted to end what hangs there.
+    timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
+    timer.daemon = True
+    timer.start()
+    gateway.stop()
+    if member:
+        member.retire()
+
+
+async def follow_supervisor(
+    supervisor: SupervisorLink, gateway: Gateway, member: Member | None
+) -> None:
+    """Report to the supervisor, and stop when it is gone."""
+    pool = gateway.pool
+    await supervisor.run(lambda: Sample(places=pool.places, capacity=pool.capacity))
+    stop(gateway, member)
 
 
 def _exit_now(reason: str, code: int) -> None:
@@ -273,6 +303,11 @@ def _exit_now(reason: str, code: int) -> None:
 def _open_replay(settings: Settings) -> Replay | None:
     path = settings.feed.replay_path
     return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+
+
+def addresses_of(quotes: list[socket.socket], http: list[socket.socket]) -> Addresses:
+    """The URLs at which listening sockets are reached."""
+    return Addresses(f"ws://{_address(quotes)}/ws/quotes", f"http://{_address(http)}")
 
 
 def _address(listeners: list[socket.socket]) -> str:

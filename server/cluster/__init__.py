@@ -1,1 +1,1 @@
-"""Many instances, one line of prices: the bus, the election of who makes prices, what the others do."""
+"""Many processes: instances that share one line of prices, and the workers of one machine."""

@@ -191,6 +191,7 @@ class Bus:
     async def _listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
         probe_channel = PROBE_CHANNEL + self.identity
         while True:
+            _raise_lost_cancellation()
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL, probe_channel)
@@ -206,6 +207,7 @@ class Bus:
         returned_at = sent_at = monotonic()
         probe_at = 0.0
         while True:
+            _raise_lost_cancellation()
             if monotonic() >= probe_at:
                 sent_at = monotonic()
                 await self._redis.publish(probe_channel, b"")
@@ -255,6 +257,13 @@ async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
         return await operation()
     except ERRORS as error:
         raise BusLost(str(error) or type(error).__name__) from error
+
+
+def _raise_lost_cancellation() -> None:
+    """While it connects, redis-py may swallow a cancellation, of which trio-asyncio sends only one."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
