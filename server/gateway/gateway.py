@@ -98,7 +98,6 @@ class Gateway:
         self.breaker_log = Sampler("circuit breaker")
         self._listening = False
         self._listeners: list[socket.socket] = []
-        self._retiring = False
         self._retirement = trio.CancelScope()
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
@@ -138,7 +137,7 @@ class Gateway:
 
     def unready(self) -> list[str]:
         """Why no client should be sent here now; empty if one should."""
-        if self.pool.draining or self._retiring:
+        if self.pool.draining:
             return ["draining"]
         return [] if self._listening else ["not listening yet"]
 
@@ -152,7 +151,6 @@ class Gateway:
         """Leave the port to those who share it, refusing nobody, and let `serve` finish when the last
         client is gone. Returns when no more connections come.
         """
-        self._retiring = True
         for listener in self._listeners:
             ignore_new(listener)
         await trio.sleep(LAST_HANDSHAKES)
