@@ -5,7 +5,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import ceil
 
 import h11
 import structlog
@@ -18,13 +17,15 @@ from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
+from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import close, receive, send_all
+from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -43,6 +44,9 @@ LINGER_TIMEOUT = 1.0
 
 DRAIN_TIMEOUT = 5.0
 """Seconds clients have at a shutdown to answer the close frame."""
+
+LAST_HANDSHAKES = 0.5
+"""Seconds for TCP handshakes under way when a port is left to others: a round trip around the world."""
 
 ACCEPT_BATCH = 64
 """Connections accepted between two looks at the rest of the program."""
@@ -87,12 +91,14 @@ class Gateway:
             self.max_symbols,
             self.allowed_origins,
         )
-        self.beat = min(self.ping_interval, self.idle_timeout)
-        """Seconds between two looks at a session; what is idle is counted in them."""
-        self.idle_beats = ceil(self.idle_timeout / self.beat)
+        self.heartbeat = Heartbeat(
+            self.deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        )
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
         self._listening = False
+        self._listeners: list[socket.socket] = []
+        self._retirement = trio.CancelScope()
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
         self._turnstile = Turnstile(HANDSHAKES_PER_PASS)
@@ -103,10 +109,12 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most.
+        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most;
+        or until `retire` was called and the last client is gone.
 
-        Resource handling: closes `listeners` and every connection, also when cancelled.
+        Resource handling: listens on `listeners`; closes them and every connection, always.
         """
+        self._listeners = listeners
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
             connections.start_soon(self._turnstile.run)
@@ -114,12 +122,15 @@ class Gateway:
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:
+                            listener.listen(BACKLOG)
                             accepting.start_soon(self._accept, listener, connections)
                         self._listening = True
                         task_status.started()
             finally:
                 for listener in listeners:
                     close(listener)
+            with self._retirement:
+                await self.pool.wait_empty()
             with trio.move_on_after(DRAIN_TIMEOUT):
                 await self.pool.drain()
             connections.cancel_scope.cancel()
@@ -133,6 +144,16 @@ class Gateway:
     def stop(self) -> None:
         """Accept no more connections and let `serve` finish."""
         self.pool.draining = True
+        self._accepting.cancel()
+        self._retirement.cancel()
+
+    async def retire(self) -> None:
+        """Leave the port to those who share it, refusing nobody, and let `serve` finish when the last
+        client is gone. Returns when no more connections come.
+        """
+        for listener in self._listeners:
+            ignore_new(listener)
+        await trio.sleep(LAST_HANDSHAKES)
         self._accepting.cancel()
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
@@ -189,7 +210,7 @@ class Gateway:
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
                 undo.callback(self.end, session)
-                session.begin(admission.selection, admission.interval)
+                begin(session, admission)
                 undo.pop_all()
                 return session
         except Refusal as refusal:
