@@ -32,10 +32,10 @@ from bench.target import Target, TargetError
 
 CONNECTIONS, DURATION, KILLS = 1000, 5.0, 20
 
-BUS_SYMBOLS = 50
+BUS_SYMBOLS = 100
 """Symbols of which the bus carries the moves, one after the other."""
 
-BUS_RATE = 40.0
+BUS_RATE = 20.0
 """Moves a second of each, 2,000 in all, for what one costs Redis."""
 
 STORM_RATE = 0.25

@@ -36,8 +36,8 @@ class Instance(OwnServer):
     @property
     def workers(self) -> list[int]:
         """The workers' process ids."""
-        pid = self._process.pid
-        return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        tasks = Path(f"/proc/{self._process.pid}/task")  # trio starts processes in threads
+        return [int(pid) for each in tasks.glob("*/children") for pid in each.read_text().split()]
 
     @property
     def leads(self) -> bool:
