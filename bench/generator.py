@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 from bench.latency import Latencies
 from bench.wire import (
     CLOSE,
+    COMPRESSED,
     HEADER,
     LONG_TEXT_FRAME,
     PING,
     control_frame,
+    inflate,
     next_frame,
     opening_request,
     parse_versions,
@@ -94,8 +96,13 @@ class Generator:
         self.bytes = 0
         self.jumps = 0
 
-    def open(self, query: str, *, sampled: bool = True, receive_buffer: int = 0) -> Client:
-        """Begin to connect. It goes on in `run_until`; `answered` gets it with its first message."""
+    def open(
+        self, query: str, *, sampled: bool = True, receive_buffer: int = 0, compressed: bool = False
+    ) -> Client:
+        """Begin to connect. It goes on in `run_until`; `answered` gets it with its first message.
+
+        `compressed` ones have to be `sampled`.
+        """
         sock = socket.socket(self._family, socket.SOCK_STREAM)
         sock.setblocking(False)
         if receive_buffer:
@@ -105,7 +112,8 @@ class Generator:
             sock.bind((SOURCES[self.opened % len(SOURCES)], 0))
         self.opened += 1
         self.pending += 1
-        client = Client(sock, opening_request(self._url, query), sampled=sampled)
+        request = opening_request(self._url, query, compressed=compressed)
+        client = Client(sock, request, sampled=sampled)
         client.handle = self._connected
         sock.connect_ex(self._address)
         self.clients.add(client)
@@ -245,7 +253,12 @@ class Generator:
         start = 0
         while payload := next_frame(data, start):
             begin, end = payload
-            if found := HEADER.match(data, begin):
+            found = (
+                HEADER.match(inflate(data[begin:end]))
+                if data[start] & COMPRESSED
+                else HEADER.match(data, begin)
+            )
+            if found:
                 self._note(client, int(found[1]), found[2], replaced=found[3] == b"r")
             elif data[start] == PING:
                 client.sock.send(control_frame(0x8A, data[begin:end]))

@@ -79,7 +79,7 @@ def open_generator(target: Target) -> Iterator[Generator]:
 
 
 Choice = Callable[[int], str]
-"""A connection's symbols by its number, comma-separated."""
+"""A connection's symbols by its number, comma-separated, and further parameters behind a `&`."""
 
 
 def choose_some(symbols: list[str], count: int) -> Choice:
@@ -97,6 +97,7 @@ def connect(
     in_flight: int = IN_FLIGHT,
     sample: int = 1,
     receive_buffer: int = 0,
+    compressed: bool = False,
 ) -> float:
     """Open `count` connections and wait for the first message of each; the seconds that took.
 
@@ -105,6 +106,7 @@ def connect(
         in_flight: without a rate, how many may be waiting for their answer at once.
         sample: one in so many looks at what its messages say.
         receive_buffer: bytes, if not the kernel's default.
+        compressed: offer compression.
 
     Errors: TargetError if nobody gets in, or nothing gets on any more.
     """
@@ -120,7 +122,9 @@ def connect(
                 user = f"bench{generator.opened // USER_CONNECTIONS}"
                 query = target.query(user, choose(opened))
                 sampled = opened % sample == 0
-                generator.open(query, sampled=sampled, receive_buffer=receive_buffer)
+                generator.open(
+                    query, sampled=sampled, receive_buffer=receive_buffer, compressed=compressed
+                )
                 opened += 1
             if generator.failed.total() > HOPELESS and not generator.answered:
                 raise TargetError(

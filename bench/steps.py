@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import sqrt
 
-from bench.figures import Result, Unit, written
+from bench.figures import BUSY, Result, Unit, written
 from bench.latency import Percentiles
 from bench.run import connect, measure, open_generator
 from bench.screen import show
@@ -59,9 +59,10 @@ class Step:
 
     @property
     def good(self) -> bool:
-        """Whether the server kept up."""
+        """Whether the server kept up, and the generator too: beyond it nothing can be measured."""
         return (
             not self.failures
+            and self.busy <= BUSY
             and self.latency is not None
             and self.latency.p99 <= LATENCY_LIMIT
             and self.frames >= DELIVERED_SHARE * self.offered - self.one_round

@@ -50,7 +50,7 @@ class Target(Protocol):
         """Open file descriptors."""
 
     def metric(self, name: str) -> float | None:
-        """One of the server's own metrics: the sum of its samples."""
+        """One of the server's own metrics: the sum of its samples, or that with the labels given."""
 
 
 class Process:
@@ -219,11 +219,16 @@ class RunningServer:
 
 
 def scrape(http: str, name: str) -> float:
-    """The sum of all samples of one metric. Errors: TargetError."""
+    """The sum of all samples of one metric, or the one whose labels are given. Errors: TargetError."""
     try:
         with urllib.request.urlopen(f"{http}/metrics", timeout=SCRAPE_TIMEOUT) as response:
             lines = response.read().decode().splitlines()
     except (OSError, ValueError) as error:
         raise TargetError(f"cannot read {http}/metrics: {error}") from None
     values = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return sum(float(value) for sample, _, value in values if sample.partition("{")[0] == name)
+    return sum(float(value) for sample, _, value in values if name in _names(sample))
+
+
+def _names(sample: str) -> tuple[str, str]:
+    """With its labels and without."""
+    return sample, sample.partition("{")[0]

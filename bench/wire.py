@@ -1,6 +1,7 @@
 """The client's half of the wire: the opening request, frames' headers, what a message says. No I/O."""
 
 import re
+import zlib
 from urllib.parse import SplitResult
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -14,18 +15,24 @@ frames can be counted by counting these two bytes, without looking at any length
 PING = 0x89
 CLOSE = 0x88
 
+COMPRESSED = 0x40
+"""The bit of a frame's first byte that says so (RFC 7692 §6)."""
+
+OFFER_COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
 HEADER = re.compile(
     rb'\{"type":"quotes_patch","ts":(\d+),"versions":\{([^}]*)\},"operations":\[\{"op":"(\w)'
 )
 """`ts`, versions and the first operation's first letter: all that is looked at of a message."""
 
 
-def opening_request(url: SplitResult, query: str) -> bytes:
-    """The request that asks for a WebSocket."""
+def opening_request(url: SplitResult, query: str, *, compressed: bool = False) -> bytes:
+    """The request that asks for a WebSocket; `compressed`: one that may compress."""
+    extensions = OFFER_COMPRESSION if compressed else ""
     return (
         f"GET {url.path}?{query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n"
     ).encode()
 
 
@@ -45,6 +52,11 @@ def next_frame(buffer: bytes, start: int) -> tuple[int, int] | None:
     elif size == 127:
         size, begin = int.from_bytes(buffer[begin : begin + 8]), begin + 8
     return (begin, begin + size) if begin + size <= len(buffer) else None
+
+
+def inflate(payload: bytes) -> bytes:
+    """What a message says that was compressed for itself (RFC 7692 §7.2.2)."""
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + b"\0\0\xff\xff")
 
 
 def parse_versions(text: bytes) -> dict[bytes, int]:

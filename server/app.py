@@ -1,6 +1,5 @@
 """The nursery tree: every task of the server hangs somewhere below `serve`."""
 
-import gc
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
+from server.garbage import freeze_survivors
 from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
@@ -114,8 +114,7 @@ async def serve(
                     await _list_catalogue(directory)
                 streaming.start_soon(run_feed, hub, settings, replay)
                 await streaming.start(stop_on_signal, gateway)
-                # What exists now stays: the collector need not look at it with 10,000 connections.
-                gc.freeze()
+                freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)

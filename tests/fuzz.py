@@ -14,7 +14,7 @@ import time
 import zlib
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import trio
 
@@ -34,8 +34,11 @@ TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
 ERRORS = set(get_args(ErrorCode))
 CODES = {1002, 1003, 1007, 1008, 1009}
 
-MEMORY_LIMIT = 64 * 1024 * 1024
-"""Bytes the process may grow by after its first thousand inputs."""
+WARM_UP = 1000
+"""Inputs after which all that is made on first use is made."""
+
+MEMORY_LIMIT = 8 * 1024 * 1024
+"""Bytes the process may grow by after that."""
 
 COMMANDS: list[dict[str, Any]] = [
     {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
@@ -117,8 +120,17 @@ MAKERS = (_whole, _fragmented, _compressed, _control, _close, _binary, _spoiled)
 WEIGHTS = (60, 10, 5, 10, 3, 2, 10)
 
 
-async def fuzz(inputs: int, seed: int) -> dict[str, int]:
-    """Throw `inputs` at sessions; how many of what came back. Errors: FuzzFailure."""
+class Outcome(NamedTuple):
+    """How many of what came back; inputs a second; bytes resident after WARM_UP and at the end."""
+
+    seen: dict[str, int]
+    rate: float
+    before: int
+    after: int
+
+
+async def fuzz(inputs: int, seed: int) -> Outcome:
+    """Throw `inputs` at sessions. Errors: FuzzFailure."""
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
@@ -135,17 +147,18 @@ async def fuzz(inputs: int, seed: int) -> dict[str, int]:
                 await throw(
                     gateway, Random(f"{seed}/{number}"), seen, f"--seed {seed}, input {number}"
                 )
-            if number == 1000:
+            if number == WARM_UP:
                 baseline = _resident()
             if number % 50_000 == 49_999:
                 rate = number / (time.monotonic() - started)
                 print(f"{number + 1} inputs, {rate:.0f}/s, {_resident() >> 20} MB", flush=True)
-        if baseline and _resident() - baseline > MEMORY_LIMIT:
-            raise FuzzFailure(f"memory grew from {baseline >> 20} to {_resident() >> 20} MB")
+        rate, after = inputs / (time.monotonic() - started), _resident()
+        if baseline and after - baseline > MEMORY_LIMIT:
+            raise FuzzFailure(f"memory grew from {baseline >> 20} to {after >> 20} MB")
         if gateway.pool.sessions or hub.subscriptions:
             raise FuzzFailure("sessions or subscriptions are left")
         nursery.cancel_scope.cancel()
-    return seen
+    return Outcome(seen, rate, baseline, after)
 
 
 async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: str) -> None:
@@ -223,11 +236,15 @@ def main() -> None:
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     try:
-        seen = trio.run(fuzz, options.inputs, options.seed)
+        outcome = trio.run(fuzz, options.inputs, options.seed)
     except* FuzzFailure as failures:
         sys.exit(f"fuzz: {failures.exceptions[0]}")
-    for what, count in sorted(seen.items(), key=lambda item: -item[1]):
+    for what, count in sorted(outcome.seen.items(), key=lambda item: -item[1]):
         print(f"{count:>10}  {what}")
+    print(
+        f"{options.inputs:,} inputs answered as documented, {outcome.rate:,.0f} a second, "
+        f"{outcome.before / 1e6:.1f} MB resident before, {outcome.after / 1e6:.1f} MB after"
+    )
 
 
 if __name__ == "__main__":

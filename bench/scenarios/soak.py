@@ -1,18 +1,21 @@
-"""Long lives: steady clients, visitors that come and go, and slow ones, for hours.
+"""Long lives: steady clients, visitors that come and go, and some that never read, for hours.
 
-`--connections` are the steady ones, a twentieth of which never reads; `--rate` is visitors per
-second. Every minute is a row of memory, descriptors and latency; at the end, how they grew.
+`--connections` are the steady ones: of twenty, four ask for a price every ten seconds only, four have
+their messages compressed, and one never reads, until the server gives it up and another takes its
+place. `--rate` is visitors per second. Every minute is a row; at the end, how memory and latency grew.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from statistics import linear_regression
 from time import monotonic
 from typing import NamedTuple
 
 from bench.figures import Figure, Result, Unit, written
-from bench.generator import Generator
+from bench.generator import Client, Generator
 from bench.latency import Latencies
 from bench.run import (
+    Choice,
     Meter,
     Options,
     check_failures,
@@ -30,21 +33,36 @@ from bench.target import Target
 CONNECTIONS, DURATION, RATE = 1000, 1800, 20
 SYMBOLS, EACH = 50, 5
 
+INTERVAL = "&interval=10s"
+"""What the throttled ones ask for: two to three moves of a symbol become one."""
+
 ROWS = 30
 """Rows of a run that is shorter than half an hour; a row is a minute otherwise."""
 
 LONGEST_ROW = 60.0
 
+MUTE_ROWS = 4
+"""Rows for which one that never reads is kept: in the second minute the server gives it up."""
+
 SLOW_BUFFER = 8 * 1024
-"""Bytes of a receive buffer: who never reads is behind after some minutes."""
+"""Bytes of a receive buffer: who never reads is behind after seconds."""
+
+OPEN = 'market_data_circuit_breakers{state="open"}'
+CONFLATED = "market_data_conflated_total"
+EVICTED = 'market_data_connections_closed_total{code="4429"}'
 
 
 class Row(NamedTuple):
-    """One minute: seconds from the start, bytes resident, open descriptors, p50 and p99 in seconds."""
+    """One minute: seconds from the start, bytes resident, open descriptors, circuit breakers open,
+    updates conflated and connections given up since the start, p50 and p99 in seconds.
+    """
 
     at: float
     resident: float
     descriptors: float
+    breakers: float
+    conflated: float
+    evicted: float
     p50: float
     p99: float
 
@@ -58,48 +76,77 @@ def run(options: Options) -> Result:
     )
     schedule = Schedule(SYMBOLS, 0.25, options.duration + 120, together=False)
     choose = choose_some(schedule.symbols, EACH)
-    with options.open(schedule) as target, open_generator(target) as generator:
-        mute = max(1, options.connections // 20)
-        connect(generator, target, mute, choose, receive_buffer=SLOW_BUFFER)
-        for client in generator.clients:
-            generator.pause(client)
-        connect(generator, target, options.connections - mute, choose)
+    some, mute = options.connections // 5, max(1, options.connections // 20)
+    with (
+        options.open(schedule, WS_COMPRESSION="shared") as target,
+        open_generator(target) as generator,
+    ):
+        connect(generator, target, some, lambda number: choose(number) + INTERVAL)
+        connect(generator, target, some, choose, compressed=True)
+        connect(generator, target, options.connections - 2 * some - mute, choose)
         meter = Meter(target, generator)
-        rows = _live(generator, target, options, schedule.symbols)
+        rows = _live(generator, target, options, schedule.symbols, mute)
         window = meter.read()
         note_course(generator, window, result)
         result.add(*_growth(rows), *common_figures(window))
         if generator.missed:
             result.wrong.append(f"{generator.missed} updates missed by those that read")
-        # The server gives up those that never read; that is no failure of theirs.
-        generator.failed.pop("ended by the server", None)
         check_failures(generator, result)
     return result
 
 
 def _live(
-    generator: Generator, target: Target, options: Options, symbols: Sequence[str]
+    generator: Generator, target: Target, options: Options, symbols: Sequence[str], mute: int
 ) -> list[Row]:
     rows: list[Row] = []
     start = monotonic()
     row_seconds = min(LONGEST_ROW, options.duration / ROWS)
+    mutes: deque[list[Client]] = deque()
+    everything = ",".join(symbols)
     while (at := monotonic() - start) < options.duration:
+        if len(mutes) == MUTE_ROWS:
+            for client in mutes.popleft():
+                generator.cut(client)
+        share = -(-mute * (len(mutes) + 1) // MUTE_ROWS) - sum(map(len, mutes))
+        mutes.append(_add_mute(generator, target, share, lambda _: everything))
         generator.latencies = Latencies()
         visit(generator, target, options.rate, row_seconds, symbols)
-        found = generator.latencies.percentiles()
-        row = Row(
-            at,
-            target.resident_bytes() or 0,
-            target.descriptors() or 0,
-            found.p50 if found else 0,
-            found.p99 if found else 0,
-        )
-        rows.append(row)
-        show(
-            f"{at:8.0f} s  {written(row.resident, Unit.BYTES):>10}  {row.descriptors:6.0f} descriptors"
-            f"  p50 {written(row.p50, Unit.SECONDS):>9}  p99 {written(row.p99, Unit.SECONDS):>9}"
-        )
+        rows.append(_row(at, generator, target))
+        show(_written(rows[-1]))
     return rows
+
+
+def _add_mute(generator: Generator, target: Target, count: int, choose: Choice) -> list[Client]:
+    """Clients that read their snapshot, or its beginning, and nothing more."""
+    generator.answered.clear()
+    connect(generator, target, count, choose, receive_buffer=SLOW_BUFFER)
+    mute = list(generator.answered)
+    for client in mute:
+        generator.pause(client)
+    return mute
+
+
+def _row(at: float, generator: Generator, target: Target) -> Row:
+    found = generator.latencies.percentiles()
+    return Row(
+        at,
+        target.resident_bytes() or 0,
+        target.descriptors() or 0,
+        target.metric(OPEN) or 0,
+        target.metric(CONFLATED) or 0,
+        target.metric(EVICTED) or 0,
+        found.p50 if found else 0,
+        found.p99 if found else 0,
+    )
+
+
+def _written(row: Row) -> str:
+    return (
+        f"{row.at:8.0f} s  {written(row.resident, Unit.BYTES):>10}  {row.descriptors:6.0f} descriptors"
+        f"  {row.breakers:4.0f} breakers open  {row.evicted:6.0f} given up"
+        f"  {row.conflated:10,.0f} conflated"
+        f"  p50 {written(row.p50, Unit.SECONDS):>9}  p99 {written(row.p99, Unit.SECONDS):>9}"
+    )
 
 
 def _growth(rows: list[Row]) -> list[Figure]:
@@ -114,5 +161,8 @@ def _growth(rows: list[Row]) -> list[Figure]:
         Figure("memory at the end", rows[-1].resident, Unit.BYTES),
         Figure("descriptors, first minute", rows[0].descriptors, Unit.COUNT),
         Figure("descriptors, last minute", rows[-1].descriptors, Unit.COUNT),
+        Figure("breakers open, at most", max(row.breakers for row in rows), Unit.COUNT),
+        Figure("conflated", rows[-1].conflated, Unit.COUNT),
+        Figure("given up as too slow", rows[-1].evicted, Unit.COUNT),
         Figure("p99, last third to first", last / first if first else None, Unit.RATIO),
     ]

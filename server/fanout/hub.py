@@ -1,5 +1,6 @@
 """All topics and who subscribes to which; owns the tasks of the active ones and the flusher."""
 
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from time import time_ns
@@ -16,7 +17,7 @@ from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Topic, full_quotes, queue_frame
+from server.fanout.topic import ROUND_TRADES, Topic, full_quotes, queue_frame
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
@@ -51,6 +52,7 @@ class Hub:
         breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
         quiet_after: float = 60.0,
     ) -> None:
+        self.epoch = new_epoch()
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.status = FeedStatus()
@@ -82,7 +84,7 @@ class Hub:
         """
         now = time_ns() // 1000
         ts, time_us = (first.ts, first.time_us) if first else (now, now)
-        topic = Topic(instrument, self._everyone, self.stats, ts, time_us)
+        topic = Topic(instrument, self._everyone, self.stats, self.epoch, ts, time_us)
         if last:
             topic.resume(last)
         self.topics[instrument.symbol] = topic
@@ -203,6 +205,27 @@ class Hub:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
 
+    def begin_epoch(self, epoch: str) -> None:
+        """Count the versions of all quotes as those of `epoch`, a new line of them. Everybody gets the
+        full quotes of what they watch, of each symbol before any update of it.
+        """
+        self.epoch = epoch
+        for topic in self.topics.values():
+            topic.begin_epoch(epoch)
+        due = [topic for topic in self.topics.values() if topic.quote_due]
+        if due:
+            self._tasks.start_soon(self._publish_quotes, due)
+
+    async def _publish_quotes(self, due: list[Topic]) -> None:
+        """A round at a time, as ten thousand who watch hundreds of symbols are millions of frames."""
+        begun = time_ns() // 1000
+        for start in range(0, len(due), ROUND_TRADES):
+            for topic in due[start : start + ROUND_TRADES]:
+                if topic.quote_due:  # no trade was faster
+                    topic.publish_quote(self._flusher, begun)
+            await trio.lowlevel.checkpoint()
+            await self._flusher.wait_round()
+
     def throttle(self, outbox: Outbox, interval: float) -> float:
         """Send each symbol at most once in `interval` seconds, 0 for no limit; what is granted."""
         interval = granted(interval)
@@ -269,3 +292,8 @@ class Hub:
                 if topic.freshness.quiet is not (topic.moved_at <= limit):
                     topic.freshness.quiet = not topic.freshness.quiet
                     topic.publish_freshness(self._flusher)
+
+
+def new_epoch() -> str:
+    """A name that no other line of versions has: of one server, from its start on."""
+    return f"{time_ns() // 1_000_000}.{secrets.token_hex(4)}"

@@ -42,12 +42,16 @@ class Shift(NamedTuple):
 
 
 class Topic:
-    """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change."""
+    """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change.
+
+    `quote_due`: a new epoch has begun of which those who watch know nothing yet.
+    """
 
     __slots__ = (
         "_current",
         "_overflow",
         "_stats",
+        "epoch",
         "everyone",
         "finished",
         "freshness",
@@ -57,6 +61,7 @@ class Topic:
         "moved_at",
         "pointer",
         "quote",
+        "quote_due",
         "subscribers",
         "ts",
         "version",
@@ -67,6 +72,7 @@ class Topic:
         instrument: Instrument,
         everyone: AbstractSet[Outbox],
         stats: FanoutStats,
+        epoch: str,
         ts: int,
         time_us: int,
     ) -> None:
@@ -74,6 +80,7 @@ class Topic:
         self.instrument = instrument
         self.pointer = quote_pointer(instrument.symbol)
         self.quote = opening_quote(instrument, time_us)
+        self.epoch = epoch
         self.version = 1
         self.ts = ts
         self.subscribers: dict[Outbox, None] = {}
@@ -87,6 +94,7 @@ class Topic:
         self._stats = stats
         self._overflow: Trade | None = None
         self._current: UpdateFrame | None = None
+        self.quote_due = False
 
     @property
     def symbol(self) -> str:
@@ -98,6 +106,12 @@ class Topic:
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+
+    def begin_epoch(self, epoch: str) -> None:
+        """The version is one of `epoch` from now on; a full quote is due to all who watch."""
+        self.epoch = epoch
+        self._current = None
+        self.quote_due = self.watched
 
     def snapshot(self) -> Snapshot:
         """What is to be kept of the symbol."""
@@ -149,21 +163,29 @@ class Topic:
     def publish(self, trade: Trade, flusher: Flusher) -> None:
         """Move the quote and queue the update, encoded once, for everybody who watches."""
         operations = self.absorb(trade)
-        if not operations or not self.watched:
-            return
-        self._publish_frame(self._update(operations), flusher)
+        if operations and self.watched:
+            self._publish_update(operations, flusher)
+
+    def publish_quote(self, flusher: Flusher, ts: int) -> None:
+        """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
+        self.quote_due = False
+        self._publish_frame(self.current_frame(), flusher, ts)
 
     def publish_freshness(self, flusher: Flusher) -> None:
         """Tell everybody who watches whether this symbol's prices are flowing."""
-        self._publish_frame(self.freshness.current_frame(), flusher)
+        self._publish_frame(self.freshness.current_frame(), flusher, time_ns() // 1000)
 
-    def _update(self, operations: list[Operation]) -> UpdateFrame:
+    def _publish_update(self, operations: list[Operation], flusher: Flusher) -> None:
+        """Queue the last change of the quote."""
+        if self.quote_due:
+            self.publish_quote(flusher, self.ts)
+            return
         message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
         self._stats.updates_encoded += 1
-        return UpdateFrame(text_frame(encode(message)), self)
+        self._publish_frame(UpdateFrame(text_frame(encode(message)), self), flusher, self.ts)
 
-    def _publish_frame(self, frame: UpdateFrame, flusher: Flusher) -> None:
-        dirty = flusher.round(self.ts if frame.source is self else time_ns() // 1000)
+    def _publish_frame(self, frame: UpdateFrame, flusher: Flusher, ts: int) -> None:
+        dirty = flusher.round(ts)
         queue_frame(frame, self.subscribers, dirty)
         queue_frame(frame, self.everyone, dirty)
 
@@ -239,8 +261,10 @@ class Topic:
         versions = self.version - version
         if versions and self.watched:
             self._stats.conflated += versions - 1
-            frame = self._update(operations) if versions == 1 else self.current_frame()
-            self._publish_frame(frame, flusher)
+            if versions == 1:
+                self._publish_update(operations, flusher)
+            else:
+                self.publish_quote(flusher, self.ts)
 
     def _take(self, inbox: trio.MemoryReceiveChannel[Trade]) -> Trade | None:
         """The next trade: from the inbox, then what overflowed of it, then None."""
@@ -272,4 +296,5 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
         max(topic.ts for topic in topics),
         {topic.symbol: topic.version for topic in topics},
         [topic.add_operation() for topic in topics],
+        topics[0].epoch,
     )

@@ -17,11 +17,14 @@ Symbols = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_patch"):
-    """Changes of quotes. `ts`: microseconds since the epoch when the feed gave the newest of them."""
+    """Changes of quotes. `ts`: microseconds since 1970 when the feed gave the newest of them;
+    `epoch`, with full quotes only: which line of versions theirs belong to.
+    """
 
     ts: int
     versions: dict[str, int]
     operations: Sequence[Operation]
+    epoch: str | UnsetType = UNSET
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):

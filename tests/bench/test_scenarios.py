@@ -176,3 +176,4 @@ def test_soak_tells_how_memory_grows(tmp_path):
     figures = measure(tmp_path, "soak", *arguments)
     assert figures["memory at the end"] > 20e6
     assert figures["descriptors, last minute"] >= 40
+    assert figures["conflated"] > 0

@@ -60,6 +60,7 @@ class Peer:
         self.topics: set[Topic] = set()
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
+        self.epochs: dict[str, str] = {}
         self.messages: list[dict[str, Any]] = []
         self.control: list[tuple[int, bytes]] = []
         self._received = b""
@@ -140,5 +141,7 @@ class Peer:
             if kinds == {"replace"}:
                 assert version == self.versions[symbol] + 1, "a replace skips a version"
             elif kinds == {"add"}:
-                assert version >= self.versions.get(symbol, 0), "a version goes back"
+                if message["epoch"] == self.epochs.get(symbol):
+                    assert version >= self.versions[symbol], "a version goes back"
+                self.epochs[symbol] = message["epoch"]
             self.versions[symbol] = version

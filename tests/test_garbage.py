@@ -1,0 +1,60 @@
+"""The collector looks at what is new, and now and then at everything."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from server import garbage
+
+
+class Node:
+    """Can be a part of a cycle."""
+
+    other: "Node"
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    """Freeze as the server does at its start, and undo it."""
+    callbacks = gc.callbacks[:]
+    garbage.freeze_survivors()
+    yield
+    gc.callbacks[:] = callbacks
+    gc.unfreeze()
+
+
+def cycle() -> Node:
+    """Two objects that only a collection can free."""
+    one, two = Node(), Node()
+    one.other, two.other = two, one
+    return one
+
+
+def test_survivors_are_looked_at_once() -> None:
+    """What a full collection found alive is no work for the next one."""
+    kept = [cycle() for _ in range(1000)]
+    gc.collect()
+    assert len(gc.get_objects(generation=2)) < len(kept)
+
+
+def test_new_garbage_is_collected() -> None:
+    """A cycle that was never frozen goes with the next collection."""
+    node = weakref.ref(cycle())
+    gc.collect()
+    assert node() is None
+
+
+def test_frozen_garbage_is_collected_once_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cycle that was frozen while it was in use is freed once everything is thawed."""
+    kept = cycle()
+    gc.collect()
+    node = weakref.ref(kept)
+    del kept
+    gc.collect()
+    assert node() is not None
+    monkeypatch.setattr(garbage, "THAW_INTERVAL", 0.0)
+    gc.callbacks[:] = [garbage.Freezer()]
+    gc.collect()
+    assert node() is None
