@@ -73,7 +73,7 @@ async def serve(
         settings.ws_stall_timeout,
     )
     hub = Hub(breaker=breaker, quiet_after=settings.quote_quiet_after)
-    async with open_store(store_options(settings), hub.snapshot, hub.topics.values) as store:
+    async with open_store(store_options(settings), hub.snapshot, hub.known_topics) as store:
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
         directory = Directory(hub, store.loader, store.catalogue)
         gateway = Gateway(
@@ -104,6 +104,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run)
+            nursery.start_soon(store.changes.run, directory)
             nursery.start_soon(lag.run)
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead

@@ -39,6 +39,8 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     stats = hub.stats
     stats.feed_updates += 1
     stats.last_intake_us = trade.ts
+    if trade.symbol in hub.delisted:
+        return
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )

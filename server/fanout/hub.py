@@ -2,7 +2,8 @@
 
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from time import time_ns
 from typing import Literal
 
@@ -55,6 +56,7 @@ class Hub:
         self.epoch = new_epoch()
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
+        self.delisted: dict[str, Topic] = {}
         self.status = FeedStatus()
         self._outboxes: set[Outbox] = set()
         self._everyone: set[Outbox] = set()
@@ -80,25 +82,53 @@ class Hub:
         self, instrument: Instrument, first: Trade | None = None, *, last: Snapshot | None = None
     ) -> Topic:
         """Add a symbol, known from its `first` trade, with the price it had `last`, or not traded
-        yet; those who watch everything get its quote at once.
+        yet; those who watch everything get its quote.
         """
+        topic = self._list(instrument, first, last)
+        if topic.quote_due:
+            topic.publish_quote(self._flusher, topic.ts)
+        return topic
+
+    def _list(self, instrument: Instrument, first: Trade | None, last: Snapshot | None) -> Topic:
         now = time_ns() // 1000
         ts, time_us = (first.ts, first.time_us) if first else (now, now)
-        topic = Topic(instrument, self._everyone, self.stats, self.epoch, ts, time_us)
+        topic = self.delisted.pop(instrument.symbol, None)
+        if topic:
+            topic.revive(instrument, self._everyone, self.epoch)
+        else:
+            topic = Topic(instrument, self._everyone, self.stats, self.epoch, ts, time_us)
         if last:
             topic.resume(last)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
-            for outbox in self._everyone:
-                outbox.send_current(topic)
+            topic.quote_due = True
         return topic
 
     def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
-        """Add the symbols that are not there yet."""
+        """Add the symbols that are not there yet; those who watch everything get their quotes."""
+        new = [each for each in snapshots if each.symbol not in self.topics]
+        self._publish_due([self._list(each.instrument, None, each) for each in new])
+
+    def relist(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take over reference data of symbols that are there; who watches them gets full quotes."""
+        topics = []
         for snapshot in snapshots:
-            if snapshot.symbol not in self.topics:
-                self.list_instrument(snapshot.instrument, last=snapshot)
+            if topic := self.topics.get(snapshot.symbol):
+                topic.relist(snapshot.instrument)
+                topics.append(topic)
+        self._publish_due(topics)
+
+    def delist(self, symbols: Iterable[str]) -> None:
+        """Take symbols away from everybody; trades of them are dropped until they are listed again."""
+        for symbol in symbols:
+            if topic := self.topics.pop(symbol, None):
+                self.delisted[symbol] = topic
+                topic.delist(self._flusher)
+
+    def known_topics(self) -> Iterator[Topic]:
+        """All topics, also of symbols that were delisted: their last prices are to be kept."""
+        return chain(self.topics.values(), self.delisted.values())
 
     def snapshot(self, symbol: str) -> Snapshot | None:
         """The present state of a symbol, None if it is not here."""
@@ -212,8 +242,10 @@ class Hub:
         self.epoch = epoch
         for topic in self.topics.values():
             topic.begin_epoch(epoch)
-        due = [topic for topic in self.topics.values() if topic.quote_due]
-        if due:
+        self._publish_due(self.topics.values())
+
+    def _publish_due(self, topics: Iterable[Topic]) -> None:
+        if due := [topic for topic in topics if topic.quote_due]:
             self._tasks.start_soon(self._publish_quotes, due)
 
     async def _publish_quotes(self, due: list[Topic]) -> None:

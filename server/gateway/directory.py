@@ -1,10 +1,11 @@
 """Lists in the hub the symbols that somebody asks for and that were not asked for before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import trio
 
 from server.fanout.hub import Hub
+from server.quotes.snapshot import Snapshot
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.loader import Loader
 
@@ -46,3 +47,17 @@ class Directory:
                         after = page[-1].symbol
         if not self.complete:
             raise StoreUnavailable("the catalogue could not be read in time")
+
+    def holds(self, symbol: str) -> bool:
+        """Whether the symbol is listed, or is to be because all are. See `Listings`."""
+        return symbol in self._hub.topics or self.complete or self._listing.locked()
+
+    def relist(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take over reference data, and list what is new, for those who watch too."""
+        snapshots = list(snapshots)
+        self._hub.relist(snapshots)
+        self._hub.list_snapshots(snapshots)
+
+    def delist(self, symbols: Iterable[str]) -> None:
+        """Take symbols away from those who watch."""
+        self._hub.delist(symbols)

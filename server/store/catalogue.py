@@ -22,7 +22,7 @@ class StoreUnavailable(Exception):
 
 
 class Change(NamedTuple):
-    """Reference data of a symbol changed, or it was listed or delisted; `mark` tells two changes apart."""
+    """A symbol was listed or delisted, or its reference data changed; `mark` tells changes apart."""
 
     symbol: str
     delisted: bool

@@ -91,7 +91,8 @@ WHERE excluded.version > market_data.version
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE NOT delisted AND $1 <> '' AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
+     WHERE NOT delisted AND $1 <> ''
+     AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
      ORDER BY symbol COLLATE "C" LIMIT $4)
     UNION ALL
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data

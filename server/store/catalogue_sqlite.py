@@ -28,6 +28,9 @@ from server.store.thread import OwnThread
 BUSY_TIMEOUT = 5.0
 """Seconds to wait while another process, a second server or an import, writes to the file."""
 
+RETRY_INTERVAL = 0.02
+"""Seconds between two tries to open a file that another process is about to make."""
+
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
 _VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
@@ -208,7 +211,9 @@ class SqliteCatalogue:
         """Each change has a mark of its own, in the order of their commits: one writes at a time."""
         execute = self._connection.execute
         (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
-        query = "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in BETWEEN ? AND ?"
+        query = (
+            "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in BETWEEN ? AND ?"
+        )
         rows = [] if since is None else execute(query, [since, last]).fetchall()
         return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
 
@@ -247,10 +252,26 @@ async def open_sqlite(
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
+    _keep_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
     connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?
     return connection
+
+
+def _keep_wal(connection: sqlite3.Connection) -> None:
+    """Readers and the writer do not wait for each other then. Of two who make a file, SQLite refuses
+    one at once, whatever the timeout.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_INTERVAL)
+        else:
+            return
 
 
 @contextmanager

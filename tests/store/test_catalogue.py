@@ -9,6 +9,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.snapshot import opening_snapshot
 from server.store.catalogue_postgres import open_postgres
 from server.store.stats import StoreStats
+from tests.gateway.wire import eventually
 from tests.store.conftest import TIMEOUT, fill, instrument
 
 IN_PROGRESS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -180,8 +181,9 @@ async def test_change_that_takes_long_is_not_missed(shared_postgres, database):
                 nursery.start_soon(
                     trio.to_thread.run_sync, shared_postgres.sql, f"BEGIN; {slow} COMMIT", database
                 )
-                while not int(shared_postgres.sql(IN_PROGRESS, database)):
-                    await trio.sleep(0.01)
+                await trio.to_thread.run_sync(
+                    eventually, lambda: shared_postgres.sql(IN_PROGRESS, database) == "1"
+                )
                 await fill(catalogue, instrument("MSFT", "Microsoft"))
                 mark, _ = await catalogue.changes(None)
             assert "AAPL" in {each.symbol for each in (await catalogue.changes(mark))[1]}
