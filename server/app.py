@@ -13,6 +13,8 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from server.cluster.control import Sample
+from server.cluster.worker import SupervisorLink
 from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
@@ -55,17 +57,19 @@ async def serve(
     settings: Settings,
     authenticator: Authenticator,
     on_started: Callable[[Addresses], None],
+    supervisor: SupervisorLink | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
+
+    With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
     Errors: BindError, ReplayError, StoreUnavailable, before anything was started.
     """
     replay = _open_replay(settings)
-    ws_listeners = bind(settings.ws_host, settings.ws_port)
-    http_listeners = bind(settings.http_host, settings.http_port)
-    addresses = Addresses(
-        f"ws://{_address(ws_listeners)}/ws/quotes", f"http://{_address(http_listeners)}"
-    )
+    shared = supervisor is not None
+    ws_listeners = bind(settings.ws_host, settings.ws_port, shared=shared)
+    http_listeners = bind(settings.http_host, settings.http_port, shared=shared)
+    addresses = addresses_of(ws_listeners, http_listeners)
 
     breaker = BreakerPolicy(
         settings.ws_circuit_breaker_threshold,
@@ -119,6 +123,8 @@ async def serve(
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
+                if supervisor:
+                    nursery.start_soon(follow_supervisor, supervisor, gateway)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -181,11 +187,23 @@ async def stop_on_signal(
             if gateway.pool.draining:
                 _exit_now("second signal", 128 + number)
             log.info("stopping", signal=signal.Signals(number).name)
-            # A thread, as nothing on the event loop can be trusted to end what hangs there.
-            timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
-            timer.daemon = True
-            timer.start()
-            gateway.stop()
+            stop(gateway)
+
+
+def stop(gateway: Gateway) -> None:
+    """Send all clients away; exit when that hangs."""
+    # A thread, as nothing on the event loop can be trusted to end what hangs there.
+    timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
+    timer.daemon = True
+    timer.start()
+    gateway.stop()
+
+
+async def follow_supervisor(supervisor: SupervisorLink, gateway: Gateway) -> None:
+    """Report to the supervisor, and stop when it is gone."""
+    pool = gateway.pool
+    await supervisor.run(lambda: Sample(places=pool.places, capacity=pool.capacity))
+    stop(gateway)
 
 
 def _exit_now(reason: str, code: int) -> None:
@@ -198,6 +216,11 @@ def _exit_now(reason: str, code: int) -> None:
 def _open_replay(settings: Settings) -> Replay | None:
     path = settings.feed.replay_path
     return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+
+
+def addresses_of(quotes: list[socket.socket], http: list[socket.socket]) -> Addresses:
+    """The URLs at which listening sockets are reached."""
+    return Addresses(f"ws://{_address(quotes)}/ws/quotes", f"http://{_address(http)}")
 
 
 def _address(listeners: list[socket.socket]) -> str:

@@ -14,9 +14,11 @@ import trio
 
 from server import __version__
 from server.app import Addresses, serve, store_options
+from server.cluster.worker import SupervisorLink
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
 from server.gateway.sockets import BindError
+from server.host import supervise
 from server.ops.logs import configure_logging
 from server.quotes.instrument import normalize_symbol
 from server.settings import (
@@ -68,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="processes that share the ports; needs REDIS_URL",
+    )
+    command.add_argument("--worker", type=_supervisor_link, help=argparse.SUPPRESS)
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("token", help="make a token for a client")
@@ -111,10 +120,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(_: argparse.Namespace, settings: Settings) -> None:
-    configure_logging(settings.log_format, settings.log_level)
-    authenticator = _authenticator(settings)
-    trio.run(serve, settings, authenticator, partial(_say_hello, settings, authenticator))
+def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
+    supervisor: SupervisorLink | None = arguments.worker
+    configure_logging(
+        settings.log_format, settings.log_level, supervisor.number if supervisor else None
+    )
+    secret = _secret(settings)
+    authenticator = _authenticator(settings, secret)
+    say_hello = partial(_say_hello, settings, authenticator)
+    if supervisor:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for who leads; others do not mind
+        trio.run(serve, settings, authenticator, lambda _: None, supervisor)
+    elif arguments.workers:
+        # Else each would make one up where it cannot be kept.
+        environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
+        sys.exit(trio.run(supervise, settings, arguments.workers, environment, say_hello))
+    else:
+        trio.run(serve, settings, authenticator, say_hello)
 
 
 def _warn(settings: Settings) -> None:
@@ -138,7 +160,11 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
 
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
-    print(_authenticator(settings).sign(arguments.user, arguments.ttl, arguments.role))
+    print(
+        _authenticator(settings, _secret(settings)).sign(
+            arguments.user, arguments.ttl, arguments.role
+        )
+    )
 
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:
@@ -180,7 +206,9 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
 
     host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
     url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
-    token = arguments.token or _authenticator(settings).sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
+    token = arguments.token or _authenticator(settings, _secret(settings)).sign(
+        DEVELOPMENT_USER, DEVELOPMENT_LIFETIME
+    )
     try:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:
@@ -191,8 +219,11 @@ def _is_development(settings: Settings) -> bool:
     return not settings.jwt_secret and not settings.jwt_public_key
 
 
-def _authenticator(settings: Settings) -> Authenticator:
-    secret = development_secret() if _is_development(settings) else settings.jwt_secret
+def _secret(settings: Settings) -> str:
+    return development_secret() if _is_development(settings) else settings.jwt_secret
+
+
+def _authenticator(settings: Settings, secret: str) -> Authenticator:
     return Authenticator(
         secret=secret,
         public_key=settings.jwt_public_key,
@@ -200,6 +231,20 @@ def _authenticator(settings: Settings) -> Authenticator:
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
     )
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1")
+    return int(text)
+
+
+def _supervisor_link(text: str) -> SupervisorLink:
+    try:
+        number, fd = map(int, text.split(":"))
+        return SupervisorLink(number, fd)
+    except (ValueError, OSError):
+        raise argparse.ArgumentTypeError("only a supervisor can start a worker") from None
 
 
 def _duration(text: str) -> Duration:

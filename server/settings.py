@@ -146,6 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         1.0
     )
     replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
+    worker_timeout: Seconds = Duration(30)
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto, console or json")
     ] = "auto"

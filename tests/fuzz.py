@@ -21,7 +21,8 @@ import trio
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Selection
+from server.gateway.handshake import Admission, Selection
+from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument
@@ -175,7 +176,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
     pool.add(session)
     try:
-        session.begin(Selection([gateway.hub.topics["AAPL"]], []))
+        begin(session, Admission(session.identity, Selection([gateway.hub.topics["AAPL"]], [])))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])

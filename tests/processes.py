@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,8 @@ class ServerProcess:
     `lines` are what it printed on start; its log is at `log`, a JSON object a line.
     """
 
+    arguments: Sequence[str] = ()
+
     def __init__(self, folder: Path, **variables: str) -> None:
         self.log = folder / "server.log"
         self._folder = folder
@@ -42,12 +45,13 @@ class ServerProcess:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"],
+                [sys.executable, "-m", "server", "serve", *self.arguments],
                 cwd=self._folder,
                 env=inherited | self._variables,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # signals can be sent to all of its group
             )
         assert self.process.stdout is not None
         self.lines: list[str] = []

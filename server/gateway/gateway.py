@@ -5,7 +5,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import ceil
 
 import h11
 import structlog
@@ -18,13 +17,15 @@ from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
 from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
+from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import close, receive, send_all
+from server.gateway.sockets import BACKLOG, close, receive, send_all
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -87,9 +88,9 @@ class Gateway:
             self.max_symbols,
             self.allowed_origins,
         )
-        self.beat = min(self.ping_interval, self.idle_timeout)
-        """Seconds between two looks at a session; what is idle is counted in them."""
-        self.idle_beats = ceil(self.idle_timeout / self.beat)
+        self.heartbeat = Heartbeat(
+            self.deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        )
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
         self._listening = False
@@ -105,7 +106,7 @@ class Gateway:
     ) -> None:
         """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most.
 
-        Resource handling: closes `listeners` and every connection, also when cancelled.
+        Resource handling: listens on `listeners`; closes them and every connection, always.
         """
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
@@ -114,6 +115,7 @@ class Gateway:
                 with self._accepting:
                     async with trio.open_nursery() as accepting:
                         for listener in listeners:
+                            listener.listen(BACKLOG)
                             accepting.start_soon(self._accept, listener, connections)
                         self._listening = True
                         task_status.started()
@@ -189,7 +191,7 @@ class Gateway:
                 self.pool.add(session)
                 undo.pop_all()  # the places are the session's now
                 undo.callback(self.end, session)
-                session.begin(admission.selection, admission.interval)
+                begin(session, admission)
                 undo.pop_all()
                 return session
         except Refusal as refusal:

@@ -57,7 +57,7 @@ class Admission(NamedTuple):
 
     identity: Identity
     selection: Selection
-    interval: float | None
+    interval: float | None = None
 
 
 def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:

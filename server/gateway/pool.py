@@ -19,9 +19,9 @@ class Pool:
     """Places for connections, in all and per user, and the sessions that take them."""
 
     def __init__(self, max_connections: int, max_per_user: int) -> None:
-        self._max_connections = max_connections
+        self.capacity = max_connections
         self._max_per_user = max_per_user
-        self._places = 0
+        self.places = 0
         self._users: Counter[str] = Counter()
         self._empty = trio.Event()
         self.sessions: set[Session] = set()
@@ -36,18 +36,18 @@ class Pool:
         """Take one of the pool's places. Errors: Refusal if all are taken."""
         if self.draining:
             raise Refusal(Refused.AT_CAPACITY, "the server is going away")
-        if self._places >= self._max_connections:
+        if self.places >= self.capacity:
             raise Refusal(Refused.AT_CAPACITY, "all connections are taken")
-        self._places += 1
+        self.places += 1
 
     def release(self) -> None:
         """Give a reserved place back."""
-        self._places -= 1
+        self.places -= 1
 
     @property
     def use(self) -> float:
         """The share of the places that is taken, from 0 to 1."""
-        return self._places / self._max_connections
+        return self.places / self.capacity
 
     def is_full_for(self, user: str) -> bool:
         """Whether all places of `user` are taken."""

@@ -6,7 +6,6 @@ command is read, so a client that does not read its answers cannot pile them up 
 
 import random
 import socket
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,10 @@ from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
-from server.gateway.commands import NO_SUCH_SYMBOL, execute, subscribe_cold
-from server.gateway.handshake import STORE_UNAVAILABLE, Selection
+from server.gateway.commands import execute, subscribe_cold
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
-from server.gateway.sockets import close, receive_nowait, unacknowledged_for
+from server.gateway.sockets import close, receive_nowait
 from server.quotes.messages import (
     Ack,
     BadCommand,
@@ -54,33 +52,36 @@ RECEIVE_BYTES = 4 * 1024
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
 
-MAX_UNANSWERED = 2
-"""Pings; a client that lets as many heartbeats pass is gone (RFC 6455 §5.5.2 says nothing)."""
-
 RECONNECT_SPREAD_MS = 5000
 """Milliseconds over which clients that are sent away come back."""
 
 
 class Session:
-    """Owned by its connection's task, which calls `run` once; others may call `close`."""
+    """Owned by its connection's task, which calls `run` once; others may call `close`. `gateway` is
+    what all sessions share.
+
+    `expires`, `heard`, `unanswered` and `quiet_beats` are what the heartbeat knows of the client: when
+    its token ends in trio's time, whether more than a pong came since the last beat, how many pings
+    it owes an answer to, and how many beats in a row nothing came or went.
+    """
 
     __slots__ = (
         "_deaf",
         "_deflate",
-        "_expires",
-        "_gateway",
-        "_heard",
         "_inbound",
         "_over",
-        "_quiet_beats",
         "_received",
         "_sock",
         "close_code",
         "cold",
         "deadline",
         "everything",
+        "expires",
+        "gateway",
+        "heard",
         "identity",
         "outbox",
+        "quiet_beats",
         "state",
         "topics",
         "unanswered",
@@ -91,18 +92,14 @@ class Session:
         *, deflate: bool = False,
     ) -> None:  # fmt: skip
         """`received` is what came right behind the request; `deflate`: compression is negotiated."""
-        self._gateway = gateway
+        self.gateway = gateway
         self._sock = sock
         self._received = received
         self._deflate = deflate
         self._deaf = False
         self._inbound: Inbound | None = None
         self._over = False
-        self._expires = float("inf")
-        self._heard = True
-        self._quiet_beats = 0
         self.state = State.CONNECTING
-        self.unanswered = 0
         self.identity = identity
         self.outbox = gateway.hub.attach(sock, deflate=deflate)
         self.outbox.owner = self
@@ -111,11 +108,10 @@ class Session:
         self.close_code = ABNORMAL
         self.cold: Subscribe | None = None
         self.deadline = float("inf")
-
-    @property
-    def gateway(self) -> "Gateway":
-        """What all sessions share."""
-        return self._gateway
+        self.expires = float("inf")
+        self.heard = True
+        self.unanswered = 0
+        self.quiet_beats = 0
 
     async def run(self) -> None:
         """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
@@ -142,45 +138,21 @@ class Session:
 
     def on(self, event: Event) -> None:
         """Change the state as the table says."""
-        self.state = self._gateway.pool.move(self.state, event)
-
-    def begin(self, selection: Selection, interval: float | None = None) -> None:
-        """Send the snapshot asked for in the request, and what else is to be said on connecting."""
-        self._expires = self._end_of(self.identity)
-        # Not all at once, though they may all have connected at once.
-        self._schedule(random.uniform(0, self._gateway.beat))
-        if interval is not None:
-            granted = self._gateway.hub.throttle(self.outbox, interval)
-            self.send(Ack("throttle", [], interval=granted))
-        if selection.everything:
-            self.subscribe_everything()
-        else:
-            self.subscribe(selection.topics)
-        if selection.unknown:
-            self.refuse("connect", "unknown_symbol", NO_SUCH_SYMBOL, symbols=selection.unknown)
-        if selection.unavailable:
-            self.refuse(
-                "connect", "store_unavailable", STORE_UNAVAILABLE, symbols=[*selection.unavailable]
-            )
-        if self._gateway.hub.status.is_news:
-            self.outbox.send_current(self._gateway.hub.status)
-        if self._gateway.pool.draining:
-            self.send_away()
+        self.state = self.gateway.pool.move(self.state, event)
 
     def end(self) -> None:
         """Let go of everything the session holds but the socket."""
-        self._gateway.deadlines.clear(self)
-        self._gateway.hub.detach(self.outbox, self.topics)
+        self.gateway.deadlines.clear(self)
+        self.gateway.hub.detach(self.outbox, self.topics)
 
     def renew(self, identity: Identity) -> None:
         """Go on until `identity` expires."""
         self.identity = identity
-        self._expires = self._end_of(identity)
-        self._schedule(self._gateway.beat)
+        self.gateway.heartbeat.renew(self)
 
     def subscribe(self, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, then their updates."""
-        hub = self._gateway.hub
+        hub = self.gateway.hub
         for topic in topics:
             hub.subscribe(self.outbox, topic)
             self.topics[topic] = None
@@ -188,7 +160,7 @@ class Session:
 
     def subscribe_everything(self) -> None:
         """Send all full quotes, then all updates; takes the place of single subscriptions."""
-        hub = self._gateway.hub
+        hub = self.gateway.hub
         new = [topic for topic in hub.topics.values() if topic not in self.topics]
         hub.subscribe_everything(self.outbox, self.topics)
         hub.send_quotes(self.outbox, new)
@@ -198,13 +170,13 @@ class Session:
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""
         for topic in topics:
-            self._gateway.hub.unsubscribe(self.outbox, topic)
+            self.gateway.hub.unsubscribe(self.outbox, topic)
             self.topics.pop(topic, None)
 
     def unsubscribe_everything(self) -> None:
         """Send no more of anything."""
         self.everything = False
-        self._gateway.hub.unsubscribe_everything(self.outbox)
+        self.gateway.hub.unsubscribe_everything(self.outbox)
         self.unsubscribe(list(self.topics))
 
     def send(self, message: object) -> None:
@@ -213,13 +185,13 @@ class Session:
 
     def acknowledge(self, command: Command, symbols: list[str]) -> None:
         """Say that `command` was carried out on `symbols`."""
-        self._gateway.pool.commands[command.action, "ok"] += 1
+        self.gateway.pool.commands[command.action, "ok"] += 1
         self.send(Ack(command.action, symbols, command.id))
 
     def throttle(self, command: Throttle, interval: float) -> None:
         """Send each symbol at most once in `interval` seconds, and say what is granted."""
-        self._gateway.pool.commands[command.action, "ok"] += 1
-        interval = self._gateway.hub.throttle(self.outbox, interval)
+        self.gateway.pool.commands[command.action, "ok"] += 1
+        interval = self.gateway.hub.throttle(self.outbox, interval)
         self.send(Ack(command.action, [], command.id, interval))
 
     def refuse(
@@ -227,7 +199,7 @@ class Session:
         id: CommandId | UnsetType = UNSET, symbols: list[str] | UnsetType = UNSET,
     ) -> None:  # fmt: skip
         """Say that a command, or a part of it, was not carried out."""
-        self._gateway.pool.commands[action, code] += 1
+        self.gateway.pool.commands[action, code] += 1
         self.send(Error(code, message, id, symbols))
 
     def close(self, reason: Close) -> None:
@@ -251,7 +223,7 @@ class Session:
     def drop(self, reason: Close) -> None:
         """End at once, for a client that would not answer a close frame either."""
         self.close_code = reason.value.code
-        self._gateway.end(self)
+        self.gateway.end(self)
         close(self._sock)
 
     def ping(self) -> None:
@@ -261,7 +233,7 @@ class Session:
 
     def on_breaker(self, state: BreakerState) -> None:
         """The circuit breaker of a socket that takes nothing has changed."""
-        self._gateway.breaker_log.log(state.value, f"user {self.identity.user}")
+        self.gateway.breaker_log.log(state.value, f"user {self.identity.user}")
         if state is BreakerState.GIVEN_UP:
             self.close(Close.TOO_SLOW)
 
@@ -270,61 +242,19 @@ class Session:
         self.topics.pop(topic, None)
 
     def on_deadline(self) -> None:
-        """A heartbeat is due, or the token expired, or a client did not close in time."""
+        """A heartbeat is due, or the client did not close in time."""
         if self.closing:
             self._over = True
             close(self._sock)
-        elif trio.current_time() >= self._expires:
-            self.close(Close.TOKEN_EXPIRED)
         else:
-            self._beat()
-
-    def _beat(self) -> None:
-        beat = self._gateway.beat
-        if self.outbox.blocked:
-            # Pings would wait behind what is not read; whether to wait is the breaker's to say.
-            self.unanswered = 0
-            if unacknowledged_for(self._sock) > MAX_UNANSWERED * beat:
-                self.drop(Close.NO_ANSWER)
-                return
-        elif self.unanswered >= MAX_UNANSWERED:
-            self.close(Close.NO_ANSWER)
-            return
-        elif self._is_idle(trio.current_time() - beat - 1):
-            self.close(Close.IDLE)
-            return
-        else:
-            self.ping()
-        self._schedule(beat)
-
-    def _is_idle(self, since: float) -> bool:
-        """Look once a beat for traffic `since` then; True after too many looks in vain."""
-        topics = self._gateway.hub.topics.values() if self.everything else self.topics
-        if self._heard or any(topic.moved_at > since for topic in topics):
-            self._quiet_beats = 0
-            if self.state is State.IDLE:
-                self.on(Event.TRAFFIC)
-        else:
-            self._quiet_beats += 1
-            if self.state is State.ACTIVE:
-                self.on(Event.QUIET)
-        self._heard = False
-        return self._quiet_beats >= self._gateway.idle_beats
-
-    def _schedule(self, seconds: float) -> None:
-        """Be called for a heartbeat in so many seconds, or when the token expires."""
-        due = min(trio.current_time() + seconds, self._expires)
-        self._gateway.deadlines.set(self, due)
-
-    def _end_of(self, identity: Identity) -> float:
-        return trio.current_time() + identity.expires_at - time.time()
+            self.gateway.heartbeat.beat(self)
 
     def _finish(self, code: int, frame: bytes) -> None:
         self.on(Event.CLOSING)
         self.close_code = code
         self.unsubscribe_everything()
         self.outbox.close(frame)
-        self._gateway.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
+        self.gateway.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     async def _take(self, data: bytes) -> None:
         if self._deaf:
@@ -333,7 +263,7 @@ class Session:
         if self._inbound is None:
             if answered and is_pong(data):
                 return
-            self._inbound = Inbound(self._gateway.command_rate, deflate=self._deflate)
+            self._inbound = Inbound(self.gateway.command_rate, deflate=self._deflate)
         inbound = self._inbound
         inbound.decoder.receive_bytes(data)
         try:
@@ -354,12 +284,12 @@ class Session:
         elif self.closing:
             return
         elif frame.opcode is Opcode.TEXT:
-            self._heard = True
+            self.heard = True
             self._on_text(str(frame.payload), frame, inbound)
         elif frame.opcode is Opcode.BINARY:
             self.close(Close.BINARY)
         elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
-            self._heard = True
+            self.heard = True
             self.outbox.send(pong_frame(bytes(frame.payload)))  # type: ignore[arg-type]
 
     def _on_close(self, code: int) -> None:

@@ -29,15 +29,24 @@ class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for `host`, one per address it has. Errors: BindError.
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError.
+
+    `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
+    that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
 
     The options are set here once: Linux hands them on to every accepted socket.
     """
     sockets: list[socket.socket] = []
     try:
         for family, _, _, _, address in _addresses(host, port):
-            listener = socket.create_server(address, family=family, backlog=BACKLOG)
+            if sockets:
+                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901
+            listener = (
+                _bind_shared(family, address)
+                if shared
+                else socket.create_server(address, family=family, backlog=BACKLOG)
+            )
             sockets.append(listener)
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -51,6 +60,30 @@ def bind(host: str, port: int) -> list[socket.socket]:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         raise BindError(f"cannot listen on {host}:{port}: {reason}") from None
     return sockets
+
+
+def reserve(host: str, port: int) -> list[socket.socket]:
+    """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
+    # Whoever shares its port would let us in without a word, but not if we do not share.
+    alone = bind(host, port)
+    port = alone[0].getsockname()[1]
+    for sock in alone:
+        sock.close()
+    return bind(host, port, shared=True)
+
+
+def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:  # as `create_server`: the other family has its own socket
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 
 import structlog
 
@@ -20,10 +21,22 @@ def _in_reading_order(
     return first | dict(line)
 
 
-def configure_logging(form: str, level: str) -> None:
-    """Write lines of `level` and above to standard error; `form` is auto, console or json."""
+def _name(
+    worker: int, _: object, __: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    line["worker"] = worker
+    return line
+
+
+def configure_logging(form: str, level: str, worker: int | None = None) -> None:
+    """Write lines of `level` and above to standard error; `form` is auto, console or json. The lines
+    of a worker name it.
+    """
     if form == "auto":
         form = "console" if sys.stderr.isatty() else "json"
+    shared: list[structlog.typing.Processor] = list(_SHARED)
+    if worker is not None:
+        shared.append(partial(_name, worker))
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if form == "console"
@@ -34,7 +47,7 @@ def configure_logging(form: str, level: str) -> None:
         ]
     )
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -42,7 +55,7 @@ def configure_logging(form: str, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )

@@ -85,6 +85,7 @@ class Invalidations:
         self._heard_at = monotonic()
         probe_at = 0.0
         while True:
+            _raise_lost_cancellation()
             if monotonic() >= probe_at:
                 await self._redis.publish(CHANNEL, _encode(Notice(probe=self._probe)))
                 probe_at = monotonic() + PROBE_INTERVAL
@@ -103,6 +104,13 @@ class Invalidations:
         if notice.probe == self._probe:
             self._heard_at = monotonic()
         return notice.symbols
+
+
+def _raise_lost_cancellation() -> None:
+    """While it connects, redis-py may swallow a cancellation, of which trio-asyncio sends only one."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 _encode = msgspec.json.Encoder().encode

@@ -61,3 +61,12 @@ def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
         start = time.monotonic()
         assert server.stop() == 128 + signal.SIGTERM
         assert time.monotonic() - start < AT_ONCE
+
+
+def test_stop_right_after_the_start_is_not_lost(tmp_path, redis):
+    """Five times, as whether it comes while Redis is being connected to is a matter of luck."""
+    for _ in range(5):
+        with ServerProcess(tmp_path, REDIS_URL=redis.url) as server:
+            start = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - start < AT_ONCE

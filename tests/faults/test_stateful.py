@@ -188,8 +188,8 @@ class LongLives(RuleBasedStateMachine):
             {State.ACTIVE: len(self.open)} if self.open else {}
         ):
             return f"states {pool.states}"
-        if pool._places != len(self.open) or hub.subscriptions != subscriptions:
-            return f"{pool._places} places, {hub.subscriptions} subscriptions"
+        if pool.places != len(self.open) or hub.subscriptions != subscriptions:
+            return f"{pool.places} places, {hub.subscriptions} subscriptions"
         if pool.closed[4429] != self.given_up:
             return f"{pool.closed[4429]} were given up, {self.given_up} know"
         if any(hub.breakers.values()) or len(hub._outboxes) != len(self.open):

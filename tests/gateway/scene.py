@@ -13,7 +13,8 @@ from server.fanout.frame import pong_frame
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Selection, select
+from server.gateway.handshake import Admission, Selection, select
+from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.session import Session
 from server.quotes.quote import Trade
@@ -99,7 +100,8 @@ class Scene:
 
     def begin(self, *names: str) -> None:
         """Open the session with these symbols."""
-        self.session.begin(select(names, self.hub.topics) if names else Selection([], []))
+        selection = select(names, self.hub.topics) if names else Selection([], [])
+        begin(self.session, Admission(self.session.identity, selection))
 
     def fill_socket(self) -> None:
         """Write until the kernel takes no more; the client has stopped reading."""

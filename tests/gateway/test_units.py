@@ -214,7 +214,7 @@ def test_pool_counts_exactly():
             else:
                 taken.append(user)
         if number % 1000 == 0:
-            assert pool._places == len(taken)
+            assert pool.places == len(taken)
             assert pool._users == Counter(taken)
     assert len(refused) == 2
 

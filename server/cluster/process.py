@@ -1,0 +1,113 @@
+"""A worker as its supervisor sees it: one process, from its start to its exit code."""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+
+import structlog
+import trio
+
+from server.cluster.control import Channel, FromWorker, Sample
+
+START_TIMEOUT = 30.0
+"""Seconds a worker has until it serves: imports take one, a database that is down five."""
+
+EXIT_TIMEOUT = 5.0
+"""Seconds a worker may live on without its control channel."""
+
+log = structlog.get_logger()
+
+
+class Stage(Enum):
+    """The value is the metric's label."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a worker is started: `command` gets number and descriptor of the control channel.
+
+    One that says nothing for `silence` seconds is killed.
+    """
+
+    command: Callable[[int, int], Sequence[str]]
+    environment: Mapping[str, str]
+    silence: float
+
+
+@dataclass(eq=False)
+class Worker:
+    """Made by `start_worker`. `sample` is its newest report; `changed` is called at each."""
+
+    number: int
+    process: trio.Process
+    channel: Channel[FromWorker]
+    silence: float
+    changed: Callable[[], None]
+    stage: Stage = Stage.STARTING
+    sample: Sample | None = None
+    started_at: float = field(default_factory=trio.current_time)
+
+    def __post_init__(self) -> None:
+        self._patience = trio.CancelScope(deadline=self.started_at + START_TIMEOUT)
+
+    async def run(self) -> int:
+        """Listen to it until it ends; its exit code, negative for a signal. Cancelled, it is killed."""
+        try:
+            with self._patience:
+                async for message in self.channel.receive():
+                    self._on_message(message)
+                self._patience.deadline = trio.current_time() + EXIT_TIMEOUT
+                await self.process.wait()
+            if self._patience.cancelled_caught:  # the kernel would go on giving it connections
+                log.error("worker is silent", worker=self.number)
+        finally:
+            self.channel.close()
+            self.signal(signal.SIGKILL)
+            with trio.CancelScope(shield=True):  # the kernel does not let it wait long
+                code = await self.process.wait()
+        return code
+
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended does not mind."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def _on_message(self, message: FromWorker) -> None:
+        self._patience.deadline = trio.current_time() + self.silence
+        self.sample = message
+        if self.stage is Stage.STARTING:
+            self.stage = Stage.SERVING
+            log.info("worker serves", worker=self.number, after=round(self.age, 1))
+        self.changed()
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return trio.current_time() - self.started_at
+
+
+async def start_worker(number: int, launch: Launch, changed: Callable[[], None]) -> Worker:
+    """Start one. In a process group of its own: a terminal's Ctrl-C is for the supervisor only."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = await trio.lowlevel.open_process(
+                [*launch.command(number, theirs.fileno())],
+                env=launch.environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    ours.setblocking(False)
+    log.info("worker started", worker=number, pid=process.pid)
+    return Worker(number, process, Channel(ours, FromWorker), launch.silence, changed)
