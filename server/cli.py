@@ -14,6 +14,7 @@ import trio
 
 from server import __version__
 from server.app import Addresses, serve, store_options
+from server.cluster.errors import BadBusUrl
 from server.cluster.worker import SupervisorLink
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
@@ -39,6 +40,17 @@ USAGE_ERROR = 2
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)
 
+EXPECTED = (
+    BadSetting,
+    BadKey,
+    BindError,
+    ReplayError,
+    StoreUnavailable,
+    BadBusUrl,
+    BadFile,
+)
+"""What ends a command with one line."""
+
 log = structlog.get_logger()
 
 
@@ -47,7 +59,7 @@ def main() -> None:
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
-    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable, BadFile) as error:
+    except EXPECTED as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -1,6 +1,7 @@
 """Lists in the hub the symbols that somebody asks for and that were not asked for before."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
@@ -13,24 +14,38 @@ PAGE_TIMEOUT = 4.0
 """Seconds for all pages of the catalogue: 100,000 instruments take 1.1; a handshake has five."""
 
 
+class Cluster(Protocol):
+    """The instances that have one line of versions for each symbol."""
+
+    async def agree(self, snapshots: Sequence[Snapshot]) -> None:
+        """List symbols in the hub, in a newer state if the cluster knows one."""
+
+    async def forget(self, symbols: Sequence[str]) -> None:
+        """Have no instance list symbols because the cluster knows them."""
+
+
 class Directory:
     """What stands between the hub, which knows what is in memory, and the store, which knows all.
 
     A symbol is listed when it is first asked for. The whole catalogue is listed for the first
     subscriber to `*` only: it costs 1.3 KB and 11 µs a symbol, which few servers would ever use.
+
     """
 
-    def __init__(self, hub: Hub, loader: Loader, catalogue: Catalogue) -> None:
+    def __init__(
+        self, hub: Hub, loader: Loader, catalogue: Catalogue, cluster: Cluster | None = None
+    ) -> None:
         self._hub = hub
         self._loader = loader
         self._catalogue = catalogue
+        self._cluster = cluster
         self._listing = trio.Lock()
         self.complete = False
 
     async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those of `symbols` that exist; returns those of which nobody could say that now."""
         loaded = await self._loader.load(symbols)
-        self._hub.list_snapshots(loaded.found.values())
+        await self._list([*loaded.found.values()])
         return loaded.unavailable
 
     async def list_everything(self) -> None:
@@ -40,7 +55,7 @@ class Directory:
                 after = ""
                 while not self.complete:
                     page = await self._catalogue.page(after, BATCH_ROWS)
-                    self._hub.list_snapshots(page)
+                    await self._list(page)
                     if len(page) < BATCH_ROWS:
                         self.complete = True
                     else:
@@ -48,16 +63,23 @@ class Directory:
         if not self.complete:
             raise StoreUnavailable("the catalogue could not be read in time")
 
+    async def _list(self, snapshots: Sequence[Snapshot]) -> None:
+        if self._cluster:
+            await self._cluster.agree(snapshots)
+        else:
+            self._hub.list_snapshots(snapshots)
+
     def holds(self, symbol: str) -> bool:
         """Whether the symbol is listed, or is to be because all are. See `Listings`."""
         return symbol in self._hub.topics or self.complete or self._listing.locked()
 
-    def relist(self, snapshots: Iterable[Snapshot]) -> None:
+    async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over reference data, and list what is new, for those who watch too."""
-        snapshots = list(snapshots)
         self._hub.relist(snapshots)
-        self._hub.list_snapshots(snapshots)
+        await self._list(snapshots)
 
-    def delist(self, symbols: Iterable[str]) -> None:
+    async def delist(self, symbols: Sequence[str]) -> None:
         """Take symbols away from those who watch."""
         self._hub.delist(symbols)
+        if self._cluster:
+            await self._cluster.forget(symbols)

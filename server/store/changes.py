@@ -4,7 +4,7 @@ It looks every few seconds, so that an import or another service's statement is 
 tells, as without Redis, or a notice was lost; a notice makes it look at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -23,15 +23,15 @@ log = structlog.get_logger()
 
 
 class Listings(Protocol):
-    """Whoever holds instruments in memory. All methods are immediate."""
+    """Whoever holds instruments in memory."""
 
     def holds(self, symbol: str) -> bool:
         """Whether it holds the symbol, or would if the symbol existed."""
 
-    def relist(self, snapshots: Iterable[Snapshot]) -> None:
+    async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over the reference data of instruments that are listed."""
 
-    def delist(self, symbols: Iterable[str]) -> None:
+    async def delist(self, symbols: Sequence[str]) -> None:
         """Let go of instruments that are not listed any more."""
 
 
@@ -85,6 +85,7 @@ class Changes:
         held = [change for change in changes if listings.holds(change.symbol)]
         listed = [change.symbol for change in held if not change.delisted]
         if listed:
-            listings.relist(await self._catalogue.find(listed))
-        listings.delist(change.symbol for change in held if change.delisted)
+            await listings.relist(await self._catalogue.find(listed))
+        if delisted := [change.symbol for change in held if change.delisted]:
+            await listings.delist(delisted)
         log.info("instruments changed", changed=len(changes), held=len(held))

@@ -99,6 +99,12 @@ def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
         assert one.ask("unsubscribe", symbols=["*"])["symbols"] == ["*"]
         reads(one, "MSFT", None)
 
+        (tmp_path / "three").mkdir()
+        with ServerProcess(tmp_path / "three", **variables) as late, watch(late, "*") as client:
+            reads(client, "MSFT", "Microsoft")
+            assert not {"AAPL", "NEW"} & set(client.quotes)
+            assert late.ask("/instruments/AAPL")[0] == 404
+
         list_instruments(tmp_path, variables, "AAPL,Again,STOCK,90,")
         reads(everything, "AAPL", "Again")
         assert everything.versions["AAPL"] >= version
