@@ -141,7 +141,6 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     authenticator = _authenticator(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
     if supervisor:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for who leads; others do not mind
         trio.run(serve, settings, authenticator, lambda _: None, supervisor)
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.
