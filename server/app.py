@@ -126,8 +126,7 @@ async def serve(
 
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
-            await nursery.start(store.run)
-            nursery.start_soon(store.changes.run, directory)
+            await nursery.start(store.run, directory)
             nursery.start_soon(lag.run)
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead

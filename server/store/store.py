@@ -18,7 +18,7 @@ from server.store.cache_memory import MemoryCache
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
-from server.store.changes import Changes
+from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
 from server.store.loader import Loader
@@ -87,9 +87,11 @@ class Store:
     stats: StoreStats
     pool_use: Callable[[], tuple[int, int]] | None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Prepare the catalogue, then load, listen and write back until cancelled; last prices are
-        written then, for which FINAL_TIMEOUT is given.
+    async def run(
+        self, listings: Listings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Prepare the catalogue, then load, listen, write back and tell `listings` what changes until
+        cancelled; last prices are written then, for which FINAL_TIMEOUT is given.
         """
         try:
             async with trio.open_nursery() as tasks:
@@ -103,6 +105,7 @@ class Store:
                 task_status.started()
                 await prepared.wait()
                 tasks.start_soon(self._warm_at_start)
+                tasks.start_soon(self.changes.run, listings)
                 await self.write_back.run(self.options.write_interval)
         finally:
             written = False

@@ -60,6 +60,15 @@ def reads(client: Client, symbol: str, name: str | None) -> None:
         client.receive()
 
 
+def moved(client: Client, symbol: str, version: int) -> int:
+    """Read until the symbol has a higher version than this; which."""
+    deadline = time.monotonic() + SOON
+    while client.versions[symbol] <= version:
+        assert time.monotonic() < deadline, "it does not move"
+        client.receive()
+    return client.versions[symbol]
+
+
 def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
     """On every server: a new name in full, a new symbol for those who watch all, a removal for all;
     prices go on, and what is not listed is unknown until it is listed again.
@@ -81,15 +90,14 @@ def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
         for server in servers:
             eventually(partial(knows, server, {"AAPL": "New", "NEW": "Newcomer"}), SOON)
 
-        while (version := everything.versions["AAPL"]) < 3:
-            everything.move()
+        version = moved(everything, "AAPL", 2)
         done = run(tmp_path, "delist", "aapl", "NEW", **variables)
         assert done.stdout == "2 instruments delisted\n", done.stderr
         for client in clients:
             reads(client, "AAPL", None)
             reads(client, "NEW", None)
             assert client.ask("resync", symbols=["AAPL"])["code"] == "not_subscribed"
-            client.move()
+            moved(client, "MSFT", client.versions["MSFT"])
         for server in servers:
             _, body = server.ask("/market-data?symbols=AAPL,MSFT,NEW")
             assert [each["symbol"] for each in body] == ["MSFT"]
