@@ -197,6 +197,11 @@ class Redis(Service):
         command = ["redis-cli", "-p", str(self.port), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    def publish(self, channel: str, message: bytes) -> None:
+        """Publish what may be any bytes."""
+        command = ["redis-cli", "-p", str(self.port), "-x", "PUBLISH", channel]
+        subprocess.run(command, input=message, capture_output=True, check=True)
+
 
 def _postgres_programs() -> Path:
     for folder in POSTGRES_FOLDERS:

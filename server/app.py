@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -14,10 +14,14 @@ import structlog
 import trio
 
 from server.cluster.control import Sample
+from server.cluster.interest import Interest
+from server.cluster.line import Policy
+from server.cluster.member import Member, open_member
 from server.cluster.worker import SupervisorLink
 from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
+from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.garbage import freeze_survivors
@@ -25,12 +29,13 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.gateway.sockets import bind, ignore_new
 from server.ops.api import Api, endpoints
-from server.ops.health import HealthMonitor, service_checks, store_checks
+from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry
+from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import describing_routes
 from server.ops.overload import run_overload_control
@@ -38,10 +43,14 @@ from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
 from server.settings import Settings
 from server.store.catalogue import StoreUnavailable
+from server.store.loop import open_asyncio_loop
 from server.store.store import StoreOptions, open_store
 
 STOP_TIMEOUT = 9.0
 """Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
+
+JOIN_TIMEOUT = 3.0
+"""Seconds a start waits for the cluster; then it serves without, and goes on trying."""
 
 log = structlog.get_logger()
 
@@ -63,7 +72,7 @@ async def serve(
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
-    Errors: BindError, ReplayError, StoreUnavailable, before anything was started.
+    Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started.
     """
     replay = _open_replay(settings)
     shared = supervisor is not None
@@ -77,9 +86,17 @@ async def serve(
         settings.ws_stall_timeout,
     )
     hub = Hub(breaker=breaker, quiet_after=settings.quote_quiet_after)
-    async with open_store(store_options(settings), hub.snapshot, hub.topics.values) as store:
+    async with (
+        open_asyncio_loop(settings.database_url, settings.redis_url),
+        open_member(settings.redis_url, hub, cluster_policy(settings)) as member,
+        open_store(
+            store_options(settings),
+            hub.snapshot,
+            partial(kept_topics, hub, member, shared=shared or bool(settings.database_url)),
+        ) as store,
+    ):
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
-        directory = Directory(hub, store.loader, store.catalogue)
+        directory = Directory(hub, store.loader, store.catalogue, member.agree if member else None)
         gateway = Gateway(
             hub=hub,
             pool=pool,
@@ -95,14 +112,16 @@ async def serve(
         )
         lag = LoopLag()
         health = HealthMonitor(
-            service_checks(hub, gateway, lag) | store_checks(store),
+            service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member),
             settings.ws_health_check_interval,
         )
         registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
         registry.register(StoreCollector(store))
+        if member:
+            registry.register(ClusterCollector(member))
         api = endpoints(Api(hub, store))
         routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
-        app = build_http_app(registry, gateway.unready, health, routes)
+        app = build_http_app(registry, partial(unready, gateway, member), health, routes)
         http_stop = trio.Event()
 
         async with trio.open_nursery() as nursery:
@@ -112,18 +131,23 @@ async def serve(
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead
                 nursery.start_soon(run_overload_control, hub, lag)
-            await nursery.start(serve_http, app, http_listeners, http_stop.wait)
+            if not supervisor:
+                await nursery.start(serve_http, app, http_listeners, http_stop.wait)
             async with trio.open_nursery() as streaming:
                 if replay:  # else its symbols would be taken for new ones
                     await _list_catalogue(directory)
-                streaming.start_soon(run_feed, hub, settings, replay)
-                await streaming.start(stop_on_signal, gateway)
+                feed = partial(run_feed, hub, settings, replay, member.interest if member else hub)
+                await _start_prices(streaming, feed, member, directory)
+                await streaming.start(handle_signals, gateway, member)
                 freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
-                if supervisor:
-                    nursery.start_soon(follow_supervisor, supervisor, gateway)
+                if supervisor:  # on ports that the others share, only what is ready answers
+                    http_ports = [listener.dup() for listener in http_listeners]
+                    nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
+                    leave = partial(leave_cluster, gateway, member, http_ports, http_stop)
+                    nursery.start_soon(follow_supervisor, supervisor, gateway, member, leave)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -136,6 +160,21 @@ async def _list_catalogue(directory: Directory) -> None:
         await directory.list_everything()
     except StoreUnavailable as error:
         log.warning("replayed symbols go without names and base prices", problem=str(error))
+
+
+async def _start_prices(
+    streaming: trio.Nursery,
+    feed: Callable[[], Awaitable[None]],
+    member: Member | None,
+    directory: Directory,
+) -> None:
+    """Have prices come from the feed or, in a cluster, from whoever leads."""
+    if member is None:
+        streaming.start_soon(feed)
+        return
+    streaming.start_soon(member.run, feed, directory.list_symbols)
+    with trio.move_on_after(JOIN_TIMEOUT):
+        await member.settled.wait()
 
 
 def store_options(settings: Settings) -> StoreOptions:
@@ -153,8 +192,37 @@ def store_options(settings: Settings) -> StoreOptions:
     )
 
 
-async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
-    """Run the chosen feed through the broadcaster; when it ends, every client is told."""
+def cluster_policy(settings: Settings) -> Policy:
+    """What the settings say about the cluster."""
+    return Policy(
+        lease=settings.bus_lease,
+        stale_after=settings.bus_stale_after,
+        candidate=settings.feed != "bus",
+        local=settings.bus_outage == "local",
+    )
+
+
+def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
+    """The topics whose prices this instance writes to its catalogue: all, unless that is `shared` with
+    others, and somebody else's prices are newer.
+    """
+    writes = member is None or not shared or member.authoritative
+    return hub.topics.values() if writes else ()
+
+
+def unready(gateway: Gateway, member: Member | None) -> list[str]:
+    """Why no client should be sent here now; empty if one should."""
+    return gateway.unready() + (member.unready() if member else [])
+
+
+async def run_feed(
+    hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest
+) -> None:
+    """Run the chosen feed through the broadcaster; when it ends, every client is told.
+
+    Arguments:
+        watching: knows what is watched, here or in the whole cluster.
+    """
     send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
     reason = "feed_ended"
     async with trio.open_nursery() as nursery:
@@ -163,7 +231,11 @@ async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
             if replay is None:
                 random = Random(settings.simulator_seed)
                 await run_simulator(
-                    send, hub.watched_quotes, hub.is_watched, settings.price_update_interval, random
+                    send,
+                    watching.watched_quotes,
+                    watching.is_watched,
+                    settings.price_update_interval,
+                    random,
                 )
             else:
                 try:
@@ -176,33 +248,76 @@ async def run_feed(hub: Hub, settings: Settings, replay: Replay | None) -> None:
     log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
 
 
-async def stop_on_signal(
-    gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def handle_signals(
+    gateway: Gateway,
+    member: Member | None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs. At
+    SIGUSR1 have another instance lead.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) as signals:
         task_status.started()
         async for number in signals:
+            if number == signal.SIGUSR1:
+                _hand_over(member)
+                continue
             if gateway.pool.draining:
                 _exit_now("second signal", 128 + number)
             log.info("stopping", signal=signal.Signals(number).name)
-            stop(gateway)
+            stop(gateway, member)
 
 
-def stop(gateway: Gateway) -> None:
-    """Send all clients away; exit when that hangs."""
+def _hand_over(member: Member | None) -> None:
+    if member and member.leading:
+        member.hand_over()
+    else:
+        log.info("nothing to hand over: this instance does not lead a cluster")
+
+
+def stop(gateway: Gateway, member: Member | None) -> None:
+    """Have another instance lead, and send all clients away; exit when that hangs."""
     # A thread, as nothing on the event loop can be trusted to end what hangs there.
     timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
     timer.daemon = True
     timer.start()
     gateway.stop()
+    if member:
+        member.retire()
 
 
-async def follow_supervisor(supervisor: SupervisorLink, gateway: Gateway) -> None:
-    """Report to the supervisor, and stop when it is gone."""
+async def follow_supervisor(
+    supervisor: SupervisorLink,
+    gateway: Gateway,
+    member: Member | None,
+    leave: Callable[[], Awaitable[None]],
+) -> None:
+    """Report to the supervisor and do as it says; stop when it is gone."""
     pool = gateway.pool
-    await supervisor.run(lambda: Sample(places=pool.places, capacity=pool.capacity))
-    stop(gateway)
+
+    def sample() -> Sample:
+        return Sample(places=pool.places, capacity=pool.capacity)
+
+    await supervisor.run(sample, leave, pool.send_away)
+    stop(gateway, member)
+
+
+async def leave_cluster(
+    gateway: Gateway,
+    member: Member | None,
+    http_ports: Sequence[socket.socket],
+    http_stop: trio.Event,
+) -> None:
+    """Leave both ports to the other workers, refusing nobody, and the lead. Closes `http_ports`."""
+    if member:
+        member.retire()
+    for listener in http_ports:
+        ignore_new(listener)
+    await gateway.retire()
+    http_stop.set()
+    for listener in http_ports:
+        listener.close()
 
 
 def _exit_now(reason: str, code: int) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from server import __version__
 from server.app import Addresses, serve, store_options
+from server.cluster.errors import BadBusUrl
 from server.cluster.worker import SupervisorLink
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
@@ -38,6 +39,17 @@ USAGE_ERROR = 2
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)
 
+EXPECTED = (
+    BadSetting,
+    BadKey,
+    BindError,
+    ReplayError,
+    StoreUnavailable,
+    BadBusUrl,
+    BadFile,
+)
+"""What ends a command with one line."""
+
 log = structlog.get_logger()
 
 
@@ -46,7 +58,7 @@ def main() -> None:
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
-    except (BadSetting, BadKey, BindError, ReplayError, StoreUnavailable, BadFile) as error:
+    except EXPECTED as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -119,7 +131,6 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     authenticator = _authenticator(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
     if supervisor:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # meant for who leads; others do not mind
         trio.run(serve, settings, authenticator, lambda _: None, supervisor)
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.

@@ -70,19 +70,19 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
 
 
 class FeedChoice(str):
-    """Where prices come from: `simulator`, or `replay:PATH`."""
+    """Where prices come from: `simulator`, `replay:PATH`, or `bus`, other instances."""
 
     @classmethod
     def parse(cls, text: str) -> "FeedChoice":
         """Errors: ValueError."""
         kind, _, path = text.partition(":")
-        if text != "simulator" and not (kind == "replay" and path):
+        if text not in ("simulator", "bus") and not (kind == "replay" and path):
             raise ValueError
         return cls(text)
 
     @property
     def replay_path(self) -> Path | None:
-        """The file to replay, None for the simulator."""
+        """The file to replay, None for the others."""
         _, _, path = self.partition(":")
         return Path(path) if path else None
 
@@ -136,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         NameList()
     )
     price_write_interval: Seconds = Duration(5)
-    feed: Annotated[FeedChoice, Meta(description="simulator or replay:PATH")] = FeedChoice(
+    feed: Annotated[FeedChoice, Meta(description="simulator, replay:PATH or bus")] = FeedChoice(
         "simulator"
     )
     price_update_interval: Seconds = Duration(4)
@@ -145,8 +145,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0
     )
+    bus_lease: Seconds = Duration(3)
+    bus_stale_after: Seconds = Duration(3)
+    bus_outage: Annotated[
+        Literal["stale", "local"], Meta(description="stale or local: without Redis")
+    ] = "stale"
     replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
     worker_timeout: Seconds = Duration(30)
+    worker_drain_rate: Annotated[int, Meta(ge=1, description="clients a second, 1 or more")] = 500
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto, console or json")
     ] = "auto"
@@ -167,7 +173,18 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         variable = field.name.upper()
         if text := variables.get(variable):
             given[field.name] = _convert(variable, text, field.type)
-    return Settings(**given)
+    settings = Settings(**given)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.feed == "bus" and not settings.redis_url:
+        raise BadSetting("FEED='bus' is not allowed without REDIS_URL: prices come through Redis")
+    if settings.bus_outage == "local" and settings.feed != "simulator":
+        raise BadSetting(
+            "BUS_OUTAGE='local' is not allowed with this FEED: only the simulator goes on alone"
+        )
 
 
 def describe_settings() -> str:

@@ -2,13 +2,13 @@
 
 `--connections` is the larger number, a tenth of it the smaller one; `--rate` is moves per second of
 one symbol in the first two parts. In the other two, one connection watches 50 symbols that move at
-40 times `--rate` each, without and with `--connections` others that watch something else.
+ten times `--rate` each, without and with `--connections` others that watch something else.
 """
 
 from bench.figures import Figure, Result, Unit
 from bench.run import Options, Window, check_failures, connect, measure, open_generator
 
-CONNECTIONS, DURATION, RATE = 10_000, 20, 0.5
+CONNECTIONS, DURATION, RATE = 10_000, 10, 2.0
 SYMBOLS = 50
 OTHER = "VNQ"
 """A symbol that no schedule moves."""
@@ -47,7 +47,7 @@ def _fan_out(options: Options, connections: int, rate: float, result: Result) ->
 
 def _updates(options: Options, others: int, result: Result) -> Window:
     """Many updates to one connection, among `others` that get none."""
-    schedule = options.schedule(SYMBOLS, 40 * options.rate)
+    schedule = options.schedule(SYMBOLS, 10 * options.rate)
     with options.open(schedule) as target, open_generator(target) as generator:
         connect(generator, target, others, lambda _: OTHER)
         connect(generator, target, 1, lambda _: ",".join(schedule.symbols))

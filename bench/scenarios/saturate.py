@@ -25,8 +25,15 @@ def run(options: Options) -> Result:
     best = {burst: _best(options, burst) for burst in (1, TOGETHER)}
     for burst, steps in best.items():
         _tell(result, burst, steps.get(OWN), steps.get(LIMIT))
-    joined = ratio(best[TOGETHER].get(OWN), best[1].get(OWN))
-    result.add(Figure(f"{TOGETHER} symbols to 1", joined, Unit.RATIO, 4, 8, at_least=True))
+    joined = best[TOGETHER].get(OWN)
+    result.add(
+        Figure(f"{TOGETHER} symbols to 1", ratio(joined, best[1].get(OWN)), Unit.RATIO),
+        # When it is behind, the server joins one symbol's updates too. The bare loop never does.
+        Figure(
+            f"{TOGETHER} symbols to single writes", ratio(joined, best[1].get(LIMIT)), Unit.RATIO,
+            must=4, aim=8, at_least=True,
+        ),
+    )  # fmt: skip
     return result
 
 

@@ -1,1 +1,1 @@
-"""Many processes: workers on one machine, which a supervisor starts, rolls and scales."""
+"""Many processes: instances that share one line of prices, and the workers of one machine."""

@@ -5,8 +5,9 @@ from contextlib import suppress
 import trio
 
 from server.fanout.hub import Hub
+from server.fanout.topic import Topic
 from server.quotes.instrument import first_seen
-from server.quotes.quote import Trade
+from server.quotes.quote import Trade, Update
 
 BROADCAST_TRADES = 1024
 """Trades between the feed and the broadcaster; small, so that waiting here stays under a round."""
@@ -36,18 +37,23 @@ async def run_broadcaster(
 
 async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     """Waits only where a lossless feed meets a full inbox."""
-    stats = hub.stats
-    stats.feed_updates += 1
-    stats.last_intake_us = trade.ts
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )
+    if not give(hub, topic, trade):
+        if lossless and topic.inbox is not None:
+            hub.stats.feed_waits += 1
+            await topic.inbox.send(trade)
+        else:
+            topic.conflate(trade)
+
+
+def give(hub: Hub, topic: Topic, update: Update) -> bool:
+    """Count `update` as taken in and give it to its topic; False if the inbox has no room."""
+    stats = hub.stats
+    stats.feed_updates += 1
+    stats.last_intake_us = update.ts
     if topic.inbox is None:
-        topic.absorb(trade)
-    elif topic.offer(trade):
-        pass
-    elif lossless:
-        stats.feed_waits += 1
-        await topic.inbox.send(trade)
-    else:
-        topic.conflate(trade)
+        topic.absorb(update)
+        return True
+    return topic.offer(update)

@@ -13,16 +13,17 @@ from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
+from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import ROUND_TRADES, Topic, full_quotes, queue_frame
+from server.fanout.topic import ROUND_TRADES, Books, Topic, full_quotes, queue_frame
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
-from server.quotes.snapshot import Snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -57,6 +58,8 @@ class Hub:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.status = FeedStatus()
+        self.journal = Journal()
+        self._books = Books(self.stats, self.journal)
         self._outboxes: set[Outbox] = set()
         self._everyone: set[Outbox] = set()
         self._flusher = Flusher(self.stats)
@@ -78,14 +81,19 @@ class Hub:
             task_status.started()
 
     def list_instrument(
-        self, instrument: Instrument, first: Trade | None = None, *, last: Snapshot | None = None
+        self,
+        instrument: Instrument,
+        first: Trade | None = None,
+        *,
+        last: Snapshot | None = None,
+        ts: int | None = None,
     ) -> Topic:
         """Add a symbol, known from its `first` trade, with the price it had `last`, or not traded
-        yet; those who watch everything get its quote at once.
+        yet, taken in at `ts` or now; those who watch everything get its quote at once.
         """
-        now = time_ns() // 1000
+        now = time_ns() // 1000 if ts is None else ts
         ts, time_us = (first.ts, first.time_us) if first else (now, now)
-        topic = Topic(instrument, self._everyone, self.stats, self.epoch, ts, time_us)
+        topic = Topic(instrument, self._everyone, self._books, self.epoch, ts, time_us)
         if last:
             topic.resume(last)
         self.topics[instrument.symbol] = topic
@@ -100,6 +108,27 @@ class Hub:
         for snapshot in snapshots:
             if snapshot.symbol not in self.topics:
                 self.list_instrument(snapshot.instrument, last=snapshot)
+
+    def adopt(self, snapshots: Iterable[LiveSnapshot], *, older: bool = False) -> None:
+        """Add the symbols that are not there yet, and be as other instances are where theirs is newer,
+        or with `older` wherever it is different: then a new epoch has to begin at once.
+        """
+        for snapshot in snapshots:
+            topic = self.topics.get(snapshot.symbol)
+            if topic is None:
+                self.list_instrument(snapshot.instrument, last=snapshot, ts=snapshot.ts)
+            elif older:
+                if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
+                    topic.adopt(snapshot)
+            elif snapshot.version > topic.version:
+                topic.adopt(snapshot)
+                if topic.watched:
+                    topic.publish_quote(self._flusher, topic.ts)
+
+    def discard_waiting(self) -> None:
+        """Forget what was given to topics and they have not published yet."""
+        for topic in self.topics.values():
+            topic.discard_waiting()
 
     def snapshot(self, symbol: str) -> Snapshot | None:
         """The present state of a symbol, None if it is not here."""

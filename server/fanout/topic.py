@@ -16,21 +16,21 @@ import trio
 
 from server.fanout.flusher import Flusher
 from server.fanout.frame import UpdateFrame, text_frame
+from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, difference, quote_pointer
-from server.quotes.quote import Trade, opening_quote, quote_after, resumed_quote
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.quote import Move, Update, merged, opening_quote, quote_after, resumed_quote
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 
 INBOX_TRADES = 256
 """Trades waiting for one symbol; 743 a second was the busiest of three symbols' real day."""
 
 ROUND_TRADES = 16
 """Trades published before a round's flush: a fast client's socket takes that much at once."""
-
 
 RING_UPDATES = 32
 """Updates kept of an active symbol for clients that come back: two minutes of a price that moves every
@@ -43,9 +43,16 @@ class Shift(NamedTuple):
     `inbox` once the turn `before` is over, and sets `finished` at its end.
     """
 
-    inbox: trio.MemoryReceiveChannel[Trade]
+    inbox: trio.MemoryReceiveChannel[Update]
     before: trio.Event
     finished: trio.Event
+
+
+class Books(NamedTuple):
+    """What all topics write in: counts, and for other instances their moves."""
+
+    stats: FanoutStats
+    journal: Journal
 
 
 class Topic:
@@ -56,6 +63,8 @@ class Topic:
 
     __slots__ = (
         "_current",
+        "_journal",
+        "_outlet",
         "_overflow",
         "_ring",
         "_stats",
@@ -79,7 +88,7 @@ class Topic:
         self,
         instrument: Instrument,
         everyone: AbstractSet[Outbox],
-        stats: FanoutStats,
+        books: Books,
         epoch: str,
         ts: int,
         time_us: int,
@@ -93,14 +102,15 @@ class Topic:
         self.ts = ts
         self.subscribers: dict[Outbox, None] = {}
         self.everyone = everyone
-        self.inbox: trio.MemorySendChannel[Trade] | None = None
+        self.inbox: trio.MemorySendChannel[Update] | None = None
         self.finished = trio.Event()
         self.finished.set()
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
-        self._stats = stats
-        self._overflow: Trade | None = None
+        self._stats, self._journal = books
+        self._overflow: Update | None = None
+        self._outlet: trio.MemoryReceiveChannel[Update] | None = None
         self._current: UpdateFrame | None = None
         self._ring: deque[UpdateFrame] | None = None
         self.quote_due = False
@@ -115,6 +125,23 @@ class Topic:
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+
+    def adopt(self, snapshot: LiveSnapshot) -> None:
+        """Be as another instance is, also where its version is lower."""
+        self.instrument = snapshot.instrument
+        if snapshot.version > 1:
+            self.quote = resumed_quote(snapshot)
+        else:
+            self.quote = opening_quote(self.instrument, snapshot.ts)
+        self.version = snapshot.version
+        self.ts = snapshot.ts
+        self.moved_at = trio.current_time()
+        self._current = None
+        self._forget_updates()
+
+    def live_snapshot(self) -> LiveSnapshot:
+        """What other instances are told of the symbol."""
+        return live(self.snapshot(), self.ts)
 
     def begin_epoch(self, epoch: str) -> None:
         """The version is one of `epoch` from now on; a full quote is due to all who watch."""
@@ -157,32 +184,62 @@ class Topic:
             self._stats.updates_encoded += 1
         return self._current
 
-    def absorb(self, trade: Trade) -> list[Operation]:
-        """Move the quote by `trade`; the operations that say so, none if it changed nothing."""
+    def absorb(self, update: Update) -> list[Operation]:
+        """Move the quote by `update`; the operations that say so, none if it changed nothing.
+
+        A trade that changes anything makes one more version; a move has its own, and is left out
+        if that is not newer.
+        """
         old = self.quote
+        if isinstance(update, Move):
+            if update.version <= self.version:
+                return []
+            version, trade = update.version, update.trade_after(old)
+        else:
+            version, trade = self.version + 1, update
         new = quote_after(old, trade, self.instrument.price_decimals)
         operations: list[Operation] = [*difference(old, new, self.pointer)]
-        if operations:
+        if operations or trade is not update:
             self.quote = new
-            self.version += 1
+            self.version = version
             self.ts = trade.ts
             self.moved_at = trio.current_time()
             self._current = None
+            if self._journal.recording:
+                self._journal.record(
+                    Move(
+                        trade.symbol,
+                        version,
+                        new.current_price,
+                        new.volume,
+                        trade.time_us,
+                        trade.ts,
+                    )
+                )
         return operations
 
-    def publish(self, trade: Trade, flusher: Flusher) -> None:
+    def publish(self, update: Update, flusher: Flusher) -> None:
         """Move the quote and queue the update, encoded once, for everybody who watches. In the grace
         time nobody does, but somebody may be about to come back.
         """
-        operations = self.absorb(trade)
-        if operations and self.active:
-            self._publish_update(operations, flusher)
+        version = self.version
+        operations = self.absorb(update)
+        self._publish_since(version, operations, flusher)
 
     def publish_quote(self, flusher: Flusher, ts: int) -> None:
         """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
         self.quote_due = False
         self._forget_updates()
         self._publish_frame(self.current_frame(), flusher, ts)
+
+    def _publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
+        """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
+        versions = self.version - version
+        if versions and self.active:
+            if versions == 1 and operations:
+                self._publish_update(operations, flusher)
+            else:
+                self.publish_quote(flusher, self.ts)
 
     def publish_freshness(self, flusher: Flusher) -> None:
         """Tell everybody who watches whether this symbol's prices are flowing."""
@@ -222,9 +279,9 @@ class Topic:
         """Open the inbox; whoever calls this starts `run` with what is returned."""
         self._ring = deque(maxlen=RING_UPDATES)
         self.moved_at = max(self.moved_at, trio.current_time())
-        self.inbox, inbox = trio.open_memory_channel[Trade](INBOX_TRADES)
+        self.inbox, self._outlet = trio.open_memory_channel[Update](INBOX_TRADES)
         before, self.finished = self.finished, trio.Event()
-        return Shift(inbox, before, self.finished)
+        return Shift(self._outlet, before, self.finished)
 
     def deactivate(self) -> None:
         """Close the inbox: `run` publishes what is left in it and ends."""
@@ -240,20 +297,28 @@ class Topic:
             self._overflow is not None or self.inbox.statistics().current_buffer_used > 0
         )
 
-    def offer(self, trade: Trade) -> bool:
-        """Put `trade` into an active topic's inbox unless it, or what overflowed of it, is full."""
+    def offer(self, update: Update) -> bool:
+        """Put `update` into an active topic's inbox unless it, or what overflowed of it, is full."""
         if self._overflow is not None or self.inbox is None:
             return False
         try:
-            self.inbox.send_nowait(trade)
+            self.inbox.send_nowait(update)
         except trio.WouldBlock:
             return False
         return True
 
-    def conflate(self, trade: Trade) -> None:
-        """Keep only the newest of the trades that the full inbox had no room for."""
+    def conflate(self, update: Update) -> None:
+        """Keep only the newest of what the full inbox had no room for."""
         self._stats.conflated += 1 if self._overflow else 0
-        self._overflow = self._overflow.merged_with(trade) if self._overflow else trade
+        self._overflow = merged(self._overflow, update) if self._overflow else update
+
+    def discard_waiting(self) -> None:
+        """Forget what has come in and is not published yet."""
+        self._overflow = None
+        if self._outlet is not None:
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    self._outlet.receive_nowait()
 
     async def run(self, shift: Shift, flusher: Flusher) -> None:
         """Publish what comes in, round by round, until the inbox is closed and empty."""
@@ -261,44 +326,40 @@ class Topic:
         await before.wait()
         with suppress(trio.EndOfChannel):
             while True:
-                trade = self._take(inbox) or await inbox.receive()
+                update = self._take(inbox) or await inbox.receive()
                 if flusher.conflation:
-                    self._publish_conflated(trade, inbox, flusher)
+                    self._publish_conflated(update, inbox, flusher)
                     await trio.sleep(flusher.conflation)
                 else:
-                    self._publish_round(trade, inbox, flusher)
+                    self._publish_round(update, inbox, flusher)
                 await flusher.wait_round()
         finished.set()
 
     def _publish_round(
-        self, trade: Trade | None, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher
+        self, update: Update | None, inbox: trio.MemoryReceiveChannel[Update], flusher: Flusher
     ) -> None:
         for _ in range(ROUND_TRADES - 1):
-            if trade is None:
+            if update is None:
                 return
-            self.publish(trade, flusher)
-            trade = self._take(inbox)
-        if trade is not None:
-            self.publish(trade, flusher)
+            self.publish(update, flusher)
+            update = self._take(inbox)
+        if update is not None:
+            self.publish(update, flusher)
 
     def _publish_conflated(
-        self, trade: Trade | None, inbox: trio.MemoryReceiveChannel[Trade], flusher: Flusher
+        self, update: Update | None, inbox: trio.MemoryReceiveChannel[Update], flusher: Flusher
     ) -> None:
         """In an overload: take all there is, count each as a version, publish what they amount to."""
         version, operations = self.version, list[Operation]()
-        while trade is not None:
-            operations = self.absorb(trade) or operations
-            trade = self._take(inbox)
-        versions = self.version - version
-        if versions and self.active:
-            self._stats.conflated += versions - 1
-            if versions == 1:
-                self._publish_update(operations, flusher)
-            else:
-                self.publish_quote(flusher, self.ts)
+        while update is not None:
+            operations = self.absorb(update) or operations
+            update = self._take(inbox)
+        if self.watched:
+            self._stats.conflated += max(0, self.version - version - 1)
+        self._publish_since(version, operations, flusher)
 
-    def _take(self, inbox: trio.MemoryReceiveChannel[Trade]) -> Trade | None:
-        """The next trade: from the inbox, then what overflowed of it, then None."""
+    def _take(self, inbox: trio.MemoryReceiveChannel[Update]) -> Update | None:
+        """The next update: from the inbox, then what overflowed of it, then None."""
         try:
             return inbox.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):

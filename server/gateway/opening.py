@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from server.fanout.recovery import recover
 from server.gateway.commands import NO_SUCH_SYMBOL
 from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Admission
+from server.gateway.pool import LATER_MS
 from server.quotes.messages import Ack
 
 if TYPE_CHECKING:
@@ -39,4 +40,4 @@ def begin(session: "Session", admission: Admission) -> None:
     if gateway.hub.status.is_news:
         session.outbox.send_current(gateway.hub.status)
     if gateway.pool.draining:
-        session.send_away()
+        session.send_away(LATER_MS)

@@ -52,9 +52,6 @@ RECEIVE_BYTES = 4 * 1024
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
 
-RECONNECT_SPREAD_MS = 5000
-"""Milliseconds over which clients that are sent away come back."""
-
 
 class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`. `gateway` is
@@ -216,10 +213,10 @@ class Session:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
 
-    def send_away(self) -> None:
-        """Tell the client to come back after a while, to whoever is there then, and close."""
+    def send_away(self, spread_ms: int) -> None:
+        """Tell the client to come back within a while, to whoever is there then, and close."""
         if not self.closing:
-            self.send(Reconnect(random.randint(0, RECONNECT_SPREAD_MS)))
+            self.send(Reconnect(random.randint(0, spread_ms)))
             self.close(Close.GOING_AWAY)
 
     def drop(self, reason: Close) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from server.cluster.member import Member
 from server.fanout.hub import FEED_QUIET, Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
@@ -128,6 +129,18 @@ def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]
 def store_checks(store: Store) -> dict[str, Check]:
     """The checks of the catalogue and the cache: streaming goes on without either."""
     return {component.role: partial(check_component, component) for component in store.components}
+
+
+def cluster_checks(member: Member | None) -> dict[str, Check]:
+    """The check of the bus, where there is one."""
+    return {"bus": partial(check_bus, member)} if member else {}
+
+
+def check_bus(member: Member) -> Finding:
+    """Whether what is published arrives; that prices are stale for it is the feed's check."""
+    if member.bus.tried.is_set() and not member.bus.connection:
+        return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
+    return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
 
 
 def check_component(component: Component) -> Finding:

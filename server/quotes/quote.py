@@ -31,6 +31,35 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(later, size=self.size + later.size)
 
 
+class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A change of a quote to which another instance has given its version.
+
+    `version` is the quote's after it, `volume` the shares traded until then; the rest is as in `Trade`.
+    """
+
+    symbol: str
+    version: int
+    price: float
+    volume: int
+    time_us: int
+    ts: int
+
+    def trade_after(self, quote: "Quote") -> Trade:
+        """The trade that turns `quote` into what this says."""
+        return Trade(self.symbol, self.price, self.volume - quote.volume, self.time_us, self.ts)
+
+
+Update = Trade | Move
+"""What moves a quote."""
+
+
+def merged(earlier: Update, later: Update) -> Update:
+    """Conflation: both in one."""
+    if isinstance(earlier, Trade) and isinstance(later, Trade):
+        return earlier.merged_with(later)
+    return later  # a move says all that those before it said
+
+
 class Quote(msgspec.Struct, frozen=True, gc=False):
     """What a client sees of an instrument; the fields are the wire's, in the wire's order."""
 

@@ -42,6 +42,19 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+class LiveSnapshot(Snapshot, frozen=True, gc=False):
+    """A snapshot as instances share it; `ts`: when the server took its price in, in microseconds
+    since the Unix epoch.
+    """
+
+    ts: int = 0
+
+
+def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
+    """`snapshot` with the moment its price was taken in."""
+    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
+
+
 def opening_snapshot(instrument: Instrument) -> Snapshot:
     """The snapshot before the first trade: at the base price."""
     return Snapshot(

@@ -21,6 +21,7 @@ from server.store.catalogue_sqlite import open_sqlite
 from server.store.component import Component
 from server.store.embedded import load_instruments
 from server.store.loader import Loader
+from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
 
@@ -159,7 +160,8 @@ async def open_store(
     snapshot: Callable[[str], Snapshot | None],
     live: Callable[[], Iterable[LiveSymbol]],
 ) -> AsyncIterator[Store]:
-    """Open what `options` name; asyncpg, redis and trio-asyncio are imported only where they are used.
+    """Open what `options` name, within `open_asyncio_loop`; asyncpg and redis are imported only where
+    they are used.
 
     Arguments:
         snapshot: a symbol's state while it is in memory, None if it is not.
@@ -170,10 +172,6 @@ async def open_store(
     """
     stats = StoreStats()
     async with AsyncExitStack() as stack:
-        if options.database_url or options.redis_url:
-            import trio_asyncio
-
-            await stack.enter_async_context(trio_asyncio.open_loop())
         catalogue, pool_use = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
         cache, invalidations = await _open_cache(options, stack)
@@ -223,10 +221,7 @@ async def _run_alone(
 ) -> T:
     """Do `work` with the catalogue, without what a server has around it."""
     async with AsyncExitStack() as stack:
-        if options.database_url or options.redis_url:
-            import trio_asyncio
-
-            await stack.enter_async_context(trio_asyncio.open_loop())
+        await stack.enter_async_context(open_asyncio_loop(options.database_url, options.redis_url))
         catalogue, _ = await _open_catalogue(options, StoreStats(), stack)
         # Captured, as the drivers' nurseries would wrap what is raised into groups.
         result = await outcome.acapture(work, catalogue, stack)

@@ -107,7 +107,7 @@ def test_replay_loses_nothing(tmp_path):
 
 def test_growth_tells_what_a_frame_and_an_update_cost(tmp_path):
     """Four parts, two ratios."""
-    figures = measure(tmp_path, "growth", "--connections", "100", "--duration", "2", "--rate", "2")
+    figures = measure(tmp_path, "growth", "--connections", "100", "--duration", "2", "--rate", "10")
     assert figures["ratio"] > 0
     assert figures["ratio with others"] > 0
 

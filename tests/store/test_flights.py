@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from server.store.loop import open_asyncio_loop
 from server.store.store import Store, StoreOptions, open_store
 from tests.store.conftest import instrument
 
@@ -18,6 +19,7 @@ REQUESTS = 10_000
 async def open_running(**options) -> AsyncIterator[Store]:
     """A store with nothing in memory, running."""
     async with (
+        open_asyncio_loop(options["database_url"]),
         open_store(StoreOptions(**options), lambda _: None, lambda: ()) as store,
         trio.open_nursery() as nursery,
     ):

@@ -1,0 +1,292 @@
+"""One instance's connections to Redis.
+
+The only module here that knows of redis and asyncio. Publishing proves nothing and a frozen Redis is
+never noticed by listening, so the instance publishes probes which it expects to hear: the bus is
+connected from the first that comes back on a connection until one fails to, or anything else fails.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from random import uniform
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar, cast
+
+import structlog
+import trio
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from trio_asyncio import aio_as_trio
+
+from server.cluster import scripts
+from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.stats import ClusterStats
+from server.cluster.wire import (
+    CHANNEL,
+    EPOCH,
+    LEADER,
+    META,
+    PAGE_FIELDS,
+    PROBE_CHANNEL,
+    QUOTES,
+    WATCHED,
+    Batch,
+    Mark,
+    Stored,
+    decode_batch,
+    decode_mark,
+    decode_snapshots,
+    encode_batch,
+    encode_json,
+)
+from server.quotes.snapshot import LiveSnapshot
+
+PROBE_INTERVAL = 1.0
+"""Seconds between two probes."""
+
+COMMAND_TIMEOUT = 1.0
+"""Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
+
+RECONNECT_MIN, RECONNECT_MAX = 0.2, 1.0
+"""Seconds to wait before connecting anew, drawn evenly: instances should not come all at once."""
+
+CONNECTIONS = 6
+"""To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
+
+ERRORS = (RedisError, OSError, TimeoutError)
+"""What redis-py raises where Redis is at fault."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Answer(NamedTuple):
+    """What became of standing for election: the epoch in which to lead, which is above all known ones
+    if it is not one's own; or 0, and for how many seconds the lease is somebody else's. `forgotten`:
+    Redis has lost all it knew.
+    """
+
+    epoch: int
+    taken_for: float
+    forgotten: bool
+
+
+class Bus:
+    """Made by `open_bus`. `connection` is 0 while the bus is lost, for the reason in `problem`, else
+    the number of the connection, so that a new one is seen to be another. `tried` is set once it is
+    known whether the first attempt was good.
+    """
+
+    def __init__(
+        self, redis: "Redis", identity: str, lease: float, stale_after: float, stats: ClusterStats
+    ) -> None:
+        self.identity = identity
+        self.connection = 0
+        self.problem = "not connected yet"
+        self.tried = trio.Event()
+        self._redis = redis
+        self._lease_ms = round(lease * 1000)
+        self._stale_after = stale_after
+        self._stats = stats
+        self._numbers = count(1)
+        self._stand = redis.register_script(scripts.STAND)
+        self._publish = redis.register_script(scripts.PUBLISH)
+        self._claim = redis.register_script(scripts.CLAIM)
+        self._watch = redis.register_script(scripts.WATCH)
+
+    async def listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        """Send what is published to `heard` until cancelled, connecting anew as often as needed.
+
+        None is sent when `connection` changes. What `heard` has no room for is dropped: whoever
+        reads it sees from the numbers of the batches that some are missing.
+        """
+        await aio_as_trio(self._listen)(heard)
+
+    async def stand(self, *, own: int, known: int) -> Answer:
+        """Take the lease, or renew it in the epoch that is one's `own` (0: none). Errors: BusLost."""
+        arguments: list[str | int] = [self.identity, self._lease_ms, own, known]
+        keys = [LEADER, EPOCH]
+        number, forgotten = await self._do(lambda: self._stand(keys=keys, args=arguments))
+        return Answer(max(number, 0), max(-number, 0) / 1000, bool(forgotten))
+
+    async def publish(
+        self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False
+    ) -> None:
+        """Publish `batch` and write `snapshots` in one step; `release`: give the lease up in it, too.
+
+        Errors: Fenced, BusLost.
+        """
+        await self._write(batch.epoch, snapshots, encode_batch(batch), batch.seq, release=release)
+
+    async def write(self, epoch: int, snapshots: Iterable[LiveSnapshot]) -> None:
+        """Write `snapshots` without telling anybody. Errors: Fenced, BusLost."""
+        await self._write(epoch, snapshots)
+
+    async def load(self) -> Stored:
+        """What the hash holds of one epoch. Errors: BusLost."""
+        return await self._do(self._load)
+
+    async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
+        """What the hash has of these symbols, once those it did not have are added. Errors: BusLost."""
+        found: list[LiveSnapshot] = []
+        for start in range(0, len(snapshots), PAGE_FIELDS):
+            fields = _fields(snapshots[start : start + PAGE_FIELDS])
+            values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))  # noqa: B023
+            found += decode_snapshots(values).values()
+        return found
+
+    async def share_interest(
+        self, symbols: Iterable[str], since: int | None, lifetime: float
+    ) -> tuple[int, list[str]]:
+        """Say that `symbols` are watched here, which is forgotten after `lifetime` seconds.
+
+        Returns Redis' time in ms and, unless `since` is None, what was said to be watched from
+        then on, by anybody. Errors: BusLost.
+        """
+        arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
+        arguments += symbols
+        now, watched = await self._do(lambda: self._watch(keys=[WATCHED], args=arguments))
+        return int(now), [symbol.decode() for symbol in watched]
+
+    async def _write(
+        self,
+        epoch: int,
+        snapshots: Iterable[LiveSnapshot],
+        payload: bytes = b"",
+        seq: int = 0,
+        *,
+        release: bool = False,
+    ) -> None:
+        giver = self.identity if release else ""
+        mark = encode_json(Mark(epoch, seq))
+        arguments = [epoch, CHANNEL, payload, mark, giver, *_fields(snapshots)]
+        keys = [EPOCH, QUOTES, LEADER]
+        if not await self._do(lambda: self._publish(keys=keys, args=arguments)):
+            self._stats.fenced += 1
+            raise Fenced
+
+    async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
+        result: T = await aio_as_trio(_attempt)(operation)
+        return result
+
+    async def _load(self) -> Stored:
+        mark = decode_mark(await self._redis.hget(QUOTES, META))
+        while True:
+            snapshots: dict[str, LiveSnapshot] = {}
+            cursor = None
+            while cursor != 0:
+                cursor, page = await self._redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
+                fields = cast("dict[bytes, bytes]", page)
+                fields.pop(META.encode(), None)
+                snapshots |= decode_snapshots(fields.values())
+            before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META))
+            if (before and before.epoch) == (mark and mark.epoch):
+                return Stored(before, snapshots, bool(await self._redis.exists(LEADER)))
+
+    async def _listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        probe_channel = PROBE_CHANNEL + self.identity
+        while True:
+            _raise_lost_cancellation()
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.subscribe(CHANNEL, probe_channel)
+                    await self._receive(pubsub, probe_channel, heard)
+            except ERRORS as error:
+                self._lose(str(error) or type(error).__name__, heard)
+            await asyncio.sleep(uniform(RECONNECT_MIN, RECONNECT_MAX))
+
+    async def _receive(
+        self, pubsub: PubSub, probe_channel: str, heard: trio.MemorySendChannel[Batch | None]
+    ) -> None:
+        expected = probe_channel.encode()
+        returned_at = sent_at = monotonic()
+        probe_at = 0.0
+        while True:
+            _raise_lost_cancellation()
+            if monotonic() >= probe_at:
+                sent_at = monotonic()
+                await self._redis.publish(probe_channel, b"")
+                probe_at = sent_at + PROBE_INTERVAL
+            timeout = max(0.001, probe_at - monotonic())
+            message: dict[str, Any] | None = await pubsub.get_message(True, timeout)
+            if message is None:
+                if monotonic() - returned_at > self._stale_after:
+                    raise TimeoutError("no probe came back")
+            elif message["channel"] == expected:
+                returned_at = monotonic()
+                self._stats.round_trip = returned_at - sent_at
+                self._connect(heard)
+            elif batch := decode_batch(message["data"]):
+                self._offer(batch, heard)
+
+    def _offer(self, batch: Batch, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        self._stats.batches_received += 1
+        self._stats.moves_received += len(batch.moves)
+        try:
+            heard.send_nowait(batch)
+        except trio.WouldBlock:
+            self._stats.dropped += 1
+
+    def _connect(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        if not self.connection:
+            self.connection = next(self._numbers)
+            self.problem = ""
+            if self.connection > 1:
+                log.info("the bus is back")
+            self._wake(heard)
+
+    def _lose(self, problem: str, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        if self.connection or not self.tried.is_set():
+            log.warning("the bus is lost", problem=problem)
+        self.connection, self.problem = 0, problem
+        self._wake(heard)
+
+    def _wake(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
+        self.tried.set()
+        with suppress(trio.WouldBlock):  # then whoever reads it is awake
+            heard.send_nowait(None)
+
+
+async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await operation()
+    except ERRORS as error:
+        raise BusLost(str(error) or type(error).__name__) from error
+
+
+def _raise_lost_cancellation() -> None:
+    """While it connects, redis-py may swallow a cancellation, of which trio-asyncio sends only one."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
+    return [part for each in snapshots for part in (each.symbol, encode_json(each))]
+
+
+@asynccontextmanager
+async def open_bus(
+    url: str, *, identity: str, lease: float, stale_after: float, stats: ClusterStats
+) -> AsyncIterator[Bus]:
+    """A bus that connects when it listens. Errors: BadBusUrl."""
+    timeout = min(COMMAND_TIMEOUT, lease / 3)
+    try:
+        # Without retries: silently made connections would have lost messages before.
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=CONNECTIONS, timeout=timeout, socket_timeout=timeout,
+            socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadBusUrl(f"REDIS_URL: {error}") from None
+    redis = Redis.from_pool(pool)
+    try:
+        yield Bus(redis, identity, lease, stale_after, stats)
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(timeout):
+            await aio_as_trio(redis.aclose)()

@@ -1,0 +1,13 @@
+"""What goes wrong with the bus; no driver's error gets past."""
+
+
+class BusLost(Exception):
+    """Redis did not answer; whether it has done what it was asked to is not known."""
+
+
+class Fenced(Exception):
+    """Redis refused to publish: there is a newer epoch, or Redis has forgotten all."""
+
+
+class BadBusUrl(Exception):
+    """REDIS_URL is none; the message says so in one line."""

@@ -1,0 +1,26 @@
+"""What an instance knows of the one line of prices, and how long it waits: shared by its parts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """`lease` and `stale_after` are in seconds; `candidate`: whether the instance may lead; `local`:
+    whether it goes on by itself when the bus is lost.
+    """
+
+    lease: float
+    stale_after: float
+    candidate: bool
+    local: bool
+
+
+@dataclass(kw_only=True)
+class Line:
+    """Owned by the instance's member. `epoch` is the newest that it followed or led. `unclaimed`: it
+    has symbols on whose state the cluster could not be asked to agree. `led`: the last that it led.
+    """
+
+    epoch: int = 0
+    led: int = -1
+    unclaimed: bool = False

@@ -1,0 +1,96 @@
+"""Tells the other instances what moves on the leader: batch after batch, for one epoch."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from server.cluster.errors import BusLost, Fenced
+from server.cluster.stats import ClusterStats
+from server.cluster.wire import PAGE_FIELDS, Batch
+from server.fanout.hub import FEED_QUIET, Hub
+from server.quotes.snapshot import LiveSnapshot
+
+if TYPE_CHECKING:
+    from server.cluster.bus import Bus
+
+BATCH_MOVES = 1000
+"""The most moves of one batch: some milliseconds of work for whoever gets it."""
+
+BATCH_INTERVAL = 0.004
+"""Seconds between two batches: what a price may wait here, of the 250 ms promised."""
+
+GAP_INTERVAL = 0.25
+"""Seconds after a batch with a gap: everybody reads the hash for it, so four a second are enough."""
+
+HEARTBEAT = 1.0
+"""Seconds after which an empty batch is published: the others hear that they missed nothing."""
+
+
+class Publisher:
+    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning."""
+
+    def __init__(
+        self, hub: Hub, bus: "Bus", epoch: int, known: Iterable[str], stats: ClusterStats
+    ) -> None:
+        self.epoch = epoch
+        self._hub = hub
+        self._bus = bus
+        self._stats = stats
+        self._known = set(known)
+        self._seq = 0
+        self._beat_at = 0.0
+        self._next_at = 0.0
+
+    async def wait(self, until: float) -> None:
+        """Wait until there is something to publish, or that time has come; never less than the
+        interval between two batches.
+        """
+        await trio.sleep_until(self._next_at)
+        with trio.move_on_at(min(until, self._beat_at)):
+            await self._hub.journal.wait()
+
+    async def publish(self, *, release: bool = False) -> None:
+        """Publish what there is, at least a heartbeat if one is due; `release`: as the last batch.
+
+        What could not be published is told later by its state. Errors: BusLost, Fenced.
+        """
+        journal = self._hub.journal
+        lost, moves = list(journal.lost), journal.take(BATCH_MOVES)
+        if not (moves or lost or release or trio.current_time() >= self._beat_at):
+            return
+        journal.lost.clear()
+        moved = dict.fromkeys(move.symbol for move in moves)
+        batch = Batch(
+            epoch=self.epoch,
+            seq=self._seq + (2 if lost else 1),
+            moves=moves,
+            listed=self._snapshots([symbol for symbol in moved if symbol not in self._known]),
+            stale=self._stale,
+            handover=self._bus.identity if release else "",
+        )
+        self._seq = batch.seq  # also if it fails: it may have been published all the same
+        try:
+            for start in range(0, len(lost), PAGE_FIELDS):
+                page = self._snapshots(lost[start : start + PAGE_FIELDS])
+                await self._bus.write(self.epoch, page)
+            await self._bus.publish(batch, self._snapshots(moved), release=release)
+        except (BusLost, Fenced, trio.Cancelled):
+            journal.lose([*lost, *moved])
+            raise
+        self._known.update(moved, lost)
+        self._stats.batches_published += 1
+        self._stats.moves_published += len(moves)
+        now = trio.current_time()
+        self._beat_at = now + HEARTBEAT
+        self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
+
+    def _snapshots(self, symbols: Iterable[str]) -> Sequence[LiveSnapshot]:
+        return [self._hub.topics[symbol].live_snapshot() for symbol in symbols]
+
+    @property
+    def _stale(self) -> str:
+        """Why this instance has no prices; that nothing trades is found out by each."""
+        status = self._hub.status.message
+        quiet = status.status == "live" or status.reason == FEED_QUIET
+        return "" if quiet else status.reason

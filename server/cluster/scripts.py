@@ -1,0 +1,73 @@
+"""What Redis does in one step: scripts, each with its keys and arguments."""
+
+STAND = """
+-- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
+-- the highest it knows. Returns the epoch in which the caller leads, or below zero if somebody
+-- else does: the ms until that one's lease ends; then 1 if Redis did not know of the own epoch.
+local holder, current = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[1] then
+    return {-math.max(1, redis.call('PTTL', KEYS[1])), 0}
+end
+local forgotten = not current and ARGV[3] ~= '0'
+if forgotten then
+    current = ARGV[3]
+    redis.call('SET', KEYS[2], current)
+elseif current ~= ARGV[3] then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    current = math.max((tonumber(current) or 0) + 1, tonumber(ARGV[4]) + 1, now)
+    redis.call('SET', KEYS[2], string.format('%.0f', current))
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {tonumber(current), forgotten and 1 or 0}
+"""
+"""The lease and the epoch. A leader whose lease lapsed while nobody else stood, or who alone remembers
+that it leads, goes on in the same epoch: nobody can have made another version of anything in it.
+"""
+
+PUBLISH = """
+-- KEYS: epoch, quotes, leader. ARGV: epoch, channel, payload ('': only write), mark, the identity that
+-- gives its lease up ('': it does not), then symbol, snapshot, … Returns 0 if the epoch is an old one.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return 0
+end
+for i = 6, #ARGV, 2 do
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+if ARGV[3] ~= '' then
+    redis.call('HSET', KEYS[2], 'meta', ARGV[4])
+    redis.call('PUBLISH', ARGV[2], ARGV[3])
+end
+if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) == ARGV[5] then
+    redis.call('DEL', KEYS[3])
+end
+return 1
+"""
+"""One batch, fenced: whoever was paused while another was elected changes nothing."""
+
+CLAIM = """
+-- KEYS: quotes. ARGV: symbol, snapshot, … Returns for each symbol what the hash has now.
+local found = {}
+for i = 1, #ARGV, 2 do
+    redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
+    found[#found + 1] = redis.call('HGET', KEYS[1], ARGV[i])
+end
+return found
+"""
+"""Agree on the state of symbols: that of the first who lists one."""
+
+WATCH = """
+-- KEYS: watched. ARGV: since when the caller wants to know ('': not at all), ms after which a symbol
+-- is forgotten, then symbols. Returns Redis' time in ms, and what was said to be watched since.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 3, #ARGV do
+    redis.call('ZADD', KEYS[1], now, ARGV[i])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+if ARGV[1] == '' then
+    return {now, {}}
+end
+return {now, redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')}
+"""
+"""Who watches what: each says so, the leader asks."""

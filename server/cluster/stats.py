@@ -1,0 +1,24 @@
+"""What the cluster counts, in plain integers; only the metrics read it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ClusterStats:
+    """Owned by the instance's member.
+
+    `batches_received` are the leader's, `dropped` those for which there was no room; `gaps`: how
+    often batches were missed and the hash was read instead; `fenced`: batches of this instance that
+    were refused as an old leader's; `elections`: how often it was elected; `round_trip`: the last
+    probe's, in seconds.
+    """
+
+    batches_received: int = 0
+    batches_published: int = 0
+    moves_received: int = 0
+    moves_published: int = 0
+    dropped: int = 0
+    gaps: int = 0
+    fenced: int = 0
+    elections: int = 0
+    round_trip: float = 0.0

@@ -1,0 +1,70 @@
+"""What moved here and other instances have not been told yet; written by topics, owned by the hub."""
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+
+from server.quotes.quote import Move
+
+JOURNAL_MOVES = 10_000
+"""Moves that wait to be told, some 2 MB; beyond that only which symbols moved is known."""
+
+
+class Journal:
+    """`recording`: whether anybody is to be told at all. `lost` are symbols of which others have to
+    be told the state, as not all of their moves can be.
+    """
+
+    def __init__(self) -> None:
+        self.recording = False
+        self.lost: dict[str, None] = {}
+        self._moves: deque[Move] = deque()
+        self._news = trio.Event()
+
+    def open(self) -> None:
+        """Record from now on."""
+        self.close()
+        self.recording = True
+
+    def close(self) -> None:
+        """Record no more, and forget what was."""
+        self.recording = False
+        self.lost.clear()
+        self._moves.clear()
+
+    def record(self, move: Move) -> None:
+        """Add one move, for which a full journal gives up all it has."""
+        if len(self._moves) >= JOURNAL_MOVES:
+            self.lose(each.symbol for each in self._moves)
+            self._moves.clear()
+        self._moves.append(move)
+        self._news.set()
+
+    def lose(self, symbols: Iterable[str]) -> None:
+        """Some moves of `symbols` cannot be told."""
+        self.lost.update(dict.fromkeys(symbols))
+        if self.lost:
+            self._news.set()
+
+    def take(self, limit: int) -> list[Move]:
+        """The oldest moves, up to `limit`."""
+        moves = self._moves
+        return [moves.popleft() for _ in range(min(limit, len(moves)))]
+
+    @property
+    def waiting(self) -> int:
+        """How many moves are to be told."""
+        return len(self._moves)
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._news.set()
+
+    async def wait(self) -> None:
+        """Wait until there is something to tell, or `wake` is called."""
+        if not self._moves and not self.lost:
+            self._news = trio.Event()
+            await self._news.wait()
+        else:
+            await trio.lowlevel.checkpoint()

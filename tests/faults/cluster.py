@@ -1,0 +1,219 @@
+"""Instances of one cluster, and clients that check what the protocol promises with every message."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import jsonpatch
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.gateway.wire import is_move, new_user
+from tests.processes import ServerProcess, make_token
+
+CONVERGENCE_TIMEOUT = 15.0
+"""Seconds after a fault's end in which all must be as if it had not been."""
+
+FAST = {"PRICE_UPDATE_INTERVAL": "100ms", "LOG_LEVEL": "info"}
+"""Every symbol moves several times a second."""
+
+Version = tuple[str, str, int]
+"""Epoch, symbol, version: names one state of one quote, on every instance the same."""
+
+
+class Watcher:
+    """A client that reads all the time and checks each message.
+
+    Within an epoch versions only grow, by one with each `replace`; a quote of one version is the
+    same whoever shows it. `document` is what the patches amount to, `statuses` what was told of the
+    flow, with the moment; `problem` what was wrong first, `closed` the code of an end.
+    """
+
+    def __init__(self, server: ServerProcess, symbols: str, seen: dict[Version, Any]) -> None:
+        self.server = server
+        self.document: dict[str, Any] = {"quotes": {}}
+        self.held: dict[str, tuple[str, int]] = {}
+        self.statuses: list[tuple[float, str, str]] = []
+        self.arrivals: list[float] = []
+        self.problem: Exception | None = None
+        self.closed: int | None = None
+        self.over = False
+        self._seen = seen
+        url = server.url(symbols, make_token(new_user()))
+        self._connecting = connect(url, max_queue=None)
+        self._connection = self._connecting.__enter__()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+        self._connecting.__exit__(None, None, None)
+        self._thread.join()
+
+    @property
+    def epochs(self) -> set[str]:
+        """The epochs of the quotes it has."""
+        return {epoch for epoch, _ in self.held.values()}
+
+    @property
+    def status(self) -> tuple[str, str]:
+        """The last one's status and reason."""
+        return self.statuses[-1][1:] if self.statuses else ("live", "")
+
+    def check(self) -> None:
+        """Raise what was wrong."""
+        if self.problem:
+            raise self.problem
+        assert self.closed is None, f"closed with {self.closed}"
+
+    def wait_for(
+        self, check: Callable[[Self], bool], timeout: float = CONVERGENCE_TIMEOUT
+    ) -> float:
+        """Wait until `check` is true of this client; the seconds that took."""
+        start = time.monotonic()
+        while not check(self):
+            self.check()
+            assert time.monotonic() - start < timeout, (self.held, self.statuses)
+            time.sleep(0.005)
+        self.check()
+        return time.monotonic() - start
+
+    def _read(self) -> None:
+        try:
+            for text in self._connection:
+                self._on_message(json.loads(text))
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            self.problem = error
+        if not self.over:
+            received = self._connection.protocol.close_rcvd
+            self.closed = received.code if received else 1006
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["type"] == "status" and "symbols" not in message:
+            self.statuses.append((time.monotonic(), message["status"], message["reason"]))
+        if message["type"] != "quotes_patch":
+            return
+        self.arrivals.append(time.monotonic())
+        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
+        for symbol, version in message["versions"].items():
+            before = self.held.get(symbol)
+            if is_move(message):
+                assert before, "a replace of what it does not have"
+                assert version == before[1] + 1, f"{symbol}: {version} after {before}"
+                epoch = before[0]
+            else:
+                epoch = message["epoch"]
+                if before and before[0] == epoch:
+                    assert version >= before[1], f"{symbol}: {version} after {before}"
+            self.held[symbol] = epoch, version
+            quote = dict(self.document["quotes"][symbol])
+            other = self._seen.setdefault((epoch, symbol, version), quote)
+            assert other == quote, f"{epoch}, {symbol}, {version} is not the same everywhere"
+
+
+class Cluster:
+    """Instances with one Redis and their clients. `seen`: every quote that any of these had."""
+
+    def __init__(self, folder: Path, redis_url: str, **variables: str) -> None:
+        self.seen: dict[Version, Any] = {}
+        self.servers: list[ServerProcess] = []
+        self.watchers: list[Watcher] = []
+        self._folder = folder
+        self._variables = FAST | {"REDIS_URL": redis_url} | variables
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for watcher in self.watchers:
+            watcher.__exit__()
+        for server in self.servers:
+            server.__exit__(None, None, None)
+
+    def start(self, **variables: str) -> ServerProcess:
+        """One more instance, with a state folder of its own."""
+        folder = self._folder / f"instance{len(self.servers)}"
+        folder.mkdir()
+        server = ServerProcess(folder, **(self._variables | variables))
+        server.__enter__()
+        self.servers.append(server)
+        return server
+
+    def watch(self, server: ServerProcess, symbols: str = "AAPL,MSFT,TSLA") -> Watcher:
+        """A client of `server`, once it has all of its quotes."""
+        watcher = Watcher(server, symbols, self.seen)
+        self.watchers.append(watcher)
+        watcher.wait_for(lambda it: len(it.held) == len(symbols.split(",")))
+        return watcher
+
+    def leads(self, server: ServerProcess) -> bool:
+        """Whether it says so."""
+        return server.metric("market_data_leader") == 1
+
+    def wait_for_leader(
+        self, servers: Sequence[ServerProcess], timeout: float = CONVERGENCE_TIMEOUT
+    ) -> ServerProcess:
+        """The one of `servers` that leads, once exactly one does."""
+        deadline = time.monotonic() + timeout
+        while len(leaders := [each for each in servers if self.leads(each)]) != 1:
+            assert time.monotonic() < deadline, f"{len(leaders)} leaders"
+            time.sleep(0.02)
+        return leaders[0]
+
+    def converge(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> float:
+        """Wait until every client has what the leader has now, or what came of it; the seconds that
+        took. That equal versions are equal quotes is checked with every message.
+        """
+        start = time.monotonic()
+        symbols = sorted({symbol for watcher in watchers for symbol in watcher.held})
+        status, quotes = leader.ask(f"/quotes?symbols={','.join(symbols)}")
+        assert status == 200
+        epoch = f"{leader.metric('market_data_bus_epoch'):.0f}"
+        for watcher in watchers:
+            for quote in quotes:
+                symbol, version = quote["quote"]["symbol"], quote["version"]
+                if symbol in watcher.held:
+                    watcher.wait_for(
+                        lambda it: it.held[symbol][0] == epoch and it.held[symbol][1] >= version  # noqa: B023
+                    )
+            watcher.wait_for(lambda it: it.status[0] == "live")
+        return time.monotonic() - start
+
+    def moves_on(self, watchers: Sequence[Watcher]) -> None:
+        """Wait until each client has got five more updates."""
+        for watcher in watchers:
+            count = len(watcher.arrivals)
+            watcher.wait_for(lambda it: len(it.arrivals) >= count + 5)  # noqa: B023
+
+
+@contextmanager
+def two_instances(
+    folder: Path, redis_url: str, **variables: str
+) -> Iterator[tuple[Cluster, ServerProcess, ServerProcess, Watcher, Watcher]]:
+    """A leader, a follower, and a client of each; at the end nothing may have been wrong with either
+    client, nor an error in the log.
+    """
+    with Cluster(folder, redis_url, **variables) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        watchers = cluster.watch(leader), cluster.watch(follower)
+        cluster.moves_on(watchers)
+        yield cluster, leader, follower, *watchers
+        for server in cluster.servers:
+            if server.process.poll() is None:
+                assert not [line for line in server.log_lines() if line["level"] == "error"]
+
+
+def report(what: str, seconds: float) -> None:
+    """Print how long a recovery took (`pytest -s` shows it)."""
+    print(f"\n{what}: {seconds:.2f} s")

@@ -1,0 +1,236 @@
+"""Two instances and one Redis: leaders are killed, frozen, sent away, Redis is broken, messages lost.
+
+In each case no client is closed, versions never go back within an epoch, a version is the same quote
+wherever it is seen, and soon every client has the leader's state. The two have no database in common.
+"""
+
+import signal
+import time
+
+import msgspec
+import pytest
+
+from tests.faults.cluster import Cluster, report, two_instances
+from tests.faults.proxy import Proxy
+from tests.gateway.wire import eventually
+
+LEASE = 3.0
+
+FREEZE = 10.0
+"""Seconds: longer than leases and timeouts."""
+
+
+def test_clients_of_both_instances_get_the_same(tmp_path, redis):
+    """The same quotes with the same versions, each once made, in the leader's epoch."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        assert cluster.leads(leader)
+        assert not cluster.leads(follower)
+        cluster.converge(leader, [one, other])
+        assert one.epochs == other.epochs
+        assert follower.metric("market_data_bus_gaps_total") == 0
+        assert follower.get("/readyz")[0] == 200
+
+
+def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
+    """The leader hears of what is watched elsewhere, and lists it from its own store."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, _, _):
+        watcher = cluster.watch(follower, "IBM,NVDA")
+        cluster.moves_on([watcher])
+        cluster.converge(leader, [watcher])
+
+
+def test_leader_is_killed(tmp_path, redis):
+    """The follower leads in less than two leases, and goes on from the last versions and prices."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        before = dict(other.held)
+        prices = {s: q["current_price"] for s, q in other.document["quotes"].items()}
+        killed_at = time.monotonic()
+        one.over = True
+        leader.process.kill()
+        took = other.wait_for(lambda it: it.epochs.isdisjoint({e for e, _ in before.values()}))
+        report("takeover after a kill", took)
+        assert time.monotonic() - killed_at < 2 * LEASE
+        assert prices
+        for symbol, (_, version) in before.items():
+            assert other.held[symbol][1] >= version
+        cluster.moves_on([other])
+        cluster.converge(follower, [other])
+        assert cluster.leads(follower)
+        assert follower.get("/readyz")[0] == 200
+
+
+def test_frozen_leader_comes_back(tmp_path, redis):
+    """What it publishes in its old epoch is refused; it follows, and its clients converge."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        old = one.epochs | other.epochs
+        leader.process.send_signal(signal.SIGSTOP)
+        report("takeover", other.wait_for(lambda it: it.epochs.isdisjoint(old)))
+        time.sleep(FREEZE - 4)
+        leader.process.send_signal(signal.SIGCONT)
+        thawed_at = time.monotonic()
+        one.wait_for(lambda it: it.epochs == other.epochs)
+        report("the old leader's client has the new leader's state", time.monotonic() - thawed_at)
+        cluster.moves_on([one, other])
+        cluster.converge(follower, [one, other])
+        assert cluster.leads(follower)
+        assert not cluster.leads(leader)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_leader_hands_over(tmp_path, redis, number):
+    """At SIGUSR1, and when it drains, another leads at once; nobody's prices stop for a lease."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        old = other.epochs
+        if number == signal.SIGTERM:
+            one.over = True  # sent away, as in any drain
+        leader.process.send_signal(number)
+        took = other.wait_for(lambda it: it.epochs.isdisjoint(old))
+        report("handed over", took)
+        assert took < 1
+        assert "leader_lost" not in [reason for _, _, reason in other.statuses]
+        rest = [one, other] if number == signal.SIGUSR1 else [other]
+        cluster.moves_on(rest)
+        cluster.converge(follower, rest)
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_redis_goes_and_comes_back(tmp_path, redis, fault):
+    """The leader's clients notice nothing; the others' are told at once, and converge on return.
+
+    Killed it comes back empty: the instance that led then leads, and has the newest state.
+    """
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        getattr(redis, fault)()
+        took = other.wait_for(lambda it: it.status == ("stale", "bus_lost"))
+        report(f"stale after {fault}", took)
+        assert took < (1 if fault == "kill" else 5)
+        eventually(lambda: follower.get("/readyz")[0] == 503)
+        assert "bus_lost" in follower.get("/readyz")[1]
+        assert leader.get("/readyz")[0] == 200
+        cluster.moves_on([one])
+        time.sleep(2 * LEASE)  # its lease is over by then
+        assert one.status[0] == "live"
+        quiet = len(other.arrivals)
+        cluster.moves_on([one])
+        assert len(other.arrivals) == quiet
+        redis.thaw() if fault == "freeze" else redis.start()
+        took = other.wait_for(lambda it: it.status[0] == "live")
+        report("live again", took)
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+        assert cluster.leads(leader)
+        assert follower.get("/readyz")[0] == 200
+
+
+def test_redis_loses_everything(tmp_path, redis):
+    """An emptied Redis is written anew by the leader, whose own clients do not notice."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, _, one, other):
+        epochs = one.epochs
+        redis.command("FLUSHALL")
+        eventually(lambda: redis.command("HLEN", "quotestream:quotes") == "4")
+        cluster.moves_on([one, other])
+        assert one.epochs == other.epochs == epochs
+        cluster.converge(leader, [one, other])
+        assert cluster.leads(leader)
+
+
+def test_follower_goes_on_alone(tmp_path, redis):
+    """With BUS_OUTAGE=local its clients get prices of its own, in an epoch of its own, until all are
+    the leader's again.
+    """
+    with two_instances(tmp_path, redis.url, BUS_OUTAGE="local", BUS_STALE_AFTER="1s") as (
+        cluster, leader, follower, one, other,
+    ):  # fmt: skip
+        redis.kill()
+        other.wait_for(lambda it: it.status == ("live", "local"))
+        assert follower.get("/readyz")[0] == 200
+        cluster.moves_on([one, other])
+        assert other.epochs.isdisjoint(one.epochs)
+        redis.start()
+        other.wait_for(lambda it: it.epochs == one.epochs)
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+
+
+@pytest.mark.parametrize("whom", ["leader", "follower"])
+@pytest.mark.parametrize("how", ["cut", "stall"])
+def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
+    """A follower is stale until it is back; a leader goes on for its own clients, another leads for
+    the others, and on return it follows.
+    """
+    with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
+        behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+        leader = cluster.start(**(behind if whom == "leader" else {}))
+        cluster.wait_for_leader([leader])
+        follower = cluster.start(**(behind if whom == "follower" else {}))
+        one, other = cluster.watch(leader), cluster.watch(follower)
+        cluster.moves_on([one, other])
+        old = one.epochs
+        proxy.stall()
+        if how == "cut":
+            proxy.cut()
+        if whom == "follower":
+            other.wait_for(lambda it: it.status == ("stale", "bus_lost"))
+            cluster.moves_on([one])
+        else:
+            report("takeover", other.wait_for(lambda it: it.epochs.isdisjoint(old)))
+            cluster.moves_on([one, other])
+            assert one.epochs == old
+        proxy.flow()
+        newest = leader if whom == "follower" else follower
+        one.wait_for(lambda it: it.epochs == other.epochs)
+        cluster.moves_on([one, other])
+        cluster.converge(newest, [one, other])
+        assert cluster.leads(newest)
+
+
+def test_messages_are_lost(tmp_path, redis):
+    """A batch that never came is seen from the next one's number, and costs a full quote."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, _, one, other):
+        for _ in range(5):
+            redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            cluster.moves_on([one, other])
+            cluster.converge(leader, [one, other])
+        epoch = one.epochs
+        redis.command("PUBLISH", "price_updates", "not a batch")
+        cluster.moves_on([one, other])
+        assert one.epochs == other.epochs == epoch
+
+
+def test_batch_is_skipped(tmp_path, redis):
+    """A number that is left out, as if a batch had been lost on its way, is a gap and counted."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        epoch = int(leader.metric("market_data_bus_epoch"))
+        forged = msgspec.msgpack.encode([epoch, 10**9, [], []])
+        redis.publish("price_updates", forged)
+        eventually(lambda: follower.metric("market_data_bus_gaps_total") >= 1)
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+
+
+def test_redis_is_down_at_the_start(tmp_path, redis):
+    """The server starts, streams what its store knows, says that it is stale, and leads later."""
+    redis.kill()
+    with Cluster(tmp_path, redis.url) as cluster:
+        server = cluster.start()
+        watcher = cluster.watch(server)
+        assert watcher.status == ("stale", "bus_lost")
+        assert server.get("/readyz")[0] == 503
+        redis.start()
+        watcher.wait_for(lambda it: it.status[0] == "live")
+        cluster.moves_on([watcher])
+        cluster.converge(server, [watcher])
+
+
+def test_instance_that_only_follows(tmp_path, redis):
+    """FEED=bus never leads: without a leader it is stale."""
+    with Cluster(tmp_path, redis.url, FEED="bus") as cluster:
+        follower = cluster.start()
+        watcher = cluster.watch(follower)
+        watcher.wait_for(lambda it: it.status == ("stale", "leader_lost"))
+        leader = cluster.start(FEED="simulator")
+        cluster.moves_on([watcher])
+        cluster.converge(leader, [watcher])
+        leader.process.kill()
+        watcher.wait_for(lambda it: it.status == ("stale", "leader_lost"))
+        assert "leader_lost" in follower.get("/readyz")[1]
