@@ -3,6 +3,7 @@
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from server.client.document import Document
 from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
@@ -91,6 +92,21 @@ async def test_a_hole_is_never_bridged(hub, connect):
     await peer.read()
     move(hub, "AAPL")
     assert peer.come_back("AAPL").recovered == {"AAPL": "patches"}
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+
+
+async def test_a_state_taken_over_is_a_hole(hub, connect):
+    """What was kept does not lead to where another instance is, though nobody watched when it came."""
+    peer = connect("AAPL")
+    await peer.read()
+    move(hub, "AAPL")
+    peer.unsubscribe("AAPL")
+    await peer.read()
+    topic = hub.topics["AAPL"]
+    hub.adopt([structs.replace(topic.live_snapshot(), last_quote=150.0, version=3)])
+    position = Position(hub.epoch, {"AAPL": 2})
+    assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
     await peer.read()
     assert peer.document["quotes"] == peer.truth()
 

@@ -1,6 +1,7 @@
 """A client that comes back over a real socket: what it is told, and that it gets what it missed."""
 
 import json
+from typing import Any
 
 import pytest
 import trio
@@ -17,9 +18,9 @@ def resuming(position: str, symbols: str = "AAPL,MSFT") -> str:
     return f"{symbols}&resume={position}"
 
 
-def moves_of(client: Client, symbol: str, count: int) -> list[dict]:
+def moves_of(client: Client, symbol: str, count: int) -> list[dict[str, Any]]:
     """The next messages about `symbol`."""
-    found = []
+    found: list[dict[str, Any]] = []
     while len(found) < count:
         message = client.receive()
         if symbol in message.get("versions", {}):
@@ -73,7 +74,7 @@ def test_missed_patches_are_sent_again(server):
     with Client(server, "AAPL") as away:
         epoch = away.receive()["epoch"]
         held = away.versions["AAPL"]
-    texts = {}
+    texts: dict[int, str | bytes] = {}
     with there:
         while max(texts, default=0) < held + 5:
             text = there.recv(TIMEOUT)
