@@ -236,6 +236,10 @@ class Session:
         if state is BreakerState.GIVEN_UP:
             self.close(Close.TOO_SLOW)
 
+    def on_delisted(self, topic: Topic) -> None:
+        """A symbol it is subscribed to is no more."""
+        self.topics.pop(topic, None)
+
     def on_deadline(self) -> None:
         """A heartbeat is due, or the client did not close in time."""
         if self.closing:
