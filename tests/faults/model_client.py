@@ -41,7 +41,7 @@ class ModelClient:
         self.subscribed: set[str] = set(symbols)
         self.document: dict[str, Any] = deepcopy(before.document) if before else {"quotes": {}}
         self.versions: dict[str, int] = {**before.versions} if before else {}
-        self.epoch = before.epoch if before else ""
+        self.epoch: str = before.epoch if before else ""
         self.unanswered = 0
         self.gone = False
         self._sock = socket.socket()
