@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
 from time import monotonic
-from typing import NamedTuple, Self
 
 from bench.figures import Figure, Result, Unit
+from bench.fleet import measure_fleet
 from bench.generator import Generator
-from bench.instances import Instance, kill, open_redis
+from bench.instances import Instance, Traffic, kill, open_redis
 from bench.latency import Latencies
 from bench.run import (
     Meter,
@@ -143,37 +143,16 @@ def _measure_bus(options: Options, _: int, result: Result) -> None:
         connect(generator, follower, 1, lambda _: symbols)
         before = Traffic.read(redis)
         window = measure(follower, generator, options.duration, Result("", ""))
-        after = Traffic.read(redis)
+        used = Traffic.read(redis).since(before)
         updates = window.frames or 1
         result.add(
             Figure("Redis, updates", updates / window.seconds, Unit.PER_SECOND),
-            Figure(
-                "Redis, in, an update", (after.received - before.received) / updates, Unit.BYTES
-            ),
-            Figure("Redis, out, an update", (after.sent - before.sent) / updates, Unit.BYTES),
-            Figure(
-                "Redis, CPU an update", (after.cpu - before.cpu) / updates * 1e6, Unit.MICROSECONDS
-            ),
+            Figure("Redis, in, an update", used.received / updates, Unit.BYTES),
+            Figure("Redis, out, an update", used.sent / updates, Unit.BYTES),
+            Figure("Redis, CPU an update", used.cpu / updates * 1e6, Unit.MICROSECONDS),
             Figure(
                 "Redis, gaps", follower.metric("market_data_bus_gaps_total"), Unit.COUNT, must=0
             ),
-        )
-
-
-class Traffic(NamedTuple):
-    """What Redis has received and sent since its start, in bytes, and its processor time in seconds."""
-
-    received: float
-    sent: float
-    cpu: float
-
-    @classmethod
-    def read(cls, redis: Redis) -> Self:
-        """As `INFO` says."""
-        values = dict(line.partition(":")[::2] for line in redis.command("INFO").split())
-        cpu = float(values["used_cpu_user"]) + float(values["used_cpu_sys"])
-        return cls(
-            float(values["total_net_input_bytes"]), float(values["total_net_output_bytes"]), cpu
         )
 
 
@@ -289,5 +268,6 @@ PARTS: dict[str, Callable[[Options, int, Result], None]] = {
     "bus": _measure_bus,
     "takeover": _measure_takeover,
     "storm": _measure_storm,
+    "fleet": measure_fleet,
 }
 """By name, in the order in which they run."""

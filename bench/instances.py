@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from bench.schedule import Schedule
 from bench.services import MissingService, Redis
@@ -52,6 +53,27 @@ class Instance(OwnServer):
     def cpu_seconds(self) -> float | None:
         """Of all its processes."""
         return sum(map(cpu_seconds, [self._process.pid, *self.workers]))
+
+
+class Traffic(NamedTuple):
+    """What Redis has received and sent since its start, in bytes, and its processor time in seconds."""
+
+    received: float
+    sent: float
+    cpu: float
+
+    @classmethod
+    def read(cls, redis: Redis) -> Self:
+        """As `INFO` says."""
+        values = dict(line.partition(":")[::2] for line in redis.command("INFO").split())
+        cpu = float(values["used_cpu_user"]) + float(values["used_cpu_sys"])
+        return cls(
+            float(values["total_net_input_bytes"]), float(values["total_net_output_bytes"]), cpu
+        )
+
+    def since(self, before: "Traffic") -> "Traffic":
+        """What was added since `before`."""
+        return Traffic(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 def kill(pid: int) -> None:
