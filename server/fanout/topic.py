@@ -34,7 +34,7 @@ ROUND_TRADES = 16
 
 RING_UPDATES = 32
 """Updates kept of an active symbol for clients that come back: two minutes of a price that moves every
-four seconds, 20 KB. Who was away for longer is better served with one full quote.
+four seconds, 24 KB. Who was away for longer is better served with one full quote.
 """
 
 

@@ -289,7 +289,8 @@ class Session:
             self.close(Close.BINARY)
         elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
             self.heard = True
-            self.outbox.send(pong_frame(bytes(frame.payload)))  # type: ignore[arg-type]
+            payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
+            self.outbox.send(pong_frame(payload))
 
     def _on_close(self, code: int) -> None:
         """The client's close frame: the answer to ours, or its own, which is echoed."""
