@@ -40,6 +40,9 @@ USAGE_ERROR = 2
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)
 
+AUTO = "auto"
+"""Workers: the scaler says how many."""
+
 EXPECTED = (
     BadSetting,
     BadKey,
@@ -85,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--workers",
         type=_workers,
-        metavar="N",
-        help="processes that share the ports; needs REDIS_URL",
+        metavar="N|auto",
+        help="processes that share the ports, auto: as many as the load takes; needs REDIS_URL",
     )
     command.add_argument("--worker", type=_supervisor_link, help=argparse.SUPPRESS)
     command.set_defaults(run=_serve)
@@ -142,10 +145,11 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     say_hello = partial(_say_hello, settings, authenticator)
     if supervisor:
         trio.run(serve, settings, authenticator, lambda _: None, supervisor)
-    elif arguments.workers:
+    elif arguments.workers is not None:
         # Else each would make one up where it cannot be kept.
         environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
-        sys.exit(trio.run(supervise, settings, arguments.workers, environment, say_hello))
+        workers = None if arguments.workers == AUTO else arguments.workers
+        sys.exit(trio.run(supervise, settings, workers, environment, say_hello))
     else:
         trio.run(serve, settings, authenticator, say_hello)
 
@@ -244,9 +248,11 @@ def _authenticator(settings: Settings, secret: str) -> Authenticator:
     )
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | str:
+    if text == AUTO:
+        return AUTO
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1, nor auto")
     return int(text)
 
 
