@@ -79,7 +79,8 @@ class Answer(NamedTuple):
 class Bus:
     """Made by `open_bus`. `connection` is 0 while the bus is lost, for the reason in `problem`, else
     the number of the connection, so that a new one is seen to be another. `tried` is set once it is
-    known whether the first attempt was good.
+    known whether the first attempt was good. `refusal` is why the last command failed, '' if it did
+    not: probes may come back from a Redis that is full, or lets itself only be read.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Bus:
         self.identity = identity
         self.connection = 0
         self.problem = "not connected yet"
+        self.refusal = ""
         self.tried = trio.Event()
         self._redis = redis
         self._lease_ms = round(lease * 1000)
@@ -171,7 +173,14 @@ class Bus:
             raise Fenced
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
-        result: T = await aio_as_trio(_attempt)(operation)
+        try:
+            result: T = await aio_as_trio(_attempt)(operation)
+        except BusLost as error:
+            if self.connection and not self.refusal:
+                log.warning("the bus does not do what it is asked", problem=str(error))
+            self.refusal = str(error)
+            raise
+        self.refusal = ""
         return result
 
     async def _load(self) -> Stored:

@@ -163,6 +163,7 @@ class Member:
         try:
             answer = await self.bus.stand(own=0, known=self._line.epoch)
         except BusLost:
+            self._follower.stand_at = trio.current_time() + self._policy.lease / 3
             return 0
         if answer.epoch:
             return answer.epoch

@@ -234,3 +234,80 @@ def test_instance_that_only_follows(tmp_path, redis):
         leader.process.kill()
         watcher.wait_for(lambda it: it.status == ("stale", "leader_lost"))
         assert "leader_lost" in follower.get("/readyz")[1]
+
+
+def test_redis_is_full(tmp_path, redis):
+    """Probes come back all the same; the followers see that the leader is not heard, operators why."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        other.wait_for(lambda it: it.status == ("stale", "leader_lost"))
+        cluster.moves_on([one])
+        assert "maxmemory" in leader.log.read_text()
+        assert follower.get("/readyz")[0] == 503
+        redis.command("CONFIG", "SET", "maxmemory", "0")
+        other.wait_for(lambda it: it.status[0] == "live")
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+
+
+def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
+    """More than can be told in time is told by its state: the journal overflows, nothing is wrong."""
+    rows = [f"{1_700_000_000_000 + n},{s},{100 + n % 977 / 100},{n % 5}"
+            for n in range(40_000) for s in ("AAPL", "MSFT")]  # fmt: skip
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    with Cluster(tmp_path, redis.url) as cluster:
+        follower = cluster.start(FEED="bus")
+        watcher = cluster.watch(follower, "AAPL,MSFT")
+        leader = cluster.start(FEED=f"replay:{tmp_path / 'trades.csv'}", REPLAY_SPEED="0")
+        watcher.wait_for(lambda it: it.status == ("stale", "feed_ended"), 60)
+        quotes = leader.ask("/quotes?symbols=AAPL,MSFT")[1]
+        assert all(each["version"] > 39_000 for each in quotes)
+        print("gaps", follower.metric("market_data_bus_gaps_total"), follower.metric("market_data_bus_moves_total"))
+        newest = {each["quote"]["symbol"]: each for each in quotes}
+        watcher.wait_for(
+            lambda it: all(it.held[s][1] == newest[s]["version"] for s in ("AAPL", "MSFT"))
+        )
+        assert watcher.document["quotes"] == {s: each["quote"] for s, each in newest.items()}
+
+
+def test_stores_that_disagree(tmp_path, redis):
+    """What the first instance lists counts for all, whatever others keep of an earlier life."""
+    with Cluster(tmp_path, redis.url, FEED="bus") as cluster:
+        lives = tmp_path / "instance0"
+        first = cluster.start(FEED="simulator")
+        watcher = cluster.watch(first, "AAPL")
+        watcher.wait_for(lambda it: it.held["AAPL"][1] > 20)
+        watcher.over = True
+        assert first.stop() == 0
+        redis.command("FLUSHALL")
+        assert lives.exists()
+        follower = cluster.start(XDG_STATE_HOME=str(lives))
+        other = cluster.watch(follower, "AAPL")
+        version = other.held["AAPL"][1]
+        assert version > 20
+        leader = cluster.start(FEED="simulator")
+        cluster.moves_on([other])
+        cluster.converge(leader, [other])
+        assert other.held["AAPL"][1] > version
+
+
+def test_leader_meets_a_symbol_that_others_know(tmp_path, redis):
+    """A symbol that the leader has from its trades only, and a follower from its store with a newer
+    version, begins an epoch in which both agree.
+    """
+    start = 1_700_000_000_000
+    rows = [f"{start + 100 * n},{'AAPL' if n < 30 else 'ZZZ'},{10 + n},1" for n in range(3000)]
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    with Cluster(tmp_path, redis.url) as cluster:
+        leader = cluster.start(FEED=f"replay:{tmp_path / 'trades.csv'}")
+        cluster.wait_for_leader([leader])
+        known = (
+            '{"symbol":"ZZZ","name":"Z","category":1,"last_quote":5,"base_price":4,"version":500,'
+        )
+        redis.command("HSET", "quotestream:quotes", "ZZZ", known + '"quoted_at":1,"ts":1}')
+        follower = cluster.start(FEED="bus")
+        other = cluster.watch(follower, "ZZZ")
+        assert other.held["ZZZ"][1] == 500
+        cluster.moves_on([other])
+        cluster.converge(leader, [other])
+        assert other.held["ZZZ"][1] > 500
