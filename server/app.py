@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.gateway.sockets import bind, ignore_new
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
@@ -90,11 +90,13 @@ async def serve(
         open_asyncio_loop(settings.database_url, settings.redis_url),
         open_member(settings.redis_url, hub, cluster_policy(settings)) as member,
         open_store(
-            store_options(settings), hub.snapshot, partial(kept_topics, hub, settings, member)
+            store_options(settings),
+            hub.snapshot,
+            partial(kept_topics, hub, member, shared=shared or bool(settings.database_url)),
         ) as store,
     ):
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
-        directory = Directory(hub, store.loader, store.catalogue, member.agree if member else None)
+        directory = Directory(hub, store.loader, store.catalogue, member)
         gateway = Gateway(
             hub=hub,
             pool=pool,
@@ -124,12 +126,13 @@ async def serve(
 
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
-            await nursery.start(store.run)
+            await nursery.start(store.run, directory)
             nursery.start_soon(lag.run)
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead
                 nursery.start_soon(run_overload_control, hub, lag)
-            await nursery.start(serve_http, app, http_listeners, http_stop.wait)
+            if not supervisor:
+                await nursery.start(serve_http, app, http_listeners, http_stop.wait)
             async with trio.open_nursery() as streaming:
                 if replay:  # else its symbols would be taken for new ones
                     await _list_catalogue(directory)
@@ -140,8 +143,11 @@ async def serve(
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
-                if supervisor:
-                    nursery.start_soon(follow_supervisor, supervisor, gateway, member)
+                if supervisor:  # on ports that the others share, only what is ready answers
+                    http_ports = [listener.dup() for listener in http_listeners]
+                    nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
+                    leave = partial(leave_cluster, gateway, member, http_ports, http_stop)
+                    nursery.start_soon(follow_supervisor, supervisor, gateway, member, leave)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -196,15 +202,12 @@ def cluster_policy(settings: Settings) -> Policy:
     )
 
 
-def kept_topics(hub: Hub, settings: Settings, member: Member | None) -> Iterable[Topic]:
-    """The topics whose prices this instance writes to its catalogue: all, unless it is one that others
-    write to as well, and somebody else's prices are newer.
+def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
+    """The topics whose prices this instance writes to its catalogue: all, unless that is `shared` with
+    others, and somebody else's prices are newer.
     """
-    return hub.topics.values() if _writes(settings, member) else ()
-
-
-def _writes(settings: Settings, member: Member | None) -> bool:
-    return member is None or not settings.database_url or member.authoritative
+    writes = member is None or not shared or member.authoritative
+    return hub.known_topics() if writes else ()
 
 
 def unready(gateway: Gateway, member: Member | None) -> list[str]:
@@ -285,12 +288,36 @@ def stop(gateway: Gateway, member: Member | None) -> None:
 
 
 async def follow_supervisor(
-    supervisor: SupervisorLink, gateway: Gateway, member: Member | None
+    supervisor: SupervisorLink,
+    gateway: Gateway,
+    member: Member | None,
+    leave: Callable[[], Awaitable[None]],
 ) -> None:
-    """Report to the supervisor, and stop when it is gone."""
+    """Report to the supervisor and do as it says; stop when it is gone."""
     pool = gateway.pool
-    await supervisor.run(lambda: Sample(places=pool.places, capacity=pool.capacity))
+
+    def sample() -> Sample:
+        return Sample(places=pool.places, capacity=pool.capacity)
+
+    await supervisor.run(sample, leave, pool.send_away)
     stop(gateway, member)
+
+
+async def leave_cluster(
+    gateway: Gateway,
+    member: Member | None,
+    http_ports: Sequence[socket.socket],
+    http_stop: trio.Event,
+) -> None:
+    """Leave both ports to the other workers, refusing nobody, and the lead. Closes `http_ports`."""
+    if member:
+        member.retire()
+    for listener in http_ports:
+        ignore_new(listener)
+    await gateway.retire()
+    http_stop.set()
+    for listener in http_ports:
+        listener.close()
 
 
 def _exit_now(reason: str, code: int) -> None:

@@ -35,7 +35,9 @@ async def supervise(
         silence=settings.worker_timeout,
     )
     addresses = addresses_of(quotes, http)
-    return await Supervisor(launch).run(workers, lambda: on_started(addresses))
+    return await Supervisor(launch, settings.worker_drain_rate).run(
+        workers, lambda: on_started(addresses)
+    )
 
 
 def worker_command(number: int, fd: int) -> Sequence[str]:

@@ -152,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "stale"
     replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
     worker_timeout: Seconds = Duration(30)
+    worker_drain_rate: Annotated[int, Meta(ge=1, description="clients a second, 1 or more")] = 500
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto, console or json")
     ] = "auto"

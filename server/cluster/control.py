@@ -25,7 +25,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     capacity: int
 
 
+class Retire(msgspec.Struct, frozen=True, tag="retire"):
+    """To a worker: take no new connections, and end when the last one is gone."""
+
+
+class SendAway(msgspec.Struct, frozen=True, tag="send_away"):
+    """To a worker: tell so many clients to come back, to whoever is there then."""
+
+    count: int
+
+
 FromWorker = Sample
+ToWorker = Retire | SendAway
 
 
 class Channel(Generic[Incoming]):

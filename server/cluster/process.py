@@ -27,6 +27,7 @@ class Stage(Enum):
 
     STARTING = "starting"
     SERVING = "serving"
+    RETIRING = "retiring"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,21 @@ class Worker:
             self.stage = Stage.SERVING
             log.info("worker serves", worker=self.number, after=round(self.age, 1))
         self.changed()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no process any more."""
+        return self.process.returncode is not None
+
+    @property
+    def places(self) -> int:
+        """Places taken, as it said last."""
+        return self.sample.places if self.sample else 0
+
+    @property
+    def room(self) -> int:
+        """Places that are free."""
+        return self.sample.capacity - self.sample.places if self.sample else 0
 
     @property
     def age(self) -> float:

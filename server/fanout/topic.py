@@ -21,7 +21,7 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Operation, difference, quote_pointer
+from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Move, Update, merged, opening_quote, quote_after, resumed_quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 
@@ -52,7 +52,7 @@ class Books(NamedTuple):
 class Topic:
     """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change.
 
-    `quote_due`: a new epoch has begun of which those who watch know nothing yet.
+    `quote_due`: those who watch are to get the full quote before any update. `delisted`: gone.
     """
 
     __slots__ = (
@@ -61,6 +61,7 @@ class Topic:
         "_outlet",
         "_overflow",
         "_stats",
+        "delisted",
         "epoch",
         "everyone",
         "finished",
@@ -106,6 +107,7 @@ class Topic:
         self._outlet: trio.MemoryReceiveChannel[Update] | None = None
         self._current: UpdateFrame | None = None
         self.quote_due = False
+        self.delisted = False
 
     @property
     def symbol(self) -> str:
@@ -119,10 +121,11 @@ class Topic:
             self.version = snapshot.version
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
-        """Be as another instance is, also where its version is lower."""
-        self.instrument = snapshot.instrument
+        """Be as another instance is, also where its version is lower; reference data are the
+        catalogue's, and may have changed since that one told.
+        """
         if snapshot.version > 1:
-            self.quote = resumed_quote(snapshot)
+            self.quote = resumed_quote(self._repriced(snapshot))
         else:
             self.quote = opening_quote(self.instrument, snapshot.ts)
         self.version = snapshot.version
@@ -139,6 +142,58 @@ class Topic:
         self.epoch = epoch
         self._current = None
         self.quote_due = self.watched
+
+    def _repriced(self, snapshot: Snapshot) -> Snapshot:
+        """`snapshot` with this instrument's reference data."""
+        return msgspec.structs.replace(
+            opening_snapshot(self.instrument),
+            last_quote=snapshot.last_quote,
+            volume=snapshot.volume,
+            version=snapshot.version,
+            quoted_at=snapshot.quoted_at,
+        )
+
+    def relist(self, instrument: Instrument) -> None:
+        """Take over new reference data, if it is new; a full quote is due to all who watch.
+
+        The version stays, as it counts prices: on all instances alike, in whatever order they hear
+        of this.
+        """
+        if instrument == self.instrument:
+            return
+        self.instrument = instrument
+        if self.version == 1:
+            opened_us = round(self.quote.last_updated.timestamp() * 1e6)
+            self.quote = opening_quote(instrument, opened_us)
+        else:
+            self.quote = resumed_quote(self.snapshot())
+        self._current = None
+        self.quote_due = self.watched
+        if self._journal.recording:  # those who come later learn of the symbol from what is told
+            self._journal.lose([self.symbol])
+
+    def delist(self, flusher: Flusher) -> None:
+        """Take the quote away from everybody who watches. Whoever is still owed it, and whoever comes
+        too late to know better, gets it and loses it in one message.
+        """
+        self.delisted = True
+        self._current = None
+        removal = QuotesPatch(
+            time_ns() // 1000, {self.symbol: self.version}, [Remove(self.pointer)]
+        )
+        self._publish_frame(UpdateFrame(text_frame(encode(removal)), self), flusher, removal.ts)
+        for outbox in self.subscribers:
+            outbox.on_delisted(self)
+        self.subscribers, self.everyone = {}, frozenset()
+        self.quote_due = False
+        self.deactivate()
+
+    def revive(self, instrument: Instrument, everyone: AbstractSet[Outbox], epoch: str) -> None:
+        """Go on, listed again, from the last price and version."""
+        self.delisted = False
+        self.everyone = everyone
+        self.relist(instrument)
+        self.begin_epoch(epoch)
 
     def snapshot(self) -> Snapshot:
         """What is to be kept of the symbol."""
@@ -163,9 +218,10 @@ class Topic:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
 
-    def add_operation(self) -> Add:
-        """The patch operation that gives the full quote."""
-        return Add(self.pointer, self.quote)
+    def full_operations(self) -> list[Operation]:
+        """The patch operations that give the full quote, and take one away that is delisted."""
+        add = Add(self.pointer, self.quote)
+        return [add, Remove(self.pointer)] if self.delisted else [add]
 
     def current_frame(self) -> UpdateFrame:
         """The full quote as one frame, made once per version whoever asks."""
@@ -356,6 +412,6 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
     return QuotesPatch(
         max(topic.ts for topic in topics),
         {topic.symbol: topic.version for topic in topics},
-        [topic.add_operation() for topic in topics],
+        [operation for topic in topics for operation in topic.full_operations()],
         topics[0].epoch,
     )

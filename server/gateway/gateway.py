@@ -25,7 +25,7 @@ from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import BACKLOG, close, receive, send_all
+from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -44,6 +44,9 @@ LINGER_TIMEOUT = 1.0
 
 DRAIN_TIMEOUT = 5.0
 """Seconds clients have at a shutdown to answer the close frame."""
+
+LAST_HANDSHAKES = 0.5
+"""Seconds for TCP handshakes under way when a port is left to others: a round trip around the world."""
 
 ACCEPT_BATCH = 64
 """Connections accepted between two looks at the rest of the program."""
@@ -94,6 +97,8 @@ class Gateway:
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
         self._listening = False
+        self._listeners: list[socket.socket] = []
+        self._retirement = trio.CancelScope()
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
         self._turnstile = Turnstile(HANDSHAKES_PER_PASS)
@@ -104,10 +109,12 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most.
+        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most;
+        or until `retire` was called and the last client is gone.
 
         Resource handling: listens on `listeners`; closes them and every connection, always.
         """
+        self._listeners = listeners
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
             connections.start_soon(self._turnstile.run)
@@ -122,6 +129,8 @@ class Gateway:
             finally:
                 for listener in listeners:
                     close(listener)
+            with self._retirement:
+                await self.pool.wait_empty()
             with trio.move_on_after(DRAIN_TIMEOUT):
                 await self.pool.drain()
             connections.cancel_scope.cancel()
@@ -135,6 +144,16 @@ class Gateway:
     def stop(self) -> None:
         """Accept no more connections and let `serve` finish."""
         self.pool.draining = True
+        self._accepting.cancel()
+        self._retirement.cancel()
+
+    async def retire(self) -> None:
+        """Leave the port to those who share it, refusing nobody, and let `serve` finish when the last
+        client is gone. Returns when no more connections come.
+        """
+        for listener in self._listeners:
+            ignore_new(listener)
+        await trio.sleep(LAST_HANDSHAKES)
         self._accepting.cancel()
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from server.gateway.commands import NO_SUCH_SYMBOL
 from server.gateway.handshake import STORE_UNAVAILABLE, Admission
+from server.gateway.pool import LATER_MS
 from server.quotes.messages import Ack
 
 if TYPE_CHECKING:
@@ -32,4 +33,4 @@ def begin(session: "Session", admission: Admission) -> None:
     if gateway.hub.status.is_news:
         session.outbox.send_current(gateway.hub.status)
     if gateway.pool.draining:
-        session.send_away()
+        session.send_away(LATER_MS)

@@ -1,6 +1,7 @@
 """The connections there are: how many, of whom, and how they are sent away."""
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 DRAIN_SLICE = 256
 """Sessions told to go between two checkpoints."""
 
+LATER_MS = 5000
+"""Milliseconds over which clients come back that are all sent away at once, when the server stops."""
+
+SOON_MS = 1000
+"""Milliseconds over which those come back that are sent away a few at a time."""
+
 
 class Pool:
     """Places for connections, in all and per user, and the sessions that take them."""
@@ -23,7 +30,7 @@ class Pool:
         self._max_per_user = max_per_user
         self.places = 0
         self._users: Counter[str] = Counter()
-        self._empty = trio.Event()
+        self._gone = trio.Event()
         self.sessions: set[Session] = set()
         self.states: Counter[State] = Counter()
         self.draining = False
@@ -74,6 +81,7 @@ class Pool:
     def leave(self) -> None:
         """Count a connection as over that became no session."""
         self.move(State.CONNECTING, Event.ENDED)
+        self._gone.set()
 
     def move(self, state: State, event: Event) -> State:
         """The state to which `event` leads from `state`, for a connection that is counted there."""
@@ -96,16 +104,27 @@ class Pool:
         self.closed[session.close_code] += 1
         self.release()
         self.release_for(session.identity.user)
-        if not self.sessions:
-            self._empty.set()
+        self._gone.set()
+
+    def send_away(self, count: int) -> None:
+        """Tell so many sessions to come back soon: others serve already, and not all come at once."""
+        staying = (session for session in self.sessions if not session.closing)
+        for session in list(islice(staying, count)):
+            session.send_away(SOON_MS)
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no connection, nor one that may become one."""
+        while self.sessions or self.states[State.CONNECTING]:
+            self._gone = trio.Event()
+            await self._gone.wait()
 
     async def drain(self) -> None:
         """Tell every session to reconnect elsewhere, close it, and wait until all are gone."""
         self.draining = True
         for count, session in enumerate(list(self.sessions)):
-            session.send_away()
+            session.send_away(LATER_MS)
             if count % DRAIN_SLICE == DRAIN_SLICE - 1:
                 await trio.lowlevel.checkpoint()
         while self.sessions:
-            self._empty = trio.Event()
-            await self._empty.wait()
+            self._gone = trio.Event()
+            await self._gone.wait()

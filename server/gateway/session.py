@@ -52,9 +52,6 @@ RECEIVE_BYTES = 4 * 1024
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
 
-RECONNECT_SPREAD_MS = 5000
-"""Milliseconds over which clients that are sent away come back."""
-
 
 class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`. `gateway` is
@@ -214,10 +211,10 @@ class Session:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
 
-    def send_away(self) -> None:
-        """Tell the client to come back after a while, to whoever is there then, and close."""
+    def send_away(self, spread_ms: int) -> None:
+        """Tell the client to come back within a while, to whoever is there then, and close."""
         if not self.closing:
-            self.send(Reconnect(random.randint(0, RECONNECT_SPREAD_MS)))
+            self.send(Reconnect(random.randint(0, spread_ms)))
             self.close(Close.GOING_AWAY)
 
     def drop(self, reason: Close) -> None:
@@ -236,6 +233,10 @@ class Session:
         self.gateway.breaker_log.log(state.value, f"user {self.identity.user}")
         if state is BreakerState.GIVEN_UP:
             self.close(Close.TOO_SLOW)
+
+    def on_delisted(self, topic: Topic) -> None:
+        """A symbol it is subscribed to is no more."""
+        self.topics.pop(topic, None)
 
     def on_deadline(self) -> None:
         """A heartbeat is due, or the client did not close in time."""

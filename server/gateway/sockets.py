@@ -4,8 +4,10 @@ Plain sockets and trio's `wait_readable`, not `trio.SocketStream`: the outbox wr
 switch, and a connection that only listens holds a few hundred bytes of frames instead of thousands.
 """
 
+import ctypes
 import os
 import socket
+import struct
 import sys
 
 import trio
@@ -23,6 +25,18 @@ line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead 
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
+
+_SO_ATTACH_FILTER = 26
+"""socket(7)."""
+
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with TCP's flags (RFC 9293 §3.1)
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # else take it
+)
+"""A socket filter (bpf(4)): code, jump if true, jump if false, operand."""
 
 
 class BindError(Exception):
@@ -89,6 +103,19 @@ def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
 def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys(found))  # type: ignore[arg-type]  # TCP addresses: (host, port, …)
+
+
+def ignore_new(listener: socket.socket) -> None:
+    """Let connections whose handshake has begun still come; of others drop the first packet.
+
+    To close a listener resets what waits to be accepted, and handshakes under way. A first packet
+    that was dropped comes again after a second (RFC 6298 §2), to whoever shares the port then.
+    """
+    instructions = ctypes.create_string_buffer(
+        b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN)
+    )
+    program = struct.pack("HL", len(_DROP_SYN), ctypes.addressof(instructions))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:

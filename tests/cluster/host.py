@@ -1,5 +1,6 @@
 """A supervisor with its workers, in processes of their own."""
 
+import json
 import os
 import signal
 import time
@@ -20,6 +21,11 @@ class Host(ServerProcess):
     def __init__(self, folder: Path, redis: Redis, size: int | str = 2, **variables: str) -> None:
         super().__init__(folder, REDIS_URL=redis.url, **variables)
         self.arguments = ("--workers", str(size))
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The log without what is no log: the line of a worker that could not start."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def events(self, name: str, worker: int | None = None) -> list[dict[str, Any]]:
         """The supervisor's and workers' log lines of one kind."""

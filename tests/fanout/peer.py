@@ -136,11 +136,11 @@ class Peer:
     def _apply(self, message: dict[str, Any]) -> None:
         jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
         kinds = {operation["op"] for operation in message["operations"]}
-        assert len(kinds) == 1
+        assert len(kinds) == 1 or kinds == {"add", "remove"}
         for symbol, version in message["versions"].items():
             if kinds == {"replace"}:
                 assert version == self.versions[symbol] + 1, "a replace skips a version"
-            elif kinds == {"add"}:
+            elif "add" in kinds:
                 if message["epoch"] == self.epochs.get(symbol):
                     assert version >= self.versions[symbol], "a version goes back"
                 self.epochs[symbol] = message["epoch"]
