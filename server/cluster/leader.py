@@ -101,7 +101,9 @@ class Leader:
             for symbol, topic in self._hub.topics.items()
             if topic.version > versions.get(symbol, 0)
         )
-        self._publisher = Publisher(self._hub, self._bus, epoch, versions, self._stats)
+        self._publisher = Publisher(
+            self._hub, self._bus, epoch, versions, self._policy.heartbeat, self._stats
+        )
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))
         return True

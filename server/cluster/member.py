@@ -212,7 +212,5 @@ async def open_member(url: str, hub: Hub, policy: Policy) -> AsyncIterator[Membe
 
     stats = ClusterStats()
     identity = f"{gethostname()}:{os.getpid()}:{token_hex(4)}"
-    async with open_bus(
-        url, identity=identity, lease=policy.lease, stale_after=policy.stale_after, stats=stats
-    ) as bus:
+    async with open_bus(url, identity, policy, stats) as bus:
         yield Member(hub, bus, policy, stats)

@@ -23,19 +23,25 @@ BATCH_INTERVAL = 0.004
 GAP_INTERVAL = 0.25
 """Seconds after a batch with a gap: everybody reads the hash for it, so four a second are enough."""
 
-HEARTBEAT = 1.0
-"""Seconds after which an empty batch is published: the others hear that they missed nothing."""
-
 
 class Publisher:
-    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning."""
+    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning; after
+    `heartbeat` seconds an empty batch is published: the others hear that they missed nothing.
+    """
 
     def __init__(
-        self, hub: Hub, bus: "Bus", epoch: int, known: Iterable[str], stats: ClusterStats
+        self,
+        hub: Hub,
+        bus: "Bus",
+        epoch: int,
+        known: Iterable[str],
+        heartbeat: float,
+        stats: ClusterStats,
     ) -> None:
         self.epoch = epoch
         self._hub = hub
         self._bus = bus
+        self._heartbeat = heartbeat
         self._stats = stats
         self._known = set(known)
         self._seq = 0
@@ -83,7 +89,7 @@ class Publisher:
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()
-        self._beat_at = now + HEARTBEAT
+        self._beat_at = now + self._heartbeat
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
 
     async def _agree(self, listed: Sequence[LiveSnapshot]) -> None:

@@ -1,7 +1,7 @@
 """What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 import pytest
@@ -10,29 +10,29 @@ import trio_asyncio
 
 from server.cluster.bus import Bus, open_bus
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.line import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from tests.faults.proxy import Proxy
 
 LEASE = 0.4
 
 TIMEOUT = 10.0
 
+POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
+
 
 @asynccontextmanager
-async def buses(redis, count: int = 2) -> AsyncIterator[list[Bus]]:
+async def buses(server, count: int = 2) -> AsyncIterator[list[Bus]]:
     with trio.fail_after(TIMEOUT):
-        async with trio_asyncio.open_loop():
-            opened = [
-                open_bus(
-                    redis.url, identity=f"i{n}", lease=LEASE, stale_after=0.5, stats=ClusterStats()
-                )
+        async with trio_asyncio.open_loop(), AsyncExitStack() as stack:
+            url = f"redis://127.0.0.1:{server.port}/0"
+            yield [
+                await stack.enter_async_context(open_bus(url, f"i{n}", POLICY, ClusterStats()))
                 for n in range(count)
             ]
-            yield [await each.__aenter__() for each in opened]
-            for each in opened:
-                await each.__aexit__(None, None, None)
 
 
 def snapshot(symbol: str, version: int) -> LiveSnapshot:
@@ -160,6 +160,22 @@ async def test_bus_is_lost_and_comes_back(redis, fault):
         nursery.cancel_scope.cancel()
 
 
+async def test_probe_that_does_not_come_back_is_noticed(redis):
+    """Publishing goes on to work, nothing is heard: the connection is given up for a new one."""
+    with Proxy(redis.port) as proxy:
+        async with buses(proxy, 1) as (bus,), trio.open_nursery() as nursery:
+            send, receive = trio.open_memory_channel(10)
+            nursery.start_soon(bus.listen, send)
+            await receive.receive()
+            proxy.mute_oldest()
+            await receive.receive()
+            assert bus.problem == "no probe came back"
+            assert (await bus.stand(own=0, known=0)).epoch
+            await receive.receive()
+            assert bus.connection == 2
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_others_write_is_left_out(redis):
     """No value of the hash and no message breaks anything."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
@@ -181,7 +197,5 @@ async def test_what_others_write_is_left_out(redis):
 async def test_address_that_is_none_is_refused():
     """The error names the variable."""
     with pytest.raises(BadBusUrl, match="REDIS_URL"):
-        async with open_bus(
-            "redis://x:y", identity="", lease=1, stale_after=1, stats=ClusterStats()
-        ):
+        async with open_bus("redis://x:y", "", POLICY, ClusterStats()):
             pass

@@ -190,6 +190,31 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         assert cluster.leads(newest)
 
 
+def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
+    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile."""
+    with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
+        behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+        leader = cluster.start(PRICE_UPDATE_INTERVAL="20ms", **behind)
+        cluster.wait_for_leader([leader])
+        successor = cluster.start(PRICE_UPDATE_INTERVAL="1s")
+        one, other = cluster.watch(leader), cluster.watch(successor)
+        old = one.epochs
+        proxy.stall()
+        other.wait_for(lambda it: it.epochs.isdisjoint(old))
+        one.wait_for(lambda it: it.held["AAPL"][1] > other.held["AAPL"][1] + 50)
+        cluster.moves_on([other])
+        other.over = True
+        successor.process.kill()
+        last, ahead = other.held["AAPL"][1], one.held["AAPL"][1]
+        proxy.flow()
+        one.wait_for(lambda it: it.epochs.isdisjoint(old | other.epochs))
+        cluster.moves_on([one])
+        cluster.converge(leader, [one])
+        (epoch,) = one.epochs
+        begun_with = min(v for e, s, v in cluster.seen if (e, s) == (epoch, "AAPL"))
+        assert last <= begun_with < ahead
+
+
 def test_messages_are_lost(tmp_path, redis):
     """A batch that never came is seen from the next one's number, and costs a full quote."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, _, one, other):
@@ -291,6 +316,7 @@ def test_stores_that_disagree(tmp_path, redis):
         other = cluster.watch(follower, "AAPL")
         version = other.held["AAPL"][1]
         assert version > 20
+        redis.command("DEL", "market_data:AAPL")  # the cache would have told the next
         leader = cluster.start(FEED="simulator")
         cluster.moves_on([other])
         cluster.converge(leader, [other])
