@@ -10,6 +10,7 @@ import time
 import msgspec
 import pytest
 
+from tests.cli.command import run
 from tests.faults.cluster import Cluster, report, two_instances
 from tests.faults.proxy import Proxy
 from tests.gateway.wire import eventually
@@ -322,6 +323,19 @@ def test_stores_that_disagree(tmp_path, redis):
         cluster.converge(leader, [other])
         assert other.held["AAPL"][1] > version
         assert leader.metric("market_data_elections_total") == 1
+
+
+def test_only_the_newest_prices_are_written_back(tmp_path, redis, database_url):
+    """Of a database that instances share, the leader takes care; then whoever leads after it."""
+    assert run(tmp_path, "import", DATABASE_URL=database_url).returncode == 0
+    variables = {"DATABASE_URL": database_url, "PRICE_WRITE_INTERVAL": "100ms"}
+    with two_instances(tmp_path, redis.url, **variables) as (_, leader, follower, one, _):
+        saved = "market_data_prices_saved_total"
+        eventually(lambda: leader.metric(saved) > 5)
+        assert follower.metric(saved) == 0
+        one.over = True
+        leader.process.kill()
+        eventually(lambda: follower.metric(saved) > 5, 2 * LEASE)
 
 
 def test_leader_meets_a_symbol_that_others_know(tmp_path, redis):
