@@ -16,6 +16,7 @@ from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
+from server.fanout.recovery import Recovery
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
@@ -270,6 +271,15 @@ class Hub:
             outbox.send(topics[0].current_frame())
         elif topics:
             outbox.send(text_frame(encode(full_quotes(topics))))
+        self._send_freshness(outbox, topics)
+
+    def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:
+        """Send what brings a client up to date: full quotes, then the updates it missed."""
+        self.send_quotes(outbox, recovery.quotes)
+        outbox.send_updates(recovery.patches)
+        self._send_freshness(outbox, recovery.held)
+
+    def _send_freshness(self, outbox: Outbox, topics: list[Topic]) -> None:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)

@@ -89,6 +89,15 @@ class Outbox:
         else:
             self._write([frame])
 
+    def send_updates(self, frames: list[UpdateFrame]) -> None:
+        """Send updates in one write, or owe their sources where that has to wait. Never waits."""
+        if self.queue is not None:
+            self.queue += frames
+            self.flush()
+        else:
+            for frame in frames:
+                self.owe(frame.source)
+
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""
         if self.blocked:

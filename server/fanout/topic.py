@@ -4,7 +4,8 @@ A topic always exists; it is *active*, with a channel and a task of its own, whi
 An inactive one only keeps its quote up to date: nothing is encoded that nobody would read.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from time import time_ns
@@ -30,6 +31,11 @@ INBOX_TRADES = 256
 
 ROUND_TRADES = 16
 """Trades published before a round's flush: a fast client's socket takes that much at once."""
+
+RING_UPDATES = 32
+"""Updates kept of an active symbol for clients that come back: two minutes of a price that moves every
+four seconds, 24 KB. Who was away for longer is better served with one full quote.
+"""
 
 
 class Shift(NamedTuple):
@@ -60,6 +66,7 @@ class Topic:
         "_journal",
         "_outlet",
         "_overflow",
+        "_ring",
         "_stats",
         "delisted",
         "epoch",
@@ -106,6 +113,7 @@ class Topic:
         self._overflow: Update | None = None
         self._outlet: trio.MemoryReceiveChannel[Update] | None = None
         self._current: UpdateFrame | None = None
+        self._ring: deque[UpdateFrame] | None = None
         self.quote_due = False
         self.delisted = False
 
@@ -132,6 +140,7 @@ class Topic:
         self.ts = snapshot.ts
         self.moved_at = trio.current_time()
         self._current = None
+        self._forget_updates()
 
     def live_snapshot(self) -> LiveSnapshot:
         """What other instances are told of the symbol."""
@@ -141,6 +150,7 @@ class Topic:
         """The version is one of `epoch` from now on; a full quote is due to all who watch."""
         self.epoch = epoch
         self._current = None
+        self._forget_updates()
         self.quote_due = self.watched
 
     def _repriced(self, snapshot: Snapshot) -> Snapshot:
@@ -265,7 +275,9 @@ class Topic:
         return operations
 
     def publish(self, update: Update, flusher: Flusher) -> None:
-        """Move the quote and queue the update, encoded once, for everybody who watches."""
+        """Move the quote and queue the update, encoded once, for everybody who watches. In the grace
+        time nobody does, but somebody may be about to come back.
+        """
         version = self.version
         operations = self.absorb(update)
         self._publish_since(version, operations, flusher)
@@ -273,12 +285,13 @@ class Topic:
     def publish_quote(self, flusher: Flusher, ts: int) -> None:
         """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
         self.quote_due = False
+        self._forget_updates()
         self._publish_frame(self.current_frame(), flusher, ts)
 
     def _publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
         """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
         versions = self.version - version
-        if versions and self.watched:
+        if versions and self.active:
             if versions == 1 and operations:
                 self._publish_update(operations, flusher)
             else:
@@ -295,15 +308,32 @@ class Topic:
             return
         message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
         self._stats.updates_encoded += 1
-        self._publish_frame(UpdateFrame(text_frame(encode(message)), self), flusher, self.ts)
+        frame = UpdateFrame(text_frame(encode(message)), self)
+        if self._ring is not None:
+            self._ring.append(frame)
+        self._publish_frame(frame, flusher, self.ts)
 
     def _publish_frame(self, frame: UpdateFrame, flusher: Flusher, ts: int) -> None:
         dirty = flusher.round(ts)
         queue_frame(frame, self.subscribers, dirty)
         queue_frame(frame, self.everyone, dirty)
 
+    def missed_since(self, epoch: str, version: int | None) -> Sequence[UpdateFrame] | None:
+        """The updates after `version` of `epoch`; None if only a full quote tells what came since."""
+        if version is None or version > self.version or epoch != self.epoch:
+            return None
+        kept = self._ring or ()
+        missed = self.version - version
+        return None if missed > len(kept) else list(kept)[len(kept) - missed :]
+
+    def _forget_updates(self) -> None:
+        """What is kept leads without a gap to the present version, or is not kept."""
+        if self._ring is not None:
+            self._ring.clear()
+
     def activate(self) -> Shift:
         """Open the inbox; whoever calls this starts `run` with what is returned."""
+        self._ring = deque(maxlen=RING_UPDATES)
         self.moved_at = max(self.moved_at, trio.current_time())
         self.inbox, self._outlet = trio.open_memory_channel[Update](INBOX_TRADES)
         before, self.finished = self.finished, trio.Event()
@@ -314,6 +344,7 @@ class Topic:
         if self.inbox is not None:
             self.inbox.close()
             self.inbox = None
+            self._ring = None
 
     @property
     def waiting(self) -> bool:
