@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from bench import cluster
 from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
@@ -59,6 +60,19 @@ def _parser() -> argparse.ArgumentParser:
                          help=", ".join(PEERS))  # fmt: skip
     _add_outputs(command)
     command.set_defaults(run=_run_compare)
+
+    command = commands.add_parser(
+        "cluster", help="two workers against one, the bus, a dead leader, a dead worker"
+    )
+    command.add_argument("--connections", type=_positive, default=cluster.CONNECTIONS)
+    command.add_argument(
+        "--duration", type=_seconds, default=cluster.DURATION, help="seconds a step"
+    )
+    command.add_argument("--kills", type=_positive, default=cluster.KILLS, help="of the leader")
+    command.add_argument("--only", nargs="+", choices=cluster.PARTS, default=[*cluster.PARTS],
+                         metavar="PART", help=", ".join(cluster.PARTS))  # fmt: skip
+    _add_outputs(command)
+    command.set_defaults(run=_run_cluster)
 
     command = commands.add_parser(
         "hotpath", help="one price to many subscribers in memory: the cost of our own code"
@@ -121,6 +135,11 @@ def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
 def _run_compare(arguments: argparse.Namespace) -> bool:
     options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
     return _tell(run_compare(options, arguments.only), arguments)
+
+
+def _run_cluster(arguments: argparse.Namespace) -> bool:
+    options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
+    return _tell(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
 
 
 def _tell(result: Result, arguments: argparse.Namespace) -> bool:

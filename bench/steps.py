@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import sqrt
+from time import monotonic
 
 from bench.figures import BUSY, Result, Unit, written
 from bench.latency import Percentiles
-from bench.run import connect, measure, open_generator
+from bench.run import SETTLE, connect, measure, open_generator
 from bench.screen import show
 from bench.target import Target, TargetError
 
@@ -81,6 +82,7 @@ def run_step(
         except TargetError:
             # A server that cannot even let clients in beside this load has failed at it.
             return Step(rate, 0, None, None, 0, generator.pending, offered, one_round)
+        generator.run_until(monotonic() + SETTLE)  # what connecting has held up is not this rate's
         window = measure(target, generator, seconds, scrap)
         return Step(
             rate,

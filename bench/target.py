@@ -56,8 +56,11 @@ class Target(Protocol):
 class Process:
     """A process on the first core this process may use; this one moves to the others.
 
-    Its first line names the address to connect to. `query` is what connections ask for.
+    Its first line names the address to connect to. `query` is what connections ask for. One that is
+    not `pinned` may use all cores, and so may this process.
     """
+
+    pinned = True
 
     def __init__(self, command: Sequence[str], **variables: str) -> None:
         self._command = command
@@ -65,12 +68,13 @@ class Process:
 
     def __enter__(self) -> Self:
         cores = sorted(os.sched_getaffinity(0))
+        alone = self.pinned and len(cores) > 1
         self._folder = tempfile.TemporaryDirectory(prefix="quotestream-bench-")
         folder = Path(self._folder.name)
         self.prepare(folder)
         log = folder / "log"
         with log.open("w") as stderr:
-            if len(cores) > 1:
+            if alone:
                 os.sched_setaffinity(0, cores[:1])  # inherited by the server
             try:
                 self._process = subprocess.Popen(
@@ -83,7 +87,7 @@ class Process:
                 )
             finally:
                 os.sched_setaffinity(0, cores)
-        if len(cores) > 1:
+        if alone:
             os.sched_setaffinity(0, cores[1:])
         self._cores = cores
         assert self._process.stdout is not None
@@ -124,8 +128,7 @@ class Process:
         return f"symbols={symbols}"
 
     def cpu_seconds(self) -> float | None:
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._process.pid)
 
     def resident_bytes(self) -> int | None:
         fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
@@ -216,6 +219,12 @@ class RunningServer:
 
     def metric(self, name: str) -> float | None:
         return scrape(self._http, name) if self._http else None
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, in user and kernel."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def scrape(http: str, name: str) -> float:

@@ -96,7 +96,7 @@ async def serve(  # noqa: PLR0915
         ) as store,
     ):
         pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
-        directory = Directory(hub, store.loader, store.catalogue, member.agree if member else None)
+        directory = Directory(hub, store.loader, store.catalogue, member)
         gateway = Gateway(
             hub=hub,
             pool=pool,
@@ -132,7 +132,7 @@ async def serve(  # noqa: PLR0915
 
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
-            await nursery.start(store.run)
+            await nursery.start(store.run, directory)
             nursery.start_soon(lag.run)
             nursery.start_soon(health.run)
             if replay is None:  # a replay is held back instead
@@ -218,7 +218,7 @@ def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[To
     others, and somebody else's prices are newer.
     """
     writes = member is None or not shared or member.authoritative
-    return hub.topics.values() if writes else ()
+    return hub.known_topics() if writes else ()
 
 
 def unready(gateway: Gateway, member: Member | None) -> list[str]:

@@ -21,6 +21,7 @@ from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, develop
 from server.gateway.sockets import BindError
 from server.host import supervise
 from server.ops.logs import configure_logging
+from server.quotes.instrument import normalize_symbol
 from server.settings import (
     BadSetting,
     Duration,
@@ -31,7 +32,7 @@ from server.settings import (
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
-from server.store.store import import_instruments, migrate
+from server.store.store import delist, import_instruments, migrate
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
@@ -112,6 +113,15 @@ def _parser() -> argparse.ArgumentParser:
         "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
     )
     command.set_defaults(run=_import)
+
+    command = commands.add_parser(
+        "delist",
+        help="take instruments off the list",
+        description="Take instruments off the list, all or none. Who watches them on a running server "
+        "is told; their last prices are kept for the day they are listed again.",
+    )
+    command.add_argument("symbols", nargs="+", type=normalize_symbol, metavar="SYMBOL")
+    command.set_defaults(run=_delist)
 
     command = commands.add_parser("watch", help="show live quotes in the terminal")
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
@@ -195,6 +205,14 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> None:
             lambda done: progress.update(task, completed=done),
         )
     print(f"{len(instruments)} instruments listed")
+
+
+def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
+    configure_logging(settings.log_format, settings.log_level)
+    symbols = list(dict.fromkeys(arguments.symbols))
+    if missing := trio.run(delist, store_options(settings), symbols):
+        _fail(f"not listed: {', '.join(missing)}; nothing was changed")
+    print(f"{len(symbols)} instruments delisted")
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> None:

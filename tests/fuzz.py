@@ -41,6 +41,11 @@ WARM_UP = 1000
 MEMORY_LIMIT = 8 * 1024 * 1024
 """Bytes the process may grow by after that."""
 
+BOMB = 256 * 1024
+"""Bytes of text that some compressed messages hold: 16 times what is allowed, and no more, as the
+memory that is watched is also the fuzzer's own.
+"""
+
 COMMANDS: list[dict[str, Any]] = [
     {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
     {"action": "subscribe", "symbols": ["*"]},
@@ -93,7 +98,7 @@ def _fragmented(random: Random, text: bytes) -> bytes:
 
 def _compressed(random: Random, text: bytes) -> bytes:
     compressor = zlib.compressobj(wbits=-15)
-    data = compressor.compress(text * random.choice((1, 1, 1000)))
+    data = compressor.compress(text * random.choice((1, 1, 1 + BOMB // len(text))))
     return frame(TEXT | 0x40, (data + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
 
 

@@ -1,16 +1,29 @@
 """A client's copy of the quotes, kept by applying patches, and the proof that nothing was missed."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jsonpatch
 
+from server.quotes.position import format_position
+
+MAX_RESUME = 8 * 1024
+"""Characters of a position: half of what a server takes of a request, for 500 symbols or so. What does
+not fit is sent in full.
+"""
+
 
 class Document:
-    """`quotes` by symbol as the server has them; `versions` of each."""
+    """`quotes` by symbol as the server has them; `versions` of each.
+
+    It outlives a connection: `position` is what the next one resumes with.
+    """
 
     def __init__(self) -> None:
         self._document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
+        self._epoch = ""
+        self._proven: set[str] = set()
 
     @property
     def quotes(self) -> dict[str, dict[str, Any]]:
@@ -20,13 +33,36 @@ class Document:
 
     def apply(self, message: dict[str, Any]) -> list[str]:
         """Apply one `quotes_patch`; the symbols for which a version was missed, to be resynced."""
-        operations = message["operations"]
+        operations, versions = message["operations"], message["versions"]
         self._document = jsonpatch.apply_patch(self._document, operations, in_place=True)
         replaced = any(operation["op"] == "replace" for operation in operations)
         missed = [
             symbol
-            for symbol, version in message["versions"].items()
+            for symbol, version in versions.items()
             if replaced and version != self.versions.get(symbol, version) + 1
         ]
-        self.versions |= message["versions"]
+        self.versions |= versions
+        self._proven.difference_update(missed)
+        if epoch := message.get("epoch"):
+            if epoch != self._epoch:
+                self._epoch, self._proven = epoch, set()
+            self._proven |= versions.keys()
         return missed
+
+    @property
+    def position(self) -> str:
+        """What `resume` asks with: all that is known to be as the server had it; empty for nothing."""
+        if not self._epoch:
+            return ""
+        held = [(symbol, self.versions[symbol]) for symbol in self._proven & self.quotes.keys()]
+        position = format_position(self._epoch, held)
+        return (
+            position[: MAX_RESUME + 1].rpartition(",")[0]
+            if len(position) > MAX_RESUME
+            else position
+        )
+
+    def keep(self, symbols: Collection[str]) -> None:
+        """Forget the quotes of all but `symbols`: those the server goes on with."""
+        for symbol in self.quotes.keys() - symbols:
+            del self.quotes[symbol]

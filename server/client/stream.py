@@ -40,18 +40,21 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
     A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
-    the one the server asks for; the document then starts anew. Its state is told to the listener
-    as messages of type `connection`.
+    the one the server asks for, with what changed since. That it is lost is told to the listener
+    as a message of type `connection`.
 
     Errors: StreamRefused.
     """
     target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
+    document = Document()
     attempt = 0
     while True:
         wait: float | None = None
         try:
             async with await _open_stream(target) as stream:
-                wait = await _follow_once(stream, target, token, listener)
+                wait = await _follow_once(
+                    stream, _resuming(target, document), token, document, listener
+                )
             attempt = 0
         except ConnectionRejected as rejection:
             if rejection.status_code not in TRY_AGAIN:
@@ -62,8 +65,13 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
         if wait is None:
             wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
             attempt = min(attempt + 1, 16)
-        listener(Document(), {"type": "connection", "retry_in": wait})
+        listener(document, {"type": "connection", "retry_in": wait})
         await trio.sleep(wait)
+
+
+def _resuming(url: str, document: Document) -> str:
+    position = document.position
+    return f"{url}&resume={quote(position, safe=',:=')}" if position else url
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
@@ -83,6 +91,7 @@ async def _follow_once(
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
     url: str,
     token: str,
+    document: Document,
     listener: Listener,
 ) -> float | None:
     """One connection; the stream stays the caller's to close, as trio-websocket leaves it open when
@@ -97,7 +106,7 @@ async def _follow_once(
                 socket = await wrap_client_stream(
                     nursery, stream, parts.netloc, resource, extra_headers=headers
                 )
-            wait = await _read(socket, listener)
+            wait = await _read(socket, document, listener)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # Either we failed or trio-websocket's reader did; the other was only cancelled.
@@ -105,9 +114,10 @@ async def _follow_once(
     return wait
 
 
-async def _read(socket: WebSocketConnection, listener: Listener) -> float | None:
+async def _read(
+    socket: WebSocketConnection, document: Document, listener: Listener
+) -> float | None:
     """Read until the connection ends; the seconds the server asked to stay away."""
-    document = Document()
     wait: float | None = None
     try:
         while True:
@@ -115,6 +125,8 @@ async def _read(socket: WebSocketConnection, listener: Listener) -> float | None
             if message["type"] == "quotes_patch":
                 if missed := document.apply(message):
                     await socket.send_message(json.dumps({"action": "resync", "symbols": missed}))
+            elif message["type"] == "ack" and message["action"] == "resume":
+                document.keep(message["recovered"].keys())
             elif message["type"] == "reconnect":
                 wait = message["after_ms"] / 1000
             listener(document, message)

@@ -1,6 +1,7 @@
 """A live table of quotes in the terminal; plain lines where the output is no terminal."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
 def print_message(document: Document, message: dict[str, Any]) -> None:
     """One line per changed quote, or per message that is about something else."""
     if message["type"] != "quotes_patch":
+        if "recovered" in message:  # for hundreds of symbols, perhaps
+            message = message | {"recovered": dict(Counter(message["recovered"].values()))}
         print(message, flush=True)
         return
     for symbol in message["versions"]:
@@ -50,7 +53,7 @@ class Screen:
 
     def update(self, document: Document, message: dict[str, Any]) -> None:
         """Take in one message."""
-        if message["type"] == "quotes_patch":
+        if message["type"] == "quotes_patch" or "recovered" in message:
             self._state = "live"
         elif message["type"] == "connection":
             self._state = f"connection lost, next try in {message['retry_in']:.1f} s"

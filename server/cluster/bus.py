@@ -140,6 +140,10 @@ class Bus:
             found += decode_snapshots(values).values()
         return found
 
+    async def forget(self, symbols: Sequence[str]) -> None:
+        """Remove symbols from the hash. Errors: BusLost."""
+        await self._do(lambda: self._redis.hdel(QUOTES, *symbols))
+
     async def share_interest(
         self, symbols: Iterable[str], since: int | None, lifetime: float
     ) -> tuple[int, list[str]]:

@@ -131,7 +131,15 @@ class Member:
                 self._line.unclaimed = True
         else:
             self._line.unclaimed = True
-        self.hub.adopt(fresh)
+        self.hub.adopt(fresh, listed=True)
+        self.hub.relist(snapshots)  # the cluster may know older reference data than the catalogue
+
+    async def forget(self, symbols: Sequence[str]) -> None:
+        """Have no instance list symbols because the cluster knows them."""
+        try:
+            await self.bus.forget(symbols)
+        except BusLost:
+            pass  # each instance that was told of a delisting keeps it in mind
 
     def _on_leading(self) -> None:
         self._follower.say("")

@@ -86,7 +86,8 @@ class Publisher:
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
 
     def _snapshots(self, symbols: Iterable[str]) -> Sequence[LiveSnapshot]:
-        return [self._hub.topics[symbol].live_snapshot() for symbol in symbols]
+        topics = self._hub.topics  # without those that were delisted meanwhile
+        return [topics[symbol].live_snapshot() for symbol in symbols if symbol in topics]
 
     @property
     def _stale(self) -> str:

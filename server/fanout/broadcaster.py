@@ -37,6 +37,8 @@ async def run_broadcaster(
 
 async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     """Waits only where a lossless feed meets a full inbox."""
+    if trade.symbol in hub.delisted:
+        return
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )

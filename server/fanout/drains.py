@@ -17,6 +17,7 @@ from server.fanout.breaker import Breaker, BreakerPolicy, BreakerState
 
 if TYPE_CHECKING:
     from server.fanout.outbox import Outbox
+    from server.fanout.topic import Topic
 
 
 class Owner(Protocol):
@@ -24,6 +25,9 @@ class Owner(Protocol):
 
     def on_breaker(self, state: BreakerState) -> None:
         """Called when the breaker of its outbox changes; GIVEN_UP asks it to end."""
+
+    def on_delisted(self, topic: "Topic") -> None:
+        """Called when a symbol that it is subscribed to is no more."""
 
 
 class Drains:

@@ -2,7 +2,8 @@
 
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from time import time_ns
 from typing import Literal
 
@@ -15,6 +16,7 @@ from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
+from server.fanout.recovery import Recovery
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
@@ -56,6 +58,7 @@ class Hub:
         self.epoch = new_epoch()
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
+        self.delisted: dict[str, Topic] = {}
         self.status = FeedStatus()
         self.journal = Journal()
         self._books = Books(self.stats, self.journal)
@@ -88,34 +91,72 @@ class Hub:
         ts: int | None = None,
     ) -> Topic:
         """Add a symbol, known from its `first` trade, with the price it had `last`, or not traded
-        yet, taken in at `ts` or now; those who watch everything get its quote at once.
+        yet, taken in at `ts` or now; those who watch everything get its quote.
         """
+        topic = self._list(instrument, first, last, ts)
+        if topic.quote_due:
+            topic.publish_quote(self._flusher, topic.ts)
+        return topic
+
+    def _list(
+        self,
+        instrument: Instrument,
+        first: Trade | None = None,
+        last: Snapshot | None = None,
+        ts: int | None = None,
+    ) -> Topic:
         now = time_ns() // 1000 if ts is None else ts
         ts, time_us = (first.ts, first.time_us) if first else (now, now)
-        topic = Topic(instrument, self._everyone, self._books, self.epoch, ts, time_us)
+        topic = self.delisted.pop(instrument.symbol, None)
+        if topic:
+            topic.revive(instrument, self._everyone, self.epoch)
+        else:
+            topic = Topic(instrument, self._everyone, self._books, self.epoch, ts, time_us)
         if last:
             topic.resume(last)
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._activate(topic)
-            for outbox in self._everyone:
-                outbox.send_current(topic)
+            topic.quote_due = True
         return topic
 
     def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
-        """Add the symbols that are not there yet."""
-        for snapshot in snapshots:
-            if snapshot.symbol not in self.topics:
-                self.list_instrument(snapshot.instrument, last=snapshot)
+        """Add the symbols that are not there yet; those who watch everything get their quotes."""
+        new = [each for each in snapshots if each.symbol not in self.topics]
+        self._publish_due([self._list(each.instrument, last=each) for each in new])
 
-    def adopt(self, snapshots: Iterable[LiveSnapshot], *, older: bool = False) -> None:
-        """Add the symbols that are not there yet, and be as other instances are where theirs is newer,
-        or with `older` wherever it is different: then a new epoch has to begin at once.
+    def relist(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take over reference data of symbols that are there; who watches them gets full quotes."""
+        topics = []
+        for snapshot in snapshots:
+            if topic := self.topics.get(snapshot.symbol):
+                topic.relist(snapshot.instrument)
+                topics.append(topic)
+        self._publish_due(topics)
+
+    def delist(self, symbols: Iterable[str]) -> None:
+        """Take symbols away from everybody; trades of them are dropped until they are listed again."""
+        for symbol in symbols:
+            if topic := self.topics.pop(symbol, None):
+                self.delisted[symbol] = topic
+                topic.delist(self._flusher)
+
+    def known_topics(self) -> Iterator[Topic]:
+        """All topics, also of symbols that were delisted: their last prices are to be kept."""
+        return chain(self.topics.values(), self.delisted.values())
+
+    def adopt(
+        self, snapshots: Iterable[LiveSnapshot], *, older: bool = False, listed: bool = False
+    ) -> None:
+        """Add the symbols that are not there yet, those that were delisted only if they are `listed`
+        again, and be as other instances are where theirs is newer, or with `older` wherever it is
+        different: then a new epoch has to begin at once.
         """
         for snapshot in snapshots:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
-                self.list_instrument(snapshot.instrument, last=snapshot, ts=snapshot.ts)
+                if listed or snapshot.symbol not in self.delisted:
+                    self.list_instrument(snapshot.instrument, last=snapshot, ts=snapshot.ts)
             elif older:
                 if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
                     topic.adopt(snapshot)
@@ -230,6 +271,15 @@ class Hub:
             outbox.send(topics[0].current_frame())
         elif topics:
             outbox.send(text_frame(encode(full_quotes(topics))))
+        self._send_freshness(outbox, topics)
+
+    def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:
+        """Send what brings a client up to date: full quotes, then the updates it missed."""
+        self.send_quotes(outbox, recovery.quotes)
+        outbox.send_updates(recovery.patches)
+        self._send_freshness(outbox, recovery.held)
+
+    def _send_freshness(self, outbox: Outbox, topics: list[Topic]) -> None:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
@@ -241,8 +291,10 @@ class Hub:
         self.epoch = epoch
         for topic in self.topics.values():
             topic.begin_epoch(epoch)
-        due = [topic for topic in self.topics.values() if topic.quote_due]
-        if due:
+        self._publish_due(self.topics.values())
+
+    def _publish_due(self, topics: Iterable[Topic]) -> None:
+        if due := [topic for topic in topics if topic.quote_due]:
             self._tasks.start_soon(self._publish_quotes, due)
 
     async def _publish_quotes(self, due: list[Topic]) -> None:

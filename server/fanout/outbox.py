@@ -16,12 +16,16 @@ of frames (it holds prices that are stale by the time they are sent).
 """
 
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
 from server.fanout.drains import Drains, Owner
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.stats import FanoutStats
+
+if TYPE_CHECKING:
+    from server.fanout.topic import Topic
 
 WRITE_FRAMES = 64
 """Frames joined into one write: 20 KB of quotes, past which joining saves nothing."""
@@ -85,6 +89,15 @@ class Outbox:
         else:
             self._write([frame])
 
+    def send_updates(self, frames: list[UpdateFrame]) -> None:
+        """Send updates in one write, or owe their sources where that has to wait. Never waits."""
+        if self.queue is not None:
+            self.queue += frames
+            self.flush()
+        else:
+            for frame in frames:
+                self.owe(frame.source)
+
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""
         if self.blocked:
@@ -108,6 +121,11 @@ class Outbox:
         self.flush()
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
+
+    def on_delisted(self, topic: "Topic") -> None:
+        """Its connection is subscribed to `topic` no longer."""
+        if self.owner is not None:
+            self.owner.on_delisted(topic)
 
     def close(self, frame: bytes) -> None:
         """Send the close frame, after what is already on its way, and then nothing more."""

@@ -1,8 +1,10 @@
 """What the hot path counts, in plain integers: a metrics library's call costs more than a frame."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from server.histogram import Histogram
+from server.quotes.messages import Recovered
 
 DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Seconds. The service's own targets, 10 to 250 ms, are edges."""
@@ -20,6 +22,7 @@ class FanoutStats:
     bytes_sent: int = 0
     updates_encoded: int = 0
     conflated: int = 0
+    recovered: Counter[Recovered] = field(default_factory=Counter)
     feed_updates: int = 0
     feed_waits: int = 0
     last_intake_us: int = 0

@@ -4,7 +4,8 @@ A topic always exists; it is *active*, with a channel and a task of its own, whi
 An inactive one only keeps its quote up to date: nothing is encoded that nobody would read.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from time import time_ns
@@ -21,7 +22,7 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Operation, difference, quote_pointer
+from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Move, Update, merged, opening_quote, quote_after, resumed_quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 
@@ -30,6 +31,11 @@ INBOX_TRADES = 256
 
 ROUND_TRADES = 16
 """Trades published before a round's flush: a fast client's socket takes that much at once."""
+
+RING_UPDATES = 32
+"""Updates kept of an active symbol for clients that come back: two minutes of a price that moves every
+four seconds, 24 KB. Who was away for longer is better served with one full quote.
+"""
 
 
 class Shift(NamedTuple):
@@ -52,7 +58,7 @@ class Books(NamedTuple):
 class Topic:
     """Owned by the hub. `subscribers` and `everyone` (shared by all topics) are the hub's to change.
 
-    `quote_due`: a new epoch has begun of which those who watch know nothing yet.
+    `quote_due`: those who watch are to get the full quote before any update. `delisted`: gone.
     """
 
     __slots__ = (
@@ -60,7 +66,9 @@ class Topic:
         "_journal",
         "_outlet",
         "_overflow",
+        "_ring",
         "_stats",
+        "delisted",
         "epoch",
         "everyone",
         "finished",
@@ -105,7 +113,9 @@ class Topic:
         self._overflow: Update | None = None
         self._outlet: trio.MemoryReceiveChannel[Update] | None = None
         self._current: UpdateFrame | None = None
+        self._ring: deque[UpdateFrame] | None = None
         self.quote_due = False
+        self.delisted = False
 
     @property
     def symbol(self) -> str:
@@ -119,16 +129,18 @@ class Topic:
             self.version = snapshot.version
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
-        """Be as another instance is, also where its version is lower."""
-        self.instrument = snapshot.instrument
+        """Be as another instance is, also where its version is lower; reference data are the
+        catalogue's, and may have changed since that one told.
+        """
         if snapshot.version > 1:
-            self.quote = resumed_quote(snapshot)
+            self.quote = resumed_quote(self._repriced(snapshot))
         else:
             self.quote = opening_quote(self.instrument, snapshot.ts)
         self.version = snapshot.version
         self.ts = snapshot.ts
         self.moved_at = trio.current_time()
         self._current = None
+        self._forget_updates()
 
     def live_snapshot(self) -> LiveSnapshot:
         """What other instances are told of the symbol."""
@@ -138,7 +150,60 @@ class Topic:
         """The version is one of `epoch` from now on; a full quote is due to all who watch."""
         self.epoch = epoch
         self._current = None
+        self._forget_updates()
         self.quote_due = self.watched
+
+    def _repriced(self, snapshot: Snapshot) -> Snapshot:
+        """`snapshot` with this instrument's reference data."""
+        return msgspec.structs.replace(
+            opening_snapshot(self.instrument),
+            last_quote=snapshot.last_quote,
+            volume=snapshot.volume,
+            version=snapshot.version,
+            quoted_at=snapshot.quoted_at,
+        )
+
+    def relist(self, instrument: Instrument) -> None:
+        """Take over new reference data, if it is new; a full quote is due to all who watch.
+
+        The version stays, as it counts prices: on all instances alike, in whatever order they hear
+        of this.
+        """
+        if instrument == self.instrument:
+            return
+        self.instrument = instrument
+        if self.version == 1:
+            opened_us = round(self.quote.last_updated.timestamp() * 1e6)
+            self.quote = opening_quote(instrument, opened_us)
+        else:
+            self.quote = resumed_quote(self.snapshot())
+        self._current = None
+        self.quote_due = self.watched
+        if self._journal.recording:  # those who come later learn of the symbol from what is told
+            self._journal.lose([self.symbol])
+
+    def delist(self, flusher: Flusher) -> None:
+        """Take the quote away from everybody who watches. Whoever is still owed it, and whoever comes
+        too late to know better, gets it and loses it in one message.
+        """
+        self.delisted = True
+        self._current = None
+        removal = QuotesPatch(
+            time_ns() // 1000, {self.symbol: self.version}, [Remove(self.pointer)]
+        )
+        self._publish_frame(UpdateFrame(text_frame(encode(removal)), self), flusher, removal.ts)
+        for outbox in self.subscribers:
+            outbox.on_delisted(self)
+        self.subscribers, self.everyone = {}, frozenset()
+        self.quote_due = False
+        self.deactivate()
+
+    def revive(self, instrument: Instrument, everyone: AbstractSet[Outbox], epoch: str) -> None:
+        """Go on, listed again, from the last price and version."""
+        self.delisted = False
+        self.everyone = everyone
+        self.relist(instrument)
+        self.begin_epoch(epoch)
 
     def snapshot(self) -> Snapshot:
         """What is to be kept of the symbol."""
@@ -163,9 +228,10 @@ class Topic:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
 
-    def add_operation(self) -> Add:
-        """The patch operation that gives the full quote."""
-        return Add(self.pointer, self.quote)
+    def full_operations(self) -> list[Operation]:
+        """The patch operations that give the full quote, and take one away that is delisted."""
+        add = Add(self.pointer, self.quote)
+        return [add, Remove(self.pointer)] if self.delisted else [add]
 
     def current_frame(self) -> UpdateFrame:
         """The full quote as one frame, made once per version whoever asks."""
@@ -209,7 +275,9 @@ class Topic:
         return operations
 
     def publish(self, update: Update, flusher: Flusher) -> None:
-        """Move the quote and queue the update, encoded once, for everybody who watches."""
+        """Move the quote and queue the update, encoded once, for everybody who watches. In the grace
+        time nobody does, but somebody may be about to come back.
+        """
         version = self.version
         operations = self.absorb(update)
         self._publish_since(version, operations, flusher)
@@ -217,12 +285,13 @@ class Topic:
     def publish_quote(self, flusher: Flusher, ts: int) -> None:
         """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
         self.quote_due = False
+        self._forget_updates()
         self._publish_frame(self.current_frame(), flusher, ts)
 
     def _publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
         """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
         versions = self.version - version
-        if versions and self.watched:
+        if versions and self.active:
             if versions == 1 and operations:
                 self._publish_update(operations, flusher)
             else:
@@ -239,15 +308,32 @@ class Topic:
             return
         message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
         self._stats.updates_encoded += 1
-        self._publish_frame(UpdateFrame(text_frame(encode(message)), self), flusher, self.ts)
+        frame = UpdateFrame(text_frame(encode(message)), self)
+        if self._ring is not None:
+            self._ring.append(frame)
+        self._publish_frame(frame, flusher, self.ts)
 
     def _publish_frame(self, frame: UpdateFrame, flusher: Flusher, ts: int) -> None:
         dirty = flusher.round(ts)
         queue_frame(frame, self.subscribers, dirty)
         queue_frame(frame, self.everyone, dirty)
 
+    def missed_since(self, epoch: str, version: int | None) -> Sequence[UpdateFrame] | None:
+        """The updates after `version` of `epoch`; None if only a full quote tells what came since."""
+        if version is None or version > self.version or epoch != self.epoch:
+            return None
+        kept = self._ring or ()
+        missed = self.version - version
+        return None if missed > len(kept) else list(kept)[len(kept) - missed :]
+
+    def _forget_updates(self) -> None:
+        """What is kept leads without a gap to the present version, or is not kept."""
+        if self._ring is not None:
+            self._ring.clear()
+
     def activate(self) -> Shift:
         """Open the inbox; whoever calls this starts `run` with what is returned."""
+        self._ring = deque(maxlen=RING_UPDATES)
         self.moved_at = max(self.moved_at, trio.current_time())
         self.inbox, self._outlet = trio.open_memory_channel[Update](INBOX_TRADES)
         before, self.finished = self.finished, trio.Event()
@@ -258,6 +344,7 @@ class Topic:
         if self.inbox is not None:
             self.inbox.close()
             self.inbox = None
+            self._ring = None
 
     @property
     def waiting(self) -> bool:
@@ -356,6 +443,6 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
     return QuotesPatch(
         max(topic.ts for topic in topics),
         {topic.symbol: topic.version for topic in topics},
-        [topic.add_operation() for topic in topics],
+        [operation for topic in topics for operation in topic.full_operations()],
         topics[0].epoch,
     )

@@ -85,7 +85,7 @@ def _subscribe_to(session: "Session", command: Subscribe, selection: Selection) 
     if everything:
         session.acknowledge(command, [EVERYTHING])
         if not session.everything:
-            session.subscribe_everything()
+            session.send_quotes(session.subscribe_everything())
         if unknown:
             session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
         return
@@ -98,6 +98,7 @@ def _subscribe_to(session: "Session", command: Subscribe, selection: Selection) 
     if topics:
         session.acknowledge(command, _symbols(topics))
         session.subscribe(new)
+        session.send_quotes(new)
     if unknown or not (topics or unavailable):
         session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
     if unavailable:
@@ -128,7 +129,7 @@ def _resync(session: "Session", command: Resync) -> None:
     topics, rest, everything, _ = _subscribed(session, command.symbols)
     if topics:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
-        session.gateway.hub.send_quotes(session.outbox, topics)
+        session.send_quotes(topics)
     if rest or not topics:
         session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
 

@@ -1,6 +1,7 @@
 """Lists in the hub the symbols that somebody asks for and that were not asked for before."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
@@ -12,7 +13,15 @@ from server.store.loader import Loader
 PAGE_TIMEOUT = 4.0
 """Seconds for all pages of the catalogue: 100,000 instruments take 1.1; a handshake has five."""
 
-ListSnapshots = Callable[[Sequence[Snapshot]], Awaitable[None]]
+
+class Cluster(Protocol):
+    """The instances that have one line of versions for each symbol."""
+
+    async def agree(self, snapshots: Sequence[Snapshot]) -> None:
+        """List symbols in the hub, in a newer state if the cluster knows one."""
+
+    async def forget(self, symbols: Sequence[str]) -> None:
+        """Have no instance list symbols because the cluster knows them."""
 
 
 class Directory:
@@ -21,16 +30,15 @@ class Directory:
     A symbol is listed when it is first asked for. The whole catalogue is listed for the first
     subscriber to `*` only: it costs 1.3 KB and 11 µs a symbol, which few servers would ever use.
 
-    `listing`: lists what the store found, in another state if a cluster knows a newer one.
     """
 
     def __init__(
-        self, hub: Hub, loader: Loader, catalogue: Catalogue, listing: ListSnapshots | None = None
+        self, hub: Hub, loader: Loader, catalogue: Catalogue, cluster: Cluster | None = None
     ) -> None:
         self._hub = hub
         self._loader = loader
         self._catalogue = catalogue
-        self._list = listing or self._list_here
+        self._cluster = cluster
         self._listing = trio.Lock()
         self.complete = False
 
@@ -55,5 +63,23 @@ class Directory:
         if not self.complete:
             raise StoreUnavailable("the catalogue could not be read in time")
 
-    async def _list_here(self, snapshots: Sequence[Snapshot]) -> None:
-        self._hub.list_snapshots(snapshots)
+    async def _list(self, snapshots: Sequence[Snapshot]) -> None:
+        if self._cluster:
+            await self._cluster.agree(snapshots)
+        else:
+            self._hub.list_snapshots(snapshots)
+
+    def holds(self, symbol: str) -> bool:
+        """Whether the symbol is listed, or is to be because all are. See `Listings`."""
+        return symbol in self._hub.topics or self.complete or self._listing.locked()
+
+    async def relist(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take over reference data, and list what is new, for those who watch too."""
+        self._hub.relist(snapshots)
+        await self._list(snapshots)
+
+    async def delist(self, symbols: Sequence[str]) -> None:
+        """Take symbols away from those who watch."""
+        self._hub.delist(symbols)
+        if self._cluster:
+            await self._cluster.forget(symbols)

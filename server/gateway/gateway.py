@@ -35,8 +35,8 @@ HANDSHAKES_PER_PASS = 4
 """Requests decided between two looks at the rest of the program: about a millisecond."""
 
 HANDSHAKE_BURST_SECONDS = 10
-"""Seconds' worth of handshakes taken at once: by default that is a whole pool that comes back after a
-deploy, which the turnstile spreads. Whoever reconnects over and over meets the rate.
+"""Seconds' worth of handshakes taken at once: by default that is three whole pools that come back
+after a deploy, which the turnstile spreads. Whoever reconnects over and over meets the rate.
 """
 
 LINGER_TIMEOUT = 1.0
@@ -74,7 +74,7 @@ class Gateway:
     max_symbols: int
     command_rate: int
     allowed_origins: Sequence[str] = ()
-    handshake_rate: int = 1000
+    handshake_rate: int = 3000
     ping_interval: float = 20.0
     idle_timeout: float = 1800.0
     compression: bool = False

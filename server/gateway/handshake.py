@@ -6,9 +6,9 @@ new client needs (docs/performance.md).
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import h11
 from wsproto.utilities import generate_accept_token
@@ -24,7 +24,10 @@ from server.gateway.request import Request, require_websocket
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
+from server.quotes.position import Position, parse_position
 from server.store.catalogue import StoreUnavailable
+
+T = TypeVar("T")
 
 PATH = "/ws/quotes"
 
@@ -53,11 +56,14 @@ class Selection(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated."""
+    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated,
+    `position` if the client has been here before.
+    """
 
     identity: Identity
     selection: Selection
     interval: float | None = None
+    position: Position | None = None
 
 
 def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
@@ -100,7 +106,11 @@ class Doorkeeper(NamedTuple):
             await self.ghosts.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
-        return Admission(identity, await self._select(request), _interval(request))
+        selection = await self._select(request)
+        interval = _parameter(request, "interval", parse_duration)
+        return Admission(
+            identity, selection, interval, _parameter(request, "resume", parse_position)
+        )
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
@@ -141,12 +151,12 @@ class Doorkeeper(NamedTuple):
         return selection
 
 
-def _interval(request: Request) -> float | None:
-    given = request.query.get("interval")
+def _parameter(request: Request, name: str, parse: Callable[[str], T]) -> T | None:
+    given = request.query.get(name)
     try:
-        return parse_duration(given[-1]) if given else None
+        return parse(given[-1]) if given else None
     except ValueError as error:
-        raise Refusal(Refused.BAD_REQUEST, f"interval: {error}") from None
+        raise Refusal(Refused.BAD_REQUEST, f"{name}: {error}") from None
 
 
 async def accept_websocket(

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from server.fanout.recovery import recover
 from server.gateway.commands import NO_SUCH_SYMBOL
-from server.gateway.handshake import STORE_UNAVAILABLE, Admission
+from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Admission
 from server.gateway.pool import LATER_MS
 from server.quotes.messages import Ack
 
@@ -15,16 +16,22 @@ CONNECT = "connect"
 
 
 def begin(session: "Session", admission: Admission) -> None:
-    """Subscribe the session to what its client selected, and send the snapshot. Never waits."""
+    """Subscribe the session to what its client selected, and send what it has not got. Never waits."""
     gateway, selection = session.gateway, admission.selection
     gateway.heartbeat.start(session)
+    if selection.everything:
+        topics, names = session.subscribe_everything(), [EVERYTHING]
+    else:
+        topics, names = selection.topics, [topic.symbol for topic in selection.topics]
+        session.subscribe(topics)
+    recovery = recover(topics, admission.position)
+    if admission.position is not None:
+        gateway.hub.stats.recovered.update(recovery.recovered.values())
+        session.send(Ack("resume", names, recovered=recovery.recovered))
     if admission.interval is not None:
         granted = gateway.hub.throttle(session.outbox, admission.interval)
         session.send(Ack("throttle", [], interval=granted))
-    if selection.everything:
-        session.subscribe_everything()
-    else:
-        session.subscribe(selection.topics)
+    gateway.hub.send_recovery(session.outbox, recovery)
     if selection.unknown:
         session.refuse(CONNECT, "unknown_symbol", NO_SUCH_SYMBOL, symbols=selection.unknown)
     if selection.unavailable:

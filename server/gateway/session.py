@@ -148,21 +148,23 @@ class Session:
         self.gateway.heartbeat.renew(self)
 
     def subscribe(self, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics`, then their updates."""
-        hub = self.gateway.hub
+        """Send the updates of `topics` from their present version on."""
         for topic in topics:
-            hub.subscribe(self.outbox, topic)
+            self.gateway.hub.subscribe(self.outbox, topic)
             self.topics[topic] = None
-        hub.send_quotes(self.outbox, topics)
 
-    def subscribe_everything(self) -> None:
-        """Send all full quotes, then all updates; takes the place of single subscriptions."""
+    def subscribe_everything(self) -> list[Topic]:
+        """Send all updates, in place of single subscriptions; the topics that were not among these."""
         hub = self.gateway.hub
         new = [topic for topic in hub.topics.values() if topic not in self.topics]
         hub.subscribe_everything(self.outbox, self.topics)
-        hub.send_quotes(self.outbox, new)
         self.topics.clear()
         self.everything = True
+        return new
+
+    def send_quotes(self, topics: list[Topic]) -> None:
+        """Send the full quotes of `topics`."""
+        self.gateway.hub.send_quotes(self.outbox, topics)
 
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""
@@ -234,6 +236,10 @@ class Session:
         if state is BreakerState.GIVEN_UP:
             self.close(Close.TOO_SLOW)
 
+    def on_delisted(self, topic: Topic) -> None:
+        """A symbol it is subscribed to is no more."""
+        self.topics.pop(topic, None)
+
     def on_deadline(self) -> None:
         """A heartbeat is due, or the client did not close in time."""
         if self.closing:
@@ -283,7 +289,8 @@ class Session:
             self.close(Close.BINARY)
         elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
             self.heard = True
-            self.outbox.send(pong_frame(bytes(frame.payload)))  # type: ignore[arg-type]
+            payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
+            self.outbox.send(pong_frame(payload))
 
     def _on_close(self, code: int) -> None:
         """The client's close frame: the answer to ours, or its own, which is echoed."""

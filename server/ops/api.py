@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from time import time_ns
 from typing import Annotated
+from urllib.parse import quote as escape
 
 import msgspec
 import structlog
@@ -40,6 +41,9 @@ MAX_RESULTS = 100
 
 SEARCH_TIMEOUT = 3.0
 """Seconds for a search, which takes milliseconds."""
+
+UNAVAILABLE = "Unavailable-Symbols"
+"""Header that tells symbols which are left out because nobody knows from those that are unknown."""
 
 LOGGED_SYMBOLS = 20
 """Symbols named in one line of the audit log."""
@@ -106,7 +110,7 @@ class Api:
 
     async def market_data(self, call: Call) -> list[MarketData]:
         """Names and last prices of those symbols that exist."""
-        loaded = await self._load(_symbols(call))
+        loaded = await self._load_known(call)
         return [
             MarketData(
                 each.symbol, each.name, each.category, each.last_quote,
@@ -117,7 +121,7 @@ class Api:
 
     async def quotes(self, call: Call) -> list[QuoteView]:
         """Quotes of those symbols that exist; those that stream are as they are this moment."""
-        loaded = await self._load(_symbols(call))
+        loaded = await self._load_known(call)
         return [self._quote(each, loaded) for each in loaded.found.values()]
 
     async def search(self, call: Call) -> list[InstrumentView]:
@@ -135,7 +139,9 @@ class Api:
     async def instrument(self, call: Call) -> InstrumentView:
         """One instrument."""
         symbol = normalize_symbol(call.values["symbol"])
-        loaded = await self._load([symbol])
+        loaded = await self._store.loader.load([symbol])
+        if loaded.unavailable:
+            raise _untold(loaded)
         if symbol not in loaded.found:
             raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
         return _view(loaded.found[symbol])
@@ -160,11 +166,13 @@ class Api:
         _audit("warm", call, symbols, count)
         return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
 
-    async def _load(self, symbols: Sequence[str]) -> Loaded:
-        loaded = await self._store.loader.load(symbols)
+    async def _load_known(self, call: Call) -> Loaded:
+        """The symbols that are asked for, as far as they are known; an error if none is."""
+        loaded = await self._store.loader.load(_symbols(call))
         if loaded.unavailable:
-            names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
-            raise ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")
+            if not loaded.found:
+                raise _untold(loaded)
+            call.headers[UNAVAILABLE] = ",".join(escape(each) for each in loaded.unavailable)
         return loaded
 
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
@@ -189,6 +197,10 @@ def endpoints(api: Api) -> list[Endpoint]:
         "The beginning of a symbol, or of words of the name",
         "micro",
     )
+    partial = {
+        UNAVAILABLE: "Symbols that are left out because the store gives no answer, separated by "
+        "commas and escaped as in a query; 503 if that is all that could be answered"
+    }
     limit = Parameter(
         "limit", Annotated[int, Meta(ge=1, le=MAX_RESULTS)], "How many to return", 20, default=20
     )
@@ -197,12 +209,12 @@ def endpoints(api: Api) -> list[Endpoint]:
         Endpoint(
             path="/market-data", method="GET", handle=api.market_data, result=list[MarketData],
             summary="Names and last prices; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading,
+            parameters=[SYMBOLS], problems=reading, headers=partial,
         ),
         Endpoint(
             path="/quotes", method="GET", handle=api.quotes, result=list[QuoteView],
             summary="Live quotes with their versions; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading,
+            parameters=[SYMBOLS], problems=reading, headers=partial,
         ),
         Endpoint(
             path="/instruments", method="GET", handle=api.search, result=list[InstrumentView],
@@ -243,6 +255,11 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         snapshot.last_quote, instrument.market_cap, instrument.price_decimals,
         instrument.made_up_price,
     )  # fmt: skip
+
+
+def _untold(loaded: Loaded) -> ApiError:
+    names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
+    return ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")
 
 
 def _unavailable(error: Exception) -> ApiError:

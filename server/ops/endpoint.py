@@ -1,7 +1,7 @@
 """What every route of the API does alike: who may ask, its parameters, the shape of answers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import uniform
 from typing import Any, Literal, NamedTuple
@@ -62,10 +62,13 @@ class Parameter(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request that was let in; `values` by parameter. `user` is None where anyone may ask."""
+    """A request that was let in; `values` by parameter. `user` is None where anyone may ask.
+    `headers` are the answer's, to which the handler may add.
+    """
 
     user: Identity | None
     values: Mapping[str, Any]
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class Endpoint:
 
     `role`: None for anyone, `user` for any good token, `admin` for one with that role. `cacheable`
     answers get an ETag, to be asked for again (RFC 9110 §8.8.3); others are not to be stored.
+    `headers`: those that `handle` may add, each with what it means.
     """
 
     path: str
@@ -85,6 +89,7 @@ class Endpoint:
     problems: Sequence[Problem] = ()
     role: Literal["user", "admin"] | None = "user"
     cacheable: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def route(self, authenticator: Authenticator) -> Route:
         """For Starlette."""
@@ -92,8 +97,11 @@ class Endpoint:
         async def endpoint(request: Request) -> Response:
             user = _identify(request, authenticator, self.role) if self.role else None
             values = {each.name: _value(request, each) for each in self.parameters}
-            body = _encode(await self.handle(Call(user, values)))
-            return answer(request, body, "application/json", cacheable=self.cacheable)
+            call = Call(user, values, {})
+            body = _encode(await self.handle(call))
+            response = answer(request, body, "application/json", cacheable=self.cacheable)
+            response.headers.update(call.headers)
+            return response
 
         # A symbol may hold a slash, which arrives here unescaped.
         path = self.path.replace("{symbol}", "{symbol:path}")

@@ -136,6 +136,12 @@ class ServiceCollector(Collector):
         yield counter(
             "market_data_updates_encoded", "Quotes and patches encoded", stats.updates_encoded
         )
+        yield counters(
+            "market_data_recovered",
+            "Symbols of clients that resumed, by what they were sent",
+            ["result"],
+            {(result,): count for result, count in stats.recovered.items()},
+        )
         yield gauge("market_data_subscriptions", "Symbols watched, by all", hub.subscriptions)
         yield gauge("market_data_active_symbols", "Symbols with a task", hub.active_symbols)
         yield histogram(

@@ -68,6 +68,11 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": _response("The answer", shape)}
+    if endpoint.headers:
+        responses["200"]["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in endpoint.headers.items()
+        }
     if endpoint.cacheable:
         responses["304"] = {"description": "As the ETag in If-None-Match says"}
     for problem in endpoint.problems:

@@ -27,13 +27,20 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
     epoch: str | UnsetType = UNSET
 
 
+Recovered = Literal["current", "patches", "quote"]
+"""What a client that comes back gets of a symbol: nothing, what it missed, or the full quote."""
+
+
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
-    """A command was carried out on `symbols`; `interval`: the seconds `throttle` granted."""
+    """A command was carried out on `symbols`; `interval`: the seconds `throttle` granted;
+    `recovered`: what `resume` brings for each symbol.
+    """
 
     action: str
     symbols: list[str]
     id: CommandId | UnsetType = UNSET
     interval: float | UnsetType = UNSET
+    recovered: dict[str, Recovered] | UnsetType = UNSET
 
 
 ErrorCode = Literal[

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot
@@ -19,6 +19,14 @@ _SEPARATORS = re.compile(r"[\x00-/:-@\[-`{-\x7f]+")
 
 class StoreUnavailable(Exception):
     """The database or the cache gave no answer; trying later may help. No driver's error gets past."""
+
+
+class Change(NamedTuple):
+    """A symbol was listed or delisted, or its reference data changed; `mark` tells changes apart."""
+
+    symbol: str
+    delisted: bool
+    mark: int
 
 
 class Catalogue(Protocol):
@@ -54,10 +62,21 @@ class Catalogue(Protocol):
         `done` is told after each batch how many were written so far.
         """
 
+    async def delist(self, symbols: Sequence[str]) -> list[str]:
+        """Delist `symbols`, all or none; returns those that are not listed: then nothing was done.
+
+        `upsert` lists a symbol again.
+        """
+
+    async def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        """What whoever it was changed since a mark, prices aside, and the mark to go on from, which
+        is all there is to begin with (None). What changed at a mark may be told twice.
+        """
+
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         """Write last prices, but never over a newer version, and note which symbols are watched.
 
-        A symbol that is not listed is then.
+        A symbol that the catalogue never had is listed then.
         """
 
 

@@ -1,13 +1,14 @@
 """A catalogue that lasts as long as the process: for tests, and where no file can be written."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from time import monotonic
 
 import msgspec
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from server.store.catalogue import search_rank
+from server.store.catalogue import Change, search_rank
 
 
 class MemoryCatalogue:
@@ -18,24 +19,31 @@ class MemoryCatalogue:
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._rows = {each.symbol: opening_snapshot(each) for each in instruments}
         self._watched: dict[str, float] = {}
+        self._delisted: set[str] = set()
+        self._changes: dict[str, int] = {}
+        self._marks = count(1)
 
     async def migrate(self) -> list[str]:
         return []
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        return [self._rows[symbol] for symbol in symbols if symbol in self._rows]
+        listed = self._rows.keys() - self._delisted
+        return [self._rows[symbol] for symbol in symbols if symbol in listed]
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        above = sorted(symbol for symbol in self._rows if symbol > after)
+        listed = self._rows.keys() - self._delisted
+        above = sorted(symbol for symbol in listed if symbol > after)
         return [self._rows[symbol] for symbol in above[:limit]]
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        ranks = ((search_rank(row, query), row) for row in self._rows.values())
+        listed = await self.find(list(self._rows))
+        ranks = ((search_rank(row, query), row) for row in listed)
         found = sorted((rank, row) for rank, row in ranks if rank is not None)
         return [row for _, row in found[:limit]]
 
     async def recently_watched(self, limit: int) -> list[str]:
-        return sorted(self._watched, key=self._watched.__getitem__, reverse=True)[:limit]
+        watched = self._watched.keys() - self._delisted
+        return sorted(watched, key=self._watched.__getitem__, reverse=True)[:limit]
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         for instrument in instruments:
@@ -45,14 +53,34 @@ class MemoryCatalogue:
                     row, last_quote=old.last_quote, volume=old.volume,
                     version=old.version, quoted_at=old.quoted_at,
                 )  # fmt: skip
+            self._delisted.discard(row.symbol)
             self._rows[row.symbol] = row
+            self._changes[row.symbol] = next(self._marks)
         done(len(instruments))
+
+    async def delist(self, symbols: Sequence[str]) -> list[str]:
+        missing = [each for each in symbols if each not in self._rows or each in self._delisted]
+        if not missing:
+            self._delisted |= set(symbols)
+            self._changes |= {each: next(self._marks) for each in symbols}
+        return missing
+
+    async def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        mark = next(self._marks)
+        if since is None:
+            return mark, []
+        return mark, [
+            Change(symbol, symbol in self._delisted, changed)
+            for symbol, changed in self._changes.items()
+            if changed >= since
+        ]
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         for snapshot in snapshots:
             row = self._rows.get(snapshot.symbol)
             if row is None:
                 self._rows[snapshot.symbol] = snapshot
+                self._changes[snapshot.symbol] = next(self._marks)
             elif snapshot.version > row.version:
                 self._rows[snapshot.symbol] = msgspec.structs.replace(
                     row, last_quote=snapshot.last_quote, volume=snapshot.volume,

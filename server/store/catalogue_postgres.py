@@ -18,7 +18,13 @@ from trio_asyncio import aio_as_trio
 from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.calls import Calls
-from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
+from server.store.catalogue import (
+    BATCH_ROWS,
+    SEARCH_CANDIDATES,
+    Change,
+    StoreUnavailable,
+    words,
+)
 from server.store.migrations import migrations
 from server.store.stats import StoreStats
 
@@ -69,7 +75,8 @@ ON CONFLICT (symbol) DO UPDATE SET
     market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
     made_up_price = excluded.made_up_price,
     last_quote = CASE WHEN market_data.version > 1 THEN market_data.last_quote
-                      ELSE excluded.last_quote END
+                      ELSE excluded.last_quote END,
+    delisted = false
 """
 
 _SAVE = f"""
@@ -84,11 +91,13 @@ WHERE excluded.version > market_data.version
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE $1 <> '' AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
+     WHERE NOT delisted AND $1 <> ''
+     AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
      ORDER BY symbol COLLATE "C" LIMIT $4)
     UNION ALL
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
-     WHERE words @@ $2::text::tsquery AND NOT starts_with(symbol, $1) LIMIT {SEARCH_CANDIDATES})
+     WHERE NOT delisted AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
+     LIMIT {SEARCH_CANDIDATES})
 ) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
 """
 
@@ -121,10 +130,10 @@ class PostgresCatalogue:
         return await self._run("migrate", BULK_TIMEOUT, _migrate)
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        return await self._select("find", "WHERE symbol = ANY($1)", list(symbols))
+        return await self._select("find", "symbol = ANY($1)", list(symbols))
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        condition = 'WHERE symbol COLLATE "C" > $1 ORDER BY symbol COLLATE "C" LIMIT $2'
+        condition = 'symbol COLLATE "C" > $1 ORDER BY symbol COLLATE "C" LIMIT $2'
         return await self._select("page", condition, after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
@@ -140,7 +149,7 @@ class PostgresCatalogue:
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
-            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL "
+            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
             "ORDER BY watched_at DESC LIMIT $1"
         )
         rows = await self._run("recent", QUERY_TIMEOUT, lambda db: db.fetch(query, limit))
@@ -149,6 +158,12 @@ class PostgresCatalogue:
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
         await self._run("import", BULK_TIMEOUT, partial(_upsert, rows, done))
+
+    async def delist(self, symbols: Sequence[str]) -> list[str]:
+        return await self._run("delist", QUERY_TIMEOUT, partial(_delist, symbols))
+
+    async def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        return await self._run("changes", QUERY_TIMEOUT, partial(_changes, since))
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
@@ -162,7 +177,7 @@ class PostgresCatalogue:
             self.pool.terminate()
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {_SELECTED} FROM market_data {condition}"
+        query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
         return [Snapshot(*row) for row in rows]
 
@@ -241,6 +256,26 @@ async def _upsert(
             batch = rows[start : start + BATCH_ROWS]
             await connection.execute(_UPSERT, *_columns(batch))
             done(start + len(batch))
+
+
+async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
+    async with connection.transaction():
+        query = "SELECT symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted FOR UPDATE"
+        listed = {row["symbol"] for row in await connection.fetch(query, symbols)}
+        missing = [symbol for symbol in symbols if symbol not in listed]
+        if not missing:
+            update = "UPDATE market_data SET delisted = true WHERE symbol = ANY($1)"
+            await connection.execute(update, symbols)
+    return missing
+
+
+async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
+    """The mark is the oldest transaction that has not ended yet: what it changes is seen only later."""
+    horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+    mark = await connection.fetchval(horizon)
+    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in >= $1"
+    rows = [] if since is None else await connection.fetch(query, since)
+    return mark, [Change(*row) for row in rows]
 
 
 async def _save(

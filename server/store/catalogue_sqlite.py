@@ -14,13 +14,22 @@ import trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from server.store.catalogue import BATCH_ROWS, SEARCH_CANDIDATES, StoreUnavailable, words
+from server.store.catalogue import (
+    BATCH_ROWS,
+    SEARCH_CANDIDATES,
+    Change,
+    StoreUnavailable,
+    words,
+)
 from server.store.migrations import migrations
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait while another process, a second server or an import, writes to the file."""
+
+RETRY_INTERVAL = 0.02
+"""Seconds between two tries to open a file that another process is about to make."""
 
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
@@ -32,7 +41,8 @@ ON CONFLICT (symbol) DO UPDATE SET
     name = excluded.name, words = excluded.words, category = excluded.category,
     base_price = excluded.base_price, market_cap = excluded.market_cap,
     price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
-    last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END
+    last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END,
+    delisted = 0
 """
 
 _SAVE = f"""
@@ -48,10 +58,11 @@ _IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
 _SEARCH = f"""
 SELECT {COLUMNS} FROM (
     SELECT *, CASE WHEN symbol = :prefix THEN 0 ELSE 1 END AS rank
-    FROM market_data WHERE {_IS_SYMBOL}
+    FROM market_data WHERE NOT delisted AND {_IS_SYMBOL}
     UNION ALL
     SELECT *, CASE WHEN words LIKE :begins THEN 2 ELSE 3 END AS rank FROM (
-        SELECT * FROM market_data WHERE {{names}} AND NOT {_IS_SYMBOL} LIMIT {SEARCH_CANDIDATES}
+        SELECT * FROM market_data WHERE NOT delisted AND {{names}} AND NOT {_IS_SYMBOL}
+        LIMIT {SEARCH_CANDIDATES}
     )
 ) ORDER BY rank, symbol LIMIT :limit
 """
@@ -107,7 +118,7 @@ class SqliteCatalogue:
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
-            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL "
+            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
             "ORDER BY watched_at DESC LIMIT ?"
         )
         rows = await self._run(
@@ -119,11 +130,17 @@ class SqliteCatalogue:
         rows = [opening_snapshot(each) for each in instruments]
         await self._run("import", partial(self._write, _UPSERT, rows, [], done))
 
+    async def delist(self, symbols: Sequence[str]) -> list[str]:
+        return await self._run("delist", partial(self._delist, symbols))
+
+    async def changes(self, since: int | None) -> tuple[int, list[Change]]:
+        return await self._run("changes", partial(self._changes, since))
+
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         await self._run("save", partial(self._write, _SAVE, snapshots, watched, lambda _: None))
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {COLUMNS} FROM market_data WHERE {condition}"
+        query = f"SELECT {COLUMNS} FROM market_data WHERE NOT delisted AND {condition}"
         rows = await self._run(name, lambda: self._connection.execute(query, parameters).fetchall())
         return [_snapshot(row) for row in rows]
 
@@ -179,6 +196,27 @@ class SqliteCatalogue:
                 [(now, symbol) for symbol in watched],
             )
 
+    def _delist(self, symbols: Sequence[str]) -> list[str]:
+        encoded = [msgspec.json.encode(symbols).decode()]
+        among = "symbol IN (SELECT value FROM json_each(?)) AND NOT delisted"
+        with _transaction(self._connection) as connection:
+            rows = connection.execute(f"SELECT symbol FROM market_data WHERE {among}", encoded)
+            listed = {symbol for (symbol,) in rows}
+            missing = [symbol for symbol in symbols if symbol not in listed]
+            if not missing:
+                connection.execute(f"UPDATE market_data SET delisted = 1 WHERE {among}", encoded)
+        return missing
+
+    def _changes(self, since: int | None) -> tuple[int, list[Change]]:
+        """Each change has a mark of its own, in the order of their commits: one writes at a time."""
+        execute = self._connection.execute
+        (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
+        query = (
+            "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in BETWEEN ? AND ?"
+        )
+        rows = [] if since is None else execute(query, [since, last]).fetchall()
+        return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
+
     def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:
         fields = Snapshot.__struct_fields__
         self._connection.executemany(
@@ -214,10 +252,26 @@ async def open_sqlite(
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
+    _keep_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
     connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?
     return connection
+
+
+def _keep_wal(connection: sqlite3.Connection) -> None:
+    """Readers and the writer do not wait for each other then. Of two who make a file, SQLite refuses
+    one at once, whatever the timeout.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_INTERVAL)
+        else:
+            return
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from server.store.cache_memory import MemoryCache
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
+from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
 from server.store.loader import Loader
@@ -80,22 +81,23 @@ class Store:
     cache: GuardedCache
     loader: Loader
     write_back: WriteBack
+    changes: Changes
     invalidations: "Invalidations | None"
     components: Sequence[Component]
     stats: StoreStats
     pool_use: Callable[[], tuple[int, int]] | None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Prepare the catalogue, then load, listen and write back until cancelled; last prices are
-        written then, for which FINAL_TIMEOUT is given.
+    async def run(
+        self, listings: Listings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Prepare the catalogue, then load, listen, write back and tell `listings` what changes until
+        cancelled; last prices are written then, for which FINAL_TIMEOUT is given.
         """
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self.loader.run)
                 if self.invalidations:
-                    tasks.start_soon(
-                        self.invalidations.run, self.loader.invalidate, self.loader.forget_unknown
-                    )
+                    tasks.start_soon(self.invalidations.run, self._on_notice, self._on_missed)
                 prepared = trio.Event()
                 tasks.start_soon(self._prepare, prepared)
                 with trio.move_on_after(PREPARE_TIMEOUT):
@@ -103,6 +105,7 @@ class Store:
                 task_status.started()
                 await prepared.wait()
                 tasks.start_soon(self._warm_at_start)
+                tasks.start_soon(self.changes.run, listings)
                 await self.write_back.run(self.options.write_interval)
         finally:
             written = False
@@ -116,8 +119,10 @@ class Store:
         """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
         if not symbols:
             return 0
-        self.loader.invalidate(symbols)
-        count = await self.cache.delete_many(symbols)
+        try:
+            count = await self.cache.delete_many(symbols)
+        finally:
+            self._on_notice(symbols)
         if self.invalidations:
             await self.invalidations.publish(symbols)
         return count
@@ -128,6 +133,14 @@ class Store:
         if loaded.unavailable:
             raise StoreUnavailable(f"{len(loaded.unavailable)} symbols could not be loaded")
         return len(loaded.found)
+
+    def _on_notice(self, symbols: Sequence[str]) -> None:
+        self.loader.invalidate(symbols)
+        self.changes.look()
+
+    def _on_missed(self) -> None:
+        self.loader.forget_unknown()
+        self.changes.look()
 
     async def _prepare(self, prepared: trio.Event) -> None:
         database = self.components[0]
@@ -184,7 +197,8 @@ async def open_store(
         write_back = WriteBack(catalogue, database, live, loader.remember, stats)
         yield Store(
             options=options, catalogue=catalogue, cache=guarded, loader=loader,
-            write_back=write_back, invalidations=invalidations, components=(database, guard),
+            write_back=write_back, changes=Changes(catalogue, database, guarded, loader),
+            invalidations=invalidations, components=(database, guard),
             stats=stats, pool_use=pool_use,
         )  # fmt: skip
 
@@ -205,15 +219,34 @@ async def import_instruments(
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
         await catalogue.migrate()
         await catalogue.upsert(instruments, done)
-        cache, invalidations = await _open_cache(options, stack)
-        if invalidations:
-            symbols = [each.symbol for each in instruments]
-            for start in range(0, len(symbols), BATCH_ROWS):
-                batch = symbols[start : start + BATCH_ROWS]
-                await cache.delete_many(batch)
-                await invalidations.publish(batch)
+        await _tell(options, [each.symbol for each in instruments], stack)
 
     await _run_alone(options, work)
+
+
+async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
+    """Delist `symbols`, all or none, everywhere; returns those that are not listed: then nothing was
+    done. Errors: StoreUnavailable.
+    """
+
+    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
+        await catalogue.migrate()
+        missing = await catalogue.delist(symbols)
+        if not missing:
+            await _tell(options, symbols, stack)
+        return missing
+
+    return await _run_alone(options, work)
+
+
+async def _tell(options: StoreOptions, symbols: Sequence[str], stack: AsyncExitStack) -> None:
+    """Have every instance that can be told at once forget `symbols`."""
+    cache, invalidations = await _open_cache(options, stack)
+    if invalidations:
+        for start in range(0, len(symbols), BATCH_ROWS):
+            batch = symbols[start : start + BATCH_ROWS]
+            await cache.delete_many(batch)
+            await invalidations.publish(batch)
 
 
 async def _run_alone(

@@ -19,6 +19,7 @@ class LiveSymbol(Protocol):
     """A symbol in memory, as the fan-out has it."""
 
     version: int
+    delisted: bool
 
     @property
     def symbol(self) -> str: ...
@@ -73,5 +74,7 @@ class WriteBack:
             self._database.succeeded()
             self._versions |= {each.symbol: each.version for each in snapshots}
             self._stats.saved += len(snapshots)
-            self._written(snapshots)
+            # The price of one that is delisted is kept, but not for anybody to find.
+            gone = {each.symbol for each in batch if each.delisted}
+            self._written([each for each in snapshots if each.symbol not in gone])
         return True

@@ -177,3 +177,22 @@ def test_soak_tells_how_memory_grows(tmp_path):
     assert figures["memory at the end"] > 20e6
     assert figures["descriptors, last minute"] >= 40
     assert figures["conflated"] > 0
+
+
+def test_cluster_tells_how_long_a_leader_and_a_worker_are_missed(tmp_path):
+    """A leader's death costs less than two leases, a worker's its clients a reconnection."""
+    arguments = ["--only", "takeover", "storm", "--kills", "1", "--connections", "40"]
+    figures = measure(tmp_path, "cluster", *arguments)
+    assert 0 < figures["takeover max"] < 6
+    assert 0 < figures["storm, connections lost"] < 40
+    assert figures["storm, failed"] == 0
+    assert figures["storm, the others' p99"] > 0
+
+
+def test_cluster_tells_what_the_bus_costs(tmp_path):
+    """Ten instances deliver what is offered and miss nothing; Redis's part is told."""
+    arguments = ["--only", "fleet", "--connections", "4", "--duration", "4"]
+    figures = measure(tmp_path, "cluster", *arguments)
+    assert figures["fleet, missed"] == 0
+    assert figures["fleet, delivered"] == pytest.approx(10 * 4 * 5 * 0.25, rel=0.2)
+    assert figures["fleet, Redis out"] > 0

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from server.client.document import Document
+from server.client.document import MAX_RESUME, Document
+from server.quotes.position import Position, parse_position
 
 
 def patch(operation: str, version: int, symbol: str = "A", price: float = 1.0) -> dict[str, Any]:
@@ -42,3 +43,28 @@ def test_a_full_quote_may_jump():
     document.apply(patch("add", 7))
     assert document.apply(patch("add", 70)) == []
     assert document.apply(patch("replace", 71)) == []
+
+
+def test_position_is_what_is_proven():
+    """Of the newest epoch, without what was removed, missed or is of an older one."""
+    document = Document()
+    assert document.position == ""
+    document.apply(patch("add", 7, "OLD") | {"epoch": "1"})
+    for symbol in ("A", "B", "C"):
+        document.apply(patch("add", 7, symbol) | {"epoch": "2"})
+    document.apply(patch("replace", 8, "A"))
+    document.apply(patch("replace", 9, "B"))
+    document.apply(patch("remove", 7, "C"))
+    document.apply(patch("replace", 8, "OLD"))
+    assert document.position == "2:A=8"
+    document.apply(patch("add", 9, "B") | {"epoch": "2"})
+    assert parse_position(document.position) == Position("2", {"A": 8, "B": 9})
+
+
+def test_position_fits_into_a_request():
+    """Of thousands of symbols as many are named as there is room for, each as a whole."""
+    document = Document()
+    for number in range(2000):
+        document.apply(patch("add", 1_000_000, f"S{number:04}") | {"epoch": "2"})
+    assert MAX_RESUME - 20 < len(document.position) <= MAX_RESUME
+    assert set(parse_position(document.position).versions.values()) == {1_000_000}

@@ -4,18 +4,18 @@ there is no hope.
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
-from websockets.datastructures import Headers
-from websockets.http11 import Response
+from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from websockets.sync.server import ServerConnection, serve
 
-from server.client.stream import StreamRefused, follow
+from server.client.stream import FIRST_DELAY, LONGEST_DELAY, StreamRefused, follow
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
@@ -25,20 +25,24 @@ FULL = {"op": "add", "path": "/quotes/A", "value": {"current_price": 1.0}}
 MOVE = {"op": "replace", "path": "/quotes/A/current_price", "value": 2.0}
 
 
-def message(version: int, operation: dict[str, Any]) -> str:
+URL = "ws://memory/ws/quotes"
+
+
+def message(version: int, operation: dict[str, Any], symbol: str = "A", **more: str) -> str:
     """A `quotes_patch` of a server that is not ours."""
+    path = operation["path"].replace("/A", "/" + symbol.replace("/", "~1"))
     return json.dumps(
-        {"type": "quotes_patch", "ts": 1, "versions": {"A": version}, "operations": [operation]}
-    )
+        {"type": "quotes_patch", "ts": 1, "versions": {symbol: version},
+         "operations": [operation | {"path": path}], **more}
+    )  # fmt: skip
 
 
 @contextmanager
 def foreign_server(
     handler: Callable[[ServerConnection], None],
-    process_request: Callable[..., Response | None] | None = None,
 ) -> Iterator[str]:
     """A server that does what no proper one does; its address."""
-    with serve(handler, "127.0.0.1", 0, process_request=process_request) as server:
+    with serve(handler, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/quotes"
@@ -51,7 +55,7 @@ class Seen(Exception):
 
 
 async def follow_until(
-    url: str, done: Callable[[Any, Any], bool], symbols: str = "A"
+    url: str, done: Callable[[Any, Any], bool], symbols: str = "A", patience: float = TIMEOUT
 ) -> list[dict[str, Any]]:
     """Follow until `done(quotes, message)`; all messages."""
     messages: list[dict[str, Any]] = []
@@ -61,7 +65,7 @@ async def follow_until(
         if done(document.quotes, message):
             raise Seen
 
-    with trio.fail_after(TIMEOUT), pytest.raises(Seen):
+    with trio.fail_after(patience), pytest.raises(Seen):
         await follow(url, make_token(new_user()), symbols.split(","), listener)
     return messages
 
@@ -93,39 +97,122 @@ async def test_a_gap_is_resynced():
     assert asked == [{"action": "resync", "symbols": ["A"]}]
 
 
-async def test_the_delay_asked_for_is_kept():
+Handler = Callable[[WebSocketRequest], Awaitable[None]]
+
+
+@pytest.fixture
+def serve_in_memory(monkeypatch, nursery) -> Callable[[Handler], list[float]]:
+    """Lets the client find, instead of a network, a handler of its requests on a clock that jumps;
+    returns the times at which it comes.
+    """
+
+    def serve_in_memory(handler: Handler) -> list[float]:
+        came: list[float] = []
+
+        async def open_stream(url: str) -> trio.abc.Stream:
+            ours, theirs = trio.testing.memory_stream_pair()
+            came.append(trio.current_time())
+            nursery.start_soon(answer, ours)
+            return theirs
+
+        async def answer(stream: trio.abc.Stream) -> None:
+            try:
+                async with trio.open_nursery() as tasks:
+                    await handler(await wrap_server_stream(tasks, stream))
+                    tasks.cancel_scope.cancel()
+            except* ConnectionClosed:
+                pass  # the client has seen enough
+
+        monkeypatch.setattr("server.client.stream._open_stream", open_stream)
+        return came
+
+    return serve_in_memory
+
+
+async def test_the_delay_asked_for_is_kept(serve_in_memory, autojump_clock):
     """After `reconnect` the client is away for `after_ms`, then back."""
-    came = []
 
-    def send_away(connection: ServerConnection) -> None:
-        came.append(time.monotonic())
+    async def send_away_once(request: WebSocketRequest) -> None:
+        socket = await request.accept()
         if len(came) == 1:
-            connection.send(json.dumps({"type": "reconnect", "after_ms": 1500}))
-            connection.close(1001)
+            await socket.send_message(json.dumps({"type": "reconnect", "after_ms": 4321}))
+            await socket.aclose(1001)
         else:
-            connection.send(message(1, FULL))
+            await socket.send_message(message(1, FULL))
+            await socket.get_message()
 
-    with foreign_server(send_away) as url:
-        messages = await follow_until(url, lambda quotes, _: "A" in quotes)
-    assert 1.4 < came[1] - came[0] < 3
-    assert [each["retry_in"] for each in messages if each["type"] == "connection"] == [1.5]
+    came = serve_in_memory(send_away_once)
+    messages = await follow_until(URL, lambda quotes, _: "A" in quotes)
+    assert came[1] - came[0] == pytest.approx(4.321, abs=0.01)
+    assert [each["retry_in"] for each in messages if each["type"] == "connection"] == [4.321]
 
 
-async def test_retry_after_is_kept():
+async def test_retry_after_is_kept(serve_in_memory, autojump_clock):
     """A full server is asked again when it said."""
-    asked = []
 
-    def full_once(connection: ServerConnection, _: object) -> Response | None:
-        asked.append(time.monotonic())
-        if len(asked) > 1:
-            return None
-        return Response(
-            503, "Service Unavailable", Headers({"Retry-After": "1", "Content-Length": "0"}), b""
-        )
+    async def full_once(request: WebSocketRequest) -> None:
+        if len(came) == 1:
+            await request.reject(503, extra_headers=[(b"Retry-After", b"7")])
+        else:
+            socket = await request.accept()
+            await socket.send_message(message(1, FULL))
+            await socket.get_message()
 
-    with foreign_server(lambda connection: connection.send(message(1, FULL)), full_once) as url:
-        await follow_until(url, lambda quotes, _: "A" in quotes)
-    assert 0.9 < asked[1] - asked[0] < 3
+    came = serve_in_memory(full_once)
+    await follow_until(URL, lambda quotes, _: "A" in quotes)
+    assert came[1] - came[0] == pytest.approx(7, abs=0.01)
+
+
+async def test_backoff_has_full_jitter(serve_in_memory, autojump_clock):
+    """Nobody says when to come back: after a time anywhere between none and the longest of the attempt,
+    which doubles up to half a minute.
+    """
+
+    async def full(request: WebSocketRequest) -> None:
+        await request.reject(503)
+
+    came = serve_in_memory(full)
+    await follow_until(URL, lambda *_: len(came) == 60, patience=60 * LONGEST_DELAY)
+    waits = [later - earlier for earlier, later in pairwise(came)]
+    longest = [min(LONGEST_DELAY, FIRST_DELAY * 2**attempt) for attempt in range(len(waits))]
+    assert all(wait <= limit + 0.01 for wait, limit in zip(waits, longest, strict=True))
+    assert min(waits[6:]) < LONGEST_DELAY / 4
+    assert max(waits[6:]) > LONGEST_DELAY * 3 / 4
+
+
+async def test_what_is_held_is_resumed(serve_in_memory, autojump_clock):
+    """The next request says how far the client had come, but not of what it knows to be wrong; what the
+    server does not go on with is forgotten.
+    """
+    queries = []
+
+    async def cut(request: WebSocketRequest) -> None:
+        queries.append(parse_qs(urlsplit(request.path).query))
+        socket = await request.accept()
+        if len(queries) == 1:
+            for symbol, version in ("A", 7), ("B/C", 8), ("D", 9):
+                await socket.send_message(message(version, FULL, symbol, epoch="5"))
+            await socket.send_message(message(11, MOVE, "D"))
+            await socket.aclose(1001)
+        else:
+            recovered = {"A": "current", "D": "quote"}
+            ack = {"type": "ack", "action": "resume", "symbols": ["A", "D"], "recovered": recovered}
+            await socket.send_message(json.dumps(ack))
+            await socket.send_message(message(3, FULL, "D", epoch="5"))
+            await socket.get_message()
+
+    serve_in_memory(cut)
+    held: list[set[str]] = []
+
+    def done(quotes, message):
+        held.append(set(quotes))
+        return len(queries) > 1 and message["type"] == "quotes_patch"
+
+    await follow_until(URL, done, "A,B/C,D")
+    assert "resume" not in queries[0]
+    epoch, _, versions = queries[1]["resume"][0].partition(":")
+    assert (epoch, set(versions.split(","))) == ("5", {"A=7", "B/C=8"})
+    assert held[-1] == {"A", "D"}
 
 
 async def test_refusal_is_final(server):
@@ -144,7 +231,7 @@ async def test_expired_token_is_final(server):
 
 
 async def test_killed_server_is_found_again(tmp_path):
-    """The document starts anew on the server that took the place of the one that was killed."""
+    """Of the server that took the place of the one that was killed the client gets full quotes."""
     with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="50ms") as first:
         port = str(first.address[1])
         url = first.quotes_url
@@ -155,7 +242,7 @@ async def test_killed_server_is_found_again(tmp_path):
                 state["killed"] = True
             elif not state["killed"] and message.get("versions", {}).get("AAPL", 0) > 3:
                 first.process.kill()
-            return state["killed"] and "AAPL" in quotes
+            return state["killed"] and "AAPL" in message.get("versions", {})
 
         async with trio.open_nursery() as nursery:
 
@@ -170,4 +257,6 @@ async def test_killed_server_is_found_again(tmp_path):
             ended.set()
     kinds = [each["type"] for each in messages]
     assert kinds.index("connection") > 1
+    (answer,) = (each for each in messages if each.get("action") == "resume")
+    assert answer["recovered"] == {"AAPL": "quote"}
     assert messages[-1]["operations"][0]["op"] == "add"

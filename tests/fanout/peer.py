@@ -11,10 +11,12 @@ from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.hub import Hub
 from server.fanout.outbox import Outbox
+from server.fanout.recovery import Recovery, recover
 from server.fanout.topic import Topic
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Remove
+from server.quotes.position import Position
 from server.quotes.quote import Trade
 from tests.frames import take_frame
 
@@ -52,16 +54,20 @@ class Peer:
 
     def __init__(self, hub: Hub, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self.hub = hub
-        self.sock, self._client = socket.socketpair(socket.AF_UNIX, kind)
-        for end in (self.sock, self._client):
-            end.setblocking(False)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        self.outbox: Outbox = hub.attach(self.sock)
-        self.topics: set[Topic] = set()
+        self._kind = kind
+        self._connect(kind)
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
         self.epochs: dict[str, str] = {}
         self.messages: list[dict[str, Any]] = []
+
+    def _connect(self, kind: socket.SocketKind) -> None:
+        self.sock, self._client = socket.socketpair(socket.AF_UNIX, kind)
+        for end in (self.sock, self._client):
+            end.setblocking(False)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+        self.outbox: Outbox = self.hub.attach(self.sock)
+        self.topics: set[Topic] = set()
         self.control: list[tuple[int, bytes]] = []
         self._received = b""
 
@@ -72,6 +78,31 @@ class Peer:
             self.hub.subscribe(self.outbox, topic)
         self.topics.update(topics)
         self.hub.send_quotes(self.outbox, topics)
+
+    def come_back(self, *symbols: str, position: Position | None = None) -> Recovery:
+        """End the connection and resume on another, by default with all that was read."""
+        held = self.position() if position is None else position
+        self.close()
+        self._connect(self._kind)
+        topics = [self.hub.topics[symbol] for symbol in symbols]
+        for topic in topics:
+            self.hub.subscribe(self.outbox, topic)
+        self.topics.update(topics)
+        recovery = recover(topics, held)
+        for symbol in self.document["quotes"].keys() - recovery.recovered.keys():
+            del self.document["quotes"][symbol]
+        self.hub.send_recovery(self.outbox, recovery)
+        return recovery
+
+    def position(self) -> Position:
+        """What was read of the newest epoch."""
+        epoch = list(self.epochs.values())[-1] if self.epochs else "none"
+        held = {
+            symbol: version
+            for symbol, version in self.versions.items()
+            if self.epochs[symbol] == epoch and symbol in self.document["quotes"]
+        }
+        return Position(epoch, held)
 
     def unsubscribe(self, symbol: str) -> None:
         """As a session does it: unsubscribe, then take the quote away."""
@@ -136,12 +167,13 @@ class Peer:
     def _apply(self, message: dict[str, Any]) -> None:
         jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
         kinds = {operation["op"] for operation in message["operations"]}
-        assert len(kinds) == 1
+        assert len(kinds) == 1 or kinds == {"add", "remove"}
         for symbol, version in message["versions"].items():
             if kinds == {"replace"}:
                 assert version == self.versions[symbol] + 1, "a replace skips a version"
-            elif kinds == {"add"}:
+            elif "add" in kinds:
                 if message["epoch"] == self.epochs.get(symbol):
                     assert version >= self.versions[symbol], "a version goes back"
+                self.epochs.pop(symbol, None)  # the newest is the last
                 self.epochs[symbol] = message["epoch"]
             self.versions[symbol] = version

@@ -4,6 +4,7 @@ import trio
 
 from server.fanout.breaker import MAX_REOPENINGS, TRIALS, Breaker, BreakerPolicy, BreakerState
 from server.fanout.hub import Hub
+from server.fanout.topic import Topic
 from tests.fanout.peer import Peer, instruments, publish
 
 POLICY = BreakerPolicy(threshold=3, recovery=30.0, stall_timeout=2.0)
@@ -63,6 +64,9 @@ class Owner:
 
     def on_breaker(self, state: BreakerState) -> None:
         self.states.append((trio.current_time(), state))
+
+    def on_delisted(self, topic: Topic) -> None:
+        raise AssertionError("nothing is delisted here")
 
 
 async def blocked_peer(hub: Hub) -> tuple[Peer, Owner]:

@@ -5,6 +5,7 @@ import socket
 import struct
 import zlib
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import jsonpatch
@@ -21,17 +22,26 @@ RECEIVE_BUFFER = 4096
 
 class ModelClient:
     """`subscribed` is what the server has acknowledged; `unanswered` how many commands wait;
-    `gone`: the server's circuit breaker has given the connection up.
+    `gone`: the server's circuit breaker has given the connection up; `before`: the connection
+    whose quotes this one goes on with.
     """
 
     def __init__(
-        self, address: Any, user: str, token: str, symbols: list[str], *, deflate: bool
+        self,
+        address: Any,
+        user: str,
+        token: str,
+        symbols: list[str],
+        *,
+        deflate: bool,
+        before: "ModelClient | None" = None,
     ) -> None:
         self.user = user
         self.stalled = False
         self.subscribed: set[str] = set(symbols)
-        self.document: dict[str, Any] = {"quotes": {}}
-        self.versions: dict[str, int] = {}
+        self.document: dict[str, Any] = deepcopy(before.document) if before else {"quotes": {}}
+        self.versions: dict[str, int] = {**before.versions} if before else {}
+        self.epoch: str = before.epoch if before else ""
         self.unanswered = 0
         self.gone = False
         self._sock = socket.socket()
@@ -40,6 +50,8 @@ class ModelClient:
         self._sock.connect(address)
         target = f"/ws/quotes?token={token}"
         target += f"&symbols={','.join(symbols)}" if symbols else ""
+        held = ",".join(f"{symbol}={self.versions[symbol]}" for symbol in self.document["quotes"])
+        target += f"&resume={self.epoch}:{held}" if self.epoch else ""
         extension = "permessage-deflate" if deflate else None
         self._sock.sendall(head(target, Sec_WebSocket_Extensions=extension))
         self._received = b""
@@ -113,6 +125,9 @@ class ModelClient:
             case "pong":
                 self.unanswered -= 1
             case "ack":
+                if "recovered" in message:
+                    for symbol in self.document["quotes"].keys() - message["recovered"].keys():
+                        del self.document["quotes"][symbol]
                 self._on_ack(message["action"], set(message["symbols"]))
             case "quotes_patch":
                 self._apply(message)
@@ -129,6 +144,8 @@ class ModelClient:
         jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
         kinds = {operation["op"] for operation in message["operations"]}
         assert len(kinds) == 1
+        assert ("epoch" in message) == (kinds == {"add"})
+        self.epoch = message.get("epoch", self.epoch)
         for symbol, version in message["versions"].items():
             if kinds == {"replace"}:
                 assert version == self.versions[symbol] + 1, "a replace skips a version"

@@ -101,6 +101,27 @@ class LongLives(RuleBasedStateMachine):
             self.open.append(client)
         return client
 
+    @rule(
+        target=clients,
+        client=consumes(clients),
+        symbols=st.one_of(st.just(["*"]), st.lists(st.sampled_from(SYMBOLS), unique=True)),
+        moves=st.integers(0, 40),
+    )
+    def come_back(self, client: ModelClient, symbols: list[str], moves: int) -> ModelClient:
+        """Cut the connection wherever it is, move prices, and resume with what was read till then."""
+        if client not in self.open:
+            return client
+        self.open.remove(client)
+        client.reset()
+        self.settle()
+        self.trade(SYMBOLS[0], 777, moves)
+        token = self.world.authenticator.sign(client.user, 600)
+        address = self.world.address
+        back = ModelClient(address, client.user, token, symbols, deflate=False, before=client)
+        assert back.status == 101
+        self.open.append(back)
+        return back
+
     @rule(client=clients, symbol=st.sampled_from([*SYMBOLS, "*", "NOPE"]))
     def subscribe(self, client: ModelClient, symbol: str) -> None:
         if client in self.open:

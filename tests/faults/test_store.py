@@ -4,10 +4,13 @@ In each case streaming clients notice nothing, HTTP answers as docs/store.md say
 recovers by itself.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -83,6 +86,14 @@ def ask(server: ServerProcess, symbol: str) -> tuple[int, object]:
     return status, body[0].get("stale", False)
 
 
+def ask_many(server: ServerProcess, path: str, symbols: str) -> tuple[int, str | None]:
+    """How many are answered, and which are said to be unavailable, where some are and some are not."""
+    request = Request(f"{server.http_url}{path}?symbols={quote(symbols)}")
+    request.add_header("Authorization", f"Bearer {make_token('service')}")
+    with urlopen(request) as response:
+        return len(json.load(response)), response.headers["Unavailable-Symbols"]
+
+
 def recovers(server: ServerProcess, symbol: str) -> None:
     """A symbol that nobody asked for yet can be had, soon."""
     deadline = time.monotonic() + RECOVERY_TIMEOUT
@@ -110,6 +121,8 @@ def test_database_goes_and_comes_back(tmp_path, postgres, url, fault):
         time.sleep(1.2)  # IBM's time is over
         assert ask(server, "IBM") == (200, True)
         assert ask(server, "AAPL") == (200, False)
+        for path in ("/market-data", "/quotes"):
+            assert ask_many(server, path, "AAPL,IBM,MMM,ODD/É") == (2, "MMM,ODD/%C3%89")
         for _ in range(3):
             assert ask(server, "MMM") == (503, "store_unavailable")
         assert breaker(server, "catalogue") != "closed"

@@ -36,6 +36,18 @@ async def test_unsubscribed_quote_does_not_come_back(scene):
     assert await scene.peer.read() == {}
 
 
+@pytest.mark.parametrize("name", ["AAPL", "*"])
+async def test_unsubscribed_quote_is_not_released(scene, name):
+    """What a throttled client was owed when it unsubscribed does not come at the interval's end."""
+    scene.begin(name)
+    scene.hub.throttle(scene.session.outbox, 1.0)
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    execute(scene.session, Unsubscribe(symbols=[name]))
+    scene.session.outbox.release()
+    assert await scene.peer.read() == {}
+
+
 async def test_quote_never_sent_is_not_removed(scene):
     """Of what was listed while the client did not read, nothing is removed that it has not got."""
     scene.begin("*")

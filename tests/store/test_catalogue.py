@@ -2,10 +2,17 @@
 
 import msgspec
 import pytest
+import trio
+import trio_asyncio
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import opening_snapshot
-from tests.store.conftest import fill, instrument
+from server.store.catalogue_postgres import open_postgres
+from server.store.stats import StoreStats
+from tests.gateway.wire import eventually
+from tests.store.conftest import TIMEOUT, fill, instrument
+
+IN_PROGRESS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
 async def test_what_is_listed_is_found(catalogue):
@@ -115,3 +122,68 @@ async def test_migrating_again_changes_nothing(catalogue):
     await fill(catalogue, instrument("AAPL"))
     assert await catalogue.migrate() == []
     assert len(await catalogue.find(["AAPL"])) == 1
+
+
+async def test_delisted_is_not_found_until_it_is_listed_again(catalogue):
+    """All or none; a late price does not list it again, an import does, and its last price is there."""
+    await fill(catalogue, *map(instrument, ["AAPL", "AAPX", "MSFT"]))
+    traded = msgspec.structs.replace(
+        opening_snapshot(instrument("AAPL")), last_quote=101.5, version=7, volume=300, quoted_at=5
+    )
+    await catalogue.save([traded], ["AAPL"])
+    assert await catalogue.delist(["AAPL", "NOPE"]) == ["NOPE"]
+    assert await catalogue.find(["AAPL"]) == [traded]
+    assert await catalogue.delist(["AAPL", "MSFT"]) == []
+    assert await catalogue.delist(["AAPL"]) == ["AAPL"]
+    later = msgspec.structs.replace(traded, last_quote=102.0, version=8)
+    await catalogue.save([later], ["AAPL"])
+    assert [row.symbol for row in await catalogue.page("", 10)] == ["AAPX"]
+    assert [row.symbol for row in await catalogue.search("aap", 10)] == ["AAPX"]
+    assert await catalogue.find(["AAPL", "MSFT"]) == []
+    assert await catalogue.recently_watched(10) == []
+    await fill(catalogue, instrument("AAPL"))
+    assert await catalogue.find(["AAPL"]) == [later]
+
+
+async def test_changes_are_told_from_a_mark_on(catalogue):
+    """Listed, renamed, delisted, listed by its first price: yes. A price alone, or nothing new: no."""
+    await fill(catalogue, *map(instrument, ["AAPL", "MSFT", "OLD"]))
+    mark, nothing = await catalogue.changes(None)
+    assert nothing == []
+    assert (await catalogue.changes(mark))[1] == []
+    row = opening_snapshot(instrument("AAPL"))
+    await catalogue.save([msgspec.structs.replace(row, version=2, last_quote=1.0)], ["AAPL"])
+    assert (await catalogue.changes(mark))[1] == []
+    await fill(catalogue, instrument("MSFT", "Microsoft"))
+    await catalogue.delist(["OLD"])
+    await catalogue.save([opening_snapshot(instrument("NEW"))], [])
+    next_mark, changes = await catalogue.changes(mark)
+    assert {(each.symbol, each.delisted) for each in changes} == {
+        ("MSFT", False), ("OLD", True), ("NEW", False),
+    }  # fmt: skip
+    assert set((await catalogue.changes(mark))[1]) == set(changes)
+    assert set((await catalogue.changes(next_mark))[1]) <= set(changes)
+    await fill(catalogue, instrument("AAPL", "Apple"))
+    last_mark, changes = await catalogue.changes(next_mark)
+    assert "AAPL" in {each.symbol for each in changes}
+    assert {each.symbol for each in (await catalogue.changes(last_mark))[1]} <= {"AAPL"}
+
+
+async def test_change_that_takes_long_is_not_missed(shared_postgres, database):
+    """A transaction that began before a mark was taken and ends after it is told of then."""
+    url = shared_postgres.url(database)
+    async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
+        await catalogue.migrate()
+        await fill(catalogue, *map(instrument, ["AAPL", "MSFT"]))
+        slow = "UPDATE market_data SET name = 'Apple' WHERE symbol = 'AAPL'; SELECT pg_sleep(0.5);"
+        with trio.fail_after(TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    trio.to_thread.run_sync, shared_postgres.sql, f"BEGIN; {slow} COMMIT", database
+                )
+                await trio.to_thread.run_sync(
+                    eventually, lambda: shared_postgres.sql(IN_PROGRESS, database) == "1"
+                )
+                await fill(catalogue, instrument("MSFT", "Microsoft"))
+                mark, _ = await catalogue.changes(None)
+            assert "AAPL" in {each.symbol for each in (await catalogue.changes(mark))[1]}

@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from server.fanout.hub import Hub
+from server.gateway.directory import Directory
 from server.store.loop import open_asyncio_loop
-from server.store.store import Store, StoreOptions, open_store
+from server.store.store import Store, StoreOptions, import_instruments, open_store
 from tests.store.conftest import instrument
 
 SYMBOLS = [f"COLD{number}" for number in range(50)]
@@ -17,13 +19,15 @@ REQUESTS = 10_000
 
 @asynccontextmanager
 async def open_running(**options) -> AsyncIterator[Store]:
-    """A store with nothing in memory, running."""
+    """A store with nothing in memory and all of SYMBOLS in its catalogue, running."""
+    made = StoreOptions(**options)
+    await import_instruments(made, [instrument(each) for each in SYMBOLS], lambda _: None)
     async with (
         open_asyncio_loop(options["database_url"]),
-        open_store(StoreOptions(**options), lambda _: None, lambda: ()) as store,
+        open_store(made, lambda _: None, lambda: ()) as store,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(store.run)
+        await nursery.start(store.run, Directory(Hub(), store.loader, store.catalogue))
         yield store
         nursery.cancel_scope.cancel()
 
@@ -43,7 +47,6 @@ async def test_ten_thousand_requests_make_a_handful_of_queries(
         async with open_running(
             database_url=shared_postgres.url(database), redis_url=redis_url
         ) as store:
-            await store.catalogue.upsert([instrument(each) for each in SYMBOLS], lambda _: None)
             shared_postgres.sql("SELECT pg_stat_statements_reset()", database)
 
             async def request() -> None:
@@ -67,13 +70,12 @@ async def test_those_who_wait_outlive_the_one_that_asked_first(shared_postgres, 
     """The first to ask is cancelled while a lock holds the query up; the others get the answer."""
     with trio.fail_after(30):
         async with open_running(database_url=shared_postgres.url(database)) as store:
-            await store.catalogue.upsert([instrument("AAPL")], lambda _: None)
             lock = "BEGIN; LOCK market_data IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1); COMMIT"
             answers = []
 
             async def request(scope: trio.CancelScope) -> None:
                 with scope:
-                    answers.append(await store.loader.load(["AAPL"]))
+                    answers.append(await store.loader.load(["COLD7"]))
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, shared_postgres.sql, lock, database)
@@ -84,6 +86,6 @@ async def test_those_who_wait_outlive_the_one_that_asked_first(shared_postgres, 
                 nursery.start_soon(request, second)
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 first.cancel()
-            assert [list(answer.found) for answer in answers] == [["AAPL"]]
+            assert [list(answer.found) for answer in answers] == [["COLD7"]]
             assert store.stats.misses == 1
             assert sum(store.stats.queries["find"].counts) == 1

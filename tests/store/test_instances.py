@@ -200,6 +200,7 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
     applied = [line for each in done for line in each.stdout.splitlines() if "applied" in line]
     assert sorted(applied) == [
         "applied 0001_market_data", "applied 0002_quote_columns", "applied 0003_search",
+        "applied 0004_changes",
     ]  # fmt: skip
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 

@@ -1,0 +1,36 @@
+"""What brings a client up to date, symbol by symbol: nothing, updates it missed, or a full quote."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from server.fanout.frame import UpdateFrame
+from server.fanout.topic import Topic
+from server.quotes.messages import Recovered
+from server.quotes.position import Position
+
+
+class Recovery(NamedTuple):
+    """`recovered` says how by symbol; `quotes` are the topics whose full quote is needed, `patches`
+    the frames that were missed of the others, `held`.
+    """
+
+    recovered: dict[str, Recovered]
+    quotes: list[Topic]
+    held: list[Topic]
+    patches: list[UpdateFrame]
+
+
+def recover(topics: Iterable[Topic], position: Position | None) -> Recovery:
+    """How a client at `position` gets to where `topics` are now; it may not have them all, or any."""
+    epoch, versions = position or Position("", {})
+    recovery = Recovery({}, [], [], [])
+    for topic in topics:
+        missed = topic.missed_since(epoch, versions.get(topic.symbol))
+        if missed is None:
+            recovery.quotes.append(topic)
+            recovery.recovered[topic.symbol] = "quote"
+        else:
+            recovery.held.append(topic)
+            recovery.patches.extend(missed)
+            recovery.recovered[topic.symbol] = "patches" if missed else "current"
+    return recovery

@@ -1,0 +1,37 @@
+"""How far a client had come when its connection ended: `<epoch>:<SYM>=<version>,…` in its next one."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from server.quotes.instrument import normalize_symbol
+
+_HELD = re.compile(r"(.+)=([0-9]{1,18})", re.DOTALL)
+
+
+class Position(NamedTuple):
+    """`versions` by symbol, all of one epoch."""
+
+    epoch: str
+    versions: Mapping[str, int]
+
+
+def parse_position(text: str) -> Position:
+    """The parameter `resume`. Errors: ValueError."""
+    epoch, colon, rest = text.partition(":")
+    if not (epoch and colon):
+        raise ValueError("does not start with an epoch and a colon")
+    versions = {}
+    for part in rest.split(","):
+        if part.strip():
+            held = _HELD.fullmatch(part)
+            if held is None:
+                raise ValueError(f"{part[:60]!r} is no SYMBOL=version")
+            versions[normalize_symbol(held[1])] = int(held[2])
+    return Position(epoch, versions)
+
+
+def format_position(epoch: str, versions: Iterable[tuple[str, int]]) -> str:
+    """The opposite of `parse_position`; symbols with a comma, which it cannot name, are left out."""
+    held = ",".join(f"{symbol}={version}" for symbol, version in versions if "," not in symbol)
+    return f"{epoch}:{held}"

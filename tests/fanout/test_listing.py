@@ -1,0 +1,136 @@
+"""What watchers see when instruments are listed, renamed and delisted while they watch."""
+
+import msgspec
+import trio
+
+from server.fanout.broadcaster import run_broadcaster
+from server.fanout.hub import Hub
+from server.quotes.instrument import Instrument
+from server.quotes.snapshot import Snapshot, opening_snapshot
+from tests.fanout.peer import Peer, flusher, instruments, publish, trade
+
+
+def listed(symbol: str, **changes: object) -> Snapshot:
+    """A row of the catalogue."""
+    [instrument] = instruments(symbol)
+    return opening_snapshot(msgspec.structs.replace(instrument, **changes))
+
+
+def fill(hub: Hub, peer: Peer) -> None:
+    """Move AAPL until the client's socket takes no more."""
+    while not peer.outbox.blocked:
+        publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
+        peer.outbox.flush()
+
+
+def watch_everything(hub: Hub, peer: Peer) -> None:
+    """As a session does it."""
+    hub.subscribe_everything(peer.outbox)
+    hub.send_quotes(peer.outbox, list(hub.topics.values()))
+
+
+async def test_renamed_is_sent_in_full_once(hub, connect):
+    """Who watches gets the new name and base with the price and version there are; others nothing."""
+    watcher, other = connect("AAPL"), connect("MSFT")
+    publish(hub, "AAPL", 110.0)
+    await watcher.read()
+    hub.relist([listed("AAPL", name="Apple", base_price=50.0), listed("MSFT")])
+    await watcher.read()
+    await other.read()
+    quote = watcher.document["quotes"]["AAPL"]
+    assert (quote["name"], quote["current_price"], quote["base_price"]) == ("Apple", 110.0, 50.0)
+    assert (quote["change"], quote["change_percent"], quote["volume"]) == (60.0, 120.0, 100)
+    assert watcher.versions["AAPL"] == 2
+    publish(hub, "AAPL", 111.0)
+    await watcher.read()
+    assert watcher.document["quotes"] == watcher.truth()
+    assert [len(each.messages) for each in (watcher, other)] == [4, 1]
+    assert hub.snapshot("AAPL").name == "Apple"
+
+
+async def test_price_that_comes_with_a_rename_is_not_lost(hub, connect):
+    """A trade that is faster than the rename's quote is in it."""
+    peer = connect("AAPL")
+    hub.relist([listed("AAPL", name="Apple")])
+    publish(hub, "AAPL", 101.0)
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+    assert len(peer.messages) == 2
+
+
+async def test_untraded_quote_follows_its_base_price(hub, connect):
+    """Before the first trade the price is the base price, also a new one."""
+    peer = connect("AAPL")
+    hub.relist([listed("AAPL", base_price=42.5)])
+    await peer.read()
+    quote = peer.document["quotes"]["AAPL"]
+    assert (quote["current_price"], quote["base_price"], quote["change"]) == (42.5, 42.5, 0.0)
+    assert peer.versions["AAPL"] == 1
+
+
+async def test_delisted_is_taken_away_from_everybody(hub, connect):
+    """One `remove`, to who watches it and to who watches everything; nothing of it comes later."""
+    single, everything, other = connect("AAPL", "MSFT"), connect(), connect("MSFT")
+    watch_everything(hub, everything)
+    topic = hub.topics["AAPL"]
+    topic.offer(trade("AAPL", 101.0))
+    hub.delist(["AAPL", "NOPE"])
+    for peer in (single, everything, other):
+        await peer.read()
+        assert "AAPL" not in peer.document["quotes"]
+    assert [each["op"] for each in single.messages[-1]["operations"]] == ["remove"]
+    assert single.messages[-1]["versions"] == {"AAPL": 1}
+    assert len(other.messages) == 1
+    assert not topic.active
+    assert hub.snapshot("AAPL") is None
+    assert hub.subscriptions == 4
+
+
+async def test_full_socket_loses_what_is_delisted(hub, connect):
+    """A client that did not read, and one that never got the quote, do not have it in the end."""
+    peer = connect("AAPL")
+    fill(hub, peer)
+    peer.subscribe("MSFT")
+    hub.delist(["MSFT", "AAPL"])
+    await peer.read()
+    assert peer.document == {"quotes": {}}
+    kinds = [{each["op"] for each in message["operations"]} for message in peer.messages]
+    assert kinds[-1] == {"add", "remove"}
+
+
+async def test_listed_while_everything_is_watched(hub, connect):
+    """Who watches everything gets new symbols in full, and one that was delisted when it is back."""
+    peer = connect()
+    watch_everything(hub, peer)
+    publish(hub, "AAPL", 99.0)
+    hub.delist(["AAPL"])
+    hub.list_snapshots([listed(f"NEW{number}") for number in range(40)] + [listed("AAPL")])
+    hub.topics["NEW7"].publish(trade("NEW7", 101.0), flusher(hub))
+    await peer.read()
+    assert set(peer.document["quotes"]) == set(hub.topics)
+    assert len(hub.topics) == 43
+    assert (peer.versions["AAPL"], hub.topics["AAPL"].quote.current_price) == (2, 99.0)
+    assert peer.versions["NEW7"] == 2
+    assert len([each for each in peer.messages if "NEW7" in each["versions"]]) == 1
+
+
+async def test_trades_of_the_delisted_are_dropped(hub, connect):
+    """A feed that goes on does not list it again; after it is listed again its prices count."""
+    peer = connect()
+    watch_everything(hub, peer)
+    hub.delist(["AAPL"])
+    await feed(hub, "AAPL", 101.0)
+    await feed(hub, "SEEN", 101.0)
+    assert set(hub.topics) == {"MSFT", "BRK.B", "SEEN"}
+    hub.list_instrument(Instrument(symbol="AAPL", name="AAPL", base_price=100.0))
+    await feed(hub, "AAPL", 102.0)
+    await peer.read()
+    assert peer.document["quotes"]["AAPL"]["current_price"] == 102.0
+
+
+async def feed(hub: Hub, symbol: str, price: float) -> None:
+    """One trade through the broadcaster."""
+    send, receive = trio.open_memory_channel(1)
+    async with send:
+        await send.send(trade(symbol, price))
+    await run_broadcaster(hub, receive, lossless=False)

@@ -1,0 +1,243 @@
+"""A client that comes back: what it has got it does not get again, what it missed it gets."""
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from server.client.document import Document
+from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.topic import RING_UPDATES
+from server.quotes.position import Position, parse_position
+from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
+
+SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
+
+
+def move(hub: Hub, symbol: str, times: int = 1) -> None:
+    """Change a quote, by a cent each time."""
+    for _ in range(times):
+        publish(hub, symbol, hub.topics[symbol].quote.current_price + 0.01)
+
+
+async def test_each_symbol_is_recovered_in_its_own_way(hub, connect):
+    """Nothing where nothing happened, the patches missed, the full quote of what is new to it."""
+    peer = connect("AAPL", "MSFT")
+    await peer.read()
+    peer.messages.clear()
+    move(hub, "MSFT", 3)
+    recovery = peer.come_back("AAPL", "MSFT", "BRK.B")
+    assert recovery.recovered == {"AAPL": "current", "MSFT": "patches", "BRK.B": "quote"}
+    await peer.read()
+    assert [[*message["versions"]] for message in peer.messages] == [["BRK.B"], *[["MSFT"]] * 3]
+    assert peer.document["quotes"] == peer.truth()
+
+
+async def test_missed_patches_are_the_bytes_the_others_got(hub, connect):
+    """They are encoded once, for those who were there and those who come back."""
+    there, away = connect("AAPL"), connect("AAPL")
+    await away.read()
+    move(hub, "AAPL", 3)
+    encoded = hub.stats.updates_encoded
+    frames = [*there.outbox.queue]
+    patches = away.come_back("AAPL").patches
+    assert [id(frame) for frame in patches] == [id(frame) for frame in frames]
+    assert hub.stats.updates_encoded == encoded
+
+
+async def test_ring_is_bounded(hub, connect):
+    """Who missed more than the ring holds gets the full quote; one less, the patches."""
+    peer = connect("AAPL")
+    await peer.read()
+    held = peer.position()
+    move(hub, "AAPL", RING_UPDATES)
+    assert peer.come_back("AAPL").recovered == {"AAPL": "patches"}
+    move(hub, "AAPL")
+    assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+    assert len(hub.topics["AAPL"]._ring) == RING_UPDATES
+
+
+async def test_ring_fills_while_nobody_watches_and_ends_with_the_task(hub, connect, autojump_clock):
+    """In the grace time the last client's return is awaited; after it nothing is kept or encoded."""
+    peer = connect("AAPL")
+    await peer.read()
+    held = peer.position()
+    peer.unsubscribe("AAPL")
+    await peer.read()
+    move(hub, "AAPL")
+    assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "patches"}
+    peer.unsubscribe("AAPL")
+    await trio.sleep(TOPIC_GRACE + RETIRE_INTERVAL + 1)
+    assert hub.topics["AAPL"]._ring is None
+    encoded = hub.stats.updates_encoded
+    move(hub, "AAPL")
+    assert hub.stats.updates_encoded == encoded
+    assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
+
+
+async def test_a_hole_is_never_bridged(hub, connect):
+    """Updates merged in an overload end what was kept before; the next are kept again."""
+    peer = connect("AAPL")
+    await peer.read()
+    held = peer.position()
+    move(hub, "AAPL")
+    hub.set_conflation(0.001)
+    for cents in range(2):
+        hub.topics["AAPL"].offer(trade("AAPL", 105 + cents / 100))
+    await trio.testing.wait_all_tasks_blocked(CUSHION)
+    hub.set_conflation(0)
+    assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
+    await peer.read()
+    move(hub, "AAPL")
+    assert peer.come_back("AAPL").recovered == {"AAPL": "patches"}
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+
+
+async def test_a_state_taken_over_is_a_hole(hub, connect):
+    """What was kept does not lead to where another instance is, though nobody watched when it came."""
+    peer = connect("AAPL")
+    await peer.read()
+    move(hub, "AAPL")
+    peer.unsubscribe("AAPL")
+    await peer.read()
+    topic = hub.topics["AAPL"]
+    hub.adopt([structs.replace(topic.live_snapshot(), last_quote=150.0, version=3)])
+    position = Position(hub.epoch, {"AAPL": 2})
+    assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+
+
+async def test_another_line_of_versions_is_no_proof(hub, connect):
+    """Another epoch, or a version this server has not reached: the full quote, whatever the number."""
+    peer = connect("AAPL")
+    move(hub, "AAPL", 2)
+    await peer.read()
+    held = {"AAPL": 3}
+    for position in (Position("other", held), Position(hub.epoch, {"AAPL": 4})):
+        assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
+    hub.begin_epoch("7")
+    assert peer.come_back("AAPL").recovered == {"AAPL": "quote"}
+    position = Position("7", {"AAPL": 2})  # updates of the epoch before are not of this one
+    assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
+
+
+async def test_what_a_full_socket_has_no_room_for_comes_as_a_full_quote(hub, connect):
+    """A client that comes back and does not read is owed what it missed, as anybody is."""
+    peer = connect(*SYMBOLS)
+    await peer.read()
+    move(hub, "AAPL", 30)
+    move(hub, "MSFT", 30)
+    peer.come_back(*SYMBOLS)
+    assert peer.outbox.blocked
+    move(hub, "AAPL")
+    await peer.read()
+    assert peer.document["quotes"] == peer.truth()
+    assert not peer.outbox.blocked
+
+
+async def test_client_that_returns_hears_what_is_quiet(hub, connect):
+    """A symbol that fell quiet is said to be, though its quote is not sent again."""
+    hub.topics["AAPL"].freshness.quiet = True
+    peer = connect("AAPL")
+    await peer.read()
+    peer.messages.clear()
+    assert peer.come_back("AAPL").recovered == {"AAPL": "current"}
+    await peer.read()
+    assert [message["reason"] for message in peer.messages] == ["quiet"]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, RING_UPDATES + 2)),
+        st.tuples(st.just("merge"), st.sampled_from(SYMBOLS), st.integers(1, 3)),
+        st.tuples(st.just("read"), st.integers(1, 3000), st.none()),
+        st.tuples(st.just("return"), st.sets(st.sampled_from(SYMBOLS)), st.none()),
+        st.tuples(st.just("epoch"), st.integers(1, 9), st.none()),
+        st.tuples(st.just("retire"), st.none(), st.none()),
+        st.tuples(st.just("rest"), st.none(), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_any_return_ends_right(steps):
+    """However trades, merged updates, epochs, cuts and returns follow each other: no `replace` skips a
+    version, and what the client's document ends as is what the server has.
+    """
+    trio.run(play, steps)
+
+
+async def play(steps):
+    hub = Hub(instruments(*SYMBOLS))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        peer, document = Peer(hub), Document()
+        peer.subscribe("AAPL", "MSFT")
+        for kind, subject, count in steps:
+            if kind == "trade":
+                move(hub, subject, count)
+            elif kind == "merge":
+                merge(hub, subject, count)
+            elif kind == "read":
+                peer.receive(subject)
+            elif kind == "return":
+                peer.receive()
+                take_in(peer, document)
+                held = parse_position(document.position) if document.position else None
+                recovery = peer.come_back(*subject, position=held or Position("none", {}))
+                document.keep(recovery.recovered)
+            elif kind == "epoch":
+                begin_epoch(hub, subject)
+            elif kind == "retire":
+                retire(hub)
+            else:
+                await trio.testing.wait_all_tasks_blocked()
+        await peer.read()
+        take_in(peer, document)
+        assert peer.document["quotes"] == document.quotes == peer.truth()
+        assert {symbol: document.versions[symbol] for symbol in document.quotes} == {
+            topic.symbol: topic.version for topic in peer.topics
+        }
+        peer.close()
+        nursery.cancel_scope.cancel()
+
+
+def merge(hub: Hub, symbol: str, trades: int) -> None:
+    """What a topic's task does with as many trades in an overload."""
+    topic = hub.topics[symbol]
+    if not topic.active:
+        return
+    send, receive = trio.open_memory_channel(trades)
+    for cents in range(trades):
+        send.send_nowait(trade(symbol, 200 + topic.version + cents / 100))
+    send.close()
+    topic._publish_conflated(receive.receive_nowait(), receive, flusher(hub))
+    receive.close()
+
+
+def begin_epoch(hub: Hub, version: int) -> None:
+    """Adopt another history, in which all quotes have this version."""
+    for topic in hub.topics.values():
+        topic.version = version
+    hub.begin_epoch(f"{version}.{hub.epoch}")
+
+
+def retire(hub: Hub) -> None:
+    """End the grace time of all that nobody watches."""
+    for topic in hub.topics.values():
+        if not topic.watched:
+            topic.deactivate()
+
+
+def take_in(peer: Peer, document: Document) -> None:
+    """Apply what the connection's end has read since this was last called."""
+    for message in peer.messages:
+        if message["type"] == "quotes_patch":
+            assert document.apply(message) == []
+    peer.messages.clear()

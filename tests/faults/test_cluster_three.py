@@ -1,0 +1,215 @@
+"""Three instances, and a dozen clients of each, while leaders and Redis die, freeze and come back.
+
+After each fault there is one leader, every client has its state, and nobody was closed; with every
+message it is checked that versions do not go back within an epoch and are the same quote everywhere.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bench.schedule import symbol_names
+from bench.services import Redis
+from tests.cluster.host import Host
+from tests.faults.cluster import Cluster, Version, Watcher, report
+from tests.gateway.wire import eventually
+from tests.processes import ServerProcess
+
+CLIENTS = 12
+"""Of each instance, each on eight of forty symbols."""
+
+SYMBOLS, EACH = 40, 8
+
+LEASE = 3.0
+
+FREEZE = 10.0
+"""Seconds: longer than leases and timeouts."""
+
+FAULTS = 6
+"""Of a random course."""
+
+
+class Three(Cluster):
+    """The instances that run, and what is to be true of them once a fault is over."""
+
+    @property
+    def running(self) -> list[ServerProcess]:
+        """Those that were not killed."""
+        return [server for server in self.servers if server.process.poll() is None]
+
+    @property
+    def leader(self) -> ServerProcess:
+        """Once there is exactly one."""
+        return self.wait_for_leader(self.running)
+
+    @property
+    def followers(self) -> list[ServerProcess]:
+        """The others."""
+        leader = self.leader
+        return [server for server in self.running if server is not leader]
+
+    def join(self) -> ServerProcess:
+        """One more instance, with its clients."""
+        server = self.start()
+        names = symbol_names(SYMBOLS)
+        for number in range(CLIENTS):
+            self.watch(server, ",".join(Random(number).sample(names, EACH)))
+        return server
+
+    def kill(self, server: ServerProcess) -> None:
+        """As a crash does: its clients are cut off, the others are not."""
+        for watcher in self.watchers:
+            if watcher.server is server:
+                watcher.over = True
+        self.watchers = [each for each in self.watchers if each.server is not server]
+        server.process.kill()
+        server.process.wait()
+
+    def settle(self, what: str) -> None:
+        """Every client is served, and has what the leader has; how long that took is printed."""
+        start = time.monotonic()
+        leader = self.leader
+        self.converge(leader, self.watchers)
+        report(what, time.monotonic() - start)
+        self.moves_on(self.watchers)
+        assert len({epoch for watcher in self.watchers for epoch in watcher.epochs}) == 1
+        assert all(server.get("/readyz")[0] == 200 for server in self.running)
+
+
+@pytest.fixture
+def three(tmp_path: Path, redis: Redis) -> Iterator[Three]:
+    """In step; in the end no log may hold an error."""
+    with Three(tmp_path, redis.url) as cluster:
+        for _ in range(3):
+            cluster.join()
+        cluster.settle("started")
+        yield cluster
+        for server in cluster.running:
+            assert not [line for line in server.log_lines() if line["level"] == "error"]
+
+
+def test_leaders_die_one_after_another(three):
+    """Each time one of the others leads in less than two leases; who joins then follows."""
+    for number in (1, 2, 3):
+        three.kill(three.leader)
+        start = time.monotonic()
+        three.wait_for_leader(three.running)
+        report(f"leader after death {number}", time.monotonic() - start)
+        assert time.monotonic() - start < 2 * LEASE
+        three.settle("all have its state")
+        three.join()
+        three.settle("another one has joined")
+
+
+@pytest.mark.parametrize("whom", ["leader", "follower"])
+def test_frozen_instance_comes_back(three, whom):
+    """A leader finds another in its place and follows it; a follower has missed what it reads up."""
+    frozen = three.leader if whom == "leader" else three.followers[0]
+    frozen.process.send_signal(signal.SIGSTOP)
+    time.sleep(FREEZE)
+    frozen.process.send_signal(signal.SIGCONT)
+    eventually(lambda: frozen.metric("market_data_leader") == 0)
+    three.settle(f"after a {whom} was frozen for {FREEZE:g} s")
+
+
+def test_leader_dies_while_redis_is_away(three, redis):
+    """Redis comes back empty, and who had the newest prices is gone: the others agree on theirs."""
+    leader = three.leader
+    redis.kill()
+    three.kill(leader)
+    for watcher in three.watchers:
+        watcher.wait_for(lambda it: it.status == ("stale", "bus_lost"))
+    redis.start()
+    three.settle("after leader and Redis died")
+
+
+def test_redis_dies_again_and_again(three, redis):
+    """Also when it is away again before all have found it."""
+    leader = three.leader
+    for seconds in (0.3, 1.0, 2.0):
+        redis.kill()
+        time.sleep(seconds)
+        redis.start()
+        time.sleep(seconds)
+    three.settle("after three restarts of an empty Redis")
+    assert three.leads(leader)
+
+
+@pytest.mark.parametrize("seed", [20261125])
+def test_random_faults(three, redis, seed):
+    """Whatever comes, in whatever order, and sometimes two at a time."""
+    random = Random(seed)
+    faults = {
+        "the leader dies": lambda: three.kill(three.leader),
+        "a follower dies": lambda: three.kill(random.choice(three.followers)),
+        "the leader is sent away": lambda: three.leader.process.send_signal(signal.SIGUSR1),
+        "an instance freezes": lambda: _freeze(random.choice(three.running), random.uniform(1, 6)),
+        "Redis dies": lambda: _restart(redis, random.uniform(0.1, 4)),
+        "Redis freezes": lambda: _pause(redis, random.uniform(0.5, 5)),
+        "Redis forgets": lambda: redis.command("FLUSHALL"),
+        "connections break": lambda: redis.command("CLIENT", "KILL", "TYPE", "pubsub"),
+    }
+    for _ in range(FAULTS):
+        several = random.sample([*faults], random.choice((1, 1, 2)))
+        for what in several:
+            faults[what]()
+        three.settle(", ".join(several))
+        while len(three.running) < 3:
+            three.join()
+
+
+def _freeze(server: ServerProcess, seconds: float) -> None:
+    server.process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    server.process.send_signal(signal.SIGCONT)
+
+
+def _restart(redis: Redis, seconds: float) -> None:
+    redis.kill()
+    time.sleep(seconds)
+    redis.start()
+
+
+def _pause(redis: Redis, seconds: float) -> None:
+    redis.freeze()
+    time.sleep(seconds)
+    redis.thaw()
+
+
+@contextmanager
+def watching(host: Host, size: int, seen: dict[Version, object]) -> Iterator[list[Watcher]]:
+    """So many clients of a host's workers."""
+    watchers = [Watcher(host, "AAPL,MSFT", seen) for _ in range(size)]
+    try:
+        for watcher in watchers:
+            watcher.wait_for(lambda it: len(it.held) == 2)
+        yield watchers
+    finally:
+        for watcher in watchers:
+            watcher.__exit__()
+
+
+def test_rolled_workers_show_one_line_of_prices(tmp_path, redis):
+    """While all workers are replaced, the leader among them, prices go on: clients that come back get
+    what those have that stay, from the versions on which they left.
+    """
+    seen: dict[Version, object] = {}
+    with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host:
+        with watching(host, CLIENTS, seen) as before:
+            host.process.send_signal(signal.SIGHUP)
+            for watcher in before:
+                eventually(lambda: watcher.closed is not None, 30)  # noqa: B023
+                assert watcher.problem is None
+                assert watcher.closed == 1001
+        host.await_event("rolled")
+        with watching(host, CLIENTS, seen) as after:
+            for watcher in after:
+                watcher.wait_for(lambda it: len(it.arrivals) > 20)
+            left = max(version for watcher in before for _, version in watcher.held.values())
+            assert len({epoch for watcher in after for epoch in watcher.epochs}) == 1
+            assert max(version for watcher in after for _, version in watcher.held.values()) > left

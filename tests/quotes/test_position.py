@@ -1,0 +1,45 @@
+"""How a client says how far it had come: what it writes is what the server reads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.quotes.instrument import normalize_symbol
+from server.quotes.position import Position, format_position, parse_position
+
+symbols = st.text(min_size=1, max_size=50).map(normalize_symbol).filter(bool)
+versions = st.dictionaries(symbols, st.integers(0, 10**18 - 1))
+
+
+@given(st.text(min_size=1).filter(lambda epoch: ":" not in epoch), versions)
+def test_position_is_read_as_it_was_written(epoch, held):
+    """Whatever is in symbols, but for commas: those go without, and are sent in full."""
+    text = format_position(epoch, held.items())
+    named = {symbol: version for symbol, version in held.items() if "," not in symbol}
+    assert parse_position(text) == Position(epoch, named)
+
+
+@given(st.text())
+def test_any_text_is_a_position_or_an_error(text):
+    """Nothing but ValueError comes of what is none."""
+    try:
+        position = parse_position(text)
+    except ValueError:
+        return
+    assert text.startswith(f"{position.epoch}:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "7", "7,AAPL=1", ":AAPL=1", "7:AAPL", "7:AAPL=", "7:=1", "7:AAPL=-1", "7:AAPL=1.0",
+     "7:AAPL=1 2", "7:AAPL=" + "9" * 5000, "7:AAPL=1,MSFT", "7:AAPL=²"],
+)  # fmt: skip
+def test_half_a_position_is_none(text):
+    """An epoch, a colon, and versions that are numbers; nothing is guessed."""
+    with pytest.raises(ValueError, match=r"epoch|SYMBOL=version"):
+        parse_position(text)
+
+
+def test_symbols_are_written_as_in_symbols():
+    """In upper or lower case, with space; nothing between two commas is nothing."""
+    assert parse_position("7: aapl=1,,brk.b=2,") == Position("7", {"AAPL": 1, "BRK.B": 2})
