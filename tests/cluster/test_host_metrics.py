@@ -3,7 +3,7 @@
 import re
 
 from tests.cluster.followers import faults, followers
-from tests.cluster.host import Host
+from tests.cluster.host import Host, end_of
 from tests.gateway.wire import eventually
 
 
@@ -56,6 +56,7 @@ def test_scaler_adds_a_worker_under_load_and_takes_it_away_after(tmp_path, redis
             line = host.await_event("scaling", 2)
             assert (line["action"], line["reason"]) == ("down", "calm")
             host.await_event("stopped", worker=2)
+            end_of([host.pid(2)], 5)
             eventually(lambda: host.metric('market_data_workers{state="serving"}') == 1)
             eventually(lambda: connections(host.get("/metrics")[1]) == {"1": 4})
             assert not faults(staying)
