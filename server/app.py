@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import structlog
 import trio
-from prometheus_client import CollectorRegistry
 
 from server.cluster.interest import Interest
 from server.cluster.line import Policy
@@ -44,7 +43,7 @@ from server.quotes.quote import Trade
 from server.settings import Settings
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
-from server.store.store import Store, StoreOptions, open_store
+from server.store.store import StoreOptions, open_store
 from server.work import Sampling, leave_cluster, metrics_page
 
 STOP_TIMEOUT = 9.0
@@ -63,7 +62,7 @@ class Addresses(NamedTuple):
     http: str
 
 
-async def serve(
+async def serve(  # noqa: PLR0915
     settings: Settings,
     authenticator: Authenticator,
     on_started: Callable[[Addresses], None],
@@ -117,12 +116,18 @@ async def serve(
             settings.ws_health_check_interval,
         )
         registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
-        add_collectors(registry, store, member)
+        registry.register(StoreCollector(store))
+        if member:
+            registry.register(ClusterCollector(member))
         api = endpoints(Api(hub, store))
         routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
-        own_metrics = partial(render, registry)
-        metrics = partial(metrics_page, own_metrics, supervisor)
-        app = build_http_app(metrics, partial(unready, gateway, member), health, routes)
+        own = partial(render, registry)
+        app = build_http_app(
+            partial(metrics_page, own, supervisor),
+            partial(unready, gateway, member),
+            health,
+            routes,
+        )
         http_stop = trio.Event()
 
         async with trio.open_nursery() as nursery:
@@ -149,7 +154,7 @@ async def serve(
                     nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
                     duties = Duties(
                         sample=Sampling(pool, hub.stats).take,
-                        metrics=own_metrics,
+                        metrics=own,
                         retire=partial(leave_cluster, gateway, member, http_ports, http_stop),
                         send_away=pool.send_away,
                     )
@@ -159,13 +164,6 @@ async def serve(
             http_stop.set()
             nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=pool.opened)
-
-
-def add_collectors(registry: CollectorRegistry, store: Store, member: Member | None) -> None:
-    """Have the metrics tell of the store and the cluster, too."""
-    registry.register(StoreCollector(store))
-    if member:
-        registry.register(ClusterCollector(member))
 
 
 async def _list_catalogue(directory: Directory) -> None:

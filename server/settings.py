@@ -153,7 +153,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "stale"
     replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
     workers_min: Count = 1
-    workers_max: Annotated[int, Meta(ge=0, description="a whole number; 0: the cores' number")] = 0
+    workers_max: Annotated[int, Meta(ge=0, description="a whole number; 0: one a core")] = 0
     scale_up_connections: Percent = 80.0
     scale_up_cpu: Percent = 80.0
     scale_up_latency: Seconds = Duration(0.1)

@@ -2,7 +2,6 @@
 
 import signal
 
-from tests.cli.command import complaint
 from tests.cluster.followers import Follower, faults, followers
 from tests.cluster.host import Host
 from tests.gateway.wire import eventually
@@ -109,15 +108,3 @@ def test_least_number_is_there_from_the_start_and_survives_a_roll(tmp_path, redi
         host.await_event("rolled")
         assert serving(host) == 2
         assert not host.events("scaling")
-
-
-def test_bounds_and_thresholds_are_checked(tmp_path, redis):
-    """One line each."""
-    auto = "serve", "--workers", "auto"
-    assert complaint(tmp_path, *auto).startswith("quotestream: --workers needs REDIS_URL")
-    line = complaint(tmp_path, *auto, REDIS_URL=redis.url, WORKERS_MIN="3", WORKERS_MAX="2")
-    assert line == "quotestream: WORKERS_MIN=3 is not allowed: WORKERS_MAX=2 is less"
-    line = complaint(tmp_path, *auto, REDIS_URL=redis.url, SCALE_DOWN="80")
-    assert "SCALE_DOWN=80 is not allowed" in line
-    line = complaint(tmp_path, *auto, REDIS_URL=redis.url, SCALE_UP_CPU="101")
-    assert "SCALE_UP_CPU='101' is not allowed" in line

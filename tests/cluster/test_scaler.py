@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.cluster.scaler import Load, ScalePolicy, Scaler, percentile
+from server.cluster.scaler import Decision, Load, ScalePolicy, Scaler, percentile
 from server.fanout.stats import DELIVERY_BUCKETS
 
 POLICY = ScalePolicy(minimum=1, maximum=4, after=10, cooldown=30)
@@ -14,9 +14,9 @@ HOT = Load(0.1, 0.81, 0.001)
 SLOW = Load(0.1, 0.1, 0.11)
 
 
-def verdicts(scaler: Scaler, times: range, workers: int, load: Load) -> list[tuple[str, str]]:
+def verdicts(scaler: Scaler, times: range, workers: int, load: Load) -> list[Decision]:
     """What is decided at each of these times."""
-    return [tuple(scaler.look(now, workers, load)) for now in times]
+    return [scaler.look(now, workers, load) for now in times]
 
 
 @pytest.mark.parametrize(
