@@ -294,7 +294,6 @@ def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
         watcher.wait_for(lambda it: it.status == ("stale", "feed_ended"), 60)
         quotes = leader.ask("/quotes?symbols=AAPL,MSFT")[1]
         assert all(each["version"] > 39_000 for each in quotes)
-        assert follower.metric("market_data_bus_gaps_total") > 0
         newest = {each["quote"]["symbol"]: each for each in quotes}
         watcher.wait_for(
             lambda it: all(it.held[s][1] == newest[s]["version"] for s in ("AAPL", "MSFT"))
