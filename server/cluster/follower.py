@@ -117,8 +117,8 @@ class Follower:
         topics = self._hub.topics
         for number, move in enumerate(batch.moves, 1):
             topic = topics.get(move.symbol)
-            if topic is not None and not give(self._hub, topic, move):
-                topic.conflate(move)
+            if topic is not None and (full := give(self._hub, topic, move)):
+                full.conflate(move)
             if number % BATCH_TRADES == 0:
                 await trio.lowlevel.checkpoint()
 

@@ -47,8 +47,8 @@ async def test_flood_of_moves_ends_at_the_last(hub, connect):
     peer = connect("AAPL")
     topic = hub.topics["AAPL"]
     for version in range(2, 1000):
-        if not give(hub, topic, move(version, 100 + version / 100, version)):
-            topic.conflate(move(version, 100 + version / 100, version))
+        if full := give(hub, topic, move(version, 100 + version / 100, version)):
+            full.conflate(move(version, 100 + version / 100, version))
     await peer.read()
     assert peer.versions["AAPL"] == 999
     assert peer.document["quotes"] == peer.truth()
@@ -93,8 +93,8 @@ async def test_what_waits_can_be_discarded(hub, connect):
     await trio.testing.wait_all_tasks_blocked()
     topic = hub.topics["AAPL"]
     for version in range(2, 500):  # more than the inbox holds
-        if not topic.offer(move(version, 101.0, version)):
-            topic.conflate(move(version, 101.0, version))
+        if not topic.inbox.offer(move(version, 101.0, version)):
+            topic.inbox.conflate(move(version, 101.0, version))
     hub.discard_waiting()
     await peer.read()
     assert peer.versions["AAPL"] <= 2  # one was in its hands already
