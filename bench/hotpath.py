@@ -115,7 +115,7 @@ class Fanout:
         for number in range(updates):
             price = round(self._topic.quote.current_price + 0.01 * (number + 1), 2)
             now = time_ns() // 1000
-            inbox.send_nowait(Trade(SYMBOL, price, 100, now, now))
+            assert inbox.offer(Trade(SYMBOL, price, 100, now, now))
         while True:  # an event in the sinks would be part of what is measured
             await trio.lowlevel.checkpoint()
             if stats.messages_sent >= expected:

@@ -32,13 +32,13 @@ DAY = (
 )
 
 STATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "Topic.offer": lambda at: at["trade"],
+    "Inbox.offer": lambda at: at["update"],
     "Topic.publish": lambda at: (
         f"version {at['self'].version} is about to be {at['self'].version + 1}"
     ),
     "difference": lambda at: f"{at['old'].current_price} becomes {at['new'].current_price}",
     "text_frame": lambda at: f"{len(at['payload'])} bytes of JSON, made for everybody at once",
-    "queue_frame": lambda at: f"to {len(at['outboxes'])} outboxes",
+    "Flusher.queue": lambda at: f"to {len(at['outboxes'])} outboxes",
     "Outbox.flush": lambda at: f"{len(at['self'].queue)} frame, one write",
 }
 
@@ -61,7 +61,7 @@ class Trace:
 
     def print(self) -> None:
         """From the followed trade's arrival at its topic on."""
-        first = max(i for i, line in enumerate(self.lines) if line[1] == "Topic.offer")
+        first = max(i for i, line in enumerate(self.lines) if line[1] == "Inbox.offer")
         start = self.lines[first][0]
         last = next(i for i, line in enumerate(self.lines) if line[1] == "client")
         for moment, where, what in self.lines[first : last + 1]:

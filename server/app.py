@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -13,11 +13,10 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from server.cluster.control import Sample
 from server.cluster.interest import Interest
 from server.cluster.line import Policy
 from server.cluster.member import Member, open_member
-from server.cluster.worker import SupervisorLink
+from server.cluster.worker import Duties, SupervisorLink
 from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
@@ -29,12 +28,12 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind, ignore_new
+from server.gateway.sockets import bind
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import build_http_app, serve_http
 from server.ops.lag import LoopLag
-from server.ops.metrics import build_registry
+from server.ops.metrics import build_registry, render
 from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import describing_routes
@@ -45,6 +44,7 @@ from server.settings import Settings
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
 from server.store.store import StoreOptions, open_store
+from server.work import Sampling, leave_cluster, metrics_page
 
 STOP_TIMEOUT = 9.0
 """Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
@@ -62,7 +62,7 @@ class Addresses(NamedTuple):
     http: str
 
 
-async def serve(
+async def serve(  # noqa: PLR0915
     settings: Settings,
     authenticator: Authenticator,
     on_started: Callable[[Addresses], None],
@@ -121,7 +121,13 @@ async def serve(
             registry.register(ClusterCollector(member))
         api = endpoints(Api(hub, store))
         routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
-        app = build_http_app(registry, partial(unready, gateway, member), health, routes)
+        own = partial(render, registry)
+        app = build_http_app(
+            partial(metrics_page, own, supervisor),
+            partial(unready, gateway, member),
+            health,
+            routes,
+        )
         http_stop = trio.Event()
 
         async with trio.open_nursery() as nursery:
@@ -146,8 +152,13 @@ async def serve(
                 if supervisor:  # on ports that the others share, only what is ready answers
                     http_ports = [listener.dup() for listener in http_listeners]
                     nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
-                    leave = partial(leave_cluster, gateway, member, http_ports, http_stop)
-                    nursery.start_soon(follow_supervisor, supervisor, gateway, member, leave)
+                    duties = Duties(
+                        sample=Sampling(pool, hub.stats).take,
+                        metrics=own,
+                        retire=partial(leave_cluster, gateway, member, http_ports, http_stop),
+                        send_away=pool.send_away,
+                    )
+                    nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
@@ -288,36 +299,11 @@ def stop(gateway: Gateway, member: Member | None) -> None:
 
 
 async def follow_supervisor(
-    supervisor: SupervisorLink,
-    gateway: Gateway,
-    member: Member | None,
-    leave: Callable[[], Awaitable[None]],
+    supervisor: SupervisorLink, duties: Duties, gateway: Gateway, member: Member | None
 ) -> None:
     """Report to the supervisor and do as it says; stop when it is gone."""
-    pool = gateway.pool
-
-    def sample() -> Sample:
-        return Sample(places=pool.places, capacity=pool.capacity)
-
-    await supervisor.run(sample, leave, pool.send_away)
+    await supervisor.run(duties)
     stop(gateway, member)
-
-
-async def leave_cluster(
-    gateway: Gateway,
-    member: Member | None,
-    http_ports: Sequence[socket.socket],
-    http_stop: trio.Event,
-) -> None:
-    """Leave both ports to the other workers, refusing nobody, and the lead. Closes `http_ports`."""
-    if member:
-        member.retire()
-    for listener in http_ports:
-        ignore_new(listener)
-    await gateway.retire()
-    http_stop.set()
-    for listener in http_ports:
-        listener.close()
 
 
 def _exit_now(reason: str, code: int) -> None:

@@ -37,6 +37,9 @@ from server.store.store import delist, import_instruments, migrate
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
 
+AUTO = "auto"
+"""As many workers as it takes."""
+
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)
 
@@ -85,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--workers",
         type=_workers,
-        metavar="N",
-        help="processes that share the ports; needs REDIS_URL",
+        metavar="N|auto",
+        help="processes that share the ports, or as many as it takes; needs REDIS_URL",
     )
     command.add_argument("--worker", type=_supervisor_link, help=argparse.SUPPRESS)
     command.set_defaults(run=_serve)
@@ -145,7 +148,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.
         environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
-        sys.exit(trio.run(supervise, settings, arguments.workers, environment, say_hello))
+        size = None if arguments.workers == AUTO else arguments.workers
+        sys.exit(trio.run(supervise, settings, size, environment, say_hello))
     else:
         trio.run(serve, settings, authenticator, say_hello)
 
@@ -244,9 +248,11 @@ def _authenticator(settings: Settings, secret: str) -> Authenticator:
     )
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | str:
+    if text == AUTO:
+        return text
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1, nor {AUTO}")
     return int(text)
 
 

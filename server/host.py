@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from server.app import Addresses, addresses_of
 from server.cluster.process import Launch
+from server.cluster.scaler import ScalePolicy, Scaler
 from server.cluster.supervisor import Supervisor
 from server.gateway.sockets import reserve
 from server.settings import BadSetting, Settings
@@ -14,11 +15,11 @@ from server.settings import BadSetting, Settings
 
 async def supervise(
     settings: Settings,
-    workers: int,
+    workers: int | None,
     environment: Mapping[str, str],
     on_started: Callable[[Addresses], None],
 ) -> int:
-    """Run workers until SIGINT or SIGTERM; the exit code.
+    """Run so many workers, or as many as it takes, until SIGINT or SIGTERM; the exit code.
 
     `environment` is theirs beside the supervisor's own. Each reads the settings itself when it starts.
 
@@ -35,8 +36,23 @@ async def supervise(
         silence=settings.worker_timeout,
     )
     addresses = addresses_of(quotes, http)
-    return await Supervisor(launch, settings.worker_drain_rate).run(
-        workers, lambda: on_started(addresses)
+    scaler = Scaler(scale_policy(settings)) if workers is None else None
+    supervisor = Supervisor(launch, settings.worker_drain_rate, scaler)
+    return await supervisor.run(workers or settings.workers_min, lambda: on_started(addresses))
+
+
+def scale_policy(settings: Settings) -> ScalePolicy:
+    """What the settings say about the number of workers."""
+    cores = len(os.sched_getaffinity(0))
+    return ScalePolicy(
+        minimum=settings.workers_min,
+        maximum=settings.workers_max or max(cores, settings.workers_min),
+        up_connections=settings.scale_up_connections / 100,
+        up_cpu=settings.scale_up_cpu / 100,
+        up_latency=settings.scale_up_latency,
+        down=settings.scale_down / 100,
+        after=settings.scale_after,
+        cooldown=settings.scale_cooldown,
     )
 
 

@@ -89,6 +89,7 @@ class FeedChoice(str):
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 (any free one) to 65535")]
 Count = Annotated[int, Meta(ge=1, description="a whole number above zero")]
+Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0, to 100")]
 Names = Annotated[NameList, Meta(description="names separated by commas")]
 Seconds = Annotated[
     Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
@@ -151,6 +152,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["stale", "local"], Meta(description="stale or local: without Redis")
     ] = "stale"
     replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
+    workers_min: Count = 1
+    workers_max: Annotated[int, Meta(ge=0, description="a whole number; 0: one a core")] = 0
+    scale_up_connections: Percent = 80.0
+    scale_up_cpu: Percent = 80.0
+    scale_up_latency: Seconds = Duration(0.1)
+    scale_down: Percent = 30.0
+    scale_after: Seconds = Duration(10)
+    scale_cooldown: Seconds = Duration(30)
     worker_timeout: Seconds = Duration(30)
     worker_drain_rate: Annotated[int, Meta(ge=1, description="clients a second, 1 or more")] = 500
     log_format: Annotated[
@@ -181,6 +190,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 def _check_together(settings: Settings) -> None:
     if settings.feed == "bus" and not settings.redis_url:
         raise BadSetting("FEED='bus' is not allowed without REDIS_URL: prices come through Redis")
+    if 0 < settings.workers_max < settings.workers_min:
+        raise BadSetting(
+            f"WORKERS_MIN={settings.workers_min} is not allowed: "
+            f"WORKERS_MAX={settings.workers_max} is less"
+        )
+    if settings.scale_down >= min(settings.scale_up_connections, settings.scale_up_cpu):
+        raise BadSetting(
+            f"SCALE_DOWN={settings.scale_down:g} is not allowed: "
+            "it must be below SCALE_UP_CONNECTIONS and SCALE_UP_CPU"
+        )
     if settings.bus_outage == "local" and settings.feed != "simulator":
         raise BadSetting(
             "BUS_OUTAGE='local' is not allowed with this FEED: only the simulator goes on alone"

@@ -24,6 +24,7 @@ from trio_asyncio import aio_as_trio
 
 from server.cluster import scripts
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.line import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import (
     CHANNEL,
@@ -44,9 +45,6 @@ from server.cluster.wire import (
     encode_json,
 )
 from server.quotes.snapshot import LiveSnapshot
-
-PROBE_INTERVAL = 1.0
-"""Seconds between two probes."""
 
 COMMAND_TIMEOUT = 1.0
 """Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
@@ -79,19 +77,19 @@ class Answer(NamedTuple):
 class Bus:
     """Made by `open_bus`. `connection` is 0 while the bus is lost, for the reason in `problem`, else
     the number of the connection, so that a new one is seen to be another. `tried` is set once it is
-    known whether the first attempt was good.
+    known whether the first attempt was good. `refusal` is why the last command failed, '' if it did
+    not: probes may come back from a Redis that is full, or lets itself only be read.
     """
 
-    def __init__(
-        self, redis: "Redis", identity: str, lease: float, stale_after: float, stats: ClusterStats
-    ) -> None:
+    def __init__(self, redis: "Redis", identity: str, policy: Policy, stats: ClusterStats) -> None:
         self.identity = identity
         self.connection = 0
         self.problem = "not connected yet"
+        self.refusal = ""
         self.tried = trio.Event()
         self._redis = redis
-        self._lease_ms = round(lease * 1000)
-        self._stale_after = stale_after
+        self._lease_ms = round(policy.lease * 1000)
+        self._policy = policy
         self._stats = stats
         self._numbers = count(1)
         self._stand = redis.register_script(scripts.STAND)
@@ -175,7 +173,14 @@ class Bus:
             raise Fenced
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
-        result: T = await aio_as_trio(_attempt)(operation)
+        try:
+            result: T = await aio_as_trio(_attempt)(operation)
+        except BusLost as error:
+            if self.connection and not self.refusal:
+                log.warning("the bus does not do what it is asked", problem=str(error))
+            self.refusal = str(error)
+            raise
+        self.refusal = ""
         return result
 
     async def _load(self) -> Stored:
@@ -215,11 +220,11 @@ class Bus:
             if monotonic() >= probe_at:
                 sent_at = monotonic()
                 await self._redis.publish(probe_channel, b"")
-                probe_at = sent_at + PROBE_INTERVAL
+                probe_at = sent_at + self._policy.heartbeat
             timeout = max(0.001, probe_at - monotonic())
             message: dict[str, Any] | None = await pubsub.get_message(True, timeout)
             if message is None:
-                if monotonic() - returned_at > self._stale_after:
+                if monotonic() - returned_at > self._policy.stale_after:
                     raise TimeoutError("no probe came back")
             elif message["channel"] == expected:
                 returned_at = monotonic()
@@ -276,10 +281,10 @@ def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
 
 @asynccontextmanager
 async def open_bus(
-    url: str, *, identity: str, lease: float, stale_after: float, stats: ClusterStats
+    url: str, identity: str, policy: Policy, stats: ClusterStats
 ) -> AsyncIterator[Bus]:
     """A bus that connects when it listens. Errors: BadBusUrl."""
-    timeout = min(COMMAND_TIMEOUT, lease / 3)
+    timeout = min(COMMAND_TIMEOUT, policy.lease / 3)
     try:
         # Without retries: silently made connections would have lost messages before.
         pool = BlockingConnectionPool.from_url(
@@ -290,7 +295,7 @@ async def open_bus(
         raise BadBusUrl(f"REDIS_URL: {error}") from None
     redis = Redis.from_pool(pool)
     try:
-        yield Bus(redis, identity, lease, stale_after, stats)
+        yield Bus(redis, identity, policy, stats)
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(timeout):
             await aio_as_trio(redis.aclose)()

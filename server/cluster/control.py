@@ -1,7 +1,8 @@
 """What the supervisor and a worker say to each other: JSON objects, one a line, over a socket pair."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -9,6 +10,9 @@ import trio
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes: more than the metrics of a hundred workers take."""
+
+ANSWER_TIMEOUT = 2.0
+"""Seconds; a scrape may take ten by default."""
 
 Incoming = TypeVar("Incoming")
 
@@ -18,11 +22,28 @@ _encode = msgspec.json.Encoder().encode
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     """How a worker is doing, once a second; the first says that it serves.
 
-    `places` of the `capacity` are taken.
+    `places` of the `capacity` are taken; `cpu`: the processor time it used since the last one, as a
+    share of one core; `delivered`: frames since its start by delivery latency, in FanoutStats' buckets.
     """
 
     places: int
     capacity: int
+    cpu: float
+    delivered: list[int]
+
+
+class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
+    """A worker's own metrics, as an answer to Collect."""
+
+    id: int
+    page: str
+
+
+class AskHost(msgspec.Struct, frozen=True, tag="ask_host"):
+    """A worker was asked for the metrics of all, or of one."""
+
+    id: int
+    worker: str | None
 
 
 class Retire(msgspec.Struct, frozen=True, tag="retire"):
@@ -35,8 +56,21 @@ class SendAway(msgspec.Struct, frozen=True, tag="send_away"):
     count: int
 
 
-FromWorker = Sample
-ToWorker = Retire | SendAway
+class Collect(msgspec.Struct, frozen=True, tag="collect"):
+    """To a worker: send your metrics."""
+
+    id: int
+
+
+class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
+    """To a worker: what it asked for; None if there is no such worker."""
+
+    id: int
+    page: str | None
+
+
+FromWorker = Sample | Metrics | AskHost
+ToWorker = Retire | SendAway | Collect | HostMetrics
 
 
 class Channel(Generic[Incoming]):
@@ -46,12 +80,16 @@ class Channel(Generic[Incoming]):
     """
 
     def __init__(self, sock: socket.socket, incoming: Any) -> None:
+        sock.setblocking(False)
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._decoder = msgspec.json.Decoder(incoming)
         self._sending = trio.Lock()
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Errors: BrokenResourceError and ClosedResourceError if the other end is gone."""
+        """Not to be cancelled but by the channel's end: half a line would spoil the next one.
+
+        Errors: BrokenResourceError and ClosedResourceError if the other end is gone.
+        """
         async with self._sending:
             await self._stream.send_all(_encode(message) + b"\n")
 
@@ -72,3 +110,31 @@ class Channel(Generic[Incoming]):
     def close(self) -> None:
         """Close this end, which the other one sees."""
         self._stream.socket.close()
+
+
+class Questions(Generic[Incoming]):
+    """Asked over a channel, each waits for the answer with its number."""
+
+    def __init__(self, channel: Channel[Incoming]) -> None:
+        self._channel = channel
+        self._ids = count()
+        self._waiting: dict[int, tuple[trio.Event, list[str | None]]] = {}
+
+    async def ask(self, question: Callable[[int], msgspec.Struct]) -> str | None:
+        """The answer. Errors: TooSlowError, and as `Channel.send`."""
+        number = next(self._ids)
+        answered, answer = self._waiting[number] = trio.Event(), []
+        try:
+            await self._channel.send(question(number))
+            with trio.fail_after(ANSWER_TIMEOUT):
+                await answered.wait()
+        finally:
+            del self._waiting[number]
+        return answer[0]
+
+    def answer(self, id: int, page: str | None) -> None:
+        """What came in; who asked may have given up."""
+        if id in self._waiting:
+            answered, answer = self._waiting[id]
+            answer.append(page)
+            answered.set()

@@ -9,5 +9,9 @@ class Fenced(Exception):
     """Redis refused to publish: there is a newer epoch, or Redis has forgotten all."""
 
 
+class Disagreement(Exception):
+    """The hash has a newer version of what this leader is about to tell of for the first time."""
+
+
 class BadBusUrl(Exception):
     """REDIS_URL is none; the message says so in one line."""

@@ -22,8 +22,10 @@ from server.fanout.hub import FEED_QUIET, Hub
 if TYPE_CHECKING:
     from server.cluster.bus import Bus
 
-HEARD_BATCHES = 256
-"""Batches between the bus and who reads them; more are dropped, which is a gap."""
+HEARD_BATCHES = 1024
+"""Batches between the bus and who reads them: four seconds' worth, in which the hash has been read.
+More are dropped, which is a gap.
+"""
 
 TICK = 0.1
 """Seconds between two looks at the clocks while nothing is heard."""
@@ -115,8 +117,8 @@ class Follower:
         topics = self._hub.topics
         for number, move in enumerate(batch.moves, 1):
             topic = topics.get(move.symbol)
-            if topic is not None and not give(self._hub, topic, move):
-                topic.conflate(move)
+            if topic is not None and (full := give(self._hub, topic, move)):
+                full.conflate(move)
             if number % BATCH_TRADES == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -139,6 +141,7 @@ class Follower:
             claimed = await self._bus.claim(mine)
         except BusLost:
             self.in_step = False
+            self.say(BUS_LOST)
             return
         epoch = self._hub.epoch if stored.mark is None else str(stored.mark.epoch)
         another = epoch != self._hub.epoch

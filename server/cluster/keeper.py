@@ -1,10 +1,12 @@
 """Keeps one worker running: whenever its process ends by itself, another takes its place."""
 
 import signal
+from collections.abc import Callable
 
 import structlog
 import trio
 
+from server.cluster.control import AskHost
 from server.cluster.process import Launch, Stage, Worker, start_worker
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
@@ -17,13 +19,21 @@ log = structlog.get_logger()
 
 
 class Keeper:
-    """`number` names the worker whichever process it is; `changed` wakes those who wait for changes.
+    """`number` names the worker whichever process it is; `changed` wakes those who wait for changes,
+    `asked` is called when a process wants the metrics of all.
 
     `worker` is the process that there is now, `exit_code` that of the last one once `run` is over.
     """
 
-    def __init__(self, number: int, launch: Launch, changed: trio.lowlevel.ParkingLot) -> None:
+    def __init__(
+        self,
+        number: int,
+        launch: Launch,
+        changed: trio.lowlevel.ParkingLot,
+        asked: Callable[[Worker, AskHost], None],
+    ) -> None:
         self.number = number
+        self._asked = asked
         self._launch = launch
         self._changed = changed
         self._proven = False
@@ -86,7 +96,7 @@ class Keeper:
 
     async def _run_process(self) -> int:
         """One process from its start to its exit code. Errors: OSError if it cannot be started."""
-        self.worker = await start_worker(self.number, self._launch, self._on_change)
+        self.worker = await start_worker(self.number, self._launch, self._on_change, self._asked)
         try:
             if self.leaving:  # it was not there yet when the others were told
                 self.worker.signal(signal.SIGTERM)

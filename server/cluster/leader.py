@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from server.cluster.errors import BusLost, Fenced
+from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.line import Line, Policy
 from server.cluster.publisher import BATCH_MOVES, Publisher
 from server.cluster.stats import ClusterStats
@@ -101,7 +101,9 @@ class Leader:
             for symbol, topic in self._hub.topics.items()
             if topic.version > versions.get(symbol, 0)
         )
-        self._publisher = Publisher(self._hub, self._bus, epoch, versions, self._stats)
+        self._publisher = Publisher(
+            self._hub, self._bus, epoch, versions, self._policy.heartbeat, self._stats
+        )
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))
         return True
@@ -121,6 +123,8 @@ class Leader:
                 await self._publisher.publish()
             except Fenced:
                 renew_at = 0.0
+            except Disagreement:
+                renew_at, self._line.unclaimed = 0.0, True
             except BusLost:
                 renew_at = 0.0  # before anything else: somebody may have been elected meanwhile
                 await trio.sleep(RETRY_INTERVAL)
@@ -160,5 +164,5 @@ class Leader:
                 await self._publisher.publish()
             await self._publisher.publish(release=True)
             log.info("handed over", epoch=self._line.epoch)
-        except (BusLost, Fenced) as error:
-            log.warning("could not hand over", problem=str(error))
+        except (BusLost, Fenced, Disagreement) as error:
+            log.warning("could not hand over", problem=str(error) or type(error).__name__)

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+HEARTBEAT = 1.0
+"""Seconds between two signs of life, probes and the leader's batches; a third of `stale_after`, if that
+is shorter.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -13,6 +18,11 @@ class Policy:
     stale_after: float
     candidate: bool
     local: bool
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between two signs of life."""
+        return min(HEARTBEAT, self.stale_after / 3)
 
 
 @dataclass(kw_only=True)

@@ -171,6 +171,7 @@ class Member:
         try:
             answer = await self.bus.stand(own=0, known=self._line.epoch)
         except BusLost:
+            self._follower.stand_at = trio.current_time() + self._policy.lease / 3
             return 0
         if answer.epoch:
             return answer.epoch
@@ -211,7 +212,5 @@ async def open_member(url: str, hub: Hub, policy: Policy) -> AsyncIterator[Membe
 
     stats = ClusterStats()
     identity = f"{gethostname()}:{os.getpid()}:{token_hex(4)}"
-    async with open_bus(
-        url, identity=identity, lease=policy.lease, stale_after=policy.stale_after, stats=stats
-    ) as bus:
+    async with open_bus(url, identity, policy, stats) as bus:
         yield Member(hub, bus, policy, stats)

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from enum import Enum
 import structlog
 import trio
 
-from server.cluster.control import Channel, FromWorker, Sample
+from server.cluster.control import AskHost, Channel, Collect, FromWorker, Metrics, Questions, Sample
 
 START_TIMEOUT = 30.0
 """Seconds a worker has until it serves: imports take one, a database that is down five."""
+
+LATENCY_WINDOW = 10.0
+"""Seconds over which latencies are looked at: more than the simulator's four between two moves."""
 
 EXIT_TIMEOUT = 5.0
 """Seconds a worker may live on without its control channel."""
@@ -44,18 +48,23 @@ class Launch:
 
 @dataclass(eq=False)
 class Worker:
-    """Made by `start_worker`. `sample` is its newest report; `changed` is called at each."""
+    """Made by `start_worker`. `sample` is its newest report; `changed` is called at each, `asked` when
+    it wants the metrics of all. `delivered`: what it said of latencies of late, and when.
+    """
 
     number: int
     process: trio.Process
     channel: Channel[FromWorker]
     silence: float
     changed: Callable[[], None]
+    asked: Callable[["Worker", AskHost], None]
     stage: Stage = Stage.STARTING
     sample: Sample | None = None
     started_at: float = field(default_factory=trio.current_time)
+    delivered: deque[tuple[float, list[int]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        self._questions = Questions(self.channel)
         self._patience = trio.CancelScope(deadline=self.started_at + START_TIMEOUT)
 
     async def run(self) -> int:
@@ -80,9 +89,29 @@ class Worker:
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
+    async def collect(self) -> str | None:
+        """Its metrics; None if it gives none in time."""
+        try:
+            return await self._questions.ask(Collect)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+
     def _on_message(self, message: FromWorker) -> None:
-        self._patience.deadline = trio.current_time() + self.silence
-        self.sample = message
+        match message:
+            case Sample():
+                self._on_sample(message)
+            case Metrics(id, page):
+                self._questions.answer(id, page)
+            case AskHost():
+                self.asked(self, message)
+
+    def _on_sample(self, sample: Sample) -> None:
+        now = trio.current_time()
+        self._patience.deadline = now + self.silence
+        self.sample = sample
+        self.delivered.append((now, sample.delivered))
+        while self.delivered[0][0] < now - LATENCY_WINDOW:
+            self.delivered.popleft()
         if self.stage is Stage.STARTING:
             self.stage = Stage.SERVING
             log.info("worker serves", worker=self.number, after=round(self.age, 1))
@@ -109,7 +138,12 @@ class Worker:
         return trio.current_time() - self.started_at
 
 
-async def start_worker(number: int, launch: Launch, changed: Callable[[], None]) -> Worker:
+async def start_worker(
+    number: int,
+    launch: Launch,
+    changed: Callable[[], None],
+    asked: Callable[[Worker, AskHost], None],
+) -> Worker:
     """Start one. In a process group of its own: a terminal's Ctrl-C is for the supervisor only."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -124,6 +158,5 @@ async def start_worker(number: int, launch: Launch, changed: Callable[[], None])
         except BaseException:
             ours.close()
             raise
-    ours.setblocking(False)
     log.info("worker started", worker=number, pid=process.pid)
-    return Worker(number, process, Channel(ours, FromWorker), launch.silence, changed)
+    return Worker(number, process, Channel(ours, FromWorker), launch.silence, changed, asked)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from server.cluster.errors import BusLost, Fenced
+from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import PAGE_FIELDS, Batch
 from server.fanout.hub import FEED_QUIET, Hub
@@ -23,19 +23,25 @@ BATCH_INTERVAL = 0.004
 GAP_INTERVAL = 0.25
 """Seconds after a batch with a gap: everybody reads the hash for it, so four a second are enough."""
 
-HEARTBEAT = 1.0
-"""Seconds after which an empty batch is published: the others hear that they missed nothing."""
-
 
 class Publisher:
-    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning."""
+    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning; after
+    `heartbeat` seconds an empty batch is published: the others hear that they missed nothing.
+    """
 
     def __init__(
-        self, hub: Hub, bus: "Bus", epoch: int, known: Iterable[str], stats: ClusterStats
+        self,
+        hub: Hub,
+        bus: "Bus",
+        epoch: int,
+        known: Iterable[str],
+        heartbeat: float,
+        stats: ClusterStats,
     ) -> None:
         self.epoch = epoch
         self._hub = hub
         self._bus = bus
+        self._heartbeat = heartbeat
         self._stats = stats
         self._known = set(known)
         self._seq = 0
@@ -53,7 +59,7 @@ class Publisher:
     async def publish(self, *, release: bool = False) -> None:
         """Publish what there is, at least a heartbeat if one is due; `release`: as the last batch.
 
-        What could not be published is told later by its state. Errors: BusLost, Fenced.
+        What could not be published is told later by its state. Errors: BusLost, Fenced, Disagreement.
         """
         journal = self._hub.journal
         lost, moves = list(journal.lost), journal.take(BATCH_MOVES)
@@ -71,19 +77,28 @@ class Publisher:
         )
         self._seq = batch.seq  # also if it fails: it may have been published all the same
         try:
+            await self._agree(batch.listed)
             for start in range(0, len(lost), PAGE_FIELDS):
                 page = self._snapshots(lost[start : start + PAGE_FIELDS])
                 await self._bus.write(self.epoch, page)
             await self._bus.publish(batch, self._snapshots(moved), release=release)
-        except (BusLost, Fenced, trio.Cancelled):
+        except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
             raise
         self._known.update(moved, lost)
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()
-        self._beat_at = now + HEARTBEAT
+        self._beat_at = now + self._heartbeat
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
+
+    async def _agree(self, listed: Sequence[LiveSnapshot]) -> None:
+        """See that nobody else listed these, known here from trades only, with newer versions."""
+        if listed:
+            versions = {each.symbol: each.version for each in listed}
+            claimed = await self._bus.claim(listed)
+            if any(each.version > versions[each.symbol] for each in claimed):
+                raise Disagreement
 
     def _snapshots(self, symbols: Iterable[str]) -> Sequence[LiveSnapshot]:
         topics = self._hub.topics  # without those that were delisted meanwhile

@@ -12,6 +12,9 @@ from server.cluster.process import Stage, Worker
 SLICE_INTERVAL = 0.25
 """Seconds between two slices of clients that are sent away."""
 
+LEAVE_TIME = 0.75
+"""Seconds in which a worker leaves its ports: who was sent away before could come back to it."""
+
 RETURN_TIME = 5.0
 """Seconds in which those sent away are back, and counted where they are: they wait for up to one, close
 the connection, and connect; then a sample is due.
@@ -53,6 +56,7 @@ async def retire(worker: Worker, room: Callable[[], int], rate: int) -> None:
     told = False
     try:
         await worker.channel.send(Retire())
+        await trio.sleep(LEAVE_TIME)
         while not worker.ended:
             size = pace.take(trio.current_time(), room()) if worker.places else 0
             if size:

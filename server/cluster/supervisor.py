@@ -6,15 +6,23 @@ client anything but a reconnection: workers end with it.
 """
 
 import signal
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 import structlog
 import trio
 
+from server.cluster.control import AskHost, HostMetrics
+from server.cluster.host_metrics import HostPage
 from server.cluster.keeper import Keeper
-from server.cluster.process import Launch
+from server.cluster.process import Launch, Worker
 from server.cluster.retirement import retire
+from server.cluster.scaler import Load, Scaler, measure
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the load: as often as workers report."""
 
 STOP_TIMEOUT = 9.5
 """Seconds from the first signal until workers are killed: they stop in nine; ten are promised."""
@@ -24,11 +32,17 @@ log = structlog.get_logger()
 
 class Supervisor:
     """Owns the workers, by number. `run` is called once. `drain_rate`: clients that a worker which
-    retires sends away in a second.
+    retires sends away in a second. With a `scaler`, it decides how many workers there are.
     """
 
-    def __init__(self, launch: Launch, drain_rate: int) -> None:
+    def __init__(self, launch: Launch, drain_rate: int, scaler: Scaler | None = None) -> None:
         self._launch = launch
+        self.scaler = scaler
+        self.load: Load | None = None
+        self.decisions: Counter[tuple[str, str]] = Counter()
+        self.rolls: Counter[tuple[str]] = Counter()
+        self._gone_restarts = 0
+        self._page = HostPage(self)
         self._drain_rate = drain_rate
         self._tasks: trio.Nursery
         self._conducting = trio.CancelScope()
@@ -62,10 +76,14 @@ class Supervisor:
             log.info("started", workers=size)
             on_started()
             while True:
-                while not self._roll_wanted:
-                    await self._changed.park()
-                self._roll_wanted = False
-                await self._roll()
+                with trio.move_on_after(LOOK_INTERVAL):
+                    while not self._roll_wanted:
+                        await self._changed.park()
+                if self._roll_wanted:
+                    self._roll_wanted = False
+                    await self._roll()
+                elif self.scaler:
+                    await self._scale(self.scaler)
 
     async def _start(self, size: int) -> bool:
         """Whether so many more workers serve; else the exit code is that of one that does not."""
@@ -83,9 +101,32 @@ class Supervisor:
             new = self._add()
             if not await self._serves(new):
                 log.error("rolling ended: a new worker does not serve", worker=new.number)
+                self.rolls["failed",] += 1
                 return
             await self._retire(old)
+        self.rolls["done",] += 1
+        if self.scaler:
+            self.scaler.changed(trio.current_time())
         log.info("rolled", workers=len(self.keepers))
+
+    async def _scale(self, scaler: Scaler) -> None:
+        """Look at the load; start a worker, or have the youngest leave, if that is to be."""
+        serving = [each.serving for each in self.keepers.values() if each.serving]
+        staying = sum(not each.leaving for each in self.keepers.values())
+        if not serving or staying < len(self.keepers):
+            return  # all of them crashed; or one leaves already
+        self.load = measure(serving)
+        decision = scaler.look(trio.current_time(), staying, self.load)
+        self.decisions[decision] += 1
+        if decision.action == "hold":
+            return
+        log.info("scaling", action=decision.action, reason=decision.reason, workers=staying,
+                 **{name: round(value, 3) for name, value in self.load._asdict().items()})  # fmt: skip
+        if decision.action == "down":
+            youngest = max(serving, key=lambda worker: worker.started_at)
+            self._tasks.start_soon(self._retire, self.keepers[youngest.number])
+        elif not await self._serves(self._add()):
+            log.error("scaling failed: the new worker does not serve")
 
     async def _retire(self, keeper: Keeper) -> None:
         """Have a worker leave without loss, and wait until it has."""
@@ -97,6 +138,11 @@ class Supervisor:
         while not keeper.over:
             await self._changed.park()
 
+    @property
+    def restarts(self) -> int:
+        """How often a process took the place of one that ended by itself."""
+        return self._gone_restarts + sum(each.restarts for each in self.keepers.values())
+
     def _room(self) -> int:
         """Free places of all who stay."""
         return sum(each.serving.room for each in self.keepers.values() if each.serving)
@@ -104,12 +150,23 @@ class Supervisor:
     def _add(self) -> Keeper:
         """Start a worker; its number is the smallest free one: metrics' labels then stay few."""
         number = next(each for each in count(1) if each not in self.keepers)
-        keeper = self.keepers[number] = Keeper(number, self._launch, self._changed)
+        keeper = self.keepers[number] = Keeper(number, self._launch, self._changed, self._on_asked)
         self._tasks.start_soon(self._keep, keeper)
         return keeper
 
+    def _on_asked(self, worker: Worker, question: AskHost) -> None:
+        self._tasks.start_soon(self._answer, worker, question)
+
+    async def _answer(self, worker: Worker, question: AskHost) -> None:
+        """Give a worker that is scraped the metrics it wants."""
+        asked_of = question.worker
+        page = await (self._page.render_one(asked_of) if asked_of else self._page.render())
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await worker.channel.send(HostMetrics(question.id, page))
+
     async def _keep(self, keeper: Keeper) -> None:
         await keeper.run()
+        self._gone_restarts += keeper.restarts
         del self.keepers[keeper.number]
         # SIGTERM: it had not begun to serve.
         if self._stopping.is_set() and keeper.exit_code not in (None, 0, -signal.SIGTERM):

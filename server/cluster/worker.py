@@ -2,16 +2,48 @@
 
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 import trio
 
-from server.cluster.control import Channel, Retire, Sample, SendAway, ToWorker
+from server.cluster.control import (
+    AskHost,
+    Channel,
+    Collect,
+    FromWorker,
+    HostMetrics,
+    Metrics,
+    Questions,
+    Retire,
+    Sample,
+    SendAway,
+    ToWorker,
+)
 
 SAMPLE_INTERVAL = 1.0
 """Seconds between two reports."""
 
+
+class NoHost(Exception):
+    """The supervisor does not answer."""
+
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duties:
+    """What a worker does for its supervisor.
+
+    `sample` and `metrics` tell how it is doing; `retire` takes no new connections, and returns when
+    that is so; `send_away` tells so many clients to go.
+    """
+
+    sample: Callable[[], Sample]
+    metrics: Callable[[], str]
+    retire: Callable[[], Awaitable[None]]
+    send_away: Callable[[int], None]
 
 
 class SupervisorLink:
@@ -19,41 +51,49 @@ class SupervisorLink:
 
     def __init__(self, number: int, fd: int) -> None:
         self.number = number
-        self._socket = socket.socket(fileno=fd)
-        self._socket.set_inheritable(False)
+        sock = socket.socket(fileno=fd)
+        sock.set_inheritable(False)
+        self._channel: Channel[ToWorker] = Channel(sock, ToWorker)
+        self._questions = Questions(self._channel)
 
-    async def run(
-        self,
-        sample: Callable[[], Sample],
-        retire: Callable[[], Awaitable[None]],
-        send_away: Callable[[int], None],
-    ) -> None:
-        """Report, and do as told, until the supervisor is gone, or cancelled.
-
-        Arguments:
-            retire: take no new connections; returns when that is so.
-            send_away: tell so many clients to go.
-        """
-        channel: Channel[ToWorker] = Channel(self._socket, ToWorker)
+    async def run(self, duties: Duties) -> None:
+        """Report, and do as told, until the supervisor is gone, or cancelled."""
         try:
             async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._report, channel, sample)
-                async for message in channel.receive():
+                tasks.start_soon(self._report, duties.sample)
+                async for message in self._channel.receive():
                     match message:
                         case Retire():
                             log.info("retiring")
-                            await retire()
+                            tasks.start_soon(duties.retire)
                         case SendAway(count):
-                            send_away(count)
+                            duties.send_away(count)
+                        case Collect(id):
+                            await self._send(Metrics(id, duties.metrics()))
+                        case HostMetrics(id, page):
+                            self._questions.answer(id, page)
                 tasks.cancel_scope.cancel()
         finally:
-            channel.close()
+            self._channel.close()
         log.error("the supervisor is gone")
 
-    async def _report(self, channel: Channel[ToWorker], sample: Callable[[], Sample]) -> None:
+    async def host_metrics(self, worker: str | None) -> str | None:
+        """The metrics of all workers, or of one; None if there is no such one.
+
+        Errors: NoHost if the supervisor does not say.
+        """
+        try:
+            return await self._questions.ask(lambda number: AskHost(number, worker))
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise NoHost from None
+
+    async def _report(self, sample: Callable[[], Sample]) -> None:
         while True:
-            try:
-                await channel.send(sample())
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # reading tells
+            await self._send(sample())
             await trio.sleep(SAMPLE_INTERVAL)
+
+    async def _send(self, message: FromWorker) -> None:
+        try:
+            await self._channel.send(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # reading tells

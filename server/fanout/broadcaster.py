@@ -5,6 +5,7 @@ from contextlib import suppress
 import trio
 
 from server.fanout.hub import Hub
+from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
 from server.quotes.instrument import first_seen
 from server.quotes.quote import Trade, Update
@@ -42,20 +43,20 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )
-    if not give(hub, topic, trade):
-        if lossless and topic.inbox is not None:
+    if full := give(hub, topic, trade):
+        if lossless:
             hub.stats.feed_waits += 1
-            await topic.inbox.send(trade)
+            await full.put(trade)
         else:
-            topic.conflate(trade)
+            full.conflate(trade)
 
 
-def give(hub: Hub, topic: Topic, update: Update) -> bool:
-    """Count `update` as taken in and give it to its topic; False if the inbox has no room."""
+def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:
+    """Count `update` as taken in and give it to its topic; the inbox if that has no room for it."""
     stats = hub.stats
     stats.feed_updates += 1
     stats.last_intake_us = update.ts
     if topic.inbox is None:
         topic.absorb(update)
-        return True
-    return topic.offer(update)
+        return None
+    return None if topic.inbox.offer(update) else topic.inbox

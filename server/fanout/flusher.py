@@ -4,10 +4,12 @@ One task for all connections. While it writes to ten thousand sockets, topics go
 outboxes it has not reached yet, so the more there is to send, the more frames share a write.
 """
 
+from collections.abc import Iterable
 from time import time_ns
 
 import trio
 
+from server.fanout.frame import UpdateFrame
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
 
@@ -29,16 +31,25 @@ class Flusher:
         self._work = trio.Event()
         self._done = trio.Event()
 
-    def round(self, ts: int) -> list[Outbox]:
-        """The list to which a publisher adds each outbox that it gave its first frame of the round.
+    def queue(self, frame: UpdateFrame, outboxes: Iterable[Outbox], ts: int) -> None:
+        """Give `frame` to all `outboxes`, to be sent at the end of the round.
 
-        `ts`: when the feed gave what is published, microseconds since the epoch. From this call
-        to the last append the publisher must not yield.
+        `ts`: when the feed gave what is published, microseconds since the epoch. The loop runs for
+        every client and price. It does not yield: a subscriber that joined or drained half-way would
+        else get this version twice.
         """
         if not self._work.is_set():
             self._work.set()
             self._oldest_ts = ts
-        return self._dirty
+        dirty = self._dirty
+        for outbox in outboxes:
+            queue = outbox.queue
+            if queue is None:
+                outbox.conflate(frame.source)
+            else:
+                if not queue:
+                    dirty.append(outbox)
+                queue.append(frame)
 
     async def wait_round(self) -> None:
         """Wait until all that was published before this call has been flushed."""

@@ -20,7 +20,7 @@ from server.fanout.recovery import Recovery
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import ROUND_TRADES, Books, Topic, full_quotes, queue_frame
+from server.fanout.topic import ROUND_TRADES, Books, Topic, full_quotes
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
@@ -326,8 +326,7 @@ class Hub:
 
     def _announce(self, message: Status) -> None:
         self.status.message = message
-        dirty = self._flusher.round(time_ns() // 1000)
-        queue_frame(self.status.current_frame(), self._outboxes, dirty)
+        self._flusher.queue(self.status.current_frame(), self._outboxes, time_ns() // 1000)
 
     async def finish_topics(self) -> None:
         """Wait until every active topic has published all it was given until now."""

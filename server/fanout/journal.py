@@ -62,9 +62,9 @@ class Journal:
         self._news.set()
 
     async def wait(self) -> None:
-        """Wait until there is something to tell, or `wake` is called."""
-        if not self._moves and not self.lost:
-            self._news = trio.Event()
-            await self._news.wait()
-        else:
+        """Wait until there is something to tell, or `wake` was called since the last wait."""
+        if self._moves or self.lost:
             await trio.lowlevel.checkpoint()
+        else:
+            await self._news.wait()
+        self._news = trio.Event()

@@ -16,6 +16,7 @@ import trio
 
 from server.fanout.flusher import Flusher
 from server.fanout.frame import UpdateFrame, text_frame
+from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
@@ -23,11 +24,8 @@ from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
-from server.quotes.quote import Move, Update, merged, opening_quote, quote_after, resumed_quote
+from server.quotes.quote import Move, Update, opening_quote, quote_after, resumed_quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
-
-INBOX_TRADES = 256
-"""Trades waiting for one symbol; 743 a second was the busiest of three symbols' real day."""
 
 ROUND_TRADES = 16
 """Trades published before a round's flush: a fast client's socket takes that much at once."""
@@ -43,7 +41,7 @@ class Shift(NamedTuple):
     `inbox` once the turn `before` is over, and sets `finished` at its end.
     """
 
-    inbox: trio.MemoryReceiveChannel[Update]
+    inbox: Inbox
     before: trio.Event
     finished: trio.Event
 
@@ -64,8 +62,7 @@ class Topic:
     __slots__ = (
         "_current",
         "_journal",
-        "_outlet",
-        "_overflow",
+        "_newest_inbox",
         "_relisted_at",
         "_ring",
         "_stats",
@@ -104,15 +101,14 @@ class Topic:
         self.ts = ts
         self.subscribers: dict[Outbox, None] = {}
         self.everyone = everyone
-        self.inbox: trio.MemorySendChannel[Update] | None = None
+        self.inbox: Inbox | None = None
         self.finished = trio.Event()
         self.finished.set()
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
         self._stats, self._journal = books
-        self._overflow: Update | None = None
-        self._outlet: trio.MemoryReceiveChannel[Update] | None = None
+        self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
         self._ring: deque[UpdateFrame] | None = None
         self._relisted_at = 0
@@ -321,9 +317,8 @@ class Topic:
         self._publish_frame(frame, flusher, self.ts)
 
     def _publish_frame(self, frame: UpdateFrame, flusher: Flusher, ts: int) -> None:
-        dirty = flusher.round(ts)
-        queue_frame(frame, self.subscribers, dirty)
-        queue_frame(frame, self.everyone, dirty)
+        flusher.queue(frame, self.subscribers, ts)
+        flusher.queue(frame, self.everyone, ts)
 
     def missed_since(self, epoch: str, version: int | None) -> Sequence[UpdateFrame] | None:
         """The updates after `version` of `epoch`; None if only a full quote tells what came since."""
@@ -344,9 +339,9 @@ class Topic:
         """Open the inbox; whoever calls this starts `run` with what is returned."""
         self._ring = deque(maxlen=RING_UPDATES)
         self.moved_at = max(self.moved_at, trio.current_time())
-        self.inbox, self._outlet = trio.open_memory_channel[Update](INBOX_TRADES)
+        self.inbox = self._newest_inbox = Inbox(self._stats)
         before, self.finished = self.finished, trio.Event()
-        return Shift(self._outlet, before, self.finished)
+        return Shift(self.inbox, before, self.finished)
 
     def deactivate(self) -> None:
         """Close the inbox: `run` publishes what is left in it and ends."""
@@ -358,32 +353,12 @@ class Topic:
     @property
     def waiting(self) -> bool:
         """Whether any trade has come in that is not published yet."""
-        return self.inbox is not None and (
-            self._overflow is not None or self.inbox.statistics().current_buffer_used > 0
-        )
-
-    def offer(self, update: Update) -> bool:
-        """Put `update` into an active topic's inbox unless it, or what overflowed of it, is full."""
-        if self._overflow is not None or self.inbox is None:
-            return False
-        try:
-            self.inbox.send_nowait(update)
-        except trio.WouldBlock:
-            return False
-        return True
-
-    def conflate(self, update: Update) -> None:
-        """Keep only the newest of what the full inbox had no room for."""
-        self._stats.conflated += 1 if self._overflow else 0
-        self._overflow = merged(self._overflow, update) if self._overflow else update
+        return self.inbox is not None and self.inbox.waiting
 
     def discard_waiting(self) -> None:
-        """Forget what has come in and is not published yet."""
-        self._overflow = None
-        if self._outlet is not None:
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                while True:
-                    self._outlet.receive_nowait()
+        """Forget what has come in and is not published yet, also what a task that ends has left."""
+        if self._newest_inbox is not None:
+            self._newest_inbox.discard()
 
     async def run(self, shift: Shift, flusher: Flusher) -> None:
         """Publish what comes in, round by round, until the inbox is closed and empty."""
@@ -391,7 +366,7 @@ class Topic:
         await before.wait()
         with suppress(trio.EndOfChannel):
             while True:
-                update = self._take(inbox) or await inbox.receive()
+                update = await inbox.take()
                 if flusher.conflation:
                     self._publish_conflated(update, inbox, flusher)
                     await trio.sleep(flusher.conflation)
@@ -400,50 +375,24 @@ class Topic:
                 await flusher.wait_round()
         finished.set()
 
-    def _publish_round(
-        self, update: Update | None, inbox: trio.MemoryReceiveChannel[Update], flusher: Flusher
-    ) -> None:
+    def _publish_round(self, update: Update | None, inbox: Inbox, flusher: Flusher) -> None:
         for _ in range(ROUND_TRADES - 1):
             if update is None:
                 return
             self.publish(update, flusher)
-            update = self._take(inbox)
+            update = inbox.take_nowait()
         if update is not None:
             self.publish(update, flusher)
 
-    def _publish_conflated(
-        self, update: Update | None, inbox: trio.MemoryReceiveChannel[Update], flusher: Flusher
-    ) -> None:
+    def _publish_conflated(self, update: Update | None, inbox: Inbox, flusher: Flusher) -> None:
         """In an overload: take all there is, count each as a version, publish what they amount to."""
         version, operations = self.version, list[Operation]()
         while update is not None:
             operations = self.absorb(update) or operations
-            update = self._take(inbox)
+            update = inbox.take_nowait()
         if self.watched:
             self._stats.conflated += max(0, self.version - version - 1)
         self._publish_since(version, operations, flusher)
-
-    def _take(self, inbox: trio.MemoryReceiveChannel[Update]) -> Update | None:
-        """The next update: from the inbox, then what overflowed of it, then None."""
-        try:
-            return inbox.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            overflow, self._overflow = self._overflow, None
-            return overflow
-
-
-def queue_frame(frame: UpdateFrame, outboxes: Iterable[Outbox], dirty: list[Outbox]) -> None:
-    """The loop that runs for every client and price. It does not yield: a subscriber that
-    joined or drained half-way would else get this version twice.
-    """
-    for outbox in outboxes:
-        queue = outbox.queue
-        if queue is None:
-            outbox.conflate(frame.source)
-        else:
-            if not queue:
-                dirty.append(outbox)
-            queue.append(frame)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

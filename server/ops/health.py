@@ -140,6 +140,8 @@ def check_bus(member: Member) -> Finding:
     """Whether what is published arrives; that prices are stale for it is the feed's check."""
     if member.bus.tried.is_set() and not member.bus.connection:
         return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
+    if member.bus.refusal:
+        return Finding(Health.DEGRADED, f"the bus does not do as asked: {member.bus.refusal}")
     return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
 
 

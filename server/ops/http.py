@@ -9,7 +9,7 @@ import hypercorn.trio
 import structlog
 import trio
 from hypercorn.config import Config
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -35,7 +35,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_http_app(
-    registry: CollectorRegistry,
+    metrics_page: Callable[[str | None], Awaitable[str | None]],
     unready: Callable[[], list[str]],
     health: HealthMonitor,
     routes: Sequence[Route] = (),
@@ -43,6 +43,7 @@ def build_http_app(
     """The operators' routes and, behind them, `routes`.
 
     Arguments:
+        metrics_page: what `/metrics` shows, of one worker if it is named; None if there is no such one.
         unready: the reasons why no client should be sent here now; none if one should.
     """
 
@@ -57,8 +58,11 @@ def build_http_app(
     async def health_report(_: Request) -> Response:
         return JSONResponse(health.report(), headers=NO_STORE)
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        page = await metrics_page(request.query_params.get("worker"))
+        if page is None:
+            raise HTTPException(404, "there is no such worker")
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(
         routes=[

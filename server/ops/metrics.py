@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import time
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -36,6 +36,11 @@ def build_registry(
     registry.register(ServiceCollector(hub, pool, lag, bad_rows, health))
     ProcessCollector(registry=registry)
     return registry
+
+
+def render(registry: CollectorRegistry) -> str:
+    """The page that Prometheus reads."""
+    return generate_latest(registry).decode()
 
 
 class ServiceCollector(Collector):

@@ -39,6 +39,20 @@ def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
     assert len(line) > len(f"quotestream: {variable}={value!r} is not allowed: ") + 3
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"FEED": "bus"}, ("FEED='bus'", "REDIS_URL")),
+        ({"BUS_OUTAGE": "local", "FEED": "replay:x.csv"}, ("BUS_OUTAGE='local'", "simulator")),
+        ({"REDIS_URL": "redis://host:port"}, ("REDIS_URL",)),
+    ],
+)
+def test_variables_of_the_cluster_that_do_not_go_together(tmp_path, variables, words):
+    """One line says which."""
+    line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, **variables)
+    assert all(word in line for word in words)
+
+
 @pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
 def test_busy_port_is_named(tmp_path, variable):
     """Whoever else has the port, the line says which it is."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.gateway.wire import RawClient, head, target
+from tests.gateway.wire import RawClient, eventually, head, target
 from tests.processes import ServerProcess
 
 STOP_LIMIT = 10.0
@@ -70,3 +70,12 @@ def test_stop_right_after_the_start_is_not_lost(tmp_path, redis):
             start = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - start < AT_ONCE
+
+
+def test_handing_over_needs_a_cluster(tmp_path):
+    """SIGUSR1 ends nothing where there is nobody else; the log says so."""
+    with ServerProcess(tmp_path) as server:
+        server.process.send_signal(signal.SIGUSR1)
+        eventually(lambda: "nothing to hand over" in server.log.read_text())
+        assert server.get("/readyz")[0] == 200
+        assert server.stop() == 0

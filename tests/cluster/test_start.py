@@ -98,3 +98,12 @@ def test_workers_share_an_embedded_file(tmp_path, redis):
         (quote,) = server.ask("/quotes?symbols=AAPL")[1]
         assert quote["version"] > 5
         assert server.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORKERS_MIN": "3", "WORKERS_MAX": "2"}, {"SCALE_DOWN": "80"}, {"SCALE_UP_CPU": "0"}],
+)
+def test_thresholds_that_contradict_each_other_are_named(tmp_path, variables):
+    """One line, before anything is started."""
+    assert next(iter(variables)) in complaint(tmp_path, "serve", "--workers", "auto", **variables)

@@ -104,7 +104,7 @@ async def test_feed_s_end_does_not_wait_for_who_comes_meanwhile(hub, connect):
     symbols = ("AAPL", "MSFT")
     connect(*symbols)
     for each in walk(200, *symbols):
-        hub.topics[each.symbol].offer(each)
+        hub.topics[each.symbol].inbox.offer(each)
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.finish_topics)

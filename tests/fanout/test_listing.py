@@ -73,7 +73,7 @@ async def test_delisted_is_taken_away_from_everybody(hub, connect):
     single, everything, other = connect("AAPL", "MSFT"), connect(), connect("MSFT")
     watch_everything(hub, everything)
     topic = hub.topics["AAPL"]
-    topic.offer(trade("AAPL", 101.0))
+    topic.inbox.offer(trade("AAPL", 101.0))
     hub.delist(["AAPL", "NOPE"])
     for peer in (single, everything, other):
         await peer.read()

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from server.client.document import Document
 from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.inbox import Inbox
 from server.fanout.topic import RING_UPDATES
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
@@ -86,7 +87,7 @@ async def test_a_hole_is_never_bridged(hub, connect):
     move(hub, "AAPL")
     hub.set_conflation(0.001)
     for cents in range(2):
-        hub.topics["AAPL"].offer(trade("AAPL", 105 + cents / 100))
+        hub.topics["AAPL"].inbox.offer(trade("AAPL", 105 + cents / 100))
     await trio.testing.wait_all_tasks_blocked(CUSHION)
     hub.set_conflation(0)
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
@@ -253,12 +254,10 @@ def merge(hub: Hub, symbol: str, trades: int) -> None:
     topic = hub.topics[symbol]
     if not topic.active:
         return
-    send, receive = trio.open_memory_channel(trades)
+    inbox = Inbox(hub.stats)
     for cents in range(trades):
-        send.send_nowait(trade(symbol, 200 + topic.version + cents / 100))
-    send.close()
-    topic._publish_conflated(receive.receive_nowait(), receive, flusher(hub))
-    receive.close()
+        inbox.offer(trade(symbol, 200 + topic.version + cents / 100))
+    topic._publish_conflated(inbox.take_nowait(), inbox, flusher(hub))
 
 
 def begin_epoch(hub: Hub, version: int) -> None:

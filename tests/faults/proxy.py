@@ -16,6 +16,7 @@ class Proxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._sockets: list[socket.socket] = []
+        self._mute: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,6 +32,10 @@ class Proxy:
     def stall(self) -> None:
         """Take what is sent and pass nothing on."""
         self._flowing.clear()
+
+    def mute_oldest(self) -> None:
+        """Of the oldest connection, pass nothing on any more that the server sends."""
+        self._mute.add(self._sockets[1])
 
     def flow(self) -> None:
         """Pass everything on again."""
@@ -61,5 +66,6 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
-                target.sendall(data)
+                if source not in self._mute:
+                    target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -10,6 +10,7 @@ import time
 import msgspec
 import pytest
 
+from tests.cli.command import run
 from tests.faults.cluster import Cluster, report, two_instances
 from tests.faults.proxy import Proxy
 from tests.gateway.wire import eventually
@@ -123,28 +124,34 @@ def test_redis_goes_and_comes_back(tmp_path, redis, fault):
 
 
 def test_redis_loses_everything(tmp_path, redis):
-    """An emptied Redis is written anew by the leader, whose own clients do not notice."""
-    with two_instances(tmp_path, redis.url) as (cluster, leader, _, one, other):
-        epochs = one.epochs
+    """An emptied Redis is written anew by the leader, also what does not move; no client notices."""
+    with Cluster(tmp_path, redis.url, PRICE_UPDATE_INTERVAL="1h") as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        one, other = cluster.watch(leader), cluster.watch(follower)
+        epoch = f"{leader.metric('market_data_bus_epoch'):.0f}"
+        other.wait_for(lambda it: it.epochs == {epoch})
         redis.command("FLUSHALL")
         eventually(lambda: redis.command("HLEN", "quotestream:quotes") == "4")
-        cluster.moves_on([one, other])
-        assert one.epochs == other.epochs == epochs
         cluster.converge(leader, [one, other])
-        assert cluster.leads(leader)
+        assert one.epochs == other.epochs == {epoch}
 
 
 def test_follower_goes_on_alone(tmp_path, redis):
     """With BUS_OUTAGE=local its clients get prices of its own, in an epoch of its own, until all are
     the leader's again.
     """
-    with two_instances(tmp_path, redis.url, BUS_OUTAGE="local", BUS_STALE_AFTER="1s") as (
-        cluster, leader, follower, one, other,
-    ):  # fmt: skip
+    with Cluster(tmp_path, redis.url, BUS_OUTAGE="local", BUS_STALE_AFTER="1s") as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start(PRICE_UPDATE_INTERVAL="10ms")
+        one, other = cluster.watch(leader), cluster.watch(follower)
         redis.kill()
         other.wait_for(lambda it: it.status == ("live", "local"))
         assert follower.get("/readyz")[0] == 200
         cluster.moves_on([one, other])
+        other.wait_for(lambda it: it.held["AAPL"][1] > one.held["AAPL"][1] + 20)
         assert other.epochs.isdisjoint(one.epochs)
         redis.start()
         other.wait_for(lambda it: it.epochs == one.epochs)
@@ -160,7 +167,7 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
     """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
-        leader = cluster.start(**(behind if whom == "leader" else {}))
+        leader = cluster.start(PRICE_UPDATE_INTERVAL="30ms", **(behind if whom == "leader" else {}))
         cluster.wait_for_leader([leader])
         follower = cluster.start(**(behind if whom == "follower" else {}))
         one, other = cluster.watch(leader), cluster.watch(follower)
@@ -182,6 +189,31 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         cluster.moves_on([one, other])
         cluster.converge(newest, [one, other])
         assert cluster.leads(newest)
+
+
+def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
+    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile."""
+    with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
+        behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+        leader = cluster.start(PRICE_UPDATE_INTERVAL="20ms", **behind)
+        cluster.wait_for_leader([leader])
+        successor = cluster.start(PRICE_UPDATE_INTERVAL="1s")
+        one, other = cluster.watch(leader), cluster.watch(successor)
+        old = one.epochs
+        proxy.stall()
+        other.wait_for(lambda it: it.epochs.isdisjoint(old))
+        one.wait_for(lambda it: it.held["AAPL"][1] > other.held["AAPL"][1] + 50)
+        cluster.moves_on([other])
+        other.over = True
+        successor.process.kill()
+        last, ahead = other.held["AAPL"][1], one.held["AAPL"][1]
+        proxy.flow()
+        one.wait_for(lambda it: it.epochs.isdisjoint(old | other.epochs))
+        cluster.moves_on([one])
+        cluster.converge(leader, [one])
+        (epoch,) = one.epochs
+        begun_with = min(v for e, s, v in cluster.seen if (e, s) == (epoch, "AAPL"))
+        assert last <= begun_with < ahead
 
 
 def test_messages_are_lost(tmp_path, redis):
@@ -234,3 +266,94 @@ def test_instance_that_only_follows(tmp_path, redis):
         leader.process.kill()
         watcher.wait_for(lambda it: it.status == ("stale", "leader_lost"))
         assert "leader_lost" in follower.get("/readyz")[1]
+
+
+def test_redis_is_full(tmp_path, redis):
+    """Probes come back all the same; the followers see that the leader is not heard, operators why."""
+    with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        other.wait_for(lambda it: it.status == ("stale", "leader_lost"))
+        cluster.moves_on([one])
+        assert "maxmemory" in leader.log.read_text()
+        assert follower.get("/readyz")[0] == 503
+        redis.command("CONFIG", "SET", "maxmemory", "0")
+        other.wait_for(lambda it: it.status[0] == "live")
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+
+
+def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
+    """More than can be told in time is told by its state: the journal overflows, nothing is wrong."""
+    rows = [f"{1_700_000_000_000 + n},{s},{100 + n % 977 / 100},{n % 5}"
+            for n in range(40_000) for s in ("AAPL", "MSFT")]  # fmt: skip
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    with Cluster(tmp_path, redis.url) as cluster:
+        follower = cluster.start(FEED="bus")
+        watcher = cluster.watch(follower, "AAPL,MSFT")
+        leader = cluster.start(FEED=f"replay:{tmp_path / 'trades.csv'}", REPLAY_SPEED="0")
+        watcher.wait_for(lambda it: it.status == ("stale", "feed_ended"), 60)
+        quotes = leader.ask("/quotes?symbols=AAPL,MSFT")[1]
+        assert all(each["version"] > 39_000 for each in quotes)
+        newest = {each["quote"]["symbol"]: each for each in quotes}
+        watcher.wait_for(
+            lambda it: all(it.held[s][1] == newest[s]["version"] for s in ("AAPL", "MSFT"))
+        )
+        assert watcher.document["quotes"] == {s: each["quote"] for s, each in newest.items()}
+
+
+def test_stores_that_disagree(tmp_path, redis):
+    """What the first instance lists counts for all, whatever others keep of an earlier life."""
+    with Cluster(tmp_path, redis.url, FEED="bus") as cluster:
+        lives = tmp_path / "instance0"
+        first = cluster.start(FEED="simulator")
+        watcher = cluster.watch(first, "AAPL")
+        watcher.wait_for(lambda it: it.held["AAPL"][1] > 20)
+        watcher.over = True
+        assert first.stop() == 0
+        redis.command("FLUSHALL")
+        assert lives.exists()
+        follower = cluster.start(XDG_STATE_HOME=str(lives))
+        other = cluster.watch(follower, "AAPL")
+        version = other.held["AAPL"][1]
+        assert version > 20
+        redis.command("DEL", "market_data:AAPL")  # the cache would have told the next
+        leader = cluster.start(FEED="simulator")
+        cluster.moves_on([other])
+        cluster.converge(leader, [other])
+        assert other.held["AAPL"][1] > version
+        assert leader.metric("market_data_elections_total") == 1
+
+
+def test_only_the_newest_prices_are_written_back(tmp_path, redis, database_url):
+    """Of a database that instances share, the leader takes care; then whoever leads after it."""
+    assert run(tmp_path, "import", DATABASE_URL=database_url).returncode == 0
+    variables = {"DATABASE_URL": database_url, "PRICE_WRITE_INTERVAL": "100ms"}
+    with two_instances(tmp_path, redis.url, **variables) as (_, leader, follower, one, _):
+        saved = "market_data_prices_saved_total"
+        eventually(lambda: leader.metric(saved) > 5)
+        assert follower.metric(saved) == 0
+        one.over = True
+        leader.process.kill()
+        eventually(lambda: follower.metric(saved) > 5, 2 * LEASE)
+
+
+def test_leader_meets_a_symbol_that_others_know(tmp_path, redis):
+    """A symbol that the leader has from its trades only, and a follower from its store with a newer
+    version, begins an epoch in which both agree.
+    """
+    start = 1_700_000_000_000
+    rows = [f"{start + 100 * n},{'AAPL' if n < 30 else 'ZZZ'},{10 + n},1" for n in range(3000)]
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    with Cluster(tmp_path, redis.url) as cluster:
+        leader = cluster.start(FEED=f"replay:{tmp_path / 'trades.csv'}")
+        cluster.wait_for_leader([leader])
+        known = (
+            '{"symbol":"ZZZ","name":"Z","category":1,"last_quote":5,"base_price":4,"version":500,'
+        )
+        redis.command("HSET", "quotestream:quotes", "ZZZ", known + '"quoted_at":1,"ts":1}')
+        follower = cluster.start(FEED="bus")
+        other = cluster.watch(follower, "ZZZ")
+        assert other.held["ZZZ"][1] == 500
+        cluster.moves_on([other])
+        cluster.converge(leader, [other])
+        assert other.held["ZZZ"][1] > 500

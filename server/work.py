@@ -1,0 +1,67 @@
+"""What a server does beside serving where it is one of a machine's workers."""
+
+import socket
+from collections.abc import Callable, Sequence
+from time import perf_counter, process_time
+
+import trio
+
+from server.cluster.control import Sample
+from server.cluster.member import Member
+from server.cluster.worker import NoHost, SupervisorLink
+from server.fanout.stats import FanoutStats
+from server.gateway.gateway import Gateway
+from server.gateway.pool import Pool
+from server.gateway.sockets import ignore_new
+
+
+class Sampling:
+    """Says how this worker is doing; processor time is that since it was last asked."""
+
+    def __init__(self, pool: Pool, stats: FanoutStats) -> None:
+        self._pool = pool
+        self._stats = stats
+        self._at, self._used = perf_counter(), process_time()
+
+    def take(self) -> Sample:
+        """How it is now."""
+        now, used = perf_counter(), process_time()
+        cpu = (used - self._used) / max(now - self._at, 0.001)
+        self._at, self._used = now, used
+        return Sample(
+            places=self._pool.places,
+            capacity=self._pool.capacity,
+            cpu=cpu,
+            delivered=self._stats.delivery_latency.counts,
+        )
+
+
+async def leave_cluster(
+    gateway: Gateway,
+    member: Member | None,
+    http_ports: Sequence[socket.socket],
+    http_stop: trio.Event,
+) -> None:
+    """Leave the lead and both ports to the other workers, refusing nobody. Closes `http_ports`."""
+    if member:
+        member.retire()
+    for listener in http_ports:
+        ignore_new(listener)
+    await gateway.retire()
+    http_stop.set()
+    for listener in http_ports:
+        listener.close()
+
+
+async def metrics_page(
+    own: Callable[[], str], supervisor: SupervisorLink | None, worker: str | None
+) -> str | None:
+    """The metrics of all workers, or of one; None if there is no such one. Where there is no
+    supervisor, or it does not answer, `own`.
+    """
+    if supervisor is None:
+        return own()
+    try:
+        return await supervisor.host_metrics(worker)
+    except NoHost:
+        return own() if worker in (None, str(supervisor.number)) else None

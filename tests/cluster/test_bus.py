@@ -1,0 +1,201 @@
+"""What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+import trio_asyncio
+
+from server.cluster.bus import Bus, open_bus
+from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.line import Policy
+from server.cluster.stats import ClusterStats
+from server.cluster.wire import Batch
+from server.quotes.quote import Move
+from server.quotes.snapshot import LiveSnapshot
+from tests.faults.proxy import Proxy
+
+LEASE = 0.4
+
+TIMEOUT = 10.0
+
+POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
+
+
+@asynccontextmanager
+async def buses(server, count: int = 2) -> AsyncIterator[list[Bus]]:
+    with trio.fail_after(TIMEOUT):
+        async with trio_asyncio.open_loop(), AsyncExitStack() as stack:
+            url = f"redis://127.0.0.1:{server.port}/0"
+            yield [
+                await stack.enter_async_context(open_bus(url, f"i{n}", POLICY, ClusterStats()))
+                for n in range(count)
+            ]
+
+
+def snapshot(symbol: str, version: int) -> LiveSnapshot:
+    return LiveSnapshot(symbol, symbol, 1, 10.0, 10.0, version=version, quoted_at=1, ts=2)
+
+
+async def test_one_of_two_is_elected_and_the_next_after_its_lease(redis):
+    """The loser learns how long the lease lasts; each new leader's epoch is higher."""
+    async with buses(redis) as (one, other):
+        first = await one.stand(own=0, known=0)
+        assert first.epoch > 1_700_000_000_000
+        lost = await other.stand(own=0, known=0)
+        assert lost.epoch == 0
+        assert 0 < lost.taken_for <= LEASE
+        assert (await one.stand(own=first.epoch, known=first.epoch)).epoch == first.epoch
+        await trio.sleep(lost.taken_for + 0.1)
+        assert (await other.stand(own=0, known=first.epoch + 5)).epoch > first.epoch + 5
+        assert (await one.stand(own=first.epoch, known=first.epoch)).epoch == 0
+
+
+async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
+    """A leader that was slow is the only one who can have made versions."""
+    async with buses(redis) as (one, other):
+        first = (await one.stand(own=0, known=0)).epoch
+        await trio.sleep(LEASE + 0.05)
+        assert await one.stand(own=first, known=first) == (first, 0, False)
+        await trio.sleep(LEASE + 0.05)
+        second = (await other.stand(own=0, known=0)).epoch
+        await trio.sleep(LEASE + 0.05)
+        assert (await one.stand(own=first, known=first)).epoch > second
+
+
+async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
+    """Who leads goes on; who does not takes one above all it knows, also of a clock set back."""
+    async with buses(redis) as (one, other):
+        first = (await one.stand(own=0, known=0)).epoch
+        redis.command("FLUSHALL")
+        assert await one.stand(own=first, known=first) == (first, 0, True)
+        redis.command("FLUSHALL")
+        assert (await other.stand(own=0, known=first + 10**9)).epoch > first + 10**9
+
+
+async def test_old_leader_is_refused(redis):
+    """Neither the hash nor anybody who listens gets what a paused leader publishes."""
+    async with buses(redis) as (one, other):
+        first = (await one.stand(own=0, known=0)).epoch
+        await one.publish(Batch(first, 1), [snapshot("AAPL", 5)])
+        await trio.sleep(LEASE + 0.05)
+        second = (await other.stand(own=0, known=first)).epoch
+        await other.publish(Batch(second, 1), [snapshot("AAPL", 6)])
+        with pytest.raises(Fenced):
+            await one.publish(Batch(first, 2), [snapshot("AAPL", 7)])
+        with pytest.raises(Fenced):
+            await one.write(first, [snapshot("AAPL", 7)])
+        stored = await one.load()
+        assert stored.mark is not None
+        assert (stored.mark.epoch, stored.mark.seq) == (second, 1)
+        assert stored.snapshots == {"AAPL": snapshot("AAPL", 6)}
+        assert stored.led
+
+
+async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):
+    """All who listen get it; then anybody may lead."""
+    async with buses(redis) as (one, other), trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel(10)
+        nursery.start_soon(other.listen, send)
+        assert await receive.receive() is None
+        assert other.connection == 1
+        epoch = (await one.stand(own=0, known=0)).epoch
+        move = Move("AAPL", 6, 175.92, 300, 1, 2)
+        batch = Batch(epoch, 1, [move], [snapshot("AAPL", 6)], "", "i0")
+        await one.publish(batch, [snapshot("AAPL", 6)], release=True)
+        assert await receive.receive() == batch
+        assert (await other.stand(own=0, known=0)).epoch > epoch
+        nursery.cancel_scope.cancel()
+
+
+async def test_first_who_lists_a_symbol_is_agreed_with(redis):
+    """Many symbols at once; the hash is read whole."""
+    async with buses(redis) as (one, other):
+        mine = [snapshot(f"S{n}", 2) for n in range(2500)]
+        assert await one.claim(mine) == mine
+        theirs = [snapshot("S7", 9), snapshot("T", 9)]
+        assert await other.claim(theirs) == [snapshot("S7", 2), snapshot("T", 9)]
+        stored = await one.load()
+        assert stored.mark is None
+        assert not stored.led
+        assert len(stored.snapshots) == 2501
+
+
+async def test_interest_is_heard_from_where_one_asked_last(redis):
+    """Only what was said since, by whomever, and nothing that is too old."""
+    async with buses(redis) as (one, other):
+        before, heard = await one.share_interest(["AAPL"], 0, 60)
+        assert heard == ["AAPL"]
+        await trio.sleep(0.01)
+        await other.share_interest(["MSFT"], None, 60)
+        _, heard = await one.share_interest([], before + 1, 60)
+        assert heard == ["MSFT"]
+        await trio.sleep(0.01)
+        _, heard = await one.share_interest([], 0, 0.001)
+        assert heard == []
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_bus_is_lost_and_comes_back(redis, fault):
+    """Whoever waits is told of both; each connection has a number of its own."""
+    async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel(10)
+        nursery.start_soon(bus.listen, send)
+        await receive.receive()
+        getattr(redis, fault)()
+        await receive.receive()
+        assert bus.connection == 0
+        assert bus.problem
+        with pytest.raises(BusLost):
+            await bus.load()
+        assert bus.refusal
+        redis.start() if fault == "kill" else redis.thaw()
+        while not bus.connection:
+            await receive.receive()
+        assert bus.connection == 2
+        await bus.load()
+        assert not bus.refusal
+        nursery.cancel_scope.cancel()
+
+
+async def test_probe_that_does_not_come_back_is_noticed(redis):
+    """Publishing goes on to work, nothing is heard: the connection is given up for a new one."""
+    with Proxy(redis.port) as proxy:
+        async with buses(proxy, 1) as (bus,), trio.open_nursery() as nursery:
+            send, receive = trio.open_memory_channel(10)
+            nursery.start_soon(bus.listen, send)
+            await receive.receive()
+            proxy.mute_oldest()
+            await receive.receive()
+            assert bus.problem == "no probe came back"
+            assert (await bus.stand(own=0, known=0)).epoch
+            await receive.receive()
+            assert bus.connection == 2
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_others_write_is_left_out(redis):
+    """No value of the hash and no message breaks anything."""
+    async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
+        await bus.claim([snapshot("AAPL", 2)])
+        for field, value in (("X", "{"), ("Y", '{"symbol":"Y"}'), ("meta", "[]")):
+            redis.command("HSET", "quotestream:quotes", field, value)
+        stored = await bus.load()
+        assert stored.mark is None
+        assert list(stored.snapshots) == ["AAPL"]
+        send, receive = trio.open_memory_channel(10)
+        nursery.start_soon(bus.listen, send)
+        await receive.receive()
+        redis.command("PUBLISH", "price_updates", "hello")
+        redis.publish("price_updates", msgspec.msgpack.encode([7, 1]))
+        assert await receive.receive() == Batch(7, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_address_that_is_none_is_refused():
+    """The error names the variable."""
+    with pytest.raises(BadBusUrl, match="REDIS_URL"):
+        async with open_bus("redis://x:y", "", POLICY, ClusterStats()):
+            pass

@@ -1,0 +1,57 @@
+"""What a leader writes down for others, within its bounds."""
+
+import trio
+
+from server.fanout.journal import JOURNAL_MOVES, Journal
+from server.quotes.quote import Move
+from tests.fanout.peer import START_US, publish
+
+
+def move(symbol: str, version: int) -> Move:
+    return Move(symbol, version, 100.0, 0, START_US, START_US)
+
+
+async def test_every_version_is_recorded(hub):
+    """With its running total, whether or not anybody watches; nothing without a cluster."""
+    publish(hub, "AAPL", 100.5)
+    assert hub.journal.take(10) == []
+    hub.journal.open()
+    publish(hub, "AAPL", 101.0, size=200)
+    publish(hub, "AAPL", 101.0, size=0)  # changes nothing
+    publish(hub, "MSFT", 99.0)
+    assert hub.journal.take(1) == [Move("AAPL", 3, 101.0, 300, START_US, START_US)]
+    assert hub.journal.waiting == 1
+    assert hub.journal.take(10) == [Move("MSFT", 2, 99.0, 100, START_US, START_US)]
+    hub.journal.close()
+    publish(hub, "AAPL", 102.0)
+    assert hub.journal.waiting == 0
+
+
+async def test_full_journal_remembers_which_symbols_moved():
+    """Its moves are given up for that; later ones are recorded again."""
+    journal = Journal()
+    journal.open()
+    for version in range(JOURNAL_MOVES):
+        journal.record(move(f"S{version % 7}", version))
+    assert not journal.lost
+    journal.record(move("LATE", 1))
+    assert len(journal.lost) == 7
+    assert journal.take(10) == [move("LATE", 1)]
+
+
+async def test_whoever_waits_is_woken(autojump_clock):
+    """By a move, a loss, or `wake`, also one that came before; else by nothing."""
+    journal = Journal()
+    for wake in (lambda: journal.record(move("A", 1)), lambda: journal.lose(["A"]), journal.wake):
+        journal.open()
+        with trio.fail_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.wait)
+                await trio.testing.wait_all_tasks_blocked()
+                wake()
+    journal.wake()
+    with trio.fail_after(1):
+        await journal.wait()
+    with trio.move_on_after(5) as waiting:
+        await journal.wait()
+    assert waiting.cancelled_caught
