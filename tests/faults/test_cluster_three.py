@@ -208,7 +208,7 @@ def test_rolled_workers_show_one_line_of_prices(tmp_path, redis):
         with watching(host, CLIENTS, seen) as before:
             host.process.send_signal(signal.SIGHUP)
             for watcher in before:
-                eventually(lambda: watcher.closed is not None, 30)  # noqa: B023
+                eventually(lambda: watcher.closed is not None, 30)  # noqa: B023 (called here)
                 assert watcher.problem is None
                 assert watcher.closed == 1001
         host.await_event("rolled")
