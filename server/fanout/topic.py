@@ -63,6 +63,7 @@ class Topic:
         "_current",
         "_journal",
         "_newest_inbox",
+        "_relisted_at",
         "_ring",
         "_stats",
         "delisted",
@@ -110,6 +111,7 @@ class Topic:
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
         self._ring: deque[UpdateFrame] | None = None
+        self._relisted_at = 0
         self.quote_due = False
         self.delisted = False
 
@@ -144,6 +146,8 @@ class Topic:
 
     def begin_epoch(self, epoch: str) -> None:
         """The version is one of `epoch` from now on; a full quote is due to all who watch."""
+        if epoch != self.epoch:
+            self._relisted_at = 0
         self.epoch = epoch
         self._current = None
         self._forget_updates()
@@ -160,7 +164,8 @@ class Topic:
         )
 
     def relist(self, instrument: Instrument) -> None:
-        """Take over new reference data, if it is new; a full quote is due to all who watch.
+        """Take over new reference data, if it is new; a full quote is due to all who watch, and to all
+        who come back with this version or an earlier one.
 
         The version stays, as it counts prices: on all instances alike, in whatever order they hear
         of this.
@@ -174,6 +179,8 @@ class Topic:
         else:
             self.quote = resumed_quote(self.snapshot())
         self._current = None
+        self._forget_updates()
+        self._relisted_at = self.version
         self.quote_due = self.watched
         if self._journal.recording:  # those who come later learn of the symbol from what is told
             self._journal.lose([self.symbol])
@@ -315,7 +322,9 @@ class Topic:
 
     def missed_since(self, epoch: str, version: int | None) -> Sequence[UpdateFrame] | None:
         """The updates after `version` of `epoch`; None if only a full quote tells what came since."""
-        if version is None or version > self.version or epoch != self.epoch:
+        if version is None or epoch != self.epoch:
+            return None
+        if version > self.version or version <= self._relisted_at:
             return None
         kept = self._ring or ()
         missed = self.version - version

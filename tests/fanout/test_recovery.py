@@ -10,6 +10,7 @@ from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
 from server.fanout.inbox import Inbox
 from server.fanout.topic import RING_UPDATES
 from server.quotes.position import Position, parse_position
+from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
@@ -112,6 +113,40 @@ async def test_a_state_taken_over_is_a_hole(hub, connect):
     assert peer.document["quotes"] == peer.truth()
 
 
+async def test_renamed_while_away(hub, connect):
+    """A position up to the rename says nothing about the name, whatever patches came before it; one
+    after it does. Other symbols are not sent again.
+    """
+    peer = connect("AAPL", "MSFT")
+    move(hub, "AAPL")
+    await peer.read()
+    for missed in (0, 1):
+        held = peer.position()
+        peer.unsubscribe("AAPL")
+        move(hub, "AAPL", missed)
+        rename(hub, "AAPL", f"Apple {missed}")
+        move(hub, "AAPL")
+        recovery = peer.come_back("AAPL", "MSFT", position=held)
+        assert recovery.recovered == {"AAPL": "quote", "MSFT": "current"}
+        await peer.read()
+        assert peer.document["quotes"] == peer.truth()
+        assert peer.document["quotes"]["AAPL"]["name"] == f"Apple {missed}"
+        move(hub, "AAPL")
+        recovery = peer.come_back("AAPL", "MSFT")
+        assert recovery.recovered == {"AAPL": "patches", "MSFT": "current"}
+        await peer.read()
+
+
+async def test_listed_again_under_another_name_while_away(hub, connect):
+    """The versions go on over a delisting, in the same epoch, and prove as little about the name."""
+    peer = connect("AAPL")
+    await peer.read()
+    held = peer.position()
+    hub.delist(["AAPL"])
+    hub.list_instrument(structs.replace(hub.delisted["AAPL"].instrument, name="Apple"))
+    assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
+
+
 async def test_another_line_of_versions_is_no_proof(hub, connect):
     """Another epoch, or a version this server has not reached: the full quote, whatever the number."""
     peer = connect("AAPL")
@@ -156,7 +191,9 @@ STEPS = st.lists(
         st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, RING_UPDATES + 2)),
         st.tuples(st.just("merge"), st.sampled_from(SYMBOLS), st.integers(1, 3)),
         st.tuples(st.just("read"), st.integers(1, 3000), st.none()),
-        st.tuples(st.just("return"), st.sets(st.sampled_from(SYMBOLS)), st.none()),
+        st.tuples(
+            st.just("return"), st.sets(st.sampled_from(SYMBOLS)), st.sampled_from([None, *SYMBOLS])
+        ),
         st.tuples(st.just("epoch"), st.integers(1, 9), st.none()),
         st.tuples(st.just("retire"), st.none(), st.none()),
         st.tuples(st.just("rest"), st.none(), st.none()),
@@ -168,8 +205,8 @@ STEPS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_any_return_ends_right(steps):
-    """However trades, merged updates, epochs, cuts and returns follow each other: no `replace` skips a
-    version, and what the client's document ends as is what the server has.
+    """However trades, merged updates, renames, epochs, cuts and returns follow each other: no `replace`
+    skips a version, and what the client's document ends as is what the server has.
     """
     trio.run(play, steps)
 
@@ -191,6 +228,9 @@ async def play(steps):
                 peer.receive()
                 take_in(peer, document)
                 held = parse_position(document.position) if document.position else None
+                if count:
+                    peer.close()
+                    rename(hub, count, "Renamed")  # while it is away
                 recovery = peer.come_back(*subject, position=held or Position("none", {}))
                 document.keep(recovery.recovered)
             elif kind == "epoch":
@@ -225,6 +265,12 @@ def begin_epoch(hub: Hub, version: int) -> None:
     for topic in hub.topics.values():
         topic.version = version
     hub.begin_epoch(f"{version}.{hub.epoch}")
+
+
+def rename(hub: Hub, symbol: str, name: str) -> None:
+    """What an import of the same symbol with another name does."""
+    instrument = structs.replace(hub.topics[symbol].instrument, name=name)
+    hub.relist([opening_snapshot(instrument)])
 
 
 def retire(hub: Hub) -> None:

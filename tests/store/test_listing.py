@@ -69,6 +69,21 @@ def moved(client: Client, symbol: str, version: int) -> int:
     return client.versions[symbol]
 
 
+def test_who_was_away_during_a_rename_gets_it(tmp_path, variables):
+    """Though no price moved meanwhile, a client that resumes is not told that it is current."""
+    variables["PRICE_UPDATE_INTERVAL"] = "1h"
+    with ServerProcess(tmp_path, **variables) as server:
+        with watch(server, "AAPL,MSFT") as client:
+            epoch = client.receive()["epoch"]
+            held = ",".join(f"{each}={version}" for each, version in client.versions.items())
+        list_instruments(tmp_path, variables, "AAPL,New,STOCK,100,", "MSFT,Microsoft,STOCK,50,")
+        with watch(server, "AAPL") as other:
+            reads(other, "AAPL", "New")
+        with watch(server, f"AAPL,MSFT&resume={epoch}:{held}") as client:
+            assert client.receive()["recovered"] == {"AAPL": "quote", "MSFT": "current"}
+            reads(client, "AAPL", "New")
+
+
 def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
     """On every server: a new name in full, a new symbol for those who watch all, a removal for all;
     prices go on, and what is not listed is unknown until it is listed again.
