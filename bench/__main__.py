@@ -1,6 +1,7 @@
 """The benchmark's command line."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if options.run(options) else 1
     except TargetError as error:
         print(f"bench: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        print("bench: too few descriptors for so many connections: ulimit -n", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return 130

@@ -14,6 +14,8 @@ from bench.generator import Generator
 from bench.instances import Instance, Traffic, kill, open_redis
 from bench.latency import Latencies
 from bench.run import (
+    SETTLE,
+    Choice,
     Meter,
     Options,
     choose_some,
@@ -22,11 +24,10 @@ from bench.run import (
     note_course,
     open_generator,
 )  # fmt: skip
-from bench.scenarios.saturate import ratio
 from bench.schedule import Schedule, symbol_names
 from bench.screen import show
 from bench.services import Redis
-from bench.steps import Entrants, Start, search_all
+from bench.steps import search_all
 from bench.target import Target, TargetError
 
 CONNECTIONS, DURATION, KILLS = 1000, 5.0, 20
@@ -42,6 +43,12 @@ STORM_RATE = 1.0
 
 AFTERWARDS = 4.0
 """Seconds for which is listened then: if it led, prices are back."""
+
+BURST_RATE = 4.0
+"""Moves a second of the one symbol that all watch."""
+
+TURNS = 2
+"""Times that one worker and two are measured."""
 
 EACH = 5
 """Symbols that a connection watches then."""
@@ -83,35 +90,43 @@ def run_cluster(options: Options, parts: Sequence[str], kills: int) -> Result:
 
 
 def _measure_workers(options: Options, _: int, result: Result) -> None:
-    """One symbol to all connections, at the highest rate that one worker and two keep up with."""
-    entrants: Entrants = {
-        "1 worker": _start_workers(options, 1),
-        "2 workers": _start_workers(options, 2),
-    }
-    symbol = symbol_names(1)[0]
-    best = search_all(entrants, 1, options.connections, symbol, options.duration)
-    for name, step in best.items():
-        if step is None or step.latency is None:
-            result.wrong.append(f"{name}: no rate was slow enough")
-            continue
-        result.add(
-            Figure(f"{name}, frames", step.frames, Unit.PER_SECOND),
-            Figure(f"{name}, p50", step.latency.p50, Unit.SECONDS),
-            Figure(f"{name}, p99", step.latency.p99, Unit.SECONDS),
-            Figure(f"{name}, servers", step.core, Unit.CORE),
-            Figure(f"{name}, generator", step.busy, Unit.CORE),
-        )
-    result.add(Figure("2 workers to 1", ratio(best["2 workers"], best["1 worker"]), Unit.RATIO))
+    """One price to all connections, and how fast these are let in, by one worker and by two.
 
-
-def _start_workers(options: Options, count: int) -> Start:
-    @contextmanager
-    def start(rate: float) -> Iterator[Target]:
-        schedule = options.schedule(1, rate, together=True)
-        with open_redis() as redis, Instance(redis, schedule, workers=count) as instance:
-            yield instance
-
-    return start
+    Not the most they send: who is behind joins updates, and the load has filled its core before.
+    """
+    lasts: dict[int, list[float]] = {1: [], 2: []}
+    handshakes: dict[int, list[float]] = {1: [], 2: []}
+    schedule = options.schedule(1, BURST_RATE, together=True)
+    watch_one: Choice = lambda _: schedule.symbols[0]  # noqa: E731 - a name for the type's sake
+    for turn in range(2 * TURNS):
+        count = turn % 2 + 1
+        with (
+            open_redis() as redis,
+            Instance(redis, schedule, workers=count) as target,
+            open_generator(target) as generator,
+        ):
+            seconds = connect(generator, target, options.connections, watch_one, sample=SAMPLE)
+            generator.run_until(monotonic() + SETTLE)
+            window = measure(target, generator, options.duration, Result("", ""))
+            result.busy = max(result.busy, window.busy)
+            lasts[count].append(median(generator.last.values()) / 1e6)
+            handshakes[count].append(options.connections / seconds)
+            found = generator.latencies.percentiles()
+            label = f"{count} worker{'s' * (count > 1)}, turn {turn // 2 + 1}"
+            result.add(
+                Figure(f"{label}, handshakes", handshakes[count][-1], Unit.PER_SECOND),
+                Figure(f"{label}, delivered", window.frames / window.seconds, Unit.PER_SECOND),
+                Figure(f"{label}, p50", found and found.p50, Unit.SECONDS),
+                Figure(f"{label}, p99", found and found.p99, Unit.SECONDS),
+                Figure(f"{label}, last client", lasts[count][-1], Unit.SECONDS),
+                Figure(f"{label}, servers", window.core, Unit.CORE),
+                Figure(f"{label}, generator", window.busy, Unit.CORE),
+            )
+            result.wrong += [f"{label}: {n} × {reason}" for reason, n in generator.failed.items()]
+    result.add(
+        Figure("2 workers to 1, last client", sum(lasts[2]) / sum(lasts[1]), Unit.RATIO),
+        Figure("2 workers to 1, handshakes", sum(handshakes[2]) / sum(handshakes[1]), Unit.RATIO),
+    )
 
 
 def _measure_bus(options: Options, _: int, result: Result) -> None:

@@ -62,7 +62,7 @@ class Addresses(NamedTuple):
     http: str
 
 
-async def serve(  # noqa: PLR0915
+async def serve(
     settings: Settings,
     authenticator: Authenticator,
     on_started: Callable[[Addresses], None],
@@ -80,12 +80,7 @@ async def serve(  # noqa: PLR0915
     http_listeners = bind(settings.http_host, settings.http_port, shared=shared)
     addresses = addresses_of(ws_listeners, http_listeners)
 
-    breaker = BreakerPolicy(
-        settings.ws_circuit_breaker_threshold,
-        settings.ws_circuit_breaker_recovery,
-        settings.ws_stall_timeout,
-    )
-    hub = Hub(breaker=breaker, quiet_after=settings.quote_quiet_after)
+    hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
     async with (
         open_asyncio_loop(settings.database_url, settings.redis_url),
         open_member(settings.redis_url, hub, cluster_policy(settings)) as member,
@@ -95,38 +90,26 @@ async def serve(  # noqa: PLR0915
             partial(kept_topics, hub, member, shared=shared or bool(settings.database_url)),
         ) as store,
     ):
-        pool = Pool(settings.ws_max_connections, settings.ws_max_connections_per_user)
         directory = Directory(hub, store.loader, store.catalogue, member)
-        gateway = Gateway(
-            hub=hub,
-            pool=pool,
-            authenticator=authenticator,
-            directory=directory,
-            max_symbols=settings.ws_max_symbols,
-            command_rate=settings.ws_command_rate,
-            allowed_origins=settings.ws_allowed_origins,
-            handshake_rate=settings.ws_handshake_rate,
-            ping_interval=settings.ws_ping_interval,
-            idle_timeout=settings.ws_idle_timeout,
-            compression=settings.ws_compression == "shared",
-        )
+        gateway = _gateway(settings, hub, authenticator, directory)
         lag = LoopLag()
         health = HealthMonitor(
             service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member),
             settings.ws_health_check_interval,
         )
-        registry = build_registry(hub, pool, lag, lambda: replay.bad_rows if replay else 0, health)
+        registry = build_registry(
+            hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
+        )
         registry.register(StoreCollector(store))
         if member:
             registry.register(ClusterCollector(member))
+        own_metrics = partial(render, registry)
         api = endpoints(Api(hub, store))
-        routes = [*(each.route(authenticator) for each in api), *describing_routes(api)]
-        own = partial(render, registry)
         app = build_http_app(
-            partial(metrics_page, own, supervisor),
+            partial(metrics_page, own_metrics, supervisor),
             partial(unready, gateway, member),
             health,
-            routes,
+            [*(each.route(authenticator) for each in api), *describing_routes(api)],
         )
         http_stop = trio.Event()
 
@@ -153,17 +136,35 @@ async def serve(  # noqa: PLR0915
                     http_ports = [listener.dup() for listener in http_listeners]
                     nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
                     duties = Duties(
-                        sample=Sampling(pool, hub.stats).take,
-                        metrics=own,
+                        sample=Sampling(gateway.pool, hub.stats).take,
+                        metrics=own_metrics,
                         retire=partial(leave_cluster, gateway, member, http_ports, http_stop),
-                        send_away=pool.send_away,
+                        send_away=gateway.pool.send_away,
                     )
                     nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
             http_stop.set()
             nursery.cancel_scope.cancel()
-    log.info("stopped", connections_served=pool.opened)
+    log.info("stopped", connections_served=gateway.pool.opened)
+
+
+def _gateway(
+    settings: Settings, hub: Hub, authenticator: Authenticator, directory: Directory
+) -> Gateway:
+    return Gateway(
+        hub=hub,
+        pool=Pool(settings.ws_max_connections, settings.ws_max_connections_per_user),
+        authenticator=authenticator,
+        directory=directory,
+        max_symbols=settings.ws_max_symbols,
+        command_rate=settings.ws_command_rate,
+        allowed_origins=settings.ws_allowed_origins,
+        handshake_rate=settings.ws_handshake_rate,
+        ping_interval=settings.ws_ping_interval,
+        idle_timeout=settings.ws_idle_timeout,
+        compression=settings.ws_compression == "shared",
+    )
 
 
 async def _list_catalogue(directory: Directory) -> None:
@@ -186,6 +187,15 @@ async def _start_prices(
     streaming.start_soon(member.run, feed, directory.list_symbols)
     with trio.move_on_after(JOIN_TIMEOUT):
         await member.settled.wait()
+
+
+def breaker_policy(settings: Settings) -> BreakerPolicy:
+    """What the settings say about clients that do not read."""
+    return BreakerPolicy(
+        settings.ws_circuit_breaker_threshold,
+        settings.ws_circuit_breaker_recovery,
+        settings.ws_stall_timeout,
+    )
 
 
 def store_options(settings: Settings) -> StoreOptions:

@@ -134,7 +134,7 @@ class Bus:
         found: list[LiveSnapshot] = []
         for start in range(0, len(snapshots), PAGE_FIELDS):
             fields = _fields(snapshots[start : start + PAGE_FIELDS])
-            values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))  # noqa: B023
+            values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))  # noqa: B023 (awaited here)
             found += decode_snapshots(values).values()
         return found
 

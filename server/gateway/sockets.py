@@ -55,7 +55,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     try:
         for family, _, _, _, address in _addresses(host, port):
             if sockets:
-                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901
+                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901 (the same port for each)
             listener = (
                 _bind_shared(family, address)
                 if shared

@@ -117,5 +117,5 @@ async def serve_http(
     config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
     config.include_server_header = False
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop))  # type: ignore[arg-type]
+        await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop))  # type: ignore[arg-type]  # Starlette's
         task_status.started()

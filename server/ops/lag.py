@@ -37,7 +37,7 @@ class LoopLag(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
         self._waiting_since = perf_counter()
 
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
         self._waited += perf_counter() - self._waiting_since
 
     async def run(self) -> None:

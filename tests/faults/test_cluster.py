@@ -4,16 +4,19 @@ In each case no client is closed, versions never go back within an epoch, a vers
 wherever it is seen, and soon every client has the leader's state. The two have no database in common.
 """
 
+import json
 import signal
 import time
 
 import msgspec
 import pytest
+from websockets.sync.client import connect
 
 from tests.cli.command import run
 from tests.faults.cluster import Cluster, report, two_instances
 from tests.faults.proxy import Proxy
-from tests.gateway.wire import eventually
+from tests.gateway.wire import eventually, is_move, new_user
+from tests.processes import make_token
 
 LEASE = 3.0
 
@@ -30,6 +33,19 @@ def test_clients_of_both_instances_get_the_same(tmp_path, redis):
         assert one.epochs == other.epochs
         assert follower.metric("market_data_bus_gaps_total") == 0
         assert follower.get("/readyz")[0] == 200
+
+
+def test_client_goes_on_at_another_instance(tmp_path, redis):
+    """What it has from one is a position at any: it gets the next version, not the quote again."""
+    with two_instances(tmp_path, redis.url) as (cluster, _, follower, one, other):
+        cluster.moves_on([one, other])
+        epoch, version = one.held["AAPL"]
+        url = follower.url("AAPL", make_token(new_user()))
+        with connect(f"{url}&resume={epoch}:AAPL={version}") as connection:
+            answer, update = (json.loads(connection.recv(timeout=5)) for _ in range(2))
+        assert answer["recovered"]["AAPL"] in ("current", "patches")
+        assert update["versions"] == {"AAPL": version + 1}
+        assert is_move(update)
 
 
 def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
@@ -117,6 +133,26 @@ def test_redis_goes_and_comes_back(tmp_path, redis, fault):
         redis.thaw() if fault == "freeze" else redis.start()
         took = other.wait_for(lambda it: it.status[0] == "live")
         report("live again", took)
+        cluster.moves_on([one, other])
+        cluster.converge(leader, [one, other])
+        assert cluster.leads(leader)
+        assert follower.get("/readyz")[0] == 200
+
+
+def test_all_are_cut_off(tmp_path, redis):
+    """Redis runs on, but nobody reaches it, longer than a lease: who led leads again."""
+    with (
+        Proxy(redis.port) as proxy,
+        two_instances(tmp_path, f"redis://127.0.0.1:{proxy.port}/0") as parts,
+    ):
+        cluster, leader, follower, one, other = parts
+        proxy.stall()
+        proxy.cut()
+        report("stale", other.wait_for(lambda it: it.status == ("stale", "bus_lost")))
+        eventually(lambda: redis.command("EXISTS", "quotestream:leader") == "0", 3 * LEASE)
+        cluster.moves_on([one])
+        proxy.flow()
+        report("live again", other.wait_for(lambda it: it.status[0] == "live"))
         cluster.moves_on([one, other])
         cluster.converge(leader, [one, other])
         assert cluster.leads(leader)
