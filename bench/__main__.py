@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--symbols", type=_positive, default=10_000)
     command.add_argument("--requests", type=_positive, default=1000, help="hits and misses each")
     command.add_argument(
-        "--duration", type=_seconds, default=30.0, help="seconds of each load, of three"
+        "--duration",
+        type=_seconds,
+        default=10.0,
+        help="seconds of each load, of twelve, and the TTL",
     )
     command.set_defaults(run=run_cache)
     return parser

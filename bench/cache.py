@@ -1,7 +1,10 @@
 """Snapshots over HTTP through Redis and Postgres: hits, misses, and what the cache saves the database.
 
-Starts a Postgres, a Redis and the server. Latency is what a client sees on one kept-alive connection;
-"inside" is from the server's own histograms. The load is Zipf's: few symbols are asked for often.
+Starts a Postgres, a Redis and the server. Requests come at a steady rate below saturation, and latency
+counts from when each was due, so that a stall is seen by all it holds up; "inside" is from the
+server's own histograms. What the cache saves is measured at one rate with and without it, under
+Zipf's law: few symbols are asked for often. Entries expire meanwhile, as in service: TTL and number of
+symbols are scaled down alike, so that a run need not last many times five minutes.
 """
 
 import argparse
@@ -13,12 +16,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import accumulate
 from pathlib import Path
 from random import Random
 from statistics import quantiles
-from threading import Thread
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,11 +31,20 @@ from rich.progress import Progress
 from bench.services import MissingService, Postgres, Redis
 from bench.target import OwnServer, TargetError
 
-REQUEST_SYMBOLS = 10
-"""Symbols of one request of the load: a page of a watchlist."""
+RATES = {1: 300, 10: 100}
+"""Requests a second, by the symbols in each: one symbol, and a page of a watchlist."""
+
+SHIPPED_SYMBOLS = 500
+"""Beside as many as are asked for: about what the server's own catalogue has."""
+
+TTL = 300.0
+"""Seconds for which the server caches by default."""
 
 CLIENTS = 4
 """Connections of the load."""
+
+MAX_LAG = 1.0
+"""Seconds that a client may be late with a request: more, and the rate was not a steady one."""
 
 ZIPF_EXPONENT = 1.0
 """Of the popularity of symbols: the n-th is asked for 1/n as often as the first."""
@@ -47,13 +59,16 @@ REDIS_TARGET = 11e6
 
 
 class Load(NamedTuple):
-    """What a Zipf load amounted to. `queries` and `rows` are Postgres's own count."""
+    """What a steady load amounted to. `queries` and `rows` are Postgres's own count."""
 
-    seconds: float
-    requests: int
+    latencies: list[float]
     hit_rate: float
     queries: int
     rows: int
+
+
+Kind = tuple[int, int]
+"""Of a load: how many symbols there are, before scaling, and how many each request asks for."""
 
 
 def run_cache(options: argparse.Namespace) -> bool:
@@ -74,50 +89,69 @@ def _measure(options: argparse.Namespace, postgres: Postgres, redis: Redis) -> b
         client = Client(server)
         empty = _redis_bytes(redis)
         sample = symbols[: options.requests]
-        misses = [client.ask([symbol]) for symbol in _tracked(sample, "misses")]
-        hits = [client.ask([symbol]) for symbol in _tracked(sample, "hits")]
-        inside = {
-            "hit, inside: the MGET": client.quantile("cache_operation", "get", 0.99),
-            "miss, inside: the query": client.quantile("db_query", "find", 0.99),
-        }
-        redis.command("FLUSHALL")
-        loads = [_load(server, client, postgres, symbols, options.duration) for _ in range(2)]
         for start in range(0, len(symbols), 500):
             client.ask(symbols[start : start + 500])
         time.sleep(1)  # writes to the cache wait for nobody
         used = _redis_bytes(redis) - empty
-    redis.command("FLUSHALL")
-    with OwnServer(DATABASE_URL=url, REDIS_URL=cache, CACHE_TTL="1ms") as server:
-        loads.append(_load(server, Client(server), postgres, symbols, options.duration))
-    return _report(options.symbols, hits, misses, inside, loads, used)
-
-
-def _report(
-    symbols: int, hits: list[float], misses: list[float], inside: dict[str, float],
-    loads: list[Load], used: int,
-) -> bool:  # fmt: skip
-    good = [
-        _latency("hit", hits, HIT_TARGET),
-        _latency("miss", misses, MISS_TARGET),
-    ]
+        hits = _paced(server, [[symbol] for symbol in sample], RATES[1], "hits")
+        redis.command("FLUSHALL")
+        misses = _paced(server, [[symbol] for symbol in sample], RATES[1], "misses")
+        inside = {
+            "hit, inside: the MGET": client.quantile("cache_operation", "get", 0.99),
+            "miss, inside: the query": client.quantile("db_query", "find", 0.99),
+        }
+    good = [_latency("hit", hits, HIT_TARGET), _latency("miss", misses, MISS_TARGET)]
     for name, value in inside.items():
         print(f"{name:<26} p99 at most {value * 1e3:g} ms")
-    names = ("load, cache empty at first", "load, cache filled", "load, without a cache")
-    for name, load in zip(names, loads, strict=True):
-        print(f"{name:<26} {load.requests / load.seconds:,.0f} requests/s of {REQUEST_SYMBOLS}, "
-              f"hit rate {load.hit_rate:.2%}, {load.queries / load.seconds:,.1f} queries/s, "
-              f"{load.rows / load.seconds:,.0f} rows/s")  # fmt: skip
-    _, cached, uncached = loads
-    saved = 1 - cached.queries / cached.requests * uncached.requests / uncached.queries
-    print(f"{'queries saved':<26} {saved:.2%} of each request's")
     print(
-        f"{'Redis':<26} {used / 1e6:.1f} MB for {symbols:,} symbols, {used / symbols:.0f} bytes each"
+        f"{'Redis':<26} {used / 1e6:.1f} MB for {len(symbols):,} symbols, "
+        f"{used / len(symbols):.0f} bytes each"
     )
-    good += [
-        cached.hit_rate > HIT_RATE_TARGET, saved > SAVED_TARGET,
-        used <= REDIS_TARGET * symbols / 10_000,
-    ]  # fmt: skip
+    good.append(used <= REDIS_TARGET * len(symbols) / 10_000)
+    cached, uncached = (
+        _loads(options, postgres, redis, ttl) for ttl in (f"{options.duration}s", "1ms")
+    )
+    return _report(options.duration, cached, uncached) and all(good)
+
+
+def _loads(
+    options: argparse.Namespace, postgres: Postgres, redis: Redis, ttl: str
+) -> dict[Kind, Load]:
+    """What each kind of load amounts to, on a server whose cache is in its steady state."""
+    loads: dict[Kind, Load] = {}
+    redis.command("FLUSHALL")
+    with OwnServer(DATABASE_URL=postgres.url(), REDIS_URL=redis.url, CACHE_TTL=ttl) as server:
+        for number in (options.symbols, SHIPPED_SYMBOLS):
+            symbols = [f"S{n:05}" for n in range(max(1, round(number * options.duration / TTL)))]
+            _load(server, postgres, symbols, 1, options.duration)  # one TTL, to get there
+            for size in RATES:
+                loads[number, size] = _load(server, postgres, symbols, size, options.duration)
+    return loads
+
+
+def _report(duration: float, cached: dict[Kind, Load], uncached: dict[Kind, Load]) -> bool:
+    good = []
+    print(
+        f"steady loads with and without a cache, symbols and TTL scaled down by {TTL / duration:g}:"
+    )
+    for (number, size), load in cached.items():
+        without = uncached[number, size]
+        saved = 1 - load.queries / without.queries
+        print(
+            f"{number:,} symbols, {RATES[size]} requests/s of {size}: hit rate {load.hit_rate:.2%}"
+        )
+        for what, value, other in (
+            ("queries/s", load.queries / duration, without.queries / duration),
+            ("rows/s", load.rows / duration, without.rows / duration),
+        ):
+            print(f"{what:>26} {value:,.1f} and {other:,.1f}, {1 - value / other:.2%} saved")
+        print(f"{'p99':>26} {_p99(load):.2f} and {_p99(without):.2f} ms")
+        good += [load.hit_rate > HIT_RATE_TARGET, saved > SAVED_TARGET]
     return all(good)
+
+
+def _p99(load: Load) -> float:
+    return quantiles(load.latencies, n=100)[98] * 1e3
 
 
 def _latency(name: str, seconds: list[float], target: float) -> bool:
@@ -135,18 +169,15 @@ class Client:
         self._headers = {"Authorization": f"Bearer {server.query('bench', '').split('token=')[1]}"}
         self._connection = http.client.HTTPConnection(urlsplit(server.http).netloc, timeout=30)
 
-    def ask(self, symbols: Sequence[str]) -> float:
-        """Seconds from the request to its answer, which must have every symbol."""
-        start = time.perf_counter()
+    def ask(self, symbols: Sequence[str]) -> None:
+        """Ask, and see that the answer has every symbol."""
         self._connection.request(
             "GET", f"/market-data?symbols={','.join(symbols)}", headers=self._headers
         )
         response = self._connection.getresponse()
         body = response.read()
-        seconds = time.perf_counter() - start
         if response.status != 200 or len(json.loads(body)) != len(set(symbols)):
             raise TargetError(f"{response.status} {body[:200]!r}")
-        return seconds
 
     def samples(self, metric: str) -> list[tuple[Mapping[str, str], float]]:
         """Labels and value of all samples of one of the server's metrics."""
@@ -172,35 +203,52 @@ class Client:
 
 
 def _load(
-    server: OwnServer, client: Client, postgres: Postgres, symbols: list[str], duration: float
+    server: OwnServer, postgres: Postgres, symbols: list[str], size: int, duration: float
 ) -> Load:
+    client, random = Client(server), Random(size)
+    weights = list(accumulate(1 / (n + 1) ** ZIPF_EXPONENT for n in range(len(symbols))))
+    requests = [
+        random.choices(symbols, cum_weights=weights, k=size)
+        for _ in range(round(RATES[size] * duration))
+    ]
     before = {name: client.lookups(name) for name in ("hit", "miss")}
     postgres.sql("SELECT pg_stat_statements_reset()")
-    end = time.monotonic() + duration
-    counts = [0] * CLIENTS
-    weights = list(accumulate(1 / (n + 1) ** ZIPF_EXPONENT for n in range(len(symbols))))
-
-    def ask(number: int) -> None:
-        mine, random = Client(server), Random(number)
-        while time.monotonic() < end:
-            mine.ask(random.choices(symbols, cum_weights=weights, k=REQUEST_SYMBOLS))
-            counts[number] += 1
-
-    threads = [Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    with Progress(transient=True) as progress:
-        task = progress.add_task("Zipf load", total=duration)
-        while (left := end - time.monotonic()) > 0:
-            progress.update(task, completed=duration - left)
-            time.sleep(min(left, 0.5))
-    for thread in threads:
-        thread.join()
+    latencies = _paced(server, requests, RATES[size], "Zipf load")
     query = "SELECT coalesce(sum(calls), 0), coalesce(sum(rows), 0) FROM pg_stat_statements "
     counted = postgres.sql(query + "WHERE query LIKE '%symbol = ANY($%'").split("|")
     hits, misses = (client.lookups(name) - before[name] for name in ("hit", "miss"))
     rate = hits / (hits + misses) if hits + misses else 0.0
-    return Load(duration, sum(counts), rate, int(counted[0]), int(counted[1]))
+    return Load(latencies, rate, int(counted[0]), int(counted[1]))
+
+
+def _paced(
+    server: OwnServer, requests: Sequence[Sequence[str]], rate: float, description: str
+) -> list[float]:
+    """Send `rate` requests a second in turn over `CLIENTS` connections; the seconds from when each was
+    due to its answer.
+    """
+    seconds, late = [0.0] * len(requests), [0.0] * len(requests)
+    begin = time.perf_counter() + 0.1
+
+    def send(first: int) -> None:
+        client = Client(server)
+        for number in range(first, len(requests), CLIENTS):
+            due = begin + number / rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            late[number] = time.perf_counter() - due
+            client.ask(requests[number])
+            seconds[number] = time.perf_counter() - due
+
+    with ThreadPoolExecutor(CLIENTS) as pool, Progress(transient=True) as progress:
+        senders = [pool.submit(send, first) for first in range(CLIENTS)]
+        task = progress.add_task(description, total=len(requests))
+        while wait(senders, 0.5).not_done:
+            progress.update(task, completed=(time.perf_counter() - begin) * rate)
+        for sender in senders:
+            sender.result()
+    if max(late) > MAX_LAG:
+        raise TargetError(f"INVALID: {rate:g} requests a second were not kept up with")
+    return seconds
 
 
 def _import(symbols: list[str], url: str) -> None:
@@ -217,11 +265,6 @@ def _import(symbols: list[str], url: str) -> None:
         )  # fmt: skip
     if done.returncode:
         raise TargetError(done.stderr.strip())
-
-
-def _tracked(symbols: list[str], description: str) -> Iterator[str]:
-    with Progress(transient=True) as progress:
-        yield from progress.track(symbols, description=description)
 
 
 def _redis_bytes(redis: Redis) -> int:
