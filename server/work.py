@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter, process_time
 
 import trio
+from starlette.exceptions import HTTPException
 
 from server.cluster.control import Sample
 from server.cluster.member import Member
@@ -56,12 +57,14 @@ async def leave_cluster(
 async def metrics_page(
     own: Callable[[], str], supervisor: SupervisorLink | None, worker: str | None
 ) -> str | None:
-    """The metrics of all workers, or of one; None if there is no such one. Where there is no
-    supervisor, or it does not answer, `own`.
+    """The metrics of all workers, or of one; None if there is no such one. `own` without workers.
+
+    Errors: HTTPException 503 if the supervisor does not answer: a page without label `worker`
+    would look like another machine's.
     """
-    if supervisor is None:
+    if supervisor is None or worker == str(supervisor.number):
         return own()
     try:
         return await supervisor.host_metrics(worker)
     except NoHost:
-        return own() if worker in (None, str(supervisor.number)) else None
+        raise HTTPException(503, "the supervisor does not answer") from None

@@ -11,9 +11,6 @@ import trio
 MAX_LINE = 8 * 1024 * 1024
 """Bytes: more than the metrics of a hundred workers take."""
 
-ANSWER_TIMEOUT = 2.0
-"""Seconds; a scrape may take ten by default."""
-
 Incoming = TypeVar("Incoming")
 
 _encode = msgspec.json.Encoder().encode
@@ -113,28 +110,29 @@ class Channel(Generic[Incoming]):
 
 
 class Questions(Generic[Incoming]):
-    """Asked over a channel, each waits for the answer with its number."""
+    """Asked over a channel, each waits `patience` seconds for the answer with its number."""
 
-    def __init__(self, channel: Channel[Incoming]) -> None:
+    def __init__(self, channel: Channel[Incoming], patience: float) -> None:
         self._channel = channel
-        self._ids = count()
+        self._patience = patience
+        self._numbers = count()
         self._waiting: dict[int, tuple[trio.Event, list[str | None]]] = {}
 
     async def ask(self, question: Callable[[int], msgspec.Struct]) -> str | None:
         """The answer. Errors: TooSlowError, and as `Channel.send`."""
-        number = next(self._ids)
+        number = next(self._numbers)
         answered, answer = self._waiting[number] = trio.Event(), []
         try:
             await self._channel.send(question(number))
-            with trio.fail_after(ANSWER_TIMEOUT):
+            with trio.fail_after(self._patience):
                 await answered.wait()
         finally:
             del self._waiting[number]
         return answer[0]
 
-    def answer(self, id: int, page: str | None) -> None:
+    def answer(self, number: int, page: str | None) -> None:
         """What came in; who asked may have given up."""
-        if id in self._waiting:
-            answered, answer = self._waiting[id]
+        if number in self._waiting:
+            answered, answer = self._waiting[number]
             answer.append(page)
             answered.set()

@@ -20,6 +20,9 @@ START_TIMEOUT = 30.0
 LATENCY_WINDOW = 10.0
 """Seconds over which latencies are looked at: more than the simulator's four between two moves."""
 
+COLLECT_TIMEOUT = 1.0
+"""Seconds a worker has to give its metrics; one that is frozen must not cost the others' page."""
+
 EXIT_TIMEOUT = 5.0
 """Seconds a worker may live on without its control channel."""
 
@@ -64,7 +67,7 @@ class Worker:
     delivered: deque[tuple[float, list[int]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._questions = Questions(self.channel)
+        self._questions = Questions(self.channel, COLLECT_TIMEOUT)
         self._patience = trio.CancelScope(deadline=self.started_at + START_TIMEOUT)
 
     async def run(self) -> int:
@@ -100,8 +103,8 @@ class Worker:
         match message:
             case Sample():
                 self._on_sample(message)
-            case Metrics(id, page):
-                self._questions.answer(id, page)
+            case Metrics(number, page):
+                self._questions.answer(number, page)
             case AskHost():
                 self.asked(self, message)
 

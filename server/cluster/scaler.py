@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 from typing import Literal, NamedTuple
 
 from server.cluster.process import Worker
@@ -16,8 +17,8 @@ PERCENTILE = 0.95
 class ScalePolicy:
     """When to change the number of workers, between `minimum` and `maximum`.
 
-    Shares are from 0 to 1, times in seconds. One more: a share of the connections' places beyond
-    `up_connections`, of the cores beyond `up_cpu`, or latencies beyond `up_latency`, for as long as
+    Shares are from 0 to 1, times in seconds. One more: more than `up_connections` of the places
+    taken, more than `up_cpu` of a core used by each, or latencies beyond `up_latency`, for all of
     `after`. One less: both shares below `down`, as long. Nothing for `cooldown` after a change.
     """
 
@@ -46,6 +47,10 @@ class Decision(NamedTuple):
     reason: str
 
 
+MAXIMUM = Decision("hold", "maximum")
+MINIMUM = Decision("hold", "minimum")
+
+
 class Scaler:
     """Knows neither clock nor workers."""
 
@@ -53,21 +58,21 @@ class Scaler:
         self.policy = policy
         self._over_since: float | None = None
         self._calm_since: float | None = None
-        self._quiet_until = 0.0
+        self._quiet_until = -inf
 
-    def look(self, now: float, workers: int, load: Load) -> Decision:
-        """What to do with so many workers under this load."""
+    def look(self, now: float, workers: int, load: Load, *, leaving: bool = False) -> Decision:
+        """What to do with so many workers under this load; while one is `leaving`, none follows."""
         over = self._over(load)
-        calm = not over and self._is_calm(workers, load)
-        self._over_since = (self._over_since or now) if over else None
-        self._calm_since = (self._calm_since or now) if calm else None
+        calm = not over and not leaving and self._is_calm(workers, load)
+        self._over_since = _begun(self._over_since, now) if over else None
+        self._calm_since = _begun(self._calm_since, now) if calm else None
         if now < self._quiet_until:
             return Decision("hold", "cooldown")
-        if self._over_since is not None and now - self._over_since >= self.policy.after:
+        if self._held(self._over_since, now):
             return self._change(now, "up", over) if workers < self.policy.maximum else MAXIMUM
-        if self._calm_since is not None and now - self._calm_since >= self.policy.after:
+        if self._held(self._calm_since, now):
             return self._change(now, "down", "calm") if workers > self.policy.minimum else MINIMUM
-        return Decision("hold", "steady" if not over else "rising")
+        return Decision("hold", "rising" if over else "steady")
 
     def changed(self, now: float) -> None:
         """The workers are others: what was seen of them counts no more."""
@@ -94,13 +99,16 @@ class Scaler:
             and load.cpu < min(policy.down, policy.up_cpu / grown)
         )  # fmt: skip
 
+    def _held(self, since: float | None, now: float) -> bool:
+        return since is not None and now - since >= self.policy.after
+
     def _change(self, now: float, action: Literal["up", "down"], reason: str) -> Decision:
         self.changed(now)
         return Decision(action, reason)
 
 
-MAXIMUM = Decision("hold", "maximum")
-MINIMUM = Decision("hold", "minimum")
+def _begun(since: float | None, now: float) -> float:
+    return now if since is None else since
 
 
 def measure(workers: Iterable[Worker]) -> Load:

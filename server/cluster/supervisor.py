@@ -19,7 +19,7 @@ from server.cluster.host_metrics import HostPage
 from server.cluster.keeper import Keeper
 from server.cluster.process import Launch, Worker
 from server.cluster.retirement import retire
-from server.cluster.scaler import Load, Scaler, measure
+from server.cluster.scaler import MAXIMUM, Decision, Load, Scaler, measure
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the load: as often as workers report."""
@@ -39,7 +39,8 @@ class Supervisor:
         self._launch = launch
         self.scaler = scaler
         self.load: Load | None = None
-        self.decisions: Counter[tuple[str, str]] = Counter()
+        self.decisions: Counter[Decision] = Counter()
+        self._decision: Decision | None = None
         self.rolls: Counter[tuple[str]] = Counter()
         self._gone_restarts = 0
         self._page = HostPage(self)
@@ -97,7 +98,7 @@ class Supervisor:
     async def _roll(self) -> None:
         """Replace each worker by a new one, which reads the settings anew, and is there first."""
         log.info("rolling", workers=len(self.keepers))
-        for old in list(self.keepers.values()):
+        for old in [each for each in self.keepers.values() if not each.leaving]:
             new = self._add()
             if not await self._serves(new):
                 log.error("rolling ended: a new worker does not serve", worker=new.number)
@@ -113,15 +114,19 @@ class Supervisor:
         """Look at the load; start a worker, or have the youngest leave, if that is to be."""
         serving = [each.serving for each in self.keepers.values() if each.serving]
         staying = sum(not each.leaving for each in self.keepers.values())
-        if not serving or staying < len(self.keepers):
-            return  # all of them crashed; or one leaves already
+        if not serving:
+            return  # all of them crashed
         self.load = measure(serving)
-        decision = scaler.look(trio.current_time(), staying, self.load)
+        leaving = staying < len(self.keepers)
+        decision = scaler.look(trio.current_time(), staying, self.load, leaving=leaving)
         self.decisions[decision] += 1
+        before, self._decision = self._decision, decision
+        load = {name: round(value, 3) for name, value in self.load._asdict().items()}
+        if decision == MAXIMUM != before:
+            log.warning("too much load for so many workers", workers=staying, **load)
         if decision.action == "hold":
             return
-        log.info("scaling", action=decision.action, reason=decision.reason, workers=staying,
-                 **{name: round(value, 3) for name, value in self.load._asdict().items()})  # fmt: skip
+        log.info("scaling", action=decision.action, reason=decision.reason, workers=staying, **load)
         if decision.action == "down":
             youngest = max(serving, key=lambda worker: worker.started_at)
             self._tasks.start_soon(self._retire, self.keepers[youngest.number])

@@ -25,6 +25,10 @@ SAMPLE_INTERVAL = 1.0
 """Seconds between two reports."""
 
 
+HOST_TIMEOUT = 3.0
+"""Seconds for the metrics of all: longer than one worker has, shorter than a scrape's ten."""
+
+
 class NoHost(Exception):
     """The supervisor does not answer."""
 
@@ -54,7 +58,7 @@ class SupervisorLink:
         sock = socket.socket(fileno=fd)
         sock.set_inheritable(False)
         self._channel: Channel[ToWorker] = Channel(sock, ToWorker)
-        self._questions = Questions(self._channel)
+        self._questions = Questions(self._channel, HOST_TIMEOUT)
 
     async def run(self, duties: Duties) -> None:
         """Report, and do as told, until the supervisor is gone, or cancelled."""
@@ -68,10 +72,10 @@ class SupervisorLink:
                             tasks.start_soon(duties.retire)
                         case SendAway(count):
                             duties.send_away(count)
-                        case Collect(id):
-                            await self._send(Metrics(id, duties.metrics()))
-                        case HostMetrics(id, page):
-                            self._questions.answer(id, page)
+                        case Collect(number):
+                            await self._send(Metrics(number, duties.metrics()))
+                        case HostMetrics(number, page):
+                            self._questions.answer(number, page)
                 tasks.cancel_scope.cancel()
         finally:
             self._channel.close()

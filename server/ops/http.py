@@ -79,7 +79,7 @@ def build_http_app(
     return app
 
 
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
 
 
 async def _error(_: HTTPConnection, error: Exception) -> Response:

@@ -1,65 +1,106 @@
-"""`/metrics` of a machine with workers: whoever answers, it tells of all."""
+"""`/metrics` of a host with workers: whoever is scraped answers for all."""
 
-import re
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-from tests.cluster.followers import faults, followers
-from tests.cluster.host import Host, end_of
-from tests.gateway.wire import eventually
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cluster.host import Host
+from tests.gateway.wire import Client, eventually, is_move
 
-def connections(page: str) -> dict[str, float]:
-    """Open connections by worker."""
-    found: dict[str, float] = {}
-    for line in page.splitlines():
-        if line.startswith("market_data_connections{"):
-            worker = re.search('worker="([^"]*)"', line)
-            assert worker, line
-            found[worker[1]] = found.get(worker[1], 0) + float(line.rpartition(" ")[2])
-    return found
+CROWD = 16
+"""Clients: that all of them come to one of two workers happens once in 30,000 runs."""
 
 
-def test_page_counts_every_worker_s_connections(tmp_path, redis):
-    """Each has its label, one can be asked for by itself, and who does not answer is said to be so."""
-    with Host(tmp_path, redis, 2) as host, followers(host, 12):
-        eventually(lambda: sum(connections(host.get("/metrics")[1]).values()) == 12)
-        page = host.get("/metrics")[1]
-        assert set(connections(page)) == {"1", "2"}
-        assert page.count("# TYPE market_data_connections_total ") == 1
-        assert host.metric('market_data_workers{state="serving"}') == 2
-        assert host.metric('market_data_worker_up{worker="2"}') == 1
-        assert 'process_resident_memory_bytes{worker="supervisor"}' in page
-        status, own = host.get("/metrics?worker=2")
-        assert status == 200
-        assert "worker=" not in own
-        assert host.get("/metrics?worker=7")[0] == 404
-        host.kill(1)
-        host.await_event("worker ended")
-        assert host.metric('market_data_worker_up{worker="1"}') == 0
-        host.await_event("worker serves", 2, worker=1)
-        assert host.metric("market_data_worker_restarts_total") == 1
+@contextmanager
+def crowd(host: Host) -> Iterator[None]:
+    """Clients that stay, each of which got a full quote and an update."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(host, "AAPL")) for _ in range(CROWD)]
+        for client in clients:
+            while not is_move(client.receive()):
+                pass
+        yield
 
 
-def test_scaler_adds_a_worker_under_load_and_takes_it_away_after(tmp_path, redis):
-    """Decisions are lines and metrics; nobody loses a connection without being sent away."""
-    variables = {
-        "WS_MAX_CONNECTIONS": "20", "SCALE_UP_CONNECTIONS": "50", "SCALE_UP_CPU": "100",
-        "SCALE_UP_LATENCY": "30s", "SCALE_DOWN": "30", "SCALE_AFTER": "1s",
-        "SCALE_COOLDOWN": "2s", "WORKERS_MAX": "2",
+def scrape(host: Host, query: str = "") -> list[Metric]:
+    """The page as Prometheus reads it, over a connection of its own."""
+    status, page = host.get(f"/metrics{query}")
+    assert status == 200
+    return list(text_string_to_metric_families(page))
+
+
+def by_worker(families: list[Metric], name: str, **labels: str) -> dict[str | None, float]:
+    """The samples of one name that have these labels, by `worker`."""
+    return {
+        sample.labels.get("worker"): sample.value
+        for family in families for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
     }  # fmt: skip
-    with Host(tmp_path, redis, "auto", **variables) as host:
-        assert len(host.pids) == 1
-        with followers(host, 4) as staying:
-            with followers(host, 10):
-                line = host.await_event("scaling")
-                assert (line["action"], line["reason"]) == ("up", "connections")
-                host.await_event("worker serves", 1, worker=2)
-            line = host.await_event("scaling", 2)
-            assert (line["action"], line["reason"]) == ("down", "calm")
-            host.await_event("stopped", worker=2)
-            end_of([host.pid(2)], 5)
-            eventually(lambda: host.metric('market_data_workers{state="serving"}') == 1)
-            eventually(lambda: connections(host.get("/metrics")[1]) == {"1": 4})
-            assert not faults(staying)
-            up = 'market_data_scaler_decisions_total{action="up",reason="connections"}'
-            assert host.metric(up) == 1
-            assert host.metric('market_data_scaler_load{signal="connections"}') > 0
+
+
+def test_every_scrape_counts_the_connections_of_all_workers(tmp_path, redis):
+    """To whichever worker the kernel gives a scrape, it sees each client once, under its worker."""
+    with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host, crowd(host):
+        for _ in range(12):  # that one worker answers all of them happens once in 2,000 runs
+            families = scrape(host)
+            opened = by_worker(families, "market_data_connections_total")
+            assert set(opened) == {"1", "2"}
+            assert min(opened.values()) > 0
+            assert sum(opened.values()) == CROWD
+            names = [(family.name, family.type) for family in families]
+            assert len(names) == len(set(names)), "Prometheus refuses a family that comes twice"
+        latencies = by_worker(families, "market_data_delivery_latency_seconds_count")
+        assert min(latencies.values()) > 0
+        assert by_worker(families, "market_data_leader") in ({"1": 0, "2": 1}, {"1": 1, "2": 0})
+
+
+def test_page_tells_of_the_supervisor_and_its_workers(tmp_path, redis):
+    """How many workers there are, which of them answer, how often one was started anew or rolled."""
+    with Host(tmp_path, redis, 2) as host:
+        host.kill(2)
+        host.await_event("worker serves", 2, worker=2)
+        host.process.send_signal(signal.SIGHUP)
+        host.await_event("rolled")
+        families = scrape(host)
+        assert by_worker(families, "market_data_workers", state="serving") == {None: 2}
+        assert set(by_worker(families, "market_data_worker_up").values()) == {1}
+        assert by_worker(families, "market_data_worker_restarts_total") == {None: 1}
+        assert by_worker(families, "market_data_rolls_total", result="done") == {None: 1}
+        memory = by_worker(families, "process_resident_memory_bytes")
+        assert len(memory) == 3
+        assert memory["supervisor"] > 0
+
+
+def test_one_worker_s_own_page(tmp_path, redis):
+    """Asked of either worker for either, it is that one's, as a server without workers has it."""
+    with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host, crowd(host):
+        opened = by_worker(scrape(host), "market_data_connections_total")
+        for _ in range(6):
+            for number in "12":
+                own = scrape(host, f"?worker={number}")
+                assert by_worker(own, "market_data_connections_total") == {None: opened[number]}
+        for unknown in ("3", "supervisor", "x"):
+            status, body = host.get(f"/metrics?worker={unknown}")
+            assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
+
+
+def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
+    """The page comes all the same, and says who did not answer."""
+    with Host(tmp_path, redis, 2) as host:
+        host.kill(1, signal.SIGSTOP)
+
+        def says_so() -> bool:
+            try:
+                families = scrape(host)
+            except OSError:  # the kernel gave the scrape to the frozen one
+                return False
+            opened = by_worker(families, "market_data_connections_total")
+            return set(opened) == {"2"} and by_worker(families, "market_data_worker_up") == {
+                "1": 0, "2": 1,
+            }  # fmt: skip
+
+        eventually(says_so, 60)

@@ -1,74 +1,91 @@
-"""When workers are added and taken away: the decision by itself, on a clock of the tests."""
+"""How many workers there should be: the decision alone, and its figures."""
 
 import pytest
 
-from server.cluster.scaler import Load, ScalePolicy, Scaler, percentile
+from server.cluster.scaler import Decision, Load, ScalePolicy, Scaler, percentile
 from server.fanout.stats import DELIVERY_BUCKETS
 
-POLICY = ScalePolicy(minimum=1, maximum=3)
+POLICY = ScalePolicy(minimum=1, maximum=4, after=10, cooldown=30)
 
-IDLE, BUSY = Load(0.1, 0.1, 0.01), Load(0.5, 0.5, 0.01)
+CALM = Load(0.1, 0.1, 0.001)
+BUSY = Load(0.5, 0.5, 0.01)
+FULL = Load(0.81, 0.1, 0.001)
+HOT = Load(0.1, 0.81, 0.001)
+SLOW = Load(0.1, 0.1, 0.11)
 
 
-def first_change(scaler, workers, load, start=1.0, seconds=120):
-    """The decision that is not to hold and when it is made, looking once a second."""
-    for second in range(seconds):
-        decision = scaler.look(start + second, workers, load)
-        if decision.action != "hold":
-            return *decision, second
-    return *decision, None
+def verdicts(scaler: Scaler, times: range, workers: int, load: Load) -> list[Decision]:
+    """What is decided at each of these times."""
+    return [scaler.look(now, workers, load) for now in times]
 
 
 @pytest.mark.parametrize(
-    ("load", "workers", "expected"),
+    ("workers", "load", "decision"),
     [
-        (Load(0.81, 0.1, 0.0), 1, ("up", "connections", 10)),
-        (Load(0.1, 0.81, 0.0), 1, ("up", "cpu", 10)),
-        (Load(0.1, 0.1, 0.11), 1, ("up", "latency", 10)),
-        (Load(0.8, 0.8, 0.1), 1, ("hold", "steady", None)),
-        (Load(0.9, 0.1, 0.0), 3, ("hold", "maximum", None)),
-        (IDLE, 2, ("down", "calm", 10)),
-        (IDLE, 1, ("hold", "minimum", None)),
-        (Load(0.31, 0.1, 0.0), 2, ("hold", "steady", None)),
-        (Load(0.1, 0.31, 0.0), 2, ("hold", "steady", None)),
-        (BUSY, 2, ("hold", "steady", None)),
+        (2, FULL, ("up", "connections")),
+        (2, HOT, ("up", "cpu")),
+        (2, SLOW, ("up", "latency")),
+        (2, Load(0.8, 0.8, 0.1), ("hold", "steady")),
+        (4, FULL, ("hold", "maximum")),
+        (2, BUSY, ("hold", "steady")),
+        (2, CALM, ("down", "calm")),
+        (1, CALM, ("hold", "minimum")),
+        (2, Load(0.3, 0.1, 0), ("hold", "steady")),
+        (2, Load(0.1, 0.3, 0), ("hold", "steady")),
+        (4, Load(0.29, 0.29, 0), ("down", "calm")),
     ],
 )
-def test_thresholds(load, workers, expected):
-    """Each alone is enough to go up; to go down both shares have to be low."""
-    assert first_change(Scaler(POLICY), workers, load) == expected
+def test_decision_after_a_load_has_lasted(workers, load, decision):
+    """Each limit by itself calls for one more, both shares together for one less, within the bounds."""
+    assert verdicts(Scaler(POLICY), range(11), workers, load)[-1] == decision
 
 
-def test_what_does_not_last_counts_for_nothing():
-    """One look within the limits, and the time begins anew."""
+def test_no_worker_goes_whom_the_rest_has_no_room_for():
+    """Two at 45 % would leave one at 90 %, which at once would call for two again."""
+    policy = ScalePolicy(minimum=1, maximum=4, down=0.5)
+    assert verdicts(Scaler(policy), range(11), 2, Load(0.45, 0.1, 0))[-1] == ("hold", "steady")
+    assert verdicts(Scaler(policy), range(11), 2, Load(0.1, 0.45, 0))[-1] == ("hold", "steady")
+    assert verdicts(Scaler(policy), range(11), 4, Load(0.45, 0.1, 0))[-1] == ("down", "calm")
+
+
+def test_load_has_to_last():
+    """One look below the limit, and the time begins anew; what is over need not stay the same."""
     scaler = Scaler(POLICY)
-    over = Load(0.9, 0.1, 0.0)
-    for second in range(1, 10):
-        assert scaler.look(second, 1, over).action == "hold"
-    scaler.look(10, 1, BUSY)
-    assert first_change(scaler, 1, over, start=11) == ("up", "connections", 10)
+    assert set(verdicts(scaler, range(10), 1, FULL)) == {("hold", "rising")}
+    assert scaler.look(10, 1, BUSY) == ("hold", "steady")
+    assert set(verdicts(scaler, range(11, 16), 1, FULL)) == {("hold", "rising")}
+    assert verdicts(scaler, range(16, 22), 1, HOT)[-2:] == [("hold", "rising"), ("up", "cpu")]
 
 
-def test_nothing_happens_in_the_cooldown():
-    """After a change, or what else made workers anew, the load is looked at for a while only."""
+def test_cooldown_follows_each_change():
+    """Load that lasts through it calls for the next one as soon as it is over."""
     scaler = Scaler(POLICY)
-    over = Load(0.9, 0.1, 0.0)
-    assert first_change(scaler, 1, over) == ("up", "connections", 10)
-    assert first_change(scaler, 2, over, start=11) == ("up", "connections", 30)
+    assert verdicts(scaler, range(11), 1, FULL)[-1] == ("up", "connections")
+    assert set(verdicts(scaler, range(11, 40), 2, FULL)) == {("hold", "cooldown")}
+    assert scaler.look(40, 2, FULL) == ("up", "connections")
+    scaler.changed(50)
+    assert scaler.look(79, 2, FULL) == ("hold", "cooldown")
 
 
-def test_nobody_leaves_for_whom_the_rest_has_no_room():
-    """Two workers at 45 % are one at 90 %."""
-    policy = ScalePolicy(minimum=1, maximum=3, down=0.5)
-    assert first_change(Scaler(policy), 2, Load(0.45, 0.1, 0.0))[0] == "hold"
-    assert first_change(Scaler(policy), 3, Load(0.45, 0.1, 0.0))[0] == "down"
+def test_while_one_leaves_none_follows_but_one_may_come():
+    """Its clients are not counted where they will be; still, load that lasts is answered."""
+    scaler = Scaler(POLICY)
+    for now in range(20):
+        assert scaler.look(now, 2, CALM, leaving=True) == ("hold", "steady")
+    assert [scaler.look(now, 2, FULL, leaving=True) for now in range(20, 31)][-1].action == "up"
 
 
-def test_percentile_is_drawn_within_its_bucket():
-    """As Prometheus does it; nothing seen is nothing late."""
-    counts = [0] * (len(DELIVERY_BUCKETS) + 1)
-    assert percentile(counts) == 0
-    counts[DELIVERY_BUCKETS.index(0.1)] = 100
-    assert percentile(counts) == pytest.approx(0.05 + 0.05 * 0.95)
-    counts[-1] = 100
-    assert percentile(counts) == DELIVERY_BUCKETS[-1]
+@pytest.mark.parametrize(
+    ("counts", "seconds"),
+    [
+        ({}, 0.0),
+        ({0: 100}, 0.00095),
+        ({0: 95, 6: 5}, 0.001),
+        ({0: 90, 6: 10}, 0.075),
+        ({0: 90, 12: 10}, 5.0),
+    ],
+)
+def test_percentile_is_prometheus_s(counts, seconds):
+    """Drawn evenly within its bucket, and the last bound where it is beyond that."""
+    by_bucket = [counts.get(number, 0) for number in range(len(DELIVERY_BUCKETS) + 1)]
+    assert percentile(by_bucket) == pytest.approx(seconds)
