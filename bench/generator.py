@@ -195,7 +195,7 @@ class Generator:
 
     def _connected(self, client: Client) -> None:
         if error := client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._fail(client, socket.errno.errorcode[error])  # type: ignore[attr-defined]
+            self._fail(client, socket.errno.errorcode[error])  # type: ignore[attr-defined]  # re-exported
             return
         client.sock.send(client.request)
         client.request = b""

@@ -195,7 +195,7 @@ class LongLives(RuleBasedStateMachine):
                     return f"{client} is not at the price of {symbol}"
                 if client.versions[symbol] != self.world.hub.topics[symbol].version:
                     return f"{client} is not at the version of {symbol}"
-        return self.world.do(self.miscount)  # type: ignore[no-any-return]
+        return self.world.do(self.miscount)  # type: ignore[no-any-return]  # untyped
 
     def miscount(self) -> str | None:
         """In the server's loop: what is counted there against who is open here."""
