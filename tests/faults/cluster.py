@@ -139,6 +139,11 @@ class Cluster:
         for server in self.servers:
             server.__exit__(None, None, None)
 
+    @property
+    def running(self) -> list[ServerProcess]:
+        """Those that were not killed."""
+        return [server for server in self.servers if server.process.poll() is None]
+
     def start(self, **variables: str) -> ServerProcess:
         """One more instance, with a state folder of its own."""
         folder = self._folder / f"instance{len(self.servers)}"
@@ -171,22 +176,34 @@ class Cluster:
 
     def converge(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> float:
         """Wait until every client has what the leader has now, or what came of it; the seconds that
-        took. That equal versions are equal quotes is checked with every message.
+        took. If `leader` finds meanwhile that another one leads, it is that one's. That equal
+        versions are equal quotes is checked with every message.
         """
         start = time.monotonic()
+        while not self._reach(leader, watchers):
+            leader = self.wait_for_leader(self.running)
+        return time.monotonic() - start
+
+    def _reach(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> bool:
+        """Whether all have got to where `leader` was at first; False once it leads no more."""
         symbols = sorted({symbol for watcher in watchers for symbol in watcher.held})
         status, quotes = leader.ask(f"/quotes?symbols={','.join(symbols)}")
         assert status == 200
-        epoch = f"{leader.metric('market_data_bus_epoch'):.0f}"
+        versions = {quote["quote"]["symbol"]: quote["version"] for quote in quotes}
+        epoch = leader.metric("market_data_bus_epoch")
+
+        def reached(watcher: Watcher) -> bool:
+            return watcher.status[0] == "live" and all(
+                held[0] == f"{epoch:.0f}" and held[1] >= versions.get(symbol, 0)
+                for symbol, held in watcher.held.items()
+            )
+
         for watcher in watchers:
-            for quote in quotes:
-                symbol, version = quote["quote"]["symbol"], quote["version"]
-                if symbol in watcher.held:
-                    watcher.wait_for(
-                        lambda it: it.held[symbol][0] == epoch and it.held[symbol][1] >= version  # noqa: B023 (called here)
-                    )
-            watcher.wait_for(lambda it: it.status[0] == "live")
-        return time.monotonic() - start
+            watcher.wait_for(lambda it: reached(it) or not self._leads_in(leader, epoch))
+        return self._leads_in(leader, epoch)
+
+    def _leads_in(self, server: ServerProcess, epoch: float) -> bool:
+        return self.leads(server) and server.metric("market_data_bus_epoch") == epoch
 
     def moves_on(self, watchers: Sequence[Watcher]) -> None:
         """Wait until each client has got five more updates."""

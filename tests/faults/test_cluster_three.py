@@ -38,11 +38,6 @@ class Three(Cluster):
     """The instances that run, and what is to be true of them once a fault is over."""
 
     @property
-    def running(self) -> list[ServerProcess]:
-        """Those that were not killed."""
-        return [server for server in self.servers if server.process.poll() is None]
-
-    @property
     def leader(self) -> ServerProcess:
         """Once there is exactly one."""
         return self.wait_for_leader(self.running)
@@ -77,8 +72,9 @@ class Three(Cluster):
         self.converge(leader, self.watchers)
         report(what, time.monotonic() - start)
         self.moves_on(self.watchers)
-        assert len({epoch for watcher in self.watchers for epoch in watcher.epochs}) == 1
-        assert all(server.get("/readyz")[0] == 200 for server in self.running)
+        # Right after a fault another one may yet be elected.
+        eventually(lambda: len({each for it in self.watchers for each in it.epochs}) == 1)
+        eventually(lambda: all(server.get("/readyz")[0] == 200 for server in self.running))
 
 
 @pytest.fixture
