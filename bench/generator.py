@@ -21,6 +21,7 @@ from bench.wire import (
     LONG_TEXT_FRAME,
     PING,
     control_frame,
+    count_long_frames,
     inflate,
     next_frame,
     opening_request,
@@ -232,7 +233,7 @@ class Generator:
         client.handle = self._count
         self._epoll.unregister(client.sock)
         self._counting.register(client.sock, select.EPOLLIN)
-        self._add_frames(client, data.count(LONG_TEXT_FRAME) - 1)
+        self._add_frames(client, count_long_frames(data, len(data)) - 1)
 
     def _receive(self, client: Client) -> bytes:
         try:
@@ -295,7 +296,7 @@ class Generator:
         buffer = self._buffer
         if client.rest and buffer[0] == LONG_TEXT_FRAME[1]:  # the two bytes came in two reads
             self._add_frames(client, 1)
-        self._add_frames(client, buffer.count(LONG_TEXT_FRAME, 0, size))
+        self._add_frames(client, count_long_frames(buffer, size))
         client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""
         if (ping := buffer.find(PING, 0, size)) >= 0:
             payload = bytes(buffer[ping + 2 : min(size, ping + 2 + buffer[ping + 1])])

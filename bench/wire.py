@@ -8,9 +8,10 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """RFC 6455 §1.3's example: the key protects proxies, not a benchmark."""
 
 LONG_TEXT_FRAME = b"\x81\x7e"
-"""How every frame with 126 to 65,535 bytes of text begins. Neither byte is in ASCII JSON, so that
-frames can be counted by counting these two bytes, without looking at any length.
-"""
+"""How every frame with 126 to 65,535 bytes of text begins; the first byte is not in ASCII JSON."""
+
+SHORTEST_LONG_FRAME = 4 + 126
+"""Bytes of its header and text."""
 
 PING = 0x89
 CLOSE = 0x88
@@ -52,6 +53,22 @@ def next_frame(buffer: bytes, start: int) -> tuple[int, int] | None:
     elif size == 127:
         size, begin = int.from_bytes(buffer[begin : begin + 8]), begin + 8
     return (begin, begin + size) if begin + size <= len(buffer) else None
+
+
+def count_long_frames(buffer: bytes | bytearray, size: int) -> int:
+    """How many of them begin in the first `size` bytes, wherever those begin.
+
+    Looking for one byte, and then beyond that frame's header, takes half of `count`'s time for two.
+    """
+    first, second = LONG_TEXT_FRAME
+    frames, at, last = 0, 0, size - 1
+    while (at := buffer.find(first, at, last)) >= 0:
+        if buffer[at + 1] == second:
+            frames += 1
+            at += SHORTEST_LONG_FRAME
+        else:  # a length's
+            at += 1
+    return frames
 
 
 def inflate(payload: bytes) -> bytes:
