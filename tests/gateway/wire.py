@@ -256,9 +256,11 @@ class Client:
         return message
 
     def ask(self, action: str, **fields: Any) -> dict[str, Any]:
-        """Send a command; the first answer to it."""
+        """Send a command; the first answer to it. Quotes may come before, also full ones."""
         self.send(action, **fields)
-        return self.answer()
+        while (message := self.receive())["type"] == "quotes_patch":
+            pass
+        return message
 
     def read_to_end(self) -> tuple[int, list[dict[str, Any]]]:
         """The code with which the server closes, and all messages before that."""

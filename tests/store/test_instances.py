@@ -272,7 +272,7 @@ def test_bad_setting_is_named_without_its_password(tmp_path, variable, value):
     assert "secret" not in line
 
 
-def test_file_that_cannot_be_opened(tmp_path):
+def test_file_that_cannot_be_opened(tmp_path, redis):
     """A path that was asked for stops the start; the default one does not, and the log says so."""
     (tmp_path / "quotestream").write_text("a file where a folder should be")
     assert "x.db" in complaint(
@@ -280,7 +280,9 @@ def test_file_that_cannot_be_opened(tmp_path):
     )
     junk = tmp_path / "junk.db"
     junk.write_text("no database" * 1000)
-    assert "junk.db" in complaint(tmp_path, "serve", JWT_SECRET=SECRET, SQLITE_PATH=str(junk))
+    for variables in ({}, {"REDIS_URL": redis.url}):
+        variables |= {"JWT_SECRET": SECRET, "SQLITE_PATH": str(junk)}
+        assert "junk.db" in complaint(tmp_path, "serve", **variables)
     with ServerProcess(tmp_path) as server:
         assert len(server.ask("/market-data?symbols=AAPL,MSFT")[1]) == 2
         assert any("not kept" in line["event"] for line in server.log_lines())
