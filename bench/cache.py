@@ -31,11 +31,8 @@ from rich.progress import Progress
 from bench.services import MissingService, Postgres, Redis
 from bench.target import OwnServer, TargetError
 
-RATES = {1: 600, 10: 100}
-"""Requests a second under Zipf's law, by the symbols in each: one symbol, and a page of a watchlist."""
-
-LATENCY_RATE = 300
-"""Requests a second of which all are hits, or all misses."""
+RATES = {1: 300, 10: 100}
+"""Requests a second, by the symbols in each: one symbol, and a page of a watchlist."""
 
 SHIPPED_SYMBOLS = 500
 """Beside as many as are asked for: about what the server's own catalogue has."""
@@ -96,9 +93,9 @@ def _measure(options: argparse.Namespace, postgres: Postgres, redis: Redis) -> b
             client.ask(symbols[start : start + 500])
         time.sleep(1)  # writes to the cache wait for nobody
         used = _redis_bytes(redis) - empty
-        hits = _paced(server, [[symbol] for symbol in sample], LATENCY_RATE, "hits")
+        hits = _paced(server, [[symbol] for symbol in sample], RATES[1], "hits")
         redis.command("FLUSHALL")
-        misses = _paced(server, [[symbol] for symbol in sample], LATENCY_RATE, "misses")
+        misses = _paced(server, [[symbol] for symbol in sample], RATES[1], "misses")
         inside = {
             "hit, inside: the MGET": client.quantile("cache_operation", "get", 0.99),
             "miss, inside: the query": client.quantile("db_query", "find", 0.99),
