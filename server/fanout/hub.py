@@ -17,10 +17,11 @@ from server.fanout.frame import text_frame
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
+from server.fanout.shift import ROUND_TRADES, run_shift
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import ROUND_TRADES, Books, Topic, full_quotes
+from server.fanout.topic import Books, Topic, full_quotes
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
@@ -341,7 +342,7 @@ class Hub:
 
     def _activate(self, topic: Topic) -> None:
         if not topic.active:
-            self._tasks.start_soon(topic.run, topic.activate(), self._flusher)
+            self._tasks.start_soon(run_shift, topic.activate(), topic, self._flusher)
 
     async def _retire_topics(self) -> None:
         while True:

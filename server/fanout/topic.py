@@ -4,10 +4,8 @@ A topic always exists; it is *active*, with a channel and a task of its own, whi
 An inactive one only keeps its quote up to date: nothing is encoded that nobody would read.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from time import time_ns
 from typing import NamedTuple
 
@@ -19,6 +17,8 @@ from server.fanout.frame import UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
+from server.fanout.ring import Ring
+from server.fanout.shift import Shift
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.quotes.instrument import Instrument
@@ -26,24 +26,6 @@ from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Move, Update, opening_quote, quote_after, resumed_quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
-
-ROUND_TRADES = 16
-"""Trades published before a round's flush: a fast client's socket takes that much at once."""
-
-RING_UPDATES = 32
-"""Updates kept of an active symbol for clients that come back: two minutes of a price that moves every
-four seconds, 24 KB. Who was away for longer is better served with one full quote.
-"""
-
-
-class Shift(NamedTuple):
-    """One task's turn at a topic, from activation to deactivation: it publishes what comes into
-    `inbox` once the turn `before` is over, and sets `finished` at its end.
-    """
-
-    inbox: Inbox
-    before: trio.Event
-    finished: trio.Event
 
 
 class Books(NamedTuple):
@@ -65,7 +47,6 @@ class Topic:
         "_newest_inbox",
         "_relisted_at",
         "_ring",
-        "_stats",
         "delisted",
         "epoch",
         "everyone",
@@ -78,6 +59,7 @@ class Topic:
         "pointer",
         "quote",
         "quote_due",
+        "stats",
         "subscribers",
         "ts",
         "version",
@@ -107,10 +89,10 @@ class Topic:
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
-        self._stats, self._journal = books
+        self.stats, self._journal = books
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
-        self._ring: deque[UpdateFrame] | None = None
+        self._ring: Ring | None = None
         self._relisted_at = 0
         self.quote_due = False
         self.delisted = False
@@ -240,7 +222,7 @@ class Topic:
         """The full quote as one frame, made once per version whoever asks."""
         if self._current is None:
             self._current = UpdateFrame(text_frame(encode(full_quotes([self]))), self)
-            self._stats.updates_encoded += 1
+            self.stats.updates_encoded += 1
         return self._current
 
     def absorb(self, update: Update) -> list[Operation]:
@@ -283,7 +265,7 @@ class Topic:
         """
         version = self.version
         operations = self.absorb(update)
-        self._publish_since(version, operations, flusher)
+        self.publish_since(version, operations, flusher)
 
     def publish_quote(self, flusher: Flusher, ts: int) -> None:
         """Queue the full quote for everybody who watches; `ts`: since when they wait for it."""
@@ -291,7 +273,7 @@ class Topic:
         self._forget_updates()
         self._publish_frame(self.current_frame(), flusher, ts)
 
-    def _publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
+    def publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
         """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
         versions = self.version - version
         if versions and self.active:
@@ -310,7 +292,7 @@ class Topic:
             self.publish_quote(flusher, self.ts)
             return
         message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
-        self._stats.updates_encoded += 1
+        self.stats.updates_encoded += 1
         frame = UpdateFrame(text_frame(encode(message)), self)
         if self._ring is not None:
             self._ring.append(frame)
@@ -326,9 +308,10 @@ class Topic:
             return None
         if version > self.version or version <= self._relisted_at:
             return None
-        kept = self._ring or ()
         missed = self.version - version
-        return None if missed > len(kept) else list(kept)[len(kept) - missed :]
+        if not missed:
+            return []
+        return self._ring.newest(missed) if self._ring is not None else None
 
     def _forget_updates(self) -> None:
         """What is kept leads without a gap to the present version, or is not kept."""
@@ -336,15 +319,15 @@ class Topic:
             self._ring.clear()
 
     def activate(self) -> Shift:
-        """Open the inbox; whoever calls this starts `run` with what is returned."""
-        self._ring = deque(maxlen=RING_UPDATES)
+        """Open the inbox; whoever calls this starts `run_shift` with what is returned."""
+        self._ring = Ring()
         self.moved_at = max(self.moved_at, trio.current_time())
-        self.inbox = self._newest_inbox = Inbox(self._stats)
+        self.inbox = self._newest_inbox = Inbox(self.stats)
         before, self.finished = self.finished, trio.Event()
         return Shift(self.inbox, before, self.finished)
 
     def deactivate(self) -> None:
-        """Close the inbox: `run` publishes what is left in it and ends."""
+        """Close the inbox: `run_shift` publishes what is left in it and ends."""
         if self.inbox is not None:
             self.inbox.close()
             self.inbox = None
@@ -359,40 +342,6 @@ class Topic:
         """Forget what has come in and is not published yet, also what a task that ends has left."""
         if self._newest_inbox is not None:
             self._newest_inbox.discard()
-
-    async def run(self, shift: Shift, flusher: Flusher) -> None:
-        """Publish what comes in, round by round, until the inbox is closed and empty."""
-        inbox, before, finished = shift
-        await before.wait()
-        with suppress(trio.EndOfChannel):
-            while True:
-                update = await inbox.take()
-                if flusher.conflation:
-                    self._publish_conflated(update, inbox, flusher)
-                    await trio.sleep(flusher.conflation)
-                else:
-                    self._publish_round(update, inbox, flusher)
-                await flusher.wait_round()
-        finished.set()
-
-    def _publish_round(self, update: Update | None, inbox: Inbox, flusher: Flusher) -> None:
-        for _ in range(ROUND_TRADES - 1):
-            if update is None:
-                return
-            self.publish(update, flusher)
-            update = inbox.take_nowait()
-        if update is not None:
-            self.publish(update, flusher)
-
-    def _publish_conflated(self, update: Update | None, inbox: Inbox, flusher: Flusher) -> None:
-        """In an overload: take all there is, count each as a version, publish what they amount to."""
-        version, operations = self.version, list[Operation]()
-        while update is not None:
-            operations = self.absorb(update) or operations
-            update = inbox.take_nowait()
-        if self.watched:
-            self._stats.conflated += max(0, self.version - version - 1)
-        self._publish_since(version, operations, flusher)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

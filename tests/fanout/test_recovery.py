@@ -8,7 +8,8 @@ from msgspec import structs
 from server.client.document import Document
 from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
 from server.fanout.inbox import Inbox
-from server.fanout.topic import RING_UPDATES
+from server.fanout.ring import RING_UPDATES
+from server.fanout.shift import publish_conflated
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
@@ -257,7 +258,7 @@ def merge(hub: Hub, symbol: str, trades: int) -> None:
     inbox = Inbox(hub.stats)
     for cents in range(trades):
         inbox.offer(trade(symbol, 200 + topic.version + cents / 100))
-    topic._publish_conflated(inbox.take_nowait(), inbox, flusher(hub))
+    publish_conflated(topic, inbox.take_nowait(), inbox, flusher(hub))
 
 
 def begin_epoch(hub: Hub, version: int) -> None:

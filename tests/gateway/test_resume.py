@@ -8,7 +8,7 @@ import trio
 from trio_websocket import open_websocket_url
 from websockets.sync.client import connect
 
-from server.fanout.topic import RING_UPDATES
+from server.fanout.ring import RING_UPDATES
 from tests.gateway.wire import TIMEOUT, Client, is_move, new_user, refusal
 from tests.processes import ServerProcess, make_token
 
