@@ -97,7 +97,7 @@ def _measure_workers(options: Options, _: int, result: Result) -> None:
     lasts: dict[int, list[float]] = {1: [], 2: []}
     handshakes: dict[int, list[float]] = {1: [], 2: []}
     schedule = options.schedule(1, BURST_RATE, together=True)
-    watch_one: Choice = lambda _: schedule.symbols[0]  # noqa: E731 - a name for the type's sake
+    watch_one: Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
     for turn in range(2 * TURNS):
         count = turn % 2 + 1
         with (

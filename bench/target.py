@@ -124,7 +124,7 @@ class Process:
     def started(self) -> None:
         """Called once the process has printed its first line."""
 
-    def query(self, user: str, symbols: str) -> str:  # noqa: ARG002 - peers ask for no token
+    def query(self, user: str, symbols: str) -> str:  # noqa: ARG002 (peers ask for no token)
         return f"symbols={symbols}"
 
     def cpu_seconds(self) -> float | None:
@@ -143,7 +143,7 @@ class Process:
     def descriptors(self) -> int | None:
         return sum(1 for _ in Path(f"/proc/{self._process.pid}/fd").iterdir())
 
-    def metric(self, name: str) -> float | None:  # noqa: ARG002 - peers have no metrics
+    def metric(self, name: str) -> float | None:  # noqa: ARG002 (peers have no metrics)
         return None
 
 

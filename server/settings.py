@@ -63,7 +63,7 @@ class RedisUrl(str):
 
 def _checked_url(text: str, schemes: Sequence[str]) -> str:
     url = urlsplit(text)
-    url.port  # noqa: B018  # raises where it is no number
+    url.port  # noqa: B018 (raises where it is no number)
     if url.scheme not in schemes or not (url.netloc or url.path):
         raise ValueError
     return text

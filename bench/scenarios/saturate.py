@@ -60,7 +60,7 @@ def _tell(result: Result, burst: int, step: Step | None, limit: Step | None) -> 
 def _best(options: Options, burst: int) -> dict[str, Step | None]:
     symbols = ",".join(symbol_names(burst))
     if options.url:
-        start: Start = lambda _: options.open()  # noqa: E731 - a name for the type's sake
+        start: Start = lambda _: options.open()  # noqa: E731 (a name for the type's sake)
         return {OWN: run_step(start, 0, burst, options.connections, symbols, options.duration)}
     entrants = {OWN: own_server(options, burst), LIMIT: lambda rate: bare_loop(rate, burst)}
     return search_all(entrants, burst, options.connections, symbols, options.duration)
