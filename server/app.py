@@ -175,13 +175,13 @@ async def _list_catalogue(directory: Directory) -> None:
 
 async def _start_prices(
     streaming: trio.Nursery,
-    feed: Callable[[], Awaitable[None]],
+    feed: Callable[[int], Awaitable[None]],
     member: Member | None,
     directory: Directory,
 ) -> None:
     """Have prices come from the feed or, in a cluster, from whoever leads."""
     if member is None:
-        streaming.start_soon(feed)
+        streaming.start_soon(feed, 0)
         return
     streaming.start_soon(member.run, feed, directory.list_symbols)
     with trio.move_on_after(JOIN_TIMEOUT):
@@ -236,12 +236,13 @@ def unready(gateway: Gateway, member: Member | None) -> list[str]:
 
 
 async def run_feed(
-    hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest
+    hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest, position: int
 ) -> None:
     """Run the chosen feed through the broadcaster; when it ends, every client is told.
 
     Arguments:
         watching: knows what is watched, here or in the whole cluster.
+        position: where a replay goes on, as in `Replay.run`.
     """
     send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
     reason = "feed_ended"
@@ -259,7 +260,7 @@ async def run_feed(
                 )
             else:
                 try:
-                    await replay.run(send, hub.price_decimals)
+                    await replay.run(send, hub.price_decimals, position)
                 except ReplayError as error:
                     reason = "feed_failed"
                     log.error("feed failed", problem=str(error))

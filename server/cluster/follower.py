@@ -101,6 +101,7 @@ class Follower:
     async def _take(self, batch: Batch) -> None:
         self._heard_at = trio.current_time()
         self._leader_stale = batch.stale
+        self._line.position = batch.position or self._line.position
         if batch.handover and batch.handover != self._bus.identity:
             self.stand_at = self._heard_at + uniform(0, HANDOVER_JITTER)
         if not self.in_step:

@@ -129,7 +129,7 @@ class HttpServer:
         self._stopped.set()
 
     def leave(self) -> None:
-        """Leave new connections to those who share the port. Of those there are, each next answer is the
+        """Leave new connections to those who share the port. Of those there are, the next answer is the
         last, and says so (RFC 9112 §9.6): then no request meets a connection that is just closing.
         """
         self._config.keep_alive_max_requests = 0

@@ -337,6 +337,29 @@ def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
         assert watcher.document["quotes"] == {s: each["quote"] for s, each in newest.items()}
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_replay_goes_on_with_the_next_leader(tmp_path, redis, number):
+    """Where the last one was: no trade is told twice, and none left out."""
+    start = 1_700_000_000_000
+    rows = [f"{start + 20 * n},AAPL,{(1000 + n) / 100},1" for n in range(3000)]
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    variables = {"FEED": f"replay:{tmp_path / 'trades.csv'}"}
+    with Cluster(tmp_path, redis.url, **variables) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        one, other = cluster.watch(leader, "AAPL"), cluster.watch(follower, "AAPL")
+        cluster.moves_on([other])
+        old = other.epochs
+        one.over = number == signal.SIGKILL
+        leader.process.send_signal(number)
+        other.wait_for(lambda it: it.epochs.isdisjoint(old))
+        cluster.moves_on([other])
+        # The n-th trade is of one share at n cents: by their difference each is seen to come once.
+        quotes = [quote for quote in cluster.seen.values() if quote["volume"]]
+        assert len({quote["volume"] - round(100 * quote["current_price"]) for quote in quotes}) == 1
+
+
 def test_stores_that_disagree(tmp_path, redis):
     """What the first instance lists counts for all, whatever others keep of an earlier life."""
     with Cluster(tmp_path, redis.url, FEED="bus") as cluster:
