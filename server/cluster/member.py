@@ -99,8 +99,7 @@ class Member:
             while True:
                 epoch = epoch or await self._follow(feed)
                 epoch = await self._leader.lead(epoch, feed, self._on_leading)
-                self._follower.in_step = False
-                self._follower.stand_at = trio.current_time() + self._policy.lease
+                self._follower.begin(stand_at=trio.current_time() + self._policy.lease)
 
     def hand_over(self) -> None:
         """Have somebody else lead, and do not stand for one lease."""
