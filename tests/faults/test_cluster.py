@@ -56,6 +56,13 @@ def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
         cluster.converge(leader, [watcher])
 
 
+def test_lease_that_nobody_renews_is_taken_at_its_end(tmp_path, redis):
+    """Who stands in vain learns how long the lease lasts, and does not wait a third of its own."""
+    redis.command("SET", "quotestream:leader", "somebody who died", "PX", "5000")
+    with Cluster(tmp_path, redis.url, BUS_LEASE="60s") as cluster:
+        cluster.wait_for_leader([cluster.start()])
+
+
 def test_leader_is_killed(tmp_path, redis):
     """The follower leads in less than two leases, and goes on from the last versions and prices."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
@@ -227,8 +234,11 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         assert cluster.leads(newest)
 
 
-def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
-    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile."""
+@pytest.mark.parametrize("lease", ["lasts", "is over"])
+def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
+    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile: first it
+    follows who is gone as long as that one's lease lasts, or leads at once.
+    """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
         leader = cluster.start(PRICE_UPDATE_INTERVAL="20ms", **behind)
@@ -242,6 +252,8 @@ def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
         cluster.moves_on([other])
         other.over = True
         successor.process.kill()
+        if lease == "is over":
+            eventually(lambda: redis.command("EXISTS", "quotestream:leader") == "0", 2 * LEASE)
         last, ahead = other.held["AAPL"][1], one.held["AAPL"][1]
         proxy.flow()
         one.wait_for(lambda it: it.epochs.isdisjoint(old | other.epochs))
