@@ -31,7 +31,7 @@ from server.gateway.pool import Pool
 from server.gateway.sockets import bind
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
-from server.ops.http import build_http_app, serve_http
+from server.ops.http import HttpServer, build_http_app
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
 from server.ops.metrics_cluster import ClusterCollector
@@ -111,7 +111,7 @@ async def serve(
             health,
             [*(each.route(authenticator) for each in api), *describing_routes(api)],
         )
-        http_stop = trio.Event()
+        http = HttpServer(app, http_listeners)
 
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -121,7 +121,7 @@ async def serve(
             if replay is None:  # a replay is held back instead
                 nursery.start_soon(run_overload_control, hub, lag)
             if not supervisor:
-                await nursery.start(serve_http, app, http_listeners, http_stop.wait)
+                await nursery.start(http.run)
             async with trio.open_nursery() as streaming:
                 if replay:  # else its symbols would be taken for new ones
                     await _list_catalogue(directory)
@@ -133,18 +133,17 @@ async def serve(
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
                 if supervisor:  # on ports that the others share, only what is ready answers
-                    http_ports = [listener.dup() for listener in http_listeners]
-                    nursery.start_soon(serve_http, app, http_listeners, http_stop.wait)
+                    nursery.start_soon(http.run)
                     duties = Duties(
                         sample=Sampling(gateway.pool, hub.stats).take,
                         metrics=own_metrics,
-                        retire=partial(leave_cluster, gateway, member, http_ports, http_stop),
+                        retire=partial(leave_cluster, gateway, member, http),
                         send_away=gateway.pool.send_away,
                     )
                     nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
-            http_stop.set()
+            await http.stop()
             nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=gateway.pool.opened)
 
@@ -176,13 +175,13 @@ async def _list_catalogue(directory: Directory) -> None:
 
 async def _start_prices(
     streaming: trio.Nursery,
-    feed: Callable[[], Awaitable[None]],
+    feed: Callable[[int], Awaitable[None]],
     member: Member | None,
     directory: Directory,
 ) -> None:
     """Have prices come from the feed or, in a cluster, from whoever leads."""
     if member is None:
-        streaming.start_soon(feed)
+        streaming.start_soon(feed, 0)
         return
     streaming.start_soon(member.run, feed, directory.list_symbols)
     with trio.move_on_after(JOIN_TIMEOUT):
@@ -237,12 +236,13 @@ def unready(gateway: Gateway, member: Member | None) -> list[str]:
 
 
 async def run_feed(
-    hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest
+    hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest, position: int
 ) -> None:
     """Run the chosen feed through the broadcaster; when it ends, every client is told.
 
     Arguments:
         watching: knows what is watched, here or in the whole cluster.
+        position: where a replay goes on, as in `Replay.run`.
     """
     send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
     reason = "feed_ended"
@@ -260,7 +260,7 @@ async def run_feed(
                 )
             else:
                 try:
-                    await replay.run(send, hub.price_decimals)
+                    await replay.run(send, hub.price_decimals, position)
                 except ReplayError as error:
                     reason = "feed_failed"
                     log.error("feed failed", problem=str(error))

@@ -1,10 +1,8 @@
 """What a server does beside serving where it is one of a machine's workers."""
 
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter, process_time
 
-import trio
 from starlette.exceptions import HTTPException
 
 from server.cluster.control import Sample
@@ -13,7 +11,7 @@ from server.cluster.worker import NoHost, SupervisorLink
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import ignore_new
+from server.ops.http import HttpServer
 
 
 class Sampling:
@@ -37,21 +35,13 @@ class Sampling:
         )
 
 
-async def leave_cluster(
-    gateway: Gateway,
-    member: Member | None,
-    http_ports: Sequence[socket.socket],
-    http_stop: trio.Event,
-) -> None:
-    """Leave the lead and both ports to the other workers, refusing nobody. Closes `http_ports`."""
+async def leave_cluster(gateway: Gateway, member: Member | None, http: HttpServer) -> None:
+    """Leave the lead and both ports to the other workers, refusing nobody."""
     if member:
         member.retire()
-    for listener in http_ports:
-        ignore_new(listener)
+    http.leave()
     await gateway.retire()
-    http_stop.set()
-    for listener in http_ports:
-        listener.close()
+    await http.stop()
 
 
 async def metrics_page(

@@ -65,6 +65,11 @@ class Follower:
         self._heard_at = -math.inf
         self._leader_stale = ""
 
+    def begin(self, stand_at: float) -> None:
+        """Follow from now on, and stand from `stand_at` on: until now this instance led."""
+        self.in_step, self.stand_at = False, stand_at
+        self._heard_at = trio.current_time()
+
     async def step(self) -> None:
         """Do whatever is to be done now, then hear for a moment what is published."""
         if not self._bus.connection:
@@ -101,6 +106,7 @@ class Follower:
     async def _take(self, batch: Batch) -> None:
         self._heard_at = trio.current_time()
         self._leader_stale = batch.stale
+        self._line.position = batch.position or self._line.position
         if batch.handover and batch.handover != self._bus.identity:
             self.stand_at = self._heard_at + uniform(0, HANDOVER_JITTER)
         if not self.in_step:

@@ -54,7 +54,7 @@ class Leader:
         self._deposed = False
 
     async def lead(
-        self, epoch: int, feed: Callable[[], Awaitable[None]], begun: Callable[[], None]
+        self, epoch: int, feed: Callable[[int], Awaitable[None]], begun: Callable[[], None]
     ) -> int:
         """Lead in `epoch` until somebody else does or it is given up; 0, or the epoch in which to
         lead anew. `begun` is called once the others are to be told of it.
@@ -70,7 +70,7 @@ class Leader:
         begun()
         try:
             async with trio.open_nursery() as leading:
-                leading.start_soon(feed)
+                leading.start_soon(feed, self._line.position)
                 another = await self._publish()
                 leading.cancel_scope.cancel()
         finally:
@@ -102,7 +102,7 @@ class Leader:
             if topic.version > versions.get(symbol, 0)
         )
         self._publisher = Publisher(
-            self._hub, self._bus, epoch, versions, self._policy.heartbeat, self._stats
+            self._hub, self._bus, self._line, versions, self._policy.heartbeat, self._stats
         )
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))

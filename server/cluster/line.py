@@ -29,8 +29,10 @@ class Policy:
 class Line:
     """Owned by the instance's member. `epoch` is the newest that it followed or led. `unclaimed`: it
     has symbols on whose state the cluster could not be asked to agree. `led`: the last that it led.
+    `position`: the time of the newest trade that was published or heard of, as in `Batch`.
     """
 
     epoch: int = 0
     led: int = -1
     unclaimed: bool = False
+    position: int = 0

@@ -43,7 +43,7 @@ LOCAL = "local"
 STAND_JITTER = 0.05
 """Seconds after a lease's end within which others stand."""
 
-Feed = Callable[[], Awaitable[None]]
+Feed = Callable[[int], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -87,7 +87,8 @@ class Member:
         """Be a member until cancelled; a leader then gives its lease up.
 
         Arguments:
-            feed: makes prices until cancelled.
+            feed: makes prices until cancelled, those after the last leader's newest (`Batch.position`)
+                if it is a recording.
             list_symbols: has the store list symbols that others watch.
         """
         async with trio.open_nursery() as tasks:
@@ -98,8 +99,7 @@ class Member:
             while True:
                 epoch = epoch or await self._follow(feed)
                 epoch = await self._leader.lead(epoch, feed, self._on_leading)
-                self._follower.in_step = False
-                self._follower.stand_at = trio.current_time() + self._policy.lease
+                self._follower.begin(stand_at=trio.current_time() + self._policy.lease)
 
     def hand_over(self) -> None:
         """Have somebody else lead, and do not stand for one lease."""
@@ -191,7 +191,7 @@ class Member:
         self.alone = True
         try:
             async with trio.open_nursery() as alone:
-                alone.start_soon(feed)
+                alone.start_soon(feed, self._line.position)
                 while not self.bus.connection:
                     await self._follower.hear()
                 alone.cancel_scope.cancel()

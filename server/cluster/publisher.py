@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from server.cluster.errors import BusLost, Disagreement, Fenced
+from server.cluster.line import Line
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import PAGE_FIELDS, Batch
 from server.fanout.hub import FEED_QUIET, Hub
@@ -25,20 +26,22 @@ GAP_INTERVAL = 0.25
 
 
 class Publisher:
-    """The leader's voice in `epoch`. `known` are the symbols that the hash had at its beginning; after
-    `heartbeat` seconds an empty batch is published: the others hear that they missed nothing.
+    """The leader's voice in the epoch of `line`. `known` are the symbols that the hash had at its
+    beginning; after `heartbeat` seconds an empty batch is published: the others hear that they missed
+    nothing.
     """
 
     def __init__(
         self,
         hub: Hub,
         bus: "Bus",
-        epoch: int,
+        line: Line,
         known: Iterable[str],
         heartbeat: float,
         stats: ClusterStats,
     ) -> None:
-        self.epoch = epoch
+        self.epoch = line.epoch
+        self._line = line
         self._hub = hub
         self._bus = bus
         self._heartbeat = heartbeat
@@ -67,6 +70,7 @@ class Publisher:
             return
         journal.lost.clear()
         moved = dict.fromkeys(move.symbol for move in moves)
+        position = max((move.time_us for move in moves), default=self._line.position)
         batch = Batch(
             epoch=self.epoch,
             seq=self._seq + (2 if lost else 1),
@@ -74,6 +78,7 @@ class Publisher:
             listed=self._snapshots([symbol for symbol in moved if symbol not in self._known]),
             stale=self._stale,
             handover=self._bus.identity if release else "",
+            position=position,
         )
         self._seq = batch.seq  # also if it fails: it may have been published all the same
         try:
@@ -86,6 +91,7 @@ class Publisher:
             journal.lose([*lost, *moved])
             raise
         self._known.update(moved, lost)
+        self._line.position = position
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()

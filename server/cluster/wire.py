@@ -41,7 +41,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     `seq` grows by one with each batch of an epoch, and by two where moves before this one are only in
     the hash. `listed` are symbols that the leader tells of for the first time. `stale`: why the
-    leader has no prices, empty if it has. `handover`: its identity if it leads no longer.
+    leader has no prices, empty if it has. `handover`: its identity if it leads no longer. `position`:
+    the newest trade's time in microseconds since the Unix epoch, 0 before the first.
     """
 
     epoch: int
@@ -50,6 +51,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     listed: Sequence[LiveSnapshot] = ()
     stale: str = ""
     handover: str = ""
+    position: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True):

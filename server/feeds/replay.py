@@ -7,6 +7,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable
+from itertools import dropwhile
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -87,33 +88,41 @@ class Replay:
         self,
         trades: trio.MemorySendChannel[Trade],
         price_decimals: PriceDecimals = as_first_seen,
+        after: int = 0,
     ) -> None:
         """Send every trade of the file, waiting wherever the channel is full.
 
         Arguments:
             price_decimals: called in a worker thread; a price that is zero at its symbol's tick is
                 a bad row.
+            after: begin with the first trade later than this, in microseconds since the Unix epoch;
+                if the file ends before it, that was said of another one, and all of it is sent.
 
         Errors: ReplayError if the file breaks off (a damaged archive), has become unreadable, or is
         to be repeated and holds no trade.
         """
-        while await self._run_once(trades, price_decimals):
-            if not self.loop:
+        while (last := await self._run_once(trades, price_decimals, after)) >= 0:
+            if not self.loop and last >= after:
                 return
+            after = 0
         if self.loop:
             raise ReplayError(f"{self.path} holds no trade to repeat")
 
     async def _run_once(
-        self, trades: trio.MemorySendChannel[Trade], price_decimals: PriceDecimals
+        self, trades: trio.MemorySendChannel[Trade], price_decimals: PriceDecimals, after: int
     ) -> int:
-        """How many trades there were."""
-        sent = 0
+        """The last trade's time in microseconds since the Unix epoch, -1 if there is none."""
+        last, skipping = -1, after > 0
         with self._open() as lines:
             rows = _rows(lines, self.path)
             pace = Pace(self.speed)
             end = None
             while end is None:
                 block, end = await trio.to_thread.run_sync(self._read_block, rows, price_decimals)
+                last = block[-1][3] * 1000 if block else last
+                if skipping:
+                    block = [*dropwhile(lambda trade: trade[3] * 1000 <= after, block)]
+                    skipping = not block
                 for symbol, price, size, time_ms in block:
                     await pace.wait(time_ms)
                     trade = Trade(symbol, price, size, time_ms * 1000, time_ns() // 1000)
@@ -121,10 +130,9 @@ class Replay:
                         trades.send_nowait(trade)
                     except trio.WouldBlock:
                         await trades.send(trade)
-                sent += len(block)
         if isinstance(end, ReplayError):
             raise end
-        return sent
+        return last
 
     def _open(self) -> TextIO:
         try:

@@ -17,11 +17,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.gateway.sockets import ignore_new
 from server.ops.endpoint import ApiError
 from server.ops.health import HealthMonitor
 
-GRACEFUL_TIMEOUT = 1.0
-"""Seconds a request in progress may take at a shutdown."""
+GRACEFUL_TIMEOUT = 3.0
+"""Seconds a request in progress may take at a shutdown: as long as any takes."""
 
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds an idle HTTP connection is kept: a scrape interval."""
@@ -100,22 +101,45 @@ async def _refuse_websocket(websocket: WebSocket) -> None:
     await websocket.send_denial_response(await _error(websocket, error))
 
 
-async def serve_http(
-    app: Starlette,
-    listeners: list[socket.socket],
-    stop: Callable[[], Awaitable[None]],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve `app` until `stop` returns. Resource handling: Hypercorn closes `listeners`."""
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
-    config.h11_max_incomplete_size = MAX_HEAD
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.graceful_timeout = GRACEFUL_TIMEOUT
-    config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
-    config.include_server_header = False
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop))  # type: ignore[arg-type]  # Starlette's
-        task_status.started()
+class HttpServer:
+    """Serves `app` on `listeners`, which Hypercorn closes. `run` is called once."""
+
+    def __init__(self, app: Starlette, listeners: Sequence[socket.socket]) -> None:
+        self._app = app
+        self._ports = [listener.dup() for listener in listeners]
+        self._stopping = trio.Event()
+        self._stopped = trio.Event()
+        self._config = config = Config()
+        config.bind = [f"fd://{listener.detach()}" for listener in listeners]
+        config.h11_max_incomplete_size = MAX_HEAD
+        config.accesslog = None
+        config.errorlog = logging.getLogger("hypercorn.error")
+        config.graceful_timeout = GRACEFUL_TIMEOUT
+        config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
+        config.include_server_header = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped."""
+        stop = self._stopping.wait
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(hypercorn.trio.serve, self._app, self._config, shutdown_trigger=stop)  # type: ignore[arg-type]  # Starlette's
+            )
+            task_status.started()
+        self._stopped.set()
+
+    def leave(self) -> None:
+        """Leave new connections to those who share the port. Of those there are, the next answer is the
+        last, and says so (RFC 9112 §9.6): then no request meets a connection that is just closing.
+        """
+        self._config.keep_alive_max_requests = 0
+        for port in self._ports:
+            ignore_new(port)
+
+    async def stop(self) -> None:
+        """Close the port and idle connections, and return when what was asked is answered."""
+        self._config.keep_alive_max_requests = 0
+        for port in self._ports:
+            port.close()
+        self._stopping.set()
+        await self._stopped.wait()

@@ -1,95 +1,159 @@
-"""Clients that come back as the protocol asks them to, each in a thread; they note what is wrong."""
+"""Clients that come back as the protocol asks them to, all in one thread; they note what is wrong."""
 
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from statistics import median
 
+import msgspec
+import trio
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
+from websockets.trio.client import ClientConnection, connect
 
+from bench.services import Redis
+from server.quotes.snapshot import LiveSnapshot
+from tests.cluster.checked import CheckedQuotes, Seen
 from tests.cluster.host import Host
-from tests.gateway.wire import new_user
+from tests.gateway.wire import eventually, new_user
 from tests.processes import make_token
 
 CONNECT_TIMEOUT = 5.0
 """Seconds: a first packet that a leaving worker dropped comes again after one."""
 
+SERVED_TIMEOUT = 20.0
+"""Seconds in which all have come for the first time, on a busy machine."""
 
-class Follower(threading.Thread):
-    """Connects, reads, and comes back when it is sent away. `faults` are to be none."""
+RETRY_INTERVAL = 0.1
+"""Seconds after which one tries again that could not connect, which is a fault."""
 
-    def __init__(self, host: Host, symbols: str) -> None:
-        super().__init__()
-        self._host = host
+
+class Follower(CheckedQuotes):
+    """Connects, reads, and when it is sent away comes back as late as it is told, with its position.
+
+    `faults` are to be none: any refusal, any end but 1001 after `reconnect`, any message that is not as
+    promised. `recoveries`: seconds from the moment at which it might come back to its first message.
+    """
+
+    def __init__(self, host: Host, symbols: str, seen: Seen) -> None:
+        super().__init__(seen)
         self._url = host.url(symbols, make_token(new_user()))
+        self._size = 1 if symbols == "*" else len(symbols.split(","))
         self.faults: list[str] = []
+        self.recoveries: list[float] = []
         self.visits = 0
         self.messages = 0
-        self.gap = 0.0
-        self.connected = threading.Event()
-        self._over = threading.Event()
 
-    def run(self) -> None:
-        """Until told to stop."""
-        left_at = 0.0
-        while not self._over.is_set():
+    @property
+    def served(self) -> bool:
+        """Whether it has all that it wants."""
+        return len(self.held) >= self._size
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        due = 0.0
+        while True:
             try:
-                with connect(self._url, open_timeout=CONNECT_TIMEOUT) as connection:
-                    connection.recv(CONNECT_TIMEOUT)
-                    self.visits += 1
-                    self.connected.set()
-                    if left_at:
-                        self.gap = max(self.gap, time.monotonic() - left_at)
-                    wait = self._read(connection)
+                async with connect(self._resuming(), open_timeout=CONNECT_TIMEOUT) as connection:
+                    wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:
                 self.faults.append(f"cannot connect: {error!r}")
-                wait = 0.1
-            left_at = time.monotonic()
-            self._over.wait(wait)
+                wait = RETRY_INTERVAL
+            due = time.monotonic() + wait
+            await trio.sleep(wait)
 
-    def _read(self, connection: Any) -> float:
+    def _resuming(self) -> str:
+        epoch = max(self.epochs, default="")  # as many digits each: the newest
+        held = [f"{symbol}={it[1]}" for symbol, it in self.held.items() if it[0] == epoch]
+        return f"{self._url}&resume={epoch}:{','.join(held)}" if held else self._url
+
+    async def _read(self, connection: ClientConnection, due: float) -> float:
         """Until the connection ends; the seconds to stay away."""
-        wait = None
+        self.visits += 1
+        wait: float | None = None
         try:
-            while not self._over.is_set():
-                try:
-                    message = json.loads(connection.recv(0.2))
-                except TimeoutError:
-                    continue
+            async for text in connection:
+                if due:
+                    self.recoveries.append(time.monotonic() - due)
+                    due = 0.0
                 self.messages += 1
-                if message["type"] == "reconnect":
+                message = json.loads(text)
+                if message["type"] == "quotes_patch":
+                    self.apply(message)
+                elif message["type"] == "reconnect":
                     wait = message["after_ms"] / 1000
-        except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd else None
-            if code != 1001 or wait is None:
-                self.faults.append(f"closed with {code}, to come back after {wait}")
-        return wait or 0.0
-
-    def stop(self) -> None:
-        """Leave for good."""
-        self._over.set()
+        except ConnectionClosed:
+            pass  # the code tells
+        except AssertionError as error:
+            self.faults.append(str(error))
+        else:
+            if connection.close_code == 1001 and wait is not None:
+                return wait
+        self.faults.append(f"closed with {connection.close_code}, to come back after {wait}")
+        return wait or RETRY_INTERVAL
 
 
 @contextmanager
-def followers(host: Host, size: int, symbols: str = "AAPL") -> Iterator[list[Follower]]:
-    """So many, all connected."""
-    crowd = [Follower(host, symbols) for _ in range(size)]
-    for follower in crowd:
-        follower.start()
+def followers(
+    host: Host, size: int, symbols: str = "AAPL", seen: Seen | None = None
+) -> Iterator[list[Follower]]:
+    """So many, all served."""
+    seen = {} if seen is None else seen
+    crowd = [Follower(host, symbols, seen) for _ in range(size)]
+    over = threading.Event()
+    thread = threading.Thread(target=trio.run, args=(_run, crowd, over))
+    thread.start()
     try:
-        for follower in crowd:
-            assert follower.connected.wait(20), follower.faults
+        eventually(lambda: all(follower.served for follower in crowd), SERVED_TIMEOUT)
         yield crowd
     finally:
-        for follower in crowd:
-            follower.stop()
-        for follower in crowd:
-            follower.join()
+        over.set()
+        thread.join()
 
 
-def faults(crowd: list[Follower]) -> list[str]:
+async def _run(crowd: Sequence[Follower], over: threading.Event) -> None:
+    async with trio.open_nursery() as running:
+        for follower in crowd:
+            running.start_soon(follower.run)
+        await trio.to_thread.run_sync(over.wait)
+        running.cancel_scope.cancel()
+
+
+def faults(crowd: Sequence[Follower]) -> list[str]:
     """What was wrong with any of them."""
     return [fault for follower in crowd for fault in follower.faults]
+
+
+def still_read(crowd: Sequence[Follower]) -> None:
+    """Wait until each has got more messages."""
+    before = [follower.messages for follower in crowd]
+    eventually(lambda: all(f.messages > n + 3 for f, n in zip(crowd, before, strict=True)))
+
+
+def converge(redis: Redis, crowd: Sequence[Follower], seen: Seen) -> None:
+    """Wait until each has what the leader has published, or what came of it, and check that this is
+    what the leader published.
+    """
+    symbols = sorted({symbol for follower in crowd for symbol in follower.held})
+    meta, *values = redis.command("HMGET", "quotestream:quotes", "meta", *symbols).splitlines()
+    epoch = str(json.loads(meta)["epoch"])
+    published = [msgspec.json.decode(value, type=LiveSnapshot) for value in values]
+    eventually(
+        lambda: all(
+            follower.held[each.symbol] >= (epoch, each.version)
+            for follower in crowd for each in published
+        )
+    )  # fmt: skip
+    for each in published:
+        quote = seen[epoch, each.symbol, each.version]
+        assert (quote["current_price"], quote["volume"]) == (each.last_quote, each.volume)
+
+
+def report(what: str, crowd: Sequence[Follower]) -> None:
+    """Print how long it took until those who were sent away were served (`pytest -s` shows it)."""
+    recoveries = sorted(each for follower in crowd for each in follower.recoveries)
+    print(
+        f"\n{what}: {len(recoveries)} of {len(crowd)} clients sent away; served again after"
+        f" {median(recoveries):.3f} s, the last after {recoveries[-1]:.3f} s"
+    )

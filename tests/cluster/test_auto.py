@@ -1,8 +1,10 @@
 """`serve --workers auto`: workers come and go with their load, and no client is lost by it."""
 
 import signal
+from contextlib import ExitStack
 
-from tests.cluster.followers import Follower, faults, followers
+from tests.cluster.checked import Seen
+from tests.cluster.followers import converge, faults, followers, report, still_read
 from tests.cluster.host import Host
 from tests.gateway.wire import eventually
 
@@ -12,11 +14,14 @@ SCALE_TIMEOUT = 60.0
 QUICK = {
     "SCALE_AFTER": "1s",
     "SCALE_COOLDOWN": "1s",
-    "PRICE_UPDATE_INTERVAL": "100ms",
+    "PRICE_UPDATE_INTERVAL": "200ms",
     # The machine of the tests is busy with others: only connections are to count.
     "SCALE_UP_CPU": "100",
     "SCALE_UP_LATENCY": "1h",
 }
+
+
+SYMBOLS = "AAPL,MSFT"
 
 
 def serving(host: Host) -> int:
@@ -24,47 +29,41 @@ def serving(host: Host) -> int:
     return int(host.metric('market_data_workers{state="serving"}'))
 
 
-def still_read(crowd: list[Follower]) -> None:
-    """Wait until each has got more messages."""
-    before = [follower.messages for follower in crowd]
-    eventually(lambda: all(f.messages > n + 3 for f, n in zip(crowd, before, strict=True)))
-
-
 def test_workers_come_with_connections_and_go_with_them(tmp_path, redis):
     """Beyond the share of places one comes, below it the youngest goes; its clients are sent to the
     others by `reconnect` and 1001, and lose nothing else.
     """
     variables = QUICK | {
-        "WS_MAX_CONNECTIONS": "40",
-        "SCALE_UP_CONNECTIONS": "50",
+        "WS_MAX_CONNECTIONS": "200",
+        "SCALE_UP_CONNECTIONS": "60",
         "WORKERS_MAX": "3",
     }
+    seen: Seen = {}
     with Host(tmp_path, redis, "auto", **variables) as host:
-        with followers(host, 8) as staying:
+        with ExitStack() as stack:
+            staying = stack.enter_context(followers(host, 60, SYMBOLS, seen))
             assert len(host.events("worker started")) == 1
-            with followers(host, 26) as crowd:  # 34 of 40, then of 80
+            with followers(host, 70, SYMBOLS, seen) as crowd:  # 130 of 200, then of 400
                 host.await_event("worker serves", 2)
                 decision = host.await_event("scaling")
                 assert (decision["action"], decision["reason"]) == ("up", "connections")
-                assert decision["connections"] > 0.5
-                assert (
-                    host.metric(
-                        'market_data_scaler_decisions_total{action="up",reason="connections"}'
-                    )
-                    == 1
-                )
+                assert decision["connections"] > 0.6
+                sample = 'market_data_scaler_decisions_total{action="up",reason="connections"}'
+                assert host.metric(sample) == 1
                 assert serving(host) == 2
+                # So many new ones come to both: then some have to be sent back to the first.
+                staying += stack.enter_context(followers(host, 40, SYMBOLS, seen))
                 still_read(crowd)
-                # So many new ones come to both, and then some have to be sent back to the first.
-                with followers(host, 8):
-                    pass
             assert not faults(crowd)
             eventually(lambda: len(host.events("scaling")) >= 2, SCALE_TIMEOUT)
             down = host.events("scaling")[-1]
             assert (down["action"], down["reason"]) == ("down", "calm")
             assert host.await_event("worker retires")["worker"] == 2, "the youngest goes"
-            eventually(lambda: serving(host) == 1, SCALE_TIMEOUT)
+            host.await_event("stopped", worker=2)
+            assert serving(host) == 1
             still_read(staying)
+            converge(redis, staying, seen)
+            report("scaled down", staying)
             assert not faults(staying)
         assert host.metric('market_data_scaler_load{signal="connections"}') < 0.5
         assert not [line for line in host.log_lines() if line["level"] == "error"]

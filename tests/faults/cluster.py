@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import jsonpatch
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.gateway.wire import is_move, new_user
+from tests.cluster.checked import CheckedQuotes, Seen
+from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
 CONVERGENCE_TIMEOUT = 15.0
@@ -21,28 +21,22 @@ CONVERGENCE_TIMEOUT = 15.0
 FAST = {"PRICE_UPDATE_INTERVAL": "100ms", "LOG_LEVEL": "info"}
 """Every symbol moves several times a second."""
 
-Version = tuple[str, str, int]
-"""Epoch, symbol, version: names one state of one quote, on every instance the same."""
 
-
-class Watcher:
+class Watcher(CheckedQuotes):
     """A client that reads all the time and checks each message.
 
-    Within an epoch versions only grow, by one with each `replace`; a quote of one version is the
-    same whoever shows it. `document` is what the patches amount to, `statuses` what was told of the
-    flow, with the moment; `problem` what was wrong first, `closed` the code of an end.
+    `statuses` are what was told of the flow, with the moment; `problem` what was wrong first, `closed`
+    the code of an end.
     """
 
-    def __init__(self, server: ServerProcess, symbols: str, seen: dict[Version, Any]) -> None:
+    def __init__(self, server: ServerProcess, symbols: str, seen: Seen) -> None:
+        super().__init__(seen)
         self.server = server
-        self.document: dict[str, Any] = {"quotes": {}}
-        self.held: dict[str, tuple[str, int]] = {}
         self.statuses: list[tuple[float, str, str]] = []
         self.arrivals: list[float] = []
         self.problem: Exception | None = None
         self.closed: int | None = None
         self.over = False
-        self._seen = seen
         url = server.url(symbols, make_token(new_user()))
         self._connecting = connect(url, max_queue=None)
         self._connection = self._connecting.__enter__()
@@ -56,11 +50,6 @@ class Watcher:
         self.over = True
         self._connecting.__exit__(None, None, None)
         self._thread.join()
-
-    @property
-    def epochs(self) -> set[str]:
-        """The epochs of the quotes it has."""
-        return {epoch for epoch, _ in self.held.values()}
 
     @property
     def status(self) -> tuple[str, str]:
@@ -103,28 +92,14 @@ class Watcher:
         if message["type"] != "quotes_patch":
             return
         self.arrivals.append(time.monotonic())
-        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
-        for symbol, version in message["versions"].items():
-            before = self.held.get(symbol)
-            if is_move(message):
-                assert before, "a replace of what it does not have"
-                assert version == before[1] + 1, f"{symbol}: {version} after {before}"
-                epoch = before[0]
-            else:
-                epoch = message["epoch"]
-                if before and before[0] == epoch:
-                    assert version >= before[1], f"{symbol}: {version} after {before}"
-            self.held[symbol] = epoch, version
-            quote = dict(self.document["quotes"][symbol])
-            other = self._seen.setdefault((epoch, symbol, version), quote)
-            assert other == quote, f"{epoch}, {symbol}, {version} is not the same everywhere"
+        self.apply(message)
 
 
 class Cluster:
     """Instances with one Redis and their clients. `seen`: every quote that any of these had."""
 
     def __init__(self, folder: Path, redis_url: str, **variables: str) -> None:
-        self.seen: dict[Version, Any] = {}
+        self.seen: Seen = {}
         self.servers: list[ServerProcess] = []
         self.watchers: list[Watcher] = []
         self._folder = folder

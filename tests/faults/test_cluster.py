@@ -56,6 +56,13 @@ def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
         cluster.converge(leader, [watcher])
 
 
+def test_lease_that_nobody_renews_is_taken_at_its_end(tmp_path, redis):
+    """Who stands in vain learns how long the lease lasts, and does not wait a third of its own."""
+    redis.command("SET", "quotestream:leader", "somebody who died", "PX", "5000")
+    with Cluster(tmp_path, redis.url, BUS_LEASE="60s") as cluster:
+        cluster.wait_for_leader([cluster.start()])
+
+
 def test_leader_is_killed(tmp_path, redis):
     """The follower leads in less than two leases, and goes on from the last versions and prices."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
@@ -104,7 +111,7 @@ def test_leader_hands_over(tmp_path, redis, number):
         took = other.wait_for(lambda it: it.epochs.isdisjoint(old))
         report("handed over", took)
         assert took < 1
-        assert "leader_lost" not in [reason for _, _, reason in other.statuses]
+        assert "leader_lost" not in [reason for _, _, reason in one.statuses + other.statuses]
         rest = [one, other] if number == signal.SIGUSR1 else [other]
         cluster.moves_on(rest)
         cluster.converge(follower, rest)
@@ -227,8 +234,11 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         assert cluster.leads(newest)
 
 
-def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
-    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile."""
+@pytest.mark.parametrize("lease", ["lasts", "is over"])
+def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
+    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile: first it
+    follows who is gone as long as that one's lease lasts, or leads at once.
+    """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
         leader = cluster.start(PRICE_UPDATE_INTERVAL="20ms", **behind)
@@ -242,6 +252,8 @@ def test_leader_comes_back_after_its_successor_died(tmp_path, redis):
         cluster.moves_on([other])
         other.over = True
         successor.process.kill()
+        if lease == "is over":
+            eventually(lambda: redis.command("EXISTS", "quotestream:leader") == "0", 2 * LEASE)
         last, ahead = other.held["AAPL"][1], one.held["AAPL"][1]
         proxy.flow()
         one.wait_for(lambda it: it.epochs.isdisjoint(old | other.epochs))
@@ -335,6 +347,29 @@ def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
             lambda it: all(it.held[s][1] == newest[s]["version"] for s in ("AAPL", "MSFT"))
         )
         assert watcher.document["quotes"] == {s: each["quote"] for s, each in newest.items()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_replay_goes_on_with_the_next_leader(tmp_path, redis, number):
+    """Where the last one was: no trade is told twice, and none left out."""
+    start = 1_700_000_000_000
+    rows = [f"{start + 20 * n},AAPL,{(1000 + n) / 100},1" for n in range(3000)]
+    (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
+    variables = {"FEED": f"replay:{tmp_path / 'trades.csv'}"}
+    with Cluster(tmp_path, redis.url, **variables) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        one, other = cluster.watch(leader, "AAPL"), cluster.watch(follower, "AAPL")
+        cluster.moves_on([other])
+        old = other.epochs
+        one.over = number == signal.SIGKILL
+        leader.process.send_signal(number)
+        other.wait_for(lambda it: it.epochs.isdisjoint(old))
+        cluster.moves_on([other])
+        # The n-th trade is of one share at n cents: by their difference each is seen to come once.
+        quotes = [quote for quote in cluster.seen.values() if quote["volume"]]
+        assert len({quote["volume"] - round(100 * quote["current_price"]) for quote in quotes}) == 1
 
 
 def test_stores_that_disagree(tmp_path, redis):

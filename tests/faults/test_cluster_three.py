@@ -7,7 +7,6 @@ message it is checked that versions do not go back within an epoch and are the s
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -15,8 +14,7 @@ import pytest
 
 from bench.schedule import symbol_names
 from bench.services import Redis
-from tests.cluster.host import Host
-from tests.faults.cluster import Cluster, Version, Watcher, report
+from tests.faults.cluster import Cluster, report
 from tests.gateway.wire import eventually
 from tests.processes import ServerProcess
 
@@ -180,37 +178,3 @@ def _pause(redis: Redis, seconds: float) -> None:
     redis.freeze()
     time.sleep(seconds)
     redis.thaw()
-
-
-@contextmanager
-def watching(host: Host, size: int, seen: dict[Version, object]) -> Iterator[list[Watcher]]:
-    """So many clients of a host's workers."""
-    watchers = [Watcher(host, "AAPL,MSFT", seen) for _ in range(size)]
-    try:
-        for watcher in watchers:
-            watcher.wait_for(lambda it: len(it.held) == 2)
-        yield watchers
-    finally:
-        for watcher in watchers:
-            watcher.__exit__()
-
-
-def test_rolled_workers_show_one_line_of_prices(tmp_path, redis):
-    """While all workers are replaced, the leader among them, prices go on: clients that come back get
-    what those have that stay, from the versions on which they left.
-    """
-    seen: dict[Version, object] = {}
-    with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host:
-        with watching(host, CLIENTS, seen) as before:
-            host.process.send_signal(signal.SIGHUP)
-            for watcher in before:
-                eventually(lambda: watcher.closed is not None, 30)  # noqa: B023 (called here)
-                assert watcher.problem is None
-                assert watcher.closed == 1001
-        host.await_event("rolled")
-        with watching(host, CLIENTS, seen) as after:
-            for watcher in after:
-                watcher.wait_for(lambda it: len(it.arrivals) > 20)
-            left = max(version for watcher in before for _, version in watcher.held.values())
-            assert len({epoch for watcher in after for epoch in watcher.epochs}) == 1
-            assert max(version for watcher in after for _, version in watcher.held.values()) > left

@@ -49,7 +49,9 @@ def seen(trade: Trade) -> tuple[str, float, int, int]:
     return trade.symbol, trade.price, trade.size, trade.time_us
 
 
-async def replay_all(path: Path, speed: float = 0) -> tuple[list[tuple[float, Trade]], Replay]:
+async def replay_all(
+    path: Path, speed: float = 0, after: int = 0
+) -> tuple[list[tuple[float, Trade]], Replay]:
     """All trades with their moments, and the replay after it."""
     replay = Replay(path, speed, loop=False)
     send, receive = trio.open_memory_channel[Trade](0)
@@ -57,7 +59,7 @@ async def replay_all(path: Path, speed: float = 0) -> tuple[list[tuple[float, Tr
 
     async def run() -> None:
         async with send:
-            await replay.run(send)
+            await replay.run(send, after=after)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -73,6 +75,16 @@ async def test_every_trade_comes_in_order(tmp_path, name, bom, newline):
     moments, replay = await replay_all(path)
     assert [seen(trade) for _, trade in moments] == TRADES
     assert replay.bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "skipped"),
+    [(999_999, 0), (1_000_000, 1), (3_999_999, 2), (4_000_000, 3), (4_000_001, 0)],
+)
+async def test_replay_goes_on_where_another_was(tmp_path, after, skipped):
+    """With the first trade that is later; where there can be none, with all of another recording."""
+    moments, _ = await replay_all(write(tmp_path / "day.csv", GOOD), after=after)
+    assert [seen(trade) for _, trade in moments] == TRADES[skipped:]
 
 
 @pytest.mark.parametrize("speed", [0.5, 1, 100])

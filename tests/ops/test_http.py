@@ -1,16 +1,18 @@
 """The operators' port: health, readiness, errors in one shape, and clients that do not behave."""
 
 import json
+import signal
 import socket
 import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
+from http.client import HTTPConnection
 
 import pytest
 
 from tests.gateway.wire import refusal
-from tests.processes import ServerProcess
+from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
 
 STALLED = 50
 
@@ -72,3 +74,19 @@ def test_stalled_clients_hinder_nobody(tmp_path):
         server.stop()
         assert time.monotonic() - start < 10
         assert server.log_lines()[-1]["event"] in ("stopped", "exit at once")
+
+
+def test_request_in_progress_is_answered_at_a_stop(tmp_path, postgres):
+    """Also one that waits for a database that gives no answer."""
+    with ServerProcess(tmp_path, DATABASE_URL=postgres.url()) as server:
+        postgres.freeze()
+        asking = HTTPConnection(*server.http_address)
+        credentials = {"Authorization": f"Bearer {make_token()}"}
+        asking.request("GET", "/market-data?symbols=IBM", headers=credentials)
+        for _ in range(3):  # whoever came later is answered: that request is under way
+            assert server.get("/healthz")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        with asking.getresponse() as response:
+            assert json.load(response)["error"]["code"] == "store_unavailable"
+            assert response.headers["Connection"] == "close"
+        assert server.process.wait(STOP_TIMEOUT) == 0
