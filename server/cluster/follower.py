@@ -7,20 +7,15 @@ what is of another epoch is taken over as it is, and everybody gets full quotes.
 
 import math
 from random import uniform
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from server.cluster.errors import BusLost
-from server.cluster.line import Line, Policy
-from server.cluster.stats import ClusterStats
+from server.cluster.line import Instance
 from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
-from server.fanout.hub import FEED_QUIET, Hub
-
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
+from server.fanout.hub import FEED_QUIET
 
 HEARD_BATCHES = 1024
 """Batches between the bus and who reads them: four seconds' worth, in which the hash has been read.
@@ -42,23 +37,10 @@ log = structlog.get_logger()
 class Follower:
     """One instance while it does not lead. `in_step`: it has all that was published."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        bus: "Bus",
-        policy: Policy,
-        line: Line,
-        batches: trio.MemoryReceiveChannel[Batch | None],
-        stats: ClusterStats,
-    ) -> None:
+    def __init__(self, instance: Instance) -> None:
         self.in_step = False
         self.stand_at = 0.0
-        self._hub = hub
-        self._bus = bus
-        self._policy = policy
-        self._line = line
-        self._batches = batches
-        self._stats = stats
+        self._hub, self._bus, self._policy, self._line, self._batches, self._stats = instance
         self._seq = 0
         self._connection = 0
         self._returning = False

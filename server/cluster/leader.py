@@ -6,20 +6,13 @@ refused there, as of an old epoch, and follows.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from server.cluster.errors import BusLost, Disagreement, Fenced
-from server.cluster.line import Line, Policy
+from server.cluster.line import Instance
 from server.cluster.publisher import BATCH_MOVES, Publisher
-from server.cluster.stats import ClusterStats
-from server.cluster.wire import Batch
-from server.fanout.hub import Hub
-
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
 
 RETRY_INTERVAL = 0.25
 """Seconds after which a leader that Redis did not answer tries again."""
@@ -33,23 +26,11 @@ log = structlog.get_logger()
 class Leader:
     """One instance in the time of its lease. `giving_up`: it is to end that."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        bus: "Bus",
-        policy: Policy,
-        line: Line,
-        batches: trio.MemoryReceiveChannel[Batch | None],
-        stats: ClusterStats,
-    ) -> None:
+    def __init__(self, instance: Instance) -> None:
         self.leading = False
         self.giving_up = False
-        self._hub = hub
-        self._bus = bus
-        self._policy = policy
-        self._line = line
-        self._batches = batches
-        self._stats = stats
+        self._instance = instance
+        self._hub, self._bus, self._policy, self._line, self._batches, self._stats = instance
         self._publisher: Publisher
         self._deposed = False
 
@@ -101,9 +82,7 @@ class Leader:
             for symbol, topic in self._hub.topics.items()
             if topic.version > versions.get(symbol, 0)
         )
-        self._publisher = Publisher(
-            self._hub, self._bus, self._line, versions, self._policy.heartbeat, self._stats
-        )
+        self._publisher = Publisher(self._instance, versions)
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))
         return True

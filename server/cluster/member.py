@@ -28,7 +28,7 @@ from server.cluster.errors import BusLost
 from server.cluster.follower import BUS_LOST, HEARD_BATCHES, LEADER_LOST, Follower
 from server.cluster.interest import Interest
 from server.cluster.leader import Leader
-from server.cluster.line import Line, Policy
+from server.cluster.line import Instance, Line, Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
@@ -61,8 +61,8 @@ class Member:
         self._policy = policy
         self._line = Line()
         self._send, batches = trio.open_memory_channel[Batch | None](HEARD_BATCHES)
-        self._follower = Follower(hub, bus, policy, self._line, batches, stats)
-        self._leader = Leader(hub, bus, policy, self._line, batches, stats)
+        instance = Instance(hub, bus, policy, self._line, batches, stats)
+        self._follower, self._leader = Follower(instance), Leader(instance)
         self._retired = False
         self._lost_at: float | None = None
 

@@ -1,19 +1,14 @@
 """Tells the other instances what moves on the leader: batch after batch, for one epoch."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import trio
 
 from server.cluster.errors import BusLost, Disagreement, Fenced
-from server.cluster.line import Line
-from server.cluster.stats import ClusterStats
+from server.cluster.line import Instance
 from server.cluster.wire import PAGE_FIELDS, Batch
-from server.fanout.hub import FEED_QUIET, Hub
+from server.fanout.hub import FEED_QUIET
 from server.quotes.snapshot import LiveSnapshot
-
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
 
 BATCH_MOVES = 1000
 """The most moves of one batch: some milliseconds of work for whoever gets it."""
@@ -26,26 +21,14 @@ GAP_INTERVAL = 0.25
 
 
 class Publisher:
-    """The leader's voice in the epoch of `line`. `known` are the symbols that the hash had at its
-    beginning; after `heartbeat` seconds an empty batch is published: the others hear that they missed
-    nothing.
+    """The leader's voice in the line's present epoch. `known` are the symbols that the hash had at its
+    beginning. After the policy's heartbeat an empty batch is published: the others hear that they
+    missed nothing.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        bus: "Bus",
-        line: Line,
-        known: Iterable[str],
-        heartbeat: float,
-        stats: ClusterStats,
-    ) -> None:
-        self.epoch = line.epoch
-        self._line = line
-        self._hub = hub
-        self._bus = bus
-        self._heartbeat = heartbeat
-        self._stats = stats
+    def __init__(self, instance: Instance, known: Iterable[str]) -> None:
+        self._hub, self._bus, self._policy, self._line, _, self._stats = instance
+        self.epoch = self._line.epoch
         self._known = set(known)
         self._seq = 0
         self._beat_at = 0.0
@@ -95,7 +78,7 @@ class Publisher:
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()
-        self._beat_at = now + self._heartbeat
+        self._beat_at = now + self._policy.heartbeat
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
 
     async def _agree(self, listed: Sequence[LiveSnapshot]) -> None:

@@ -236,8 +236,8 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
 
 @pytest.mark.parametrize("lease", ["lasts", "is over"])
 def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
-    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile: first it
-    follows who is gone as long as that one's lease lasts, or leads at once.
+    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile: at
+    once, or, as long as the lease of who is gone lasts, it follows first.
     """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
