@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from bench import cluster
+from bench import cluster, fleet
 from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--duration", type=_seconds, default=cluster.DURATION, help="seconds a step"
     )
+    command.add_argument("--rate", type=_seconds, default=fleet.RATE,
+                         help="moves a second of each symbol of the fleet")  # fmt: skip
     command.add_argument("--kills", type=_positive, default=cluster.KILLS, help="of the leader")
     command.add_argument("--only", nargs="+", choices=cluster.PARTS, default=[*cluster.PARTS],
                          metavar="PART", help=", ".join(cluster.PARTS))  # fmt: skip
@@ -147,7 +149,9 @@ def _run_compare(arguments: argparse.Namespace) -> bool:
 
 
 def _run_cluster(arguments: argparse.Namespace) -> bool:
-    options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
+    options = Options(
+        connections=arguments.connections, duration=arguments.duration, rate=arguments.rate
+    )
     return _tell(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
 
 

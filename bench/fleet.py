@@ -1,14 +1,16 @@
 """Ten instances at once, one of which leads, with the portfolio's load on each: does it add up?"""
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from time import monotonic
+from time import monotonic, sleep
 
 from hdrh.histogram import HdrHistogram
 
+from bench.crowd import Counts, Crowd
 from bench.figures import Figure, Result, Unit
 from bench.instances import Instance, Traffic, open_redis
 from bench.latency import DIGITS, LONGEST_US, percentiles
-from bench.run import SETTLE, Options, choose_some, connect, open_generator, own_cpu
+from bench.run import SETTLE, Options, choose_some
 from bench.schedule import Schedule
 from bench.screen import progress
 
@@ -16,79 +18,76 @@ INSTANCES = 10
 SYMBOLS, EACH, RATE = 50, 5, 0.25
 """As in `portfolio`: each connection watches five of fifty symbols, which move every 4 s."""
 
-SAMPLE = 10
-"""One connection in so many is asked when it got an update, and whether it missed one."""
-
 SLICE = 250
-"""Connections opened to one instance before the next has its turn: nobody misses a ping meanwhile."""
+"""Connections opened to each instance at a time."""
 
-POLL = 0.0005
-"""Seconds for which each instance's clients read in turn: ten of these are in the latencies."""
+TICK = 0.1
+"""Seconds between two movements of the progress bar."""
 
 
 def measure_fleet(options: Options, _: int, result: Result) -> None:
     """`options.connections` to each instance; what a client misses is a failure."""
-    connections = INSTANCES * options.connections
-    seconds = connections / 300 + 2 * options.duration + 60
-    schedule = Schedule(SYMBOLS, RATE, seconds, together=False)
+    seconds = INSTANCES * options.connections / 300 + 2 * options.duration + 60
+    schedule = Schedule(SYMBOLS, options.rate, seconds, together=False)
     choose = choose_some(schedule.symbols, EACH)
     with ExitStack() as stack:
         redis = stack.enter_context(open_redis())
         fleet = [stack.enter_context(Instance(redis, schedule))]
-        fleet += [
-            stack.enter_context(Instance(redis, FEED="bus", WS_MAX_CONNECTIONS="100000"))
-            for _ in range(INSTANCES - 1)
-        ]
-        crowds = [stack.enter_context(open_generator(instance)) for instance in fleet]
-        for start in range(
-            0, options.connections, SLICE
-        ):  # no crowd waits long enough to be given up
-            for crowd, instance in zip(crowds, fleet, strict=True):
-                count = min(SLICE, options.connections - start)
-                connect(crowd, instance, count, choose, sample=SAMPLE)
+        fleet += [stack.enter_context(Instance(redis, FEED="bus")) for _ in range(INSTANCES - 1)]
+        crowds = [stack.enter_context(Crowd(instance, choose)) for instance in fleet]
+        begin = monotonic()
+        with progress("connecting", options.connections) as move:
+            for start in range(0, options.connections, SLICE):
+                move(start)
+                _all(crowds, lambda it: it.open(min(SLICE, options.connections - start)))  # noqa: B023 (called here)
+        connecting = monotonic() - begin
+        _listen(SETTLE)
 
-        def listen(seconds: float) -> None:
-            start = monotonic()
-            with progress("listening", seconds) as move:
-                while (now := monotonic()) < start + seconds:
-                    move(now - start)
-                    for crowd in crowds:
-                        crowd.run_until(monotonic() + POLL)
-
-        listen(5 * SETTLE)  # those that were first have waited for the last
-        for crowd in crowds:
-            crowd.reset()
-        cpu, own, before = (
-            [each.cpu_seconds() or 0 for each in fleet],
-            own_cpu(),
-            Traffic.read(redis),
-        )
-        listen(options.duration)
+        cpu, before = [each.cpu_seconds() or 0 for each in fleet], Traffic.read(redis)
+        _all(crowds, Crowd.reset)
+        _listen(options.duration)
+        counts = _all(crowds, Crowd.reset)
         used = [(each.cpu_seconds() or 0) - b for each, b in zip(fleet, cpu, strict=True)]
-        traffic, busy = Traffic.read(redis).since(before), own_cpu() - own
-        histogram = HdrHistogram(1, LONGEST_US, DIGITS)
-        for crowd in crowds:
-            histogram.add(crowd.latencies.histogram())
-        result.busy = max(result.busy, busy / options.duration)
-        result.histogram = histogram
-        result.add_latency(percentiles(histogram), {}, {})
-        missed = sum(crowd.missed for crowd in crowds)
-        frames = sum(crowd.frames for crowd in crowds)
-        result.add(
-            Figure("fleet, connections", connections, Unit.COUNT),
-            Figure("fleet, delivered", frames / options.duration, Unit.PER_SECOND),
-            Figure("fleet, missed", missed, Unit.COUNT, must=0),
-            Figure("fleet, leader", used[0] / options.duration, Unit.CORE),
-            Figure(
-                "fleet, each other", sum(used[1:]) / options.duration / len(used[1:]), Unit.CORE
-            ),
-            Figure("fleet, memory", sum(each.resident_bytes() or 0 for each in fleet), Unit.BYTES),
-            Figure("fleet, Redis in", traffic.received / options.duration, Unit.BYTES_PER_SECOND),
-            Figure("fleet, Redis out", traffic.sent / options.duration, Unit.BYTES_PER_SECOND),
-            Figure("fleet, Redis", traffic.cpu / options.duration, Unit.CORE),
-            Figure("fleet, generator", busy / options.duration, Unit.CORE),
-        )
-        if missed:
-            result.wrong.append(f"fleet: {missed} updates missed")
-        for crowd in crowds:
-            result.wrong += [f"fleet: {count} × {reason}" for reason, count in crowd.failed.items()]
+        traffic = Traffic.read(redis).since(before)
+        memory = sum(each.resident_bytes() or 0 for each in fleet)
+
+    histogram = HdrHistogram(1, LONGEST_US, DIGITS)
+    for each in counts:
+        histogram.decode_and_add(each.histogram)
+    duration = options.duration
+    result.histogram = histogram
+    result.busy = max(result.busy, *(each.cpu / duration for each in counts))
+    result.add_latency(percentiles(histogram), {}, {})
+    missed = sum(each.missed for each in counts)
+    result.add(
+        Figure("fleet, connections", INSTANCES * options.connections, Unit.COUNT),
+        Figure("fleet, connecting", connecting, Unit.SECONDS),
+        Figure("fleet, delivered", sum(each.frames for each in counts) / duration, Unit.PER_SECOND),
+        Figure("fleet, missed", missed, Unit.COUNT, must=0),
+        Figure("fleet, leader", used[0] / duration, Unit.CORE),
+        Figure("fleet, each other", sum(used[1:]) / duration / len(used[1:]), Unit.CORE),
+        Figure("fleet, memory", memory, Unit.BYTES),
+        Figure("fleet, Redis in", traffic.received / duration, Unit.BYTES_PER_SECOND),
+        Figure("fleet, Redis out", traffic.sent / duration, Unit.BYTES_PER_SECOND),
+        Figure("fleet, Redis", traffic.cpu / duration, Unit.CORE),
+        Figure("fleet, generators", sum(each.cpu for each in counts) / duration, Unit.CORE),
+    )
+    if missed:
+        result.wrong.append(f"fleet: {missed} updates missed")
+    for each in counts:
+        result.wrong += [f"fleet: {count} × {reason}" for reason, count in each.failed.items()]
+
+
+def _all(crowds: list[Crowd], command: Callable[[Crowd], None]) -> list[Counts]:
+    """Have all do it at once; what they tell."""
+    for crowd in crowds:
+        command(crowd)
+    return [told for crowd in crowds if (told := crowd.wait())]
+
+
+def _listen(seconds: float) -> None:
+    start = monotonic()
+    with progress("listening", seconds) as move:
+        while (done := monotonic() - start) < seconds:
+            move(done)
+            sleep(min(TICK, seconds - done))
