@@ -5,9 +5,7 @@ nobody has asked for yet: then the session waits for the store.
 import time
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
-from server.fanout.topic import Topic
+from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import BadToken
 from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
 from server.quotes.duration import parse_duration
@@ -22,7 +20,7 @@ from server.quotes.messages import (
     Throttle,
     Unsubscribe,
 )
-from server.quotes.patch import Operation, Remove
+from server.quotes.patch import Remove
 from server.store.catalogue import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -117,13 +115,15 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.refuse(command.action, "not_subscribed", message, command.id, symbols)
         return
     if topics:
-        removal = _removal(session, topics)
+        # What is taken away is what the client has got: of `*`, also what was listed a moment ago.
+        if unseen := [each for each in topics if session.everything and session.awaits(each)]:
+            session.send(full_quotes(unseen))
         if everything:
             session.unsubscribe_everything()
         else:
             session.unsubscribe(topics)
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
-        session.send(removal)
+        session.send(_removal(topics))
     if rest or not topics:
         session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
 
@@ -169,22 +169,11 @@ def _subscribed(session: "Session", names: list[str]) -> Selection:
     return Selection(list(has), unknown, everything)
 
 
-def _removal(session: "Session", topics: list[Topic]) -> QuotesPatch:
-    """What takes quotes away. Those of `*` that were listed lately, and may not have been sent yet, it
-    gives before.
-    """
-    unseen: set[Topic] = set()
-    if session.everything:
-        unseen = {each for each in topics if each.quote_due or session.outbox.owes(each)}
-    operations: list[Operation] = []
-    for topic in topics:
-        operations += topic.full_operations() if topic in unseen else ()
-        operations.append(Remove(topic.pointer))
+def _removal(topics: list[Topic]) -> QuotesPatch:
     return QuotesPatch(
         time.time_ns() // 1000,
         {topic.symbol: topic.version for topic in topics},
-        operations,
-        session.gateway.hub.epoch if unseen else UNSET,
+        [Remove(topic.pointer) for topic in topics],
     )
 
 

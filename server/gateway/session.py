@@ -167,6 +167,10 @@ class Session:
         """Send the full quotes of `topics`."""
         self.gateway.hub.send_quotes(self.outbox, topics)
 
+    def awaits(self, topic: Topic) -> bool:
+        """Whether the quote of `topic` is still to be sent."""
+        return topic.quote_due or self.outbox.owes(topic)
+
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""
         for topic in topics:
