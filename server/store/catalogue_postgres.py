@@ -16,7 +16,7 @@ import trio
 from trio_asyncio import aio_as_trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import LARGEST_PRICE, Snapshot, opening_snapshot
 from server.store.calls import Calls
 from server.store.catalogue import (
     BATCH_ROWS,
@@ -53,6 +53,11 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What asyncpg raises where the database is at fault; a server that is down is an OSError."""
 
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
+
+_LISTED = (
+    "NOT delisted AND last_quote BETWEEN 0 AND {most:.0f} AND base_price <= {most:.0f}"
+).format(most=LARGEST_PRICE)
+"""Another service may have written what is no price: NaN, infinity, more than a float can hold."""
 
 _NUMERIC = {"last_quote": "last_quote::float8", "base_price": "base_price::float8"}
 
@@ -91,12 +96,12 @@ WHERE excluded.version > market_data.version
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE NOT delisted AND $1 <> ''
+     WHERE {_LISTED} AND $1 <> ''
      AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
      ORDER BY symbol COLLATE "C" LIMIT $4)
     UNION ALL
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
-     WHERE NOT delisted AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
+     WHERE {_LISTED} AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
      LIMIT {SEARCH_CANDIDATES})
 ) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
 """
@@ -177,7 +182,7 @@ class PostgresCatalogue:
             self.pool.terminate()
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
+        query = f"SELECT {_SELECTED} FROM market_data WHERE {_LISTED} AND {condition}"
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
         return [Snapshot(*row) for row in rows]
 

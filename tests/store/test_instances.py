@@ -248,10 +248,34 @@ def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_p
             assert client.quotes["VOO"]["type"] == "ETF"
 
 
+@pytest.mark.parametrize("price", ["'NaN'", "'Infinity'", "1e400", "-5"])
+def test_row_without_a_price_is_taken_for_none(
+    tmp_path, database_url, shared_postgres, database, price
+):
+    """Whatever another service writes: nobody gets a price that is none, and the others are there."""
+    variables = {"DATABASE_URL": database_url}
+    assert run(tmp_path, "import", **variables).returncode == 0
+    shared_postgres.sql(
+        "INSERT INTO market_data (symbol, name, category, last_quote) "
+        f"VALUES ('BAD', 'Bad', 1, {price}); "
+        f"UPDATE market_data SET last_quote = {price} WHERE symbol = 'IBM'",
+        database,
+    )
+    with ServerProcess(tmp_path, **variables) as server:
+        assert set(names(server, "BAD,IBM,MMM")) == {"MMM"}
+        assert server.ask("/instruments?query=bad") == (200, [])
+        with Client(server, "*") as client:
+            while len(client.versions) < 512:
+                client.receive()
+        assert not client.versions.keys() & {"BAD", "IBM"}
+        assert server.metric("market_data_db_errors_total") == 0
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
         ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"), ("TSLA,Tesla,STOCK,nan,", "not a price"),
+        ("TSLA,Tesla,STOCK,1e10,", "not a price"), ("TSLA,Tesla,STOCK,inf,", "not a price"),
         ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), (",Tesla,STOCK,1,", "not a symbol"),
         ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
         ("TSLA,Tesla,STOCK,1,x", "market_cap"), ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
