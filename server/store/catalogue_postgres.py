@@ -55,8 +55,9 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
 _LISTED = (
-    "NOT delisted AND last_quote BETWEEN 0 AND {most:.0f} AND base_price <= {most:.0f}"
-).format(most=LARGEST_PRICE)
+    f"NOT delisted AND last_quote BETWEEN 0 AND {LARGEST_PRICE:.0f} "
+    f"AND base_price <= {LARGEST_PRICE:.0f}"
+)
 """Another service may have written what is no price: NaN, infinity, more than a float can hold."""
 
 _NUMERIC = {"last_quote": "last_quote::float8", "base_price": "base_price::float8"}
