@@ -125,7 +125,7 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
         session.send(_removal(topics))
     if rest or not topics:
-        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+        _refuse_unsubscribed(session, command, rest)
 
 
 def _resync(session: "Session", command: Resync) -> None:
@@ -134,7 +134,15 @@ def _resync(session: "Session", command: Resync) -> None:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
         session.send_quotes(topics)
     if rest or not topics:
-        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+        _refuse_unsubscribed(session, command, rest)
+
+
+def _refuse_unsubscribed(
+    session: "Session", command: Unsubscribe | Resync, symbols: list[str]
+) -> None:
+    """Without `symbols`, the client asked for all that it has, and has none."""
+    symbols = symbols or [EVERYTHING]
+    session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, symbols)
 
 
 def _auth(session: "Session", command: Auth) -> None:
