@@ -155,7 +155,7 @@ async def test_the_delay_asked_for_is_kept(serve_in_memory, autojump_clock):
 
 
 async def test_silent_server_is_left(serve_in_memory, autojump_clock, monkeypatch):
-    """A server that answers no ping, as behind a cable that was pulled, is gone; the client comes back."""
+    """Where no ping is answered, as after a cable was pulled, the client comes back."""
 
     async def freeze_once(request: WebSocketRequest) -> None:
         socket = await request.accept()

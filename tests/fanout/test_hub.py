@@ -161,7 +161,7 @@ async def test_message_starts_with_its_type_and_ts(hub, connect):
 
 
 async def test_no_delivery_takes_less_than_no_time(hub, connect):
-    """A price by a clock that is ahead, another instance's or ours before it was set back, took none."""
+    """A price by a clock that is ahead, another instance's or ours before it was set back, took 0."""
     peer = connect("AAPL")
     ahead = time_ns() // 1000 + 3600 * 1_000_000
     hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead), flusher(hub))
