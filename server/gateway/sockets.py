@@ -43,8 +43,9 @@ class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError.
+def bind(host: str, port: int, *, setting: str, shared: bool = False) -> list[socket.socket]:
+    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
+    names the `setting` that said so.
 
     `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
     that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
@@ -70,20 +71,25 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
         for listener in sockets:
             listener.close()
-        # The system's own words: create_server adds the address to them once more.
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise BindError(f"cannot listen on {host}:{port}: {reason}") from None
+        raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
     return sockets
 
 
-def reserve(host: str, port: int) -> list[socket.socket]:
+def _reason(error: Exception) -> str:
+    """The system's own words: create_server adds the address to them once more."""
+    if isinstance(error, socket.gaierror):  # whose numbers are not those of other errors
+        return str(error.strerror)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
     """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
     # Whoever shares its port would let us in without a word, but not if we do not share.
-    alone = bind(host, port)
+    alone = bind(host, port, setting=setting)
     port = alone[0].getsockname()[1]
     for sock in alone:
         sock.close()
-    return bind(host, port, shared=True)
+    return bind(host, port, shared=True, setting=setting)
 
 
 def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:

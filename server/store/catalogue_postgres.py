@@ -25,7 +25,7 @@ from server.store.catalogue import (
     StoreUnavailable,
     words,
 )
-from server.store.migrations import migrations
+from server.store.migrations import pending
 from server.store.stats import StoreStats
 
 Connection = Any
@@ -243,14 +243,12 @@ async def _migrate(connection: Connection) -> list[str]:
             "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, "
             "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        rows = await connection.fetch("SELECT version FROM schema_migrations")
-        present = {row["version"] for row in rows}
-        for migration in migrations("postgres"):
-            if migration.version not in present:
-                await connection.execute(migration.sql)
-                insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
-                await connection.execute(insert, migration.version, migration.name)
-                applied.append(migration.name)
+        rows = await connection.fetch("SELECT version, name FROM schema_migrations")
+        for migration in pending("postgres", dict(rows)):
+            await connection.execute(migration.sql)
+            insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
+            await connection.execute(insert, migration.version, migration.name)
+            applied.append(migration.name)
     return applied
 
 

@@ -21,7 +21,7 @@ from server.store.catalogue import (
     StoreUnavailable,
     words,
 )
-from server.store.migrations import migrations
+from server.store.migrations import pending
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 
@@ -161,13 +161,8 @@ class SqliteCatalogue:
                 "CREATE TABLE IF NOT EXISTS schema_migrations "
                 "(version integer PRIMARY KEY, name text NOT NULL)"
             )
-            present = {
-                version
-                for (version,) in connection.execute("SELECT version FROM schema_migrations")
-            }
-            for migration in migrations("sqlite"):
-                if migration.version in present:
-                    continue
+            present = dict(connection.execute("SELECT version, name FROM schema_migrations"))
+            for migration in pending("sqlite", present):
                 for statement in migration.sql.split(";\n"):
                     connection.execute(statement)
                 connection.execute(

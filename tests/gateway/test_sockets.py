@@ -14,9 +14,9 @@ def test_port_is_left_to_others_without_a_refusal():
     """What came before is accepted, what comes while a listener is about to close comes to the other
     one a second later, and nobody is reset.
     """
-    (staying,) = bind("127.0.0.1", 0, shared=True)
+    (staying,) = bind("127.0.0.1", 0, setting="", shared=True)
     address = staying.getsockname()
-    (leaving,) = bind("127.0.0.1", address[1], shared=True)
+    (leaving,) = bind("127.0.0.1", address[1], setting="", shared=True)
     leaving.listen(BACKLOG)
     with socket.create_connection(address, 5) as early, staying, ThreadPoolExecutor() as threads:
         staying.listen(BACKLOG)
@@ -35,7 +35,7 @@ def test_port_is_left_to_others_without_a_refusal():
 
 def test_addresses_of_a_name_share_one_port():
     """Port 0 is any free one, but the same for all addresses of a host."""
-    listeners = bind("localhost", 0)
+    listeners = bind("localhost", 0, setting="")
     assert len({listener.getsockname()[1] for listener in listeners}) == 1
     for listener in listeners:
         listener.close()

@@ -205,6 +205,29 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_database_of_a_newer_version_is_named(
+    tmp_path, kind, database_url, shared_postgres, database
+):
+    """Whatever would change it is refused in one line; so is a start, unless it is not to migrate."""
+    variables = {"JWT_SECRET": SECRET} | (
+        {"DATABASE_URL": database_url} if kind == "postgres" else {}
+    )
+    run(tmp_path, "migrate", **variables)
+    insert = "INSERT INTO schema_migrations (version, name) VALUES (9999, '9999_future')"
+    if kind == "postgres":
+        shared_postgres.sql(insert, database)
+    else:
+        with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as file:
+            file.execute(insert)
+        file.close()
+    for arguments in (["serve"], ["migrate"], ["import"], ["delist", "AAPL"]):
+        line = complaint(tmp_path, *arguments, **variables)
+        assert f"the {kind} database was migrated to 9999_future by a newer version" in line
+    with ServerProcess(tmp_path, DATABASE_MIGRATE="0", **variables) as server:
+        assert server.stop() == 0
+
+
 def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_postgres, database):
     """Rows of the known form get what quotes need, also those that come later."""
     shared_postgres.sql(
@@ -284,7 +307,8 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
+        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
+        ("DATABASE_URL", "postgresql://u:se/secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
         ("DATABASE_URL", "postgresql://h:port/d"), ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
         ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
     ],
@@ -306,7 +330,9 @@ def test_file_that_cannot_be_opened(tmp_path, redis):
     junk.write_text("no database" * 1000)
     for variables in ({}, {"REDIS_URL": redis.url}):
         variables |= {"JWT_SECRET": SECRET, "SQLITE_PATH": str(junk)}
-        assert "junk.db" in complaint(tmp_path, "serve", **variables)
+        line = complaint(tmp_path, "serve", **variables)
+        assert "SQLITE_PATH" in line
+        assert "junk.db" in line
     with ServerProcess(tmp_path) as server:
         assert len(server.ask("/market-data?symbols=AAPL,MSFT")[1]) == 2
         assert any("not kept" in line["event"] for line in server.log_lines())
