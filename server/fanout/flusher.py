@@ -68,8 +68,8 @@ class Flusher:
             done.set()
 
     async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:
-        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered. By a
-        clock that was set back it would be less than none, and the sum of all is a counter.
+        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered.
+        By a clock that was set back it would be less than none, and the sum of all is a counter.
         """
         stats = self._stats
         started = perf_counter()

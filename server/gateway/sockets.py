@@ -48,7 +48,7 @@ class BindError(Exception):
 
 
 def allow_sockets() -> int:
-    """Raise this process's limit of descriptors as far as it goes; how many sockets clients may have."""
+    """Raise this process's limit of descriptors as far as it goes; how many clients that allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return max(most - RESERVED_DESCRIPTORS, most // 2)
