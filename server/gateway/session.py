@@ -19,6 +19,7 @@ from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import execute, subscribe_cold
+from server.gateway.handshake import EVERYTHING
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
 from server.gateway.sockets import close, receive_nowait
@@ -335,7 +336,12 @@ class Session:
                 self.close(Close.BAD_COMMANDS)
             return
         inbound.limit.is_hopeless(good=True)
+        inbound.limit.charge(self._symbols_of(command))
         execute(self, command)
+
+    def _symbols_of(self, command: Command) -> int:
+        symbols: list[str] = getattr(command, "symbols", [])
+        return len(self.gateway.hub.topics) if EVERYTHING in symbols else len(symbols)
 
     def _is_in_time(self, inbound: Inbound) -> bool:
         """Count a frame, whatever it holds, as parsing alone takes 20 µs; False if it came too fast."""
