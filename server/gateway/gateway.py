@@ -22,7 +22,7 @@ from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
+from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
@@ -191,7 +191,7 @@ class Gateway:
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        request: Request | None = None
+        parsed: h11.Request | None = None
         try:
             with ExitStack() as undo:
                 self.pool.enter()
@@ -199,7 +199,8 @@ class Gateway:
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     head, rest = await read_head(sock)
                 await self._turnstile.enter()
-                request = parse_request(head, rest, connection)
+                parsed = parse_head(head, connection)
+                request = read_request(parsed, rest)
                 admission = await self._doorkeeper.admit(request, undo)
                 extension = self._negotiate(request)
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
@@ -216,7 +217,7 @@ class Gateway:
         except Refusal as refusal:
             self._count_refusal(refusal.refused.value.code, str(refusal))
             with trio.move_on_after(LINGER_TIMEOUT):
-                has_body = request is None or request.method != "HEAD"
+                has_body = parsed is None or parsed.method != b"HEAD"
                 await send_all(sock, response(refusal, connection, has_body=has_body))
                 sock.shutdown(socket.SHUT_WR)
                 while await receive(sock, MAX_HEAD):

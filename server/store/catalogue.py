@@ -77,8 +77,8 @@ class Catalogue(Protocol):
         """
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        """What whoever it was changed since a mark, prices aside, and the mark to go on from, which
-        is all there is to begin with (None). What changed at a mark may be told twice.
+        """What whoever it was changed since a mark, prices aside, and the mark to go on from; to
+        begin with (None), what is delisted. What changed at a mark may be told twice.
         """
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:

@@ -277,8 +277,12 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
     """The mark is the oldest transaction that has not ended yet: what it changes is seen only later."""
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
-    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in >= $1"
-    rows = [] if since is None else await connection.fetch(query, since)
+    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+    rows = (
+        await connection.fetch(query + "delisted")
+        if since is None
+        else await connection.fetch(query + "changed_in >= $1", since)
+    )
     return mark, [Change(*row) for row in rows]
 
 

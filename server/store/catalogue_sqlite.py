@@ -217,10 +217,12 @@ class SqliteCatalogue:
         """Each change has a mark of its own, in the order of their commits: one writes at a time."""
         execute = self._connection.execute
         (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
-        query = (
-            "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in BETWEEN ? AND ?"
-        )
-        rows = [] if since is None else execute(query, [since, last]).fetchall()
+        query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+        rows = (
+            execute(query + "delisted")
+            if since is None
+            else execute(query + "changed_in BETWEEN ? AND ?", [since, last])
+        ).fetchall()
         return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
 
     def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:
