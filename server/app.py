@@ -28,7 +28,7 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.gateway.sockets import allow_sockets, bind
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import HttpServer, build_http_app
@@ -168,7 +168,15 @@ def _gateway(
         ping_interval=settings.ws_ping_interval,
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
+        max_sockets=_max_sockets(settings),
     )
+
+
+def _max_sockets(settings: Settings) -> int:
+    room = allow_sockets()
+    if room < settings.ws_max_connections:
+        log.warning("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS", connections=room)
+    return room
 
 
 async def _list_catalogue(directory: Directory) -> None:

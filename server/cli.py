@@ -64,7 +64,9 @@ def main() -> None:
         arguments.run(arguments, load_settings())
     except EXPECTED as error:
         _fail(str(error))
-    except ExceptionGroup as group:  # from the nurseries of a server that was about to start
+    except BaseExceptionGroup as group:  # from the nurseries of a server that was about to start
+        if group.split(KeyboardInterrupt)[1] is None:
+            sys.exit(128 + signal.SIGINT)
         expected, others = group.split(EXPECTED)
         if expected is None or others:
             raise

@@ -1,7 +1,9 @@
 """The streaming server: accepts connections, lets them in, runs each as one task, sends them away."""
 
 import errno
+import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -64,7 +66,8 @@ class Gateway:
     """What the connections share, and the tasks that run them.
 
     `command_rate` is in commands per second and connection, `max_symbols` per connection,
-    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds.
+    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. `max_sockets`
+    may be open, with those that are no connection yet or any more; others wait to be accepted.
     """
 
     hub: Hub
@@ -78,6 +81,7 @@ class Gateway:
     ping_interval: float = 20.0
     idle_timeout: float = 1800.0
     compression: bool = False
+    max_sockets: int = sys.maxsize
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class Gateway:
         )
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
+        self._sockets = 0
         self._listening = False
         self._listeners: list[socket.socket] = []
         self._retirement = trio.CancelScope()
@@ -161,8 +166,11 @@ class Gateway:
             await trio.lowlevel.wait_readable(listener)
             try:
                 for _ in range(ACCEPT_BATCH):
+                    if self._sockets >= self.max_sockets:
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     sock, _ = listener.accept()
                     sock.setblocking(False)
+                    self._sockets += 1
                     connections.start_soon(self._serve_connection, sock, name="connection")
             except BlockingIOError:
                 continue
@@ -187,6 +195,7 @@ class Gateway:
             log.exception("connection failed")
         finally:
             close(sock)
+            self._sockets -= 1
 
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""

@@ -6,6 +6,7 @@ switch, and a connection that only listens holds a few hundred bytes of frames i
 
 import ctypes
 import os
+import resource
 import socket
 import struct
 import sys
@@ -22,6 +23,9 @@ USER_TIMEOUT_MS = 180_000
 """Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
 line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
 """
+
+RESERVED_DESCRIPTORS = 100
+"""What clients do not get of the descriptors: the second port, the stores and files need some."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
@@ -41,6 +45,13 @@ _DROP_SYN = (
 
 class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
+
+
+def allow_sockets() -> int:
+    """Raise this process's limit of descriptors as far as it goes; how many clients that allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return max(most - RESERVED_DESCRIPTORS, most // 2)
 
 
 def bind(host: str, port: int, *, setting: str, shared: bool = False) -> list[socket.socket]:

@@ -1,6 +1,7 @@
 """What stops the start: one line that names the fault, and exit code 2."""
 
 import json
+import resource
 import socket
 import subprocess
 
@@ -120,6 +121,20 @@ def test_short_secret_is_warned_of(tmp_path):
     with ServerProcess(tmp_path, JWT_SECRET="short") as server:
         assert any("shorter than 32 bytes" in line["event"] for line in server.log_lines())
         assert 'short"' not in server.log.read_text()
+
+
+def test_limit_of_descriptors_is_raised(tmp_path):
+    """A shell's limit is no server's; what even the machine's own is too low for is warned of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        with ServerProcess(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
+            given = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            warnings = [each for each in server.log_lines() if "ulimit" in each["event"]]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert given == (hard, hard)
+    assert [each["connections"] for each in warnings] == [hard - 100]
 
 
 def test_help_tells_what_there_is(tmp_path):
