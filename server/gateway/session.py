@@ -78,6 +78,7 @@ class Session:
         "gateway",
         "heard",
         "identity",
+        "lost",
         "outbox",
         "quiet_beats",
         "state",
@@ -104,6 +105,7 @@ class Session:
         self.topics: dict[Topic, None] = {}  # a third of a set's memory
         self.everything = False
         self.close_code = ABNORMAL
+        self.lost = False
         self.cold: Subscribe | None = None
         self.deadline = float("inf")
         self.expires = float("inf")
@@ -211,7 +213,7 @@ class Session:
         """Send the close frame and give the client CLOSE_TIMEOUT to answer it."""
         if self.closing:
             return
-        code, text, fails = reason.value
+        code, text, fails, self.lost = reason.value
         self._finish(code, close_frame(code, text))
         if fails:  # RFC 6455 §7.1.7: what such a client goes on sending is not looked at
             self._deaf = True
@@ -227,7 +229,7 @@ class Session:
 
     def drop(self, reason: Close) -> None:
         """End at once, for a client that would not answer a close frame either."""
-        self.close_code = reason.value.code
+        self.close_code, self.lost = reason.value.code, reason.value.lost
         self._cut()
 
     def ping(self) -> None:
