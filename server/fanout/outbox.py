@@ -100,8 +100,8 @@ class Outbox:
                 self.owe(frame.source)
 
     def send_many(self, sources: Iterable[Source]) -> None:
-        """Send what each of `sources` is, as fast as the client reads: what it has not read is owed, and
-        kept nowhere. Never waits.
+        """Send what each of `sources` is, as fast as the client reads: what it has not read is owed,
+        and kept nowhere. Never waits.
         """
         self.flush()
         if self._closing:
