@@ -7,6 +7,7 @@ the others; the lookups run in the loader's own tasks.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -201,17 +202,13 @@ class Loader:
         self._queries.add(symbol for symbol in symbols if symbol not in cached)
 
     async def _query(self, symbols: Sequence[str]) -> None:
-        if not self.database.allows():
-            self._fail(symbols)
-            return
         rounds = self._rounds(symbols)
         try:
-            rows = {row.symbol: row for row in await self.catalogue.find(symbols)}
-        except StoreUnavailable as error:
-            self.database.failed(str(error))
+            found = await self.database.ask(partial(self.catalogue.find, symbols))
+        except StoreUnavailable:
             self._fail(symbols)
             return
-        self.database.succeeded()
+        rows = {row.symbol: row for row in found}
         for symbol in symbols:
             row = rows.get(symbol)
             if not self._settle(symbol, rounds.get(symbol), row):
