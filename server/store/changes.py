@@ -74,15 +74,17 @@ class Changes:
 
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
         symbols = [change.symbol for change in changes]
-        self._loader.invalidate(symbols)
-        with suppress(
-            StoreUnavailable
-        ):  # what is in a cache that does not answer lives for its TTL
-            await self._cache.delete_many(symbols)
+        await self._forget(symbols)
         held = [change for change in changes if listings.holds(change.symbol)]
         if listed := [change.symbol for change in held if not change.delisted]:
             await listings.relist(await self._catalogue.find(listed))
         if delisted := [change.symbol for change in changes if change.delisted]:
             await listings.delist(delisted)
+        await self._forget(symbols)  # what was cached meanwhile may have the old name
         if held:
             log.info("instruments changed", changed=len(changes), held=len(held))
+
+    async def _forget(self, symbols: Sequence[str]) -> None:
+        self._loader.invalidate(symbols)
+        with suppress(StoreUnavailable):  # then what is cached lives for its TTL
+            await self._cache.delete_many(symbols)

@@ -70,7 +70,6 @@ class WriteBack:
                 return False
             self._versions |= {each.symbol: each.version for each in snapshots}
             self._stats.saved += len(snapshots)
-            # The price of one that is delisted is kept, but not for anybody to find.
-            gone = {each.symbol for each in batch if each.delisted}
-            self._written([each for each in snapshots if each.symbol not in gone])
+            # As they are now: one may have been renamed meanwhile, or delisted and not to be found.
+            self._written([each.snapshot() for each in batch if not each.delisted])
         return True
