@@ -22,6 +22,7 @@ from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
     Change,
+    StoreMisconfigured,
     StoreUnavailable,
     words,
 )
@@ -210,6 +211,8 @@ class PostgresCatalogue:
         start = perf_counter()
         try:
             return await self._on_connection(seconds, work)
+        except asyncpg.ClientConfigurationError as error:
+            raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
             raise StoreUnavailable(f"Postgres: {error or type(error).__name__}") from error
