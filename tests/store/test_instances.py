@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -186,6 +187,24 @@ def test_two_servers_share_the_embedded_file(tmp_path):
         finally:
             for server in servers:
                 server.__exit__(None, None, None)
+
+
+def test_file_that_another_process_writes_to_is_read(tmp_path):
+    """Whoever asks meanwhile is answered at once; last prices are written afterwards."""
+    variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        client.receive()
+        eventually(partial(has_saved, server))
+        with closing(sqlite3.connect(tmp_path / "quotestream" / "quotes.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            saved = server.metric("market_data_prices_saved_total")
+            for _ in range(10):  # half a second: the server waits for its turn to write
+                client.move()
+            start = time.monotonic()
+            assert set(names(server, "MMM")) == {"MMM"}
+            assert time.monotonic() - start < 1
+            assert server.metric("market_data_prices_saved_total") <= saved + 1  # one just before
+        eventually(lambda: server.metric("market_data_prices_saved_total") > saved + 1)
 
 
 def test_migrating_together(tmp_path, database_url, shared_postgres, database):
