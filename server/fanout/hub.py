@@ -157,18 +157,20 @@ class Hub:
         again, and be as other instances are where theirs is newer, or with `older` wherever it is
         different: then a new epoch has to begin at once.
         """
+        adopted = []
         for snapshot in snapshots:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
                 if listed or snapshot.symbol not in self.delisted:
-                    self.list_instrument(snapshot.instrument, last=snapshot, ts=snapshot.ts)
+                    adopted.append(self._list(snapshot.instrument, last=snapshot, ts=snapshot.ts))
             elif older:
                 if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
                     topic.adopt(snapshot)
             elif snapshot.version > topic.version:
                 topic.adopt(snapshot)
-                if topic.watched:
-                    topic.publish_quote(self._flusher, topic.ts)
+                topic.quote_due = topic.watched
+                adopted.append(topic)
+        self._publish_due(adopted)
 
     def discard_waiting(self) -> None:
         """Forget what was given to topics and they have not published yet."""
