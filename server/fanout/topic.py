@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
-from server.fanout.frame import Final, UpdateFrame, text_frame
+from server.fanout.frame import UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
@@ -185,16 +186,17 @@ class Topic:
         """
         self.delisted = True
         self._current = None
-        frame = self.current_frame()
-        gone, now = Final(frame), time_ns() // 1000
-        if not self.quote_due:  # else not everybody has it
+        farewell, now = Farewell(self), time_ns() // 1000
+        if self.quote_due:  # not everybody has it
+            frame = self.current_frame()
+        else:
             removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
             frame = UpdateFrame(text_frame(encode(removal)), self)
-        flusher.queue(UpdateFrame(frame, gone), self.subscribers, now)
+        flusher.queue(UpdateFrame(frame, farewell), self.subscribers, now)
         flusher.queue(frame, self.everyone, now)
         for outbox in self.subscribers:
             outbox.on_delisted(self)
-            outbox.hurry(gone)
+            outbox.hurry(farewell)
         for outbox in self.everyone:
             outbox.hurry(self)
         self.subscribers, self.everyone = {}, frozenset()

@@ -111,6 +111,7 @@ async def test_relisted_is_not_sent_to_who_lost_it(hub, connect):
         publish(hub, "AAPL", 99 + cents / 100)
     hub.delist(["AAPL"])
     hub.list_snapshots([listed("AAPL")])
+    publish(hub, "AAPL", 150.0)
     for peer in (slow, filling, throttled):
         await peer.read()
         peer.outbox.release()
