@@ -12,6 +12,7 @@ from msgspec import structs
 
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
+from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.freshness import Freshness
@@ -272,6 +273,9 @@ class Hub:
             topic.idle_since = now
             outbox.forgive(topic)
             outbox.forgive(topic.freshness)
+        outbox.flush()
+        for topic in self.delisted.values():
+            outbox.owe_instead(topic, Farewell(topic))
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, in one message if they are not very many, or owe them where

@@ -127,6 +127,12 @@ class Outbox:
         if self._backlog is not None and not self._closing:
             self._backlog.owed[source] = None
 
+    def owe_instead(self, source: Source, other: Source) -> None:
+        """Owe `other` if `source` is owed, and that no longer."""
+        if self._backlog is not None and source in self._backlog.owed:
+            del self._backlog.owed[source]
+            self._backlog.owed[other] = None
+
     def conflate(self, source: Source) -> None:
         """Owe `source` in place of an update of it that is dropped, and count that."""
         if self._backlog is not None and not self._closing:

@@ -136,6 +136,21 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
         assert set(peer.document["quotes"]) == set(hub.topics)
 
 
+async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
+    """A client whose socket was full when a symbol went, and that watches nothing any more, loses it."""
+    peer = connect()
+    watch_everything(hub, peer)
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    hub.unsubscribe_everything(peer.outbox)
+    assert peer.outbox.blocked
+    hub.list_snapshots([listed("AAPL")])
+    await peer.read()
+    assert "AAPL" not in peer.document["quotes"]
+
+
 async def test_throttled_client_may_subscribe_again_to_what_was_delisted(hub, connect):
     """It loses the quote at once, not when its interval is over and it has got the new one."""
     peer = connect("AAPL")
