@@ -137,7 +137,7 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
 
 
 async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
-    """A client whose socket was full when a symbol went, and that watches nothing any more, loses it."""
+    """A client whose socket was full when a symbol went, and that watches nothing now, loses it."""
     peer = connect()
     watch_everything(hub, peer)
     await peer.read()
