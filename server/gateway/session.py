@@ -113,7 +113,8 @@ class Session:
     async def run(self) -> None:
         """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
         received, self._received = self._received, b""
-        await self._take(received)
+        if received:
+            await self._take(received)
         while not self._over:
             # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
             await trio.lowlevel.wait_readable(self._sock)

@@ -116,6 +116,18 @@ async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
     assert reader.close_code is None
 
 
+async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
+    """A client that only listens and answers pings is kept without what would decode its commands."""
+    scene = connect("AAPL")
+    nursery.start_soon(Reader(scene).run)
+    await trio.sleep(2.5 * BEAT)
+    assert not scene.session.unanswered
+    assert scene.session._inbound is None
+    scene.client.send(frame(TEXT, b'{"action":"ping"}'))
+    await trio.testing.wait_all_tasks_blocked()
+    assert scene.session._inbound is not None
+
+
 async def test_idle_client_is_4408(autojump_clock, connect, nursery):
     """Pongs alone do not keep a connection: nothing is sent, nothing asked for, so it ends."""
     scene = connect("AAPL", idle_timeout=3 * BEAT)
