@@ -10,6 +10,7 @@ from typing import Literal
 import trio
 from msgspec import structs
 
+from server.fanout.audience import Audience
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
@@ -63,8 +64,8 @@ class Hub:
         self.status = FeedStatus()
         self.journal = Journal()
         self._books = Books(self.stats, self.journal)
-        self._outboxes: dict[Outbox, None] = {}  # half of a set's memory
-        self._everyone: set[Outbox] = set()
+        self._outboxes = Audience()
+        self._everyone = Audience()
         self._flusher = Flusher(self.stats)
         self._drains = Drains(breaker)
         self._throttles = Throttles()
@@ -217,12 +218,12 @@ class Hub:
         """
         kind = DeflatingOutbox if deflate else Outbox
         outbox = kind(sock, self.stats, self._drains)
-        self._outboxes[outbox] = None
+        self._outboxes.add(outbox)
         return outbox
 
     def detach(self, outbox: Outbox, topics: Iterable[Topic]) -> None:
         """Forget a connection and its subscriptions to `topics`."""
-        self._outboxes.pop(outbox, None)
+        self._outboxes.discard(outbox)
         self._throttles.clear(outbox)
         self.unsubscribe_everything(outbox)
         for topic in topics:
@@ -231,12 +232,12 @@ class Hub:
 
     def subscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
-        topic.subscribers[outbox] = None
+        topic.subscribers.add(outbox)
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send no more; the last to leave starts the topic's grace time."""
-        topic.subscribers.pop(outbox, None)
+        topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
         outbox.forgive(topic.freshness)
@@ -247,7 +248,7 @@ class Hub:
         Takes the place of the subscriptions to `single`; what is owed of them stays owed.
         """
         for topic in single:
-            topic.subscribers.pop(outbox, None)
+            topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
         for topic in self.topics.values():
             self._activate(topic)
