@@ -28,7 +28,7 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.gateway.sockets import allow_sockets, bind
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import HttpServer, build_http_app
@@ -52,6 +52,9 @@ STOP_TIMEOUT = 9.0
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
 
+WS_ADDRESS, HTTP_ADDRESS = "WS_HOST, WS_PORT", "HTTP_HOST, HTTP_PORT"
+"""The variables that are named where an address cannot be listened on."""
+
 log = structlog.get_logger()
 
 
@@ -72,12 +75,15 @@ async def serve(
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
-    Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started.
+    Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started;
+    SchemaTooNew in groups, before clients can connect.
     """
     replay = _open_replay(settings)
     shared = supervisor is not None
-    ws_listeners = bind(settings.ws_host, settings.ws_port, shared=shared)
-    http_listeners = bind(settings.http_host, settings.http_port, shared=shared)
+    ws_listeners = bind(settings.ws_host, settings.ws_port, setting=WS_ADDRESS, shared=shared)
+    http_listeners = bind(
+        settings.http_host, settings.http_port, setting=HTTP_ADDRESS, shared=shared
+    )
     addresses = addresses_of(ws_listeners, http_listeners)
 
     hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
@@ -101,8 +107,7 @@ async def serve(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
         registry.register(StoreCollector(store))
-        if member:
-            registry.register(ClusterCollector(member))
+        registry.register(ClusterCollector(member))
         own_metrics = partial(render, registry)
         api = endpoints(Api(hub, store))
         app = build_http_app(
@@ -163,7 +168,15 @@ def _gateway(
         ping_interval=settings.ws_ping_interval,
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
+        max_sockets=_max_sockets(settings),
     )
+
+
+def _max_sockets(settings: Settings) -> int:
+    room = allow_sockets()
+    if room < settings.ws_max_connections:
+        log.warning("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS", connections=room)
+    return room
 
 
 async def _list_catalogue(directory: Directory) -> None:
@@ -325,7 +338,10 @@ def _exit_now(reason: str, code: int) -> None:
 
 def _open_replay(settings: Settings) -> Replay | None:
     path = settings.feed.replay_path
-    return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+    try:
+        return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+    except ReplayError as error:
+        raise ReplayError(f"FEED: {error}") from None
 
 
 def addresses_of(quotes: list[socket.socket], http: list[socket.socket]) -> Addresses:

@@ -64,6 +64,13 @@ def main() -> None:
         arguments.run(arguments, load_settings())
     except EXPECTED as error:
         _fail(str(error))
+    except BaseExceptionGroup as group:  # from the nurseries of a server that was about to start
+        if group.split(KeyboardInterrupt)[1] is None:
+            sys.exit(128 + signal.SIGINT)
+        expected, others = group.split(EXPECTED)
+        if expected is None or others:
+            raise
+        _fail(str(_first(expected)))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # who read the output, such as `head`, has had enough of it
@@ -288,12 +295,17 @@ def _url(text: str) -> str:
     try:
         parts = urlsplit(_word(text))
         host = (parts.hostname or "").encode("idna")
-        good = parts.scheme in ("ws", "wss") and host and parts.port != 0
+        good = parts.scheme in ("ws", "wss") and host and parts.port != 0 and not parts.query
     except ValueError:  # UnicodeError, which a name that DNS cannot have gives, is one
         good = False
     if not good:
         raise argparse.ArgumentTypeError(f"{text!r} is no address such as ws://host:8080/ws/quotes")
     return text
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 def _fail(message: str) -> NoReturn:

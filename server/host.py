@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from server.app import Addresses, addresses_of
+from server.app import HTTP_ADDRESS, WS_ADDRESS, Addresses, addresses_of
 from server.cluster.process import Launch
 from server.cluster.scaler import ScalePolicy, Scaler
 from server.cluster.supervisor import Supervisor
@@ -27,8 +27,8 @@ async def supervise(
     """
     if not settings.redis_url:
         raise BadSetting("--workers needs REDIS_URL: workers share prices through Redis")
-    quotes = reserve(settings.ws_host, settings.ws_port)
-    http = reserve(settings.http_host, settings.http_port)
+    quotes = reserve(settings.ws_host, settings.ws_port, WS_ADDRESS)
+    http = reserve(settings.http_host, settings.http_port, HTTP_ADDRESS)
     ports = {"WS_PORT": _port(quotes), "HTTP_PORT": _port(http)}
     launch = Launch(
         command=worker_command,

@@ -15,7 +15,8 @@ from msgspec import Meta
 
 from server.quotes.duration import parse_duration
 
-_PASSWORD = re.compile(r"(//[^/@:]*:)[^/@]*@")
+_PASSWORD = re.compile(r"(//[^/@:]*:).*@")
+"""Up to the last `@`: who forgets to escape one in a password should not read it in the log."""
 
 
 class BadSetting(Exception):
@@ -41,6 +42,20 @@ class NameList(tuple[str, ...]):
     def parse(cls, text: str) -> "NameList":
         """Never fails; empty names are dropped."""
         return cls(name for part in text.split(",") if (name := part.strip()))
+
+
+class Origins(NameList):
+    """Comma-separated origins as browsers send them (RFC 6454 §6.2)."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Origins":
+        """Errors: ValueError for what no browser sends, which would allow nobody."""
+        origins = cls(name.lower() for name in NameList.parse(text))
+        for origin in origins:
+            url = urlsplit(origin)
+            if origin != "null" and not (url.netloc and origin == f"{url.scheme}://{url.netloc}"):
+                raise ValueError
+        return origins
 
 
 class DatabaseUrl(str):
@@ -121,7 +136,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_circuit_breaker_threshold: Count = 5
     ws_circuit_breaker_recovery: Seconds = Duration(30)
     ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
-    ws_allowed_origins: Names = NameList()
+    ws_allowed_origins: Annotated[
+        Origins, Meta(description="origins such as https://example.com with commas; empty: any")
+    ] = Origins()
     database_url: Annotated[DatabaseUrl, Meta(description="postgresql://…, else a SQLite file")] = (
         DatabaseUrl()
     )
@@ -237,10 +254,9 @@ def _dot_env() -> dict[str, str]:
 
 
 def _convert(variable: str, text: str, expected: Any) -> Any:
-    if get_origin(expected.__origin__) is Literal:
-        text = text.lower()
+    written = text.lower() if get_origin(expected.__origin__) is Literal else text
     try:
-        return msgspec.convert(text, expected, strict=False, dec_hook=_parse)
+        return msgspec.convert(written, expected, strict=False, dec_hook=_parse)
     except (msgspec.ValidationError, ValueError):
         shown = _PASSWORD.sub(r"\1…@", text)
         raise BadSetting(f"{variable}={shown!r} is not allowed: {_allowed(expected)}") from None

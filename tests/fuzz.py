@@ -1,8 +1,9 @@
 """Throws frames and commands at sessions: `python -m tests.fuzz --inputs 1000000 --seed 1`.
 
 Each input is a handful of frames, well formed, nearly so, or not at all, given to a real session on
-a pair of sockets. It must be answered as documented or fail the connection with a documented code;
-the session must never raise, nor the process grow. The seed that is printed reproduces a failure.
+a pair of sockets; half of the sessions resume from a position that may be anything. It must be
+answered as documented or fail the connection with a documented code; the session must never raise,
+nor the process grow. The seed that is printed reproduces a failure.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from server.gateway.pool import Pool
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
+from server.quotes.position import parse_position
 from tests.frames import take_frame
 from tests.gateway.scene import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -61,6 +63,20 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
+RESUMED = ["AAPL", "AAPL", "aapl ", "MSFT", "NOPE", "*", "A=B", "\u0661", "\x00"]
+HELD = ["0", "1", "1", "2", "77", "9" * 18]
+NOT_HELD = [
+    "=1",
+    "AAPL=",
+    "AAPL=-1",
+    "AAPL=1.0",
+    "AAPL=\u0661",
+    "AAPL=1e3",
+    "AAPL",
+    "AAPL=" + "9" * 19,
+]
+
+
 class FuzzFailure(Exception):
     """What the server did that is not documented."""
 
@@ -77,6 +93,26 @@ def make_text(random: Random) -> bytes:
     if random.random() < 0.02:
         text = bytearray(b"[" * random.choice((10, 5000, 20_000)))
     return bytes(text)
+
+
+def make_resume(random: Random, epoch: str) -> str:
+    """The parameter `resume`: a position, in this epoch or none, or a text that spoils one."""
+    held = (
+        random.choice(NOT_HELD)
+        if random.random() < 0.05
+        else f"{random.choice(RESUMED)}={random.choice(HELD)}"
+        for _ in range(random.choice((0, 1, 1, 2, 5, 30)))
+    )
+    parts = (
+        random.choice((epoch, epoch, epoch, "x", "")),
+        random.choice("::::::::="),
+        ",".join(held),
+    )
+    text = "".join(parts)
+    if random.random() < 0.2:
+        at = random.randrange(len(text) + 1)
+        text = text[:at] + chr(random.randrange(0x110000)) + text[at + random.randrange(3) :]
+    return text
 
 
 def make_frames(random: Random) -> bytes:
@@ -180,14 +216,21 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     deflate = random.random() < 0.5
     session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
     pool.add(session)
+    position = None
+    if random.random() < 0.5:
+        try:
+            position = parse_position(make_resume(random, gateway.hub.epoch))
+        except ValueError:
+            seen["bad resume"] = seen.get("bad resume", 0) + 1
     try:
-        begin(session, Admission(session.identity, Selection([gateway.hub.topics["AAPL"]], [])))
+        selection = Selection([gateway.hub.topics["AAPL"]], [])
+        begin(session, Admission(session.identity, selection, position=position))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])
         session.outbox.flush()
         await trio.lowlevel.checkpoint()
-        _check(client, seen)
+        _check(client, seen, resumed=position is not None)
     except Exception as error:
         raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
     finally:
@@ -196,7 +239,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
         client.close()
 
 
-def _check(client: socket.socket, seen: dict[str, int]) -> None:
+def _check(client: socket.socket, seen: dict[str, int], *, resumed: bool) -> None:
     received = b""
     try:
         while part := client.recv(1 << 20):
@@ -205,14 +248,25 @@ def _check(client: socket.socket, seen: dict[str, int]) -> None:
         pass
     while taken := take_frame(received):
         first, payload, received = taken
-        _check_frame(first, payload, seen)
+        if resumed:
+            _check_recovery(first, payload, seen)
+            resumed = False
+        else:
+            _check_frame(first, payload, seen)
     if received:
         raise FuzzFailure("half a frame")
 
 
+def _check_recovery(first: int, payload: bytes, seen: dict[str, int]) -> None:
+    message = json.loads(_inflated(first, payload))
+    if set(message["recovered"]) != {"AAPL"}:
+        raise FuzzFailure(f"not the answer to a resume: {message}")
+    what = f"recovered {message['recovered']['AAPL']}"
+    seen[what] = seen.get(what, 0) + 1
+
+
 def _check_frame(first: int, payload: bytes, seen: dict[str, int]) -> None:
-    if first & 0x40:
-        payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+    payload = _inflated(first, payload)
     kind = first & 0xF
     if kind == TEXT:
         message = json.loads(payload)
@@ -228,6 +282,12 @@ def _check_frame(first: int, payload: bytes, seen: dict[str, int]) -> None:
     else:
         what = f"opcode {kind:#x}"
     seen[what] = seen.get(what, 0) + 1
+
+
+def _inflated(first: int, payload: bytes) -> bytes:
+    if not first & 0x40:
+        return payload
+    return zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
 
 
 def _resident() -> int:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the TCP connection, and again for the handshake."""
+
+PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
+"""Seconds between two pings, and for the answer: a cable that was pulled says nothing by itself."""
 
 TRY_AGAIN = {429, 503}
 """Refusals that time may cure; all others are about the request itself."""
@@ -106,6 +110,7 @@ async def _follow_once(
                 socket = await wrap_client_stream(
                     nursery, stream, parts.netloc, resource, extra_headers=headers
                 )
+            nursery.start_soon(_keep_asking, socket)
             wait = await _read(socket, document, listener)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -134,6 +139,15 @@ async def _read(
         if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
             raise StreamRefused("the token expired") from None
         return wait
+
+
+async def _keep_asking(socket: WebSocketConnection) -> None:
+    """Ping until the connection ends. Errors: TooSlowError if the server is not there any more."""
+    with suppress(ConnectionClosed):
+        while True:
+            await trio.sleep(PING_INTERVAL)
+            with trio.fail_after(PING_TIMEOUT):
+                await socket.ping()
 
 
 def _message(rejection: ConnectionRejected) -> str:

@@ -1,8 +1,10 @@
 """A live table of quotes in the terminal; plain lines where the output is no terminal."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -30,13 +32,13 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
     if message["type"] != "quotes_patch":
         if "recovered" in message:  # for hundreds of symbols, perhaps
             message = message | {"recovered": dict(Counter(message["recovered"].values()))}
-        print(message, flush=True)
+        print(json.dumps(message, ensure_ascii=False), flush=True)
         return
     for symbol in message["versions"]:
         if symbol in document.quotes:
             quote = document.quotes[symbol]
             print(
-                f"{quote['last_updated'][:23]:<24}{symbol:<8}{quote['current_price']:>12.2f}"
+                f"{quote['last_updated'][:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
                 f"{quote['change_percent']:>+9.2f} %{quote['volume']:>15,}",
                 flush=True,
             )
@@ -87,8 +89,8 @@ class Screen:
             table.add_row(
                 symbol,
                 Text(quote["name"][:28], no_wrap=True, overflow="ellipsis"),
-                f"[{colour}]{quote['current_price']:,.2f}",
-                f"[{colour}]{quote['change']:+.2f}",
+                f"[{colour}]{_price(quote['current_price'])}",
+                f"[{colour}]{_price(quote['change'], sign='+')}",
                 f"[{colour}]{quote['change_percent']:+.2f}",
                 f"{quote['volume']:,}",
                 quote["last_updated"][11:23],
@@ -96,3 +98,9 @@ class Screen:
                 style="dim" if symbol in self._quiet else None,
             )
         return table
+
+
+def _price(price: float, *, sign: str = "-") -> str:
+    """With the decimals it came with, two at least."""
+    _, _, decimals = f"{Decimal(repr(price)):f}".partition(".")
+    return f"{price:{sign},.{max(2, len(decimals))}f}"

@@ -26,6 +26,9 @@ COLLECT_TIMEOUT = 1.0
 EXIT_TIMEOUT = 5.0
 """Seconds a worker may live on without its control channel."""
 
+WATCH_INTERVAL = 0.5
+"""Seconds in which patience is counted: of the time that the machine stood still, only one is."""
+
 log = structlog.get_logger()
 
 
@@ -68,24 +71,33 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._questions = Questions(self.channel, COLLECT_TIMEOUT)
-        self._patience = trio.CancelScope(deadline=self.started_at + START_TIMEOUT)
+        self._patience = START_TIMEOUT
 
     async def run(self) -> int:
         """Listen to it until it ends; its exit code, negative for a signal. Cancelled, it is killed."""
         try:
-            with self._patience:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._watch, tasks.cancel_scope)
                 async for message in self.channel.receive():
                     self._on_message(message)
-                self._patience.deadline = trio.current_time() + EXIT_TIMEOUT
+                self._patience = EXIT_TIMEOUT
                 await self.process.wait()
-            if self._patience.cancelled_caught:  # the kernel would go on giving it connections
-                log.error("worker is silent", worker=self.number)
+                tasks.cancel_scope.cancel()
         finally:
             self.channel.close()
             self.signal(signal.SIGKILL)
             with trio.CancelScope(shield=True):  # the kernel does not let it wait long
                 code = await self.process.wait()
         return code
+
+    async def _watch(self, listening: trio.CancelScope) -> None:
+        while self._patience > 0:
+            await trio.sleep(WATCH_INTERVAL)
+            self._patience -= WATCH_INTERVAL
+        log.error(
+            "worker is silent", worker=self.number
+        )  # the kernel would go on giving it connections
+        listening.cancel()
 
     def signal(self, number: int) -> None:
         """Send a signal; one that has ended does not mind."""
@@ -110,7 +122,7 @@ class Worker:
 
     def _on_sample(self, sample: Sample) -> None:
         now = trio.current_time()
-        self._patience.deadline = now + self.silence
+        self._patience = self.silence
         self.sample = sample
         self.delivered.append((now, sample.delivered))
         while self.delivered[0][0] < now - LATENCY_WINDOW:

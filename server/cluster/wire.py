@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from server.quotes.quote import Move
-from server.quotes.snapshot import LiveSnapshot
+from server.quotes.snapshot import LiveSnapshot, Microseconds
 
 CHANNEL = "price_updates"
 """Every batch of the leader is published here."""
@@ -51,7 +51,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     listed: Sequence[LiveSnapshot] = ()
     stale: str = ""
     handover: str = ""
-    position: int = 0
+    position: Microseconds = 0
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -104,6 +104,5 @@ def decode_snapshots(values: Iterable[bytes | str]) -> dict[str, LiveSnapshot]:
         except msgspec.MsgspecError as error:
             log.warning("the hash holds something else", key=QUOTES, problem=str(error))
             continue
-        if snapshot.base_price > 0:  # one that no instrument can have
-            snapshots[snapshot.symbol] = snapshot
+        snapshots[snapshot.symbol] = snapshot
     return snapshots

@@ -46,7 +46,8 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     if full := give(hub, topic, trade):
         if lossless:
             hub.stats.feed_waits += 1
-            await full.put(trade)
+            with suppress(trio.ClosedResourceError):  # delisted in the meantime
+                await full.put(trade)
         else:
             full.conflate(trade)
 

@@ -5,7 +5,7 @@ outboxes it has not reached yet, so the more there is to send, the more frames s
 """
 
 from collections.abc import Iterable
-from time import time_ns
+from time import perf_counter, time_ns
 
 import trio
 
@@ -68,17 +68,19 @@ class Flusher:
             done.set()
 
     async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:
-        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered."""
+        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered.
+        By a clock that was set back it would be less than none, and the sum of all is a counter.
+        """
         stats = self._stats
-        started = time_ns()
+        started = perf_counter()
         for start in range(0, len(dirty), CHECKPOINT_EVERY):
             before = stats.messages_sent
             for outbox in dirty[start : start + CHECKPOINT_EVERY]:
                 outbox.flush()
-            age = time_ns() / 1e9 - oldest_ts / 1e6
+            age = max(0.0, time_ns() / 1e9 - oldest_ts / 1e6)
             stats.delivery_latency.observe(age, stats.messages_sent - before)
             await trio.lowlevel.checkpoint()
         if dirty:
-            burst = (time_ns() - started) / 1e9
+            burst = perf_counter() - started
             stats.fanout_burst.observe(burst)
             stats.longest_burst = max(stats.longest_burst, burst)

@@ -60,7 +60,7 @@ class Hub:
         self.epoch = new_epoch()
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
-        self.delisted: dict[str, Topic] = {}
+        self.delisted: dict[str, Topic | None] = {}
         self.status = FeedStatus()
         self.journal = Journal()
         self._books = Books(self.stats, self.journal)
@@ -137,15 +137,18 @@ class Hub:
         self._publish_due(topics)
 
     def delist(self, symbols: Iterable[str]) -> None:
-        """Take symbols away from everybody; trades of them are dropped until they are listed again."""
+        """Take symbols away from everybody; trades of them, and what other instances tell of them, are
+        dropped until they are listed again, also if they never were here.
+        """
         for symbol in symbols:
-            if topic := self.topics.pop(symbol, None):
-                self.delisted[symbol] = topic
+            topic = self.topics.pop(symbol, None)
+            if topic:
                 topic.delist(self._flusher)
+            self.delisted[symbol] = topic or self.delisted.get(symbol)
 
     def known_topics(self) -> Iterator[Topic]:
         """All topics, also of symbols that were delisted: their last prices are to be kept."""
-        return chain(self.topics.values(), self.delisted.values())
+        return chain(self.topics.values(), filter(None, self.delisted.values()))
 
     def adopt(
         self, snapshots: Iterable[LiveSnapshot], *, older: bool = False, listed: bool = False

@@ -105,6 +105,10 @@ class Outbox:
         else:
             self.send(source.current_frame())
 
+    def owes(self, source: Source) -> bool:
+        """Whether `source` is still to be sent."""
+        return self._backlog is not None and source in self._backlog.owed
+
     def owe(self, source: Source) -> None:
         """Remember to send `source` once the socket has drained."""
         if self._backlog is not None and not self._closing:
@@ -122,8 +126,16 @@ class Outbox:
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
 
+    def hurry(self, source: Source) -> None:
+        """Send what is owed of `source` if only a throttle holds it back."""
+        if self.owes(source) and not self.blocked:
+            self.forgive(source)
+            self.send(source.current_frame())
+
     def on_delisted(self, topic: "Topic") -> None:
         """Its connection is subscribed to `topic` no longer."""
+        if self._backlog is not None:
+            self._backlog.owed.pop(topic, None)
         if self.owner is not None:
             self.owner.on_delisted(topic)
 

@@ -13,7 +13,7 @@ import trio
 
 from server.fanout.audience import Audience
 from server.fanout.flusher import Flusher
-from server.fanout.frame import UpdateFrame, text_frame
+from server.fanout.frame import Final, UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.ring import Ring
@@ -168,16 +168,23 @@ class Topic:
 
     def delist(self, flusher: Flusher) -> None:
         """Take the quote away from everybody who watches. Whoever is still owed it, and whoever comes
-        too late to know better, gets it and loses it in one message.
+        too late to know better, gets it and loses it in one message. For subscribers that is final: if
+        it is listed again before they read, they are subscribed no more.
         """
         self.delisted = True
         self._current = None
-        removal = QuotesPatch(
-            time_ns() // 1000, {self.symbol: self.version}, [Remove(self.pointer)]
-        )
-        self._publish_frame(UpdateFrame(text_frame(encode(removal)), self), flusher, removal.ts)
+        frame = self.current_frame()
+        gone, now = Final(frame), time_ns() // 1000
+        if not self.quote_due:  # else not everybody has it
+            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
+            frame = UpdateFrame(text_frame(encode(removal)), self)
+        flusher.queue(UpdateFrame(frame, gone), self.subscribers, now)
+        flusher.queue(frame, self.everyone, now)
         for outbox in self.subscribers:
             outbox.on_delisted(self)
+            outbox.hurry(gone)
+        for outbox in self.everyone:
+            outbox.hurry(self)
         self.subscribers, self.everyone = Audience(), Audience()
         self.quote_due = False
         self.deactivate()

@@ -64,13 +64,19 @@ class Authenticator:
         Errors: BadKey.
         """
         self._keys: dict[str, PublicKey | str] = {}
+        every: list[str] = []
         if secret:
+            every += HMAC_ALGORITHMS
             self._keys |= dict.fromkeys(_allowed(HMAC_ALGORITHMS, algorithms, "HS256"), secret)
         if public_key:
             key, usable, default = _load_public_key(public_key)
+            every += usable
             self._keys |= dict.fromkeys(_allowed(usable, algorithms, default), key)
-        if unusable := [name for name in algorithms if name not in self._keys]:
-            raise BadKey(f"JWT_ALGORITHMS: no key is configured for {', '.join(unusable)}")
+        if not set(algorithms) <= set(every):
+            raise BadKey(
+                f"JWT_ALGORITHMS={','.join(algorithms)!r} is not allowed: "
+                f"the configured keys are for {', '.join(every)}"
+            )
         self._audience = audience or None
         self._issuer = issuer or None
 

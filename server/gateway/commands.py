@@ -5,7 +5,7 @@ nobody has asked for yet: then the session waits for the store.
 import time
 from typing import TYPE_CHECKING
 
-from server.fanout.topic import Topic
+from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import BadToken
 from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
 from server.quotes.duration import parse_duration
@@ -115,6 +115,9 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.refuse(command.action, "not_subscribed", message, command.id, symbols)
         return
     if topics:
+        # What is taken away is what the client has got: of `*`, also what was listed a moment ago.
+        if unseen := [each for each in topics if session.everything and session.awaits(each)]:
+            session.send(full_quotes(unseen))
         if everything:
             session.unsubscribe_everything()
         else:
@@ -122,7 +125,7 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
         session.send(_removal(topics))
     if rest or not topics:
-        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+        _refuse_unsubscribed(session, command, rest)
 
 
 def _resync(session: "Session", command: Resync) -> None:
@@ -131,7 +134,15 @@ def _resync(session: "Session", command: Resync) -> None:
         session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
         session.send_quotes(topics)
     if rest or not topics:
-        session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, rest)
+        _refuse_unsubscribed(session, command, rest)
+
+
+def _refuse_unsubscribed(
+    session: "Session", command: Unsubscribe | Resync, symbols: list[str]
+) -> None:
+    """Without `symbols`, the client asked for all that it has, and has none."""
+    symbols = symbols or [EVERYTHING]
+    session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, symbols)
 
 
 def _auth(session: "Session", command: Auth) -> None:

@@ -50,9 +50,10 @@ def _accept(parameters: list[str]) -> str | None:
 
 
 class Inflate(Extension):
-    """Decompresses a client's messages, each by itself, and no further than `limit` bytes.
+    """Decompresses a client's messages, each by itself, of no more than `limit` bytes in either form.
 
-    wsproto's own extension decompresses whatever comes: 4 KB of zeros make 4 MB.
+    wsproto's own extension decompresses whatever comes: 4 KB of zeros make 4 MB. And what makes no
+    text, as empty blocks and all behind the last, could come without end.
     """
 
     name = "permessage-deflate"
@@ -60,6 +61,7 @@ class Inflate(Extension):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._left = 0
+        self._compressed = 0
         self._is_control = False
         self._inflater: zlib._Decompress | None = None
 
@@ -77,14 +79,19 @@ class Inflate(Extension):
             return RsvBits(
                 False, False, False
             )  # RFC 7692 §6.1: only a message's first frame has it
-        self._left = self._limit
+        self._left, self._compressed = self._limit, 0
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if rsv.rsv1 else None
         return RsvBits(True, False, False)
 
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes
     ) -> bytes | CloseReason:
-        return data if self._inflater is None or self._is_control else self._inflate(data)
+        if self._inflater is None or self._is_control:
+            return data
+        self._compressed += len(data)
+        if self._compressed > self._limit:
+            return CloseReason.MESSAGE_TOO_BIG
+        return self._inflate(data)
 
     def frame_inbound_complete(
         self, proto: FrameDecoder | FrameProtocol, fin: bool

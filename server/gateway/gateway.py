@@ -1,7 +1,9 @@
 """The streaming server: accepts connections, lets them in, runs each as one task, sends them away."""
 
 import errno
+import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, Request, parse_request, read_head
+from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
@@ -64,7 +66,8 @@ class Gateway:
     """What the connections share, and the tasks that run them.
 
     `command_rate` is in commands per second and connection, `max_symbols` per connection,
-    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds.
+    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. `max_sockets`
+    may be open, with those that are no connection yet or any more; others wait to be accepted.
     """
 
     hub: Hub
@@ -78,6 +81,7 @@ class Gateway:
     ping_interval: float = 20.0
     idle_timeout: float = 1800.0
     compression: bool = False
+    max_sockets: int = sys.maxsize
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class Gateway:
         )
         self.failures = 0
         self.breaker_log = Sampler("circuit breaker")
+        self._sockets = 0
         self._listening = False
         self._listeners: list[socket.socket] = []
         self._retirement = trio.CancelScope()
@@ -161,8 +166,11 @@ class Gateway:
             await trio.lowlevel.wait_readable(listener)
             try:
                 for _ in range(ACCEPT_BATCH):
+                    if self._sockets >= self.max_sockets:
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     sock, _ = listener.accept()
                     sock.setblocking(False)
+                    self._sockets += 1
                     connections.start_soon(self._serve_connection, sock, name="connection")
             except BlockingIOError:
                 continue
@@ -187,11 +195,12 @@ class Gateway:
             log.exception("connection failed")
         finally:
             close(sock)
+            self._sockets -= 1
 
     async def _open(self, sock: socket.socket) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        request: Request | None = None
+        parsed: h11.Request | None = None
         try:
             with ExitStack() as undo:
                 self.pool.enter()
@@ -199,7 +208,8 @@ class Gateway:
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     head, rest = await read_head(sock)
                 await self._turnstile.enter()
-                request = parse_request(head, rest, connection)
+                parsed = parse_head(head, connection)
+                request = read_request(parsed, rest)
                 admission = await self._doorkeeper.admit(request, undo)
                 extension = self._negotiate(request)
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
@@ -216,7 +226,7 @@ class Gateway:
         except Refusal as refusal:
             self._count_refusal(refusal.refused.value.code, str(refusal))
             with trio.move_on_after(LINGER_TIMEOUT):
-                has_body = request is None or request.method != "HEAD"
+                has_body = parsed is None or parsed.method != b"HEAD"
                 await send_all(sock, response(refusal, connection, has_body=has_body))
                 sock.shutdown(socket.SHUT_WR)
                 while await receive(sock, MAX_HEAD):

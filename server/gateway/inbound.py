@@ -27,14 +27,14 @@ class MessageTooBig(Exception):
 class Inbound:
     """One client's: `decoder` turns bytes into frames, `limit` counts them."""
 
-    __slots__ = ("_pieces", "_size", "decoder", "limit")
+    __slots__ = ("_size", "_text", "decoder", "limit")
 
     def __init__(self, rate: int, *, deflate: bool) -> None:
         """`rate`: frames a second; `deflate`: compression was negotiated."""
         extensions: list[Extension] = [Inflate(MAX_MESSAGE)] if deflate else []
         self.decoder = FrameProtocol(client=False, extensions=extensions)
         self.limit = CommandLimit(rate)
-        self._pieces: list[str] = []
+        self._text = ""
         self._size = 0
 
     def add(self, text: str, *, finished: bool) -> str | None:
@@ -42,12 +42,10 @@ class Inbound:
         self._size += len(text) if text.isascii() else len(text.encode())
         if self._size > MAX_MESSAGE:
             raise MessageTooBig
+        self._text += text  # no list: a client that sends byte by byte would fill it with objects
         if not finished:
-            self._pieces += [text] if text else []
             return None
-        message = "".join([*self._pieces, text])
-        self._pieces.clear()
-        self._size = 0
+        message, self._text, self._size = self._text, "", 0
         return message
 
 

@@ -49,8 +49,8 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return bytes(received[: end + 4]), bytes(received[end + 4 :])
 
 
-def parse_request(head: bytes, rest: bytes, connection: h11.Connection) -> Request:
-    """Take a head apart. Errors: Refusal if it is not HTTP or has too many headers."""
+def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
+    """Have h11 take a head apart. Errors: Refusal if it is not HTTP."""
     try:
         connection.receive_data(head)
         event = connection.next_event()
@@ -58,6 +58,11 @@ def parse_request(head: bytes, rest: bytes, connection: h11.Connection) -> Reque
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
     if not isinstance(event, h11.Request):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    return event
+
+
+def read_request(event: h11.Request, rest: bytes) -> Request:
+    """What is asked for. Errors: Refusal if that is no URL or there are too many headers."""
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
     try:

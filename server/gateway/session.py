@@ -65,8 +65,8 @@ class Session:
     __slots__ = (
         "_deaf",
         "_deflate",
+        "_heard_close",
         "_inbound",
-        "_over",
         "_received",
         "_sock",
         "close_code",
@@ -95,7 +95,7 @@ class Session:
         self._deflate = deflate
         self._deaf = False
         self._inbound: Inbound | None = None
-        self._over = False
+        self._heard_close = False
         self.state = State.CONNECTING
         self.identity = identity
         self.outbox = gateway.hub.attach(sock, deflate=deflate)
@@ -115,7 +115,7 @@ class Session:
         received, self._received = self._received, b""
         if received:
             await self._take(received)
-        while not self._over:
+        while not (self._heard_close or self.over):
             # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
             await trio.lowlevel.wait_readable(self._sock)
             data = receive_nowait(self._sock, RECEIVE_BYTES)
@@ -123,6 +123,7 @@ class Session:
                 return
             if data:
                 await self._take(data)
+        await self.outbox.wait_drained()  # for the answer to its close, until the deadline
 
     @property
     def closing(self) -> bool:
@@ -166,6 +167,10 @@ class Session:
     def send_quotes(self, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`."""
         self.gateway.hub.send_quotes(self.outbox, topics)
+
+    def awaits(self, topic: Topic) -> bool:
+        """Whether the quote of `topic` is still to be sent."""
+        return topic.quote_due or self.outbox.owes(topic)
 
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""
@@ -223,8 +228,7 @@ class Session:
     def drop(self, reason: Close) -> None:
         """End at once, for a client that would not answer a close frame either."""
         self.close_code = reason.value.code
-        self.gateway.end(self)
-        close(self._sock)
+        self._cut()
 
     def ping(self) -> None:
         """Ask the client whether it is there; anything it sends answers."""
@@ -244,10 +248,14 @@ class Session:
     def on_deadline(self) -> None:
         """A heartbeat is due, or the client did not close in time."""
         if self.closing:
-            self._over = True
-            close(self._sock)
+            self._cut()
         else:
             self.gateway.heartbeat.beat(self)
+
+    def _cut(self) -> None:
+        """End, whatever the connection's task waits for."""
+        self.gateway.end(self)
+        close(self._sock)
 
     def _finish(self, code: int, frame: bytes) -> None:
         self.on(Event.CLOSING)
@@ -268,6 +276,8 @@ class Session:
         inbound.decoder.receive_bytes(data)
         try:
             for frame in inbound.decoder.received_frames():
+                if self._deaf:
+                    return
                 # Nothing is owed then: what is unsubscribed next is what the client has got.
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
@@ -276,6 +286,7 @@ class Session:
                     command, self.cold = self.cold, None
                     await subscribe_cold(self, command)
         except ParseFailed as error:
+            self._deaf = True  # also if it was told to go before
             self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 
     def _on_frame(self, frame: Frame, inbound: Inbound) -> None:
@@ -297,7 +308,7 @@ class Session:
         """The client's close frame: the answer to ours, or its own, which is echoed."""
         if not self.closing:
             self._finish(code, close_frame(None if code == NO_STATUS else code))
-        self._over = True
+        self._heard_close = True
 
     def _on_text(self, text: str, frame: Frame, inbound: Inbound) -> None:
         """One piece of a message, a frame or the part of it that has come; pieces are added up to be

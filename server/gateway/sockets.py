@@ -6,6 +6,7 @@ switch, and a connection that only listens holds a few hundred bytes of frames i
 
 import ctypes
 import os
+import resource
 import socket
 import struct
 import sys
@@ -22,6 +23,9 @@ USER_TIMEOUT_MS = 180_000
 """Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
 line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
 """
+
+RESERVED_DESCRIPTORS = 100
+"""What clients do not get of the descriptors: the second port, the stores and files need some."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
@@ -43,8 +47,16 @@ class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError.
+def allow_sockets() -> int:
+    """Raise this process's limit of descriptors as far as it goes; how many clients that allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return max(most - RESERVED_DESCRIPTORS, most // 2)
+
+
+def bind(host: str, port: int, *, setting: str, shared: bool = False) -> list[socket.socket]:
+    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
+    names the `setting` that said so.
 
     `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
     that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
@@ -70,20 +82,25 @@ def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
         for listener in sockets:
             listener.close()
-        # The system's own words: create_server adds the address to them once more.
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise BindError(f"cannot listen on {host}:{port}: {reason}") from None
+        raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
     return sockets
 
 
-def reserve(host: str, port: int) -> list[socket.socket]:
+def _reason(error: Exception) -> str:
+    """The system's own words: create_server adds the address to them once more."""
+    if isinstance(error, socket.gaierror):  # whose numbers are not those of other errors
+        return str(error.strerror)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
     """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
     # Whoever shares its port would let us in without a word, but not if we do not share.
-    alone = bind(host, port)
+    alone = bind(host, port, setting=setting)
     port = alone[0].getsockname()[1]
     for sock in alone:
         sock.close()
-    return bind(host, port, shared=True)
+    return bind(host, port, shared=True, setting=setting)
 
 
 def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:

@@ -23,7 +23,7 @@ from server.ops.endpoint import (
     Endpoint,
     Parameter,
 )
-from server.quotes.instrument import normalize_symbol
+from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
 from server.quotes.quote import Quote, opening_quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
@@ -33,8 +33,8 @@ from server.store.store import Store
 MAX_SYMBOLS = 500
 """Symbols of one request, as of one WebSocket connection by default."""
 
-MAX_SYMBOLS_LENGTH = 5000
-"""Characters of `symbols`: 500 of nine letters; escaped they fit into the request's 64 KiB."""
+MAX_SYMBOLS_LENGTH = MAX_SYMBOLS * (MAX_SYMBOL_LENGTH + 1)
+"""Characters of `symbols`: the longest there are, with commas; that is less than a request's 64 KiB."""
 
 MAX_RESULTS = 100
 """Instruments a search returns at most."""

@@ -137,9 +137,13 @@ def _value(request: Request, parameter: Parameter) -> Any:
     if parameter.place == "path":
         return request.path_params[parameter.name]
     given = request.query_params.getlist(parameter.name)
-    if not given and parameter.default is not None:
+    if not given:
+        if parameter.default is None:
+            raise ApiError(
+                BAD_REQUEST, f"{parameter.name}: missing, for instance {parameter.example}"
+            )
         return parameter.default
     try:
-        return msgspec.convert(",".join(given) if given else None, parameter.type, strict=False)
+        return msgspec.convert(",".join(given), parameter.type, strict=False)
     except msgspec.ValidationError as error:
         raise ApiError(BAD_REQUEST, f"{parameter.name}: {error}") from None

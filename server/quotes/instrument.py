@@ -7,6 +7,8 @@ import msgspec
 MAX_SYMBOL_LENGTH = 50
 """Characters: the width of `market_data.symbol` (varchar(50))."""
 
+Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)]
+
 CENT_DECIMALS = 2
 """US equities at or above one dollar are quoted in cents (SEC Regulation NMS, Rule 612)."""
 
@@ -26,7 +28,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     price exceeds; `made_up_price` says that the source had no price and a fixed one was invented.
     """
 
-    symbol: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)]
+    symbol: Symbol
     name: str
     type: Literal["STOCK", "ETF"] = "STOCK"
     base_price: Annotated[float, msgspec.Meta(gt=0)]

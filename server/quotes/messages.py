@@ -170,8 +170,9 @@ def parse_command(text: str) -> Command:
 
 
 def _syntax_error(text: str) -> str | None:
+    # Of half a surrogate pair at the end, msgspec says that the text is cut off, unless more follows.
     try:
-        _syntax_decoder.decode(text)
+        _syntax_decoder.decode(text + " " * len("\\uD800"))
     except (msgspec.DecodeError, RecursionError) as error:
         return str(error)
     return None

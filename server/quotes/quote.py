@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot
+from server.quotes.snapshot import Microseconds, Price, Snapshot, Whole
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -38,11 +38,11 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """
 
     symbol: str
-    version: int
-    price: float
-    volume: int
-    time_us: int
-    ts: int
+    version: Whole
+    price: Price
+    volume: Whole
+    time_us: Microseconds
+    ts: Microseconds
 
     def trade_after(self, quote: "Quote") -> Trade:
         """The trade that turns `quote` into what this says."""

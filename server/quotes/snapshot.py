@@ -1,11 +1,23 @@
 """What is kept of an instrument between two runs: its reference data and its last price."""
 
-import msgspec
+from typing import Annotated
 
-from server.quotes.instrument import Instrument
+import msgspec
+from msgspec import Meta
+
+from server.quotes.instrument import MAX_PRICE, Instrument, Symbol
 
 STOCK, ETF = 1, 2
 """`market_data.category`."""
+
+# What a cache or another instance says has to fit into the database and into a quote.
+LARGEST_PRICE = 2 * MAX_PRICE  # a simulated one may be above its base price
+Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
+BasePrice = Annotated[float, Meta(gt=0, le=LARGEST_PRICE)]
+Small = Annotated[int, Meta(ge=0, le=2**15 - 1)]
+Medium = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]  # to the end of the year 9999
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -16,17 +28,17 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     since the Unix epoch, 0 as long as there was none.
     """
 
-    symbol: str
+    symbol: Symbol
     name: str
-    category: int
-    last_quote: float
-    base_price: float
-    market_cap: int | None = None
-    price_decimals: int = 2
+    category: Medium
+    last_quote: Price
+    base_price: BasePrice
+    market_cap: Whole | None = None
+    price_decimals: Small = 2
     made_up_price: bool = False
-    volume: int = 0
-    version: int = 1
-    quoted_at: int = 0
+    volume: Whole = 0
+    version: Whole = 1
+    quoted_at: Microseconds = 0
 
     @property
     def instrument(self) -> Instrument:
@@ -47,7 +59,7 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False):
     since the Unix epoch.
     """
 
-    ts: int = 0
+    ts: Microseconds = 0
 
 
 def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:

@@ -123,7 +123,7 @@ def _decode(symbol: str, value: bytes | str) -> _Cached | None:
     except msgspec.MsgspecError as error:
         log.warning("the cache holds something else", key=KEY + symbol, problem=str(error))
         return None
-    return cached if cached.symbol == symbol and cached.base_price > 0 else None
+    return cached if cached.symbol == symbol else None
 
 
 def _plain(cached: _Cached) -> Snapshot:

@@ -21,6 +21,10 @@ class StoreUnavailable(Exception):
     """The database or the cache gave no answer; trying later may help. No driver's error gets past."""
 
 
+class SchemaTooNew(StoreUnavailable):
+    """The database was migrated by a newer version of this program; trying later does not help."""
+
+
 class Change(NamedTuple):
     """A symbol was listed or delisted, or its reference data changed; `mark` tells changes apart."""
 
@@ -40,7 +44,10 @@ class Catalogue(Protocol):
         """What metrics and log call it."""
 
     async def migrate(self) -> list[str]:
-        """Bring the schema up to date; the names of the migrations that this call applied."""
+        """Bring the schema up to date; the names of the migrations that this call applied.
+
+        Errors: SchemaTooNew.
+        """
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
         """The rows of those symbols that exist, in one query."""
@@ -69,8 +76,8 @@ class Catalogue(Protocol):
         """
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        """What whoever it was changed since a mark, prices aside, and the mark to go on from, which
-        is all there is to begin with (None). What changed at a mark may be told twice.
+        """What whoever it was changed since a mark, prices aside, and the mark to go on from; to
+        begin with (None), what is delisted. What changed at a mark may be told twice.
         """
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:

@@ -66,13 +66,10 @@ class MemoryCatalogue:
         return missing
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        mark = next(self._marks)
-        if since is None:
-            return mark, []
-        return mark, [
+        return next(self._marks), [
             Change(symbol, symbol in self._delisted, changed)
             for symbol, changed in self._changes.items()
-            if changed >= since
+            if (symbol in self._delisted if since is None else changed >= since)
         ]
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import trio
 from trio_asyncio import aio_as_trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import LARGEST_PRICE, Snapshot, opening_snapshot
 from server.store.calls import Calls
 from server.store.catalogue import (
     BATCH_ROWS,
@@ -25,7 +25,7 @@ from server.store.catalogue import (
     StoreUnavailable,
     words,
 )
-from server.store.migrations import migrations
+from server.store.migrations import pending
 from server.store.stats import StoreStats
 
 Connection = Any
@@ -53,6 +53,12 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What asyncpg raises where the database is at fault; a server that is down is an OSError."""
 
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
+
+_LISTED = (
+    f"NOT delisted AND last_quote BETWEEN 0 AND {LARGEST_PRICE:.0f} "
+    f"AND base_price <= {LARGEST_PRICE:.0f}"
+)
+"""Another service may have written what is no price: NaN, infinity, more than a float can hold."""
 
 _NUMERIC = {"last_quote": "last_quote::float8", "base_price": "base_price::float8"}
 
@@ -91,12 +97,12 @@ WHERE excluded.version > market_data.version
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE NOT delisted AND $1 <> ''
+     WHERE {_LISTED} AND $1 <> ''
      AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
      ORDER BY symbol COLLATE "C" LIMIT $4)
     UNION ALL
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
-     WHERE NOT delisted AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
+     WHERE {_LISTED} AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
      LIMIT {SEARCH_CANDIDATES})
 ) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
 """
@@ -177,7 +183,7 @@ class PostgresCatalogue:
             self.pool.terminate()
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
+        query = f"SELECT {_SELECTED} FROM market_data WHERE {_LISTED} AND {condition}"
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
         return [Snapshot(*row) for row in rows]
 
@@ -237,14 +243,12 @@ async def _migrate(connection: Connection) -> list[str]:
             "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, "
             "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        rows = await connection.fetch("SELECT version FROM schema_migrations")
-        present = {row["version"] for row in rows}
-        for migration in migrations("postgres"):
-            if migration.version not in present:
-                await connection.execute(migration.sql)
-                insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
-                await connection.execute(insert, migration.version, migration.name)
-                applied.append(migration.name)
+        rows = await connection.fetch("SELECT version, name FROM schema_migrations")
+        for migration in pending("postgres", dict(rows)):
+            await connection.execute(migration.sql)
+            insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
+            await connection.execute(insert, migration.version, migration.name)
+            applied.append(migration.name)
     return applied
 
 
@@ -273,8 +277,12 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
     """The mark is the oldest transaction that has not ended yet: what it changes is seen only later."""
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
-    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in >= $1"
-    rows = [] if since is None else await connection.fetch(query, since)
+    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+    rows = (
+        await connection.fetch(query + "delisted")
+        if since is None
+        else await connection.fetch(query + "changed_in >= $1", since)
+    )
     return mark, [Change(*row) for row in rows]
 
 

@@ -21,7 +21,7 @@ from server.store.catalogue import (
     StoreUnavailable,
     words,
 )
-from server.store.migrations import migrations
+from server.store.migrations import pending
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 
@@ -161,13 +161,8 @@ class SqliteCatalogue:
                 "CREATE TABLE IF NOT EXISTS schema_migrations "
                 "(version integer PRIMARY KEY, name text NOT NULL)"
             )
-            present = {
-                version
-                for (version,) in connection.execute("SELECT version FROM schema_migrations")
-            }
-            for migration in migrations("sqlite"):
-                if migration.version in present:
-                    continue
+            present = dict(connection.execute("SELECT version, name FROM schema_migrations"))
+            for migration in pending("sqlite", present):
                 for statement in migration.sql.split(";\n"):
                     connection.execute(statement)
                 connection.execute(
@@ -211,10 +206,12 @@ class SqliteCatalogue:
         """Each change has a mark of its own, in the order of their commits: one writes at a time."""
         execute = self._connection.execute
         (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
-        query = (
-            "SELECT symbol, delisted, changed_in FROM market_data WHERE changed_in BETWEEN ? AND ?"
-        )
-        rows = [] if since is None else execute(query, [since, last]).fetchall()
+        query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+        rows = (
+            execute(query + "delisted")
+            if since is None
+            else execute(query + "changed_in BETWEEN ? AND ?", [since, last])
+        ).fetchall()
         return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
 
     def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:

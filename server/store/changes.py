@@ -32,7 +32,7 @@ class Listings(Protocol):
         """Take over the reference data of instruments that are listed."""
 
     async def delist(self, symbols: Sequence[str]) -> None:
-        """Let go of instruments that are not listed any more."""
+        """Let go of instruments that are not listed any more, and take them from nobody else."""
 
 
 class Changes:
@@ -83,9 +83,9 @@ class Changes:
         except StoreUnavailable:
             pass  # what is in a cache that does not answer now lives for its TTL at most
         held = [change for change in changes if listings.holds(change.symbol)]
-        listed = [change.symbol for change in held if not change.delisted]
-        if listed:
+        if listed := [change.symbol for change in held if not change.delisted]:
             await listings.relist(await self._catalogue.find(listed))
-        if delisted := [change.symbol for change in held if change.delisted]:
+        if delisted := [change.symbol for change in changes if change.delisted]:
             await listings.delist(delisted)
-        log.info("instruments changed", changed=len(changes), held=len(held))
+        if held:
+            log.info("instruments changed", changed=len(changes), held=len(held))

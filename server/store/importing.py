@@ -1,10 +1,15 @@
 """Reads instruments from a CSV file, all of them or none."""
 
 import csv
-from math import isfinite
 from pathlib import Path
 
-from server.quotes.instrument import CENT_DECIMALS, Instrument, is_symbol, normalize_symbol
+from server.quotes.instrument import (
+    CENT_DECIMALS,
+    MAX_PRICE,
+    Instrument,
+    is_symbol,
+    normalize_symbol,
+)
 
 REQUIRED = ("symbol", "name", "price")
 
@@ -86,7 +91,7 @@ def _price(text: str) -> float:
         price = float(text)
     except ValueError:
         price = 0.0
-    if not (isfinite(price) and price > 0):
+    if not 0 < price <= MAX_PRICE:  # NaN is neither
         raise ValueError(f"not a price: {text!r}")
     return price
 

@@ -15,7 +15,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
-from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
+from server.store.catalogue import BATCH_ROWS, Catalogue, SchemaTooNew, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
@@ -92,6 +92,8 @@ class Store:
     ) -> None:
         """Prepare the catalogue, then load, listen, write back and tell `listings` what changes until
         cancelled; last prices are written then, for which FINAL_TIMEOUT is given.
+
+        Errors: SchemaTooNew before it has started, in the groups of its nurseries.
         """
         try:
             async with trio.open_nursery() as tasks:
@@ -144,6 +146,7 @@ class Store:
 
     async def _prepare(self, prepared: trio.Event) -> None:
         database = self.components[0]
+        started_at = trio.current_time() + PREPARE_TIMEOUT
         while True:
             try:
                 if self.options.database_migrate:
@@ -154,6 +157,8 @@ class Store:
                 database.succeeded()
                 break
             except StoreUnavailable as error:
+                if isinstance(error, SchemaTooNew) and trio.current_time() < started_at:
+                    raise
                 database.failed(str(error))
             await trio.sleep(PREPARE_INTERVAL)
         prepared.set()
@@ -278,7 +283,7 @@ async def _open_catalogue(
         sqlite = await stack.enter_async_context(open_sqlite(path, shipped, stats))
     except StoreUnavailable as error:
         if options.sqlite_path:
-            raise
+            raise StoreUnavailable(f"SQLITE_PATH: {error}") from None
         log.warning("last prices are not kept: SQLITE_PATH may name a file", problem=str(error))
         return MemoryCatalogue(shipped), None
     return sqlite, None

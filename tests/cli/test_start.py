@@ -1,6 +1,7 @@
 """What stops the start: one line that names the fault, and exit code 2."""
 
 import json
+import resource
 import socket
 import subprocess
 
@@ -29,7 +30,9 @@ jFY2IA==
         ("WS_MAX_SYMBOLS", "many"), ("WS_COMMAND_RATE", "0.5"), ("FEED", "telepathy"),
         ("FEED", "replay:"), ("REPLAY_SPEED", "-1"), ("REPLAY_SPEED", "nan"),
         ("REPLAY_LOOP", "perhaps"), ("SIMULATOR_SEED", "x"), ("LOG_LEVEL", "loud"),
-        ("LOG_FORMAT", "xml"),
+        ("LOG_FORMAT", "XML"), ("WS_ALLOWED_ORIGINS", "*"),
+        ("WS_ALLOWED_ORIGINS", "https://a.example,b.example"),
+        ("WS_ALLOWED_ORIGINS", "https://a.example/"), ("JWT_ALGORITHMS", "RS256"),
     ],
 )  # fmt: skip
 def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
@@ -60,6 +63,7 @@ def test_busy_port_is_named(tmp_path, variable):
         port = str(other.getsockname()[1])
         line = complaint(tmp_path, "serve", **{variable: port})
     assert line.count("127.0.0.1") == line.count(port) == 1
+    assert variable in line
     assert "in use" in line
 
 
@@ -68,6 +72,8 @@ def test_address_that_is_not_this_machine_s_is_named(tmp_path):
     for host in ("203.0.113.1", "no.such.host.invalid", "a..b", "a" * 64):
         line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, WS_HOST=host)
         assert host in line
+        assert "WS_HOST" in line
+        assert "Unknown error" not in line
 
 
 def test_key_that_cannot_be_used_is_named(tmp_path):
@@ -93,6 +99,7 @@ def test_replay_that_cannot_be_is_named(tmp_path):
         line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, FEED=f"replay:{tmp_path / name}")
         assert name in line
         assert word in line
+        assert "FEED" in line
 
 
 def test_dot_env_is_read_and_the_environment_wins(tmp_path):
@@ -114,6 +121,20 @@ def test_short_secret_is_warned_of(tmp_path):
     with ServerProcess(tmp_path, JWT_SECRET="short") as server:
         assert any("shorter than 32 bytes" in line["event"] for line in server.log_lines())
         assert 'short"' not in server.log.read_text()
+
+
+def test_limit_of_descriptors_is_raised(tmp_path):
+    """A shell's limit is no server's; what even the machine's own is too low for is warned of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        with ServerProcess(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
+            given = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            warnings = [each for each in server.log_lines() if "ulimit" in each["event"]]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert given == (hard, hard)
+    assert [each["connections"] for each in warnings] == [hard - 100]
 
 
 def test_help_tells_what_there_is(tmp_path):

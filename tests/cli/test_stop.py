@@ -2,14 +2,17 @@
 
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from tests.cli.command import COMMAND, environment
 from tests.gateway.wire import RawClient, eventually, head, target
-from tests.processes import ServerProcess
+from tests.processes import SECRET, ServerProcess
 
 STOP_LIMIT = 10.0
 
@@ -70,6 +73,27 @@ def test_stop_right_after_the_start_is_not_lost(tmp_path, redis):
             start = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - start < AT_ONCE
+
+
+@pytest.mark.parametrize("command", ["serve", "import", "migrate"])
+def test_interrupted_while_it_waits_for_the_database(tmp_path, postgres, command):
+    """Ctrl-C ends a start, or another command, at once and without a traceback."""
+    postgres.freeze()
+    with subprocess.Popen(
+        [*COMMAND, command],
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=postgres.url(), JWT_SECRET=SECRET, WS_PORT="0", HTTP_PORT="0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        established = f":{postgres.port:04X} 01 "  # remote port and state (proc(5), /proc/net/tcp)
+        eventually(lambda: established in Path("/proc/net/tcp").read_text())
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=STOP_LIMIT)
+    assert process.returncode == 128 + signal.SIGINT
+    assert time.monotonic() - start < AT_ONCE
+    assert "Traceback" not in said
 
 
 def test_handing_over_needs_a_cluster(tmp_path):

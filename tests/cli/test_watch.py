@@ -1,5 +1,6 @@
 """`quotestream watch`: the first real client, on a terminal and in a pipe."""
 
+import json
 import os
 import pty
 import signal
@@ -58,7 +59,8 @@ def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)
     assert sum(" AAPL " in line for line in lines) == 5
-    assert sum("unknown_symbol" in line and "NOPE" in line for line in lines) == 1
+    (other,) = (json.loads(line) for line in lines if " AAPL " not in line)
+    assert (other["code"], other["symbols"]) == ("unknown_symbol", ["NOPE"])
     assert process.returncode == 130
     assert not errors
 
@@ -91,7 +93,7 @@ def test_reader_that_has_had_enough_ends_it(server, tmp_path):
     [
         ["--url", "ws://127.0.0.1:99999/x"], ["--url", "ws://[::1"], ["--url", "garbage"],
         ["--url", "ws://"], ["--url", "http://127.0.0.1/"], ["--url", "ws://a..b/"],
-        ["--url", "ws://a/b c"], ["--token", "a\nb"],
+        ["--url", "ws://a/b c"], ["--url", "ws://a/ws/quotes?symbols=AAPL"], ["--token", "a\nb"],
     ],
 )  # fmt: skip
 def test_bad_argument_is_said_at_once(tmp_path, arguments):

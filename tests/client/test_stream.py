@@ -15,7 +15,14 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from websockets.sync.server import ServerConnection, serve
 
-from server.client.stream import FIRST_DELAY, LONGEST_DELAY, StreamRefused, follow
+from server.client.stream import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    StreamRefused,
+    follow,
+)
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
@@ -145,6 +152,23 @@ async def test_the_delay_asked_for_is_kept(serve_in_memory, autojump_clock):
     messages = await follow_until(URL, lambda quotes, _: "A" in quotes)
     assert came[1] - came[0] == pytest.approx(4.321, abs=0.01)
     assert [each["retry_in"] for each in messages if each["type"] == "connection"] == [4.321]
+
+
+async def test_silent_server_is_left(serve_in_memory, autojump_clock, monkeypatch):
+    """Where no ping is answered, as after a cable was pulled, the client comes back."""
+
+    async def freeze_once(request: WebSocketRequest) -> None:
+        socket = await request.accept()
+        await socket.send_message(message(1, FULL))
+        if len(came) == 1:
+            monkeypatch.setattr(socket._wsproto, "receive_data", lambda _: None)
+        await socket.get_message()
+
+    came = serve_in_memory(freeze_once)
+    messages = await follow_until(URL, lambda *_: len(came) == 2, patience=10 * PING_INTERVAL)
+    gone = PING_INTERVAL + PING_TIMEOUT
+    assert gone <= came[1] - came[0] <= gone + FIRST_DELAY + 0.01
+    assert [each["type"] for each in messages] == ["quotes_patch", "connection", "quotes_patch"]
 
 
 async def test_retry_after_is_kept(serve_in_memory, autojump_clock):

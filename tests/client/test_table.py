@@ -6,7 +6,7 @@ from io import StringIO
 from rich.console import Console
 
 from server.client.document import Document
-from server.client.table import Screen
+from server.client.table import Screen, print_message
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Trade, opening_quote, quote_after
@@ -29,6 +29,27 @@ def test_nothing_but_the_name_is_cut_in_80_columns():
     (line,) = (line for line in output.getvalue().splitlines() if "BRK.B" in line)
     for text in ("876.54", "-123.46", "-12.35", "123,456,789", "19:25:45.678", "12345", "Berk"):
         assert text in line
+
+
+def test_prices_have_their_own_decimals(capsys):
+    """Two at least: what costs a fraction of a cent is not 0.00, on the terminal and in a pipe."""
+    for price, shown in (
+        (0.0012, "0.0012"),
+        (7.0, "7.00"),
+        (1234.5, "1,234.50"),
+        (1e-8, "0.00000001"),
+    ):
+        instrument = Instrument(symbol="X", name="X", base_price=price, price_decimals=8)
+        value = json.loads(encode(opening_quote(instrument, START_US)))
+        add = {"op": "add", "path": "/quotes/X", "value": value}
+        message = {"type": "quotes_patch", "versions": {"X": 1}, "operations": [add]}
+        document, screen, output = Document(), Screen(), StringIO()
+        document.apply(message)
+        screen.update(document, message)
+        Console(width=120, file=output).print(screen.draw())
+        print_message(document, message)
+        assert f" {shown} " in output.getvalue()
+        assert f" {shown} " in capsys.readouterr().out
 
 
 def test_quiet_symbols_are_dim():

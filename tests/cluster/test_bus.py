@@ -1,5 +1,6 @@
 """What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -180,7 +181,9 @@ async def test_what_others_write_is_left_out(redis):
     """No value of the hash and no message breaks anything."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         await bus.claim([snapshot("AAPL", 2)])
-        for field, value in (("X", "{"), ("Y", '{"symbol":"Y"}'), ("meta", "[]")):
+        beyond = msgspec.structs.replace(snapshot("Z", 2), quoted_at=10**18)  # the year 33658
+        far = msgspec.json.encode(beyond).decode()
+        for field, value in (("X", "{"), ("Y", '{"symbol":"Y"}'), ("Z", far), ("meta", "[]")):
             redis.command("HSET", "quotestream:quotes", field, value)
         stored = await bus.load()
         assert stored.mark is None
@@ -189,6 +192,11 @@ async def test_what_others_write_is_left_out(redis):
         nursery.start_soon(bus.listen, send)
         await receive.receive()
         redis.command("PUBLISH", "price_updates", "hello")
+        for move in (
+            Move("AAPL", 3, math.nan, 1, 1, 1), Move("AAPL", 3, 1e300, 1, 1, 1),
+            Move("AAPL", 3, 1.0, 1, 10**18, 1), Move("AAPL", 2**63, 1.0, 1, 1, 1),
+        ):  # fmt: skip
+            redis.publish("price_updates", msgspec.msgpack.encode(Batch(7, 1, [move])))
         redis.publish("price_updates", msgspec.msgpack.encode([7, 1]))
         assert await receive.receive() == Batch(7, 1)
         nursery.cancel_scope.cancel()

@@ -60,6 +60,21 @@ async def test_feed_that_can_wait_loses_nothing(hub):
     assert hub.stats.messages_sent == MANY * 1500
 
 
+async def test_symbol_may_be_delisted_while_its_feed_waits(hub):
+    """What waits for room is dropped, and the feed goes on with the others."""
+    crowd(hub)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(run_feed, hub, [*walk(1500, "AAPL"), *walk(5, "MSFT")], lossless=True)
+        )
+        with trio.fail_after(TIMEOUT):
+            while "AAPL" in hub.topics:
+                await trio.lowlevel.checkpoint()
+                if hub.stats.feed_waits:
+                    hub.delist(["AAPL"])
+    assert hub.topics["MSFT"].version == 6
+
+
 async def test_feed_that_cannot_wait_is_merged_and_counted(hub):
     """Of what finds no room the newest price counts, and all shares; the rest is counted."""
     crowd(hub)

@@ -3,12 +3,14 @@
 import gc
 import json
 import weakref
+from time import time_ns
 
 import trio
 
 from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.instrument import first_seen
-from tests.fanout.peer import CUSHION, publish
+from server.quotes.quote import Trade
+from tests.fanout.peer import CUSHION, flusher, publish
 
 
 async def test_update_is_encoded_once_for_all(hub, connect):
@@ -156,3 +158,13 @@ async def test_message_starts_with_its_type_and_ts(hub, connect):
     frame = peer.outbox.queue[0]
     assert list(json.loads(frame[4:])) == ["type", "ts", "versions", "operations"]
     assert frame[4:].startswith(b'{"type":"quotes_patch","ts":1764012345678901,')
+
+
+async def test_no_delivery_takes_less_than_no_time(hub, connect):
+    """A price by a clock that is ahead, another instance's or ours before it was set back, took 0."""
+    peer = connect("AAPL")
+    ahead = time_ns() // 1000 + 3600 * 1_000_000
+    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead), flusher(hub))
+    await peer.read()
+    assert hub.stats.delivery_latency.total == 0.0
+    assert sum(hub.stats.delivery_latency.counts) == 1

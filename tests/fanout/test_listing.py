@@ -98,6 +98,66 @@ async def test_full_socket_loses_what_is_delisted(hub, connect):
     assert kinds[-1] == {"add", "remove"}
 
 
+async def test_relisted_is_not_sent_to_who_lost_it(hub, connect):
+    """A client that did not read, or takes updates slowly, is subscribed no more, and does not get
+    the quote when it is listed again before it reads on.
+    """
+    slow, filling, throttled = (connect("AAPL") for _ in range(3))
+    hub.throttle(throttled.outbox, 60.0)
+    fill(hub, slow)
+    while filling.receive():
+        pass
+    for cents in range(20):  # its socket is full at the end of the round in which the symbol goes
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    hub.list_snapshots([listed("AAPL")])
+    for peer in (slow, filling, throttled):
+        await peer.read()
+        peer.outbox.release()
+        await peer.read()
+        assert peer.document == {"quotes": {}}
+
+
+async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
+    """Such clients that watch everything have it in the end, and once more lose and get it."""
+    slow, throttled = connect(), connect()
+    for peer in (slow, throttled):
+        watch_everything(hub, peer)
+    hub.throttle(throttled.outbox, 60.0)
+    fill(hub, slow)
+    for _ in range(2):
+        hub.delist(["AAPL"])
+        hub.list_snapshots([listed("AAPL")])
+    for peer in (slow, throttled):
+        await peer.read()
+        peer.outbox.release()
+        await peer.read()
+        assert set(peer.document["quotes"]) == set(hub.topics)
+
+
+async def test_throttled_client_may_subscribe_again_to_what_was_delisted(hub, connect):
+    """It loses the quote at once, not when its interval is over and it has got the new one."""
+    peer = connect("AAPL")
+    hub.throttle(peer.outbox, 60.0)
+    publish(hub, "AAPL", 101.0)
+    hub.delist(["AAPL"])
+    hub.list_snapshots([listed("AAPL")])
+    peer.subscribe("AAPL")
+    peer.outbox.release()
+    await peer.read()
+    assert set(peer.document["quotes"]) == {"AAPL"}
+
+
+async def test_delisted_before_it_was_sent(hub, connect):
+    """Who watches everything and has not got a new symbol's quote yet can apply its removal."""
+    peer = connect()
+    watch_everything(hub, peer)
+    hub.list_snapshots([listed("NEW")])
+    hub.delist(["NEW"])
+    await peer.read()
+    assert set(peer.document["quotes"]) == set(hub.topics)
+
+
 async def test_listed_while_everything_is_watched(hub, connect):
     """Who watches everything gets new symbols in full, and one that was delisted when it is back."""
     peer = connect()

@@ -60,7 +60,7 @@ class World:
             directory=COMPLETE, max_symbols=10,
             command_rate=10_000, compression=True,
         )  # fmt: skip
-        listeners = bind("127.0.0.1", 0)
+        listeners = bind("127.0.0.1", 0, setting="")
         self.address = listeners[0].getsockname()[:2]
         with trio.CancelScope() as self._cancel:
             async with trio.open_nursery() as nursery:

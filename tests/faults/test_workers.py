@@ -77,6 +77,21 @@ def test_frozen_worker_is_killed_and_replaced(tmp_path, redis):
         assert len(host.events("worker is silent")) == 1
 
 
+@pytest.mark.parametrize("whom", ["all", "the supervisor"])
+def test_pause_is_no_silence(tmp_path, redis, whom):
+    """A machine that stood still, or a supervisor that heard nothing itself, kills nobody."""
+    with Host(tmp_path, redis, 2, WORKER_TIMEOUT="2s", PRICE_UPDATE_INTERVAL="100ms") as host:
+        paused = [host.process.pid, *(host.pids if whom == "all" else [])]
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3)
+        for pid in paused:
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(3):  # by then the supervisor, which answers this, is awake
+            assert host.metric('market_data_workers{state="serving"}') == 2
+        assert not host.events("worker is silent")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_all_workers_in_time(tmp_path, redis, number):
     """Every client is sent away as by a server without workers, stubborn ones are left behind."""

@@ -107,6 +107,20 @@ async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
+async def test_time_that_stood_still_is_not_made_up_for(autojump_clock):
+    """After an hour in which the machine slept, the moves of one interval come at once, and no more."""
+    send, receive = trio.open_memory_channel[Trade](10_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            run_simulator, send, lambda: quotes(10, 20), lambda _: True, INTERVAL, Random(1)
+        )
+        await receive.receive()
+        autojump_clock.jump(3600)
+        await trio.sleep(INTERVAL)
+        assert receive.statistics().current_buffer_used <= 3 * 2
+        nursery.cancel_scope.cancel()
+
+
 @given(st.floats(0.01, 1e5), st.integers(0, 2**32))
 def test_price_stays_near_its_base(base, seed):
     """Within one percent, in whole cents, never under a dollar, and not where it was if it can move."""

@@ -57,6 +57,14 @@ def test_what_is_no_json_is_bad_json(server, text):
         assert client.is_answered()
 
 
+def test_half_a_surrogate_pair_is_called_so(server):
+    """Also at the text's end, where it looks as if the text were cut off."""
+    with Client(server) as client:
+        for text in ('{"action":"ping","id":"\\ud800"}', '{"id":"\\udbff","action":"ping"}'):
+            client.connection.send(text)
+            assert "surrogate" in client.answer()["message"]
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -1,6 +1,7 @@
 """permessage-deflate as it is negotiated, sent once for all, and bounded when it comes in."""
 
 import json
+import struct
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -185,6 +186,18 @@ def test_bomb_is_not_even_inflated():
     tracemalloc.stop()
     assert failure.value.code is CloseReason.MESSAGE_TOO_BIG
     assert peak < 10 * len(bomb)
+
+
+@pytest.mark.parametrize(
+    "first", [b"", zlib.compress(b"{", wbits=-15)], ids=["empty blocks", "behind the last"]
+)
+def test_message_that_is_never_text_is_1009(shared, first):
+    """What is decompressed to nothing counts, too."""
+    with Deflating(shared) as client:
+        client.send(struct.pack("!BBQ", 0xC1, 0xFF, 2**62), bytes(4), first)
+        for _ in range(17):
+            client.send(b"\x00\x00\x00\xff\xff" * 205)
+        assert client.read_closing() == 1009
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import trio
 
+from server.fanout.breaker import BreakerState
 from server.fanout.hub import Hub
+from server.gateway.closing import Close
 from server.gateway.lifecycle import State
 from server.quotes.instrument import Instrument
 from tests.frames import take_frame
@@ -181,6 +183,23 @@ async def test_socket_that_is_full_is_not_pinged(autojump_clock, connect):
     await trio.sleep(3 * BEAT)
     assert scene.session.unanswered == 0
     assert scene.session.state is State.ACTIVE
+
+
+async def test_close_does_not_wait_for_the_breaker(autojump_clock, connect):
+    """A client that sent something and does not read is gone two seconds after the close frame, also
+    while its breaker is open.
+    """
+    scene = connect("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    scene.client.send(frame(PING))
+    await trio.sleep(5 * 2 + 1)
+    assert scene.hub.breakers[BreakerState.OPEN] == 1
+    scene.session.close(Close.TOKEN_EXPIRED)
+    await trio.sleep(3)
+    assert not scene.gateway.pool.sessions
+    assert not +scene.hub.breakers
 
 
 async def test_breaker_gives_the_connection_up(autojump_clock, connect):

@@ -81,6 +81,22 @@ def test_head_over_the_limit_is_refused(server, request_head):
         assert client.answer().verdict == (431, "headers_too_large")
 
 
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (head("/nowhere", "HEAD"), 404),
+        (head("//[", "HEAD"), 400),
+        (head("/ws/quotes", "HEAD", **{f"X-{number}": "x" for number in range(100)}), 431),
+    ],
+)
+def test_refused_head_has_no_body(server, request_head, status):
+    """The answer to HEAD ends with its headers (RFC 9110 §9.3.2), whatever is wrong with it."""
+    with RawClient(server, request_head) as client:
+        answer = client.answer()
+        assert (answer.status, answer.body) == (status, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+
+
 def test_head_of_exactly_the_limit_is_read(server):
     """A head of 16 KiB is accepted."""
     path = target()

@@ -1,19 +1,23 @@
 """A session on a pair of sockets, brought into states that a real network reaches now and then."""
 
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import h11
 import pytest
 import trio
 
+from server.fanout.frame import close_frame
 from server.fanout.hub import Hub
+from server.gateway.closing import Close
 from server.gateway.commands import execute
 from server.gateway.handshake import PATH, accept_websocket
-from server.gateway.request import parse_request
+from server.gateway.request import parse_head, read_request
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
-from tests.gateway.scene import Scene
-from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, frame
+from server.quotes.snapshot import opening_snapshot
+from tests.gateway.scene import READ_CUSHION, Scene
+from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, TIMEOUT, close, frame
 
 
 @pytest.fixture
@@ -24,6 +28,12 @@ async def scene(nursery: trio.Nursery) -> AsyncIterator[Scene]:
     scene = Scene(hub)
     yield scene
     scene.end()
+
+
+async def run_to_end(scene: Scene) -> None:
+    """What the connection's task does."""
+    await scene.session.run()
+    scene.gateway.end(scene.session)
 
 
 async def test_unsubscribed_quote_does_not_come_back(scene):
@@ -63,6 +73,69 @@ async def test_quote_never_sent_is_not_removed(scene):
         assert await scene.peer.read() == {}
 
 
+async def test_removal_of_everything_fits_the_throttled(scene):
+    """A client to which a new symbol is still owed can apply what unsubscribing from `*` brings."""
+    scene.begin("*")
+    scene.hub.throttle(scene.session.outbox, 60.0)
+    await scene.peer.read()
+    scene.hub.list_instrument(first_seen("NEW", 5.0))
+    await trio.testing.wait_all_tasks_blocked()
+    execute(scene.session, Unsubscribe(symbols=["*"]))
+    scene.session.outbox.release()
+    assert await scene.peer.read() == {}
+
+
+async def test_removal_of_everything_fits_while_many_are_listed(scene):
+    """So can a client that unsubscribes while the quotes of new symbols are on their way."""
+    scene.begin("*")
+    await scene.peer.read()
+    scene.hub.list_snapshots([opening_snapshot(first_seen("NEW", 5.0))])
+    execute(scene.session, Unsubscribe(symbols=["*"]))
+    assert await scene.peer.read() == {}
+
+
+async def test_close_of_a_slow_client_is_echoed(scene, nursery):
+    """A client that closes while its socket is full gets the answer behind what it had not read."""
+    scene.begin("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    nursery.start_soon(run_to_end, scene)
+    scene.client.send(close(1000))
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(TIMEOUT):
+        received = b""
+        while close_frame(1000) not in received:
+            await trio.lowlevel.wait_readable(scene.client)
+            received = received[-10:] + scene.client.recv(65536)
+
+
+async def test_client_dropped_while_it_waits_is_let_go(scene):
+    """A client that has sent something, does not read, and is found to be gone, ends as any other."""
+    scene.begin("AAPL")
+    scene.fill_socket()
+    scene.trade("AAPL", 101.0)
+    scene.session.outbox.flush()
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.session.run)
+            scene.client.send(frame(PING))
+            await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+            scene.session.drop(Close.NO_ANSWER)
+
+
+async def test_garbage_after_the_close_takes_no_memory(scene, nursery):
+    """A client that was told to go and sends what is no frame is not listened to any more."""
+    scene.begin()
+    scene.session.close(Close.GOING_AWAY)
+    tracemalloc.start()
+    for _ in range(1000):
+        await scene.session._take(b"\xff" * 4096)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
+
+
 async def test_moves_owed_are_not_lost_on_the_way_to_everything(scene):
     """A move that found the socket full still comes when `*` takes the subscription's place."""
     scene.begin("AAPL")
@@ -93,7 +166,7 @@ async def test_empty_fragments_take_no_memory(scene):
     session = scene.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
-    assert len(session._inbound._pieces) == 1
+    assert session._inbound._text == '{"action"'
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await scene.peer.read()
     assert session.gateway.pool.commands["ping", "ok"] == 1
@@ -127,7 +200,7 @@ async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     )
     connection = h11.Connection(h11.SERVER)
-    request = parse_request(head.encode(), b"", connection)
+    request = read_request(parse_head(head.encode(), connection), b"")
     scene.client.close()
     with pytest.raises(OSError, match=r"pipe|reset"):
         await accept_websocket(scene.sock, connection, request)

@@ -112,6 +112,7 @@ def test_one_instrument(server):
         ("/instruments?query=a&limit=x", "bad_request"),
         ("/instruments?query=" + "a" * 101, "bad_request"),
         ("/market-data?symbols=" + ",".join(map(str, range(501))), "too_many_symbols"),
+        ("/quotes?symbols=" + ",".join(f"SYM{number}" for number in range(2000)), "too_many_symbols"),
     ],
 )  # fmt: skip
 def test_bad_parameters_are_named(server, path, code):
@@ -119,6 +120,14 @@ def test_bad_parameters_are_named(server, path, code):
     status, body = server.ask(path)
     assert (status, body["error"]["code"]) == (400, code)
     assert body["error"]["message"]
+
+
+def test_as_many_symbols_as_long_as_there_are(server):
+    """The limit is the number of symbols, not of characters."""
+    symbols = ",".join(f"{number:A>50}" for number in range(499))
+    assert [each["symbol"] for each in server.ask(f"/market-data?symbols={symbols},AAPL")[1]] == [
+        "AAPL"
+    ]
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Basic eDp5", "Bearer " + "a.b.c"])

@@ -88,6 +88,8 @@ def test_names_are_the_protocol_s_and_labels_are_few(fresh):
     ):
         assert found[name] == 0
     assert not any("AAPL" in name for name in found)
+    assert found["market_data_leader"] == 1  # who is alone makes its prices
+    assert found["market_data_bus_messages_total"] == found["market_data_bus_gaps_total"] == 0
 
 
 def test_nothing_is_logged_per_message(fresh):

@@ -58,3 +58,20 @@ async def test_values_are_for_others_to_read_and_not_to_spoil(redis):
         for spoilt in ("", "{}", "null", "[1]", '{"symbol":"AAPL"}', "\xff"):
             redis.command("SET", "market_data:AAPL", spoilt)
             assert not await cache.get_many(["AAPL"])
+
+
+@pytest.mark.parametrize(
+    ("field", "beyond"),
+    [
+        ("quoted_at", 10**18), ("version", 2**63), ("volume", 2**63), ("market_cap", 2**63),
+        ("base_price", 1e308), ("base_price", 0), ("last_quote", -1), ("price_decimals", -1),
+        ("category", 2**31),
+    ],
+)  # fmt: skip
+async def test_value_beyond_what_a_quote_can_be_is_a_miss(redis, field, beyond):
+    """No year 33658, nothing the database has no room for, no price that is none."""
+    async with trio_asyncio.open_loop(), open_redis(redis.url) as cache:
+        await cache.set_many([AAPL], 100)
+        value = json.loads(redis.command("GET", "market_data:AAPL"))
+        redis.command("SET", "market_data:AAPL", json.dumps(value | {field: beyond}))
+        assert not await cache.get_many(["AAPL"])

@@ -167,6 +167,7 @@ async def test_changes_are_told_from_a_mark_on(catalogue):
     last_mark, changes = await catalogue.changes(next_mark)
     assert "AAPL" in {each.symbol for each in changes}
     assert {each.symbol for each in (await catalogue.changes(last_mark))[1]} <= {"AAPL"}
+    assert {each[:2] for each in (await catalogue.changes(None))[1]} == {("OLD", True)}
 
 
 async def test_change_that_takes_long_is_not_missed(shared_postgres, database):

@@ -205,6 +205,29 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_database_of_a_newer_version_is_named(
+    tmp_path, kind, database_url, shared_postgres, database
+):
+    """Whatever would change it is refused in one line; so is a start, unless it is not to migrate."""
+    variables = {"JWT_SECRET": SECRET} | (
+        {"DATABASE_URL": database_url} if kind == "postgres" else {}
+    )
+    run(tmp_path, "migrate", **variables)
+    insert = "INSERT INTO schema_migrations (version, name) VALUES (9999, '9999_future')"
+    if kind == "postgres":
+        shared_postgres.sql(insert, database)
+    else:
+        with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as file:
+            file.execute(insert)
+        file.close()
+    for arguments in (["serve"], ["migrate"], ["import"], ["delist", "AAPL"]):
+        line = complaint(tmp_path, *arguments, **variables)
+        assert f"the {kind} database was migrated to 9999_future by a newer version" in line
+    with ServerProcess(tmp_path, DATABASE_MIGRATE="0", **variables) as server:
+        assert server.stop() == 0
+
+
 def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_postgres, database):
     """Rows of the known form get what quotes need, also those that come later."""
     shared_postgres.sql(
@@ -225,10 +248,34 @@ def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_p
             assert client.quotes["VOO"]["type"] == "ETF"
 
 
+@pytest.mark.parametrize("price", ["'NaN'", "'Infinity'", "1e400", "-5"])
+def test_row_without_a_price_is_taken_for_none(
+    tmp_path, database_url, shared_postgres, database, price
+):
+    """Whatever another service writes: nobody gets a price that is none, and the others are there."""
+    variables = {"DATABASE_URL": database_url}
+    assert run(tmp_path, "import", **variables).returncode == 0
+    shared_postgres.sql(
+        "INSERT INTO market_data (symbol, name, category, last_quote) "
+        f"VALUES ('BAD', 'Bad', 1, {price}); "
+        f"UPDATE market_data SET last_quote = {price} WHERE symbol = 'IBM'",
+        database,
+    )
+    with ServerProcess(tmp_path, **variables) as server:
+        assert set(names(server, "BAD,IBM,MMM")) == {"MMM"}
+        assert server.ask("/instruments?query=bad") == (200, [])
+        with Client(server, "*") as client:
+            while len(client.versions) < 512:
+                client.receive()
+        assert not client.versions.keys() & {"BAD", "IBM"}
+        assert server.metric("market_data_db_errors_total") == 0
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
         ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"), ("TSLA,Tesla,STOCK,nan,", "not a price"),
+        ("TSLA,Tesla,STOCK,1e10,", "not a price"), ("TSLA,Tesla,STOCK,inf,", "not a price"),
         ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), (",Tesla,STOCK,1,", "not a symbol"),
         ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
         ("TSLA,Tesla,STOCK,1,x", "market_cap"), ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
@@ -260,7 +307,8 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
+        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
+        ("DATABASE_URL", "postgresql://u:se/secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
         ("DATABASE_URL", "postgresql://h:port/d"), ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
         ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
     ],
@@ -282,7 +330,9 @@ def test_file_that_cannot_be_opened(tmp_path, redis):
     junk.write_text("no database" * 1000)
     for variables in ({}, {"REDIS_URL": redis.url}):
         variables |= {"JWT_SECRET": SECRET, "SQLITE_PATH": str(junk)}
-        assert "junk.db" in complaint(tmp_path, "serve", **variables)
+        line = complaint(tmp_path, "serve", **variables)
+        assert "SQLITE_PATH" in line
+        assert "junk.db" in line
     with ServerProcess(tmp_path) as server:
         assert len(server.ask("/market-data?symbols=AAPL,MSFT")[1]) == 2
         assert any("not kept" in line["event"] for line in server.log_lines())

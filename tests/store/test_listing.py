@@ -16,6 +16,8 @@ from tests.store.test_instances import knows, write
 SOON = 10.0
 """Seconds: a look every two, on a busy machine."""
 
+NAMES = ("AAPL", "MSFT")
+
 
 @pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
 def variables(request, tmp_path) -> dict[str, str]:
@@ -131,6 +133,25 @@ def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
         list_instruments(tmp_path, variables, "AAPL,Again,STOCK,90,")
         reads(everything, "AAPL", "Again")
         assert everything.versions["AAPL"] >= version
+
+
+def test_delisted_stays_so_after_a_restart(tmp_path, variables):
+    """Neither a recording that goes on, nor what other instances once told, lists it again."""
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "AAPL,MSFT") as client:
+        client.receive()
+        moved(client, "AAPL", 1)
+        assert server.stop() == 0
+    assert run(tmp_path, "delist", "AAPL", **variables).returncode == 0
+    rows = [f"{1_764_012_345_000 + 50 * n},{s},{100 + n},1" for n in range(999) for s in NAMES]
+    day = tmp_path / "day.csv"
+    day.write_text("\n".join(["timestamp_ms,symbol,price,size", *rows]))
+    variables["FEED"] = f"replay:{day}"
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "MSFT") as client:
+        client.receive()
+        version = moved(client, "MSFT", client.versions["MSFT"])
+        eventually(lambda: server.ask("/instruments/AAPL")[0] == 404, SOON)
+        moved(client, "MSFT", version + 5)
+        assert server.ask("/instruments/AAPL")[0] == 404
 
 
 def test_change_by_another_service_is_seen(tmp_path, database_url, shared_postgres, database):
