@@ -22,6 +22,7 @@ from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
+from server.gateway.poller import Poller
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
@@ -83,6 +84,7 @@ class Gateway:
     compression: bool = False
     max_sockets: int = sys.maxsize
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
+    poller: Poller = field(default_factory=Poller)
 
     def __post_init__(self) -> None:
         self._doorkeeper = Doorkeeper(
@@ -122,6 +124,7 @@ class Gateway:
         self._listeners = listeners
         async with trio.open_nursery() as connections:
             connections.start_soon(self.deadlines.run)
+            connections.start_soon(self.poller.run)
             connections.start_soon(self._turnstile.run)
             try:
                 with self._accepting:

@@ -34,6 +34,7 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
         scenes.append(scene)
         scene.begin(*symbols)
         nursery.start_soon(scene.gateway.deadlines.run)
+        nursery.start_soon(scene.gateway.poller.run)
         nursery.start_soon(run, scene)
         return scene
 
