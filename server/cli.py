@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Errors: KeyboardInterrupt."""
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         arguments.run(arguments, load_settings())
@@ -71,8 +71,6 @@ def main() -> None:
         if expected is None or others:
             raise
         _fail(str(_first(expected)))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # who read the output, such as `head`, has had enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

@@ -5,6 +5,7 @@ An inactive one only keeps its quote up to date: nothing is encoded that nobody 
 """
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from time import time_ns
 from typing import NamedTuple
 
@@ -26,6 +27,12 @@ from server.quotes.patch import Add, Operation, Remove, difference, quote_pointe
 from server.quotes.quote import Move, Update, opening_quote, quote_after, resumed_quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 
+SETTLING_TIME = 30.0
+"""Seconds until every instance has heard of new reference data: each looks every two seconds."""
+
+UNREACHED = 2**63
+"""A version above all there are."""
+
 
 class Books(NamedTuple):
     """What all topics write in: counts, and for other instances their moves."""
@@ -46,6 +53,7 @@ class Topic:
         "_newest_inbox",
         "_relisted_at",
         "_ring",
+        "_settles_at",
         "delisted",
         "epoch",
         "everyone",
@@ -93,6 +101,7 @@ class Topic:
         self._current: UpdateFrame | None = None
         self._ring: Ring | None = None
         self._relisted_at = 0
+        self._settles_at = inf
         self.quote_due = False
         self.delisted = False
 
@@ -127,7 +136,7 @@ class Topic:
 
     def begin_epoch(self, epoch: str) -> None:
         """The version is one of `epoch` from now on; a full quote is due to all who watch."""
-        if epoch != self.epoch:
+        if epoch != self.epoch and self._relisted_at != UNREACHED:
             self._relisted_at = 0
         self.epoch = epoch
         self._current = None
@@ -146,7 +155,8 @@ class Topic:
 
     def relist(self, instrument: Instrument) -> None:
         """Take over new reference data, if it is new; a full quote is due to all who watch, and to all
-        who come back with this version or an earlier one.
+        who come back with this version or an earlier one. So it is to all who come back within
+        SETTLING_TIME: they may come from an instance that had not heard of it.
 
         The version stays, as it counts prices: on all instances alike, in whatever order they hear
         of this.
@@ -161,7 +171,8 @@ class Topic:
             self.quote = resumed_quote(self.snapshot())
         self._current = None
         self._forget_updates()
-        self._relisted_at = self.version
+        self._relisted_at = UNREACHED
+        self._settles_at = trio.current_time() + SETTLING_TIME
         self.quote_due = self.watched
         if self._journal.recording:  # those who come later learn of the symbol from what is told
             self._journal.lose([self.symbol])
@@ -247,10 +258,11 @@ class Topic:
         new = quote_after(old, trade, self.instrument.price_decimals)
         operations: list[Operation] = [*difference(old, new, self.pointer)]
         if operations or trade is not update:
+            self.moved_at = trio.current_time()
+            self._settle(self.moved_at)
             self.quote = new
             self.version = version
             self.ts = trade.ts
-            self.moved_at = trio.current_time()
             self._current = None
             if self._journal.recording:
                 self._journal.record(
@@ -312,12 +324,18 @@ class Topic:
         """The updates after `version` of `epoch`; None if only a full quote tells what came since."""
         if version is None or epoch != self.epoch:
             return None
+        self._settle(trio.current_time())
         if version > self.version or version <= self._relisted_at:
             return None
         missed = self.version - version
         if not missed:
             return []
         return self._ring.newest(missed) if self._ring is not None else None
+
+    def _settle(self, now: float) -> None:
+        """If it is time, let later versions than this prove that a client has the reference data."""
+        if self._settles_at <= now:
+            self._relisted_at, self._settles_at = self.version, inf
 
     def _forget_updates(self) -> None:
         """What is kept leads without a gap to the present version, or is not kept."""

@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 
 class Closing(NamedTuple):
-    """`code` and `reason` go into the close frame; `fails` marks a peer whose input is not read on."""
+    """`code` and `reason` go into the close frame; `fails` marks a peer whose input is not read on,
+    `lost` one that the network or the server could not keep up with.
+    """
 
     code: int
     reason: str
     fails: bool = False
+    lost: bool = False
 
 
 class Close(Enum):
@@ -26,9 +29,9 @@ class Close(Enum):
     FLOODING = Closing(1008, "too many commands", fails=True)
     TOO_BIG = Closing(1009, "message too big", fails=True)
     TOKEN_EXPIRED = Closing(4401, "the token expired")
-    NO_ANSWER = Closing(4408, "no answer to pings")
+    NO_ANSWER = Closing(4408, "no answer to pings", lost=True)
     IDLE = Closing(4408, "nothing sent or received for too long")
-    TOO_SLOW = Closing(4429, "too slow, read faster or ask for less")
+    TOO_SLOW = Closing(4429, "too slow, read faster or ask for less", lost=True)
 
 
 NO_STATUS = 1005

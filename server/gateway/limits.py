@@ -5,6 +5,11 @@ import trio
 BURST_SECONDS = 2
 """A client may send this many seconds' worth of commands at once, as after a page was opened."""
 
+SYMBOLS_A_COMMAND = 50
+"""A command counts once more for so many symbols it is about: their quotes take as long to encode and
+send as a command does to read. Counted once, 50 bytes that ask for all quotes brought 130 KB.
+"""
+
 REFUSALS_BEFORE_CLOSE = 200
 """Refused commands, regained at REFUSALS_REGAINED a second, until flooding counts as sustained."""
 
@@ -35,15 +40,20 @@ class TokenBucket:
         self._tokens -= 1
         return True
 
+    def owe(self, tokens: float) -> None:
+        """Take tokens that there may not be, to be refilled before the next one is taken."""
+        self._tokens -= tokens
+
 
 class CommandLimit:
     """One connection's: how fast it may send commands, how often it may be told that it is too fast,
     and how many it may get wrong in a row.
     """
 
-    __slots__ = ("_bad", "_commands", "_refusals")
+    __slots__ = ("_bad", "_commands", "_rate", "_refusals")
 
     def __init__(self, rate: int) -> None:
+        self._rate = rate
         self._commands = TokenBucket(rate, rate * BURST_SECONDS)
         self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE)
         self._bad = 0
@@ -51,6 +61,10 @@ class CommandLimit:
     def allows(self) -> bool:
         """Whether one more command may be carried out now."""
         return self._commands.take()
+
+    def charge(self, symbols: int) -> None:
+        """Count a command for what it is about, for at most what may be sent in a second."""
+        self._commands.owe(min(symbols // SYMBOLS_A_COMMAND, self._rate))
 
     def is_flooded(self) -> bool:
         """Count a command that came too fast; True once that has gone on for too long."""

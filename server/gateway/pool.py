@@ -37,6 +37,7 @@ class Pool:
         self.opened = 0
         self.rejected: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
+        self.lost = 0
         self.commands: Counter[tuple[str, str]] = Counter()
 
     def reserve(self) -> None:
@@ -102,6 +103,7 @@ class Pool:
         del self.sessions[session]
         session.on(Event.ENDED)
         self.closed[session.close_code] += 1
+        self.lost += session.lost
         self.release()
         self.release_for(session.identity.user)
         self._gone.set()

@@ -19,6 +19,7 @@ from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import execute, subscribe_cold
+from server.gateway.handshake import EVERYTHING
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
 from server.gateway.sockets import close, receive_nowait
@@ -77,6 +78,7 @@ class Session:
         "gateway",
         "heard",
         "identity",
+        "lost",
         "outbox",
         "quiet_beats",
         "state",
@@ -103,6 +105,7 @@ class Session:
         self.topics: dict[Topic, None] = {}  # a third of a set's memory
         self.everything = False
         self.close_code = ABNORMAL
+        self.lost = False
         self.cold: Subscribe | None = None
         self.deadline = float("inf")
         self.expires = float("inf")
@@ -213,7 +216,7 @@ class Session:
         """Send the close frame and give the client CLOSE_TIMEOUT to answer it."""
         if self.closing:
             return
-        code, text, fails = reason.value
+        code, text, fails, self.lost = reason.value
         self._finish(code, close_frame(code, text))
         if fails:  # RFC 6455 §7.1.7: what such a client goes on sending is not looked at
             self._deaf = True
@@ -229,7 +232,7 @@ class Session:
 
     def drop(self, reason: Close) -> None:
         """End at once, for a client that would not answer a close frame either."""
-        self.close_code = reason.value.code
+        self.close_code, self.lost = reason.value.code, reason.value.lost
         self._cut()
 
     def ping(self) -> None:
@@ -339,7 +342,12 @@ class Session:
                 self.close(Close.BAD_COMMANDS)
             return
         inbound.limit.is_hopeless(good=True)
+        inbound.limit.charge(self._symbols_of(command))
         execute(self, command)
+
+    def _symbols_of(self, command: Command) -> int:
+        symbols: list[str] = getattr(command, "symbols", [])
+        return len(self.gateway.hub.topics) if EVERYTHING in symbols else len(symbols)
 
     def _is_in_time(self, inbound: Inbound) -> bool:
         """Count a frame, whatever it holds, as parsing alone takes 20 µs; False if it came too fast."""

@@ -131,7 +131,7 @@ class Api:
             return []
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
-                found = await self._store.catalogue.search(query, call.values["limit"])
+                found = await self._store.search(query, call.values["limit"])
         except (StoreUnavailable, trio.TooSlowError) as error:
             raise _unavailable(error) from error
         return [_view(self._hub.snapshot(each.symbol) or each) for each in found]

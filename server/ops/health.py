@@ -43,9 +43,6 @@ DEGRADED_LAG, UNHEALTHY_LAG = 0.1, 1.0
 OUR_REFUSALS = ("at_capacity", "handshake_timeout")
 """Refusals that say something about the server; the others do about the request."""
 
-OUR_CLOSES = (4408, 4429)
-"""Closes of connections that the network or the server could not keep up."""
-
 log = structlog.get_logger()
 
 
@@ -204,9 +201,8 @@ def _refusals(pool: Pool) -> tuple[int, int]:
 
 
 def _errors(gateway: Gateway) -> tuple[int, int]:
-    closed = gateway.pool.closed
-    failed = gateway.failures + sum(closed[code] for code in OUR_CLOSES)
-    return failed, max(failed, sum(closed.values()))
+    failed = gateway.failures + gateway.pool.lost
+    return failed, max(failed, gateway.pool.closed.total())
 
 
 def _feed_age(stats: FanoutStats) -> str:

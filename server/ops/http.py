@@ -24,6 +24,9 @@ from server.ops.health import HealthMonitor
 GRACEFUL_TIMEOUT = 3.0
 """Seconds a request in progress may take at a shutdown: as long as any takes."""
 
+CANCEL_TIME = 0.25
+"""Seconds in which Hypercorn ends what has had that."""
+
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds an idle HTTP connection is kept: a scrape interval."""
 
@@ -137,9 +140,12 @@ class HttpServer:
             ignore_new(port)
 
     async def stop(self) -> None:
-        """Close the port and idle connections, and return when what was asked is answered."""
+        """Close the port and idle connections, and return when what was asked is answered, or has had
+        its time: a client that does not read holds Hypercorn up, and nobody else.
+        """
         self._config.keep_alive_max_requests = 0
         for port in self._ports:
             port.close()
         self._stopping.set()
-        await self._stopped.wait()
+        with trio.move_on_after(GRACEFUL_TIMEOUT + CANCEL_TIME):
+            await self._stopped.wait()

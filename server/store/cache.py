@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Protocol, TypeVar
 
 from server.quotes.snapshot import Snapshot
-from server.store.catalogue import StoreUnavailable
 from server.store.component import Component
 from server.store.recent import Kept
 from server.store.stats import StoreStats
@@ -49,24 +48,20 @@ class GuardedCache:
         self._stats = stats
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
-        return await self._guard("get", lambda: self._cache.get_many(symbols))
+        return await self._ask("get", lambda: self._cache.get_many(symbols))
 
     async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
-        await self._guard("set", lambda: self._cache.set_many(snapshots, ttl))
+        await self._ask("set", lambda: self._cache.set_many(snapshots, ttl))
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
-        return await self._guard("delete", lambda: self._cache.delete_many(symbols))
+        return await self._ask("delete", lambda: self._cache.delete_many(symbols))
 
-    async def _guard(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
-        if not self._component.allows():
-            raise StoreUnavailable(f"{self._component.name} is not asked: {self._component.reason}")
-        start = perf_counter()
-        try:
-            result = await call()
-        except StoreUnavailable as error:
-            self._component.failed(str(error))
-            raise
-        finally:
-            self._stats.observe_operation(operation, perf_counter() - start)
-        self._component.succeeded()
-        return result
+    async def _ask(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
+        async def timed() -> T:
+            start = perf_counter()
+            try:
+                return await call()
+            finally:
+                self._stats.observe_operation(operation, perf_counter() - start)
+
+        return await self._component.ask(timed)

@@ -66,7 +66,8 @@ class Catalogue(Protocol):
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         """List `instruments`, each once, all or none; the price of what was traded stays.
 
-        `done` is told after each batch how many were written so far.
+        `done` is told after each batch how many were written so far. Cancelled before its end, it lists
+        none.
         """
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ that does not answer is thrown away, so that a frozen server cannot keep places 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -86,13 +86,23 @@ ON CONFLICT (symbol) DO UPDATE SET
 """
 
 _SAVE = f"""
-INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) AS row ({COLUMNS}) ORDER BY symbol
+INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
 ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
 WHERE excluded.version > market_data.version
 """
-"""In the order of symbols: two instances that write cannot wait for each other."""
+
+_LOCK = """
+SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted
+ORDER BY symbol COLLATE "C" FOR UPDATE
+"""
+"""Whoever writes many rows does so in the order of symbols: two of them cannot wait for each other."""
+
+_WATCHED = f"""
+WITH locked AS ({_LOCK})
+UPDATE market_data SET watched_at = now() FROM locked WHERE market_data.id = locked.id
+"""
 
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
@@ -162,7 +172,7 @@ class PostgresCatalogue:
         return [row["symbol"] for row in rows]
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
-        rows = [opening_snapshot(each) for each in instruments]
+        rows = _in_order(map(opening_snapshot, instruments))
         await self._run("import", BULK_TIMEOUT, partial(_upsert, rows, done))
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
@@ -264,8 +274,7 @@ async def _upsert(
 
 async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
     async with connection.transaction():
-        query = "SELECT symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted FOR UPDATE"
-        listed = {row["symbol"] for row in await connection.fetch(query, symbols)}
+        listed = {row["symbol"] for row in await connection.fetch(_LOCK, symbols)}
         missing = [symbol for symbol in symbols if symbol not in listed]
         if not missing:
             update = "UPDATE market_data SET delisted = true WHERE symbol = ANY($1)"
@@ -289,10 +298,14 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
 async def _save(
     snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
 ) -> None:
-    await connection.execute(_SAVE, *_columns(snapshots))
+    await connection.execute(_SAVE, *_columns(_in_order(snapshots)))
     if watched:
-        update = "UPDATE market_data SET watched_at = now() WHERE symbol = ANY($1)"
-        await connection.execute(update, sorted(watched))
+        await connection.execute(_WATCHED, watched)
+
+
+def _in_order(rows: Iterable[Snapshot]) -> list[Snapshot]:
+    """By symbol, as `_LOCK` has them."""
+    return sorted(rows, key=lambda row: row.symbol)
 
 
 def _columns(rows: Sequence[Snapshot]) -> list[list[Any]]:

@@ -1,6 +1,7 @@
 """The embedded catalogue: one SQLite file, one connection, one thread that nothing else uses."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -128,7 +129,17 @@ class SqliteCatalogue:
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
-        await self._run("import", partial(self._write, _UPSERT, rows, [], done))
+        given_up = threading.Event()
+
+        def unless_given_up(written: int) -> None:
+            if given_up.is_set():
+                raise StoreUnavailable("given up")  # unheard: it only ends the transaction
+            done(written)
+
+        try:
+            await self._run("import", partial(self._write, _UPSERT, rows, [], unless_given_up))
+        finally:
+            given_up.set()
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
         return await self._run("delist", partial(self._delist, symbols))

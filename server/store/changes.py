@@ -5,6 +5,8 @@ tells, as without Redis, or a notice was lost; a notice makes it look at once.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -56,13 +58,8 @@ class Changes:
     async def run(self, listings: Listings) -> None:
         """Look until cancelled, and tell `listings`."""
         while True:
-            if self._database.allows():
-                try:
-                    await self._look(listings)
-                except StoreUnavailable as error:
-                    self._database.failed(str(error))
-                else:
-                    self._database.succeeded()
+            with suppress(StoreUnavailable):
+                await self._database.ask(partial(self._look, listings))
             with trio.move_on_after(LOOK_INTERVAL):
                 await self._wake.wait()
             self._wake = trio.Event()
@@ -77,15 +74,17 @@ class Changes:
 
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
         symbols = [change.symbol for change in changes]
-        self._loader.invalidate(symbols)
-        try:
-            await self._cache.delete_many(symbols)
-        except StoreUnavailable:
-            pass  # what is in a cache that does not answer now lives for its TTL at most
+        await self._forget(symbols)
         held = [change for change in changes if listings.holds(change.symbol)]
         if listed := [change.symbol for change in held if not change.delisted]:
             await listings.relist(await self._catalogue.find(listed))
         if delisted := [change.symbol for change in changes if change.delisted]:
             await listings.delist(delisted)
+        await self._forget(symbols)  # what was cached meanwhile may have the old name
         if held:
             log.info("instruments changed", changed=len(changes), held=len(held))
+
+    async def _forget(self, symbols: Sequence[str]) -> None:
+        self._loader.invalidate(symbols)
+        with suppress(StoreUnavailable):  # then what is cached lives for its TTL
+            await self._cache.delete_many(symbols)

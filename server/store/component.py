@@ -1,10 +1,14 @@
 """A part of the store that can fail: its state, its breaker, and a log line for each change."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
 
 import structlog
 import trio
+
+from server.store.catalogue import StoreUnavailable
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -47,6 +51,18 @@ class Component:
         if self._retry_at is None:
             return "closed"
         return "open" if self._clock() < self._retry_at else "half_open"
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` gives, if the breaker lets it through. Errors: StoreUnavailable."""
+        if not self.allows():
+            raise StoreUnavailable(f"{self.name} is not asked: {self.reason}")
+        try:
+            result = await call()
+        except StoreUnavailable as error:
+            self.failed(str(error))
+            raise
+        self.succeeded()
+        return result
 
     def allows(self) -> bool:
         """Whether to make a call now; one that is made must be told of by `succeeded` or `failed`."""

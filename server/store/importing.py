@@ -5,8 +5,8 @@ from pathlib import Path
 
 from server.quotes.instrument import (
     CENT_DECIMALS,
-    MAX_PRICE,
     Instrument,
+    is_price,
     is_symbol,
     normalize_symbol,
 )
@@ -72,28 +72,28 @@ def _instrument(row: dict[str, str]) -> Instrument:
     kind = row.get("type", "").strip().upper() or "STOCK"
     if kind not in ("STOCK", "ETF"):
         raise ValueError(f"type is neither STOCK nor ETF: {row['type']!r}")
+    decimals = row.get("price_decimals", "")
+    price_decimals = _whole("price_decimals", decimals, CENT_DECIMALS, MAX_DECIMALS) or 0
     return Instrument(
         symbol=symbol,
         name=name,
         type="ETF" if kind == "ETF" else "STOCK",
-        base_price=_price(row["price"]),
+        base_price=_price(row["price"], price_decimals),
         market_cap=_whole("market_cap", row.get("market_cap", ""), None, MAX_MARKET_CAP),
-        price_decimals=_whole(
-            "price_decimals", row.get("price_decimals", ""), CENT_DECIMALS, MAX_DECIMALS
-        )
-        or 0,
+        price_decimals=price_decimals,
         made_up_price=row.get("price_source", "") == "made-up",
     )
 
 
-def _price(text: str) -> float:
+def _price(text: str, decimals: int) -> float:
+    """At the tick precision, as all that is published of the instrument."""
     try:
         price = float(text)
     except ValueError:
         price = 0.0
-    if not 0 < price <= MAX_PRICE:  # NaN is neither
-        raise ValueError(f"not a price: {text!r}")
-    return price
+    if not is_price(price, decimals):
+        raise ValueError(f"not a price: {text!r} with {decimals} decimals")
+    return round(price, decimals)
 
 
 def _whole(column: str, text: str, default: int | None, most: int) -> int | None:

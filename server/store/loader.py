@@ -6,7 +6,10 @@ the others; the lookups run in the loader's own tasks.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import trio
@@ -201,17 +204,13 @@ class Loader:
         self._queries.add(symbol for symbol in symbols if symbol not in cached)
 
     async def _query(self, symbols: Sequence[str]) -> None:
-        if not self.database.allows():
-            self._fail(symbols)
-            return
         rounds = self._rounds(symbols)
         try:
-            rows = {row.symbol: row for row in await self.catalogue.find(symbols)}
-        except StoreUnavailable as error:
-            self.database.failed(str(error))
+            found = await self.database.ask(partial(self.catalogue.find, symbols))
+        except StoreUnavailable:
             self._fail(symbols)
             return
-        self.database.succeeded()
+        rows = {row.symbol: row for row in found}
         for symbol in symbols:
             row = rows.get(symbol)
             if not self._settle(symbol, rounds.get(symbol), row):
@@ -259,10 +258,17 @@ class Loader:
     async def write_cache(self) -> None:
         """Write what waits to be written to the cache, or drop it where the cache takes nothing."""
         while self._to_write:
-            batch = list(self._to_write.values())[:BATCH_ROWS]
-            for snapshot in batch:
-                del self._to_write[snapshot.symbol]
+            batch = dict(islice(self._to_write.items(), BATCH_ROWS))
             try:
-                await self.cache.set_many(batch, self.ttl)
+                await self.cache.set_many([*batch.values()], self.ttl)
             except StoreUnavailable:
                 self.stats.dropped_writes += len(batch)
+            outdated = []  # meanwhile: it may have been written after it was deleted
+            for symbol, snapshot in batch.items():
+                if self._to_write.get(symbol) is snapshot:
+                    del self._to_write[symbol]
+                else:
+                    outdated.append(symbol)
+            if outdated:
+                with suppress(StoreUnavailable):
+                    await self.cache.delete_many(outdated)

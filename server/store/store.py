@@ -129,6 +129,10 @@ class Store:
             await self.invalidations.publish(symbols)
         return count
 
+    async def search(self, query: str, limit: int) -> list[Snapshot]:
+        """What the catalogue finds (see there). Errors: StoreUnavailable."""
+        return await self.components[0].ask(lambda: self.catalogue.search(query, limit))
+
     async def warm(self, symbols: Iterable[str]) -> int:
         """Load `symbols` into the cache; how many there are. Errors: StoreUnavailable."""
         loaded = await self.loader.load(symbols, WARM_TIMEOUT)

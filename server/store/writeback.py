@@ -5,6 +5,7 @@ delays the newest price of each symbol and costs no memory.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -60,21 +61,15 @@ class WriteBack:
         """Write what moved since it was written; False if the database did not take it all."""
         moved = [each for each in self._live() if each.version > self._versions.get(each.symbol, 1)]
         for start in range(0, len(moved), BATCH_ROWS):
-            if not self._database.allows():
-                return False
             batch = moved[start : start + BATCH_ROWS]
             snapshots = [each.snapshot() for each in batch]
+            watched = [each.symbol for each in batch if each.watched]
             try:
-                await self._catalogue.save(
-                    snapshots, [each.symbol for each in batch if each.watched]
-                )
-            except StoreUnavailable as error:
-                self._database.failed(str(error))
+                await self._database.ask(partial(self._catalogue.save, snapshots, watched))
+            except StoreUnavailable:
                 return False
-            self._database.succeeded()
             self._versions |= {each.symbol: each.version for each in snapshots}
             self._stats.saved += len(snapshots)
-            # The price of one that is delisted is kept, but not for anybody to find.
-            gone = {each.symbol for each in batch if each.delisted}
-            self._written([each for each in snapshots if each.symbol not in gone])
+            # As they are now: one may have been renamed meanwhile, or delisted and not to be found.
+            self._written([each.snapshot() for each in batch if not each.delisted])
         return True

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import COMMAND, environment
+from tests.cli.command import COMMAND, TIMEOUT, environment
 from tests.gateway.wire import RawClient, eventually, head, target
 from tests.processes import SECRET, ServerProcess
 
@@ -103,3 +104,18 @@ def test_handing_over_needs_a_cluster(tmp_path):
         eventually(lambda: "nothing to hand over" in server.log.read_text())
         assert server.get("/readyz")[0] == 200
         assert server.stop() == 0
+
+
+def test_ctrl_c_while_it_is_imported(tmp_path):
+    """Before there is anything to stop, the command ends without a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "server", "--version"],
+        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while " trio.abc\n" not in (line := process.stderr.readline()):
+        assert line, "it was not imported"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in errors

@@ -10,6 +10,7 @@ from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
 from server.fanout.inbox import Inbox
 from server.fanout.ring import RING_UPDATES
 from server.fanout.shift import publish_conflated
+from server.fanout.topic import SETTLING_TIME
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
@@ -114,9 +115,10 @@ async def test_a_state_taken_over_is_a_hole(hub, connect):
     assert peer.document["quotes"] == peer.truth()
 
 
-async def test_renamed_while_away(hub, connect):
-    """A position up to the rename says nothing about the name, whatever patches came before it; one
-    after it does. Other symbols are not sent again.
+async def test_renamed_while_away(hub, connect, autojump_clock):
+    """A position up to the rename says nothing about the name, whatever patches came before it, nor
+    does one of soon after it, from an instance that has not heard; one of later does. Other symbols
+    are not sent again.
     """
     peer = connect("AAPL", "MSFT")
     move(hub, "AAPL")
@@ -132,7 +134,16 @@ async def test_renamed_while_away(hub, connect):
         await peer.read()
         assert peer.document["quotes"] == peer.truth()
         assert peer.document["quotes"]["AAPL"]["name"] == f"Apple {missed}"
-        move(hub, "AAPL")
+        move(hub, "AAPL", 2)
+        late = Position(hub.epoch, {"AAPL": hub.topics["AAPL"].version - 1})
+        for wait in (SETTLING_TIME, 0):
+            recovery = peer.come_back("AAPL", "MSFT", position=late)
+            assert recovery.recovered["AAPL"] == "quote"
+            await peer.read()
+            await trio.sleep(wait)
+        for _ in range(2):
+            await peer.read()
+            move(hub, "AAPL")
         recovery = peer.come_back("AAPL", "MSFT")
         assert recovery.recovered == {"AAPL": "patches", "MSFT": "current"}
         await peer.read()

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,19 @@ def test_floods_end_with_1008_and_cost_nobody(busy, flood):
             for flooder in flooders:
                 flooder.socket.close()
         eventually(lambda: busy.metric("market_data_subscriptions") == 1)
+
+
+def test_asking_for_everything_over_and_over_is_too_fast(busy):
+    """Of commands that each bring all quotes only a few are carried out at once."""
+    with RawClient(busy, head(target("*"))) as client:
+        client.read_head()
+        client.send(frame(TEXT, b'{"action":"resync","symbols":["*"]}') * 40)
+        answers = Counter[str]()
+        while answers.total() < 40:
+            message = client.read_message()
+            if message["type"] != "quotes_patch":
+                answers[message["type"]] += 1
+    assert 5 < answers["ack"] < 20
 
 
 def test_pool_that_is_full_asks_for_no_token(tmp_path):

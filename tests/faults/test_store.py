@@ -127,6 +127,9 @@ def test_database_goes_and_comes_back(tmp_path, postgres, url, fault):
             assert ask(server, "MMM") == (503, "store_unavailable")
         assert breaker(server, "catalogue") != "closed"
         assert ask(server, "NVDA")[0] == 503
+        start = time.monotonic()
+        assert server.ask("/instruments?query=nvidia")[0] == 503
+        assert time.monotonic() - start < 1  # by the breaker
         answer = refusal(server.url("ORCL"))
         assert answer.verdict == (503, "store_unavailable")
         assert 1 <= int(answer.headers["Retry-After"]) <= 5

@@ -12,6 +12,8 @@ from server.fanout.breaker import BreakerState
 from server.fanout.hub import Hub
 from server.gateway.closing import Close
 from server.gateway.lifecycle import State
+from server.gateway.sockets import close
+from server.ops.health import _errors
 from server.quotes.instrument import Instrument
 from tests.frames import take_frame
 from tests.gateway.scene import Scene
@@ -46,6 +48,13 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
 async def run(scene: Scene) -> None:
     with suppress(OSError, trio.ClosedResourceError):
         await scene.session.run()
+    scene.gateway.end(scene.session)
+    close(scene.sock)
+
+
+def errors(scene: Scene) -> tuple[int, int]:
+    """What `/health` knows: how many connections were lost, given up or failed, and of how many."""
+    return _errors(scene.gateway)
 
 
 class Reader:
@@ -106,6 +115,7 @@ async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
     assert 2 * BEAT - 1 <= closed - first <= 2 * BEAT + 2
     assert second < closed
     assert scene.session.close_code == 4408
+    assert errors(scene) == (1, 1)
 
 
 async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
@@ -144,7 +154,7 @@ async def test_idle_client_is_4408(autojump_clock, connect, nursery):
         await reader.over.wait()
     assert reader.close_code == 4408
     assert trio.current_time() >= 3 * BEAT
-    await trio.testing.wait_all_tasks_blocked()
+    assert errors(scene) == (0, 1)
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -216,3 +226,4 @@ async def test_breaker_gives_the_connection_up(autojump_clock, connect):
     assert scene.session.close_code == 4429
     await trio.sleep(3)
     assert scene.sock.fileno() == -1
+    assert errors(scene) == (1, 1)

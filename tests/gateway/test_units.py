@@ -82,6 +82,18 @@ async def test_flooding_is_forgiven_with_time(autojump_clock):
         pass
 
 
+async def test_command_counts_as_what_it_is_about(autojump_clock):
+    """Once more for each fifty symbols; whatever it is about, a second later there is room again."""
+    limit = CommandLimit(rate=50)
+    for _ in range(10):
+        assert limit.allows()
+        limit.charge(459)
+    assert not limit.allows()
+    limit.charge(1_000_000)
+    await trio.sleep(1.1)
+    assert limit.allows()
+
+
 async def test_item_is_called_within_a_second(autojump_clock, wheel):
     """Not before its deadline, at most a second later, and once."""
     await trio.sleep(0.3)

@@ -6,12 +6,12 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 
 import pytest
 
-from tests.gateway.wire import refusal
+from tests.gateway.wire import Client, refusal
 from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
 
 STALLED = 50
@@ -74,6 +74,26 @@ def test_stalled_clients_hinder_nobody(tmp_path):
         server.stop()
         assert time.monotonic() - start < 10
         assert server.log_lines()[-1]["event"] in ("stopped", "exit at once")
+
+
+def test_last_prices_are_kept_whoever_holds_the_stop_up(tmp_path):
+    """The clients of this port come after the store."""
+    variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "1h"}
+    with ServerProcess(tmp_path, **variables) as server, ExitStack() as clients:
+        stalled = clients.enter_context(socket.socket())
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        stalled.connect(server.http_address)
+        stalled.setblocking(False)
+        with suppress(BlockingIOError):
+            stalled.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 5000)
+        with Client(server, "AAPL") as client:
+            client.receive()
+            client.move()
+        assert server.stop() == 1
+        assert server.log_lines()[-1]["event"] == "exit at once"
+    with ServerProcess(tmp_path) as server:
+        [quote] = server.ask("/quotes?symbols=AAPL")[1]
+        assert quote["version"] >= client.versions["AAPL"]
 
 
 def test_request_in_progress_is_answered_at_a_stop(tmp_path, postgres):

@@ -1,5 +1,7 @@
 """The contract of the catalogue, which Postgres, SQLite and memory are held to alike."""
 
+from functools import partial
+
 import msgspec
 import pytest
 import trio
@@ -168,6 +170,36 @@ async def test_changes_are_told_from_a_mark_on(catalogue):
     assert "AAPL" in {each.symbol for each in changes}
     assert {each.symbol for each in (await catalogue.changes(last_mark))[1]} <= {"AAPL"}
     assert {each[:2] for each in (await catalogue.changes(None))[1]} == {("OLD", True)}
+
+
+async def test_writers_do_not_wait_for_each_other(shared_postgres, database):
+    """Whatever is written, and in whatever order it was given: by symbol, as an import does it."""
+    url = shared_postgres.url(database)
+    async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
+        await catalogue.migrate()
+        for symbol in "BA":
+            await fill(catalogue, instrument(symbol))
+        later = [
+            msgspec.structs.replace(opening_snapshot(instrument(symbol)), version=9)
+            for symbol in "BA"
+        ]
+        lock = "UPDATE market_data SET last_quote = 7 WHERE symbol = '{}'"
+        importing = f"BEGIN; {lock.format('A')}; SELECT pg_sleep(0.3); {lock.format('B')}; COMMIT"
+        for write in (
+            partial(catalogue.save, [], ["B", "A"]),
+            partial(catalogue.save, later, []),
+            partial(fill, catalogue, instrument("B"), instrument("A")),
+            partial(catalogue.delist, ["B", "A"]),
+        ):
+            with trio.fail_after(TIMEOUT):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        trio.to_thread.run_sync, shared_postgres.sql, importing, database
+                    )
+                    await trio.to_thread.run_sync(
+                        eventually, lambda: shared_postgres.sql(IN_PROGRESS, database) == "1"
+                    )
+                    await write()
 
 
 async def test_change_that_takes_long_is_not_missed(shared_postgres, database):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import COMMAND, complaint, environment, run
+from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.gateway.wire import Client, eventually
 from tests.processes import SECRET, ServerProcess, make_token
 
@@ -276,7 +276,8 @@ def test_row_without_a_price_is_taken_for_none(
     [
         ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"), ("TSLA,Tesla,STOCK,nan,", "not a price"),
         ("TSLA,Tesla,STOCK,1e10,", "not a price"), ("TSLA,Tesla,STOCK,inf,", "not a price"),
-        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), (",Tesla,STOCK,1,", "not a symbol"),
+        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), ("TSLA,Tesla,STOCK,0.001,", "2 decimals"),
+        (",Tesla,STOCK,1,", "not a symbol"),
         ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
         ("TSLA,Tesla,STOCK,1,x", "market_cap"), ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
         ("TSLA," + "x" * 201 + ",STOCK,1,", "not a name"),
@@ -289,6 +290,34 @@ def test_bad_row_is_named_and_nothing_is_listed(tmp_path, row, problem):
     assert f"{file} line 3: " in line
     assert problem in line
     assert not (tmp_path / "quotestream" / "quotes.db").exists()
+
+
+def test_imported_prices_have_the_tick_s_precision(tmp_path):
+    """Over HTTP as in the stream."""
+    file = write(tmp_path, "FINE,Fine,STOCK,1.23456,")
+    assert run(tmp_path, "import", file).returncode == 0
+    with ServerProcess(tmp_path) as server, Client(server, "FINE") as client:
+        client.receive()
+        assert client.quotes["FINE"]["base_price"] == 1.23
+        assert server.ask("/instruments/FINE")[1]["base_price"] == 1.23
+        assert server.ask("/market-data?symbols=FINE")[1][0]["last_quote"] == 1.23
+
+
+def test_import_that_is_interrupted_lists_nothing(tmp_path):
+    """Ctrl-C in the middle of it ends it at once and silently."""
+    file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(100_000)))
+    written = tmp_path / "quotestream" / "quotes.db-wal"
+    process = subprocess.Popen(
+        [*COMMAND, "import", file], cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    eventually(lambda: written.exists() and written.stat().st_size > 2_000_000)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output) == (130, "")
+    with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as database:
+        assert database.execute("SELECT count(*) FROM market_data").fetchone() == (513,)
+    database.close()
 
 
 def test_import_that_cannot_be_is_one_line(tmp_path):

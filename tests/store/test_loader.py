@@ -11,6 +11,7 @@ from server.store.cache import jittered
 from server.store.cache_memory import MemoryCache
 from server.store.catalogue import StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
+from server.store.changes import Changes
 from server.store.component import Component
 from server.store.loader import UNKNOWN_TTL, Loader
 from server.store.stats import StoreStats
@@ -200,6 +201,47 @@ async def test_invalidated_while_loading(autojump_clock, scene):
     await trio.sleep(1)
     cached = await scene.cache.get_many(["AAPL"])
     assert cached["AAPL"].value.name == "Renamed"
+
+
+async def test_invalidated_while_it_is_written_to_the_cache(autojump_clock, scene, monkeypatch):
+    """A write that was under way, and came after the deletion, leaves nothing behind."""
+    write = scene.cache.set_many
+
+    async def slowly(snapshots, ttl):
+        await trio.sleep(1)
+        await write(snapshots, ttl)
+
+    monkeypatch.setattr(scene.cache, "set_many", slowly)
+    await scene.load("AAPL", "MSFT")
+    await trio.sleep(0.5)
+    await scene.cache.delete_many(["AAPL"])
+    scene.loader.invalidate(["AAPL"])
+    await trio.sleep(2)
+    assert set(await scene.cache.get_many(["AAPL", "MSFT"])) == {"MSFT"}
+
+
+async def test_cached_while_a_change_is_taken_over(autojump_clock, scene, nursery):
+    """A last price that is written with the old name meanwhile is forgotten, too."""
+    [old] = await scene.catalogue.find(["AAPL"])
+    relisted = trio.Event()
+
+    class Holder:
+        def holds(self, _):
+            return True
+
+        async def relist(self, snapshots):
+            assert [each.name for each in snapshots] == ["Apple"]
+            scene.loader.remember([old])
+            await scene.loader.write_cache()
+            relisted.set()
+
+    changes = Changes(scene.catalogue, scene.database, scene.cache, scene.loader)
+    nursery.start_soon(changes.run, Holder())
+    await trio.sleep(1)
+    await scene.catalogue.upsert([instrument("AAPL", "Apple")], lambda _: None)
+    await relisted.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await scene.load("AAPL")).found["AAPL"].name == "Apple"
 
 
 async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, scene, monkeypatch):
