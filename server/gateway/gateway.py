@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import h11
@@ -122,26 +122,17 @@ class Gateway:
         Resource handling: listens on `listeners`; closes them and every connection, always.
         """
         self._listeners = listeners
-        async with trio.open_nursery() as connections:
-            connections.start_soon(self.deadlines.run)
-            connections.start_soon(self.poller.run)
-            connections.start_soon(self._turnstile.run)
-            try:
-                with self._accepting:
-                    async with trio.open_nursery() as accepting:
-                        for listener in listeners:
-                            listener.listen(BACKLOG)
-                            accepting.start_soon(self._accept, listener, connections)
-                        self._listening = True
-                        task_status.started()
-            finally:
-                for listener in listeners:
-                    close(listener)
-            with self._retirement:
-                await self.pool.wait_empty()
-            with trio.move_on_after(DRAIN_TIMEOUT):
-                await self.pool.drain()
-            connections.cancel_scope.cancel()
+        with closing(self.poller):
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self.deadlines.run)
+                connections.start_soon(self.poller.run)
+                connections.start_soon(self._turnstile.run)
+                await self._listen(listeners, connections, task_status)
+                with self._retirement:
+                    await self.pool.wait_empty()
+                with trio.move_on_after(DRAIN_TIMEOUT):
+                    await self.pool.drain()
+                connections.cancel_scope.cancel()
 
     def unready(self) -> list[str]:
         """Why no client should be sent here now; empty if one should."""
@@ -163,6 +154,25 @@ class Gateway:
             ignore_new(listener)
         await trio.sleep(LAST_HANDSHAKES)
         self._accepting.cancel()
+
+    async def _listen(
+        self,
+        listeners: list[socket.socket],
+        connections: trio.Nursery,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Accept connections until there are to be no more."""
+        try:
+            with self._accepting:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        listener.listen(BACKLOG)
+                        accepting.start_soon(self._accept, listener, connections)
+                    self._listening = True
+                    task_status.started()
+        finally:
+            for listener in listeners:
+                close(listener)
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:

@@ -16,7 +16,7 @@ EVENTS = select.EPOLLIN | select.EPOLLONESHOT
 
 
 class Poller:
-    """Owned by the gateway, which runs `run`; at most one task waits for each socket."""
+    """Owned by the gateway, which runs and closes it; at most one task waits for each socket."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -40,6 +40,10 @@ class Poller:
         """Let the task that waits for `sock`, if any does, see that it will be closed now."""
         if task := self._waiting.pop(sock.fileno(), None):
             trio.lowlevel.reschedule(task)
+
+    def close(self) -> None:
+        """Nobody waits any more, nor will."""
+        self._epoll.close()
 
     async def run(self) -> None:
         """Wake tasks until cancelled."""

@@ -1,7 +1,7 @@
 """Tasks that wait for their sockets are woken by what comes, and by nothing else."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -14,11 +14,12 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-async def poller(nursery: trio.Nursery) -> Poller:
+async def poller(nursery: trio.Nursery) -> AsyncIterator[Poller]:
     """One that runs."""
     poller = Poller()
     nursery.start_soon(poller.run)
-    return poller
+    yield poller
+    poller.close()
 
 
 @pytest.fixture
