@@ -396,7 +396,9 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
     [
         ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
         ("DATABASE_URL", "postgresql://u:se/secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
-        ("DATABASE_URL", "postgresql://h:port/d"), ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
+        ("DATABASE_URL", "postgresql://h:port/d"), ("DATABASE_URL", "postgresql://u:secret@a..b/d"),
+        ("REDIS_URL", "redis://u:secret@a..b"), ("REDIS_URL", "redis://u:secret@h?socket_timeout=9"),
+        ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
         ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
     ],
 )  # fmt: skip
