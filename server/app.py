@@ -76,7 +76,7 @@ async def serve(
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
     Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started;
-    SchemaTooNew in groups, before clients can connect.
+    StoreMisconfigured in groups, before clients can connect.
     """
     replay = _open_replay(settings)
     shared = supervisor is not None

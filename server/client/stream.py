@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
+import h11
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -44,8 +45,8 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
     A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
-    the one the server asks for, with what changed since. That it is lost is told to the listener
-    as a message of type `connection`.
+    the one the server asks for, with what changed since. That it is lost, or cannot be made, is told
+    to the listener as a message of type `connection`.
 
     Errors: StreamRefused.
     """
@@ -54,6 +55,7 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
     attempt = 0
     while True:
         wait: float | None = None
+        problem = "the connection ended"
         try:
             async with await _open_stream(target) as stream:
                 wait = await _follow_once(
@@ -63,13 +65,20 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
         except ConnectionRejected as rejection:
             if rejection.status_code not in TRY_AGAIN:
                 raise StreamRefused(_message(rejection)) from None
-            wait = _retry_after(rejection)
-        except (HandshakeError, trio.BrokenResourceError, trio.TooSlowError):
-            pass  # an OSError is the listener's: those of the network are mapped where they arise
+            wait, problem = _retry_after(rejection), _message(rejection)
+        # An OSError is the listener's: those of the network are mapped where they arise.
+        except (HandshakeError, trio.BrokenResourceError) as error:
+            problem = str(error.__cause__ or error) or problem
+        except (
+            h11.ProtocolError
+        ):  # trio-websocket fails where wsproto has it answer what is no HTTP
+            problem = "the server does not speak HTTP"
+        except trio.TooSlowError:
+            problem = "the server does not answer"
         if wait is None:
             wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
             attempt = min(attempt + 1, 16)
-        listener(document, {"type": "connection", "retry_in": wait})
+        listener(document, {"type": "connection", "problem": problem, "retry_in": wait})
         await trio.sleep(wait)
 
 

@@ -58,7 +58,7 @@ class Screen:
         if message["type"] == "quotes_patch" or "recovered" in message:
             self._state = "live"
         elif message["type"] == "connection":
-            self._state = f"connection lost, next try in {message['retry_in']:.1f} s"
+            self._state = f"{message['problem']}, next try in {message['retry_in']:.1f} s"
             self._quiet.clear()
             return
         elif message["type"] == "status" and "symbols" in message:

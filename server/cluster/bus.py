@@ -291,7 +291,8 @@ async def open_bus(
             url, max_connections=CONNECTIONS, timeout=timeout, socket_timeout=timeout,
             socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0),
         )  # fmt: skip
-    except ValueError as error:
+        pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
+    except (ValueError, TypeError, RedisError) as error:
         raise BadBusUrl(f"REDIS_URL: {error}") from None
     redis = Redis.from_pool(pool)
     try:

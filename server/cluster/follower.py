@@ -15,7 +15,7 @@ from server.cluster.errors import BusLost
 from server.cluster.line import Instance
 from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
-from server.fanout.hub import FEED_QUIET
+from server.fanout.freshness import FEED_QUIET
 
 HEARD_BATCHES = 1024
 """Batches between the bus and who reads them: four seconds' worth, in which the hash has been read.

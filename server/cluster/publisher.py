@@ -7,7 +7,7 @@ import trio
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.line import Instance
 from server.cluster.wire import PAGE_FIELDS, Batch
-from server.fanout.hub import FEED_QUIET
+from server.fanout.freshness import FEED_QUIET
 from server.quotes.snapshot import LiveSnapshot
 
 BATCH_MOVES = 1000

@@ -57,7 +57,8 @@ def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:
     stats = hub.stats
     stats.feed_updates += 1
     stats.last_intake_us = update.ts
-    if topic.inbox is None:
+    inbox = topic.inbox or hub.open_inbox(topic)
+    if inbox is None:
         topic.absorb(update)
         return None
-    return None if topic.inbox.offer(update) else topic.inbox
+    return None if inbox.offer(update) else inbox

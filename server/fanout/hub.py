@@ -15,6 +15,8 @@ from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
+from server.fanout.freshness import Freshness
+from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
@@ -35,11 +37,10 @@ RETIRE_INTERVAL = 5.0
 """Seconds between two looks for topics whose grace is over."""
 
 
-FEED_QUIET = "feed_quiet"
-"""The status' reason when no symbol that is watched trades."""
-
-QUIET_CHECK_INTERVAL = 1.0
-"""Seconds between two looks for symbols whose prices stopped flowing, or flow again."""
+ONE_MESSAGE = 1000
+"""Topics whose full quotes go in one message, 260 KB that are made and kept for one client: of a
+catalogue of 100,000 that would be 27 MB, and a tenth of a second in which nothing else happens.
+"""
 
 
 class Hub:
@@ -69,7 +70,7 @@ class Hub:
         self._flusher = Flusher(self.stats)
         self._drains = Drains(breaker)
         self._throttles = Throttles()
-        self._quiet_after = quiet_after
+        self._freshness = Freshness(self, self._flusher, quiet_after)
         self._tasks: trio.Nursery
         for instrument in instruments:
             self.list_instrument(instrument)
@@ -81,7 +82,7 @@ class Hub:
             tasks.start_soon(self._flusher.run)
             tasks.start_soon(self._throttles.run)
             tasks.start_soon(self._retire_topics)
-            tasks.start_soon(self._watch_freshness)
+            tasks.start_soon(self._freshness.run)
             task_status.started()
 
     def list_instrument(
@@ -118,7 +119,7 @@ class Hub:
             topic.resume(last)
         self.topics[instrument.symbol] = topic
         if self._everyone:
-            self._activate(topic)
+            self._freshness.on_watched(topic)
             topic.quote_due = True
         return topic
 
@@ -235,6 +236,8 @@ class Hub:
 
     def subscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
+        if not (topic.watched or topic.active):
+            self._freshness.on_watched(topic)
         topic.subscribers.add(outbox)
         self._activate(topic)
 
@@ -250,11 +253,13 @@ class Hub:
 
         Takes the place of the subscriptions to `single`; what is owed of them stays owed.
         """
+        if not self._everyone:
+            for topic in self.topics.values():
+                if not (topic.watched or topic.active):
+                    self._freshness.on_watched(topic)
         for topic in single:
             topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
-        for topic in self.topics.values():
-            self._activate(topic)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:
         """The opposite of `subscribe_everything`; single subscriptions stay."""
@@ -268,10 +273,11 @@ class Hub:
             outbox.forgive(topic.freshness)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics` in one message, or owe them where that has to wait."""
-        if outbox.blocked:
-            for topic in topics:
-                outbox.owe(topic)
+        """Send the full quotes of `topics`, in one message if they are not very many, or owe them where
+        that has to wait.
+        """
+        if outbox.blocked or len(topics) > ONE_MESSAGE:
+            outbox.send_many(topics)
         elif len(topics) == 1:
             outbox.send(topics[0].current_frame())
         elif topics:
@@ -344,6 +350,14 @@ class Hub:
         for event in finished:
             await event.wait()
 
+    def open_inbox(self, topic: Topic) -> Inbox | None:
+        """Where updates of a symbol that is watched go, None for another. The tasks of those that only
+        who watches everything does start with a trade: all at once, of 100,000, took five seconds.
+        """
+        if topic.watched:
+            self._activate(topic)
+        return topic.inbox
+
     def _activate(self, topic: Topic) -> None:
         if not topic.active:
             self._tasks.start_soon(run_shift, topic.activate(), topic, self._flusher)
@@ -355,28 +369,6 @@ class Hub:
             for topic in self.topics.values():
                 if not topic.watched and topic.idle_since <= overdue and not topic.waiting:
                     topic.deactivate()
-
-    async def _watch_freshness(self) -> None:
-        while True:
-            await trio.sleep(QUIET_CHECK_INTERVAL)
-            self._look_for_quiet_topics(trio.current_time())
-
-    def _look_for_quiet_topics(self, now: float) -> None:
-        """If nothing at all trades, that is one message; else one for each symbol that fell quiet."""
-        watched = [topic for topic in self.topics.values() if topic.watched]
-        limit = now - self._quiet_after
-        if watched and all(topic.moved_at <= limit for topic in watched):
-            if self.status.message.status == "live":
-                self.set_status("stale", FEED_QUIET)
-        elif self.status.message.reason == FEED_QUIET:
-            for topic in watched:  # give the others time to trade, too
-                topic.moved_at = now
-            self.set_status("live", "feed_resumed")
-        if self.status.message.status == "live":
-            for topic in watched:
-                if topic.freshness.quiet is not (topic.moved_at <= limit):
-                    topic.freshness.quiet = not topic.freshness.quiet
-                    topic.publish_freshness(self._flusher)
 
 
 def new_epoch() -> str:

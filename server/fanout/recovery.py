@@ -22,7 +22,9 @@ class Recovery(NamedTuple):
 
 def recover(topics: Iterable[Topic], position: Position | None) -> Recovery:
     """How a client at `position` gets to where `topics` are now; it may not have them all, or any."""
-    epoch, versions = position or Position("", {})
+    if position is None:
+        return Recovery({}, list(topics), [], [])
+    epoch, versions = position
     recovery = Recovery({}, [], [], [])
     for topic in topics:
         missed = topic.missed_since(epoch, versions.get(topic.symbol))

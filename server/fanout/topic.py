@@ -294,7 +294,7 @@ class Topic:
     def publish_since(self, version: int, operations: list[Operation], flusher: Flusher) -> None:
         """Publish what became of `version`: `operations` if they are all of it, else the full quote."""
         versions = self.version - version
-        if versions and self.active:
+        if versions and (self.active or self.watched):
             if versions == 1 and operations:
                 self._publish_update(operations, flusher)
             else:
@@ -345,7 +345,6 @@ class Topic:
     def activate(self) -> Shift:
         """Open the inbox; whoever calls this starts `run_shift` with what is returned."""
         self._ring = Ring()
-        self.moved_at = max(self.moved_at, trio.current_time())
         self.inbox = self._newest_inbox = Inbox(self.stats)
         before, self.finished = self.finished, trio.Event()
         return Shift(self.inbox, before, self.finished)

@@ -127,7 +127,17 @@ class Gateway:
                 connections.start_soon(self.deadlines.run)
                 connections.start_soon(self.poller.run)
                 connections.start_soon(self._turnstile.run)
-                await self._listen(listeners, connections, task_status)
+                try:
+                    with self._accepting:
+                        async with trio.open_nursery() as accepting:
+                            for listener in listeners:
+                                listener.listen(BACKLOG)
+                                accepting.start_soon(self._accept, listener, connections)
+                            self._listening = True
+                            task_status.started()
+                finally:
+                    for listener in listeners:
+                        close(listener)
                 with self._retirement:
                     await self.pool.wait_empty()
                 with trio.move_on_after(DRAIN_TIMEOUT):
@@ -154,25 +164,6 @@ class Gateway:
             ignore_new(listener)
         await trio.sleep(LAST_HANDSHAKES)
         self._accepting.cancel()
-
-    async def _listen(
-        self,
-        listeners: list[socket.socket],
-        connections: trio.Nursery,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Accept connections until there are to be no more."""
-        try:
-            with self._accepting:
-                async with trio.open_nursery() as accepting:
-                    for listener in listeners:
-                        listener.listen(BACKLOG)
-                        accepting.start_soon(self._accept, listener, connections)
-                    self._listening = True
-                    task_status.started()
-        finally:
-            for listener in listeners:
-                close(listener)
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:

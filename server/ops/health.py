@@ -17,7 +17,8 @@ import structlog
 import trio
 
 from server.cluster.member import Member
-from server.fanout.hub import FEED_QUIET, Hub
+from server.fanout.freshness import FEED_QUIET
+from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool

@@ -11,7 +11,7 @@ from server.store.recent import Kept
 from server.store.stats import StoreStats
 
 TTL_JITTER = 0.1
-"""Part of the TTL by which it varies: what was cached together should not expire together."""
+"""Part of the TTL by which it may be shorter: what was cached together should not expire together."""
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Cache(Protocol):
         """What is cached of `symbols` and not past its TTL, in one operation."""
 
     async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
-        """Cache each for about `ttl` seconds (see `jittered`), in one operation."""
+        """Cache each for up to `ttl` seconds (see `jittered`), in one operation."""
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
         """Forget; how many there were."""
@@ -35,7 +35,7 @@ class Cache(Protocol):
 
 def jittered(ttl: float) -> float:
     """A lifetime for one value."""
-    return ttl * uniform(1 - TTL_JITTER, 1 + TTL_JITTER)
+    return ttl * uniform(1 - TTL_JITTER, 1)
 
 
 class GuardedCache:

@@ -101,7 +101,8 @@ async def open_redis(url: str) -> AsyncIterator[RedisCache]:
             socket_timeout=OPERATION_TIMEOUT, socket_connect_timeout=OPERATION_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )  # fmt: skip
-    except ValueError as error:
+        pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
+    except (ValueError, TypeError, RedisError) as error:
         raise StoreUnavailable(f"REDIS_URL: {error}") from None
     cache = RedisCache(Redis.from_pool(pool))
     async with trio.open_nursery() as nursery:

@@ -21,8 +21,10 @@ class StoreUnavailable(Exception):
     """The database or the cache gave no answer; trying later may help. No driver's error gets past."""
 
 
-class SchemaTooNew(StoreUnavailable):
-    """The database was migrated by a newer version of this program; trying later does not help."""
+class StoreMisconfigured(StoreUnavailable):
+    """Trying later does not help, but whoever runs it: the database's address cannot be, or its schema
+    is a newer version's.
+    """
 
 
 class Change(NamedTuple):
@@ -46,7 +48,7 @@ class Catalogue(Protocol):
     async def migrate(self) -> list[str]:
         """Bring the schema up to date; the names of the migrations that this call applied.
 
-        Errors: SchemaTooNew.
+        Errors: StoreMisconfigured.
         """
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:

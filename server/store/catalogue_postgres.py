@@ -22,6 +22,7 @@ from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
     Change,
+    StoreMisconfigured,
     StoreUnavailable,
     words,
 )
@@ -210,6 +211,8 @@ class PostgresCatalogue:
         start = perf_counter()
         try:
             return await self._on_connection(seconds, work)
+        except asyncpg.ClientConfigurationError as error:
+            raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
             raise StoreUnavailable(f"Postgres: {error or type(error).__name__}") from error
@@ -249,10 +252,12 @@ async def _migrate(connection: Connection) -> list[str]:
     applied = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, "
-            "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        # Not `IF NOT EXISTS`, for which a role needs the right to create tables though it is there.
+        if not await connection.fetchval("SELECT to_regclass('schema_migrations')"):
+            await connection.execute(
+                "CREATE TABLE schema_migrations (version integer PRIMARY KEY, "
+                "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
         rows = await connection.fetch("SELECT version, name FROM schema_migrations")
         for migration in pending("postgres", dict(rows)):
             await connection.execute(migration.sql)

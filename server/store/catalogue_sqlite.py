@@ -1,14 +1,16 @@
-"""The embedded catalogue: one SQLite file, one connection, one thread that nothing else uses."""
+"""The embedded catalogue: one SQLite file, with one connection to read and one to write: who writes
+may have to wait for another process, and who reads need not. Each has a thread of its own.
+"""
 
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import trio
@@ -71,6 +73,13 @@ SELECT {COLUMNS} FROM (
 T = TypeVar("T")
 
 
+class Connected(NamedTuple):
+    """A connection, which is the thread's."""
+
+    thread: OwnThread
+    connection: sqlite3.Connection
+
+
 class SqliteCatalogue:
     """See `Catalogue`. Made by `open_sqlite`."""
 
@@ -78,19 +87,19 @@ class SqliteCatalogue:
 
     def __init__(
         self,
-        thread: OwnThread,
-        connection: sqlite3.Connection,
+        reader: Connected,
+        writer: Connected,
         shipped: Sequence[Instrument],
         stats: StoreStats,
     ) -> None:
-        """`connection` is the thread's; `shipped`: what a new file is filled with."""
-        self._thread = thread
-        self._connection = connection
+        """`shipped`: what a new file is filled with."""
+        self._reader = reader
+        self._writer = writer
         self._shipped = shipped
         self._stats = stats
 
     async def migrate(self) -> list[str]:
-        return await self._run("migrate", self._migrate)
+        return await self._run(self._writer, "migrate", self._migrate)
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
         # One parameter whatever the number of symbols: SQLite's limit of parameters is not met.
@@ -112,20 +121,14 @@ class SqliteCatalogue:
         parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
         conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
         statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
-        rows = await self._run(
-            "search", lambda: self._connection.execute(statement, parameters).fetchall()
-        )
-        return [_snapshot(row) for row in rows]
+        return [_snapshot(row) for row in await self._read("search", statement, parameters)]
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
             "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
             "ORDER BY watched_at DESC LIMIT ?"
         )
-        rows = await self._run(
-            "recent", lambda: self._connection.execute(query, [limit]).fetchall()
-        )
-        return [symbol for (symbol,) in rows]
+        return [symbol for (symbol,) in await self._read("recent", query, [limit])]
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
@@ -137,37 +140,45 @@ class SqliteCatalogue:
             done(written)
 
         try:
-            await self._run("import", partial(self._write, _UPSERT, rows, [], unless_given_up))
+            work = partial(_write, _UPSERT, rows, [], unless_given_up)
+            await self._run(self._writer, "import", work)
         finally:
             given_up.set()
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
-        return await self._run("delist", partial(self._delist, symbols))
+        return await self._run(self._writer, "delist", partial(_delist, symbols))
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        return await self._run("changes", partial(self._changes, since))
+        return await self._run(self._reader, "changes", partial(_changes, since))
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
-        await self._run("save", partial(self._write, _SAVE, snapshots, watched, lambda _: None))
+        work = partial(_write, _SAVE, snapshots, watched, lambda _: None)
+        await self._run(self._writer, "save", work)
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
         query = f"SELECT {COLUMNS} FROM market_data WHERE NOT delisted AND {condition}"
-        rows = await self._run(name, lambda: self._connection.execute(query, parameters).fetchall())
-        return [_snapshot(row) for row in rows]
+        return [_snapshot(row) for row in await self._read(name, query, parameters)]
 
-    async def _run(self, name: str, work: Callable[[], T]) -> T:
+    async def _read(
+        self, name: str, query: str, parameters: Sequence[Any] | Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        return await self._run(
+            self._reader, name, lambda reader: reader.execute(query, parameters).fetchall()
+        )
+
+    async def _run(self, end: Connected, name: str, work: Callable[[sqlite3.Connection], T]) -> T:
         start = perf_counter()
         try:
-            return await self._thread.run(work)
+            return await end.thread.run(partial(work, end.connection))
         except sqlite3.Error as error:
             self._stats.db_errors += 1
             raise StoreUnavailable(f"SQLite: {error}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 
-    def _migrate(self) -> list[str]:
+    def _migrate(self, connection: sqlite3.Connection) -> list[str]:
         applied = []
-        with _transaction(self._connection) as connection:
+        with _transaction(connection):
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS schema_migrations "
                 "(version integer PRIMARY KEY, name text NOT NULL)"
@@ -181,60 +192,8 @@ class SqliteCatalogue:
                 )  # the transaction is the lock: a second process waits, then finds it done
                 applied.append(migration.name)
             if not present:
-                self._insert(_UPSERT, [opening_snapshot(each) for each in self._shipped])
+                _insert(_UPSERT, [opening_snapshot(each) for each in self._shipped], connection)
         return applied
-
-    def _write(
-        self,
-        statement: str,
-        rows: Sequence[Snapshot],
-        watched: Sequence[str],
-        done: Callable[[int], None],
-    ) -> None:
-        with _transaction(self._connection) as connection:
-            for start in range(0, len(rows), BATCH_ROWS):
-                batch = rows[start : start + BATCH_ROWS]
-                self._insert(statement, batch)
-                done(start + len(batch))
-            now = time.time()
-            connection.executemany(
-                "UPDATE market_data SET watched_at = ? WHERE symbol = ?",
-                [(now, symbol) for symbol in watched],
-            )
-
-    def _delist(self, symbols: Sequence[str]) -> list[str]:
-        encoded = [msgspec.json.encode(symbols).decode()]
-        among = "symbol IN (SELECT value FROM json_each(?)) AND NOT delisted"
-        with _transaction(self._connection) as connection:
-            rows = connection.execute(f"SELECT symbol FROM market_data WHERE {among}", encoded)
-            listed = {symbol for (symbol,) in rows}
-            missing = [symbol for symbol in symbols if symbol not in listed]
-            if not missing:
-                connection.execute(f"UPDATE market_data SET delisted = 1 WHERE {among}", encoded)
-        return missing
-
-    def _changes(self, since: int | None) -> tuple[int, list[Change]]:
-        """Each change has a mark of its own, in the order of their commits: one writes at a time."""
-        execute = self._connection.execute
-        (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
-        query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
-        rows = (
-            execute(query + "delisted")
-            if since is None
-            else execute(query + "changed_in BETWEEN ? AND ?", [since, last])
-        ).fetchall()
-        return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
-
-    def _insert(self, statement: str, rows: Sequence[Snapshot]) -> None:
-        fields = Snapshot.__struct_fields__
-        self._connection.executemany(
-            statement,
-            [
-                {field: getattr(row, field) for field in fields}
-                | {"words": "".join(f" {word}" for word in words(row.name))}
-                for row in rows
-            ],
-        )
 
 
 @asynccontextmanager
@@ -242,6 +201,12 @@ async def open_sqlite(
     path: Path, shipped: Sequence[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
     """Open the file, which is made where there is none. Errors: StoreUnavailable."""
+    async with _open(path) as writer, _open(path) as reader:
+        yield SqliteCatalogue(reader, writer, shipped, stats)
+
+
+@asynccontextmanager
+async def _open(path: Path) -> AsyncIterator[Connected]:
     thread = OwnThread("sqlite")
     try:
         try:
@@ -249,12 +214,68 @@ async def open_sqlite(
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"cannot open {path}: {error}") from None
         try:
-            yield SqliteCatalogue(thread, connection, shipped, stats)
+            yield Connected(thread, connection)
         finally:
             with trio.CancelScope(shield=True):  # after what the thread is at: BUSY_TIMEOUT at most
                 await thread.run(connection.close)
     finally:
         thread.close()
+
+
+def _write(
+    statement: str,
+    rows: Sequence[Snapshot],
+    watched: Sequence[str],
+    done: Callable[[int], None],
+    connection: sqlite3.Connection,
+) -> None:
+    with _transaction(connection):
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = rows[start : start + BATCH_ROWS]
+            _insert(statement, batch, connection)
+            done(start + len(batch))
+        now = time.time()
+        connection.executemany(
+            "UPDATE market_data SET watched_at = ? WHERE symbol = ?",
+            [(now, symbol) for symbol in watched],
+        )
+
+
+def _delist(symbols: Sequence[str], connection: sqlite3.Connection) -> list[str]:
+    encoded = [msgspec.json.encode(symbols).decode()]
+    among = "symbol IN (SELECT value FROM json_each(?)) AND NOT delisted"
+    with _transaction(connection):
+        rows = connection.execute(f"SELECT symbol FROM market_data WHERE {among}", encoded)
+        listed = {symbol for (symbol,) in rows}
+        missing = [symbol for symbol in symbols if symbol not in listed]
+        if not missing:
+            connection.execute(f"UPDATE market_data SET delisted = 1 WHERE {among}", encoded)
+    return missing
+
+
+def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, list[Change]]:
+    """Each change has a mark of its own, in the order of their commits: one writes at a time."""
+    execute = connection.execute
+    (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
+    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+    rows = (
+        execute(query + "delisted")
+        if since is None
+        else execute(query + "changed_in BETWEEN ? AND ?", [since, last])
+    ).fetchall()
+    return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
+
+
+def _insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
+    fields = Snapshot.__struct_fields__
+    connection.executemany(
+        statement,
+        [
+            {field: getattr(row, field) for field in fields}
+            | {"words": "".join(f" {word}" for word in words(row.name))}
+            for row in rows
+        ],
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -283,11 +304,11 @@ def _keep_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing; takes the write lock at once, so that waiting for it honours the timeout."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        yield connection
+        yield
     except BaseException:
         connection.execute("ROLLBACK")
         raise

@@ -15,7 +15,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
-from server.store.catalogue import BATCH_ROWS, Catalogue, SchemaTooNew, StoreUnavailable
+from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
@@ -93,7 +93,7 @@ class Store:
         """Prepare the catalogue, then load, listen, write back and tell `listings` what changes until
         cancelled; last prices are written then, for which FINAL_TIMEOUT is given.
 
-        Errors: SchemaTooNew before it has started, in the groups of its nurseries.
+        Errors: StoreMisconfigured before it has started, in the groups of its nurseries.
         """
         try:
             async with trio.open_nursery() as tasks:
@@ -161,7 +161,7 @@ class Store:
                 database.succeeded()
                 break
             except StoreUnavailable as error:
-                if isinstance(error, SchemaTooNew) and trio.current_time() < started_at:
+                if isinstance(error, StoreMisconfigured) and trio.current_time() < started_at:
                     raise
                 database.failed(str(error))
             await trio.sleep(PREPARE_INTERVAL)
@@ -203,11 +203,13 @@ async def open_store(
             catalogue=catalogue, cache=guarded, live=snapshot, database=database, stats=stats,
             ttl=options.cache_ttl, size=options.cache_symbols,
         )  # fmt: skip
-        write_back = WriteBack(catalogue, database, live, loader.remember, stats)
+        name = f"writing to {catalogue.name}"
+        writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
+        write_back = WriteBack(catalogue, writing, live, loader.remember, stats)
         yield Store(
             options=options, catalogue=catalogue, cache=guarded, loader=loader,
             write_back=write_back, changes=Changes(catalogue, database, guarded, loader),
-            invalidations=invalidations, components=(database, guard),
+            invalidations=invalidations, components=(database, guard, writing),
             stats=stats, pool_use=pool_use,
         )  # fmt: skip
 
@@ -226,9 +228,10 @@ async def import_instruments(
     """
 
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
+        cached = await _open_cache(options, stack)
         await catalogue.migrate()
         await catalogue.upsert(instruments, done)
-        await _tell(options, [each.symbol for each in instruments], stack)
+        await _tell(*cached, [each.symbol for each in instruments])
 
     await _run_alone(options, work)
 
@@ -239,23 +242,29 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
     """
 
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
+        cached = await _open_cache(options, stack)
         await catalogue.migrate()
         missing = await catalogue.delist(symbols)
         if not missing:
-            await _tell(options, symbols, stack)
+            await _tell(*cached, symbols)
         return missing
 
     return await _run_alone(options, work)
 
 
-async def _tell(options: StoreOptions, symbols: Sequence[str], stack: AsyncExitStack) -> None:
+async def _tell(
+    cache: Cache, invalidations: "Invalidations | None", symbols: Sequence[str]
+) -> None:
     """Have every instance that can be told at once forget `symbols`."""
-    cache, invalidations = await _open_cache(options, stack)
-    if invalidations:
+    if not invalidations:
+        return
+    try:
         for start in range(0, len(symbols), BATCH_ROWS):
             batch = symbols[start : start + BATCH_ROWS]
             await cache.delete_many(batch)
             await invalidations.publish(batch)
+    except StoreUnavailable as error:
+        log.warning("servers see it when they look, in some seconds", problem=str(error))
 
 
 async def _run_alone(

@@ -48,9 +48,12 @@ def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
         ({"FEED": "bus"}, ("FEED='bus'", "REDIS_URL")),
         ({"BUS_OUTAGE": "local", "FEED": "replay:x.csv"}, ("BUS_OUTAGE='local'", "simulator")),
         ({"REDIS_URL": "redis://host:port"}, ("REDIS_URL",)),
+        ({"REDIS_URL": "redis://host/0?colour=red"}, ("REDIS_URL", "colour")),
+        ({"REDIS_URL": "redis://host/0?protocol=9"}, ("REDIS_URL", "protocol")),
+        ({"DATABASE_URL": "postgresql://host/d?sslmode=odd"}, ("DATABASE_URL", "sslmode")),
     ],
 )
-def test_variables_of_the_cluster_that_do_not_go_together(tmp_path, variables, words):
+def test_variables_that_cannot_be_or_do_not_go_together(tmp_path, variables, words):
     """One line says which."""
     line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, **variables)
     assert all(word in line for word in words)

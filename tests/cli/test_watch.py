@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import time
 
@@ -104,6 +105,23 @@ def test_bad_argument_is_said_at_once(tmp_path, arguments):
     assert "Traceback" not in done.stderr
 
 
+def test_server_of_another_kind_is_told_of(tmp_path):
+    """What answers with anything but HTTP is no reason for a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes"
+        with subprocess.Popen(
+            [*COMMAND, "watch", "AAPL", "--url", url, "--token", "x"],
+            cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"-ERR unknown command\r\n\r\n")
+            assert process.stdout is not None
+            assert "does not speak HTTP" in process.stdout.readline()
+            process.kill()
+
+
 def test_server_that_is_not_there_is_tried_again(tmp_path):
     """It says that it waits, and shows quotes once there is a server."""
     with ServerProcess(tmp_path) as server:
@@ -113,7 +131,9 @@ def test_server_that_is_not_there_is_tried_again(tmp_path):
         stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        assert "retry_in" in process.stdout.readline()
+        lost = json.loads(process.stdout.readline())
+        assert port in lost["problem"]
+        assert lost["retry_in"] >= 0
         with ServerProcess(tmp_path, WS_PORT=port):
             line = process.stdout.readline()
             while "retry_in" in line:

@@ -2,9 +2,9 @@
 
 import trio
 
-from server.fanout.hub import Hub
+from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
 from server.quotes.messages import encode
-from tests.fanout.peer import Peer, instruments, publish
+from tests.fanout.peer import Peer, instruments, publish, trade
 
 QUIET = 10.0
 
@@ -115,4 +115,66 @@ async def test_unsubscribed_symbol_s_status_is_forgotten(autojump_clock, nursery
     await peer.read()
     assert [status for status in statuses(peer) if status[2] == ["MSFT"]] == []
     assert encode(hub.topics["MSFT"].freshness.quiet) == b"true"
+    peer.close()
+
+
+async def test_quiet_symbol_does_not_trade_by_being_watched(autojump_clock, nursery):
+    """Who comes to a symbol that is quiet is told so, and not a second later that it trades."""
+    hub = await make_hub(nursery)
+    other, first = Peer(hub), Peer(hub)
+    other.subscribe("AAPL")
+    first.subscribe("MSFT")
+    await pass_time(hub, [other, first], QUIET + 2, "AAPL")
+    first.unsubscribe("MSFT")
+    await pass_time(hub, [other], TOPIC_GRACE + 2 * RETIRE_INTERVAL, "AAPL")
+    assert not hub.topics["MSFT"].active
+    for watch in (Peer.subscribe, watch_everything):
+        late = Peer(hub)
+        watch(late, "MSFT")
+        await pass_time(hub, [late, other], 5, "AAPL")
+        await late.read()
+        assert ("stale", "quiet", ["MSFT"]) in statuses(late)
+        assert "traded" not in {reason for _, reason, _ in statuses(late)}
+        hub.unsubscribe_everything(late.outbox)
+        late.close()
+    for peer in (other, first):
+        peer.close()
+
+
+def watch_everything(peer: Peer, *_: str) -> None:
+    peer.hub.subscribe_everything(peer.outbox)
+    peer.hub.send_quotes(peer.outbox, list(peer.hub.topics.values()))
+
+
+async def test_what_traded_unwatched_is_not_quiet(autojump_clock, nursery):
+    """A symbol that fell quiet, was left, and has traded since is as any other for who comes then."""
+    hub = await make_hub(nursery)
+    other, first = Peer(hub), Peer(hub)
+    other.subscribe("AAPL")
+    first.subscribe("MSFT")
+    await pass_time(hub, [other, first], QUIET + 2, "AAPL")
+    first.unsubscribe("MSFT")
+    await pass_time(hub, [other], TOPIC_GRACE + 2 * RETIRE_INTERVAL, "AAPL")
+    hub.topics["MSFT"].absorb(trade("MSFT", 102.0))
+    first.subscribe("MSFT")
+    await first.read()
+    assert statuses(first)[1:] == []
+    for peer in (other, first):
+        peer.close()
+
+
+async def test_symbol_quiet_before_the_feed_stays_so(autojump_clock, nursery):
+    """When the feed is back, what was quiet before it and does not trade is not said to."""
+    hub = await make_hub(nursery)
+    peer = Peer(hub)
+    peer.subscribe("AAPL", "MSFT")
+    await pass_time(hub, [peer], QUIET + 2, "AAPL")
+    await pass_time(hub, [peer], QUIET + 2)
+    await pass_time(hub, [peer], 3, "AAPL")
+    await peer.read()
+    assert statuses(peer) == [
+        ("stale", "quiet", ["MSFT"]),
+        ("stale", "feed_quiet", None),
+        ("live", "feed_resumed", None),
+    ]
     peer.close()

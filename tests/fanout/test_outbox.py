@@ -2,12 +2,15 @@
 
 import socket
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.fanout.frame import close_frame, pong_frame
-from server.fanout.hub import Hub
+from server.fanout.hub import ONE_MESSAGE, Hub
+from server.fanout.outbox import DRAIN_BYTES
+from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, instruments, publish
 
 SYMBOLS = ["AAPL", "MSFT", "BRK.B"]
@@ -164,3 +167,23 @@ async def turn(peer: Peer, symbol: str) -> None:
         peer.unsubscribe(symbol)
     else:
         peer.subscribe(symbol)
+
+
+@pytest.mark.parametrize("interval", [0.0, 60.0])
+async def test_very_many_quotes_are_not_kept_for_one_client(hub, connect, interval):
+    """Who asks for a large catalogue and does not read, throttled or not, is owed it by name, and gets
+    it all, as it then is, when it reads.
+    """
+    symbols = [f"S{number}" for number in range(2 * ONE_MESSAGE)]
+    hub.list_snapshots([opening_snapshot(each) for each in instruments(*symbols)])
+    peer = connect()
+    hub.throttle(peer.outbox, interval)
+    hub.subscribe_everything(peer.outbox)
+    hub.send_quotes(peer.outbox, list(hub.topics.values()))
+    assert peer.outbox.blocked
+    assert sum(map(len, peer.outbox._backlog.unsent)) < 2 * DRAIN_BYTES
+    publish(hub, symbols[-1], 101.0)
+    await peer.read()
+    assert set(peer.document["quotes"]) == set(hub.topics)
+    assert peer.document["quotes"][symbols[-1]]["current_price"] == 101.0
+    assert not peer.outbox.blocked

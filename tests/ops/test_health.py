@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import structlog
 
-from server.fanout.hub import FEED_QUIET, Hub
+from server.fanout.freshness import FEED_QUIET
+from server.fanout.hub import Hub
 from server.gateway.pool import Pool
 from server.ops.health import (
     MIN_ATTEMPTS,

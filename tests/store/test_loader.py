@@ -84,22 +84,22 @@ async def test_live_state_comes_first(autojump_clock, scene):
 
 
 async def test_cached_until_its_time_is_over(autojump_clock, scene):
-    """Within nine tenths of the TTL a hit, after eleven tenths a query."""
+    """Within nine tenths of the TTL a hit, after all of it a query."""
     await scene.load("AAPL")
     await trio.sleep(TTL * 0.89)
     await scene.load("AAPL")
     assert len(scene.catalogue.asked) == 1
     assert (scene.stats.hits, scene.stats.misses) == (1, 1)
-    await trio.sleep(TTL * 0.22)
+    await trio.sleep(TTL * 0.12)
     assert (await scene.load("AAPL")).stale == frozenset()
     assert len(scene.catalogue.asked) == 2
 
 
 async def test_expiry_is_spread():
-    """What is cached together does not expire together, nor by more than a tenth off."""
+    """What is cached together does not expire together, nor later than it may, nor much sooner."""
     lifetimes = [jittered(TTL) for _ in range(1000)]
     assert TTL * 0.9 <= min(lifetimes) < TTL * 0.92
-    assert TTL * 1.08 < max(lifetimes) <= TTL * 1.1
+    assert TTL * 0.98 < max(lifetimes) <= TTL
 
 
 async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, scene):

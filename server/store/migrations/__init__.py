@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
-from server.store.catalogue import SchemaTooNew
+from server.store.catalogue import StoreMisconfigured
 
 
 class Migration(NamedTuple):
@@ -25,11 +25,11 @@ def migrations(database: Literal["postgres", "sqlite"]) -> list[Migration]:
 
 
 def pending(database: Literal["postgres", "sqlite"], applied: Mapping[int, str]) -> list[Migration]:
-    """What is still to be applied, beside names by version. Errors: SchemaTooNew."""
+    """What is still to be applied, beside names by version. Errors: StoreMisconfigured."""
     known = migrations(database)
     newest = max(applied, default=0)
     if newest > known[-1].version:
-        raise SchemaTooNew(
+        raise StoreMisconfigured(
             f"the {database} database was migrated to {applied[newest]} by a newer version of "
             f"quotestream; this one knows it up to {known[-1].name}"
         )
