@@ -10,6 +10,7 @@ from typing import Literal
 import trio
 from msgspec import structs
 
+from server.fanout.audience import Audience
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
@@ -64,8 +65,8 @@ class Hub:
         self.status = FeedStatus()
         self.journal = Journal()
         self._books = Books(self.stats, self.journal)
-        self._outboxes: set[Outbox] = set()
-        self._everyone: set[Outbox] = set()
+        self._outboxes = Audience()
+        self._everyone = Audience()
         self._flusher = Flusher(self.stats)
         self._drains = Drains(breaker)
         self._throttles = Throttles()
@@ -237,12 +238,12 @@ class Hub:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
         if not (topic.watched or topic.active):
             self._freshness.on_watched(topic)
-        topic.subscribers[outbox] = None
+        topic.subscribers.add(outbox)
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send no more; the last to leave starts the topic's grace time."""
-        topic.subscribers.pop(outbox, None)
+        topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
         outbox.forgive(topic.freshness)
@@ -257,7 +258,7 @@ class Hub:
                 if not (topic.watched or topic.active):
                     self._freshness.on_watched(topic)
         for topic in single:
-            topic.subscribers.pop(outbox, None)
+            topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:

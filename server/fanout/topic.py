@@ -5,7 +5,6 @@ An inactive one only keeps its quote up to date: nothing is encoded that nobody 
 """
 
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from math import inf
 from time import time_ns
 from typing import NamedTuple
@@ -13,11 +12,11 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from server.fanout.audience import Audience
 from server.fanout.flusher import Flusher
 from server.fanout.frame import Final, UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
-from server.fanout.outbox import Outbox
 from server.fanout.ring import Ring
 from server.fanout.shift import Shift
 from server.fanout.stats import FanoutStats
@@ -76,7 +75,7 @@ class Topic:
     def __init__(
         self,
         instrument: Instrument,
-        everyone: AbstractSet[Outbox],
+        everyone: Audience,
         books: Books,
         epoch: str,
         ts: int,
@@ -89,7 +88,7 @@ class Topic:
         self.epoch = epoch
         self.version = 1
         self.ts = ts
-        self.subscribers: dict[Outbox, None] = {}
+        self.subscribers = Audience()
         self.everyone = everyone
         self.inbox: Inbox | None = None
         self.finished = trio.Event()
@@ -197,11 +196,11 @@ class Topic:
             outbox.hurry(gone)
         for outbox in self.everyone:
             outbox.hurry(self)
-        self.subscribers, self.everyone = {}, frozenset()
+        self.subscribers, self.everyone = Audience(), Audience()
         self.quote_due = False
         self.deactivate()
 
-    def revive(self, instrument: Instrument, everyone: AbstractSet[Outbox], epoch: str) -> None:
+    def revive(self, instrument: Instrument, everyone: Audience, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone
