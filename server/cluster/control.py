@@ -94,8 +94,8 @@ class Channel(Generic[Incoming]):
             await self._stream.send_all(_encode(message) + b"\n")
 
     async def receive(self) -> AsyncIterator[Incoming]:
-        """All messages until the other end is gone; what another version says, after a roll, is left out
-        where it is not understood.
+        """All messages until the other end is gone; those of another version, after a roll, are left
+        out where they are not understood.
         """
         rest = bytearray()
         try:
