@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -68,17 +68,21 @@ class DatabaseUrl(str):
 
 
 class RedisUrl(str):
-    """Where Redis is."""
+    """Where Redis is. The connection's other options, such as its timeouts, are the server's own."""
 
     @classmethod
     def parse(cls, text: str) -> "RedisUrl":
         """Errors: ValueError."""
+        for option in parse_qs(urlsplit(text).query, keep_blank_values=True):
+            if option not in ("client_name", "db", "protocol") and not option.startswith("ssl_"):
+                raise ValueError
         return cls(_checked_url(text, ("redis", "rediss", "unix")))
 
 
 def _checked_url(text: str, schemes: Sequence[str]) -> str:
     url = urlsplit(text)
     url.port  # noqa: B018 (raises where it is no number)
+    (url.hostname or "").encode("idna")  # raises where DNS can have no such name
     if url.scheme not in schemes or not (url.netloc or url.path):
         raise ValueError
     return text
@@ -145,9 +149,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_pool_size: Annotated[int, Meta(ge=2, description="connections, 2 or more")] = 10
     database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
     sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
-    redis_url: Annotated[RedisUrl, Meta(description="redis://…, else a cache in the process")] = (
-        RedisUrl()
-    )
+    redis_url: Annotated[
+        RedisUrl, Meta(description="redis://…?db=0, else a cache in the process")
+    ] = RedisUrl()
     cache_ttl: Seconds = Duration(300)
     cache_symbols: Count = 20_000
     cache_warm: Annotated[NameList, Meta(description="symbols; empty: those watched last")] = (
@@ -272,5 +276,5 @@ def _allowed(annotated: Any) -> str:
 
 def _written(value: Any) -> Any:
     if isinstance(value, Duration):
-        return f"{value:g}s"
+        return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
     return int(value) if isinstance(value, bool) else value

@@ -184,6 +184,7 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         nursery.start_soon(gateway.deadlines.run)
+        nursery.start_soon(gateway.poller.run)
         for number in range(inputs):
             with trio.fail_after(10):
                 await throw(

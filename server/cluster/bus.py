@@ -153,7 +153,7 @@ class Bus:
         arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
         arguments += symbols
         now, watched = await self._do(lambda: self._watch(keys=[WATCHED], args=arguments))
-        return int(now), [symbol.decode() for symbol in watched]
+        return int(now), [symbol.decode(errors="replace") for symbol in watched]
 
     async def _write(
         self,

@@ -6,12 +6,15 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import structlog
 import trio
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes: more than the metrics of a hundred workers take."""
 
 Incoming = TypeVar("Incoming")
+
+log = structlog.get_logger()
 
 _encode = msgspec.json.Encoder().encode
 
@@ -91,14 +94,21 @@ class Channel(Generic[Incoming]):
             await self._stream.send_all(_encode(message) + b"\n")
 
     async def receive(self) -> AsyncIterator[Incoming]:
-        """All messages until the other end is gone."""
+        """All messages until the other end is gone; those of another version, after a roll, are left
+        out where they are not understood.
+        """
         rest = bytearray()
         try:
             async for data in self._stream:
                 rest += data
                 *lines, rest = rest.split(b"\n")
                 for line in lines:
-                    yield self._decoder.decode(line)
+                    try:
+                        message = self._decoder.decode(line)
+                    except msgspec.MsgspecError as error:
+                        log.warning("not understood on the control channel", problem=str(error))
+                    else:
+                        yield message
                 if len(rest) > MAX_LINE:
                     raise ValueError("a line without end on the control channel")
         except (trio.BrokenResourceError, trio.ClosedResourceError):

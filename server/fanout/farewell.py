@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from server.fanout.frame import UpdateFrame, text_frame
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Remove
+from server.quotes.patch import Add, Operation, Remove
 
 if TYPE_CHECKING:
     from server.fanout.topic import Topic
@@ -23,6 +23,6 @@ class Farewell:
     def current_frame(self) -> UpdateFrame:
         """Both as one frame."""
         topic = self._topic
-        operations = [Add(topic.pointer, topic.quote), Remove(topic.pointer)]
+        operations: list[Operation] = [Add(topic.pointer, topic.quote), Remove(topic.pointer)]
         message = QuotesPatch(topic.ts, {topic.symbol: topic.version}, operations, topic.epoch)
         return UpdateFrame(text_frame(encode(message)), self)

@@ -10,9 +10,9 @@ from typing import Literal
 import trio
 from msgspec import structs
 
+from server.fanout.audience import Audience
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.drains import Drains
-from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.freshness import Freshness
@@ -65,8 +65,8 @@ class Hub:
         self.status = FeedStatus()
         self.journal = Journal()
         self._books = Books(self.stats, self.journal)
-        self._outboxes: set[Outbox] = set()
-        self._everyone: set[Outbox] = set()
+        self._outboxes = Audience()
+        self._everyone = Audience()
         self._flusher = Flusher(self.stats)
         self._drains = Drains(breaker)
         self._throttles = Throttles()
@@ -240,12 +240,12 @@ class Hub:
         """Send `topic`'s updates to `outbox` from its present version on; harmless if it is so."""
         if not (topic.watched or topic.active):
             self._freshness.on_watched(topic)
-        topic.subscribers[outbox] = None
+        topic.subscribers.add(outbox)
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
         """Send no more; the last to leave starts the topic's grace time."""
-        topic.subscribers.pop(outbox, None)
+        topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forgive(topic)
         outbox.forgive(topic.freshness)
@@ -260,7 +260,7 @@ class Hub:
                 if not (topic.watched or topic.active):
                     self._freshness.on_watched(topic)
         for topic in single:
-            topic.subscribers.pop(outbox, None)
+            topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:
@@ -274,8 +274,8 @@ class Hub:
             outbox.forgive(topic)
             outbox.forgive(topic.freshness)
         outbox.flush()
-        for topic in self.delisted.values():
-            outbox.owe_instead(topic, Farewell(topic))
+        for gone in filter(None, self.delisted.values()):
+            outbox.owe_instead(gone, gone.farewell)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, in one message if they are not very many, or owe them where

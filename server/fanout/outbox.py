@@ -142,6 +142,10 @@ class Outbox:
     def forgive(self, source: Source) -> None:
         """Send what is queued, and owe `source` no longer: it was unsubscribed."""
         self.flush()
+        self.cancel(source)
+
+    def cancel(self, source: Source) -> None:
+        """Owe `source` no longer; what is queued stays."""
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
 
@@ -153,8 +157,7 @@ class Outbox:
 
     def on_delisted(self, topic: "Topic") -> None:
         """Its connection is subscribed to `topic` no longer."""
-        if self._backlog is not None:
-            self._backlog.owed.pop(topic, None)
+        self.cancel(topic)
         if self.owner is not None:
             self.owner.on_delisted(topic)
 

@@ -5,7 +5,6 @@ An inactive one only keeps its quote up to date: nothing is encoded that nobody 
 """
 
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from math import inf
 from time import time_ns
 from typing import NamedTuple
@@ -13,12 +12,12 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from server.fanout.audience import Audience
 from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
 from server.fanout.frame import UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
-from server.fanout.outbox import Outbox
 from server.fanout.ring import Ring
 from server.fanout.shift import Shift
 from server.fanout.stats import FanoutStats
@@ -59,6 +58,7 @@ class Topic:
         "delisted",
         "epoch",
         "everyone",
+        "farewell",
         "finished",
         "freshness",
         "idle_since",
@@ -77,7 +77,7 @@ class Topic:
     def __init__(
         self,
         instrument: Instrument,
-        everyone: AbstractSet[Outbox],
+        everyone: Audience,
         books: Books,
         epoch: str,
         ts: int,
@@ -90,7 +90,7 @@ class Topic:
         self.epoch = epoch
         self.version = 1
         self.ts = ts
-        self.subscribers: dict[Outbox, None] = {}
+        self.subscribers = Audience()
         self.everyone = everyone
         self.inbox: Inbox | None = None
         self.finished = trio.Event()
@@ -106,6 +106,7 @@ class Topic:
         self._settles_at = inf
         self.quote_due = False
         self.delisted = False
+        self.farewell = Farewell(self)
 
     @property
     def symbol(self) -> str:
@@ -186,27 +187,29 @@ class Topic:
         """
         self.delisted = True
         self._current = None
-        farewell, now = Farewell(self), time_ns() // 1000
+        now = time_ns() // 1000
         if self.quote_due:  # not everybody has it
             frame = self.current_frame()
         else:
             removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
             frame = UpdateFrame(text_frame(encode(removal)), self)
-        flusher.queue(UpdateFrame(frame, farewell), self.subscribers, now)
+        flusher.queue(UpdateFrame(frame, self.farewell), self.subscribers, now)
         flusher.queue(frame, self.everyone, now)
         for outbox in self.subscribers:
             outbox.on_delisted(self)
-            outbox.hurry(farewell)
+            outbox.hurry(self.farewell)
         for outbox in self.everyone:
             outbox.hurry(self)
-        self.subscribers, self.everyone = {}, frozenset()
+        self.subscribers, self.everyone = Audience(), Audience()
         self.quote_due = False
         self.deactivate()
 
-    def revive(self, instrument: Instrument, everyone: AbstractSet[Outbox], epoch: str) -> None:
+    def revive(self, instrument: Instrument, everyone: Audience, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone
+        for outbox in everyone:  # who subscribed to it alone before will have it again
+            outbox.cancel(self.farewell)
         self.relist(instrument)
         self.begin_epoch(epoch)
 

@@ -115,7 +115,9 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.refuse(command.action, "not_subscribed", message, command.id, symbols)
         return
     if topics:
-        if session.everything:  # what is taken away is what it has got, also what was listed just now
+        if (
+            session.everything
+        ):  # what is taken away is what it has got, also what was listed just now
             session.send_owed(topics)
         if everything:
             session.unsubscribe_everything()

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import h11
@@ -22,6 +22,7 @@ from server.gateway.handshake import Doorkeeper, accept_websocket
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
+from server.gateway.poller import Poller
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
@@ -83,6 +84,7 @@ class Gateway:
     compression: bool = False
     max_sockets: int = sys.maxsize
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
+    poller: Poller = field(default_factory=Poller)
 
     def __post_init__(self) -> None:
         self._doorkeeper = Doorkeeper(
@@ -120,25 +122,27 @@ class Gateway:
         Resource handling: listens on `listeners`; closes them and every connection, always.
         """
         self._listeners = listeners
-        async with trio.open_nursery() as connections:
-            connections.start_soon(self.deadlines.run)
-            connections.start_soon(self._turnstile.run)
-            try:
-                with self._accepting:
-                    async with trio.open_nursery() as accepting:
-                        for listener in listeners:
-                            listener.listen(BACKLOG)
-                            accepting.start_soon(self._accept, listener, connections)
-                        self._listening = True
-                        task_status.started()
-            finally:
-                for listener in listeners:
-                    close(listener)
-            with self._retirement:
-                await self.pool.wait_empty()
-            with trio.move_on_after(DRAIN_TIMEOUT):
-                await self.pool.drain()
-            connections.cancel_scope.cancel()
+        with closing(self.poller):
+            async with trio.open_nursery() as connections:
+                connections.start_soon(self.deadlines.run)
+                connections.start_soon(self.poller.run)
+                connections.start_soon(self._turnstile.run)
+                try:
+                    with self._accepting:
+                        async with trio.open_nursery() as accepting:
+                            for listener in listeners:
+                                listener.listen(BACKLOG)
+                                accepting.start_soon(self._accept, listener, connections)
+                            self._listening = True
+                            task_status.started()
+                finally:
+                    for listener in listeners:
+                        close(listener)
+                with self._retirement:
+                    await self.pool.wait_empty()
+                with trio.move_on_after(DRAIN_TIMEOUT):
+                    await self.pool.drain()
+                connections.cancel_scope.cancel()
 
     def unready(self) -> list[str]:
         """Why no client should be sent here now; empty if one should."""

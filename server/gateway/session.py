@@ -116,10 +116,13 @@ class Session:
     async def run(self) -> None:
         """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
         received, self._received = self._received, b""
-        await self._take(received)
+        if received:
+            await self._take(received)
         while not (self._heard_close or self.over):
             # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
-            await trio.lowlevel.wait_readable(self._sock)
+            await self.gateway.poller.wait_readable(self._sock)
+            if self.over:
+                return
             data = receive_nowait(self._sock, RECEIVE_BYTES)
             if data == b"":
                 return
@@ -259,6 +262,7 @@ class Session:
     def _cut(self) -> None:
         """End, whatever the connection's task waits for."""
         self.gateway.end(self)
+        self.gateway.poller.wake(self._sock)
         close(self._sock)
 
     def _finish(self, code: int, frame: bytes) -> None:

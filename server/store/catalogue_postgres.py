@@ -252,10 +252,12 @@ async def _migrate(connection: Connection) -> list[str]:
     applied = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, "
-            "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        # Not `IF NOT EXISTS`, for which a role needs the right to create tables though it is there.
+        if not await connection.fetchval("SELECT to_regclass('schema_migrations')"):
+            await connection.execute(
+                "CREATE TABLE schema_migrations (version integer PRIMARY KEY, "
+                "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
         rows = await connection.fetch("SELECT version, name FROM schema_migrations")
         for migration in pending("postgres", dict(rows)):
             await connection.execute(migration.sql)

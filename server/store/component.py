@@ -14,7 +14,8 @@ log = structlog.get_logger()
 
 
 class Component:
-    """The catalogue or the cache; `name` is for people, `reason` why it last failed.
+    """The catalogue, the cache, or writing to the catalogue, which may be all that fails: it is full,
+    or has become a read-only copy. `name` is for people, `reason` why it last failed.
 
     After `threshold` failures in a row it is not asked for `recovery` seconds (the breaker is open);
     then one call may try (half open), and its success closes the breaker. `clock` gives seconds.
@@ -22,7 +23,7 @@ class Component:
 
     def __init__(
         self,
-        role: Literal["catalogue", "cache"],
+        role: Literal["catalogue", "cache", "write_back"],
         name: str,
         *,
         threshold: int = 3,

@@ -34,18 +34,18 @@ class LiveSymbol(Protocol):
 
 
 class WriteBack:
-    """`live` gives all symbols in memory; `written` is told what was written; `interval` in seconds."""
+    """`live` gives all symbols in memory; `written` is told what was written."""
 
     def __init__(
         self,
         catalogue: Catalogue,
-        database: Component,
+        writing: Component,
         live: Callable[[], Iterable[LiveSymbol]],
         written: Callable[[Sequence[Snapshot]], None],
         stats: StoreStats,
     ) -> None:
         self._catalogue = catalogue
-        self._database = database
+        self._writing = writing
         self._live = live
         self._written = written
         self._stats = stats
@@ -65,7 +65,7 @@ class WriteBack:
             snapshots = [each.snapshot() for each in batch]
             watched = [each.symbol for each in batch if each.watched]
             try:
-                await self._database.ask(partial(self._catalogue.save, snapshots, watched))
+                await self._writing.ask(partial(self._catalogue.save, snapshots, watched))
             except StoreUnavailable:
                 return False
             self._versions |= {each.symbol: each.version for each in snapshots}

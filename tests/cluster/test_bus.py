@@ -13,7 +13,7 @@ from server.cluster.bus import Bus, open_bus
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
 from server.cluster.line import Policy
 from server.cluster.stats import ClusterStats
-from server.cluster.wire import Batch
+from server.cluster.wire import WATCHED, Batch
 from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
 from tests.faults.proxy import Proxy
@@ -133,6 +133,10 @@ async def test_interest_is_heard_from_where_one_asked_last(redis):
         await other.share_interest(["MSFT"], None, 60)
         _, heard = await one.share_interest([], before + 1, 60)
         assert heard == ["MSFT"]
+        no_text = r"redis.call('ZADD', KEYS[1], ARGV[1], '\255')"
+        redis.command("EVAL", no_text, "1", WATCHED, str(before + 1))
+        _, heard = await one.share_interest([], before + 1, 60)
+        assert set(heard) == {"MSFT", "\ufffd"}  # no symbol, and no harm
         await trio.sleep(0.01)
         _, heard = await one.share_interest([], 0, 0.001)
         assert heard == []

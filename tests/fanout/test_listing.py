@@ -136,6 +136,21 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
         assert set(peer.document["quotes"]) == set(hub.topics)
 
 
+async def test_relisted_is_sent_to_who_watches_everything_now(hub, connect):
+    """A client whose socket was full when it lost its one symbol, and that asks for all, has it."""
+    peer = connect("AAPL")
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    peer.outbox.flush()
+    assert peer.outbox.blocked
+    watch_everything(hub, peer)
+    hub.list_snapshots([listed("AAPL")])
+    await peer.read()
+    assert set(peer.document["quotes"]) == set(hub.topics)
+
+
 async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
     """A client whose socket was full when a symbol went, and that watches nothing now, loses it."""
     peer = connect()

@@ -16,7 +16,7 @@ import pytest
 
 from bench.services import Postgres
 from tests.faults.proxy import Proxy
-from tests.gateway.wire import Client, new_user, refusal
+from tests.gateway.wire import Client, eventually, new_user, refusal
 from tests.processes import ServerProcess, make_token
 
 ANSWER_TIMEOUT = 4.0
@@ -267,6 +267,34 @@ def test_database_is_down_at_the_start(tmp_path, postgres, url):
         with Client(server, "*") as client:
             while len(client.versions) < 513:
                 client.receive()
+
+
+def test_database_that_can_only_be_read(tmp_path, postgres, url):
+    """As a copy after a failover: said once, all else goes on, and prices are written later."""
+    variables = {"DATABASE_URL": url, "PRICE_WRITE_INTERVAL": "100ms"}
+
+    def reconnect() -> None:
+        others = "FROM pg_stat_activity WHERE application_name = 'quotestream'"
+        postgres.sql(f"SELECT pg_terminate_backend(pid) {others}")
+
+    with serving(tmp_path, **variables) as server, streaming(server):
+        eventually(lambda: server.metric("market_data_prices_saved_total") > 0)
+        postgres.sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        reconnect()
+        eventually(lambda: breaker(server, "write_back") == "open")
+        errors = server.metric("market_data_db_errors_total")
+        for symbol in ("IBM", "MSFT", "MMM"):
+            assert ask(server, symbol) == (200, False)
+        eventually(lambda: server.metric("market_data_db_errors_total") >= errors + 2, 10)
+        saved = server.metric("market_data_prices_saved_total")
+        writable = "ALTER DATABASE postgres RESET default_transaction_read_only"
+        postgres.sql(f"SET TRANSACTION READ WRITE; {writable}")
+        reconnect()
+        eventually(lambda: server.metric("market_data_prices_saved_total") > saved, 10)
+    lines = [line["event"] for line in server.log_lines()]
+    assert lines.count("writing to postgres is unavailable") == 1
+    assert lines.count("writing to postgres is back") == 1
+    assert "read-only transaction" in server.log.read_text()
 
 
 def test_stop_while_nothing_answers(tmp_path, postgres, url, redis):

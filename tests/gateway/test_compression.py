@@ -11,6 +11,7 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
 from server.fanout.frame import UpdateFrame, deflate, text_frame
 from server.gateway.deflate import ANSWER, Inflate, negotiate
+from tests.frames import take_frame
 from tests.gateway.wire import (
     CONTINUATION,
     PING,
@@ -25,7 +26,7 @@ from tests.gateway.wire import (
 )
 from tests.processes import ServerProcess
 
-RSV1 = 0x40
+FIN, RSV1 = 0x80, 0x40
 OFFER = "permessage-deflate; client_max_window_bits"
 TYPICAL_UPDATE_BYTES = 350
 
@@ -52,21 +53,18 @@ class Deflating(RawClient):
         assert f"sec-websocket-extensions: {ANSWER}" in self.read_head().lower()
 
     def read_deflated(self) -> tuple[int, dict[str, object]]:
-        """Bytes on the wire and content of the next compressed message."""
-        while len(self.received) < 4:
-            self._receive()
-        assert self.received[0] == 0x81 | RSV1
-        size = self.received[1]
-        start = 2 if size < 126 else 4
-        size = size if size < 126 else int.from_bytes(self.received[2:4])
-        while len(self.received) < start + size:
-            self._receive()
-        payload = self.received[start : start + size]
-        self.received = self.received[start + size :]
+        """Bytes on the wire and content of the next message, which is compressed."""
+        first = FIN | PING
+        while first == FIN | PING:
+            while (taken := take_frame(self.received)) is None:
+                self._receive()
+            first, payload, rest = taken
+            size, self.received = len(self.received) - len(rest), rest
+        assert first == FIN | TEXT | RSV1
         message: dict[str, object] = json.loads(
             zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
         )
-        return start + size, message
+        return size, message
 
 
 @pytest.mark.parametrize(

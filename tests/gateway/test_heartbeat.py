@@ -36,6 +36,7 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
         scenes.append(scene)
         scene.begin(*symbols)
         nursery.start_soon(scene.gateway.deadlines.run)
+        nursery.start_soon(scene.gateway.poller.run)
         nursery.start_soon(run, scene)
         return scene
 
@@ -126,6 +127,18 @@ async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
         await trio.sleep(1.5 * BEAT)
         scene.client.send(frame(TEXT, b'{"action":"ping"}'))
     assert reader.close_code is None
+
+
+async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
+    """A client that only listens and answers pings is kept without what would decode its commands."""
+    scene = connect("AAPL")
+    nursery.start_soon(Reader(scene).run)
+    await trio.sleep(2.5 * BEAT)
+    assert not scene.session.unanswered
+    assert scene.session._inbound is None
+    scene.client.send(frame(TEXT, b'{"action":"ping"}'))
+    await trio.testing.wait_all_tasks_blocked()
+    assert scene.session._inbound is not None
 
 
 async def test_idle_client_is_4408(autojump_clock, connect, nursery):

@@ -26,6 +26,7 @@ async def scene(nursery: trio.Nursery) -> AsyncIterator[Scene]:
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
     scene = Scene(hub)
+    nursery.start_soon(scene.gateway.poller.run)
     yield scene
     scene.end()
 

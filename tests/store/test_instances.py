@@ -247,6 +247,33 @@ def test_database_of_a_newer_version_is_named(
         assert server.stop() == 0
 
 
+def test_role_that_may_not_change_the_schema(tmp_path, database_url, shared_postgres, database):
+    """It serves, lists and saves where another has migrated before; else it is told what it may not."""
+    shared_postgres.sql("CREATE ROLE clerk LOGIN", database)
+    clerk = {"DATABASE_URL": database_url.replace("quotes@", "clerk@")}
+    try:
+        assert "permission denied" in complaint(tmp_path, "migrate", **clerk)
+        run(tmp_path, "import", DATABASE_URL=database_url)
+        shared_postgres.sql(
+            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO clerk; "
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk",
+            database,
+        )
+        assert run(tmp_path, "migrate", **clerk).stdout == "nothing to do\n"
+        file = write(tmp_path, "QQ,Q,STOCK,1,")
+        assert run(tmp_path, "import", file, **clerk).stdout == "1 instruments listed\n"
+        with (
+            ServerProcess(
+                tmp_path, PRICE_WRITE_INTERVAL="100ms", PRICE_UPDATE_INTERVAL="100ms", **clerk
+            ) as server,
+            Client(server, "AAPL,QQ") as client,
+        ):
+            client.receive()
+            eventually(lambda: has_saved(server))
+    finally:
+        shared_postgres.sql("DROP OWNED BY clerk; DROP ROLE clerk", database)
+
+
 def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_postgres, database):
     """Rows of the known form get what quotes need, also those that come later."""
     shared_postgres.sql(
@@ -369,7 +396,9 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
     [
         ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
         ("DATABASE_URL", "postgresql://u:se/secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
-        ("DATABASE_URL", "postgresql://h:port/d"), ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
+        ("DATABASE_URL", "postgresql://h:port/d"), ("DATABASE_URL", "postgresql://u:secret@a..b/d"),
+        ("REDIS_URL", "redis://u:secret@a..b"), ("REDIS_URL", "redis://u:secret@h?socket_timeout=9"),
+        ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
         ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
     ],
 )  # fmt: skip
