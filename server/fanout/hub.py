@@ -241,6 +241,7 @@ class Hub:
         if not (topic.watched or topic.active):
             self._freshness.on_watched(topic)
         topic.subscribers.add(outbox)
+        outbox.cancel(topic.farewell)  # it was delisted a moment ago, and is back
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
@@ -262,6 +263,9 @@ class Hub:
         for topic in single:
             topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
+        if outbox.blocked:
+            for topic in self.topics.values():
+                outbox.cancel(topic.farewell)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:
         """The opposite of `subscribe_everything`; single subscriptions stay."""

@@ -1,6 +1,7 @@
 """What watchers see when instruments are listed, renamed and delisted while they watch."""
 
 import msgspec
+import pytest
 import trio
 
 from server.fanout.broadcaster import run_broadcaster
@@ -134,6 +135,25 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
         peer.outbox.release()
         await peer.read()
         assert set(peer.document["quotes"]) == set(hub.topics)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_relisted_is_sent_to_who_subscribes_again(hub, connect, everything):
+    """A client whose socket was full when it lost a symbol, and that asks for it again, has it."""
+    peer = connect("AAPL")
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    hub.list_snapshots([listed("AAPL")])
+    peer.outbox.flush()
+    assert peer.outbox.blocked
+    if everything:
+        watch_everything(hub, peer)
+    else:
+        peer.subscribe("AAPL")
+    await peer.read()
+    assert "AAPL" in peer.document["quotes"]
 
 
 async def test_relisted_is_sent_to_who_watches_everything_now(hub, connect):
