@@ -276,5 +276,5 @@ def _allowed(annotated: Any) -> str:
 
 def _written(value: Any) -> Any:
     if isinstance(value, Duration):
-        return f"{value:g}s"
+        return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
     return int(value) if isinstance(value, bool) else value

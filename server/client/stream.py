@@ -69,9 +69,7 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
         # An OSError is the listener's: those of the network are mapped where they arise.
         except (HandshakeError, trio.BrokenResourceError) as error:
             problem = str(error.__cause__ or error) or problem
-        except (
-            h11.ProtocolError
-        ):  # trio-websocket fails where wsproto has it answer what is no HTTP
+        except h11.ProtocolError:  # wsproto has trio-websocket answer what is no HTTP
             problem = "the server does not speak HTTP"
         except trio.TooSlowError:
             problem = "the server does not answer"

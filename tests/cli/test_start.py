@@ -147,7 +147,7 @@ def test_help_tells_what_there_is(tmp_path):
     assert all(command in top.stdout for command in ("serve", "token", "watch"))
     text = run(tmp_path, "serve", "--help").stdout
     assert all(name.upper() in text for name in Settings.__struct_fields__)
-    assert "default 10000" in text
+    assert all(f"default {value}\n" in text for value in ("10000", "30m", "5m", "4s", "0.1s"))
     assert run(tmp_path, "--version").stdout.startswith("quotestream ")
 
 
