@@ -76,7 +76,7 @@ class Screen:
 
     def draw(self) -> Table:
         """The table as it is now."""
-        caption = self._state + self._refused
+        caption = Text(self._state + self._refused)  # what others wrote is no markup of ours
         table = Table(
             box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
         )
@@ -87,7 +87,7 @@ class Screen:
         for symbol, quote in sorted(self._document.quotes.items()):
             colour = "green" if quote["change"] > 0 else "red" if quote["change"] < 0 else "white"
             table.add_row(
-                symbol,
+                Text(symbol),
                 Text(quote["name"][:28], no_wrap=True, overflow="ellipsis"),
                 f"[{colour}]{_price(quote['current_price'])}",
                 f"[{colour}]{_price(quote['change'], sign='+')}",

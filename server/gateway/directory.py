@@ -44,7 +44,9 @@ class Directory:
     async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those of `symbols` that exist; returns those of which nobody could say that now."""
         loaded = await self._loader.load(symbols)
-        await self._list([*loaded.found.values()])
+        found = loaded.found.values()
+        # Who has not noticed a delisting yet may have cached the symbol; a listing is noticed by all.
+        await self._list([each for each in found if each.symbol not in self._hub.delisted])
         return loaded.unavailable
 
     async def list_everything(self) -> None:
@@ -69,8 +71,9 @@ class Directory:
             self._hub.list_snapshots(snapshots)
 
     def holds(self, symbol: str) -> bool:
-        """Whether the symbol is listed, or is to be because all are. See `Listings`."""
-        return symbol in self._hub.topics or self.complete or self._listing.locked()
+        """Whether the symbol is or was listed, or is to be because all are. See `Listings`."""
+        was = symbol in self._hub.topics or symbol in self._hub.delisted
+        return was or self.complete or self._listing.locked()
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over reference data, and list what is new, for those who watch too."""

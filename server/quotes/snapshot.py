@@ -11,6 +11,7 @@ STOCK, ETF = 1, 2
 """`market_data.category`."""
 
 # What a cache or another instance says has to fit into the database and into a quote.
+Name = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]  # Postgres has no NUL
 LARGEST_PRICE = 2 * MAX_PRICE  # a simulated one may be above its base price
 Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
 BasePrice = Annotated[float, Meta(gt=0, le=LARGEST_PRICE)]
@@ -29,7 +30,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """
 
     symbol: Symbol
-    name: str
+    name: Name
     category: Medium
     last_quote: Price
     base_price: BasePrice

@@ -31,6 +31,20 @@ def test_nothing_but_the_name_is_cut_in_80_columns():
         assert text in line
 
 
+def test_brackets_are_no_markup():
+    """Symbols, names and what the server says are shown as they are."""
+    document, screen, output = Document(), Screen(), StringIO()
+    instrument = Instrument(symbol="[RED]X", name="[/X]", base_price=1.0)
+    value = json.loads(encode(opening_quote(instrument, START_US)))
+    add = {"op": "add", "path": "/quotes/[RED]X", "value": value}
+    message = {"type": "quotes_patch", "versions": {"[RED]X": 1}, "operations": [add]}
+    document.apply(message)
+    screen.update(document, message)
+    screen.update(document, {"type": "error", "message": "no such symbol", "symbols": ["[/NO]"]})
+    Console(width=100, file=output).print(screen.draw())
+    assert all(text in output.getvalue() for text in ("[RED]X", "[/X]", "no such symbol: [/NO]"))
+
+
 def test_prices_have_their_own_decimals(capsys):
     """Two at least: what costs a fraction of a cent is not 0.00, on the terminal and in a pipe."""
     for price, shown in (

@@ -5,6 +5,8 @@ import pytest
 import trio
 import trio.testing
 
+from server.fanout.hub import Hub
+from server.gateway.directory import Directory
 from server.quotes.snapshot import Snapshot
 from server.store import loader as loader_module
 from server.store.cache import jittered
@@ -242,6 +244,26 @@ async def test_cached_while_a_change_is_taken_over(autojump_clock, scene, nurser
     await relisted.wait()
     await trio.testing.wait_all_tasks_blocked()
     assert (await scene.load("AAPL")).found["AAPL"].name == "Apple"
+
+
+async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, scene, nursery):
+    """Another instance writes its last price to the cache a moment too late: nobody lists it again, but
+    an import does.
+    """
+    hub = Hub()
+    await nursery.start(hub.run)
+    directory = Directory(hub, scene.loader, scene.catalogue)
+    changes = Changes(scene.catalogue, scene.database, scene.cache, scene.loader)
+    nursery.start_soon(changes.run, directory)
+    [row] = await scene.catalogue.find(["AAPL"])
+    await scene.catalogue.delist(["AAPL"])
+    await trio.sleep(3)
+    await scene.cache.set_many([row], TTL)
+    await directory.list_symbols(["AAPL", "MSFT"])
+    assert set(hub.topics) == {"MSFT"}
+    await scene.catalogue.upsert([instrument("AAPL")], lambda _: None)
+    await trio.sleep(3)
+    assert set(hub.topics) == {"AAPL", "MSFT"}
 
 
 async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, scene, monkeypatch):
