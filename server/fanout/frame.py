@@ -28,18 +28,6 @@ class Source(Protocol):
         """The whole current state as one frame."""
 
 
-class Final:
-    """A source whose state will not change any more: `frame` says it."""
-
-    __slots__ = ("_frame",)
-
-    def __init__(self, frame: bytes) -> None:
-        self._frame = frame
-
-    def current_frame(self) -> "UpdateFrame":
-        return UpdateFrame(self._frame, self)
-
-
 class UpdateFrame(bytes):
     """One update of `source`; a full socket's outbox drops it and owes the source instead."""
 

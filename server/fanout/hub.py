@@ -158,18 +158,20 @@ class Hub:
         again, and be as other instances are where theirs is newer, or with `older` wherever it is
         different: then a new epoch has to begin at once.
         """
+        adopted = []
         for snapshot in snapshots:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
                 if listed or snapshot.symbol not in self.delisted:
-                    self.list_instrument(snapshot.instrument, last=snapshot, ts=snapshot.ts)
+                    adopted.append(self._list(snapshot.instrument, last=snapshot, ts=snapshot.ts))
             elif older:
                 if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
                     topic.adopt(snapshot)
             elif snapshot.version > topic.version:
                 topic.adopt(snapshot)
-                if topic.watched:
-                    topic.publish_quote(self._flusher, topic.ts)
+                topic.quote_due = topic.watched
+                adopted.append(topic)
+        self._publish_due(adopted)
 
     def discard_waiting(self) -> None:
         """Forget what was given to topics and they have not published yet."""
@@ -239,6 +241,7 @@ class Hub:
         if not (topic.watched or topic.active):
             self._freshness.on_watched(topic)
         topic.subscribers.add(outbox)
+        outbox.cancel(topic.farewell)  # it was delisted a moment ago, and is back
         self._activate(topic)
 
     def unsubscribe(self, outbox: Outbox, topic: Topic) -> None:
@@ -260,6 +263,9 @@ class Hub:
         for topic in single:
             topic.subscribers.discard(outbox)
         self._everyone.add(outbox)
+        if outbox.blocked:
+            for topic in self.topics.values():
+                outbox.cancel(topic.farewell)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:
         """The opposite of `subscribe_everything`; single subscriptions stay."""
@@ -271,6 +277,9 @@ class Hub:
             topic.idle_since = now
             outbox.forgive(topic)
             outbox.forgive(topic.freshness)
+        outbox.flush()
+        for gone in filter(None, self.delisted.values()):
+            outbox.owe_instead(gone, gone.farewell)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, in one message if they are not very many, or owe them where

@@ -127,6 +127,12 @@ class Outbox:
         if self._backlog is not None and not self._closing:
             self._backlog.owed[source] = None
 
+    def owe_instead(self, source: Source, other: Source) -> None:
+        """Owe `other` if `source` is owed, and that no longer."""
+        if self._backlog is not None and source in self._backlog.owed:
+            del self._backlog.owed[source]
+            self._backlog.owed[other] = None
+
     def conflate(self, source: Source) -> None:
         """Owe `source` in place of an update of it that is dropped, and count that."""
         if self._backlog is not None and not self._closing:
@@ -136,6 +142,10 @@ class Outbox:
     def forgive(self, source: Source) -> None:
         """Send what is queued, and owe `source` no longer: it was unsubscribed."""
         self.flush()
+        self.cancel(source)
+
+    def cancel(self, source: Source) -> None:
+        """Owe `source` no longer; what is queued stays."""
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
 
@@ -147,8 +157,7 @@ class Outbox:
 
     def on_delisted(self, topic: "Topic") -> None:
         """Its connection is subscribed to `topic` no longer."""
-        if self._backlog is not None:
-            self._backlog.owed.pop(topic, None)
+        self.cancel(topic)
         if self.owner is not None:
             self.owner.on_delisted(topic)
 

@@ -13,8 +13,9 @@ import msgspec
 import trio
 
 from server.fanout.audience import Audience
+from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
-from server.fanout.frame import Final, UpdateFrame, text_frame
+from server.fanout.frame import UpdateFrame, text_frame
 from server.fanout.inbox import Inbox
 from server.fanout.journal import Journal
 from server.fanout.ring import Ring
@@ -57,6 +58,7 @@ class Topic:
         "delisted",
         "epoch",
         "everyone",
+        "farewell",
         "finished",
         "freshness",
         "idle_since",
@@ -104,6 +106,7 @@ class Topic:
         self._settles_at = inf
         self.quote_due = False
         self.delisted = False
+        self.farewell = Farewell(self)
 
     @property
     def symbol(self) -> str:
@@ -184,16 +187,17 @@ class Topic:
         """
         self.delisted = True
         self._current = None
-        frame = self.current_frame()
-        gone, now = Final(frame), time_ns() // 1000
-        if not self.quote_due:  # else not everybody has it
+        now = time_ns() // 1000
+        if self.quote_due:  # not everybody has it
+            frame = self.current_frame()
+        else:
             removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
             frame = UpdateFrame(text_frame(encode(removal)), self)
-        flusher.queue(UpdateFrame(frame, gone), self.subscribers, now)
+        flusher.queue(UpdateFrame(frame, self.farewell), self.subscribers, now)
         flusher.queue(frame, self.everyone, now)
         for outbox in self.subscribers:
             outbox.on_delisted(self)
-            outbox.hurry(gone)
+            outbox.hurry(self.farewell)
         for outbox in self.everyone:
             outbox.hurry(self)
         self.subscribers, self.everyone = Audience(), Audience()
@@ -204,6 +208,8 @@ class Topic:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone
+        for outbox in everyone:  # who subscribed to it alone before will have it again
+            outbox.cancel(self.farewell)
         self.relist(instrument)
         self.begin_epoch(epoch)
 

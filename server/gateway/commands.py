@@ -5,7 +5,7 @@ nobody has asked for yet: then the session waits for the store.
 import time
 from typing import TYPE_CHECKING
 
-from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic import Topic
 from server.gateway.auth import BadToken
 from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
 from server.quotes.duration import parse_duration
@@ -115,9 +115,10 @@ def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
         session.refuse(command.action, "not_subscribed", message, command.id, symbols)
         return
     if topics:
-        # What is taken away is what the client has got: of `*`, also what was listed a moment ago.
-        if unseen := [each for each in topics if session.everything and session.awaits(each)]:
-            session.send(full_quotes(unseen))
+        if (
+            session.everything
+        ):  # what is taken away is what it has got, also what was listed just now
+            session.send_owed(topics)
         if everything:
             session.unsubscribe_everything()
         else:

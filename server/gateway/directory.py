@@ -29,7 +29,6 @@ class Directory:
 
     A symbol is listed when it is first asked for. The whole catalogue is listed for the first
     subscriber to `*` only: it costs 1.3 KB and 11 µs a symbol, which few servers would ever use.
-
     """
 
     def __init__(

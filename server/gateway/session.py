@@ -15,7 +15,7 @@ from wsproto.frame_protocol import CloseReason, Frame, Opcode, ParseFailed
 
 from server.fanout.breaker import BreakerState
 from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
-from server.fanout.topic import Topic
+from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import execute, subscribe_cold
@@ -173,9 +173,11 @@ class Session:
         """Send the full quotes of `topics`."""
         self.gateway.hub.send_quotes(self.outbox, topics)
 
-    def awaits(self, topic: Topic) -> bool:
-        """Whether the quote of `topic` is still to be sent."""
-        return topic.quote_due or self.outbox.owes(topic)
+    def send_owed(self, topics: list[Topic]) -> None:
+        """Send the full quotes of those of `topics` that are still to be sent."""
+        self.outbox.flush()
+        if owed := [each for each in topics if each.quote_due or self.outbox.owes(each)]:
+            self.send(full_quotes(owed))
 
     def unsubscribe(self, topics: list[Topic]) -> None:
         """Send no more of `topics`."""

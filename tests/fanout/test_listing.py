@@ -1,6 +1,7 @@
 """What watchers see when instruments are listed, renamed and delisted while they watch."""
 
 import msgspec
+import pytest
 import trio
 
 from server.fanout.broadcaster import run_broadcaster
@@ -111,6 +112,7 @@ async def test_relisted_is_not_sent_to_who_lost_it(hub, connect):
         publish(hub, "AAPL", 99 + cents / 100)
     hub.delist(["AAPL"])
     hub.list_snapshots([listed("AAPL")])
+    publish(hub, "AAPL", 150.0)
     for peer in (slow, filling, throttled):
         await peer.read()
         peer.outbox.release()
@@ -133,6 +135,55 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
         peer.outbox.release()
         await peer.read()
         assert set(peer.document["quotes"]) == set(hub.topics)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_relisted_is_sent_to_who_subscribes_again(hub, connect, everything):
+    """A client whose socket was full when it lost a symbol, and that asks for it again, has it."""
+    peer = connect("AAPL")
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    hub.list_snapshots([listed("AAPL")])
+    peer.outbox.flush()
+    assert peer.outbox.blocked
+    if everything:
+        watch_everything(hub, peer)
+    else:
+        peer.subscribe("AAPL")
+    await peer.read()
+    assert "AAPL" in peer.document["quotes"]
+
+
+async def test_relisted_is_sent_to_who_watches_everything_now(hub, connect):
+    """A client whose socket was full when it lost its one symbol, and that asks for all, has it."""
+    peer = connect("AAPL")
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    peer.outbox.flush()
+    assert peer.outbox.blocked
+    watch_everything(hub, peer)
+    hub.list_snapshots([listed("AAPL")])
+    await peer.read()
+    assert set(peer.document["quotes"]) == set(hub.topics)
+
+
+async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
+    """A client whose socket was full when a symbol went, and that watches nothing now, loses it."""
+    peer = connect()
+    watch_everything(hub, peer)
+    await peer.read()
+    for cents in range(20):
+        publish(hub, "AAPL", 99 + cents / 100)
+    hub.delist(["AAPL"])
+    hub.unsubscribe_everything(peer.outbox)
+    assert peer.outbox.blocked
+    hub.list_snapshots([listed("AAPL")])
+    await peer.read()
+    assert "AAPL" not in peer.document["quotes"]
 
 
 async def test_throttled_client_may_subscribe_again_to_what_was_delisted(hub, connect):

@@ -86,6 +86,16 @@ async def test_removal_of_everything_fits_the_throttled(scene):
     assert await scene.peer.read() == {}
 
 
+async def test_removal_of_everything_fits_a_full_socket(scene):
+    """So can one whose socket is found full when it unsubscribes."""
+    scene.begin("*")
+    scene.fill_socket()
+    scene.hub.list_instrument(first_seen("NEW", 5.0))
+    execute(scene.session, Unsubscribe(symbols=["*"]))
+    assert scene.session.outbox.blocked
+    assert await scene.peer.read() == {}
+
+
 async def test_removal_of_everything_fits_while_many_are_listed(scene):
     """So can a client that unsubscribes while the quotes of new symbols are on their way."""
     scene.begin("*")
