@@ -20,6 +20,11 @@ OSCILLATION = 0.01
 LOWEST_CENTS = 100
 """No simulated price is under one dollar."""
 
+CATCH_UP = 1.0
+"""Seconds that are made up for. Not all that a machine has slept: it would come at once. But some, as a
+simulator that is late must not idle, or an overload would not be seen.
+"""
+
 LARGEST_LOTS = 20
 """A trade is of one to so many round lots of 100 shares."""
 
@@ -48,8 +53,7 @@ async def run_simulator(
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
             await trades.send(Trade(quote.symbol, simulated_price(quote, random), size, now, now))
-        # What a machine that slept has missed is not made up for: it would come all at once.
-        start = max(start + interval, trio.current_time())
+        start = max(start + interval, trio.current_time() - CATCH_UP)
         await trio.sleep_until(start)
 
 
