@@ -1,10 +1,6 @@
 """The nursery tree: every task of the server hangs somewhere below `serve`."""
 
-import os
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
@@ -40,14 +36,21 @@ from server.ops.openapi import describing_routes
 from server.ops.overload import run_overload_control
 from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
+from server.readiness import Readiness
+from server.reload import Load, Reloading
 from server.settings import Settings
+from server.signals import Signals
+from server.stop import (
+    begin_stop,
+    follow_supervisor,
+    handle_signals,
+    hard_exit_after,
+    time_for_http,
+)
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
 from server.store.store import StoreOptions, open_store
 from server.work import Sampling, leave_cluster, metrics_page
-
-STOP_TIMEOUT = 9.0
-"""Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
 
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
@@ -68,10 +71,12 @@ class Addresses(NamedTuple):
 async def serve(
     settings: Settings,
     authenticator: Authenticator,
+    load: Load,
     on_started: Callable[[Addresses], None],
     supervisor: SupervisorLink | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
+    At SIGHUP, `load` reads `settings` and `authenticator` anew.
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
@@ -109,10 +114,11 @@ async def serve(
         registry.register(StoreCollector(store))
         registry.register(ClusterCollector(member))
         own_metrics = partial(render, registry)
+        readiness = Readiness(gateway, hub, store, member)
         api = endpoints(Api(hub, store))
         app = build_http_app(
             partial(metrics_page, own_metrics, supervisor),
-            partial(unready, gateway, member),
+            readiness.ask,
             health,
             [*(each.route(authenticator) for each in api), *describing_routes(api)],
         )
@@ -132,7 +138,10 @@ async def serve(
                     await _list_catalogue(directory)
                 feed = partial(run_feed, hub, settings, replay, member.interest if member else hub)
                 await _start_prices(streaming, feed, member, directory)
-                await streaming.start(handle_signals, gateway, member)
+                signals = Signals(hard_exit_after(settings.drain_delay))
+                stop = partial(begin_stop, gateway, readiness, settings.drain_delay)
+                reloading = Reloading(settings, authenticator, load)
+                await nursery.start(handle_signals, signals, stop, member, reloading)
                 freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
@@ -145,10 +154,11 @@ async def serve(
                         retire=partial(leave_cluster, gateway, member, http),
                         send_away=gateway.pool.send_away,
                     )
-                    nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
+                    nursery.start_soon(follow_supervisor, supervisor, duties, signals)
                 await gateway.serve(ws_listeners)
                 streaming.cancel_scope.cancel()
-            await http.stop()
+            with trio.move_on_after(time_for_http(signals)):
+                await http.stop()
             nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=gateway.pool.opened)
 
@@ -243,11 +253,6 @@ def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[To
     return hub.known_topics() if writes else ()
 
 
-def unready(gateway: Gateway, member: Member | None) -> list[str]:
-    """Why no client should be sent here now; empty if one should."""
-    return gateway.unready() + (member.unready() if member else [])
-
-
 async def run_feed(
     hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest, position: int
 ) -> None:
@@ -280,60 +285,6 @@ async def run_feed(
     hub.set_status("stale", reason)
     bad_rows = {"bad_rows": replay.bad_rows} if replay else {}
     log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
-
-
-async def handle_signals(
-    gateway: Gateway,
-    member: Member | None,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs. At
-    SIGUSR1 have another instance lead.
-    """
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGUSR1:
-                _hand_over(member)
-                continue
-            if gateway.pool.draining:
-                _exit_now("second signal", 128 + number)
-            log.info("stopping", signal=signal.Signals(number).name)
-            stop(gateway, member)
-
-
-def _hand_over(member: Member | None) -> None:
-    if member and member.leading:
-        member.hand_over()
-    else:
-        log.info("nothing to hand over: this instance does not lead a cluster")
-
-
-def stop(gateway: Gateway, member: Member | None) -> None:
-    """Have another instance lead, and send all clients away; exit when that hangs."""
-    # A thread, as nothing on the event loop can be trusted to end what hangs there.
-    timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
-    timer.daemon = True
-    timer.start()
-    gateway.stop()
-    if member:
-        member.retire()
-
-
-async def follow_supervisor(
-    supervisor: SupervisorLink, duties: Duties, gateway: Gateway, member: Member | None
-) -> None:
-    """Report to the supervisor and do as it says; stop when it is gone."""
-    await supervisor.run(duties)
-    stop(gateway, member)
-
-
-def _exit_now(reason: str, code: int) -> None:
-    log.warning("exit at once", reason=reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _open_replay(settings: Settings) -> Replay | None:

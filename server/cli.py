@@ -21,6 +21,7 @@ from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, develop
 from server.gateway.sockets import BindError
 from server.host import supervise
 from server.ops.logs import configure_logging
+from server.output import take_over_output
 from server.quotes.instrument import normalize_symbol
 from server.settings import (
     BadSetting,
@@ -29,6 +30,7 @@ from server.settings import (
     describe_settings,
     load_settings,
 )
+from server.signals import end_start_at_sigterm
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
@@ -142,21 +144,34 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     supervisor: SupervisorLink | None = arguments.worker
+    take_over_output()
+    end_start_at_sigterm()
     configure_logging(
         settings.log_format, settings.log_level, supervisor.number if supervisor else None
     )
     secret = _secret(settings)
     authenticator = _authenticator(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
+    load = partial(_load, settings, secret)
     if supervisor:
-        trio.run(serve, settings, authenticator, lambda _: None, supervisor)
+        trio.run(serve, settings, authenticator, load, lambda _: None, supervisor)
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.
         environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
         size = None if arguments.workers == AUTO else arguments.workers
         sys.exit(trio.run(supervise, settings, size, environment, say_hello))
     else:
-        trio.run(serve, settings, authenticator, say_hello)
+        trio.run(serve, settings, authenticator, load, say_hello)
+
+
+def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]:
+    """Read settings and keys anew; a development secret stays. Errors: BadSetting, BadKey."""
+    settings = load_settings()
+    if not _is_development(settings):
+        secret = settings.jwt_secret
+    elif not _is_development(started_with):
+        raise BadKey("neither JWT_SECRET nor JWT_PUBLIC_KEY is set any more")
+    return settings, _authenticator(settings, secret)
 
 
 def _warn(settings: Settings) -> None:

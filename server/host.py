@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from server.app import HTTP_ADDRESS, WS_ADDRESS, Addresses, addresses_of
 from server.cluster.process import Launch
 from server.cluster.scaler import ScalePolicy, Scaler
-from server.cluster.supervisor import Supervisor
+from server.cluster.supervisor import STOP_TIMEOUT, Supervisor
 from server.gateway.sockets import reserve
 from server.settings import BadSetting, Settings
+from server.stop import hard_exit_after
 
 
 async def supervise(
@@ -37,7 +38,8 @@ async def supervise(
     )
     addresses = addresses_of(quotes, http)
     scaler = Scaler(scale_policy(settings)) if workers is None else None
-    supervisor = Supervisor(launch, settings.worker_drain_rate, scaler)
+    timeout = hard_exit_after(settings.drain_delay, STOP_TIMEOUT)
+    supervisor = Supervisor(launch, settings.worker_drain_rate, scaler, timeout)
     return await supervisor.run(workers or settings.workers_min, lambda: on_started(addresses))
 
 

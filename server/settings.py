@@ -35,6 +35,18 @@ class Duration(float):
         return cls(seconds)
 
 
+class Delay(float):
+    """Seconds, zero or more; written as a Duration."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Delay":
+        """Errors: ValueError."""
+        seconds = parse_duration(text)
+        if seconds == float("inf"):
+            raise ValueError
+        return cls(seconds)
+
+
 class NameList(tuple[str, ...]):
     """Comma-separated names."""
 
@@ -139,6 +151,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_stall_timeout: Seconds = Duration(2)
     ws_circuit_breaker_threshold: Count = 5
     ws_circuit_breaker_recovery: Seconds = Duration(30)
+    drain_delay: Annotated[
+        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+    ] = Delay(2)
     ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Annotated[
         Origins, Meta(description="origins such as https://example.com with commas; empty: any")
@@ -275,6 +290,6 @@ def _allowed(annotated: Any) -> str:
 
 
 def _written(value: Any) -> Any:
-    if isinstance(value, Duration):
+    if isinstance(value, (Duration, Delay)):
         return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
     return int(value) if isinstance(value, bool) else value

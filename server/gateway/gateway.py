@@ -104,6 +104,7 @@ class Gateway:
         self.breaker_log = Sampler("circuit breaker")
         self._sockets = 0
         self._listening = False
+        self._leaving = False
         self._listeners: list[socket.socket] = []
         self._retirement = trio.CancelScope()
         self._accepting = trio.CancelScope()
@@ -116,8 +117,8 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is called, then send all clients away, which takes DRAIN_TIMEOUT at most;
-        or until `retire` was called and the last client is gone.
+        """Serve until `stop` is called and its delay is over, then send all clients away, which takes
+        DRAIN_TIMEOUT at most; or until `retire` was called and the last client is gone.
 
         Resource handling: listens on `listeners`; closes them and every connection, always.
         """
@@ -146,14 +147,14 @@ class Gateway:
 
     def unready(self) -> list[str]:
         """Why no client should be sent here now; empty if one should."""
-        if self.pool.draining:
+        if self._leaving:
             return ["draining"]
         return [] if self._listening else ["not listening yet"]
 
-    def stop(self) -> None:
-        """Accept no more connections and let `serve` finish."""
-        self.pool.draining = True
-        self._accepting.cancel()
+    def stop(self, delay: float) -> None:
+        """Be unready at once, accept connections for `delay` more seconds, then let `serve` finish."""
+        self._leaving = True
+        self._accepting.deadline = trio.current_time() + delay
         self._retirement.cancel()
 
     async def retire(self) -> None:

@@ -132,6 +132,11 @@ class Loader:
                 await flight.done.wait()
         return self._collect(found, unknown, flights)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether there are symbols that it can give without asking anybody."""
+        return len(self._known) > 0
+
     def invalidate(self, symbols: Iterable[str]) -> None:
         """Forget what this process remembers of `symbols`, also of a load that is under way."""
         symbols = list(symbols)
