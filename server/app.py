@@ -140,8 +140,9 @@ async def serve(
                 await _start_prices(streaming, feed, member, directory)
                 signals = Signals(hard_exit_after(settings.drain_delay))
                 stop = partial(begin_stop, gateway, readiness, settings.drain_delay)
-                reloading = Reloading(settings, authenticator, load)
-                await nursery.start(handle_signals, signals, stop, member, reloading)
+                await nursery.start(
+                    handle_signals, signals, stop, member, Reloading(settings, authenticator, load)
+                )
                 freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip

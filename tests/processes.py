@@ -55,7 +55,7 @@ class ServerProcess:
             )
         assert self.process.stdout is not None
         self.lines: list[str] = []
-        wanted = 2 if self._variables["JWT_SECRET"] else 4
+        wanted = 2 if self._variables.get("JWT_SECRET", SECRET) else 4
         while len(self.lines) < wanted and (line := self.process.stdout.readline()):
             self.lines.append(line.rstrip())
         if len(self.lines) < wanted:

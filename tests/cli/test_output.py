@@ -1,4 +1,4 @@
-"""Standard output and error that take nothing: they neither end a server, nor freeze it, nor hold its exit up."""
+"""Standard output and error that take nothing neither end nor freeze a server, nor stop its exit."""
 
 import fcntl
 import os
@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.cli.command import COMMAND, environment
 from tests.cluster.host import Host, end_of
 from tests.gateway.wire import Client, eventually, head, target
-from tests.processes import SECRET, START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
 
 AT_ONCE = 3.0
 """Seconds for what has no reason to wait, on a busy machine."""
@@ -28,13 +29,13 @@ def free_port() -> int:
 
 
 class Mute(ServerProcess):
-    """A server on ports that are known, as nothing it says can be read. `redirection` is the shell's."""
+    """A server on known ports, as nothing it says can be read. `redirection` is the shell's."""
 
     def __init__(self, folder: Path, redirection: str, **variables: str) -> None:
         super().__init__(folder, WS_PORT=str(free_port()), HTTP_PORT=str(free_port()), **variables)
         self._redirection = redirection
 
-    def __enter__(self) -> "Mute":
+    def __enter__(self) -> Self:
         command = f"exec {' '.join(COMMAND)} serve {' '.join(self.arguments)} {self._redirection}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -104,7 +105,7 @@ def full_pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_pipe_that_nobody_reads_freezes_nothing(tmp_path):
-    """The server streams and stops; what was said meanwhile is there once somebody reads, or counted."""
+    """The server streams and stops, though nothing that it says can be written."""
     with full_pipe() as (reader, writer):
         redirection = f">/proc/{os.getpid()}/fd/{writer} 2>&1"
         with Mute(tmp_path, redirection, PRICE_UPDATE_INTERVAL="50ms") as server:
@@ -242,8 +243,8 @@ def test_event_loop_that_hangs_is_ended_at_the_second_signal(tmp_path):
         assert process.wait(AT_ONCE) == 128 + signal.SIGINT
 
 
-def test_frozen_supervisor_does_not_keep_its_workers(tmp_path, redis):
-    """A second signal to a supervisor ends its workers though its event loop has nothing to do with it."""
+def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
+    """It says so, ends with that signal's code, and no worker is left."""
     with Host(tmp_path, redis, 2, DRAIN_DELAY="30s") as host:
         host.process.send_signal(signal.SIGTERM)
         host.await_event("stopping", 3)
