@@ -188,10 +188,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
     print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics /docs")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
-        command = Path(os.path.relpath(sys.executable)).with_name("quotestream")
+        command = _own_command()
         print(f"token    {token}")
         print(f"connect  {command} watch AAPL MSFT TSLA --url {addresses.quotes} --token {token}")
     sys.stdout.flush()
+
+
+def _own_command() -> Path:
+    """Return the path of `quotestream`, from the working folder if that still exists."""
+    try:
+        python = os.path.relpath(sys.executable)
+    except OSError:
+        python = sys.executable
+    return Path(python).with_name("quotestream")
 
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
