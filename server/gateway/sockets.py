@@ -37,8 +37,8 @@ ACCEPT_PAUSE = 1.0
 
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-_TCP_INFO_STATE, _TCP_CLOSE_WAIT = 0, 8
-"""Offset in Linux' `struct tcp_info`, and its value once the peer has closed its side."""
+_TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
+"""Offset in Linux' `struct tcp_info`, and its value until either side has closed or reset."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
@@ -191,12 +191,12 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Return whether the peer has closed its side, even behind bytes that are not read yet."""
+    """Return whether the peer has closed its side, or reset, even behind bytes that are not read yet."""
     try:
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STATE + 1)
     except OSError:  # closed
         return True
-    return state[_TCP_INFO_STATE] == _TCP_CLOSE_WAIT
+    return state[_TCP_INFO_STATE] != _TCP_ESTABLISHED
 
 
 def unacknowledged_for(sock: socket.socket) -> float:

@@ -143,8 +143,8 @@ class HttpEdge:
 
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
-            await self._make_room()
             await trio.lowlevel.wait_readable(listener)
+            await self._make_room()
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:

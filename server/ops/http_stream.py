@@ -99,10 +99,8 @@ class RequestStream:
         try:
             with trio.fail_after(WRITE_TIMEOUT):
                 await send_all(self.socket, data)
-        except trio.TooSlowError as error:
-            self.cut()
-            raise trio.BrokenResourceError("the client does not read") from error
-        except OSError as error:
+        except (OSError, trio.TooSlowError) as error:
+            self.cut()  # what it has sent further is not begun
             raise trio.BrokenResourceError from error
 
     async def send_eof(self) -> None:
