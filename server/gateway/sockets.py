@@ -191,7 +191,7 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Return whether the peer has closed its side, or reset, even behind bytes that are not read yet."""
+    """Return whether the peer has closed or reset, even behind bytes that are not read yet."""
     try:
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STATE + 1)
     except OSError:  # closed
