@@ -24,10 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.refusals import Refusal
 from server.gateway.sampling import Sampler
-from server.gateway.sockets import ACCEPT_PAUSE, BACKLOG, OUT_OF_RESOURCES, close, ignore_new
+from server.gateway.sockets import ACCEPT_PAUSE, OUT_OF_RESOURCES, close, ignore_new
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import Finished, RequestStream
 from server.ops.pace import Pace
+
+HTTP_BACKLOG = 256
+"""Connections the kernel queues: a second's worth. Of a flood, more would only be waited for."""
 
 GRACEFUL_TIMEOUT = 3.0
 """Seconds a request in progress may take at a shutdown: as long as any takes."""
@@ -103,7 +106,7 @@ class HttpEdge:
                     with self._accepting:
                         async with trio.open_nursery() as accepting:
                             for listener in self._listeners:
-                                listener.listen(BACKLOG)
+                                listener.listen(HTTP_BACKLOG)
                                 accepting.start_soon(self._accept, listener, connections)
                             task_status.started()
                     await self._finish()
@@ -144,6 +147,7 @@ class HttpEdge:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
+            await self._pace.enter()  # for its first request too, or for the refusal of that
             await self._make_room()
             try:
                 sock, _ = listener.accept()

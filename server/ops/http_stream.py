@@ -55,7 +55,7 @@ class RequestStream:
     ) -> None:
         """
         Arguments:
-            enter: waits for this connection's turn to have a request answered.
+            enter: waits for this connection's turn to have a request answered, but for the first.
             refused: is told of each request that is refused here.
         """
         self.socket = sock
@@ -133,9 +133,10 @@ class RequestStream:
         except trio.TooSlowError:
             message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
             raise Refusal(Refused.REQUEST_TIMEOUT, message) from None
+        if not self._served:  # a client may send one request and close its side
+            return request
         await self._enter()
-        # A client may send one request and close its side; of more than one, it reads no answer.
-        return None if self._served and has_left(self.socket) else request
+        return None if has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
         while (head := take_head(self._received, MAX_HEAD)) is None:
