@@ -24,16 +24,25 @@ from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.garbage import freeze_survivors
+from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
+from server.gateway.budgets import (
+    ADDRESS_BURST_SECONDS,
+    LOOKUP_BURST_SECONDS,
+    Budget,
+    Budgets,
+)
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import allow_sockets, bind
+from server.ops.admission import Gate, limit_strangers
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import HttpServer, build_http_app
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
+from server.ops.metrics_budgets import BudgetCollector
 from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import describing_routes
@@ -108,14 +117,18 @@ async def serve(
         )
         registry.register(StoreCollector(store))
         registry.register(ClusterCollector(member))
+        registry.register(BudgetCollector(gateway.budgets))
         own_metrics = partial(render, registry)
         api = endpoints(Api(hub, store))
+        gate = Gate(authenticator=authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
+        users = [each.route(gate) for each in api]
         app = build_http_app(
             partial(metrics_page, own_metrics, supervisor),
             partial(unready, gateway, member),
             health,
-            [*(each.route(authenticator) for each in api), *describing_routes(api)],
+            [*users, *describing_routes(api)],
         )
+        limit_strangers(app, gate, users)
         http = HttpServer(app, http_listeners)
 
         async with trio.open_nursery() as nursery:
@@ -169,6 +182,18 @@ def _gateway(
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
         max_sockets=_max_sockets(settings),
+        budgets=budgets(settings),
+        proxies=Proxies(settings.trusted_proxies),
+    )
+
+
+def budgets(settings: Settings) -> Budgets:
+    """What the settings say about how much one user, and one address, may take."""
+    return Budgets(
+        commands=Budget(settings.user_command_rate),
+        lookups=Budget(settings.user_lookup_rate, LOOKUP_BURST_SECONDS),
+        failures=Budget(settings.address_failure_rate, ADDRESS_BURST_SECONDS),
+        requests=Budget(settings.address_request_rate, ADDRESS_BURST_SECONDS),
     )
 
 

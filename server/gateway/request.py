@@ -1,6 +1,7 @@
 """The head of the HTTP request that opens a connection: read within limits, and what it asks for."""
 
 import binascii
+import re
 import socket
 from base64 import b64decode
 from typing import NamedTuple
@@ -21,6 +22,28 @@ MAX_HEADERS = 100
 """Header lines, as in Apache and nginx's order of magnitude."""
 
 
+TLS_RECORD = b"\x16\x03"
+"""How a TLS handshake begins: its record's type and major version (RFC 8446 §5.1)."""
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+"""A method (RFC 9110 §5.6.2); the longest that is registered has 17 characters."""
+
+_VERSION = re.compile(rb".* HTTP/\d\.\d\r?", re.DOTALL)
+"""The end of a request's first line (RFC 9112 §3)."""
+
+
+TLS_ADVICE = "a client speaks TLS to the plain port: give it a ws:// address, or a TLS proxy's"
+NOT_HTTP_ADVICE = "a client does not speak HTTP: if it is one of yours, correct its address or port"
+
+
+class NotHttp(Exception):
+    """The client speaks another protocol; `reason` counts it, the message tells the operator more."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Request(NamedTuple):
     """`path` without the query; `headers` by lower-case name; `rest`: what came behind the head."""
 
@@ -35,10 +58,13 @@ class Request(NamedTuple):
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     """One request's head, and what came behind it.
 
-    Errors: Refusal if it is too large; EOFError if the client leaves before its end.
+    Errors: Refusal if it is too large; EOFError if the client leaves before its end; NotHttp as soon
+    as what has come cannot be the beginning of one.
     """
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
+        if received:
+            _require_http(received)
         if len(received) > MAX_HEAD:
             raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
         if not (data := await receive(sock, MAX_HEAD)):
@@ -47,6 +73,19 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     if end + 4 > MAX_HEAD:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
     return bytes(received[: end + 4]), bytes(received[end + 4 :])
+
+
+def _require_http(received: bytearray) -> None:
+    """Check the beginning of a head, so that no client waits for an answer in another protocol."""
+    if received.startswith(TLS_RECORD[: len(received)]):
+        if len(received) >= len(TLS_RECORD):
+            raise NotHttp("tls_on_plain_port", TLS_ADVICE)
+        return
+    line, end, _ = received.lstrip(b"\r\n").partition(b"\n")
+    method = line.rstrip(b"\r").partition(b" ")[0]
+    is_method = not line or _METHOD.fullmatch(method)
+    if not is_method or line.startswith(b"SSH-") or (end and not _VERSION.fullmatch(line)):
+        raise NotHttp("not_http", NOT_HTTP_ADVICE)
 
 
 def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:

@@ -18,8 +18,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server.gateway.sockets import ignore_new
-from server.ops.endpoint import ApiError
 from server.ops.health import HealthMonitor
+from server.ops.problems import ApiError
 
 GRACEFUL_TIMEOUT = 3.0
 """Seconds a request in progress may take at a shutdown: as long as any takes."""
