@@ -25,6 +25,9 @@ as many users, or addresses, have to be at work within the same seconds to reach
 LONGEST_KEY = 64
 """Characters of a key that is kept as it is; a longer one, up to a whole token, is hashed."""
 
+ROUNDING = 1e-6
+"""Seconds: sums of moments are not exact."""
+
 COMMAND = 1.0
 """What all other work is measured in: a frame or message read and answered, some 40 µs."""
 
@@ -98,7 +101,8 @@ class Budget:
         """Return the seconds until `cost`, at most a burst, is there; 0 if it is."""
         now = self._clock()
         full_at = max(self._full_at.get(_compact(key), now), now)
-        return max(0.0, full_at - now + min(cost / self.rate, self._burst) - self._burst)
+        missing = full_at - now + min(cost / self.rate, self._burst) - self._burst
+        return missing if missing > ROUNDING else 0.0
 
     def _make_room(self, now: float) -> None:
         """Drop the budgets that are full, and as many of the fullest as make a quarter of the room."""
