@@ -37,7 +37,15 @@ from server.gateway.request import (
 )
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
+from server.gateway.sockets import (
+    ACCEPT_PAUSE,
+    BACKLOG,
+    OUT_OF_RESOURCES,
+    close,
+    ignore_new,
+    receive,
+    send_all,
+)
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -62,11 +70,6 @@ LAST_HANDSHAKES = 0.5
 
 ACCEPT_BATCH = 64
 """Connections accepted between two looks at the rest of the program."""
-
-ACCEPT_PAUSE = 1.0
-"""Seconds to wait, and between two log lines, while there are no more descriptors."""
-
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = structlog.get_logger()
 
