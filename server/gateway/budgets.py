@@ -39,6 +39,11 @@ for all their users have one token.
 HANDSHAKE = 10.0
 """Commands that an opening handshake counts for: 0.4 ms."""
 
+COLD_A_COMMAND = 12
+"""A command counts once more for so many symbols it names that are not in memory: to resolve these,
+look them up and tell that they do not exist takes 3 µs each, though the user's lookups are spent.
+"""
+
 SEARCH = 20.0
 """Lookups that a search counts for: it reads the names of all instruments."""
 
@@ -155,6 +160,11 @@ class Budgets:
     def payer(self, user: str) -> "Payer":
         """Return the user as the store's loader knows one."""
         return Payer(user, self.lookups)
+
+    def charge_cold(self, user: str, symbols: int) -> "Payer":
+        """Charge what it takes to name `symbols` that are not in memory; who then pays for lookups."""
+        self.commands.owe(user, symbols // COLD_A_COMMAND)
+        return self.payer(user)
 
 
 @dataclass(slots=True, frozen=True)

@@ -75,7 +75,8 @@ async def subscribe_cold(session: "Session", command: Subscribe) -> None:
             return
         selection = select(command.symbols, gateway.hub.topics)
     else:
-        payer = gateway.budgets.payer(session.identity.user)
+        cold = len(selection.unknown)
+        payer = gateway.budgets.charge_cold(session.identity.user, cold)
         try:
             unavailable = await gateway.directory.list_symbols(selection.unknown, payer)
         except TooManyLookups as error:

@@ -170,7 +170,7 @@ class Doorkeeper(NamedTuple):
                 await self.directory.list_everything()
                 return select(names, self.topics)
             if selection.unknown:
-                payer = self.budgets.payer(user)
+                payer = self.budgets.charge_cold(user, len(selection.unknown))
                 unavailable = await self.directory.list_symbols(selection.unknown, payer)
                 selection = select(names, self.topics).without(unavailable)
         except TooManyLookups as error:

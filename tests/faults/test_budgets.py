@@ -98,7 +98,6 @@ def test_one_user_s_unknown_symbols_hinder_nobody(tmp_path):
     with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="100ms") as server:
         token = make_token(new_user())
         with Client(server, "AAPL") as witness:
-            witness.hears_of_overload = True
             with attack(server, token):
                 for symbol in COLD:
                     answer = witness.ask("subscribe", symbols=[symbol])
