@@ -21,7 +21,7 @@ from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
-from server.store.loader import Loader
+from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
@@ -141,9 +141,12 @@ class Store:
         """What the catalogue finds (see there). Errors: StoreUnavailable."""
         return await self.components[0].ask(lambda: self.catalogue.search(query, limit))
 
-    async def warm(self, symbols: Iterable[str]) -> int:
-        """Load `symbols` into the cache; how many there are. Errors: StoreUnavailable."""
-        loaded = await self.loader.load(symbols, WARM_TIMEOUT)
+    async def warm(self, symbols: Iterable[str], payer: Payer | None = None) -> int:
+        """Load `symbols` into the cache, for a user or the server itself; how many there are.
+
+        Errors: StoreUnavailable, TooManyLookups.
+        """
+        loaded = await self.loader.load(symbols, WARM_TIMEOUT, payer=payer)
         if loaded.unavailable:
             raise StoreUnavailable(f"{len(loaded.unavailable)} symbols could not be loaded")
         return len(loaded.found)
