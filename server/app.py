@@ -35,6 +35,7 @@ from server.ops.http import HttpServer, build_http_app
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
 from server.ops.metrics_cluster import ClusterCollector
+from server.ops.metrics_invalid import InvalidCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import describing_routes
 from server.ops.overload import run_overload_control
@@ -108,6 +109,9 @@ async def serve(
         )
         registry.register(StoreCollector(store))
         registry.register(ClusterCollector(member))
+        rooms = [hub.stats.invalid, store.stats.invalid]
+        rooms += [member.stats.invalid] if member else []
+        registry.register(InvalidCollector(*rooms))
         own_metrics = partial(render, registry)
         api = endpoints(Api(hub, store))
         app = build_http_app(
