@@ -6,6 +6,7 @@ cannot state. A value that breaks one is a BadRecord. The reader then leaves tha
 it, and goes on with the others.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Generic, Literal, TypeVar
 
@@ -19,6 +20,9 @@ MAX_RECORD_BYTES = 16 * 1024
 
 MAX_PROBLEM_LENGTH = 200
 """Characters of what is wrong: one line of a log."""
+
+_COLUMN = re.compile(r"\$\[([0-9]+)\]")
+"""How msgspec names a column."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Snapshot)
@@ -70,7 +74,7 @@ def read_row(row: Sequence[object]) -> Snapshot:
     try:
         checked = msgspec.convert(row, _Row)
     except (ValueError, RecursionError) as error:
-        raise BadRecord(_line(error)) from None
+        raise BadRecord(_COLUMN.sub(_field_of, _line(error))) from None
     read_symbol(checked.symbol)
     return Snapshot(*msgspec.structs.astuple(checked))
 
@@ -80,6 +84,10 @@ def filed_under(symbol: str, snapshot: S) -> S:
     if read_symbol(snapshot.symbol) != symbol:
         raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
     return snapshot
+
+
+def _field_of(column: re.Match[str]) -> str:
+    return f"$.{Snapshot.__struct_fields__[int(column[1])]}"
 
 
 def _line(error: Exception) -> str:
