@@ -2,16 +2,15 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
-from typing import NamedTuple
 
 import structlog
 import trio
+from starlette.routing import Route
 
 from server.cluster.interest import Interest
 from server.cluster.line import Policy
@@ -28,17 +27,21 @@ from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import allow_sockets, bind
+from server.gateway.sockets import Room, allow_sockets, bind
+from server.listeners import Addresses, Listeners, bind_all
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
-from server.ops.http import HttpServer, build_http_app
+from server.ops.http import build_http_app, operator_routes, probe_routes
+from server.ops.http_edge import OPS_MAX_CONNECTIONS, HttpEdge, HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
 from server.ops.metrics_cluster import ClusterCollector
+from server.ops.metrics_http import HttpCollector
 from server.ops.metrics_invalid import InvalidCollector
 from server.ops.metrics_store import StoreCollector
-from server.ops.openapi import describing_routes
+from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
+from server.ops.pace import Pace
 from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
 from server.settings import Settings
@@ -53,17 +56,7 @@ STOP_TIMEOUT = 9.0
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
 
-WS_ADDRESS, HTTP_ADDRESS = "WS_HOST, WS_PORT", "HTTP_HOST, HTTP_PORT"
-"""The variables that are named where an address cannot be listened on."""
-
 log = structlog.get_logger()
-
-
-class Addresses(NamedTuple):
-    """Where the server listens: URLs."""
-
-    quotes: str
-    http: str
 
 
 async def serve(
@@ -81,11 +74,9 @@ async def serve(
     """
     replay = _open_replay(settings)
     shared = supervisor is not None
-    ws_listeners = bind(settings.ws_host, settings.ws_port, setting=WS_ADDRESS, shared=shared)
-    http_listeners = bind(
-        settings.http_host, settings.http_port, setting=HTTP_ADDRESS, shared=shared
-    )
-    addresses = addresses_of(ws_listeners, http_listeners)
+    listeners = bind_all(settings, partial(bind, shared=shared))
+    addresses = listeners.addresses
+    room = _share_descriptors(settings)
 
     hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
     async with (
@@ -98,7 +89,7 @@ async def serve(
         ) as store,
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
-        gateway = _gateway(settings, hub, authenticator, directory)
+        gateway = _gateway(settings, hub, authenticator, directory, room.streaming)
         lag = LoopLag()
         health = HealthMonitor(
             service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member),
@@ -113,15 +104,14 @@ async def serve(
         rooms += [member.stats.invalid] if member else []
         registry.register(InvalidCollector(*rooms))
         own_metrics = partial(render, registry)
+        probes = probe_routes(partial(unready, gateway, member))
+        operators = [
+            *operator_routes(partial(metrics_page, own_metrics, supervisor), health), docs_route()
+        ]  # fmt: skip
         api = endpoints(Api(hub, store))
-        app = build_http_app(
-            partial(metrics_page, own_metrics, supervisor),
-            partial(unready, gateway, member),
-            health,
-            [*(each.route(authenticator) for each in api), *describing_routes(api)],
-        )
-        http = HttpServer(app, http_listeners)
-
+        public = [*(each.route(authenticator) for each in api), description_route(api)]
+        http = _http_ports(listeners, room.http, Pace(lag), probes, public, operators)
+        registry.register(HttpCollector(http.edges))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run, directory)
@@ -150,7 +140,7 @@ async def serve(
                         send_away=gateway.pool.send_away,
                     )
                     nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
-                await gateway.serve(ws_listeners)
+                await gateway.serve(listeners.quotes)
                 streaming.cancel_scope.cancel()
             await http.stop()
             nursery.cancel_scope.cancel()
@@ -158,7 +148,11 @@ async def serve(
 
 
 def _gateway(
-    settings: Settings, hub: Hub, authenticator: Authenticator, directory: Directory
+    settings: Settings,
+    hub: Hub,
+    authenticator: Authenticator,
+    directory: Directory,
+    max_sockets: int,
 ) -> Gateway:
     return Gateway(
         hub=hub,
@@ -172,14 +166,35 @@ def _gateway(
         ping_interval=settings.ws_ping_interval,
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
-        max_sockets=_max_sockets(settings),
+        max_sockets=max_sockets,
     )
 
 
-def _max_sockets(settings: Settings) -> int:
-    room = allow_sockets()
-    if room < settings.ws_max_connections:
-        log.warning("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS", connections=room)
+def _http_ports(
+    listeners: Listeners, room: int, pace: Pace,
+    probes: list[Route], public: list[Route], operators: list[Route],
+) -> HttpPorts:  # fmt: skip
+    """The HTTP port, with the operators' routes on it if they have no port of their own."""
+    if not listeners.ops:
+        app = build_http_app(probes + public + operators)
+        return HttpPorts([HttpEdge(app, listeners.http, room, pace)])
+    public_app, operators_app = build_http_app(probes + public), build_http_app(probes + operators)
+    return HttpPorts(
+        [
+            HttpEdge(public_app, listeners.http, room, pace),
+            HttpEdge(operators_app, listeners.ops, OPS_MAX_CONNECTIONS, pace),
+        ]
+    )
+
+
+def _share_descriptors(settings: Settings) -> Room:
+    room = allow_sockets(settings.http_max_connections)
+    if room.streaming < settings.ws_max_connections:
+        log.warning("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS",
+                    connections=room.streaming)  # fmt: skip
+    if room.http < settings.http_max_connections:
+        log.warning("ulimit -n leaves room for fewer than HTTP_MAX_CONNECTIONS",
+                    connections=room.http)  # fmt: skip
     return room
 
 
@@ -346,13 +361,3 @@ def _open_replay(settings: Settings) -> Replay | None:
         return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
     except ReplayError as error:
         raise ReplayError(f"FEED: {error}") from None
-
-
-def addresses_of(quotes: list[socket.socket], http: list[socket.socket]) -> Addresses:
-    """The URLs at which listening sockets are reached."""
-    return Addresses(f"ws://{_address(quotes)}/ws/quotes", f"http://{_address(http)}")
-
-
-def _address(listeners: list[socket.socket]) -> str:
-    host, port = listeners[0].getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -13,13 +13,14 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import Addresses, serve, store_options
+from server.app import serve, store_options
 from server.cluster.errors import BadBusUrl
 from server.cluster.worker import SupervisorLink
 from server.feeds.replay import ReplayError
 from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
 from server.gateway.sockets import BindError
 from server.host import supervise
+from server.listeners import Addresses
 from server.ops.logs import configure_logging
 from server.quotes.instrument import normalize_symbol
 from server.settings import (
@@ -170,7 +171,12 @@ def _warn(settings: Settings) -> None:
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
     _warn(settings)
     print(f"quotes   {addresses.quotes}")
-    print(f"HTTP     {addresses.http}/healthz /readyz /health /metrics /docs")
+    operators = "/health /metrics /docs"
+    if addresses.ops:
+        print(f"HTTP     {addresses.http}/healthz /readyz")
+        print(f"ops      {addresses.ops}{operators}")
+    else:
+        print(f"HTTP     {addresses.http}/healthz /readyz {operators}")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
         command = Path(os.path.relpath(sys.executable)).with_name("quotestream")

@@ -1,15 +1,14 @@
 """A machine's workers as the settings say: the supervisor, and how a worker is started."""
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from server.app import HTTP_ADDRESS, WS_ADDRESS, Addresses, addresses_of
 from server.cluster.process import Launch
 from server.cluster.scaler import ScalePolicy, Scaler
 from server.cluster.supervisor import Supervisor
 from server.gateway.sockets import reserve
+from server.listeners import Addresses, bind_all
 from server.settings import BadSetting, Settings
 
 
@@ -27,18 +26,17 @@ async def supervise(
     """
     if not settings.redis_url:
         raise BadSetting("--workers needs REDIS_URL: workers share prices through Redis")
-    quotes = reserve(settings.ws_host, settings.ws_port, WS_ADDRESS)
-    http = reserve(settings.http_host, settings.http_port, HTTP_ADDRESS)
-    ports = {"WS_PORT": _port(quotes), "HTTP_PORT": _port(http)}
+    listeners = bind_all(settings, reserve)
     launch = Launch(
         command=worker_command,
-        environment={**os.environ, **environment, **ports},
+        environment={**os.environ, **environment, **listeners.ports},
         silence=settings.worker_timeout,
     )
-    addresses = addresses_of(quotes, http)
     scaler = Scaler(scale_policy(settings)) if workers is None else None
     supervisor = Supervisor(launch, settings.worker_drain_rate, scaler)
-    return await supervisor.run(workers or settings.workers_min, lambda: on_started(addresses))
+    return await supervisor.run(
+        workers or settings.workers_min, lambda: on_started(listeners.addresses)
+    )
 
 
 def scale_policy(settings: Settings) -> ScalePolicy:
@@ -59,7 +57,3 @@ def scale_policy(settings: Settings) -> ScalePolicy:
 def worker_command(number: int, fd: int) -> Sequence[str]:
     """The worker's command line; -P: a folder `server` where it is started is not this one."""
     return [sys.executable, "-P", "-m", "server", "serve", "--worker", f"{number}:{fd}"]
-
-
-def _port(sockets: list[socket.socket]) -> str:
-    return str(sockets[0].getsockname()[1])

@@ -123,6 +123,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_port: Port = 8080
     http_host: Text = "127.0.0.1"
     http_port: Port = 8081
+    http_max_connections: Count = 200
+    ops_host: Text = "127.0.0.1"
+    ops_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(description="a port from 0 to 65535; empty: operators' pages are on HTTP_PORT"),
+    ] = None
     jwt_secret: Annotated[str, Meta(description="the key of HS256, HS384 or HS512")] = ""
     jwt_public_key: Annotated[str, Meta(description="a public key in PEM, or its file")] = ""
     jwt_algorithms: Names = NameList()

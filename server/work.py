@@ -11,7 +11,7 @@ from server.cluster.worker import NoHost, SupervisorLink
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.ops.http import HttpServer
+from server.ops.http_edge import HttpPorts
 
 
 class Sampling:
@@ -35,7 +35,7 @@ class Sampling:
         )
 
 
-async def leave_cluster(gateway: Gateway, member: Member | None, http: HttpServer) -> None:
+async def leave_cluster(gateway: Gateway, member: Member | None, http: HttpPorts) -> None:
     """Leave the lead and both ports to the other workers, refusing nobody."""
     if member:
         member.retire()

@@ -28,7 +28,15 @@ from server.gateway.refusals import Refusal, response
 from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
-from server.gateway.sockets import BACKLOG, close, ignore_new, receive, send_all
+from server.gateway.sockets import (
+    ACCEPT_PAUSE,
+    BACKLOG,
+    OUT_OF_RESOURCES,
+    close,
+    ignore_new,
+    receive,
+    send_all,
+)
 from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -53,11 +61,6 @@ LAST_HANDSHAKES = 0.5
 
 ACCEPT_BATCH = 64
 """Connections accepted between two looks at the rest of the program."""
-
-ACCEPT_PAUSE = 1.0
-"""Seconds to wait, and between two log lines, while there are no more descriptors."""
-
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = structlog.get_logger()
 

@@ -21,9 +21,11 @@ class Reason(NamedTuple):
 
 
 class Refused(Enum):
-    """The protocol's refusals, in the order in which they are decided, and what h11 refuses."""
+    """The protocol's refusals in the order in which they are decided, and those of HTTP itself."""
 
     BAD_REQUEST = Reason(400, "bad_request")
+    REQUEST_TIMEOUT = Reason(408, "request_timeout")
+    TOO_LARGE = Reason(413, "too_large")
     HEADERS_TOO_LARGE = Reason(431, "headers_too_large")
     NOT_FOUND = Reason(404, "not_found")
     UPGRADE_REQUIRED = Reason(
@@ -38,6 +40,7 @@ class Refused(Enum):
     NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols")
     TOO_MANY_SYMBOLS = Reason(400, "too_many_symbols")
     STORE_UNAVAILABLE = Reason(503, "store_unavailable")
+    HTTP_VERSION = Reason(505, "http_version_not_supported")
 
 
 class Refusal(Exception):

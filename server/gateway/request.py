@@ -1,6 +1,7 @@
 """The head of the HTTP request that opens a connection: read within limits, and what it asks for."""
 
 import binascii
+import re
 import socket
 from base64 import b64decode
 from typing import NamedTuple
@@ -20,6 +21,11 @@ MAX_HEAD = 16 * 1024
 MAX_HEADERS = 100
 """Header lines, as in Apache and nginx's order of magnitude."""
 
+_MALFORMED = re.compile(rb"\r(?!\n)|\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What two parsers may read differently: a carriage return alone (RFC 9112 §2.2), a folded line (§5.2),
+a control character (RFC 9110 §5.5).
+"""
+
 
 class Request(NamedTuple):
     """`path` without the query; `headers` by lower-case name; `rest`: what came behind the head."""
@@ -33,24 +39,43 @@ class Request(NamedTuple):
 
 
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """One request's head, and what came behind it.
+    """Read one request's head, and what came behind it.
 
-    Errors: Refusal if it is too large; EOFError if the client leaves before its end.
+    Errors: Refusal as in `take_head`; EOFError if the client leaves before its end.
     """
     received = bytearray()
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        if len(received) > MAX_HEAD:
-            raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
+    while (head := take_head(received)) is None:
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
         received += data
-    if end + 4 > MAX_HEAD:
-        raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {MAX_HEAD} bytes")
-    return bytes(received[: end + 4]), bytes(received[end + 4 :])
+    return head, bytes(received)
+
+
+def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
+    """Take a whole head from the front of `received`; None if it has not all come.
+
+    Empty lines before it are skipped (RFC 9112 §2.2). Errors: Refusal if the head is larger than
+    `limit` bytes, or has a line that ends with a line feed alone.
+    """
+    while received.startswith(b"\r\n"):
+        del received[:2]
+    end = received.find(b"\r\n\r\n")
+    size = len(received) if end < 0 else end + 4
+    if size > limit:
+        raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {limit} bytes")
+    if received.count(b"\n", 0, size) != received.count(b"\r\n", 0, size):
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    if end < 0:
+        return None
+    head = bytes(received[:size])
+    del received[:size]
+    return head
 
 
 def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
-    """Have h11 take a head apart. Errors: Refusal if it is not HTTP."""
+    """Have h11 parse a head. Errors: Refusal if it is not HTTP, or could be read in two ways."""
+    if _MALFORMED.search(head):
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     try:
         connection.receive_data(head)
         event = connection.next_event()

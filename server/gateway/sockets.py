@@ -5,11 +5,13 @@ switch, and a connection that only listens holds a few hundred bytes of frames i
 """
 
 import ctypes
+import errno
 import os
 import resource
 import socket
 import struct
 import sys
+from typing import NamedTuple
 
 import trio
 
@@ -25,7 +27,18 @@ line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead 
 """
 
 RESERVED_DESCRIPTORS = 100
-"""What clients do not get of the descriptors: the second port, the stores and files need some."""
+"""Descriptors that no client gets: the stores, the bus, listeners and files need them."""
+
+MIN_HTTP_CONNECTIONS = 8
+"""Connections that the HTTP port gets however few descriptors there are: for probes and a scrape."""
+
+ACCEPT_PAUSE = 1.0
+"""Seconds to wait, and between two log lines, while there are no more descriptors."""
+
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
+"""Offset in Linux' `struct tcp_info`, and its value until either side has closed or reset."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
@@ -47,14 +60,27 @@ class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
 
 
-def allow_sockets() -> int:
-    """Raise this process's limit of descriptors as far as it goes; how many clients that allows."""
+class Room(NamedTuple):
+    """Connections that the descriptors allow on each port."""
+
+    streaming: int
+    http: int
+
+
+def allow_sockets(http_connections: int) -> Room:
+    """Raise this process's limit of descriptors as far as it goes, and share them out.
+
+    The HTTP port gets up to `http_connections`, which the streaming port can then not take, nor the
+    other way round.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return max(most - RESERVED_DESCRIPTORS, most // 2)
+    spare = most // 2 - RESERVED_DESCRIPTORS
+    http = max(MIN_HTTP_CONNECTIONS, min(http_connections, spare))
+    return Room(max(most - RESERVED_DESCRIPTORS - http, most // 2), http)
 
 
-def bind(host: str, port: int, *, setting: str, shared: bool = False) -> list[socket.socket]:
+def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
     """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
     names the `setting` that said so.
 
@@ -96,11 +122,11 @@ def _reason(error: Exception) -> str:
 def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
     """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
     # Whoever shares its port would let us in without a word, but not if we do not share.
-    alone = bind(host, port, setting=setting)
+    alone = bind(host, port, setting)
     port = alone[0].getsockname()[1]
     for sock in alone:
         sock.close()
-    return bind(host, port, shared=True, setting=setting)
+    return bind(host, port, setting, shared=True)
 
 
 def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
@@ -162,6 +188,15 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Return whether the peer has closed or reset, even behind bytes that are not read yet."""
+    try:
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STATE + 1)
+    except OSError:  # closed
+        return True
+    return state[_TCP_INFO_STATE] != _TCP_ESTABLISHED
 
 
 def unacknowledged_for(sock: socket.socket) -> float:

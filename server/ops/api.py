@@ -34,7 +34,7 @@ MAX_SYMBOLS = 500
 """Symbols of one request, as of one WebSocket connection by default."""
 
 MAX_SYMBOLS_LENGTH = MAX_SYMBOLS * (MAX_SYMBOL_LENGTH + 1)
-"""Characters of `symbols`: the longest there are, with commas; that is less than a request's 64 KiB."""
+"""Characters of `symbols`: the longest there are, with commas; a request's head may be larger."""
 
 MAX_RESULTS = 100
 """Instruments a search returns at most."""

@@ -16,7 +16,7 @@ class LoopLag(trio.abc.Instrument):
         self._worst: dict[str, float] = {}
         self._waited = 0.0
         self._waiting_since = 0.0
-        self._looked_at = perf_counter()
+        self._looks: dict[str, tuple[float, float]] = {}
 
     def take_worst(self, reader: str) -> float:
         """The worst measurement since `reader` last called this."""
@@ -24,15 +24,15 @@ class LoopLag(trio.abc.Instrument):
         self._worst[reader] = 0.0
         return worst
 
-    def take_busy(self) -> float:
-        """The share of the time, from 0 to 1, that the loop did not wait since this was last called.
+    def take_busy(self, reader: str) -> float:
+        """Return the share of the time, 0 to 1, that the loop did not wait since `reader` last asked.
 
         Not the processor's time: on a machine shared with others that is less than there was to do.
         """
         now = perf_counter()
-        busy = 1 - self._waited / (now - self._looked_at)
-        self._waited, self._looked_at = 0.0, now
-        return busy
+        looked_at, waited = self._looks.get(reader, (now, self._waited))
+        self._looks[reader] = now, self._waited
+        return 1 - (self._waited - waited) / (now - looked_at) if now > looked_at else 0.0
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
         self._waiting_since = perf_counter()

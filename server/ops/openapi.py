@@ -28,18 +28,24 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
-def describing_routes(endpoints: Sequence[Endpoint]) -> list[Route]:
-    """`/openapi.json`, and `/docs` to read it with; neither needs anything from another site."""
+def description_route(endpoints: Sequence[Endpoint]) -> Route:
+    """`/openapi.json`."""
     document = msgspec.json.encode(openapi(endpoints))
-    page = files("server.ops").joinpath("docs.html").read_bytes()
 
     async def openapi_json(request: Request) -> Response:
         return answer(request, document, "application/json", cacheable=True)
 
+    return Route("/openapi.json", openapi_json)
+
+
+def docs_route() -> Route:
+    """`/docs`, to read the description with; it needs nothing from another site."""
+    page = files("server.ops").joinpath("docs.html").read_bytes()
+
     async def docs(request: Request) -> Response:
         return answer(request, page, "text/html", cacheable=True)
 
-    return [Route("/openapi.json", openapi_json), Route("/docs", docs)]
+    return Route("/docs", docs)
 
 
 def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ async def run_overload_control(hub: Hub, lag: LoopLag) -> None:
     control = OverloadControl()
     while True:
         await trio.sleep(CHECK_INTERVAL)
-        before, late, busy = control.interval, lag.take_worst("overload"), lag.take_busy()
+        before, late, busy = control.interval, lag.take_worst("overload"), lag.take_busy("overload")
         burst = hub.stats.take_longest_burst()
         if control.look(lag=late, burst=burst, busy=busy) != before:
             hub.set_conflation(control.interval)

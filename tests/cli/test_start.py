@@ -137,7 +137,9 @@ def test_limit_of_descriptors_is_raised(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert given == (hard, hard)
-    assert [each["connections"] for each in warnings] == [hard - 100]
+    assert [each["connections"] for each in warnings] == [
+        hard - 100 - 200
+    ]  # for the stores, and for HTTP_MAX_CONNECTIONS
 
 
 def test_help_tells_what_there_is(tmp_path):

@@ -19,7 +19,6 @@ MAX_HEAD = 16 * 1024
     "request_head",
     [
         b"hello\r\n\r\n",
-        b"\r\n\r\n",
         b"GET /ws/quotes\r\n\r\n",
         b"GET /ws/quotes HTTP/1.1\r\n\r\n",
         b"GET /ws/quotes?symbols=\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n",

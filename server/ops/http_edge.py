@@ -1,0 +1,221 @@
+"""The edge of an HTTP port: what accepts, bounds and outlives its connections. Hypercorn is behind it.
+
+Hypercorn's own server runs every connection in the application's nursery, takes HTTP/2 and WebSocket
+from anybody, and writes without a deadline: one hostile packet ended the process, and one client that
+did not read held up its stop. So the edge accepts connections itself, up to a limit that leaves the
+streaming port its descriptors. It runs Hypercorn's `TCPServer` once for each, on a stream that gives
+it good HTTP/1.1 requests only (`http_stream.py`). Whatever is raised there ends that connection.
+"""
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.gateway.refusals import Refusal
+from server.gateway.sampling import Sampler
+from server.gateway.sockets import ACCEPT_PAUSE, OUT_OF_RESOURCES, close, ignore_new
+from server.ops.http_request import MAX_BODY, MAX_HEAD
+from server.ops.http_stream import Finished, RequestStream
+from server.ops.pace import Pace
+
+HTTP_BACKLOG = 256
+"""Connections the kernel queues: a second's worth. Of a flood, more would only be waited for."""
+
+GRACEFUL_TIMEOUT = 3.0
+"""Seconds a request in progress may take at a shutdown: as long as any takes."""
+
+CLOSE_TIME = 0.25
+"""Seconds in which connections end that were cut."""
+
+OPS_MAX_CONNECTIONS = 16
+"""Connections to the operators' port: some scrapers and people; they come out of the reserve."""
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds the application has for one request; its own deadlines are shorter."""
+
+log = structlog.get_logger()
+
+
+class HttpPorts:
+    """The HTTP port and the operators' own, as one."""
+
+    def __init__(self, edges: Sequence["HttpEdge"]) -> None:
+        self.edges = edges
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped or cancelled."""
+        async with trio.open_nursery() as nursery:
+            for edge in self.edges:
+                await nursery.start(edge.run)
+            task_status.started()
+
+    def leave(self) -> None:
+        """Leave new connections to the processes that share the ports (see `HttpEdge.leave`)."""
+        for edge in self.edges:
+            edge.leave()
+
+    async def stop(self) -> None:
+        """Stop all at once (see `HttpEdge.stop`)."""
+        async with trio.open_nursery() as nursery:
+            for edge in self.edges:
+                nursery.start_soon(edge.stop)
+
+
+class HttpEdge:
+    """Serves `app` on `listeners`, which it closes. `run` is called once.
+
+    `failures` counts connections that ended by an exception, `evicted` idle ones that made room,
+    `refused` requests by the code of their refusal.
+    """
+
+    def __init__(
+        self, app: ASGIApp, listeners: Sequence[socket.socket], max_connections: int, pace: Pace
+    ) -> None:
+        self.streams: dict[RequestStream, None] = {}
+        self.failures = 0
+        self.evicted = 0
+        self.refused: Counter[str] = Counter()
+        self._app = app
+        self._listeners = listeners
+        self._max_connections = max_connections
+        self._pace = pace
+        self._changed = trio.lowlevel.ParkingLot()
+        self._accepting = trio.CancelScope()
+        self._stopped = trio.Event()
+        self._failed = Sampler("HTTP connection failed")
+        self._refusals = Sampler("HTTP request refused")
+        self._context = WorkerContext(None)
+        self._config = _hypercorn_config()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until stopped or cancelled."""
+        try:
+            async with trio.open_nursery() as connections:
+                try:
+                    with self._accepting:
+                        async with trio.open_nursery() as accepting:
+                            for listener in self._listeners:
+                                listener.listen(HTTP_BACKLOG)
+                                accepting.start_soon(self._accept, listener, connections)
+                            task_status.started()
+                    await self._finish()
+                finally:  # cancelled alone, they would wait for clients that do not read
+                    for stream in self.streams:
+                        stream.cut()
+                    connections.cancel_scope.cancel()
+        finally:
+            for listener in self._listeners:
+                close(listener)
+            self._stopped.set()
+
+    def leave(self) -> None:
+        """Leave new connections to those who share the port. Of those there are, the next answer is the
+        last, and says so (RFC 9112 §9.6): then no request meets a connection that is just closing.
+        """
+        self._config.keep_alive_max_requests = 0
+        for listener in self._listeners:
+            ignore_new(listener)
+
+    async def stop(self) -> None:
+        """Close the port and idle connections, and return when what was asked is answered, or has had
+        GRACEFUL_TIMEOUT.
+        """
+        self._config.keep_alive_max_requests = 0
+        self._accepting.cancel()
+        with trio.move_on_after(GRACEFUL_TIMEOUT + CLOSE_TIME):
+            await self._stopped.wait()
+
+    async def _finish(self) -> None:
+        for listener in self._listeners:
+            close(listener)
+        await self._context.terminated.set()  # Hypercorn closes what is idle
+        with trio.move_on_after(GRACEFUL_TIMEOUT):
+            while self.streams:
+                await self._changed.park()
+
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            await self._pace.enter()  # for its first request too, or for the refusal of that
+            await self._make_room()
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:  # the peer was gone before it was accepted, or no descriptors
+                if error.errno in OUT_OF_RESOURCES:
+                    log.error("cannot accept HTTP connections", problem=error.strerror)
+                    await trio.sleep(ACCEPT_PAUSE)
+                continue
+            sock.setblocking(False)
+            stream = RequestStream(sock, self._pace.enter, self._on_refused)
+            self.streams[stream] = None
+            connections.start_soon(self._serve, stream, name="HTTP connection")
+
+    async def _make_room(self) -> None:
+        """Wait until there is room, for which the connection goes that has been idle for longest."""
+        while len(self.streams) >= self._max_connections:
+            idle = [stream for stream in self.streams if not stream.busy]
+            if idle:
+                min(idle, key=lambda stream: stream.idle_since).cut()
+                self.evicted += 1
+            await self._changed.park()
+
+    async def _serve(self, stream: RequestStream) -> None:
+        """Run one connection. Nothing that is raised in it gets past here but a cancellation."""
+        try:
+            await TCPServer(
+                partial(self._answer, stream), self._config, self._context, ConnectionState({}),
+                stream,  # type: ignore[arg-type]  # it has what Hypercorn uses of a socket's stream
+            ).run()  # fmt: skip
+        except* Finished:
+            pass
+        except* Exception as errors:
+            self.failures += 1
+            self._failed.log(type(errors.exceptions[0]).__name__, str(errors.exceptions[0]))
+        finally:
+            stream.cut()
+            del self.streams[stream]
+            self._changed.unpark_all()
+
+    async def _answer(
+        self, stream: RequestStream, scope: Scope, receive: Receive, send: Send, *_: Any
+    ) -> None:
+        """Have the application answer one request."""
+        try:
+            with trio.move_on_after(ANSWER_TIMEOUT):
+                await self._app(scope, receive, send)
+        except* Exception as errors:  # Starlette has answered 500, and raises it for the log
+            self.failures += 1
+            log.error("request failed", exc_info=errors.exceptions[0])
+        finally:
+            stream.answered()
+            self._changed.unpark_all()
+
+    def _on_refused(self, refusal: Refusal) -> None:
+        code = refusal.refused.value.code
+        self.refused[code] += 1
+        self._refusals.log(code, str(refusal))
+
+
+def _hypercorn_config() -> Config:
+    """Return Hypercorn's settings; the stream has the deadlines and the limits."""
+    config = Config()
+    config.h11_max_incomplete_size = MAX_HEAD + MAX_BODY
+    config.keep_alive_timeout = float("inf")
+    config.keep_alive_max_requests = 2**63
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    return config

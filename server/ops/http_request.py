@@ -1,0 +1,134 @@
+"""Requests to the HTTP port, checked before Hypercorn sees them: pure, no I/O.
+
+Hypercorn gets each request whole and rewritten: an HTTP/1.1 request with its body's length and no
+word about upgrades. What its HTTP/2, WebSocket and chunk parsers make of hostile bytes then does not
+matter, as they get none.
+"""
+
+from typing import NamedTuple
+
+import h11
+
+from server.gateway.refusals import Refusal, Refused
+from server.gateway.request import MAX_HEADERS, NOT_HTTP, parse_head
+
+MAX_HEAD = 128 * 1024
+"""Bytes of a request's head: the longest list of symbols takes 75 KiB with every character escaped; one
+that is somewhat longer is still refused as such.
+"""
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body; no route reads one yet."""
+
+CHUNK_OVERHEAD = 2
+"""How many times its size a chunked body may take on the wire: chunks of eight bytes or more."""
+
+_REPLACED = {
+    b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings", b"te",
+    b"trailer", b"transfer-encoding", b"content-length", b"expect",
+}  # fmt: skip
+"""Headers about the connection (RFC 9110 §7.6.1) and the body's framing, for which the edge answers."""
+
+
+class Target(NamedTuple):
+    """A request target in origin form, and the authority if it came with one (RFC 9112 §3.2)."""
+
+    path: bytes
+    authority: bytes | None
+
+
+class IncomingRequest:
+    """One request: a head, then its body piece by piece. `event` is the head as h11 parsed it."""
+
+    def __init__(self, head: bytes) -> None:
+        """Errors: Refusal."""
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._body = bytearray()
+        self._on_wire = 0
+        self.event = parse_head(head, self._parser)
+        self._headers = self.event.headers
+        if self.event.http_version not in (b"1.0", b"1.1"):
+            raise Refusal(Refused.HTTP_VERSION, "this port speaks HTTP/1.1 only")
+        if len(self._headers) > MAX_HEADERS:
+            raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
+        if b"websocket" in self._tokens(b"upgrade"):
+            raise Refusal(
+                Refused.NOT_FOUND, "no WebSocket here, quotes are streamed on the other port"
+            )
+        self._target = _origin_form(self.event)
+        self._check_framing(head)
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1)."""
+        return self._parser.they_are_waiting_for_100_continue
+
+    def take_body(self, received: bytearray) -> bool:
+        """Take what belongs to the body from the front of `received`; True once it is complete.
+
+        Errors: Refusal.
+        """
+        if received:  # nothing would tell h11 that the client has left
+            self._on_wire += len(received)
+            self._parser.receive_data(bytes(received))
+            received.clear()
+        try:
+            while isinstance(event := self._parser.next_event(), h11.Data):
+                self._body += event.data
+                if len(self._body) > MAX_BODY:
+                    raise _body_too_large()
+        except h11.RemoteProtocolError:
+            raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
+        if isinstance(event, h11.EndOfMessage):
+            received += self._parser.trailing_data[0]
+            return True
+        if self._on_wire > CHUNK_OVERHEAD * MAX_BODY:
+            raise _body_too_large()
+        return False
+
+    def rewritten(self) -> bytes:
+        """Return the request as Hypercorn gets it."""
+        event, (path, authority) = self.event, self._target
+        lines = [b"%s %s HTTP/%s" % (event.method, path, event.http_version)]
+        lines += [
+            b"%s: %s" % (name, authority if name == b"host" and authority else value)
+            for name, value in self._headers
+            if name not in _REPLACED
+        ]
+        if self._body:
+            lines.append(b"content-length: %d" % len(self._body))
+        if b"close" in self._tokens(b"connection"):
+            lines.append(b"connection: close")
+        return b"\r\n".join([*lines, b"", bytes(self._body)])
+
+    def _check_framing(self, head: bytes) -> None:
+        """Let the body have one length (RFC 9112 §6.1)."""
+        lengths = head.lower().count(b"\r\ncontent-length:")  # h11 merges equal ones
+        chunked = len(self._values(b"transfer-encoding"))
+        if lengths + chunked > 1 or (chunked and self.event.http_version == b"1.0"):
+            raise Refusal(Refused.BAD_REQUEST, "the body's length is given in more than one way")
+        if lengths and int(self._values(b"content-length")[0]) > MAX_BODY:
+            raise _body_too_large()
+
+    def _values(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self._headers if name == wanted]
+
+    def _tokens(self, wanted: bytes) -> list[bytes]:
+        values = b",".join(self._values(wanted))
+        return [token.strip().lower() for token in values.split(b",")]
+
+
+def _origin_form(event: h11.Request) -> Target:
+    """Accept the absolute form too, as every server must (RFC 9112 §3.2.2). Errors: Refusal."""
+    target = event.target
+    if target.startswith(b"/") or (target == b"*" and event.method == b"OPTIONS"):
+        return Target(target, None)
+    scheme, separator, rest = target.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    if scheme.lower() not in (b"http", b"https") or not separator or not authority:
+        raise Refusal(Refused.BAD_REQUEST, "the request's target is neither a path nor a URL")
+    return Target(slash + path or b"/", authority)
+
+
+def _body_too_large() -> Refusal:
+    return Refusal(Refused.TOO_LARGE, f"the request's body exceeds {MAX_BODY} bytes")

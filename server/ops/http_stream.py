@@ -1,0 +1,167 @@
+"""One connection of the HTTP port as Hypercorn sees it: a stream that gives it whole, good requests.
+
+Hypercorn reads a request, has the application answer it, and reads the next. This stream gives it the
+next one only when the last is answered. So a client that pipelines a thousand requests is served one
+by one, in turn with the others, and what it has not been answered when it leaves is never begun.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import h11
+import trio
+
+from server.gateway.refusals import Refusal, Refused, response
+from server.gateway.request import take_head
+from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all
+from server.ops.http_request import MAX_HEAD, IncomingRequest
+
+KEEP_ALIVE_TIMEOUT = 15.0
+"""Seconds an idle connection is kept: a scrape interval."""
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds from a request's first byte to its last."""
+
+WRITE_TIMEOUT = 10.0
+"""Seconds a client has to take what is written at once, which is an answer's head or body."""
+
+LINGER_TIMEOUT = 1.0
+"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+
+RECEIVE_BYTES = 4 * 1024
+"""Bytes read at once: as chunks of one byte they take 6 ms, then others get their turn."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Finished(Exception):
+    """The connection has no further request. Raised through Hypercorn, which would wait for its own
+    timer after the end of a stream, and keep the descriptor until then.
+    """
+
+
+class RequestStream:
+    """Owned by its connection's task. `busy`: a request was given to Hypercorn and is not answered.
+
+    `socket` is what Hypercorn asks for the addresses. `idle_since` is in trio's time.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        enter: Callable[[], Awaitable[None]],
+        refused: Callable[[Refusal], None],
+    ) -> None:
+        """
+        Arguments:
+            enter: waits for this connection's turn to have a request answered, but for the first.
+            refused: is told of each request that is refused here.
+        """
+        self.socket = sock
+        self.busy = False
+        self.idle_since = trio.current_time()
+        self._enter = enter
+        self._refused = refused
+        self._answered = trio.Event()
+        self._answered.set()
+        self._received = bytearray()
+        self._served = 0
+
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes:
+        """Return the next request. Errors: Finished if there will be none."""
+        await self._answered.wait()
+        try:
+            request = await self._next_request()
+        except Refusal as refusal:
+            await self._refuse(refusal)
+            raise Finished from refusal
+        except (OSError, trio.ClosedResourceError) as error:
+            raise Finished from error
+        if request is None:
+            raise Finished
+        self._answered = trio.Event()
+        self.busy = True
+        self._served += 1
+        return request.rewritten()
+
+    def answered(self) -> None:
+        """Note that the application has done with the request."""
+        self.busy = False
+        self.idle_since = trio.current_time()
+        self._answered.set()
+
+    async def send_all(self, data: bytes) -> None:
+        """Write within WRITE_TIMEOUT, whatever shield Hypercorn has around this.
+
+        Errors: BrokenResourceError, ClosedResourceError.
+        """
+        try:
+            with trio.fail_after(WRITE_TIMEOUT):
+                await send_all(self.socket, data)
+        except (OSError, trio.TooSlowError) as error:
+            self.cut()  # what it has sent further is not begun
+            raise trio.BrokenResourceError from error
+
+    async def send_eof(self) -> None:
+        """Say that nothing more is written."""
+        await trio.lowlevel.checkpoint()
+        with suppress(OSError):  # the client is gone
+            self.socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        """Close; what the client has sent already must not have its kernel drop our answer."""
+        await trio.lowlevel.checkpoint()
+        with suppress(OSError):
+            receive_nowait(self.socket, MAX_HEAD)
+        self.cut()
+
+    def cut(self) -> None:
+        """Close at once, whatever waits for the socket."""
+        close(self.socket)
+
+    async def _next_request(self) -> IncomingRequest | None:
+        """Return a whole request when it is its turn; None if the client has left, or sends none."""
+        if not self._received:
+            with trio.move_on_after(KEEP_ALIVE_TIMEOUT):
+                await self._receive()
+        if not self._received:
+            return None
+        try:
+            with trio.fail_after(REQUEST_TIMEOUT):
+                request = await self._read_request()
+        except trio.TooSlowError:
+            message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
+            raise Refusal(Refused.REQUEST_TIMEOUT, message) from None
+        if not self._served:  # a client may send one request and close its side
+            return request
+        await self._enter()
+        return None if has_left(self.socket) else request
+
+    async def _read_request(self) -> IncomingRequest | None:
+        while (head := take_head(self._received, MAX_HEAD)) is None:
+            if not await self._receive():
+                return None
+        request = IncomingRequest(head)
+        if request.expects_continue:
+            await send_all(self.socket, CONTINUE)
+        while not request.take_body(self._received):
+            if not await self._receive():
+                return None
+        return request
+
+    async def _receive(self) -> bool:
+        """Read on; False at the end of the stream."""
+        data = await receive(self.socket, RECEIVE_BYTES)
+        self._received += data
+        return bool(data)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Answer what Hypercorn never sees, and let the client read that before the close."""
+        self._refused(refusal)
+        with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError):
+            answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
+            await send_all(self.socket, answer)
+            self.socket.shutdown(socket.SHUT_WR)
+            while await receive(self.socket, RECEIVE_BYTES):
+                pass
