@@ -43,6 +43,7 @@ from server.ops.metrics import build_registry, render
 from server.ops.metrics_budgets import BudgetCollector
 from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_http import HttpCollector
+from server.ops.metrics_invalid import InvalidCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
@@ -121,8 +122,11 @@ async def serve(
         registry = build_registry(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
+        invalid = [hub.stats.invalid, store.stats.invalid]
+        invalid += [member.stats.invalid] if member else []
         for collector in (
-            StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets)
+            StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets),
+            InvalidCollector(*invalid),
         ):  # fmt: skip
             registry.register(collector)
         own_metrics = partial(render, registry)

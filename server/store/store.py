@@ -207,7 +207,7 @@ async def open_store(
     async with AsyncExitStack() as stack:
         catalogue, pool_use = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
-        cache, invalidations = await _open_cache(options, stack)
+        cache, invalidations = await _open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
@@ -314,14 +314,14 @@ async def _open_catalogue(
 
 
 async def _open_cache(
-    options: StoreOptions, stack: AsyncExitStack
+    options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
 ) -> "tuple[Cache, Invalidations | None]":
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
     from server.store.cache_redis import open_redis
     from server.store.invalidation import Invalidations
 
-    redis = await stack.enter_async_context(open_redis(options.redis_url))
+    redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
 
 
