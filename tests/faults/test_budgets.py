@@ -97,19 +97,18 @@ def test_one_user_s_unknown_symbols_hinder_nobody(tmp_path):
     """
     with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="100ms") as server:
         token = make_token(new_user())
-        with Client(server, "AAPL") as witness:
-            with attack(server, token):
-                for symbol in COLD:
-                    answer = witness.ask("subscribe", symbols=[symbol])
-                    assert (answer["type"], answer["symbols"]) == ("ack", [symbol])
-                    assert witness.is_answered()
-                with Client(server, "VZ") as newcomer:
-                    assert newcomer.receive()["versions"].keys() == {"VZ"}
-                limited = 'market_data_rate_limited_total{budget="lookups"}'
-                eventually(lambda: server.metric(limited) > 0)
-                assert server.ask("/quotes?symbols=PFE")[0] == 200
-                assert server.metric("market_data_conflation_interval_seconds") == 0
+        with Client(server, "AAPL") as witness, attack(server, token):
+            for symbol in COLD:
+                answer = witness.ask("subscribe", symbols=[symbol])
+                assert (answer["type"], answer["symbols"]) == ("ack", [symbol])
                 assert witness.is_answered()
+            with Client(server, "VZ") as newcomer:
+                assert newcomer.receive()["versions"].keys() == {"VZ"}
+            limited = 'market_data_rate_limited_total{budget="lookups"}'
+            eventually(lambda: server.metric(limited) > 0)
+            assert server.ask("/quotes?symbols=PFE")[0] == 200
+            assert server.metric("market_data_conflation_interval_seconds") == 0
+            assert witness.is_answered()
         assert not [line for line in server.log_lines() if line["event"] == "conflation changed"]
 
 
