@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import serve, store_options
+from server.app import serve
 from server.cluster.errors import BadBusUrl
 from server.cluster.worker import SupervisorLink
 from server.feeds.replay import ReplayError
@@ -22,6 +22,7 @@ from server.gateway.sockets import BindError
 from server.host import supervise
 from server.listeners import Addresses
 from server.ops.logs import configure_logging
+from server.options import store_options
 from server.output import take_over_output
 from server.quotes.instrument import normalize_symbol
 from server.settings import (
