@@ -115,6 +115,7 @@ async def serve(
             partial(unready, gateway, member),
             health,
             [*(each.route(authenticator) for each in api), *describing_routes(api)],
+            authenticator=authenticator,
         )
         http = HttpServer(app, http_listeners)
 

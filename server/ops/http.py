@@ -12,14 +12,18 @@ from hypercorn.config import Config
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from server.gateway.auth import Authenticator
 from server.gateway.sockets import ignore_new
-from server.ops.endpoint import ApiError
+from server.ops.endpoint import ApiError, asks_as_admin
+from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
+from server.redaction import redact
 
 GRACEFUL_TIMEOUT = 3.0
 """Seconds a request in progress may take at a shutdown: as long as any takes."""
@@ -43,12 +47,17 @@ def build_http_app(
     unready: Callable[[], list[str]],
     health: HealthMonitor,
     routes: Sequence[Route] = (),
+    *,
+    authenticator: Authenticator,
+    open_details: bool = False,
 ) -> Starlette:
     """The operators' routes and, behind them, `routes`.
 
     Arguments:
         metrics_page: what `/metrics` shows, of one worker if it is named; None if there is no such one.
         unready: the reasons why no client should be sent here now; none if one should.
+        authenticator: tells whether a token of role `admin` asks for the details of `/health`.
+        open_details: `/health` gives its details to all, for a listener that only operators reach.
     """
 
     async def healthz(_: Request) -> Response:
@@ -59,8 +68,9 @@ def build_http_app(
         body = {"status": "unready" if reasons else "ready", "reasons": reasons}
         return JSONResponse(body, 503 if reasons else 200, headers=NO_STORE)
 
-    async def health_report(_: Request) -> Response:
-        return JSONResponse(health.report(), headers=NO_STORE)
+    async def health_report(request: Request) -> Response:
+        details = open_details or asks_as_admin(request, authenticator)
+        return JSONResponse(health.report(details=details), headers=NO_STORE)
 
     async def metrics(request: Request) -> Response:
         page = await metrics_page(request.query_params.get("worker"))
@@ -77,10 +87,16 @@ def build_http_app(
             *routes,
             WebSocketRoute("/{path:path}", _refuse_websocket),
         ],
-        exception_handlers={HTTPException: _error, Exception: _error},
+        exception_handlers={HTTPException: _error},
+        middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes))],
     )
     app.router.redirect_slashes = False  # another path is not found, it does not redirect
     return app
+
+
+def _escapable(routes: Sequence[Route]) -> list[str]:
+    """The beginnings of the paths that end in a parameter."""
+    return [start for start, brace, _ in (each.path.partition("{") for each in routes) if brace]
 
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
@@ -94,7 +110,7 @@ async def _error(_: HTTPConnection, error: Exception) -> Response:
         log.error("request failed", exc_info=error)
         status, message, headers = 500, "something went wrong here", None
     code = error.code if isinstance(error, ApiError) else _CODES.get(status, "internal_error")
-    body = {"error": {"code": code, "message": message}}
+    body = {"error": {"code": code, "message": redact(message)}}
     return JSONResponse(body, status, headers=headers)
 
 

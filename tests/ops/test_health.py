@@ -8,6 +8,7 @@ import structlog
 
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator
 from server.gateway.pool import Pool
 from server.ops.health import (
     MIN_ATTEMPTS,
@@ -19,15 +20,24 @@ from server.ops.health import (
     check_lag,
     check_pool,
 )
+from server.ops.http import build_http_app
 from tests.gateway.wire import Client, RawClient, eventually, head, new_user
-from tests.processes import ServerProcess, make_token
+from tests.processes import SECRET, ServerProcess, make_token
 
 
 def health(server: ServerProcess) -> dict[str, Any]:
-    status, body = server.get("/health")
+    """What an operator with a token sees."""
+    status, body = server.ask("/health", role="admin")
     assert status == 200
-    report: dict[str, Any] = json.loads(body)
+    report: dict[str, Any] = body
     return report
+
+
+def short_form(report: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a report without what it tells about addresses, roles and databases."""
+    components = {name: {"status": each["status"]} for name, each in report["components"].items()}
+    checks = [{"at": each["at"], "status": each["status"]} for each in report["checks"]]
+    return report | {"components": components, "checks": checks}
 
 
 def filled(places: int, taken: int) -> Pool:
@@ -125,6 +135,62 @@ def test_server_tells_how_it_is(tmp_path):
     changes = [line for line in server.log_lines() if line["event"] == "health changed"]
     assert changes[0]["health"] == "unhealthy"
     assert changes[-1]["health"] == "healthy"
+
+
+def test_details_are_for_administrators(tmp_path):
+    """Without a token, and with another role's, the answer has no reasons; a bad token is 401."""
+    url = "postgresql://nobody@127.0.0.1:1/canary"
+    with ServerProcess(tmp_path, DATABASE_URL=url, WS_HEALTH_CHECK_INTERVAL="1h") as server:
+        report = health(server)
+        assert report["components"]["pool"]["detail"]
+        for status, answered in (server.ask("/health"), server.ask("/health", role="publisher")):
+            assert (status, answered) == (200, short_form(report))
+        for headers in ({}, {"Authorization": "Basic YTpi"}):
+            status, body = server.request("GET", "/health", **headers)
+            assert (status, json.loads(body)) == (200, short_form(report))
+        expired = make_token("ops", -1, role="admin")
+        for bad in ("Bearer", "Bearer x", f"bearer {expired}"):
+            status, body = server.request("GET", "/health", Authorization=bad)
+            assert (status, json.loads(body)["error"]["code"]) == (401, "unauthorized")
+        for path in ("/readyz", "/health", "/market-data?symbols=AAPL"):
+            _, body = server.request("GET", path, Authorization=f"Bearer {make_token()}")
+            assert "127.0.0.1" not in body
+            assert "Postgres" not in body
+
+
+async def test_listener_of_operators_gives_details():
+    """Where only operators come, no token is asked for."""
+    monitor = HealthMonitor({"bus": lambda: Finding(Health.DEGRADED, "lost: 10.0.0.1")}, 30)
+    monitor.check()
+    authenticator = Authenticator(secret=SECRET)
+
+    async def page(_: str | None) -> str:
+        return ""
+
+    seen = []
+    for open_details in (True, False):
+        app = build_http_app(
+            page, list, monitor, authenticator=authenticator, open_details=open_details
+        )
+        seen.append(b"10.0.0.1" in await body_of(app, "/health"))
+    assert seen == [True, False]
+
+
+async def body_of(app: Any, path: str) -> bytes:
+    """Ask an ASGI application."""
+    body = b""
+
+    async def send(message: Any) -> None:
+        nonlocal body
+        body += message.get("body", b"")
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(),
+             "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http"}  # fmt: skip
+    await app(scope, receive, send)
+    return body
 
 
 def test_dead_feed_is_critical(tmp_path):
