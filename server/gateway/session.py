@@ -37,6 +37,7 @@ from server.quotes.messages import (
     parse_command,
     readable_id,
 )
+from server.redaction import redact
 
 if TYPE_CHECKING:
     from server.gateway.gateway import Gateway
@@ -50,6 +51,9 @@ PARSE_FAILURES = {
 RECEIVE_BYTES = 4 * 1024
 """Bytes read from a socket at once; as 680 empty pings they take 15 ms, then others get their turn."""
 
+MAX_MESSAGE = 300
+"""Characters of an error's message, which may quote the command that was wrong."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
 
@@ -58,9 +62,9 @@ class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`. `gateway` is
     what all sessions share.
 
-    `expires`, `heard`, `unanswered` and `quiet_beats` are what the heartbeat knows of the client: when
-    its token ends in trio's time, whether more than a pong came since the last beat, how many pings
-    it owes an answer to, and how many beats in a row nothing came or went.
+    `beat_at`, `heard`, `unanswered` and `quiet_beats` are what the heartbeat knows of the client:
+    when the next beat is due in trio's time, whether more than a pong came since the last beat, how
+    many pings it owes an answer to, and how many beats in a row nothing came or went.
     """
 
     __slots__ = (
@@ -70,11 +74,11 @@ class Session:
         "_inbound",
         "_received",
         "_sock",
+        "beat_at",
         "close_code",
         "cold",
         "deadline",
         "everything",
-        "expires",
         "gateway",
         "heard",
         "identity",
@@ -108,7 +112,7 @@ class Session:
         self.lost = False
         self.cold: Subscribe | None = None
         self.deadline = float("inf")
-        self.expires = float("inf")
+        self.beat_at = float("inf")
         self.heard = True
         self.unanswered = 0
         self.quiet_beats = 0
@@ -212,7 +216,7 @@ class Session:
     ) -> None:  # fmt: skip
         """Say that a command, or a part of it, was not carried out."""
         self.gateway.pool.commands[action, code] += 1
-        self.send(Error(code, message, id, symbols))
+        self.send(Error(code, redact(message[:MAX_MESSAGE]), id, symbols))
 
     def close(self, reason: Close) -> None:
         """Send the close frame and give the client CLOSE_TIMEOUT to answer it."""
