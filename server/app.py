@@ -26,7 +26,7 @@ from server.listeners import Addresses, bind_all
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
-from server.ops.http import operator_routes, probe_routes
+from server.ops.http import everybody, operator_routes, probe_routes
 from server.ops.lag import LoopLag
 from server.ops.metrics import ServiceCollector, render
 from server.ops.metrics_http import HttpCollector
@@ -110,7 +110,11 @@ async def serve(
             users=[each.route(gate) for each in api],
             public=[description_route(api)],
             operators=[
-                *operator_routes(partial(metrics_page, own_metrics, supervisor), health),
+                *operator_routes(
+                    partial(metrics_page, own_metrics, supervisor),
+                    health,
+                    everybody if listeners.ops else gate.is_admin,
+                ),
                 docs_route(),
             ],
         )
