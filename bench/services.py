@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,8 +72,9 @@ class Service(ABC):
     def kill(self) -> None:
         """SIGKILL it, with every process it started."""
         if self._process is not None:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                self.signal(signal.SIGCONT)
+                self.signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 

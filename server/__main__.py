@@ -8,6 +8,9 @@ def main() -> None:
     """Run the command. Ctrl-C ends it without a traceback, from its imports on, which take a third of
     a second.
     """
+    if sys.argv[1:2] in ([], ["serve"]):
+        # They would end a server that has just been started. The kernel keeps them until it can act.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
     try:
         from server import cli
 

@@ -1,12 +1,9 @@
 """The nursery tree: every task of the server hangs somewhere below `serve`."""
 
-import os
-import signal
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -23,34 +20,51 @@ from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.garbage import freeze_survivors
+from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
+from server.gateway.budgets import (
+    ADDRESS_BURST_SECONDS,
+    LOOKUP_BURST_SECONDS,
+    Budget,
+    Budgets,
+)
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import Room, allow_sockets, bind
 from server.listeners import Addresses, Listeners, bind_all
+from server.ops.admission import Gate, limit_strangers
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import build_http_app, operator_routes, probe_routes
 from server.ops.http_edge import OPS_MAX_CONNECTIONS, HttpEdge, HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
+from server.ops.metrics_budgets import BudgetCollector
 from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_http import HttpCollector
+from server.ops.metrics_invalid import InvalidCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
 from server.ops.pace import Pace
 from server.quotes.instrument import normalize_symbol
 from server.quotes.quote import Trade
+from server.readiness import Readiness
+from server.reload import Load, Reloading
 from server.settings import Settings
+from server.signals import Signals
+from server.stop import (
+    begin_stop,
+    follow_supervisor,
+    handle_signals,
+    hard_exit_after,
+    time_for_http,
+)
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
 from server.store.store import StoreOptions, open_store
 from server.work import Sampling, leave_cluster, metrics_page
-
-STOP_TIMEOUT = 9.0
-"""Seconds from the first signal to a hard exit, whatever hangs; 10 are promised."""
 
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
@@ -58,13 +72,24 @@ JOIN_TIMEOUT = 3.0
 log = structlog.get_logger()
 
 
+class Routes(NamedTuple):
+    """HTTP's, by who asks: load balancers, users with their tokens, anybody, operators."""
+
+    probes: Sequence[Route]
+    users: Sequence[Route]
+    public: Sequence[Route]
+    operators: Sequence[Route]
+
+
 async def serve(
     settings: Settings,
     authenticator: Authenticator,
+    load: Load,
     on_started: Callable[[Addresses], None],
     supervisor: SupervisorLink | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; `on_started` gets the addresses once clients can connect.
+    At SIGHUP, `load` reads `settings` and `authenticator` anew.
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
@@ -97,16 +122,27 @@ async def serve(
         registry = build_registry(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
-        registry.register(StoreCollector(store))
-        registry.register(ClusterCollector(member))
+        invalid = [hub.stats.invalid, store.stats.invalid]
+        invalid += [member.stats.invalid] if member else []
+        for collector in (
+            StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets),
+            InvalidCollector(*invalid),
+        ):  # fmt: skip
+            registry.register(collector)
         own_metrics = partial(render, registry)
-        probes = probe_routes(partial(unready, gateway, member))
-        operators = [
-            *operator_routes(partial(metrics_page, own_metrics, supervisor), health), docs_route()
-        ]  # fmt: skip
+        readiness = Readiness(gateway, hub, store, member)
         api = endpoints(Api(hub, store))
-        public = [*(each.route(authenticator) for each in api), description_route(api)]
-        http = _http_ports(listeners, room.http, Pace(lag), probes, public, operators)
+        gate = Gate(authenticator=authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
+        routes = Routes(
+            probes=probe_routes(readiness.ask),
+            users=[each.route(gate) for each in api],
+            public=[description_route(api)],
+            operators=[
+                *operator_routes(partial(metrics_page, own_metrics, supervisor), health),
+                docs_route(),
+            ],
+        )
+        http = _http_ports(listeners, room.http, Pace(lag), routes, gate)
         registry.register(HttpCollector(http.edges))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -122,23 +158,35 @@ async def serve(
                     await _list_catalogue(directory)
                 feed = partial(run_feed, hub, settings, replay, member.interest if member else hub)
                 await _start_prices(streaming, feed, member, directory)
-                await streaming.start(handle_signals, gateway, member)
+                signals = Signals(hard_exit_after(settings.drain_delay))
+                await nursery.start(
+                    handle_signals,
+                    signals,
+                    partial(begin_stop, gateway, readiness, settings.drain_delay),
+                    member,
+                    Reloading(settings, authenticator, load),
+                )
                 freeze_survivors()
                 log.info("started", quotes=addresses.quotes, http=addresses.http, feed=settings.feed,
                          catalogue=store.catalogue.name, cache=store.cache.name)  # fmt: skip
                 on_started(addresses)
                 if supervisor:  # on ports that the others share, only what is ready answers
                     nursery.start_soon(http.run)
-                    duties = Duties(
-                        sample=Sampling(gateway.pool, hub.stats).take,
-                        metrics=own_metrics,
-                        retire=partial(leave_cluster, gateway, member, http),
-                        send_away=gateway.pool.send_away,
+                    nursery.start_soon(
+                        follow_supervisor,
+                        supervisor,
+                        Duties(
+                            sample=Sampling(gateway.pool, hub.stats).take,
+                            metrics=own_metrics,
+                            retire=partial(leave_cluster, gateway, member, http),
+                            send_away=gateway.pool.send_away,
+                        ),
+                        signals,
                     )
-                    nursery.start_soon(follow_supervisor, supervisor, duties, gateway, member)
                 await gateway.serve(listeners.quotes)
                 streaming.cancel_scope.cancel()
-            await http.stop()
+            with trio.move_on_after(time_for_http(signals)):
+                await http.stop()
             nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=gateway.pool.opened)
 
@@ -163,24 +211,35 @@ def _gateway(
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
         max_sockets=max_sockets,
+        budgets=budgets(settings),
+        proxies=Proxies(settings.trusted_proxies),
+    )
+
+
+def budgets(settings: Settings) -> Budgets:
+    """What the settings say about how much one user, and one address, may take."""
+    return Budgets(
+        commands=Budget(settings.user_command_rate),
+        lookups=Budget(settings.user_lookup_rate, LOOKUP_BURST_SECONDS),
+        failures=Budget(settings.address_failure_rate, ADDRESS_BURST_SECONDS),
+        requests=Budget(settings.address_request_rate, ADDRESS_BURST_SECONDS),
     )
 
 
 def _http_ports(
-    listeners: Listeners, room: int, pace: Pace,
-    probes: list[Route], public: list[Route], operators: list[Route],
-) -> HttpPorts:  # fmt: skip
-    """The HTTP port, with the operators' routes on it if they have no port of their own."""
-    if not listeners.ops:
-        app = build_http_app(probes + public + operators)
-        return HttpPorts([HttpEdge(app, listeners.http, room, pace)])
-    public_app, operators_app = build_http_app(probes + public), build_http_app(probes + operators)
-    return HttpPorts(
-        [
-            HttpEdge(public_app, listeners.http, room, pace),
-            HttpEdge(operators_app, listeners.ops, OPS_MAX_CONNECTIONS, pace),
-        ]
-    )
+    listeners: Listeners, room: int, pace: Pace, routes: Routes, gate: Gate
+) -> HttpPorts:
+    """The HTTP port, with the operators' routes on it if they have no port of their own. What anybody
+    may ask of it is bounded; the operators' own port is for them alone.
+    """
+    shared = [] if listeners.ops else routes.operators
+    app = build_http_app([*routes.probes, *routes.users, *routes.public, *shared])
+    limit_strangers(app, gate, routes.users)
+    edges = [HttpEdge(app, listeners.http, room, pace)]
+    if listeners.ops:
+        own = build_http_app([*routes.probes, *routes.operators])
+        edges.append(HttpEdge(own, listeners.ops, OPS_MAX_CONNECTIONS, pace))
+    return HttpPorts(edges)
 
 
 def _share_descriptors(settings: Settings) -> Room:
@@ -258,11 +317,6 @@ def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[To
     return hub.known_topics() if writes else ()
 
 
-def unready(gateway: Gateway, member: Member | None) -> list[str]:
-    """Why no client should be sent here now; empty if one should."""
-    return gateway.unready() + (member.unready() if member else [])
-
-
 async def run_feed(
     hub: Hub, settings: Settings, replay: Replay | None, watching: Hub | Interest, position: int
 ) -> None:
@@ -295,60 +349,6 @@ async def run_feed(
     hub.set_status("stale", reason)
     bad_rows = {"bad_rows": replay.bad_rows} if replay else {}
     log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
-
-
-async def handle_signals(
-    gateway: Gateway,
-    member: Member | None,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Drain at the first SIGINT or SIGTERM; exit at once at the second, or when draining hangs. At
-    SIGUSR1 have another instance lead.
-    """
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGUSR1:
-                _hand_over(member)
-                continue
-            if gateway.pool.draining:
-                _exit_now("second signal", 128 + number)
-            log.info("stopping", signal=signal.Signals(number).name)
-            stop(gateway, member)
-
-
-def _hand_over(member: Member | None) -> None:
-    if member and member.leading:
-        member.hand_over()
-    else:
-        log.info("nothing to hand over: this instance does not lead a cluster")
-
-
-def stop(gateway: Gateway, member: Member | None) -> None:
-    """Have another instance lead, and send all clients away; exit when that hangs."""
-    # A thread, as nothing on the event loop can be trusted to end what hangs there.
-    timer = threading.Timer(STOP_TIMEOUT, _exit_now, ("clean stop took too long", 1))
-    timer.daemon = True
-    timer.start()
-    gateway.stop()
-    if member:
-        member.retire()
-
-
-async def follow_supervisor(
-    supervisor: SupervisorLink, duties: Duties, gateway: Gateway, member: Member | None
-) -> None:
-    """Report to the supervisor and do as it says; stop when it is gone."""
-    await supervisor.run(duties)
-    stop(gateway, member)
-
-
-def _exit_now(reason: str, code: int) -> None:
-    log.warning("exit at once", reason=reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _open_replay(settings: Settings) -> Replay | None:

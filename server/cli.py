@@ -22,6 +22,7 @@ from server.gateway.sockets import BindError
 from server.host import supervise
 from server.listeners import Addresses
 from server.ops.logs import configure_logging
+from server.output import take_over_output
 from server.quotes.instrument import normalize_symbol
 from server.settings import (
     BadSetting,
@@ -30,6 +31,7 @@ from server.settings import (
     describe_settings,
     load_settings,
 )
+from server.signals import end_start_at_sigterm
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
@@ -143,21 +145,34 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     supervisor: SupervisorLink | None = arguments.worker
+    take_over_output()
+    end_start_at_sigterm()
     configure_logging(
         settings.log_format, settings.log_level, supervisor.number if supervisor else None
     )
     secret = _secret(settings)
     authenticator = _authenticator(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
+    load = partial(_load, settings, secret)
     if supervisor:
-        trio.run(serve, settings, authenticator, lambda _: None, supervisor)
+        trio.run(serve, settings, authenticator, load, lambda _: None, supervisor)
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.
         environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
         size = None if arguments.workers == AUTO else arguments.workers
         sys.exit(trio.run(supervise, settings, size, environment, say_hello))
     else:
-        trio.run(serve, settings, authenticator, say_hello)
+        trio.run(serve, settings, authenticator, load, say_hello)
+
+
+def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]:
+    """Read settings and keys anew; a development secret stays. Errors: BadSetting, BadKey."""
+    settings = load_settings()
+    if not _is_development(settings):
+        secret = settings.jwt_secret
+    elif not _is_development(started_with):
+        raise BadKey("neither JWT_SECRET nor JWT_PUBLIC_KEY is set any more")
+    return settings, _authenticator(settings, secret)
 
 
 def _warn(settings: Settings) -> None:
@@ -179,10 +194,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         print(f"HTTP     {addresses.http}/healthz /readyz {operators}")
     if _is_development(settings):
         token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
-        command = Path(os.path.relpath(sys.executable)).with_name("quotestream")
+        command = _own_command()
         print(f"token    {token}")
         print(f"connect  {command} watch AAPL MSFT TSLA --url {addresses.quotes} --token {token}")
     sys.stdout.flush()
+
+
+def _own_command() -> Path:
+    """Return the path of `quotestream`, from the working folder if that still exists."""
+    try:
+        python = os.path.relpath(sys.executable)
+    except OSError:
+        python = sys.executable
+    return Path(python).with_name("quotestream")
 
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from server.cluster.process import Launch
 from server.cluster.scaler import ScalePolicy, Scaler
-from server.cluster.supervisor import Supervisor
+from server.cluster.supervisor import STOP_TIMEOUT, Supervisor
 from server.gateway.sockets import reserve
 from server.listeners import Addresses, bind_all
 from server.settings import BadSetting, Settings
+from server.stop import hard_exit_after
 
 
 async def supervise(
@@ -33,7 +34,8 @@ async def supervise(
         silence=settings.worker_timeout,
     )
     scaler = Scaler(scale_policy(settings)) if workers is None else None
-    supervisor = Supervisor(launch, settings.worker_drain_rate, scaler)
+    timeout = hard_exit_after(settings.drain_delay, STOP_TIMEOUT)
+    supervisor = Supervisor(launch, settings.worker_drain_rate, scaler, timeout)
     return await supervisor.run(
         workers or settings.workers_min, lambda: on_started(listeners.addresses)
     )

@@ -40,7 +40,7 @@ class ServerProcess:
         self._folder = folder
         self._variables = {
             "WS_PORT": "0", "HTTP_PORT": "0", "JWT_SECRET": SECRET, "LOG_FORMAT": "json",
-            "XDG_STATE_HOME": str(folder), **variables,
+            "XDG_STATE_HOME": str(folder), "DRAIN_DELAY": "0", **variables,
         }  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class ServerProcess:
             )
         assert self.process.stdout is not None
         self.lines: list[str] = []
-        wanted = 2 if self._variables["JWT_SECRET"] else 4
+        wanted = 2 if self._variables.get("JWT_SECRET", SECRET) else 4
         while len(self.lines) < wanted and (line := self.process.stdout.readline()):
             self.lines.append(line.rstrip())
         if len(self.lines) < wanted:

@@ -6,6 +6,7 @@ client anything but a reconnection: workers end with it.
 """
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,23 +21,40 @@ from server.cluster.keeper import Keeper
 from server.cluster.process import Launch, Worker
 from server.cluster.retirement import retire
 from server.cluster.scaler import MAXIMUM, Decision, Load, Scaler, measure
+from server.signals import Signals
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the load: as often as workers report."""
 
 STOP_TIMEOUT = 9.5
-"""Seconds from the first signal until workers are killed: they stop in nine; ten are promised."""
+"""Seconds from the first signal until workers are killed, with the default DRAIN_DELAY: they stop in
+nine; ten are promised.
+"""
+
+REAP_TIME = 0.25
+"""Seconds for the event loop to see that killed workers have ended; then the supervisor ends."""
+
+CLEAN_ENDS = (None, 0, -signal.SIGTERM, 128 + signal.SIGTERM)
+"""Exit codes of workers that are told to stop; the last two if they had not begun to serve."""
 
 log = structlog.get_logger()
 
 
 class Supervisor:
     """Owns the workers, by number. `run` is called once. `drain_rate`: clients that a worker which
-    retires sends away in a second. With a `scaler`, it decides how many workers there are.
+    retires sends away in a second. With a `scaler`, it decides how many workers there are. Workers are
+    killed `stop_timeout` seconds after the first signal.
     """
 
-    def __init__(self, launch: Launch, drain_rate: int, scaler: Scaler | None = None) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        drain_rate: int,
+        scaler: Scaler | None = None,
+        stop_timeout: float = STOP_TIMEOUT,
+    ) -> None:
         self._launch = launch
+        self._stop_timeout = stop_timeout
         self.scaler = scaler
         self.load: Load | None = None
         self.decisions: Counter[Decision] = Counter()
@@ -60,8 +78,7 @@ class Supervisor:
         each is replaced by a new one.
         """
         async with trio.open_nursery() as around:
-            await around.start(self._take_signals)
-            around.start_soon(self._enforce_stop)
+            around.start_soon(self._take_signals, Signals(self._stop_timeout, self._end_workers))
             async with trio.open_nursery() as self._tasks:
                 self._tasks.start_soon(self._conduct, size, on_started)
             around.cancel_scope.cancel()
@@ -173,8 +190,7 @@ class Supervisor:
         await keeper.run()
         self._gone_restarts += keeper.restarts
         del self.keepers[keeper.number]
-        # SIGTERM: it had not begun to serve.
-        if self._stopping.is_set() and keeper.exit_code not in (None, 0, -signal.SIGTERM):
+        if self._stopping.is_set() and keeper.exit_code not in CLEAN_ENDS:
             self._exit_code = self._exit_code or 1
 
     async def _serves(self, keeper: Keeper) -> bool:
@@ -183,26 +199,20 @@ class Supervisor:
             await self._changed.park()
         return not keeper.over
 
-    async def _take_signals(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
-        with trio.open_signal_receiver(*numbers) as signals:
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGUSR1:
-                    for keeper in self.keepers.values():
-                        if keeper.serving:
-                            keeper.serving.signal(number)
-                elif number == signal.SIGHUP:
-                    self._roll_wanted = True
-                    self._changed.unpark_all()
-                elif self._stopping.is_set():
-                    self._exit_code = 128 + number
-                    self._kill()
-                else:
-                    log.info("stopping", signal=signal.Signals(number).name)
-                    self._stop()
+    async def _take_signals(self, signals: Signals) -> None:
+        async for number in signals.received:
+            if number == signal.SIGUSR1:
+                for keeper in self.keepers.values():
+                    if keeper.serving:
+                        keeper.serving.signal(number)
+            elif number == signal.SIGHUP:
+                self._roll_wanted = True
+                self._changed.unpark_all()
+            elif self._stopping.is_set():
+                self._exit_code = 128 + number
+            else:
+                log.info("stopping", signal=signal.Signals(number).name)
+                self._stop()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -210,12 +220,9 @@ class Supervisor:
         for keeper in self.keepers.values():
             keeper.stop()
 
-    def _kill(self) -> None:
-        for keeper in self.keepers.values():
+    def _end_workers(self, reason: str) -> None:
+        """Kill all workers. Called in a thread, as the event loop may be what hangs."""
+        log.error("workers are killed", reason=reason)
+        for keeper in list(self.keepers.values()):
             keeper.kill()
-
-    async def _enforce_stop(self) -> None:
-        await self._stopping.wait()
-        await trio.sleep(STOP_TIMEOUT)
-        log.error("workers are killed", reason="clean stop took too long")
-        self._kill()
+        time.sleep(REAP_TIME)

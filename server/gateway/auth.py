@@ -80,6 +80,14 @@ class Authenticator:
         self._audience = audience or None
         self._issuer = issuer or None
 
+    def verifies_as(self, other: "Authenticator") -> bool:
+        """Whether it has the same keys and asks for the same claims as `other`."""
+        return vars(self) == vars(other)
+
+    def take_over(self, other: "Authenticator") -> None:
+        """Verify and sign as `other` from now on. Tokens that were verified before stay so."""
+        vars(self).update(vars(other))
+
     def verify(self, token: str) -> Identity:
         """Errors: BadToken."""
         try:

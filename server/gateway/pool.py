@@ -21,6 +21,9 @@ LATER_MS = 5000
 SOON_MS = 1000
 """Milliseconds over which those come back that are sent away a few at a time."""
 
+LAST_HANDSHAKES = 0.5
+"""Seconds for handshakes under way when a server stops; one takes a round trip."""
+
 
 class Pool:
     """Places for connections, in all and per user, and the sessions that take them."""
@@ -42,8 +45,6 @@ class Pool:
 
     def reserve(self) -> None:
         """Take one of the pool's places. Errors: Refusal if all are taken."""
-        if self.draining:
-            raise Refusal(Refused.AT_CAPACITY, "the server is going away")
         if self.places >= self.capacity:
             raise Refusal(Refused.AT_CAPACITY, "all connections are taken")
         self.places += 1
@@ -127,6 +128,8 @@ class Pool:
             session.send_away(LATER_MS)
             if count % DRAIN_SLICE == DRAIN_SLICE - 1:
                 await trio.lowlevel.checkpoint()
+        with trio.move_on_after(LAST_HANDSHAKES):  # each is told the same when it is over
+            await self.wait_empty()
         while self.sessions:
             self._gone = trio.Event()
             await self._gone.wait()

@@ -60,4 +60,9 @@ def configure_logging(form: str, level: str, worker: int | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Write lines of `level` and above from now on."""
     logging.getLogger("server").setLevel(level.upper())

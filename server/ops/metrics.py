@@ -26,6 +26,7 @@ from server.gateway.pool import Pool
 from server.histogram import Histogram
 from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
+from server.output import lost_lines
 
 
 def build_registry(
@@ -68,6 +69,11 @@ class ServiceCollector(Collector):
             "market_data_event_loop_lag_seconds",
             "How late a timer of the event loop was",
             self._lag.seconds,
+        )
+        yield counter(
+            "market_data_output_lines_lost",
+            "Lines of the log or of standard output that could not be written",
+            lost_lines(),
         )
         yield gauge(
             "market_data_conflation_interval_seconds",

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,7 +21,7 @@ from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
-from server.store.loader import Loader
+from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
@@ -86,6 +86,7 @@ class Store:
     components: Sequence[Component]
     stats: StoreStats
     pool_use: Callable[[], tuple[int, int]] | None
+    _prepared: trio.Event = field(default_factory=trio.Event)
 
     async def run(
         self, listings: Listings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -100,12 +101,11 @@ class Store:
                 tasks.start_soon(self.loader.run)
                 if self.invalidations:
                     tasks.start_soon(self.invalidations.run, self._on_notice, self._on_missed)
-                prepared = trio.Event()
-                tasks.start_soon(self._prepare, prepared)
+                tasks.start_soon(self._prepare)
                 with trio.move_on_after(PREPARE_TIMEOUT):
-                    await prepared.wait()
+                    await self._prepared.wait()
                 task_status.started()
-                await prepared.wait()
+                await self._prepared.wait()
                 tasks.start_soon(self._warm_at_start)
                 tasks.start_soon(self.changes.run, listings)
                 await self.write_back.run(self.options.write_interval)
@@ -116,6 +116,14 @@ class Store:
                 await self.loader.write_cache()
             if not written:
                 log.warning("the last prices could not be written")
+
+    def unready(self) -> list[str]:
+        """Return why clients that name symbols would be refused now, if none of these is in memory."""
+        database = self.components[0]
+        if self.loader.remembers or (self._prepared.is_set() and database.state != "down"):
+            return []
+        since = "does not answer" if self._prepared.is_set() else "has not answered yet"
+        return [f"the catalogue ({database.name}) {since}"]
 
     async def invalidate(self, symbols: Sequence[str]) -> int:
         """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
@@ -133,9 +141,12 @@ class Store:
         """What the catalogue finds (see there). Errors: StoreUnavailable."""
         return await self.components[0].ask(lambda: self.catalogue.search(query, limit))
 
-    async def warm(self, symbols: Iterable[str]) -> int:
-        """Load `symbols` into the cache; how many there are. Errors: StoreUnavailable."""
-        loaded = await self.loader.load(symbols, WARM_TIMEOUT)
+    async def warm(self, symbols: Iterable[str], payer: Payer | None = None) -> int:
+        """Load `symbols` into the cache, for a user or the server itself; how many there are.
+
+        Errors: StoreUnavailable, TooManyLookups.
+        """
+        loaded = await self.loader.load(symbols, WARM_TIMEOUT, payer=payer)
         if loaded.unavailable:
             raise StoreUnavailable(f"{len(loaded.unavailable)} symbols could not be loaded")
         return len(loaded.found)
@@ -148,7 +159,7 @@ class Store:
         self.loader.forget_unknown()
         self.changes.look()
 
-    async def _prepare(self, prepared: trio.Event) -> None:
+    async def _prepare(self) -> None:
         database = self.components[0]
         started_at = trio.current_time() + PREPARE_TIMEOUT
         while True:
@@ -165,7 +176,7 @@ class Store:
                     raise
                 database.failed(str(error))
             await trio.sleep(PREPARE_INTERVAL)
-        prepared.set()
+        self._prepared.set()
 
     async def _warm_at_start(self) -> None:
         try:
@@ -196,7 +207,7 @@ async def open_store(
     async with AsyncExitStack() as stack:
         catalogue, pool_use = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
-        cache, invalidations = await _open_cache(options, stack)
+        cache, invalidations = await _open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
@@ -303,14 +314,14 @@ async def _open_catalogue(
 
 
 async def _open_cache(
-    options: StoreOptions, stack: AsyncExitStack
+    options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
 ) -> "tuple[Cache, Invalidations | None]":
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
     from server.store.cache_redis import open_redis
     from server.store.invalidation import Invalidations
 
-    redis = await stack.enter_async_context(open_redis(options.redis_url))
+    redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
+from typing import Protocol
 
 import msgspec
 import trio
@@ -15,7 +16,6 @@ from websockets.trio.client import ClientConnection, connect
 from bench.services import Redis
 from server.quotes.snapshot import LiveSnapshot
 from tests.cluster.checked import CheckedQuotes, Seen
-from tests.cluster.host import Host
 from tests.gateway.wire import eventually, new_user
 from tests.processes import make_token
 
@@ -29,6 +29,13 @@ RETRY_INTERVAL = 0.1
 """Seconds after which one tries again that could not connect, which is a fault."""
 
 
+class Front(Protocol):
+    """A server, or what stands in front of several."""
+
+    def url(self, symbols: str | None = None, token: str | None = None) -> str:
+        """The address to connect to."""
+
+
 class Follower(CheckedQuotes):
     """Connects, reads, and when it is sent away comes back as late as it is told, with its position.
 
@@ -36,7 +43,7 @@ class Follower(CheckedQuotes):
     promised. `recoveries`: seconds from the moment at which it might come back to its first message.
     """
 
-    def __init__(self, host: Host, symbols: str, seen: Seen) -> None:
+    def __init__(self, host: Front, symbols: str, seen: Seen) -> None:
         super().__init__(seen)
         self._url = host.url(symbols, make_token(new_user()))
         self._size = 1 if symbols == "*" else len(symbols.split(","))
@@ -96,7 +103,7 @@ class Follower(CheckedQuotes):
 
 @contextmanager
 def followers(
-    host: Host, size: int, symbols: str = "AAPL", seen: Seen | None = None
+    host: Front, size: int, symbols: str = "AAPL", seen: Seen | None = None
 ) -> Iterator[list[Follower]]:
     """So many, all served."""
     seen = {} if seen is None else seen

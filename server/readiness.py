@@ -1,0 +1,29 @@
+"""Whether a load balancer should send clients to this instance: what `/readyz` says."""
+
+from server.cluster.member import Member
+from server.fanout.hub import Hub
+from server.gateway.gateway import Gateway
+from server.store.store import Store
+
+
+class Readiness:
+    """`asked`: whether anybody has wanted to know.
+
+    A full pool does not make an instance unready. A client that meets it gets 503 `at_capacity` and a
+    `Retry-After`. If all instances were full and unready, it would get the load balancer's own answer.
+    A feed that has ended does not either: its last prices are as good here as elsewhere.
+    """
+
+    def __init__(self, gateway: Gateway, hub: Hub, store: Store, member: Member | None) -> None:
+        self.asked = False
+        self._gateway = gateway
+        self._hub = hub
+        self._store = store
+        self._member = member
+
+    def ask(self) -> list[str]:
+        """Return why no client should be sent here now; empty if one should."""
+        self.asked = True
+        reasons = self._gateway.unready() + (self._member.unready() if self._member else [])
+        # What is in memory is served without the database.
+        return reasons if self._hub.topics else reasons + self._store.unready()

@@ -1,0 +1,103 @@
+"""What a server does at signals: it stops, hands over, or reloads.
+
+The time of a stop, by its phases; the last ones get what the first ones leave (`time_for_http`):
+
+    DRAIN_DELAY       `/readyz` is red, the port is open: load balancers notice       2 s by default
+    the drain         the port is closed, clients are sent away                       2 s, 5 at most
+    the HTTP port     requests in progress are answered                               3.25 s at most
+    the store         last prices are written                                         1.5 s at most
+    STOP_TIMEOUT      the hard exit, whatever hangs                                   9 s
+"""
+
+import signal
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from server.cluster.member import Member
+from server.cluster.worker import Duties, SupervisorLink
+from server.gateway.gateway import Gateway
+from server.readiness import Readiness
+from server.reload import Reloading
+from server.signals import Signals
+from server.store.store import FINAL_TIMEOUT
+
+STOP_TIMEOUT = 9.0
+"""Seconds from the first signal to a hard exit, with the default DRAIN_DELAY; 10 are promised."""
+
+INCLUDED_DELAY = 2.0
+"""Seconds of DRAIN_DELAY that STOP_TIMEOUT has room for. A longer delay moves the hard exit."""
+
+CLOSING_TIME = 0.25
+"""Seconds for what is left when everything has stopped: to close files, to leave the interpreter."""
+
+log = structlog.get_logger()
+
+
+def hard_exit_after(drain_delay: float, timeout: float = STOP_TIMEOUT) -> float:
+    """Return the seconds from the first signal to the hard exit; `timeout` is for the default delay."""
+    return timeout + max(0.0, drain_delay - INCLUDED_DELAY)
+
+
+def time_for_http(signals: Signals) -> float:
+    """Return the seconds that the HTTP port may still take, so that last prices can be written."""
+    return max(0.0, signals.time_left - FINAL_TIMEOUT - CLOSING_TIME)
+
+
+async def handle_signals(
+    signals: Signals,
+    stop: Callable[[int], float],
+    member: Member | None,
+    reloading: Reloading,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Stop at the first SIGINT or SIGTERM. At SIGUSR1 have another instance lead, at SIGHUP reload.
+
+    `stop` begins a stop and returns the seconds for which clients may still come. `signals` itself sees
+    to the second SIGINT or SIGTERM, and to a stop that hangs.
+    """
+    stopping = False
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(reloading.run)
+        task_status.started()
+        async for number in signals.received:
+            if number == signal.SIGUSR1:
+                _hand_over(member)
+            elif number == signal.SIGHUP:
+                reloading.request()
+            elif not stopping:
+                stopping = True
+                log.info("stopping", signal=signal.Signals(number).name)
+                tasks.start_soon(_retire, member, stop(number))
+
+
+async def _retire(member: Member | None, delay: float) -> None:
+    """Have another instance lead, but not before the clients go: there may be no other one."""
+    await trio.sleep(delay)
+    if member:
+        member.retire()
+
+
+def _hand_over(member: Member | None) -> None:
+    if member and member.leading:
+        member.hand_over()
+    else:
+        log.info("nothing to hand over: this instance does not lead a cluster")
+
+
+def begin_stop(gateway: Gateway, readiness: Readiness, drain_delay: float, number: int) -> float:
+    """Turn `/readyz` red, and close the port once load balancers have had the time to see that; return
+    that time in seconds. At Ctrl-C there is none if no load balancer has ever asked.
+    """
+    alone = number == signal.SIGINT and not readiness.asked
+    delay = 0.0 if alone else drain_delay
+    gateway.stop(delay)
+    return delay
+
+
+async def follow_supervisor(supervisor: SupervisorLink, duties: Duties, signals: Signals) -> None:
+    """Report to the supervisor and do as it says; stop when it is gone."""
+    await supervisor.run(duties)
+    signals.stop()

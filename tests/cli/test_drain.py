@@ -1,0 +1,105 @@
+"""A stop in its order: red first, open for DRAIN_DELAY, then closed; all that in ten seconds."""
+
+import signal
+import time
+
+import pytest
+
+from server.stop import hard_exit_after
+from tests.cli.command import complaint
+from tests.cli.test_stop import AT_ONCE, STOP_LIMIT, stubborn_clients
+from tests.gateway.wire import Client, RawClient, eventually, head, target
+from tests.processes import STOP_TIMEOUT, ServerProcess
+
+DEFAULT = ""
+"""What is empty counts as not set."""
+
+
+def test_clients_may_come_for_two_seconds_after_readyz_turned_red(tmp_path):
+    """They are served, and sent away with those who were there before."""
+    with ServerProcess(tmp_path, DRAIN_DELAY=DEFAULT, PRICE_UPDATE_INTERVAL="50ms") as server:
+        assert server.get("/readyz") == (200, '{"status":"ready","reasons":[]}')
+        with Client(server, "AAPL") as before:
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: server.get("/readyz")[0] == 503)
+            with Client(server, "AAPL") as late:
+                late.receive()
+                late.move()
+                for client in (before, late):
+                    code, messages = client.read_to_end()
+                    assert (code, messages[-1]["type"]) == (1001, "reconnect")
+                assert time.monotonic() - start > 1.9
+        assert server.process.wait(STOP_TIMEOUT) == 0
+        assert time.monotonic() - start < STOP_LIMIT
+
+
+def test_readyz_is_red_until_the_end_of_the_drain(tmp_path):
+    """Also while clients that do not answer are waited for, when the streaming port is closed."""
+    with ServerProcess(tmp_path) as server, RawClient(server, head(target("*"))):
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: closed(server))
+        assert server.get("/readyz") == (503, '{"status":"unready","reasons":["draining"]}')
+        assert server.process.wait(STOP_TIMEOUT) == 0
+
+
+def test_handshake_under_way_when_the_port_closes_is_let_in(tmp_path):
+    """It is told to come back as all others are, not refused."""
+    request = head(target("AAPL"))
+    with ServerProcess(tmp_path, DRAIN_DELAY="500ms") as server, RawClient(server) as other:
+        with RawClient(server, request[:40]) as client:
+            server.process.send_signal(signal.SIGTERM)
+            assert other.read_closing() == 1001  # so the delay is over
+            client.send(request[40:])
+            assert client.read_head().startswith("HTTP/1.1 101 ")
+            assert client.read_closing() == 1001
+        other.send(b"\x88\x80\0\0\0\0")
+        assert server.process.wait(STOP_TIMEOUT) == 0
+
+
+def test_default_delay_is_within_the_ten_seconds(tmp_path):
+    """Though clients of both ports do all they can."""
+    with ServerProcess(tmp_path, DRAIN_DELAY=DEFAULT, PRICE_UPDATE_INTERVAL="10ms") as server:
+        with stubborn_clients(server):
+            start = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - start < STOP_LIMIT
+        assert server.log_lines()[-1]["event"] == "stopped"
+
+
+def test_ctrl_c_is_immediate_where_no_load_balancer_asks(tmp_path):
+    """A developer does not wait for one; SIGTERM, and whoever has asked `/readyz`, gets the delay."""
+    with ServerProcess(tmp_path, DRAIN_DELAY="3s") as server, Client(server, "AAPL") as client:
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        assert client.read_to_end()[0] == 1001
+        assert server.process.wait(STOP_TIMEOUT) == 0
+        assert time.monotonic() - start < AT_ONCE
+    with ServerProcess(tmp_path, DRAIN_DELAY="1s") as server:
+        server.get("/readyz")
+        start = time.monotonic()
+        assert server.stop(signal.SIGINT) == 0
+        assert time.monotonic() - start > 0.9
+
+
+def test_longer_delay_moves_the_hard_exit():
+    """By what it is longer than the default, for which there is room."""
+    assert [hard_exit_after(delay) for delay in (0, 2, 10)] == [9, 9, 17]
+
+
+@pytest.mark.parametrize("value", ["-1s", "soon", "9" * 400])
+def test_delay_that_cannot_be_is_named(tmp_path, value):
+    """Zero may be; what is no time may not."""
+    line = complaint(tmp_path, "serve", DRAIN_DELAY=value)
+    assert line.startswith(
+        f"quotestream: DRAIN_DELAY={value!r} is not allowed: a duration from zero"
+    )
+
+
+def closed(server: ServerProcess) -> bool:
+    """Whether the streaming port takes no more connections."""
+    try:
+        RawClient(server, b"").socket.close()
+    except ConnectionRefusedError:
+        return True
+    return False

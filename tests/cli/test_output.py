@@ -1,0 +1,253 @@
+"""Standard output and error that take nothing neither end nor freeze a server, nor stop its exit."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.cli.command import COMMAND, environment
+from tests.cluster.host import Host, end_of
+from tests.gateway.wire import Client, eventually, head, target
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+
+AT_ONCE = 3.0
+"""Seconds for what has no reason to wait, on a busy machine."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Mute(ServerProcess):
+    """A server on known ports, as nothing it says can be read. `redirection` is the shell's."""
+
+    def __init__(self, folder: Path, redirection: str, **variables: str) -> None:
+        super().__init__(folder, WS_PORT=str(free_port()), HTTP_PORT=str(free_port()), **variables)
+        self._redirection = redirection
+
+    def __enter__(self) -> Self:
+        command = f"exec {' '.join(COMMAND)} serve {' '.join(self.arguments)} {self._redirection}"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                cwd=self._folder, env=environment(**self._variables), text=True,
+                stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.quotes_url = f"ws://127.0.0.1:{self._variables['WS_PORT']}/ws/quotes"
+        self.http_url = f"http://127.0.0.1:{self._variables['HTTP_PORT']}"
+        eventually(self._is_ready, START_TIMEOUT)
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+
+BROKEN = {
+    "full disk": ">/dev/full 2>/dev/full",
+    "full disk for the log": "2>/dev/full",
+    "closed": ">&- 2>&-",
+    "closed output": ">&-",
+    "nothing open at all": "<&- >&- 2>&-",
+    "closed pipe": "2>&1 | true",
+}
+
+
+@pytest.mark.parametrize("redirection", BROKEN.values(), ids=BROKEN)
+def test_server_streams_and_stops_though_nothing_can_be_said(tmp_path, redirection):
+    """Prices move, a refusal, which is logged, harms nobody, and the stop is clean."""
+    if "|" in redirection:  # the shell would be the process that is signalled
+        redirection = f"2>{tmp_path / 'pipe'} >&2"
+        os.mkfifo(tmp_path / "pipe")
+        reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    else:
+        reader = -1
+    with Mute(tmp_path, redirection, PRICE_UPDATE_INTERVAL="50ms") as server:
+        if reader >= 0:
+            os.close(reader)
+        assert server.get("/nothing")[0] == 404
+        with socket.create_connection(server.address) as refused:
+            refused.sendall(head(target(token="bad")))
+            assert refused.recv(100).startswith(b"HTTP/1.1 401 ")
+        with Client(server, "AAPL") as client:
+            client.receive()
+            client.move()
+            server.process.send_signal(signal.SIGTERM)
+            code, messages = client.read_to_end()
+            assert (code, messages[-1]["type"]) == (1001, "reconnect")
+        assert server.process.wait(STOP_TIMEOUT) == 0
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe in which there is no room."""
+    reader, writer = os.pipe()
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_pipe_that_nobody_reads_freezes_nothing(tmp_path):
+    """The server streams and stops, though nothing that it says can be written."""
+    with full_pipe() as (reader, writer):
+        redirection = f">/proc/{os.getpid()}/fd/{writer} 2>&1"
+        with Mute(tmp_path, redirection, PRICE_UPDATE_INTERVAL="50ms") as server:
+            with Client(server, "AAPL") as client:
+                client.receive()
+                client.move()
+            start = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - start < AT_ONCE
+        assert os.read(reader, 4096) == b"x" * 4096
+
+
+def test_log_goes_on_once_there_is_room(tmp_path):
+    """Lines that waited come whole and in order, and the number of those that were dropped is said."""
+    program = """
+import logging, sys, time
+from server import output
+from server.ops.logs import configure_logging
+output.MAX_WAITING = 2000
+output.take_over_output()
+configure_logging("json", "info")
+log = logging.getLogger("server.test")
+for number in range(100):
+    log.warning("line %d", number)
+print(output.lost_lines(), file=open("lost", "w"), flush=True)
+sys.stdin.readline()
+log.warning("the last line")
+"""
+    with full_pipe() as (reader, writer):
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=tmp_path, stdin=subprocess.PIPE, stderr=writer, text=True,
+        ) as process:  # fmt: skip
+            lost = tmp_path / "lost"
+            eventually(lambda: lost.exists() and lost.read_text().endswith("\n"), START_TIMEOUT)
+            said = os.read(reader, 4096)
+            assert said == b"x" * 4096
+            said = os.read(reader, 4096)
+            assert b'"line 0"' in said
+            process.communicate("\n", timeout=STOP_TIMEOUT)
+        os.set_blocking(reader, False)
+        while b"the last line" not in said:
+            said += os.read(reader, 4096)
+    lines = said.decode().splitlines()
+    dropped = int(lost.read_text())
+    assert 50 < dropped < 100
+    assert sum('"event":"line ' in line.replace(": ", ":") for line in lines) == 100 - dropped
+    assert any("lines of output were lost" in line and f"{dropped}" in line for line in lines)
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full 2>/dev/full", ">&- 2>&-", "full pipe"])
+def test_second_signal_ends_it_at_once_though_nothing_can_be_said(tmp_path, redirection):
+    """A client that does not answer is waited for; the second signal ends that."""
+    with full_pipe() as (_, writer):
+        if redirection == "full pipe":
+            redirection = f">/proc/{os.getpid()}/fd/{writer} 2>&1"
+        with (
+            Mute(tmp_path, redirection, DRAIN_DELAY="30s") as server,
+            socket.create_connection(server.address) as client,
+        ):
+            client.sendall(head(target("AAPL")))
+            assert client.recv(100).startswith(b"HTTP/1.1 101 ")
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: server.get("/readyz")[0] == 503)
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(STOP_TIMEOUT) == 128 + signal.SIGTERM
+            assert time.monotonic() - start < AT_ONCE
+
+
+class MuteHost(Mute):
+    """A supervisor with two workers, none of which can say anything."""
+
+    arguments = ("--workers", "2")
+
+
+def test_workers_and_their_supervisor_end_though_nothing_can_be_said(tmp_path, redis):
+    """They stream, stop cleanly at one signal, and at once at two."""
+    with MuteHost(tmp_path, ">/dev/full 2>/dev/full", REDIS_URL=redis.url) as host:
+        with Client(host, "AAPL") as client:
+            assert client.receive()["type"] == "quotes_patch"
+        assert host.stop() == 0
+    with MuteHost(tmp_path, ">&- 2>&-", REDIS_URL=redis.url, DRAIN_DELAY="30s") as host:
+        host.process.send_signal(signal.SIGTERM)
+        eventually(lambda: host.get("/readyz")[0] == 503)
+        start = time.monotonic()
+        assert host.stop() == 128 + signal.SIGTERM
+        assert time.monotonic() - start < AT_ONCE
+
+
+HANGING = """
+import re, sys, time, trio
+from server import signals
+async def main():
+    signals.LAST_WORDS = 0.3
+    signals.Signals(0.3)
+    print("ready", flush=True)
+    if sys.argv[1] == "loop":
+        while True:
+            time.sleep(0.01)
+    elif sys.argv[1] == "call":
+        time.sleep(60)
+    re.match("(a+)+b", "a" * 40)
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "code"), [("loop", 1), ("call", 1), ("interpreter", -signal.SIGALRM)]
+)
+def test_event_loop_that_hangs_is_ended_at_the_first_signal(tmp_path, where, code):
+    """Also one that lets no other thread run: the kernel's alarm needs none."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING, where], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STOP_TIMEOUT) == code
+        assert time.monotonic() - start < AT_ONCE
+
+
+def test_event_loop_that_hangs_is_ended_at_the_second_signal(tmp_path):
+    """At once, and with that signal's code."""
+    program = HANGING.replace("Signals(0.3)", "Signals(60)")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "call"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # two signals of one kind that wait are one
+        process.send_signal(signal.SIGINT)
+        assert process.wait(AT_ONCE) == 128 + signal.SIGINT
+
+
+def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
+    """It says so, ends with that signal's code, and no worker is left."""
+    with Host(tmp_path, redis, 2, DRAIN_DELAY="30s") as host:
+        host.process.send_signal(signal.SIGTERM)
+        host.await_event("stopping", 3)
+        assert host.stop(signal.SIGINT) == 128 + signal.SIGINT
+        end_of(host.pids, AT_ONCE)
+        assert host.events("workers are killed")[0]["reason"] == "second signal"

@@ -1,0 +1,188 @@
+"""HAProxy and nginx in front of instances: whatever happens to one of these, no client is refused.
+
+Both are configured as `docs/haproxy.cfg` and `docs/nginx.conf` say, and stand side by side in front of
+the same instances, each with clients of its own.
+"""
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from bench.services import Redis
+from tests.cluster.balancers import Balancer, HAProxy, Nginx
+from tests.cluster.checked import Seen
+from tests.cluster.followers import Follower, converge, faults, followers, still_read
+from tests.cluster.host import Host
+from tests.gateway.wire import TIMEOUT, eventually, new_user, refusal
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, make_token
+
+CROWD = 16
+"""Clients of each balancer."""
+
+RETURN_TIMEOUT = 20.0
+"""Seconds for all that were sent away: they wait for up to five."""
+
+SYMBOLS = "AAPL,MSFT,TSLA"
+
+
+class Instance(ServerProcess):
+    """One of the instances, which comes back on the same ports."""
+
+    def __init__(self, folder: Path, redis: Redis, **variables: str) -> None:
+        folder.mkdir()
+        self.ports = free_port(), free_port()
+        ports = {"WS_PORT": str(self.ports[0]), "HTTP_PORT": str(self.ports[1])}
+        defaults = {"PRICE_UPDATE_INTERVAL": "200ms", "DRAIN_DELAY": "1s", "REDIS_URL": redis.url}
+        super().__init__(folder, **(defaults | ports | variables))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def balanced(*instances: tuple[int, int]) -> Iterator[list[Balancer]]:
+    """Both balancers, with instances that are ready."""
+    with HAProxy(instances) as haproxy, Nginx(instances) as nginx:
+        yield [haproxy, nginx]
+
+
+@contextmanager
+def crowds(balancers: list[Balancer], seen: Seen) -> Iterator[list[Follower]]:
+    """Clients of each balancer that check each message."""
+    with ExitStack() as stack:
+        yield [
+            follower
+            for balancer in balancers
+            for follower in stack.enter_context(followers(balancer, CROWD, SYMBOLS, seen))
+        ]
+
+
+class Visitor(threading.Thread):
+    """Handshakes one after another; what went wrong with them."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+        self.visits = 0
+        self._balancer = balancer
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Until told to stop."""
+        while not self._over.wait(0.01):
+            try:
+                url = self._balancer.url("AAPL", make_token(new_user()))
+                with connect(url, open_timeout=TIMEOUT, close_timeout=1):
+                    self.visits += 1
+            except (OSError, WebSocketException) as error:
+                self.wrong.append(f"{self._balancer.package}: {error!r}")
+
+    def stop(self) -> None:
+        """Come no more."""
+        self._over.set()
+
+
+@contextmanager
+def visitors(balancers: list[Balancer]) -> Iterator[list[Visitor]]:
+    """One for each balancer; none may be refused."""
+    all_of_them = [Visitor(balancer) for balancer in balancers]
+    for each in all_of_them:
+        each.start()
+    try:
+        yield all_of_them
+    finally:
+        for each in all_of_them:
+            each.stop()
+        for each in all_of_them:
+            each.join()
+    assert [each.wrong for each in all_of_them] == [[]] * len(all_of_them)
+    assert all(each.visits for each in all_of_them)
+
+
+def served(instance: ServerProcess) -> float:
+    """Its open connections."""
+    return instance.metric('market_data_connections{state="active"}')
+
+
+def test_rolling_restart_refuses_nobody(tmp_path, redis):
+    """One instance after the other drains, ends and comes back. Clients are sent away by `reconnect`
+    and 1001, and go on elsewhere from where they were. All others are let in.
+    """
+    seen: Seen = {}
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
+    with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
+        assert min(served(a), served(b)) >= CROWD / 2
+        with visitors(balancers) as both:
+            for instance in (a, b):
+                assert instance.stop() == 0
+                instance.__exit__(None, None, None)
+                instance.__enter__()
+                # Until both balancers have found that it is back: it gets new clients.
+                eventually(lambda: served(instance) >= 1, START_TIMEOUT)  # noqa: B023 (called here)
+                before = [visitor.visits for visitor in both]
+                eventually(lambda: both[0].visits > before[0] + 20, START_TIMEOUT)  # noqa: B023
+        eventually(lambda: all(each.visits > 1 for each in crowd), RETURN_TIMEOUT)
+        eventually(lambda: all(each.served for each in crowd), RETURN_TIMEOUT)
+        still_read(crowd)
+        converge(redis, crowd, seen)
+        assert not faults(crowd)
+
+
+def test_killed_instance_costs_its_clients_a_reconnection(tmp_path, redis):
+    """They come back to the other one at once: the dead one costs nobody a refusal."""
+    seen: Seen = {}
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
+    with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
+        theirs = served(a)
+        with visitors(balancers):
+            before = sum(each.visits for each in crowd)
+            a.process.kill()
+            eventually(lambda: sum(each.visits for each in crowd) >= before + CROWD / 2)
+            eventually(lambda: served(b) >= len(crowd), RETURN_TIMEOUT)
+        assert theirs >= CROWD / 2
+        still_read(crowd)
+        converge(redis, crowd, seen)
+        said = faults(crowd)
+        assert said
+        assert not [fault for fault in said if not fault.startswith("closed with")]
+
+
+def test_roll_of_workers_refuses_nobody(tmp_path, redis):
+    """All workers of a machine are replaced behind the balancers' backs."""
+    seen: Seen = {}
+    variables = {"PRICE_UPDATE_INTERVAL": "200ms"}
+    with Host(tmp_path, redis, 2, **variables) as host:
+        ports = host.address[1], host.http_address[1]
+        with balanced(ports, ports) as balancers, crowds(balancers, seen) as crowd:
+            with visitors(balancers):
+                host.process.send_signal(signal.SIGHUP)
+                host.await_event("rolled")
+                eventually(lambda: all(each.visits > 1 for each in crowd), RETURN_TIMEOUT)
+            eventually(lambda: all(each.served for each in crowd), RETURN_TIMEOUT)
+            still_read(crowd)
+            converge(redis, crowd, seen)
+            assert not faults(crowd)
+
+
+@pytest.mark.parametrize("balancer", [HAProxy, Nginx])
+def test_refusal_is_passed_on(tmp_path, redis, balancer):
+    """A client that meets full instances hears from them when to come back, and why."""
+    a, b = (Instance(tmp_path / name, redis, WS_MAX_CONNECTIONS="1") for name in "ab")
+    with a, b, balancer([a.ports, b.ports]) as front, ExitStack() as taken:
+        for instance in (a, b):
+            taken.enter_context(connect(instance.url("AAPL"), open_timeout=TIMEOUT))
+        answer = refusal(front.url("AAPL"))
+        assert answer.verdict == (503, "at_capacity")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 5
+        assert [each.get("/readyz")[0] for each in (a, b)] == [200, 200]
+        a.process.send_signal(signal.SIGTERM)
+        assert a.process.wait(STOP_TIMEOUT) == 0
