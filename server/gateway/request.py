@@ -40,7 +40,9 @@ _VERSION = re.compile(rb".* HTTP/\d\.\d\r?", re.DOTALL)
 """The end of a request's first line (RFC 9112 §3)."""
 
 
-TLS_ADVICE = "a client speaks TLS to the plain port: give it a ws:// address, or a TLS proxy's"
+TLS_ADVICE = (
+    "a client speaks TLS to the plain port: give it a ws:// or http:// address, or a proxy's"
+)
 NOT_HTTP_ADVICE = "a client does not speak HTTP: if it is one of yours, correct its address or port"
 
 
@@ -71,16 +73,13 @@ class Request(NamedTuple):
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     """Read one request's head, and what came behind it.
 
-    Errors: Refusal as in `take_head`; EOFError if the client leaves before its end; NotHttp as soon
-    as what has come cannot be the beginning of one.
+    Errors: Refusal and NotHttp as in `take_head`; EOFError if the client leaves before its end.
     """
     received = bytearray()
     while (head := take_head(received)) is None:
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
         received += data
-        if b"\r\n\r\n" not in received:
-            _require_http(received)
     return head, bytes(received)
 
 
@@ -88,7 +87,8 @@ def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
     """Take a whole head from the front of `received`; None if it has not all come.
 
     Empty lines before it are skipped (RFC 9112 §2.2). Errors: Refusal if the head is larger than
-    `limit` bytes, or has a line that ends with a line feed alone.
+    `limit` bytes, or has a line that ends with a line feed alone; NotHttp as soon as what has come
+    cannot be the beginning of a head.
     """
     while received.startswith(b"\r\n"):
         del received[:2]
@@ -99,6 +99,7 @@ def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
     if received.count(b"\n", 0, size) != received.count(b"\r\n", 0, size):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     if end < 0:
+        _require_http(received)
         return None
     head = bytes(received[:size])
     del received[:size]

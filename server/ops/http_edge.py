@@ -22,7 +22,6 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.gateway.refusals import Refusal
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import ACCEPT_PAUSE, OUT_OF_RESOURCES, close, ignore_new
 from server.ops.http_request import MAX_BODY, MAX_HEAD
@@ -200,10 +199,9 @@ class HttpEdge:
             stream.answered()
             self._changed.unpark_all()
 
-    def _on_refused(self, refusal: Refusal) -> None:
-        code = refusal.refused.value.code
+    def _on_refused(self, code: str, message: str) -> None:
         self.refused[code] += 1
-        self._refusals.log(code, str(refusal))
+        self._refusals.log(code, message)
 
 
 def _hypercorn_config() -> Config:

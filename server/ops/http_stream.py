@@ -13,7 +13,7 @@ import h11
 import trio
 
 from server.gateway.refusals import Refusal, Refused, response
-from server.gateway.request import take_head
+from server.gateway.request import NotHttp, take_head
 from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all
 from server.ops.http_request import MAX_HEAD, IncomingRequest
 
@@ -51,12 +51,12 @@ class RequestStream:
         self,
         sock: socket.socket,
         enter: Callable[[], Awaitable[None]],
-        refused: Callable[[Refusal], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         """
         Arguments:
             enter: waits for this connection's turn to have a request answered, but for the first.
-            refused: is told of each request that is refused here.
+            refused: is told the code and the message of each request that is refused here.
         """
         self.socket = sock
         self.busy = False
@@ -134,6 +134,9 @@ class RequestStream:
                 request = await self._read_request()
         except Refusal as refusal:
             return refusal
+        except NotHttp as other:
+            self._refused(other.reason, str(other))
+            return None
         except trio.TooSlowError:
             message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
             return Refusal(Refused.REQUEST_TIMEOUT, message)
@@ -162,7 +165,7 @@ class RequestStream:
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer what Hypercorn never sees, and let the client read that before the close."""
-        self._refused(refusal)
+        self._refused(refusal.refused.value.code, str(refusal))
         with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError):
             answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
             await send_all(self.socket, answer)

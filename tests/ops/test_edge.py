@@ -196,6 +196,23 @@ def test_refused_requests_are_counted_and_told(tmp_path):
         assert lines[0]["reason"] == "bad_request"
 
 
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "tls_on_plain_port"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "not_http"),
+    ],
+)
+def test_other_protocols_are_closed_at_once(server, hello, reason):
+    """No client waits ten seconds for an answer in its own protocol."""
+    sample = f'market_data_http_refused_total{{reason="{reason}"}}'
+    before = server.metric(sample)
+    with connect(server) as client:
+        client.sendall(hello)
+        assert client.recv(1) == b""
+    assert server.metric(sample) == before + 1
+
+
 class Load(LoopLag):
     """A loop that is as busy as the test says."""
 
