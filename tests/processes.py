@@ -17,6 +17,12 @@ import jwt
 
 SECRET = "a secret of the tests, 32 bytes or longer"
 
+WITHOUT_BUDGETS = dict.fromkeys(
+    ("USER_COMMAND_RATE", "USER_LOOKUP_RATE", "ADDRESS_FAILURE_RATE", "ADDRESS_REQUEST_RATE"),
+    "1000000",
+)
+"""Variables of a server that does not send a single attacker away, so that its requests get further."""
+
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 
@@ -32,6 +38,9 @@ class ServerProcess:
     """
 
     arguments: Sequence[str] = ()
+    module = "server"
+    launcher: Sequence[str] = ()
+    """A command that starts the server's, such as one that sets limits."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.log = folder / "server.log"
@@ -45,7 +54,7 @@ class ServerProcess:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", *self.arguments],
+                [*self.launcher, sys.executable, "-m", self.module, "serve", *self.arguments],
                 cwd=self._folder,
                 env=inherited | self._variables,
                 stdout=subprocess.PIPE,
