@@ -1,8 +1,9 @@
 """What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
 
+import gc
 import math
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from itertools import product
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 import trio
 import trio_asyncio
+from redis import Redis
 
 from server.cluster.bus import Bus, open_bus
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
@@ -26,6 +28,15 @@ LEASE = 0.4
 TIMEOUT = 10.0
 
 POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_collections() -> Iterator[None]:
+    """A full collection of all that pytest has loaded takes as long as a command may here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @asynccontextmanager
@@ -340,10 +351,11 @@ async def test_batch_that_is_none_is_not_heard(redis):
             b"",
         ]
         raw += [msgspec.msgpack.encode([1, 1, [], [], "x" * MAX_BATCH_BYTES])]
-        for data in [*map(msgspec.msgpack.encode, BAD_BATCHES), *raw]:
-            redis.publish("price_updates", data)
         listed = [snapshot("AAPL", 2), snapshot("lower", 2), snapshot("*", 2)]
-        redis.publish("price_updates", msgspec.msgpack.encode(Batch(7, 1, listed=listed)))
+        with closing(Redis(port=redis.port)) as client:
+            for data in [*map(msgspec.msgpack.encode, BAD_BATCHES), *raw]:
+                client.publish("price_updates", data)
+            client.publish("price_updates", msgspec.msgpack.encode(Batch(7, 1, listed=listed)))
         assert await receive.receive() == Batch(7, 1, [], listed[:1])
         assert bus._stats.invalid.counts == {"bus": len(BAD_BATCHES) + len(raw) + 2}
         nursery.cancel_scope.cancel()

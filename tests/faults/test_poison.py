@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -139,6 +140,22 @@ def test_poisoned_hash(tmp_path, redis, stores):
         stores.redis.hset(HASH, symbol, json.dumps(snapshots(symbol) | spoilt))
     with pair(stores, redis, tmp_path / "after"):
         writes_on(stores)
+
+
+def test_number_of_a_batch_that_will_not_come(tmp_path, redis):
+    """A follower that was told of it takes no batch for an old one for longer than a moment."""
+    with Cluster(tmp_path, redis.url, BUS_LEASE="30s") as cluster:
+        leader = cluster.start()
+        cluster.moves_on([cluster.watch(leader)])
+        leader.process.send_signal(signal.SIGSTOP)
+        mark = json.loads(redis.command("HGET", HASH, "meta"))
+        redis.command("HSET", HASH, "meta", json.dumps(mark | {"seq": 2**53 - 1}))
+        follower = cluster.start()
+        watcher = cluster.watch(follower)
+        leader.process.send_signal(signal.SIGCONT)
+        cluster.moves_on([watcher])
+        assert follower.metric("market_data_bus_gaps_total") >= 1
+        assert_alive(cluster.servers)
 
 
 def test_poisoned_rows(tmp_path, redis, stores):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from server.feeds.simulator import plan_interval, run_simulator, simulated_price
 from server.quotes.instrument import Instrument
 from server.quotes.quote import Quote, Trade, opening_quote
+from server.quotes.snapshot import LARGEST_PRICE
 
 INTERVAL = 4.0
 
@@ -140,3 +141,9 @@ def test_plan_is_in_time_order(count):
     offsets = [offset for offset, _ in plan]
     assert offsets == sorted(offsets)
     assert 1 <= len(plan) <= count
+
+
+def test_price_is_never_above_what_other_instances_take():
+    """Also of an instrument whose base price is the largest there may be."""
+    quote = opening_quote(Instrument(symbol="X", name="X", base_price=LARGEST_PRICE), 0)
+    assert max(simulated_price(quote, Random(seed)) for seed in range(100)) <= LARGEST_PRICE

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from server.store.importing import BadFile, read_instruments
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.gateway.wire import Client, eventually
 from tests.processes import SECRET, ServerProcess, make_token
@@ -325,7 +326,8 @@ def test_row_without_a_price_is_taken_for_none(
         ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), ("TSLA,Tesla,STOCK,0.001,", "2 decimals"),
         (",Tesla,STOCK,1,", "not a symbol"),
         ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
-        ("TSLA,Tesla,STOCK,1,x", "market_cap"), ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
+        ("TSLA,Tesla,STOCK,1,x", "market_cap"), (f"TSLA,Tesla,STOCK,1,{2**53}", "market_cap"),
+        ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
         ("TSLA," + "x" * 201 + ",STOCK,1,", "not a name"),
     ],
 )  # fmt: skip
@@ -336,6 +338,17 @@ def test_bad_row_is_named_and_nothing_is_listed(tmp_path, row, problem):
     assert f"{file} line 3: " in line
     assert problem in line
     assert not (tmp_path / "quotestream" / "quotes.db").exists()
+
+
+@pytest.mark.parametrize(("decimals", "price"), [("0", 1.0), ("12", 1.123456789012)])
+def test_prices_have_up_to_twelve_decimals(tmp_path, decimals, price):
+    """As many as a quote can show; one more is refused."""
+    file = tmp_path / "fine.csv"
+    file.write_text(f"symbol,name,price,price_decimals\nFINE,Fine,1.1234567890123,{decimals}\n")
+    assert [each.base_price for each in read_instruments(file)] == [price]
+    file.write_text("symbol,name,price,price_decimals\nFINE,Fine,1,13\n")
+    with pytest.raises(BadFile, match="price_decimals is no whole number from 0 to 12"):
+        read_instruments(file)
 
 
 def test_imported_prices_have_the_tick_s_precision(tmp_path):
