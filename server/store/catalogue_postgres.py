@@ -50,8 +50,16 @@ WAITING_CALLS = 64
 MIGRATION_LOCK = 0x71756F7465  # "quote"
 """Key of the advisory lock: two instances that start together migrate one after the other."""
 
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What asyncpg raises where the database is at fault; a server that is down is an OSError."""
+ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""What asyncpg raises where the database is at fault. A server that is down is an OSError; a connection
+that is lost while it is given back to the pool is an InternalClientError.
+"""
 
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
