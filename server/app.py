@@ -1,8 +1,9 @@
 """The nursery tree: every task of the server hangs somewhere below `serve`."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -19,20 +20,30 @@ from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.garbage import freeze_survivors
+from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
+from server.gateway.budgets import (
+    ADDRESS_BURST_SECONDS,
+    LOOKUP_BURST_SECONDS,
+    Budget,
+    Budgets,
+)
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import Room, allow_sockets, bind
 from server.listeners import Addresses, Listeners, bind_all
+from server.ops.admission import Gate, limit_strangers
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import build_http_app, operator_routes, probe_routes
 from server.ops.http_edge import OPS_MAX_CONNECTIONS, HttpEdge, HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import build_registry, render
+from server.ops.metrics_budgets import BudgetCollector
 from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_http import HttpCollector
+from server.ops.metrics_invalid import InvalidCollector
 from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
@@ -59,6 +70,15 @@ JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
 
 log = structlog.get_logger()
+
+
+class Routes(NamedTuple):
+    """HTTP's, by who asks: load balancers, users with their tokens, anybody, operators."""
+
+    probes: Sequence[Route]
+    users: Sequence[Route]
+    public: Sequence[Route]
+    operators: Sequence[Route]
 
 
 async def serve(
@@ -102,18 +122,27 @@ async def serve(
         registry = build_registry(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
-        registry.register(StoreCollector(store))
-        registry.register(ClusterCollector(member))
+        invalid = [hub.stats.invalid, store.stats.invalid]
+        invalid += [member.stats.invalid] if member else []
+        for collector in (
+            StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets),
+            InvalidCollector(*invalid),
+        ):  # fmt: skip
+            registry.register(collector)
         own_metrics = partial(render, registry)
         readiness = Readiness(gateway, hub, store, member)
-        operators = [
-            *operator_routes(partial(metrics_page, own_metrics, supervisor), health), docs_route()
-        ]  # fmt: skip
         api = endpoints(Api(hub, store))
-        public = [*(each.route(authenticator) for each in api), description_route(api)]
-        http = _http_ports(
-            listeners, room.http, Pace(lag), probe_routes(readiness.ask), public, operators
+        gate = Gate(authenticator=authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
+        routes = Routes(
+            probes=probe_routes(readiness.ask),
+            users=[each.route(gate) for each in api],
+            public=[description_route(api)],
+            operators=[
+                *operator_routes(partial(metrics_page, own_metrics, supervisor), health),
+                docs_route(),
+            ],
         )
+        http = _http_ports(listeners, room.http, Pace(lag), routes, gate)
         registry.register(HttpCollector(http.edges))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -182,24 +211,35 @@ def _gateway(
         idle_timeout=settings.ws_idle_timeout,
         compression=settings.ws_compression == "shared",
         max_sockets=max_sockets,
+        budgets=budgets(settings),
+        proxies=Proxies(settings.trusted_proxies),
+    )
+
+
+def budgets(settings: Settings) -> Budgets:
+    """What the settings say about how much one user, and one address, may take."""
+    return Budgets(
+        commands=Budget(settings.user_command_rate),
+        lookups=Budget(settings.user_lookup_rate, LOOKUP_BURST_SECONDS),
+        failures=Budget(settings.address_failure_rate, ADDRESS_BURST_SECONDS),
+        requests=Budget(settings.address_request_rate, ADDRESS_BURST_SECONDS),
     )
 
 
 def _http_ports(
-    listeners: Listeners, room: int, pace: Pace,
-    probes: list[Route], public: list[Route], operators: list[Route],
-) -> HttpPorts:  # fmt: skip
-    """The HTTP port, with the operators' routes on it if they have no port of their own."""
-    if not listeners.ops:
-        app = build_http_app(probes + public + operators)
-        return HttpPorts([HttpEdge(app, listeners.http, room, pace)])
-    public_app, operators_app = build_http_app(probes + public), build_http_app(probes + operators)
-    return HttpPorts(
-        [
-            HttpEdge(public_app, listeners.http, room, pace),
-            HttpEdge(operators_app, listeners.ops, OPS_MAX_CONNECTIONS, pace),
-        ]
-    )
+    listeners: Listeners, room: int, pace: Pace, routes: Routes, gate: Gate
+) -> HttpPorts:
+    """The HTTP port, with the operators' routes on it if they have no port of their own. What anybody
+    may ask of it is bounded; the operators' own port is for them alone.
+    """
+    shared = [] if listeners.ops else routes.operators
+    app = build_http_app([*routes.probes, *routes.users, *routes.public, *shared])
+    limit_strangers(app, gate, routes.users)
+    edges = [HttpEdge(app, listeners.http, room, pace)]
+    if listeners.ops:
+        own = build_http_app([*routes.probes, *routes.operators])
+        edges.append(HttpEdge(own, listeners.ops, OPS_MAX_CONNECTIONS, pace))
+    return HttpPorts(edges)
 
 
 def _share_descriptors(settings: Settings) -> Room:

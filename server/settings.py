@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import parse_qs, urlsplit
@@ -68,6 +69,17 @@ class Origins(NameList):
             if origin != "null" and not (url.netloc and origin == f"{url.scheme}://{url.netloc}"):
                 raise ValueError
         return origins
+
+
+class Networks(tuple[IPv4Network | IPv6Network, ...]):
+    """Comma-separated networks in CIDR notation (RFC 4632 §3.1), or single addresses."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Networks":
+        """Errors: ValueError, also for an address with bits beyond its network's prefix."""
+        return cls(ip_network(name) for name in NameList.parse(text))
 
 
 class DatabaseUrl(str):
@@ -151,6 +163,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_max_symbols: Count = 500
     ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
     ws_handshake_rate: Count = 3000
+    user_command_rate: Annotated[
+        int, Meta(ge=1, description="commands a second of a user in all, 1 or more")
+    ] = 4000
+    user_lookup_rate: Annotated[
+        int, Meta(ge=1, description="symbols a second looked up for a user, 1 or more")
+    ] = 5000
+    address_failure_rate: Annotated[
+        int, Meta(ge=1, description="failed handshakes and requests a second, 1 or more")
+    ] = 100
+    address_request_rate: Annotated[
+        int, Meta(ge=1, description="HTTP requests a second without a token, 1 or more")
+    ] = 100
+    trusted_proxies: Annotated[
+        Networks, Meta(description="networks such as 10.0.0.0/8 with commas; empty: none")
+    ] = Networks()
     ws_ping_interval: Seconds = Duration(20)
     ws_idle_timeout: Seconds = Duration(30 * 60)
     ws_health_check_interval: Seconds = Duration(30)

@@ -21,6 +21,7 @@ import trio
 
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
+from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
 from server.gateway.handshake import Admission, Selection
 from server.gateway.opening import begin
@@ -178,7 +179,7 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     gateway = Gateway(
         hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret="s" * 32),
             directory=COMPLETE, max_symbols=2,
-        command_rate=1000,
+        command_rate=1000, budgets=Budgets(commands=Budget(1e9)),
     )  # fmt: skip
     baseline, started = 0, time.monotonic()
     async with trio.open_nursery() as nursery:

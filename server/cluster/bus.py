@@ -19,7 +19,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from trio_asyncio import aio_as_trio
 
 from server.cluster import scripts
@@ -41,6 +41,7 @@ from server.cluster.wire import (
     decode_batch,
     decode_mark,
     decode_snapshots,
+    decode_watched,
     encode_batch,
     encode_json,
 )
@@ -55,8 +56,11 @@ RECONNECT_MIN, RECONNECT_MAX = 0.2, 1.0
 CONNECTIONS = 6
 """To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
 
-ERRORS = (RedisError, OSError, TimeoutError)
-"""What redis-py raises where Redis is at fault."""
+ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
+"""What redis-py raises where Redis is at fault; of what it cannot read, Python's own errors."""
+
+KEY_TYPES = {QUOTES: "hash", EPOCH: "string", LEADER: "string", WATCHED: "zset"}
+"""In the order of the script MEND's keys."""
 
 T = TypeVar("T")
 
@@ -96,6 +100,8 @@ class Bus:
         self._publish = redis.register_script(scripts.PUBLISH)
         self._claim = redis.register_script(scripts.CLAIM)
         self._watch = redis.register_script(scripts.WATCH)
+        self._discard = redis.register_script(scripts.DISCARD)
+        self._mend = redis.register_script(scripts.MEND)
 
     async def listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
         """Send what is published to `heard` until cancelled, connecting anew as often as needed.
@@ -130,12 +136,12 @@ class Bus:
         return await self._do(self._load)
 
     async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
-        """What the hash has of these symbols, once those it did not have are added. Errors: BusLost."""
+        """What the hash has of these symbols, once those it did not have, or of which it had something
+        that is no snapshot, are added. Errors: BusLost.
+        """
         found: list[LiveSnapshot] = []
         for start in range(0, len(snapshots), PAGE_FIELDS):
-            fields = _fields(snapshots[start : start + PAGE_FIELDS])
-            values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))  # noqa: B023 (awaited here)
-            found += decode_snapshots(values).values()
+            found += await self._claim_page(snapshots[start : start + PAGE_FIELDS])
         return found
 
     async def forget(self, symbols: Sequence[str]) -> None:
@@ -153,7 +159,26 @@ class Bus:
         arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
         arguments += symbols
         now, watched = await self._do(lambda: self._watch(keys=[WATCHED], args=arguments))
-        return int(now), [symbol.decode(errors="replace") for symbol in watched]
+        return int(now), decode_watched(watched, self._stats.invalid)
+
+    async def _claim_page(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
+        found, bad = await self._claim_once(snapshots)
+        if bad:
+            values = [part for field_and_value in bad.items() for part in field_and_value]
+            await self._do(lambda: self._discard(keys=[QUOTES], args=values))
+            missing = [each for each in snapshots if each.symbol.encode() in bad]
+            found |= (await self._claim_once(missing))[0]
+        return list(found.values())
+
+    async def _claim_once(
+        self, snapshots: Sequence[LiveSnapshot]
+    ) -> tuple[dict[str, LiveSnapshot], dict[bytes, bytes]]:
+        """The snapshots by symbol, and of the other fields their values."""
+        fields = _fields(snapshots)
+        values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))
+        pairs = {each.symbol.encode(): value for each, value in zip(snapshots, values, strict=True)}
+        found = decode_snapshots(pairs.items(), self._stats.invalid)
+        return found, {key: value for key, value in pairs.items() if key.decode() not in found}
 
     async def _write(
         self,
@@ -174,7 +199,7 @@ class Bus:
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
         try:
-            result: T = await aio_as_trio(_attempt)(operation)
+            result: T = await aio_as_trio(self._attempt)(operation)
         except BusLost as error:
             if self.connection and not self.refusal:
                 log.warning("the bus does not do what it is asked", problem=str(error))
@@ -183,8 +208,32 @@ class Bus:
         self.refusal = ""
         return result
 
+    async def _attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """On asyncio. Errors: BusLost."""
+        try:
+            try:
+                return await operation()
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                await self._mend_keys()
+                return await operation()
+        except ERRORS as error:
+            raise BusLost(str(error) or type(error).__name__) from error
+
+    async def _mend_keys(self) -> None:
+        """Put keys of the wrong type aside, so that they cannot stop the election or the publishing."""
+        found = await self._mend(keys=list(KEY_TYPES), args=list(KEY_TYPES.values()))
+        for key, kind in cast("list[tuple[bytes, bytes]]", found):
+            name = key.decode()
+            problem = (
+                f"it was a {kind.decode()}, not a {KEY_TYPES[name]}: renamed to {name}:invalid"
+            )
+            self._stats.invalid.report("redis_keys", name, problem)
+
     async def _load(self) -> Stored:
-        mark = decode_mark(await self._redis.hget(QUOTES, META))
+        invalid = self._stats.invalid
+        mark = decode_mark(await self._redis.hget(QUOTES, META), invalid)
         while True:
             snapshots: dict[str, LiveSnapshot] = {}
             cursor = None
@@ -192,8 +241,8 @@ class Bus:
                 cursor, page = await self._redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
                 fields = cast("dict[bytes, bytes]", page)
                 fields.pop(META.encode(), None)
-                snapshots |= decode_snapshots(fields.values())
-            before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META))
+                snapshots |= decode_snapshots(fields.items(), invalid)
+            before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META), invalid)
             if (before and before.epoch) == (mark and mark.epoch):
                 return Stored(before, snapshots, bool(await self._redis.exists(LEADER)))
 
@@ -230,7 +279,7 @@ class Bus:
                 returned_at = monotonic()
                 self._stats.round_trip = returned_at - sent_at
                 self._connect(heard)
-            elif batch := decode_batch(message["data"]):
+            elif batch := decode_batch(message["data"], self._stats.invalid):
                 self._offer(batch, heard)
 
     def _offer(self, batch: Batch, heard: trio.MemorySendChannel[Batch | None]) -> None:
@@ -259,13 +308,6 @@ class Bus:
         self.tried.set()
         with suppress(trio.WouldBlock):  # then whoever reads it is awake
             heard.send_nowait(None)
-
-
-async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
-    try:
-        return await operation()
-    except ERRORS as error:
-        raise BusLost(str(error) or type(error).__name__) from error
 
 
 def _raise_lost_cancellation() -> None:

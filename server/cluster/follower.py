@@ -25,6 +25,11 @@ More are dropped, which is a gap.
 TICK = 0.1
 """Seconds between two looks at the clocks while nothing is heard."""
 
+OLD_BATCHES = 1.0
+"""Seconds after the hash was read in which batches that are in it may still come. Later ones mean that
+the hash told a wrong number, and it is read anew.
+"""
+
 HANDOVER_JITTER = 0.05
 """Seconds over which others stand when a leader has given its lease up."""
 
@@ -45,6 +50,7 @@ class Follower:
         self._connection = 0
         self._returning = False
         self._heard_at = -math.inf
+        self._read_at = -math.inf
         self._leader_stale = ""
 
     def begin(self, stand_at: float) -> None:
@@ -99,6 +105,9 @@ class Follower:
         elif batch.seq == self._seq + 1:
             self._seq = batch.seq
             await self._route(batch)
+        elif self._heard_at > self._read_at + OLD_BATCHES:
+            self.in_step = False
+            self._stats.gaps += 1
 
     async def _route(self, batch: Batch) -> None:
         self._hub.adopt(batch.listed)
@@ -139,7 +148,7 @@ class Follower:
             log.info("following", epoch=epoch, symbols=len(stored.snapshots))
         if stored.mark is not None:
             self._line.epoch, self._seq = stored.mark.epoch, stored.mark.seq
-        now = trio.current_time()
+        now = self._read_at = trio.current_time()
         if stored.led:
             self._heard_at = max(self._heard_at, now)
         if self._returning:  # who led until then has the newest prices

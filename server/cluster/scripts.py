@@ -1,28 +1,43 @@
 """What Redis does in one step: scripts, each with its keys and arguments."""
 
-STAND = """
+from server.quotes.instrument import LARGEST_WHOLE
+
+LONGEST_LEASE_MS = 60_000
+"""A lease that lasts longer, and longer than ten of the caller's own, is not believed."""
+
+STAND = f"""
 -- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
 -- the highest it knows. Returns the epoch in which the caller leads, or below zero if somebody
 -- else does: the ms until that one's lease ends; then 1 if Redis did not know of the own epoch.
+local function number(text)  -- the epoch, if another can follow it: anybody may have written anything
+    local is = text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text)
+    return is and is > 0 and is < {LARGEST_WHOLE} and is or nil
+end
 local holder, current = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
-    return {-math.max(1, redis.call('PTTL', KEYS[1])), 0}
+    local left = redis.call('PTTL', KEYS[1])
+    if left >= 0 and left <= math.max({LONGEST_LEASE_MS}, 10 * ARGV[2]) then
+        return {{-math.max(1, left), 0}}
+    end
 end
-local forgotten = not current and ARGV[3] ~= '0'
+local forgotten = ARGV[3] ~= '0' and current ~= ARGV[3] and not number(current)
 if forgotten then
     current = ARGV[3]
     redis.call('SET', KEYS[2], current)
 elseif current ~= ARGV[3] then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    current = math.max((tonumber(current) or 0) + 1, tonumber(ARGV[4]) + 1, now)
+    current = math.max((number(current) or 0) + 1, (number(ARGV[4]) or 0) + 1, now)
     redis.call('SET', KEYS[2], string.format('%.0f', current))
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {tonumber(current), forgotten and 1 or 0}
+return {{tonumber(current), forgotten and 1 or 0}}
 """
 """The lease and the epoch. A leader whose lease lapsed while nobody else stood, or who alone remembers
 that it leads, goes on in the same epoch: nobody can have made another version of anything in it.
+
+An epoch is at most LARGEST_WHOLE, which only a foreign value can be near. After that, and after what
+is not a number, epochs go on from Redis' clock.
 """
 
 PUBLISH = """
@@ -56,6 +71,35 @@ return found
 """
 """Agree on the state of symbols: that of the first who lists one."""
 
+DISCARD = """
+-- KEYS: quotes. ARGV: symbol, value, … Removes each value that is still there.
+for i = 1, #ARGV, 2 do
+    if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+        redis.call('HDEL', KEYS[1], ARGV[i])
+    end
+end
+"""
+"""Make room for the state of symbols of which the hash has something that is none."""
+
+MEND = """
+-- KEYS: quotes, epoch, leader, watched. ARGV: the type that each is to have. Renames those of another
+-- type, and returns their names and types. Without the epoch the leader is told that Redis has
+-- forgotten everything, and writes the quotes anew.
+local found = {}
+for i = 1, #KEYS do
+    local is = redis.call('TYPE', KEYS[i])['ok']
+    if is ~= 'none' and is ~= ARGV[i] then
+        redis.call('RENAME', KEYS[i], KEYS[i] .. ':invalid')
+        found[#found + 1] = {KEYS[i], is}
+        if i == 1 then
+            redis.call('DEL', KEYS[2])
+        end
+    end
+end
+return found
+"""
+"""What follows when Redis says that a key is of the wrong type: anybody may have written it."""
+
 WATCH = """
 -- KEYS: watched. ARGV: since when the caller wants to know ('': not at all), ms after which a symbol
 -- is forgotten, then symbols. Returns Redis' time in ms, and what was said to be watched since.
@@ -65,6 +109,7 @@ for i = 3, #ARGV do
     redis.call('ZADD', KEYS[1], now, ARGV[i])
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')  -- nobody says that
 if ARGV[1] == '' then
     return {now, {}}
 end

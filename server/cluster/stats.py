@@ -1,6 +1,8 @@
 """What the cluster counts, in plain integers; only the metrics read it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from server.invalid import InvalidRecords
 
 
 @dataclass(slots=True)
@@ -22,3 +24,4 @@ class ClusterStats:
     fenced: int = 0
     elections: int = 0
     round_trip: float = 0.0
+    invalid: InvalidRecords = field(default_factory=InvalidRecords)

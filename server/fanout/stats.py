@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from server.histogram import Histogram
+from server.invalid import InvalidRecords
 from server.quotes.messages import Recovered
 
 DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -29,6 +30,7 @@ class FanoutStats:
     delivery_latency: Histogram = field(default_factory=_delivery_histogram)
     fanout_burst: Histogram = field(default_factory=_delivery_histogram)
     longest_burst: float = 0.0
+    invalid: InvalidRecords = field(default_factory=InvalidRecords)
 
     def take_longest_burst(self) -> float:
         """The longest round's seconds since this was last called."""

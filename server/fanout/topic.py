@@ -22,14 +22,26 @@ from server.fanout.ring import Ring
 from server.fanout.shift import Shift
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
-from server.quotes.quote import Move, Update, opening_quote, quote_after, resumed_quote
+from server.quotes.quote import (
+    Move,
+    Update,
+    opening_quote,
+    quote_after,
+    resumed_quote,
+    to_microseconds,
+)
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 
 SETTLING_TIME = 30.0
 """Seconds until every instance has heard of new reference data: each looks every two seconds."""
+
+NO_VERSION_LEFT = (
+    "the version is the largest there is, so the quote cannot move: correct the stored one"
+)
+"""What the log says of a symbol that stands still."""
 
 UNREACHED = 2**63
 """A version above all there are."""
@@ -168,8 +180,7 @@ class Topic:
             return
         self.instrument = instrument
         if self.version == 1:
-            opened_us = round(self.quote.last_updated.timestamp() * 1e6)
-            self.quote = opening_quote(instrument, opened_us)
+            self.quote = opening_quote(instrument, to_microseconds(self.quote.last_updated))
         else:
             self.quote = resumed_quote(self.snapshot())
         self._current = None
@@ -223,7 +234,7 @@ class Topic:
             last_quote=quote.current_price,
             volume=quote.volume,
             version=self.version,
-            quoted_at=round(quote.last_updated.timestamp() * 1e6),
+            quoted_at=to_microseconds(quote.last_updated),
         )
 
     @property
@@ -252,15 +263,19 @@ class Topic:
         """Move the quote by `update`; the operations that say so, none if it changed nothing.
 
         A trade that changes anything makes one more version; a move has its own, and is left out
-        if that is not newer.
+        if that is not newer. After version LARGEST_WHOLE, which only a foreign value can be near, there
+        is none: the quote stays as it is, and its watchers are told that the symbol is quiet.
         """
         old = self.quote
         if isinstance(update, Move):
             if update.version <= self.version:
                 return []
             version, trade = update.version, update.trade_after(old)
-        else:
+        elif self.version < LARGEST_WHOLE:
             version, trade = self.version + 1, update
+        else:
+            self.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
+            return []
         new = quote_after(old, trade, self.instrument.price_decimals)
         operations: list[Operation] = [*difference(old, new, self.pointer)]
         if operations or trade is not update:

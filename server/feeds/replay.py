@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 import structlog
 import trio
 
-from server.quotes.instrument import FIRST_SEEN_DECIMALS, is_price, is_symbol, normalize_symbol
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, is_price, normalize_symbol
 from server.quotes.quote import Trade
+from server.quotes.record import BadRecord, read_symbol
+from server.quotes.snapshot import LATEST_US
 
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
 
@@ -29,7 +31,7 @@ REPORT_INTERVAL = 1.0
 MAX_SIZE = 10**12
 """Shares in one trade: more than any company has issued."""
 
-MAX_TIMESTAMP_MS = 253_402_300_799_000
+MAX_TIMESTAMP_MS = LATEST_US // 1000
 """The end of the year 9999, the last that a timestamp on the wire can name."""
 
 RawTrade = tuple[str, float, int, int]
@@ -195,9 +197,10 @@ def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
         time_ms, price, size = int(row[0]), float(row[2]), int(row[3])
     except ValueError as error:
         raise BadRow(str(error)) from None
-    symbol = normalize_symbol(row[1])
-    if not is_symbol(symbol):
-        raise BadRow(f"not a symbol: {row[1]!r}")
+    try:
+        symbol = read_symbol(normalize_symbol(row[1]))
+    except BadRecord as bad:
+        raise BadRow(f"{bad}: {row[1]!r}") from None
     if '"' in symbol:
         raise BadRow(f"fields are written without quotes: {row[1]!r}")
     if not is_price(price, price_decimals(symbol)):

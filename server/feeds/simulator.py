@@ -13,12 +13,16 @@ from time import time_ns
 import trio
 
 from server.quotes.quote import Quote, Trade
+from server.quotes.snapshot import LARGEST_PRICE
 
 OSCILLATION = 0.01
 """Largest distance from the base price, as a part of it."""
 
 LOWEST_CENTS = 100
 """No simulated price is under one dollar."""
+
+HIGHEST_CENTS = int(LARGEST_PRICE) * 100
+"""Nor over what other instances take for a price."""
 
 CATCH_UP = 1.0
 """Seconds that are made up for. Not all that a machine has slept: it would come at once. But some, as a
@@ -71,7 +75,7 @@ def simulated_price(quote: Quote, random: Random) -> float:
     """A price within OSCILLATION of the base price, other than the present one if there is one."""
     base_cents = quote.base_price * 100
     low = max(LOWEST_CENTS, ceil(base_cents * (1 - OSCILLATION)))
-    high = max(low, floor(base_cents * (1 + OSCILLATION)))
+    high = min(max(low, floor(base_cents * (1 + OSCILLATION))), HIGHEST_CENTS)
     present = round(quote.current_price * 100)
     if not low <= present <= high or low == high:
         return random.randint(low, high) / 100

@@ -22,6 +22,7 @@ from server.quotes.messages import (
 )
 from server.quotes.patch import Remove
 from server.store.catalogue import StoreUnavailable
+from server.store.loader import TooManyLookups
 
 if TYPE_CHECKING:
     from server.gateway.session import Session
@@ -74,10 +75,25 @@ async def subscribe_cold(session: "Session", command: Subscribe) -> None:
             return
         selection = select(command.symbols, gateway.hub.topics)
     else:
-        unavailable = await gateway.directory.list_symbols(selection.unknown)
+        cold = len(selection.unknown)
+        payer = gateway.budgets.charge_cold(session.identity.user, cold)
+        try:
+            unavailable = await gateway.directory.list_symbols(selection.unknown, payer)
+        except TooManyLookups as error:
+            _subscribe_to_known(session, command, selection, str(error))
+            return
         selection = select(command.symbols, gateway.hub.topics).without(unavailable)
     if not session.closing:
         _subscribe_to(session, command, selection)
+
+
+def _subscribe_to_known(
+    session: "Session", command: Subscribe, selection: Selection, message: str
+) -> None:
+    """Leave out the symbols that the user may not have looked up now."""
+    if selection.topics:
+        _subscribe_to(session, command, selection._replace(unknown=[]))
+    session.refuse(command.action, "rate_limited", message, command.id, selection.unknown)
 
 
 def _subscribe_to(session: "Session", command: Subscribe, selection: Selection) -> None:

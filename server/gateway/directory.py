@@ -8,7 +8,7 @@ import trio
 from server.fanout.hub import Hub
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
-from server.store.loader import Loader
+from server.store.loader import Loader, Payer
 
 PAGE_TIMEOUT = 4.0
 """Seconds for all pages of the catalogue: 100,000 instruments take 1.1; a handshake has five."""
@@ -41,9 +41,14 @@ class Directory:
         self._listing = trio.Lock()
         self.complete = False
 
-    async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
-        """List those of `symbols` that exist; returns those of which nobody could say that now."""
-        loaded = await self._loader.load(symbols)
+    async def list_symbols(
+        self, symbols: Sequence[str], payer: Payer | None = None
+    ) -> Sequence[str]:
+        """List those of `symbols` that exist; returns those of which nobody could say that now.
+
+        Errors: TooManyLookups, if they are asked for by a user.
+        """
+        loaded = await self._loader.load(symbols, payer=payer)
         found = loaded.found.values()
         # Who has not noticed a delisting yet may have cached the symbol; a listing is noticed by all.
         await self._list([each for each in found if each.symbol not in self._hub.delisted])

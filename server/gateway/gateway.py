@@ -13,7 +13,9 @@ import structlog
 import trio
 
 from server.fanout.hub import Hub
+from server.gateway.addresses import Proxies, budget_key
 from server.gateway.auth import Authenticator
+from server.gateway.budgets import Budgets
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
@@ -24,8 +26,15 @@ from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
 from server.gateway.poller import Poller
 from server.gateway.pool import Pool
-from server.gateway.refusals import Refusal, response
-from server.gateway.request import MAX_HEAD, Request, parse_head, read_head, read_request
+from server.gateway.refusals import OF_NOBODY, Refusal, response
+from server.gateway.request import (
+    MAX_HEAD,
+    NotHttp,
+    Request,
+    parse_head,
+    read_head,
+    read_request,
+)
 from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import (
@@ -86,6 +95,8 @@ class Gateway:
     idle_timeout: float = 1800.0
     compression: bool = False
     max_sockets: int = sys.maxsize
+    budgets: Budgets = field(default_factory=Budgets)
+    proxies: Proxies = field(default_factory=Proxies)
     deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
     poller: Poller = field(default_factory=Poller)
 
@@ -99,6 +110,7 @@ class Gateway:
             self.directory,
             self.max_symbols,
             self.allowed_origins,
+            self.budgets,
         )
         self.heartbeat = Heartbeat(
             self.deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
@@ -209,16 +221,20 @@ class Gateway:
         """Do the opening handshake; None if there is to be no connection."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
         parsed: h11.Request | None = None
+        address = ""
         try:
             with ExitStack() as undo:
                 self.pool.enter()
                 undo.callback(self.pool.leave)
+                address = sock.getpeername()[0]
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     head, rest = await read_head(sock)
                 await self._turnstile.enter()
                 parsed = parse_head(head, connection)
                 request = read_request(parsed, rest)
-                admission = await self._doorkeeper.admit(request, undo)
+                forwarded = request.headers.get("x-forwarded-for", "")
+                address = self.proxies.client(address, forwarded)
+                admission = await self._doorkeeper.admit(request, address, undo)
                 extension = self._negotiate(request)
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     await accept_websocket(sock, connection, request, extension)
@@ -232,17 +248,26 @@ class Gateway:
                 undo.pop_all()
                 return session
         except Refusal as refusal:
-            self._count_refusal(refusal.refused.value.code, str(refusal))
+            if refusal.refused in OF_NOBODY:
+                self._charge_failure(address)
+            self._count_refusal(refusal.refused.value.code, str(refusal), address)
             with trio.move_on_after(LINGER_TIMEOUT):
                 has_body = parsed is None or parsed.method != b"HEAD"
                 await send_all(sock, response(refusal, connection, has_body=has_body))
                 sock.shutdown(socket.SHUT_WR)
                 while await receive(sock, MAX_HEAD):
                     pass
+        except NotHttp as other:
+            self._charge_failure(address)
+            self._count_refusal(other.reason, str(other), address)
         except trio.TooSlowError:
-            self._count_refusal("handshake_timeout", f"no handshake in {HANDSHAKE_TIMEOUT:g} s")
+            self._charge_failure(address)
+            message = f"no handshake in {HANDSHAKE_TIMEOUT:g} s"
+            self._count_refusal("handshake_timeout", message, address)
         except (EOFError, OSError):
-            self._count_refusal("handshake_aborted", "the client left during the handshake")
+            self._charge_failure(address)
+            message = "the client left during the handshake"
+            self._count_refusal("handshake_aborted", message, address)
         return None
 
     def _negotiate(self, request: Request) -> str | None:
@@ -257,6 +282,9 @@ class Gateway:
         session.end()
         self.pool.remove(session)
 
-    def _count_refusal(self, reason: str, message: str) -> None:
+    def _charge_failure(self, address: str) -> None:
+        self.budgets.failures.charge(budget_key(address))
+
+    def _count_refusal(self, reason: str, message: str, address: str) -> None:
         self.pool.rejected[reason] += 1
-        self._refused.log(reason, message)
+        self._refused.log(reason, message, address=address)

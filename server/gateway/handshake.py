@@ -14,10 +14,12 @@ import h11
 from wsproto.utilities import generate_accept_token
 
 from server.fanout.topic import Topic
+from server.gateway.addresses import budget_key
 from server.gateway.auth import Authenticator, BadToken, Identity
+from server.gateway.budgets import HANDSHAKE, Budgets
 from server.gateway.directory import Directory
 from server.gateway.ghosts import Ghosts
-from server.gateway.limits import TokenBucket
+from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
@@ -26,6 +28,7 @@ from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
 from server.quotes.position import Position, parse_position
 from server.store.catalogue import StoreUnavailable
+from server.store.loader import TooManyLookups
 
 T = TypeVar("T")
 
@@ -87,12 +90,15 @@ class Doorkeeper(NamedTuple):
     directory: Directory
     max_symbols: int
     allowed_origins: Sequence[str]
+    budgets: Budgets
 
-    async def admit(self, request: Request, undo: ExitStack) -> Admission:
-        """Decide in the protocol's order; places taken on the way are given back by `undo`.
+    async def admit(self, request: Request, address: str, undo: ExitStack) -> Admission:
+        """Decide in the protocol's order about a client at `address`; places taken on the way are given
+        back by `undo`.
 
         Errors: Refusal.
         """
+        vouched = self._vouch(request, address)
         if request.path != PATH:
             raise Refusal(Refused.NOT_FOUND, f"nothing here but {PATH}")
         require_websocket(request)
@@ -101,16 +107,42 @@ class Doorkeeper(NamedTuple):
         undo.callback(self.pool.release)
         if not self.handshakes.take():
             raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
-        identity = self._identify(request)
+        identity = vouched or self._identify(request)
+        self._charge(identity.user)
         if self.pool.is_full_for(identity.user):
             await self.ghosts.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
-        selection = await self._select(request)
+        selection = await self._select(request, identity.user)
+        sent = len(self.topics) if selection.everything else len(selection.topics)
+        self.budgets.commands.owe(identity.user, sent // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
         return Admission(
             identity, selection, interval, _parameter(request, "resume", parse_position)
         )
+
+    def _vouch(self, request: Request, address: str) -> Identity | None:
+        """Of an address that has spent its failures, let only good tokens pass, before anything that
+        others need is taken. Errors: Refusal.
+
+        A user is not refused for its neighbours: they may be all who are behind one proxy.
+        """
+        wait = self.budgets.failures.wait(budget_key(address))
+        if not wait:
+            return None
+        try:
+            return self._identify(request)
+        except Refusal:
+            self.budgets.failures.refused += 1
+            message = "too many requests without a good token from your address, try again later"
+            raise Refusal(Refused.RATE_LIMITED, message, wait) from None
+
+    def _charge(self, user: str) -> None:
+        """Charge a handshake. Errors: Refusal, which leaves the others their handshakes."""
+        if wait := self.budgets.commands.take(user, HANDSHAKE):
+            self.handshakes.give_back()
+            message = "too many connections, commands and requests of yours, slow down"
+            raise Refusal(Refused.RATE_LIMITED, message, wait)
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
@@ -127,7 +159,7 @@ class Doorkeeper(NamedTuple):
         except BadToken as error:
             raise Refusal(Refused.UNAUTHORIZED, str(error)) from None
 
-    async def _select(self, request: Request) -> Selection:
+    async def _select(self, request: Request, user: str) -> Selection:
         given = request.query.get("symbols")
         if given is None:
             return Selection([], [])
@@ -138,8 +170,11 @@ class Doorkeeper(NamedTuple):
                 await self.directory.list_everything()
                 return select(names, self.topics)
             if selection.unknown:
-                unavailable = await self.directory.list_symbols(selection.unknown)
+                payer = self.budgets.charge_cold(user, len(selection.unknown))
+                unavailable = await self.directory.list_symbols(selection.unknown, payer)
                 selection = select(names, self.topics).without(unavailable)
+        except TooManyLookups as error:
+            raise Refusal(Refused.RATE_LIMITED, str(error), error.wait) from None
         except StoreUnavailable as error:
             raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE) from error
         if selection.unavailable and not selection.topics:

@@ -40,6 +40,10 @@ class TokenBucket:
         self._tokens -= 1
         return True
 
+    def give_back(self) -> None:
+        """Put a token back that was taken for nothing."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
     def owe(self, tokens: float) -> None:
         """Take tokens that there may not be, to be refilled before the next one is taken."""
         self._tokens -= tokens

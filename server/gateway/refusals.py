@@ -1,6 +1,7 @@
 """Every way a connection is refused before the upgrade: status, code and headers, in one table."""
 
 from enum import Enum
+from math import ceil
 from random import uniform
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class Refused(Enum):
     ORIGIN_NOT_ALLOWED = Reason(403, "origin_not_allowed")
     AT_CAPACITY = Reason(503, "at_capacity")
     UNAUTHORIZED = Reason(401, "unauthorized", (("WWW-Authenticate", "Bearer"),))  # RFC 6750 §3
+    RATE_LIMITED = Reason(429, "rate_limited")
     TOO_MANY_CONNECTIONS = Reason(429, "too_many_connections")
     NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols")
     TOO_MANY_SYMBOLS = Reason(400, "too_many_symbols")
@@ -43,12 +45,34 @@ class Refused(Enum):
     HTTP_VERSION = Reason(505, "http_version_not_supported")
 
 
-class Refusal(Exception):
-    """A request that will not become a connection; `message` goes into the body."""
+OF_NOBODY = frozenset(
+    {
+        Refused.BAD_REQUEST, Refused.HEADERS_TOO_LARGE, Refused.NOT_FOUND, Refused.UPGRADE_REQUIRED,
+        Refused.ORIGIN_NOT_ALLOWED, Refused.UNAUTHORIZED,
+    }
+)  # fmt: skip
+"""Refusals before a user is known, by the client's fault: they are charged to its address."""
 
-    def __init__(self, refused: Refused, message: str) -> None:
+RETRIED = frozenset({429, 503})
+"""Statuses that tell in `Retry-After` when to come back (RFC 9110 §10.2.3, RFC 6585 §4)."""
+
+
+class Refusal(Exception):
+    """A request that will not become a connection; `message` goes into the body. `wait`: the seconds
+    after which the client may come back, where that is known.
+    """
+
+    def __init__(self, refused: Refused, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
         self.refused = refused
+        self.wait = wait
+
+
+def retry_after(wait: float = 0.0) -> str:
+    """Return the header's value: `wait` seconds or more, as those refused together should not come
+    back together.
+    """
+    return str(ceil(max(wait, uniform(MIN_RETRY, MAX_RETRY))))
 
 
 def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:
@@ -61,8 +85,8 @@ def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) ->
         ("Connection", "close"),
         *reason.headers,
     ]
-    if reason.status == 503:
-        headers.append(("Retry-After", str(round(uniform(MIN_RETRY, MAX_RETRY)))))
+    if reason.status in RETRIED:
+        headers.append(("Retry-After", retry_after(refusal.wait)))
     parts = [
         connection.send(h11.Response(status_code=reason.status, headers=headers)),
         connection.send(h11.Data(data=body if has_body else b"")),

@@ -27,6 +27,28 @@ a control character (RFC 9110 §5.5).
 """
 
 
+TLS_RECORD = b"\x16\x03"
+"""How a TLS handshake begins: its record's type and major version (RFC 8446 §5.1)."""
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+"""A method (RFC 9110 §5.6.2); the longest that is registered has 17 characters."""
+
+_VERSION = re.compile(rb".* HTTP/\d\.\d\r?", re.DOTALL)
+"""The end of a request's first line (RFC 9112 §3)."""
+
+
+TLS_ADVICE = "a client speaks TLS to the plain port: give it a ws:// address, or a TLS proxy's"
+NOT_HTTP_ADVICE = "a client does not speak HTTP: if it is one of yours, correct its address or port"
+
+
+class NotHttp(Exception):
+    """The client speaks another protocol; `reason` counts it, the message tells the operator more."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Request(NamedTuple):
     """`path` without the query; `headers` by lower-case name; `rest`: what came behind the head."""
 
@@ -41,13 +63,16 @@ class Request(NamedTuple):
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     """Read one request's head, and what came behind it.
 
-    Errors: Refusal as in `take_head`; EOFError if the client leaves before its end.
+    Errors: Refusal as in `take_head`; EOFError if the client leaves before its end; NotHttp as soon
+    as what has come cannot be the beginning of one.
     """
     received = bytearray()
     while (head := take_head(received)) is None:
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
         received += data
+        if b"\r\n\r\n" not in received:
+            _require_http(received)
     return head, bytes(received)
 
 
@@ -70,6 +95,19 @@ def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
     head = bytes(received[:size])
     del received[:size]
     return head
+
+
+def _require_http(received: bytearray) -> None:
+    """Check the beginning of a head, so that no client waits for an answer in another protocol."""
+    if received.startswith(TLS_RECORD[: len(received)]):
+        if len(received) >= len(TLS_RECORD):
+            raise NotHttp("tls_on_plain_port", TLS_ADVICE)
+        return
+    line, end, _ = received.lstrip(b"\r\n").partition(b"\n")
+    method = line.rstrip(b"\r").partition(b" ")[0]
+    is_method = not line or _METHOD.fullmatch(method)
+    if not is_method or line.startswith(b"SSH-") or (end and not _VERSION.fullmatch(line)):
+        raise NotHttp("not_http", NOT_HTTP_ADVICE)
 
 
 def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:

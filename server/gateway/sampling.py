@@ -20,7 +20,7 @@ class Sampler:
         self._next: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def log(self, key: str, message: str) -> None:
+    def log(self, key: str, message: str, **details: str) -> None:
         """Log `key` as the reason, unless it was logged a moment ago."""
         now = trio.current_time()
         if now < self._next.get(key, now):
@@ -28,4 +28,4 @@ class Sampler:
             return
         self._next[key] = now + SAMPLE_INTERVAL
         left_out = self._left_out.pop(key, 0)
-        log.info(self._event, reason=key, message=message, left_out=left_out)
+        log.info(self._event, reason=key, message=message, **details, left_out=left_out)

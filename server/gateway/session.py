@@ -17,11 +17,13 @@ from server.fanout.breaker import BreakerState
 from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import Identity
+from server.gateway.budgets import COMMAND
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
 from server.gateway.commands import execute, subscribe_cold
 from server.gateway.handshake import EVERYTHING
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
+from server.gateway.limits import SYMBOLS_A_COMMAND
 from server.gateway.sockets import close, receive_nowait
 from server.quotes.messages import (
     Ack,
@@ -49,6 +51,8 @@ PARSE_FAILURES = {
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes read from a socket at once; as 680 empty pings they take 15 ms, then others get their turn."""
+
+TOO_MUCH_IN_ALL = "too many commands of all your connections and requests together, slow down"
 
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
@@ -309,6 +313,9 @@ class Session:
             self.close(Close.BINARY)
         elif self._is_in_time(inbound) and frame.opcode is Opcode.PING:
             self.heard = True
+            # A ping is answered whatever the user's other connections do: without a pong, libraries
+            # take the server for dead.
+            self.gateway.budgets.commands.charge(self.identity.user, COMMAND)
             payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
             self.outbox.send(pong_frame(payload))
 
@@ -336,6 +343,11 @@ class Session:
         if not self._is_in_time(inbound):
             self.refuse("any", "rate_limited", "too many commands, slow down", readable_id(text))
             return
+        commands = self.gateway.budgets.commands
+        if commands.take(self.identity.user, COMMAND):
+            self.refuse("any", "rate_limited", TOO_MUCH_IN_ALL, readable_id(text))
+            self._count_flood(inbound)
+            return
         try:
             command = parse_command(text)
         except BadCommand as error:
@@ -344,7 +356,9 @@ class Session:
                 self.close(Close.BAD_COMMANDS)
             return
         inbound.limit.is_hopeless(good=True)
-        inbound.limit.charge(self._symbols_of(command))
+        symbols = self._symbols_of(command)
+        inbound.limit.charge(symbols)
+        commands.owe(self.identity.user, symbols // SYMBOLS_A_COMMAND)
         execute(self, command)
 
     def _symbols_of(self, command: Command) -> int:
@@ -355,6 +369,10 @@ class Session:
         """Count a frame, whatever it holds, as parsing alone takes 20 µs; False if it came too fast."""
         if inbound.limit.allows():
             return True
+        self._count_flood(inbound)
+        return False
+
+    def _count_flood(self, inbound: Inbound) -> None:
+        """Count a frame that came too fast; close once that has gone on for too long."""
         if inbound.limit.is_flooded():
             self.close(Close.FLOODING)
-        return False

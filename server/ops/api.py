@@ -11,23 +11,23 @@ import trio
 from msgspec import UNSET, Meta, UnsetType
 
 from server.fanout.hub import Hub
-from server.ops.endpoint import (
+from server.gateway.budgets import SEARCH
+from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.problems import (
     BAD_REQUEST,
     FORBIDDEN,
+    RATE_LIMITED,
     STORE_UNAVAILABLE,
     TOO_MANY_SYMBOLS,
     UNAUTHORIZED,
     UNKNOWN_SYMBOL,
     ApiError,
-    Call,
-    Endpoint,
-    Parameter,
 )
 from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
 from server.quotes.quote import Quote, opening_quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import Loaded
+from server.store.loader import Loaded, TooManyLookups
 from server.store.store import Store
 
 MAX_SYMBOLS = 500
@@ -129,6 +129,8 @@ class Api:
         query = "".join(c if c.isprintable() else " " for c in call.values["query"]).strip()
         if not query:
             return []
+        if call.payer and (wait := call.payer.pay(SEARCH)):
+            raise TooManyLookups(wait)
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
                 found = await self._store.search(query, call.values["limit"])
@@ -139,7 +141,7 @@ class Api:
     async def instrument(self, call: Call) -> InstrumentView:
         """One instrument."""
         symbol = normalize_symbol(call.values["symbol"])
-        loaded = await self._store.loader.load([symbol])
+        loaded = await self._store.loader.load([symbol], payer=call.payer)
         if loaded.unavailable:
             raise _untold(loaded)
         if symbol not in loaded.found:
@@ -160,7 +162,7 @@ class Api:
         """Load symbols into the cache."""
         symbols = _symbols(call)
         try:
-            count = await self._store.warm(symbols)
+            count = await self._store.warm(symbols, call.payer)
         except StoreUnavailable as error:
             raise _unavailable(error) from error
         _audit("warm", call, symbols, count)
@@ -168,7 +170,7 @@ class Api:
 
     async def _load_known(self, call: Call) -> Loaded:
         """The symbols that are asked for, as far as they are known; an error if none is."""
-        loaded = await self._store.loader.load(_symbols(call))
+        loaded = await self._store.loader.load(_symbols(call), payer=call.payer)
         if loaded.unavailable:
             if not loaded.found:
                 raise _untold(loaded)
@@ -189,7 +191,7 @@ class Api:
 
 def endpoints(api: Api) -> list[Endpoint]:
     """All routes of the API; the OpenAPI document is made from them too."""
-    reading = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, STORE_UNAVAILABLE)
+    reading = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
     admin = (*reading, FORBIDDEN)
     query = Parameter(
         "query",
@@ -219,13 +221,15 @@ def endpoints(api: Api) -> list[Endpoint]:
         Endpoint(
             path="/instruments", method="GET", handle=api.search, result=list[InstrumentView],
             summary="Search by the beginning of the symbol or of words of the name",
-            parameters=[query, limit], problems=(BAD_REQUEST, UNAUTHORIZED, STORE_UNAVAILABLE),
+            parameters=[query, limit],
+            problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         Endpoint(
             path="/instruments/{symbol}", method="GET", handle=api.instrument,
             result=InstrumentView, summary="One instrument", parameters=[symbol],
-            problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, STORE_UNAVAILABLE), cacheable=True,
+            problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
+            cacheable=True,
         ),
         Endpoint(
             path="/admin/market-data/cache/invalidate", method="DELETE", handle=api.invalidate,

@@ -3,51 +3,19 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from random import uniform
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.gateway.auth import Authenticator, BadToken, Identity
-from server.gateway.refusals import MAX_RETRY, MIN_RETRY
-
-ADMIN = "admin"
-"""The token's role that may change the cache."""
+from server.gateway.auth import Identity
+from server.ops.admission import Gate
+from server.ops.problems import BAD_REQUEST, RATE_LIMITED, ApiError, Problem
+from server.store.loader import Payer, TooManyLookups
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Problem(NamedTuple):
-    """`status` and what the description says about it."""
-
-    status: int
-    code: str
-    text: str
-
-
-BAD_REQUEST = Problem(400, "bad_request", "A parameter is missing or not allowed")
-TOO_MANY_SYMBOLS = Problem(400, "too_many_symbols", "More symbols than one request may name")
-UNAUTHORIZED = Problem(401, "unauthorized", "The token is missing or not valid")
-FORBIDDEN = Problem(403, "forbidden", "The token has not the role that is needed")
-UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "There is no such instrument")
-STORE_UNAVAILABLE = Problem(503, "store_unavailable", "The store gives no answer; try again")
-
-
-class ApiError(HTTPException):
-    """A request that is answered with an error in the protocol's shape."""
-
-    def __init__(self, problem: Problem, message: str) -> None:
-        headers = {"Cache-Control": "no-store"}
-        if problem is UNAUTHORIZED:
-            headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 §3
-        if problem is STORE_UNAVAILABLE:
-            headers["Retry-After"] = str(round(uniform(MIN_RETRY, MAX_RETRY)))
-        super().__init__(problem.status, message, headers)
-        self.code = problem.code
 
 
 class Parameter(NamedTuple):
@@ -62,11 +30,12 @@ class Parameter(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request that was let in; `values` by parameter. `user` is None where anyone may ask.
-    `headers` are the answer's, to which the handler may add.
+    """A request that was let in; `values` by parameter. `user` and `payer`, for whom symbols are looked
+    up, are None where anyone may ask. `headers` are the answer's, to which the handler may add.
     """
 
     user: Identity | None
+    payer: Payer | None
     values: Mapping[str, Any]
     headers: dict[str, str]
 
@@ -91,14 +60,21 @@ class Endpoint:
     cacheable: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def route(self, authenticator: Authenticator) -> Route:
+    def route(self, gate: Gate) -> Route:
         """For Starlette."""
 
         async def endpoint(request: Request) -> Response:
-            user = _identify(request, authenticator, self.role) if self.role else None
+            user = gate.admit(request.scope, self.role) if self.role else None
             values = {each.name: _value(request, each) for each in self.parameters}
-            call = Call(user, values, {})
-            body = _encode(await self.handle(call))
+            payer = None
+            if user:
+                gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
+                payer = gate.budgets.payer(user.user)
+            call = Call(user, payer, values, {})
+            try:
+                body = _encode(await self.handle(call))
+            except TooManyLookups as error:
+                raise ApiError(RATE_LIMITED, str(error), error.wait) from None
             response = answer(request, body, "application/json", cacheable=self.cacheable)
             response.headers.update(call.headers)
             return response
@@ -118,19 +94,6 @@ def answer(request: Request, body: bytes, media_type: str, *, cacheable: bool) -
     if {tag, f"W/{tag}", "*"} & set(known):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=media_type, headers=headers)
-
-
-def _identify(request: Request, authenticator: Authenticator, role: str) -> Identity:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise ApiError(UNAUTHORIZED, "a token is required: Authorization: Bearer <JWT>")
-    try:
-        identity = authenticator.verify(token.strip())
-    except BadToken as error:
-        raise ApiError(UNAUTHORIZED, str(error)) from None
-    if role == ADMIN and identity.role != ADMIN:
-        raise ApiError(FORBIDDEN, "this needs a token with the role admin")
-    return identity
 
 
 def _value(request: Request, parameter: Parameter) -> Any:

@@ -41,8 +41,11 @@ MIN_ATTEMPTS = 20
 DEGRADED_LAG, UNHEALTHY_LAG = 0.1, 1.0
 """Seconds the event loop was late at worst since the last check."""
 
-OUR_REFUSALS = ("at_capacity", "handshake_timeout")
-"""Refusals that say something about the server; the others do about the request."""
+OUR_REFUSALS = ("at_capacity",)
+"""Refusals that say something about the server; the others do about the client and its request."""
+
+CLIENTS_FAILURES = ("handshake_timeout", "handshake_aborted", "tls_on_plain_port", "not_http")
+"""Ways not to finish a handshake."""
 
 log = structlog.get_logger()
 
@@ -117,7 +120,8 @@ def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]
     return {
         "pool": lambda: check_pool(gateway.pool),
         "refusals": _Share(lambda: _refusals(gateway.pool), "connections refused for want of room"),
-        "errors": _Share(lambda: _errors(gateway), "connections lost, given up or failed"),
+        "errors": _Share(lambda: _errors(gateway), "connections failed by an internal error"),
+        "clients": lambda: check_clients(gateway.pool),
         "event_loop": lambda: check_lag(lag.take_worst("health")),
         "feed": lambda: check_feed(hub),
         "overload": lambda: check_overload(hub),
@@ -154,6 +158,13 @@ def check_pool(pool: Pool) -> Finding:
     """How many places are taken."""
     health = _grade(pool.use, DEGRADED_USE, UNHEALTHY_USE)
     return Finding(health, f"{pool.use:.0%} of the connections are taken")
+
+
+def check_clients(pool: Pool) -> Finding:
+    """What clients failed to do: worth knowing, but never the server's error."""
+    unfinished = sum(pool.rejected[reason] for reason in CLIENTS_FAILURES)
+    detail = f"{unfinished} never finished a handshake, {pool.lost} were silent or too slow"
+    return Finding(Health.HEALTHY, f"since the start, {detail}")
 
 
 def check_lag(worst: float) -> Finding:
@@ -202,8 +213,7 @@ def _refusals(pool: Pool) -> tuple[int, int]:
 
 
 def _errors(gateway: Gateway) -> tuple[int, int]:
-    failed = gateway.failures + gateway.pool.lost
-    return failed, max(failed, gateway.pool.closed.total())
+    return gateway.failures, max(gateway.failures, gateway.pool.closed.total())
 
 
 def _feed_age(stats: FanoutStats) -> str:

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.ops.endpoint import ApiError
 from server.ops.health import HealthMonitor
+from server.ops.problems import ApiError
 
 NO_STORE = {"Cache-Control": "no-store"}
 

@@ -7,6 +7,15 @@ import msgspec
 MAX_SYMBOL_LENGTH = 50
 """Characters: the width of `market_data.symbol` (varchar(50))."""
 
+MAX_NAME_LENGTH = 200
+"""Characters: the width of `market_data.name` (varchar(200))."""
+
+MAX_DECIMALS = 12
+"""Of a price. A float holds 15 digits, so of a price in thousands the last of twelve are not exact."""
+
+LARGEST_WHOLE = 2**53 - 1
+"""The largest integer that Postgres, SQLite, a Lua script and a JSON reader in JavaScript all hold."""
+
 Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)]
 
 CENT_DECIMALS = 2

@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Microseconds, Price, Snapshot, Whole
+from server.quotes.instrument import LARGEST_WHOLE, Instrument
+from server.quotes.snapshot import Microseconds, Price, Snapshot, Version, Whole
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 PERCENT_DECIMALS = 4
 """A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
@@ -38,11 +39,11 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """
 
     symbol: str
-    version: Whole
+    version: Version
     price: Price
     volume: Whole
     time_us: Microseconds
-    ts: Microseconds
+    ts: Whole
 
     def trade_after(self, quote: "Quote") -> Trade:
         """The trade that turns `quote` into what this says."""
@@ -104,8 +105,11 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
     """The quote once `trade` has happened, its prices rounded to `decimals` places.
 
     Of a base price of zero, which a catalogue may hold, nothing is a percentage: it stays at zero.
+    A volume beyond LARGEST_WHOLE stays there.
     """
     price = round(trade.price, decimals)
+    volume = quote.volume + trade.size
+    volume = min(volume, LARGEST_WHOLE)
     change = price - quote.base_price
     percent = change * 100 / quote.base_price if quote.base_price else 0.0
     return Quote(
@@ -117,7 +121,7 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
         round(change, decimals),
         round(percent, PERCENT_DECIMALS) + 0.0,  # -0.0 becomes 0.0
         from_microseconds(trade.time_us),
-        quote.volume + trade.size,
+        volume,
         quote.market_cap,
     )
 
@@ -125,3 +129,8 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
 def from_microseconds(time_us: int) -> datetime:
     """UTC time, exact to the microsecond (a float of seconds would not be)."""
     return _EPOCH + timedelta(microseconds=time_us)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """The opposite of `from_microseconds`, as exact: a float would round the year 9999 up to 10000."""
+    return (moment - _EPOCH) // _MICROSECOND

@@ -5,20 +5,33 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.quotes.instrument import MAX_PRICE, Instrument, Symbol
+from server.quotes.instrument import (
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    MAX_NAME_LENGTH,
+    MAX_PRICE,
+    Instrument,
+    Symbol,
+)
 
 STOCK, ETF = 1, 2
 """`market_data.category`."""
 
-# What a cache or another instance says has to fit into the database and into a quote.
-Name = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]  # Postgres has no NUL
-LARGEST_PRICE = 2 * MAX_PRICE  # a simulated one may be above its base price
+LATEST_US = 253_402_300_799_999_999
+"""Microseconds since the Unix epoch to the end of the year 9999, the last that RFC 3339 can name."""
+
+LARGEST_PRICE = 2 * MAX_PRICE
+"""US dollars: a simulated price may be above its base price."""
+
+# Every store and every JSON reader can hold what these allow. Postgres has no NUL, UTF-8 no surrogates.
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00\ud800-\udfff]*$")]
 Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
 BasePrice = Annotated[float, Meta(gt=0, le=LARGEST_PRICE)]
-Small = Annotated[int, Meta(ge=0, le=2**15 - 1)]
+Decimals = Annotated[int, Meta(ge=0, le=MAX_DECIMALS)]
 Medium = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Microseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]  # to the end of the year 9999
+Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
+Version = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE)]
+Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -35,10 +48,10 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     last_quote: Price
     base_price: BasePrice
     market_cap: Whole | None = None
-    price_decimals: Small = 2
+    price_decimals: Decimals = 2
     made_up_price: bool = False
     volume: Whole = 0
-    version: Whole = 1
+    version: Version = 1
     quoted_at: Microseconds = 0
 
     @property
@@ -60,7 +73,7 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False):
     since the Unix epoch.
     """
 
-    ts: Microseconds = 0
+    ts: Whole = 0
 
 
 def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:

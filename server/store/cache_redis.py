@@ -4,22 +4,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import partial
 from time import time
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-import structlog
 import trio
+from msgspec import Meta
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from trio_asyncio import aio_as_trio
 
-from server.quotes.snapshot import Snapshot
+from server.quotes.record import Decoder, filed_under
+from server.quotes.snapshot import LATEST_US, Snapshot
 from server.store.cache import jittered
 from server.store.calls import Calls
 from server.store.catalogue import StoreUnavailable
 from server.store.recent import Kept
+from server.store.stats import StoreStats
 
 KEY = "market_data:"
 """What keys begin with; the symbol follows."""
@@ -33,18 +35,16 @@ CONNECTIONS = 16
 WAITING_CALLS = 64
 """Operations in progress; more are refused at once."""
 
-ERRORS = (RedisError, OSError, TimeoutError)
-"""What redis-py raises where Redis is at fault."""
+ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
+"""What redis-py raises where Redis is at fault; of what it cannot read, Python's own errors."""
 
 T = TypeVar("T")
-
-log = structlog.get_logger()
 
 
 class _Cached(Snapshot, frozen=True, gc=False):
     """`expires_at`: Unix seconds; the key may outlive it by nothing, but its reader must know it."""
 
-    expires_at: float = 0.0
+    expires_at: Annotated[float, Meta(ge=0, le=LATEST_US / 1e6)] = 0.0
 
 
 class RedisCache:
@@ -52,8 +52,9 @@ class RedisCache:
 
     name = "redis"
 
-    def __init__(self, redis: "Redis") -> None:
+    def __init__(self, redis: "Redis", stats: StoreStats) -> None:
         self.redis = redis
+        self.stats = stats
         self.calls = Calls(WAITING_CALLS)
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
@@ -61,7 +62,7 @@ class RedisCache:
         values = await self.run(lambda: self.redis.mget(keys))
         now, found = time(), {}
         for symbol, value in zip(symbols, values, strict=True):
-            if value is not None and (cached := _decode(symbol, value)):
+            if value is not None and (cached := self._read(symbol, value)):
                 found[symbol] = Kept[Snapshot](_plain(cached), cached.expires_at - now)
         return found
 
@@ -70,6 +71,11 @@ class RedisCache:
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
         return await self.run(lambda: self.redis.delete(*(KEY + each for each in symbols)))
+
+    def _read(self, symbol: str, value: bytes | str) -> _Cached | None:
+        """None for a value that is not ours: whoever wrote it, it is replaced by a good one."""
+        reading = partial(_decode, symbol, value)
+        return self.stats.invalid.read("cache", KEY + symbol, reading)
 
     async def _set(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
         async with self.redis.pipeline(transaction=False) as pipeline:
@@ -92,8 +98,12 @@ async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def open_redis(url: str) -> AsyncIterator[RedisCache]:
-    """A client that connects when it is used. Errors: StoreUnavailable if the URL is none."""
+async def open_redis(url: str, stats: StoreStats | None = None) -> AsyncIterator[RedisCache]:
+    """A client that connects when it is used. Errors: StoreUnavailable if the URL is none.
+
+    Arguments:
+        stats: where it counts what it leaves out; none are needed by a command.
+    """
     try:
         # Without retries: the breaker and the next request are the retry.
         pool = BlockingConnectionPool.from_url(
@@ -104,7 +114,7 @@ async def open_redis(url: str) -> AsyncIterator[RedisCache]:
         pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
     except (ValueError, TypeError, RedisError) as error:
         raise StoreUnavailable(f"REDIS_URL: {error}") from None
-    cache = RedisCache(Redis.from_pool(pool))
+    cache = RedisCache(Redis.from_pool(pool), stats or StoreStats())
     async with trio.open_nursery() as nursery:
         await nursery.start(cache.calls.run)
         yield cache
@@ -114,17 +124,12 @@ async def open_redis(url: str) -> AsyncIterator[RedisCache]:
 
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(_Cached)
+_decoder = Decoder(_Cached, "json")
 
 
-def _decode(symbol: str, value: bytes | str) -> _Cached | None:
-    """None for a value that is not ours: whoever wrote it, it is replaced by a good one."""
-    try:
-        cached = _decoder.decode(value)
-    except msgspec.MsgspecError as error:
-        log.warning("the cache holds something else", key=KEY + symbol, problem=str(error))
-        return None
-    return cached if cached.symbol == symbol else None
+def _decode(symbol: str, value: bytes | str) -> _Cached:
+    """Errors: BadRecord."""
+    return filed_under(symbol, _decoder.decode(value))
 
 
 def _plain(cached: _Cached) -> Snapshot:

@@ -27,6 +27,10 @@ class StoreMisconfigured(StoreUnavailable):
     """
 
 
+class RowsRefused(StoreUnavailable):
+    """The database answers, but does not take a row that it was given; others it may take."""
+
+
 class Change(NamedTuple):
     """A symbol was listed or delisted, or its reference data changed; `mark` tells changes apart."""
 
@@ -38,7 +42,8 @@ class Change(NamedTuple):
 class Catalogue(Protocol):
     """Postgres, SQLite or memory. Every method but `close` may raise StoreUnavailable.
 
-    Symbols are in upper case. What is found is in no particular order unless that is said.
+    Symbols are in upper case. What is found is in no particular order unless that is said. Rows that
+    are not what `quotes.record` takes for a record are left out.
     """
 
     @property
@@ -55,7 +60,9 @@ class Catalogue(Protocol):
         """The rows of those symbols that exist, in one query."""
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        """Up to `limit` rows of symbols above `after`, by symbol: a page of the whole catalogue."""
+        """Up to `limit` rows of symbols above `after`, by symbol: a page of the whole catalogue. Fewer
+        are its end, also where rows were left out.
+        """
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         """Instruments whose symbol begins with `query` or whose name has words that begin with its
@@ -86,7 +93,8 @@ class Catalogue(Protocol):
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         """Write last prices, but never over a newer version, and note which symbols are watched.
 
-        A symbol that the catalogue never had is listed then.
+        A symbol that the catalogue never had is listed then. Errors: RowsRefused, and then none of
+        `snapshots` may be written.
         """
 
 

@@ -16,17 +16,19 @@ import trio
 from trio_asyncio import aio_as_trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
-from server.quotes.snapshot import LARGEST_PRICE, Snapshot, opening_snapshot
+from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.calls import Calls
 from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
     Change,
+    RowsRefused,
     StoreMisconfigured,
     StoreUnavailable,
     words,
 )
 from server.store.migrations import pending
+from server.store.rows import SOUND, Rows
 from server.store.stats import StoreStats
 
 Connection = Any
@@ -56,22 +58,39 @@ ERRORS = (
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
+    ValueError,
+    OverflowError,
 )
-"""What asyncpg raises where the database is at fault. A server that is down is an OSError; a connection
-that is lost while it is given back to the pool is an InternalClientError.
+"""What asyncpg raises where the database is at fault; a server that is down is an OSError, and a value
+that Python cannot hold or read a ValueError or OverflowError.
+"""
+
+REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.PLPGSQLError,
+    ValueError,
+    OverflowError,
+)
+"""What is raised where a row is at fault: Postgres refuses a value, a constraint or another service's
+trigger refuses the row, or asyncpg cannot send it.
 """
 
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
-_LISTED = (
-    f"NOT delisted AND last_quote BETWEEN 0 AND {LARGEST_PRICE:.0f} "
-    f"AND base_price <= {LARGEST_PRICE:.0f}"
+
+def _as_float(column: str) -> str:
+    """SQL: NaN for what a float cannot hold, as the cast would fail, and with it the whole query."""
+    rounded = (
+        f"round({column}::numeric, 100)::float8"  # of what is closer to zero the cast fails, too
+    )
+    return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
+
+
+_SELECTED = ", ".join(
+    _as_float(field) if field in ("last_quote", "base_price") else field
+    for field in Snapshot.__struct_fields__
 )
-"""Another service may have written what is no price: NaN, infinity, more than a float can hold."""
-
-_NUMERIC = {"last_quote": "last_quote::float8", "base_price": "base_price::float8"}
-
-_SELECTED = ", ".join(_NUMERIC.get(field, field) for field in Snapshot.__struct_fields__)
 
 _TYPES = {
     "symbol": "varchar", "name": "varchar", "category": "int", "last_quote": "float8",
@@ -83,14 +102,19 @@ _ROWS = ", ".join(
     f"${number}::{_TYPES[field]}[]" for number, field in enumerate(Snapshot.__struct_fields__, 1)
 )
 
+_KEPT = ", ".join(
+    f"{field} = CASE WHEN market_data.version > 1 AND {SOUND} THEN market_data.{field} "
+    f"ELSE excluded.{field} END"
+    for field in ("last_quote", "volume", "version", "quoted_at")
+)
+
 _UPSERT = f"""
 INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
 ON CONFLICT (symbol) DO UPDATE SET
     name = excluded.name, category = excluded.category, base_price = excluded.base_price,
     market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
     made_up_price = excluded.made_up_price,
-    last_quote = CASE WHEN market_data.version > 1 THEN market_data.last_quote
-                      ELSE excluded.last_quote END,
+    {_KEPT},
     delisted = false
 """
 
@@ -99,7 +123,7 @@ INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
 ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
-WHERE excluded.version > market_data.version
+WHERE excluded.version > market_data.version OR ({SOUND}) IS NOT TRUE
 """
 
 _LOCK = """
@@ -116,12 +140,12 @@ UPDATE market_data SET watched_at = now() FROM locked WHERE market_data.id = loc
 _SEARCH = f"""
 SELECT {_SELECTED} FROM (
     (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE {_LISTED} AND $1 <> ''
+     WHERE NOT delisted AND $1 <> ''
      AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
      ORDER BY symbol COLLATE "C" LIMIT $4)
     UNION ALL
     (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
-     WHERE {_LISTED} AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
+     WHERE NOT delisted AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
      LIMIT {SEARCH_CANDIDATES})
 ) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
 """
@@ -137,6 +161,7 @@ class PostgresCatalogue:
     def __init__(self, url: str, pool_size: int, stats: StoreStats) -> None:
         self._url = url
         self._stats = stats
+        self._rows = Rows("postgres", stats.invalid)
         self.calls = Calls(pool_size * WAITING_CALLS)
         self.pool = asyncpg.create_pool(
             url,
@@ -155,11 +180,10 @@ class PostgresCatalogue:
         return await self._run("migrate", BULK_TIMEOUT, _migrate)
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        return await self._select("find", "symbol = ANY($1)", list(symbols))
+        return self._rows.snapshots(await self._select("find", "symbol = ANY($1)", list(symbols)))
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        condition = 'symbol COLLATE "C" > $1 ORDER BY symbol COLLATE "C" LIMIT $2'
-        return await self._select("page", condition, after, limit)
+        return await self._rows.page(self._read_page, after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         # Words hold no ASCII but letters and digits, so none can end its quotes or be a regex.
@@ -170,7 +194,7 @@ class PostgresCatalogue:
             "search", QUERY_TIMEOUT,
             lambda db: db.fetch(_SEARCH, normalize_symbol(query), lexemes, begins, limit),
         )  # fmt: skip
-        return [Snapshot(*row) for row in rows]
+        return self._rows.snapshots(map(tuple, rows))
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
@@ -178,7 +202,7 @@ class PostgresCatalogue:
             "ORDER BY watched_at DESC LIMIT $1"
         )
         rows = await self._run("recent", QUERY_TIMEOUT, lambda db: db.fetch(query, limit))
-        return [row["symbol"] for row in rows]
+        return self._rows.symbols(row["symbol"] for row in rows)
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = _in_order(map(opening_snapshot, instruments))
@@ -188,7 +212,8 @@ class PostgresCatalogue:
         return await self._run("delist", QUERY_TIMEOUT, partial(_delist, symbols))
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        return await self._run("changes", QUERY_TIMEOUT, partial(_changes, since))
+        mark, changes = await self._run("changes", QUERY_TIMEOUT, partial(_changes, since))
+        return mark, self._rows.changes(changes)
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
@@ -201,10 +226,14 @@ class PostgresCatalogue:
         except ERRORS:
             self.pool.terminate()
 
-    async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
-        query = f"SELECT {_SELECTED} FROM market_data WHERE {_LISTED} AND {condition}"
+    async def _read_page(self, after: str, limit: int) -> list[tuple[str, tuple[Any, ...]]]:
+        condition = 'symbol COLLATE "C" > $1 ORDER BY symbol COLLATE "C" LIMIT $2'
+        return [(row[0], row) for row in await self._select("page", condition, after, limit)]
+
+    async def _select(self, name: str, condition: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
-        return [Snapshot(*row) for row in rows]
+        return [tuple(row) for row in rows]
 
     async def _run(
         self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
@@ -223,7 +252,8 @@ class PostgresCatalogue:
             raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
-            raise StoreUnavailable(f"Postgres: {error or type(error).__name__}") from error
+            kind = RowsRefused if isinstance(error, REFUSALS) else StoreUnavailable
+            raise kind(f"Postgres: {error or type(error).__name__}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 

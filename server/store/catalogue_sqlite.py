@@ -21,10 +21,12 @@ from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
     Change,
+    RowsRefused,
     StoreUnavailable,
     words,
 )
 from server.store.migrations import pending
+from server.store.rows import SOUND, Rows
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 
@@ -34,7 +36,24 @@ BUSY_TIMEOUT = 5.0
 RETRY_INTERVAL = 0.02
 """Seconds between two tries to open a file that another process is about to make."""
 
+MARKS_END = 2**53 - 2
+"""Marks of changes are below this; the triggers of `0003_sound_marks` begin anew at it."""
+
+ERRORS = (sqlite3.Error, ValueError, OverflowError)
+"""What sqlite3 raises; of values that it cannot pass on, Python's own errors."""
+
+REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, ValueError, OverflowError)
+"""What is raised where a row is at fault."""
+
 COLUMNS = ", ".join(Snapshot.__struct_fields__)
+
+_MADE_UP = Snapshot.__struct_fields__.index("made_up_price")
+
+_KEPT = ", ".join(
+    f"{field} = CASE WHEN market_data.version > 1 AND {SOUND} THEN market_data.{field} "
+    f"ELSE excluded.{field} END"
+    for field in ("last_quote", "volume", "version", "quoted_at")
+)
 
 _VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
 
@@ -44,7 +63,7 @@ ON CONFLICT (symbol) DO UPDATE SET
     name = excluded.name, words = excluded.words, category = excluded.category,
     base_price = excluded.base_price, market_cap = excluded.market_cap,
     price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
-    last_quote = CASE WHEN version > 1 THEN last_quote ELSE excluded.last_quote END,
+    {_KEPT},
     delisted = 0
 """
 
@@ -53,7 +72,7 @@ INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
 ON CONFLICT (symbol) DO UPDATE SET
     last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
     quoted_at = excluded.quoted_at
-WHERE excluded.version > market_data.version
+WHERE excluded.version > market_data.version OR ({SOUND}) IS NOT TRUE
 """
 
 _IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
@@ -71,6 +90,14 @@ SELECT {COLUMNS} FROM (
 """
 
 T = TypeVar("T")
+
+
+class BadText(bytes):
+    """A text that is not UTF-8, as SQLite lets anybody write."""
+
+
+Key = str | bytes
+"""A symbol as the table has it: text, BadText, or a blob. SQLite sorts blobs behind all texts."""
 
 
 class Connected(NamedTuple):
@@ -97,6 +124,7 @@ class SqliteCatalogue:
         self._writer = writer
         self._shipped = shipped
         self._stats = stats
+        self._rows = Rows("sqlite", stats.invalid)
 
     async def migrate(self) -> list[str]:
         return await self._run(self._writer, "migrate", self._migrate)
@@ -104,10 +132,12 @@ class SqliteCatalogue:
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
         # One parameter whatever the number of symbols: SQLite's limit of parameters is not met.
         encoded = msgspec.json.encode(symbols).decode()
-        return await self._select("find", "symbol IN (SELECT value FROM json_each(?))", encoded)
+        among = "symbol IN (SELECT value FROM json_each(?))"
+        return self._rows.snapshots(await self._select("find", among, encoded))
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        return await self._select("page", "symbol > ? ORDER BY symbol LIMIT ?", after, limit)
+        first: Key = after
+        return await self._rows.page(self._read_page, first, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         prefix, wanted = normalize_symbol(query), words(query)
@@ -121,14 +151,17 @@ class SqliteCatalogue:
         parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
         conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
         statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
-        return [_snapshot(row) for row in await self._read("search", statement, parameters)]
+        rows = await self._read("search", statement, parameters)
+        return self._rows.snapshots(map(_fields, rows))
 
     async def recently_watched(self, limit: int) -> list[str]:
         query = (
             "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
             "ORDER BY watched_at DESC LIMIT ?"
         )
-        return [symbol for (symbol,) in await self._read("recent", query, [limit])]
+        return self._rows.symbols(
+            symbol for (symbol,) in await self._read("recent", query, [limit])
+        )
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
@@ -149,15 +182,22 @@ class SqliteCatalogue:
         return await self._run(self._writer, "delist", partial(_delist, symbols))
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        return await self._run(self._reader, "changes", partial(_changes, since))
+        mark, changes = await self._run(self._reader, "changes", partial(_changes, since))
+        return mark, self._rows.changes(changes)
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         work = partial(_write, _SAVE, snapshots, watched, lambda _: None)
         await self._run(self._writer, "save", work)
 
-    async def _select(self, name: str, condition: str, *parameters: Any) -> list[Snapshot]:
+    async def _read_page(self, after: Key, limit: int) -> list[tuple[Key, tuple[Any, ...]]]:
+        blob = isinstance(after, bytes) and not isinstance(after, BadText)
+        condition = f"symbol > {'?' if blob else 'CAST(? AS TEXT)'} ORDER BY symbol LIMIT ?"
+        rows = await self._select("page", condition, after, limit)
+        return [(row[0], row) for row in rows]
+
+    async def _select(self, name: str, condition: str, *parameters: Any) -> list[tuple[Any, ...]]:
         query = f"SELECT {COLUMNS} FROM market_data WHERE NOT delisted AND {condition}"
-        return [_snapshot(row) for row in await self._read(name, query, parameters)]
+        return [_fields(row) for row in await self._read(name, query, parameters)]
 
     async def _read(
         self, name: str, query: str, parameters: Sequence[Any] | Mapping[str, Any]
@@ -170,9 +210,10 @@ class SqliteCatalogue:
         start = perf_counter()
         try:
             return await end.thread.run(partial(work, end.connection))
-        except sqlite3.Error as error:
+        except ERRORS as error:
             self._stats.db_errors += 1
-            raise StoreUnavailable(f"SQLite: {error}") from error
+            kind = RowsRefused if isinstance(error, REFUSALS) else StoreUnavailable
+            raise kind(f"SQLite: {error}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 
@@ -185,7 +226,7 @@ class SqliteCatalogue:
             )
             present = dict(connection.execute("SELECT version, name FROM schema_migrations"))
             for migration in pending("sqlite", present):
-                for statement in migration.sql.split(";\n"):
+                for statement in _statements(migration.sql):
                     connection.execute(statement)
                 connection.execute(
                     "INSERT INTO schema_migrations VALUES (?, ?)", migration[:2]
@@ -222,6 +263,16 @@ async def _open(path: Path) -> AsyncIterator[Connected]:
         thread.close()
 
 
+def _statements(sql: str) -> Iterator[str]:
+    """The statements of a file, triggers with those in them; each ends at a line's end."""
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
 def _write(
     statement: str,
     rows: Sequence[Snapshot],
@@ -254,15 +305,18 @@ def _delist(symbols: Sequence[str], connection: sqlite3.Connection) -> list[str]
 
 
 def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, list[Change]]:
-    """Each change has a mark of its own, in the order of their commits: one writes at a time."""
+    """Each change has a mark of its own, in the order of their commits: one writes at a time. Where
+    marks began anew, all changes since then are new.
+    """
     execute = connection.execute
-    (last,) = execute("SELECT coalesce(max(changed_in), 0) FROM market_data").fetchone()
+    newest = f"SELECT coalesce(max(changed_in), 0) FROM market_data WHERE changed_in < {MARKS_END}"
+    (last,) = execute(newest).fetchone()
     query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
-    rows = (
-        execute(query + "delisted")
-        if since is None
-        else execute(query + "changed_in BETWEEN ? AND ?", [since, last])
-    ).fetchall()
+    if since is None:
+        rows = execute(query + "delisted").fetchall()
+    else:
+        first = since if since <= last + 1 else 1
+        rows = execute(query + "changed_in BETWEEN ? AND ?", [first, last]).fetchall()
     return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
 
 
@@ -281,6 +335,7 @@ def _insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connec
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection.text_factory = _text
     _keep_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
     connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?
@@ -315,6 +370,14 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _snapshot(row: tuple[Any, ...]) -> Snapshot:
-    fields = dict(zip(Snapshot.__struct_fields__, row, strict=True))
-    return Snapshot(**fields | {"made_up_price": bool(fields["made_up_price"])})
+def _text(encoded: bytes) -> str | BadText:
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:  # of one row: raised here, it would fail the whole query
+        return BadText(encoded)
+
+
+def _fields(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`row` with a bool, which SQLite does not have, if its integer is one."""
+    flag = row[_MADE_UP]
+    return (*row[:_MADE_UP], bool(flag) if flag in (0, 1) else flag, *row[_MADE_UP + 1 :])

@@ -5,22 +5,16 @@ from pathlib import Path
 
 from server.quotes.instrument import (
     CENT_DECIMALS,
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    MAX_NAME_LENGTH,
     Instrument,
     is_price,
-    is_symbol,
     normalize_symbol,
 )
+from server.quotes.record import BadRecord, read_symbol
 
 REQUIRED = ("symbol", "name", "price")
-
-MAX_NAME_LENGTH = 200
-"""Characters: the width of `market_data.name`."""
-
-MAX_DECIMALS = 8
-"""Decimals of a price: crypto-currencies'."""
-
-MAX_MARKET_CAP = 2**63 - 1
-"""US dollars: what a bigint holds."""
 
 
 class BadFile(Exception):
@@ -64,9 +58,7 @@ def _instrument(row: dict[str, str]) -> Instrument:
     """Errors: ValueError."""
     if None in row or None in row.values():
         raise ValueError("another number of fields than the header has")
-    symbol, name = normalize_symbol(row["symbol"]), row["name"].strip()
-    if not is_symbol(symbol):
-        raise ValueError(f"not a symbol: {row['symbol']!r}")
+    symbol, name = _symbol(row["symbol"]), row["name"].strip()
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"not a name of up to {MAX_NAME_LENGTH} characters: {name[:60]!r}")
     kind = row.get("type", "").strip().upper() or "STOCK"
@@ -79,10 +71,17 @@ def _instrument(row: dict[str, str]) -> Instrument:
         name=name,
         type="ETF" if kind == "ETF" else "STOCK",
         base_price=_price(row["price"], price_decimals),
-        market_cap=_whole("market_cap", row.get("market_cap", ""), None, MAX_MARKET_CAP),
+        market_cap=_whole("market_cap", row.get("market_cap", ""), None, LARGEST_WHOLE),
         price_decimals=price_decimals,
         made_up_price=row.get("price_source", "") == "made-up",
     )
+
+
+def _symbol(text: str) -> str:
+    try:
+        return read_symbol(normalize_symbol(text))
+    except BadRecord as bad:
+        raise ValueError(f"{bad}: {text!r}") from None
 
 
 def _price(text: str, decimals: int) -> float:

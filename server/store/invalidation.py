@@ -6,16 +6,20 @@ noticed by listening. So each instance publishes a probe, and expects to hear it
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import uniform
 from secrets import token_hex
 from time import monotonic
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 from redis.asyncio.client import PubSub
 from trio_asyncio import aio_as_trio
 
+from server.quotes.record import Decoder, read_symbol
 from server.store.cache_redis import ERRORS, RedisCache
+from server.store.catalogue import BATCH_ROWS
 
 CHANNEL = "market_data_invalidate"
 
@@ -25,6 +29,9 @@ PROBE_INTERVAL = 5.0
 PROBE_TIMEOUT = 2 * PROBE_INTERVAL
 """Seconds without a probe after which the connection is taken to be dead."""
 
+MAX_NOTICE_BYTES = 1024 * 1024
+"""Of one notice: BATCH_ROWS of the longest symbols take a fifth of that; more are not looked at."""
+
 RECONNECT_MIN, RECONNECT_MAX = 0.5, 2.0
 """Seconds to wait before connecting anew, drawn evenly."""
 
@@ -32,9 +39,9 @@ log = structlog.get_logger()
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message on the channel: symbols to forget, or the probe of one instance."""
+    """A message on the channel: symbols to forget, at most BATCH_ROWS, or the probe of one instance."""
 
-    symbols: Sequence[str] = ()
+    symbols: Annotated[Sequence[Any], msgspec.Meta(max_length=BATCH_ROWS)] = ()
     probe: str = ""
 
 
@@ -96,14 +103,17 @@ class Invalidations:
                 raise TimeoutError("no probe came back")
 
     def _symbols(self, data: bytes) -> Sequence[str]:
-        try:
-            notice = _decoder.decode(data)
-        except msgspec.MsgspecError as error:
-            log.warning("not an invalidation", problem=str(error))
+        invalid = self._cache.stats.invalid
+        notice = invalid.read("invalidations", CHANNEL, partial(_decoder.decode, data))
+        if notice is None:
             return ()
         if notice.probe == self._probe:
             self._heard_at = monotonic()
-        return notice.symbols
+        read = (
+            invalid.read("invalidations", symbol, partial(read_symbol, symbol))
+            for symbol in notice.symbols
+        )
+        return [symbol for symbol in read if symbol is not None]
 
 
 def _raise_lost_cancellation() -> None:
@@ -114,4 +124,4 @@ def _raise_lost_cancellation() -> None:
 
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(Notice)
+_decoder = Decoder(Notice, "json", MAX_NOTICE_BYTES)

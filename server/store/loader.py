@@ -5,12 +5,13 @@ wait for the same event. It belongs to nobody who waits, so that whoever gives u
 the others; the lookups run in the loader's own tasks.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -37,7 +38,12 @@ MAX_QUERIES = 4
 
 MAX_FLIGHTS = 20_000
 """Symbols being looked for, of which one request can name 8,000; more are refused at once, and do
-not pile up before a database that cannot keep up."""
+not pile up before a database that cannot keep up. A user may have as many as are left free then: one
+alone gets half of them, ten an eleventh each, and there is always room for another.
+"""
+
+FLIGHT_WAIT = 1.0
+"""Seconds after which a user whose flights are too many may ask again: lookups take milliseconds."""
 
 UNKNOWN_TTL = 10.0
 """Seconds for which a symbol that does not exist is taken not to."""
@@ -61,14 +67,35 @@ class Loaded(NamedTuple):
     stale: frozenset[str] = frozenset()
 
 
+class Payer(Protocol):
+    """A user for whom symbols are looked up."""
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+
+    def pay(self, symbols: float) -> float:
+        """Charge a lookup of so many symbols; 0 if that is paid, else the seconds until it can be."""
+
+
+class TooManyLookups(Exception):
+    """A user has too many symbols looked up; nothing was. Ask again after `wait` seconds."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__("too many symbols that are not in memory, ask for fewer or slower")
+        self.wait = wait
+
+
 class Flight:
-    """A symbol that is being looked for. `failed`: nobody could say whether it exists; `round` grows
-    when it is looked for anew, and what an earlier round finds is outdated.
+    """A symbol that is being looked for, for the user `payer`, or for the server itself. `failed`:
+    nobody could say whether it exists; `round` grows when it is looked for anew, and what an earlier
+    round finds is outdated.
     """
 
-    __slots__ = ("done", "failed", "round", "snapshot")
+    __slots__ = ("done", "failed", "payer", "round", "snapshot")
 
-    def __init__(self) -> None:
+    def __init__(self, payer: str | None) -> None:
+        self.payer = payer
         self.done = trio.Event()
         self.round = 0
         self.failed = False
@@ -93,6 +120,7 @@ class Loader:
     _to_write: dict[str, Snapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._places: Counter[str] = Counter()  # flights by user
         self._known: Recent[Snapshot] = Recent(self.size)
         self._unknown: Recent[None] = Recent(UNKNOWN_SYMBOLS)
         self._wake_writer = trio.Event()
@@ -111,11 +139,20 @@ class Loader:
             tasks.start_soon(self._queries.run)
             tasks.start_soon(self._write)
 
-    async def load(self, symbols: Iterable[str], timeout: float = LOAD_TIMEOUT) -> Loaded:  # noqa: ASYNC109 (the others go on)
-        """Find the snapshots of normalized `symbols`, within `timeout` seconds. Never fails."""
+    async def load(
+        self,
+        symbols: Iterable[str],
+        timeout: float = LOAD_TIMEOUT,  # noqa: ASYNC109 (the others go on)
+        *,
+        payer: Payer | None = None,
+    ) -> Loaded:
+        """Find the snapshots of normalized `symbols`, within `timeout` seconds.
+
+        Symbols that are not in memory are charged to `payer`, all or none. Errors: TooManyLookups.
+        """
         found: dict[str, Snapshot] = {}
         unknown: list[str] = []
-        flights: dict[str, Flight] = {}
+        cold: list[str] = []
         for symbol in dict.fromkeys(symbols):
             if snapshot := self.live(symbol):
                 self.stats.live += 1
@@ -124,9 +161,12 @@ class Loader:
                 self.stats.negative += 1
                 unknown.append(symbol)
             else:
-                flights[symbol] = self._join(symbol)
-        if not flights:
+                cold.append(symbol)
+        if not cold:
             return Loaded(found, unknown)
+        if payer is not None:
+            self._charge(payer, cold)
+        flights = {symbol: self._join(symbol, payer) for symbol in cold}
         with trio.move_on_after(timeout):
             for flight in flights.values():
                 await flight.done.wait()
@@ -162,17 +202,37 @@ class Loader:
         kept = self._unknown.get(symbol)
         return not is_symbol(symbol) or (kept is not None and kept.lifetime > 0)
 
-    def _join(self, symbol: str) -> Flight:
+    def _charge(self, payer: Payer, cold: Sequence[str]) -> None:
+        """Charge `cold`, for whose flights there is room. Errors: TooManyLookups."""
+        new = sum(symbol not in self._flights for symbol in cold)
+        left = MAX_FLIGHTS - len(self._flights) - new
+        if new and self._places[payer.name] + new > left:
+            raise TooManyLookups(FLIGHT_WAIT)
+        if wait := payer.pay(len(cold)):
+            raise TooManyLookups(wait)
+
+    def _join(self, symbol: str, payer: Payer | None) -> Flight:
         if flight := self._flights.get(symbol):
             self.stats.collapsed += 1
             return flight
-        flight = Flight()
+        flight = Flight(payer.name if payer else None)
         if len(self._flights) >= MAX_FLIGHTS:
             flight.failed = True
             flight.done.set()
         else:
             self._flights[symbol] = flight
+            if payer:
+                self._places[payer.name] += 1
             self._lookups.add([symbol])
+        return flight
+
+    def _land(self, symbol: str) -> Flight | None:
+        """Take a flight out, and give its place back; None if there is none."""
+        flight = self._flights.pop(symbol, None)
+        if flight and flight.payer is not None:
+            self._places[flight.payer] -= 1
+            if not self._places[flight.payer]:
+                del self._places[flight.payer]
         return flight
 
     def _collect(
@@ -236,14 +296,14 @@ class Loader:
         flight = self._flights.get(symbol)
         if flight is None or flight.round != round:
             return False
-        del self._flights[symbol]
+        self._land(symbol)
         flight.snapshot = snapshot
         flight.done.set()
         return True
 
     def _fail(self, symbols: Sequence[str]) -> None:
         for symbol in symbols:
-            if flight := self._flights.pop(symbol, None):
+            if flight := self._land(symbol):
                 flight.failed = True
                 flight.done.set()
 

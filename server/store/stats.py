@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from server.histogram import Histogram
+from server.invalid import InvalidRecords
 
 OPERATION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.5)
 """Seconds: from a look into memory to a query's timeout. The targets, 10 and 50 ms, are edges."""
@@ -34,6 +35,7 @@ class StoreStats:
     saved: int = 0
     operations: dict[str, Histogram] = field(default_factory=_histograms)
     queries: dict[str, Histogram] = field(default_factory=_histograms)
+    invalid: InvalidRecords = field(default_factory=InvalidRecords)
 
     def observe_query(self, name: str, seconds: float) -> None:
         """A statement of the database ended after so long."""

@@ -21,7 +21,7 @@ from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
-from server.store.loader import Loader
+from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
@@ -141,9 +141,12 @@ class Store:
         """What the catalogue finds (see there). Errors: StoreUnavailable."""
         return await self.components[0].ask(lambda: self.catalogue.search(query, limit))
 
-    async def warm(self, symbols: Iterable[str]) -> int:
-        """Load `symbols` into the cache; how many there are. Errors: StoreUnavailable."""
-        loaded = await self.loader.load(symbols, WARM_TIMEOUT)
+    async def warm(self, symbols: Iterable[str], payer: Payer | None = None) -> int:
+        """Load `symbols` into the cache, for a user or the server itself; how many there are.
+
+        Errors: StoreUnavailable, TooManyLookups.
+        """
+        loaded = await self.loader.load(symbols, WARM_TIMEOUT, payer=payer)
         if loaded.unavailable:
             raise StoreUnavailable(f"{len(loaded.unavailable)} symbols could not be loaded")
         return len(loaded.found)
@@ -204,7 +207,7 @@ async def open_store(
     async with AsyncExitStack() as stack:
         catalogue, pool_use = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
-        cache, invalidations = await _open_cache(options, stack)
+        cache, invalidations = await _open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
@@ -311,14 +314,14 @@ async def _open_catalogue(
 
 
 async def _open_cache(
-    options: StoreOptions, stack: AsyncExitStack
+    options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
 ) -> "tuple[Cache, Invalidations | None]":
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
     from server.store.cache_redis import open_redis
     from server.store.invalidation import Invalidations
 
-    redis = await stack.enter_async_context(open_redis(options.redis_url))
+    redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
 
 

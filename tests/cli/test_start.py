@@ -33,6 +33,10 @@ jFY2IA==
         ("LOG_FORMAT", "XML"), ("WS_ALLOWED_ORIGINS", "*"),
         ("WS_ALLOWED_ORIGINS", "https://a.example,b.example"),
         ("WS_ALLOWED_ORIGINS", "https://a.example/"), ("JWT_ALGORITHMS", "RS256"),
+        ("TRUSTED_PROXIES", "proxy.example"), ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8;::1"), ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("USER_COMMAND_RATE", "0"), ("USER_LOOKUP_RATE", "-1"), ("ADDRESS_FAILURE_RATE", "0.5"),
+        ("ADDRESS_REQUEST_RATE", "many"),
     ],
 )  # fmt: skip
 def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):

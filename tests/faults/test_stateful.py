@@ -19,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from server.fanout.breaker import BreakerPolicy
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
+from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
 from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
@@ -58,7 +59,7 @@ class World:
         self.gateway = Gateway(
             hub=self.hub, pool=self.pool, authenticator=self.authenticator,
             directory=COMPLETE, max_symbols=10,
-            command_rate=10_000, compression=True,
+            command_rate=10_000, compression=True, budgets=Budgets(commands=Budget(1e9)),
         )  # fmt: skip
         listeners = bind("127.0.0.1", 0, setting="")
         self.address = listeners[0].getsockname()[:2]

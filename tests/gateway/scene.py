@@ -60,7 +60,7 @@ class Complete:
 
     complete = True
 
-    async def list_symbols(self, symbols: Sequence[str]) -> Sequence[str]:
+    async def list_symbols(self, symbols: Sequence[str], payer: object = None) -> Sequence[str]:
         return ()
 
     async def list_everything(self) -> None:

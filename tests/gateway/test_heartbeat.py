@@ -115,7 +115,8 @@ async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
     assert 2 * BEAT - 1 <= closed - first <= 2 * BEAT + 2
     assert second < closed
     assert scene.session.close_code == 4408
-    assert errors(scene) == (1, 1)
+    assert errors(scene) == (0, 1)
+    assert scene.gateway.pool.lost == 1
 
 
 async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
@@ -226,4 +227,5 @@ async def test_breaker_gives_the_connection_up(autojump_clock, connect):
     assert scene.session.close_code == 4429
     await trio.sleep(3)
     assert scene.sock.fileno() == -1
-    assert errors(scene) == (1, 1)
+    assert errors(scene) == (0, 1)
+    assert scene.gateway.pool.lost == 1

@@ -1,5 +1,7 @@
 """The loader's rules, on a clock that jumps: what is asked how often, and what is remembered."""
 
+from functools import partial
+
 import msgspec
 import pytest
 import trio
@@ -15,7 +17,7 @@ from server.store.catalogue import StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.changes import Changes
 from server.store.component import Component
-from server.store.loader import UNKNOWN_TTL, Loader
+from server.store.loader import UNKNOWN_TTL, Loader, TooManyLookups
 from server.store.stats import StoreStats
 from tests.store.conftest import instrument
 
@@ -184,6 +186,56 @@ async def test_too_many_symbols_at_once_are_refused(autojump_clock, scene, monke
         start = trio.current_time()
         assert (await scene.load("MSFT")).unavailable == ["MSFT"]
         assert trio.current_time() == start
+
+
+class User:
+    """One that pays for every lookup, until it is told not to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.paid = 0.0
+        self.wait = 0.0
+
+    def pay(self, symbols: float) -> float:
+        self.paid += 0 if self.wait else symbols
+        return self.wait
+
+
+async def test_a_user_takes_no_places_of_others(autojump_clock, scene, monkeypatch):
+    """One that asks for all has half of the places; the next has its share, and the server too."""
+    monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 100)
+    scene.catalogue.delay = 1.0
+    hog, other = User("hog"), User("other")
+
+    async with trio.open_nursery() as nursery:
+        for user, places in ((hog, 50), (other, 25)):
+            symbols = [f"{user.name}{number}".upper() for number in range(places)]
+            nursery.start_soon(partial(scene.loader.load, symbols, payer=user))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(TooManyLookups):
+                await scene.loader.load(["ONE MORE"], payer=user)
+        nursery.start_soon(partial(scene.loader.load, ["HOG1"], payer=other))  # needs no place
+        assert (await scene.load("AAPL")).found
+    assert not scene.loader._places
+    assert (await scene.loader.load(["MSFT"], payer=hog)).found
+
+
+async def test_lookups_are_charged_all_or_none(autojump_clock, scene):
+    """What is not in memory is paid for; what is, or is known not to be, is free. For a user that may
+    not pay nothing is looked up.
+    """
+    user = User("ann")
+    await scene.loader.load(["AAPL", "NOPE"], payer=user)
+    assert user.paid == 2
+    await scene.loader.load(["NOPE", "*"], payer=user)
+    assert user.paid == 2
+    asked = len(scene.catalogue.asked)
+    user.wait = 3.0
+    with pytest.raises(TooManyLookups) as refused:
+        await scene.loader.load(["NOPE", "MSFT", "OTHER"], payer=user)
+    assert refused.value.wait == 3.0
+    assert len(scene.catalogue.asked) == asked
+    assert (await scene.load("MSFT")).found
 
 
 async def test_invalidated_while_loading(autojump_clock, scene):

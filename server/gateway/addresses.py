@@ -1,0 +1,79 @@
+"""Where a client is: the address that its budget and the log go by.
+
+Behind a proxy every connection has the proxy's address, and the client's is what the proxy says in
+`X-Forwarded-For`. Anybody can send that header, so it is believed of configured proxies only.
+"""
+
+from collections.abc import Sequence
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)  # fmt: skip
+
+Network = IPv4Network | IPv6Network
+
+SITE_BITS = 64
+"""Leading bits of an IPv6 address that tell sites apart: one client has all addresses below them
+(RFC 4291 §2.5.1, RFC 6177).
+"""
+
+MAX_HOPS = 16
+"""Proxies in a row that are followed back; each request may name thousands."""
+
+
+class Proxies:
+    """`trusted`: the networks of the proxies whose `X-Forwarded-For` is believed."""
+
+    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+        self._trusted = trusted
+
+    def client(self, peer: str, forwarded: str) -> str:
+        """Return the client's address: `peer`, or what trusted proxies say it is.
+
+        Each proxy adds the address it was called from at the right end. So the rightmost one that is
+        not a trusted proxy's is the client's; what stands left of it is the client's own words.
+
+        Arguments:
+            peer: the connection's other end, an address without a port.
+            forwarded: the header's value, several of them joined by commas; empty if there is none.
+        """
+        nearest = _parse(peer)
+        if nearest is None or not self._trusted:
+            return peer
+        for hop in forwarded.rsplit(",", MAX_HOPS)[: -MAX_HOPS - 1 : -1]:
+            if not self._trusts(nearest) or (farther := _parse(hop)) is None:
+                break
+            nearest = farther
+        return str(nearest)
+
+    def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def budget_key(address: str) -> str:
+    """Return what is counted for `address`: itself, of IPv6 its site."""
+    if ":" not in address:
+        return address
+    parsed = _parse(address)
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed or address)
+    shift = parsed.max_prefixlen - SITE_BITS
+    return f"{IPv6Address(int(parsed) >> shift << shift)}/{SITE_BITS}"
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address, which may have a port as some proxies write it; None if it is not one."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,115 @@
+"""Who may ask over HTTP and how often: tokens, and the budgets that both ports share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.gateway.addresses import Proxies, budget_key
+from server.gateway.auth import Authenticator, BadToken, Identity
+from server.gateway.budgets import HTTP_REQUEST, Budgets
+from server.gateway.limits import SYMBOLS_A_COMMAND
+from server.gateway.sampling import Sampler
+from server.ops.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, ApiError
+
+ADMIN = "admin"
+"""The token's role that may change the cache."""
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Never refused: a load balancer would take the server for dead, for what somebody else did."""
+
+SLOW_DOWN = "too many requests, commands and connections of yours, slow down"
+WITHOUT_USER = "too many requests without a good token from your address, try again later"
+TOO_OFTEN = "too many requests from your address, try again later"
+
+
+@dataclass(kw_only=True)
+class Gate:
+    """Decides which requests are let in. Owned by the server; both ports share `budgets`."""
+
+    authenticator: Authenticator
+    budgets: Budgets
+    proxies: Proxies
+    _refused: Sampler = field(default_factory=lambda: Sampler("request refused"))
+
+    def admit(self, scope: Scope, role: str) -> Identity:
+        """Return whose request it is, and charge the user for it; failures are charged to the address.
+
+        Errors: ApiError.
+        """
+        address = self._address(scope)
+        try:
+            identity = self._verify(Headers(scope=scope).get("authorization", ""))
+        except BadToken as error:
+            if wait := self.budgets.failures.take(budget_key(address)):
+                raise self._refuse("failures", WITHOUT_USER, wait, address) from None
+            raise ApiError(UNAUTHORIZED, str(error)) from None
+        if wait := self.budgets.commands.take(identity.user, HTTP_REQUEST):
+            raise self._refuse("commands", SLOW_DOWN, wait, address, identity.user)
+        if role == ADMIN and identity.role != ADMIN:
+            raise ApiError(FORBIDDEN, "this needs a token with the role admin")
+        return identity
+
+    def charge_symbols(self, identity: Identity, symbols: int) -> None:
+        """Charge the user for what a request is about, as a command would be."""
+        self.budgets.commands.owe(identity.user, symbols // SYMBOLS_A_COMMAND)
+
+    def refuse_stranger(self, scope: Scope) -> ApiError | None:
+        """Charge a request for which no token is asked; the answer to it if there were too many."""
+        address = self._address(scope)
+        wait = self.budgets.requests.take(budget_key(address))
+        return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None
+
+    def _verify(self, authorization: str) -> Identity:
+        """Errors: BadToken."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise BadToken("a token is required: Authorization: Bearer <JWT>")
+        return self.authenticator.verify(token.strip())
+
+    def _address(self, scope: Scope) -> str:
+        peer, _ = scope.get("client") or ("", 0)
+        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
+        return self.proxies.client(peer, forwarded)
+
+    def _refuse(
+        self, budget: str, message: str, wait: float, address: str, user: str = ""
+    ) -> ApiError:
+        details = {"user": user} if user else {}
+        self._refused.log(budget, message, address=address, **details)
+        return ApiError(RATE_LIMITED, message, wait)
+
+
+class _LimitStrangers:
+    """ASGI middleware: bounds requests to anything but probes and the routes of users."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, users: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._gate = gate
+        self._users = users
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._is_strangers(scope):
+            refused = self._gate.refuse_stranger(scope)
+            if refused is not None:
+                body = {"error": {"code": refused.code, "message": refused.detail}}
+                answer = JSONResponse(body, refused.status_code, refused.headers)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_strangers(self, scope: Scope) -> bool:
+        if scope["path"] in PROBES:
+            return False
+        return all(route.matches(scope)[0] is not Match.FULL for route in self._users)
+
+
+def limit_strangers(app: Starlette, gate: Gate, users: Sequence[BaseRoute]) -> None:
+    """Bound the requests of each address to `app`, but for probes and for routes of `users`, which
+    charge the user.
+    """
+    app.add_middleware(_LimitStrangers, gate=gate, users=users)

@@ -1,0 +1,33 @@
+"""The metric of stored values and messages that were left out, read from what each room counts."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from server.invalid import InvalidRecords
+from server.ops.metrics import counters
+
+
+class InvalidCollector(Collector):
+    """Adds up what several rooms count."""
+
+    def __init__(self, *rooms: InvalidRecords) -> None:
+        self._rooms = rooms
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry then does not collect once at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One counter, at this moment."""
+        total: Counter[str] = Counter()
+        for room in self._rooms:
+            total.update(room.counts)
+        yield counters(
+            "market_data_invalid_records",
+            "Stored values and messages left out, as they are not what they should be",
+            ["source"],
+            {(source,): count for source, count in total.items()},
+        )

@@ -1,0 +1,94 @@
+"""Turns foreign values into records, or says what is wrong with them: the one check for all ways in.
+
+What comes out of a database, a cache, a message or a file may have been written by anybody. A record's
+type carries its bounds (`Snapshot`, `Move`); this module applies them, and the rules that a type
+cannot state. A value that breaks one is a BadRecord. The reader then leaves that value out, reports
+it, and goes on with the others.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+from server.quotes.instrument import is_symbol, normalize_symbol
+from server.quotes.snapshot import Snapshot
+
+MAX_RECORD_BYTES = 16 * 1024
+"""Of one record as JSON: ten times the longest name and symbol, each character escaped."""
+
+MAX_PROBLEM_LENGTH = 200
+"""Characters of what is wrong: one line of a log."""
+
+_COLUMN = re.compile(r"\$\[([0-9]+)\]")
+"""How msgspec names a column."""
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Snapshot)
+
+
+class BadRecord(Exception):
+    """A value is not a record; the message says in one line what is wrong."""
+
+
+class _Row(Snapshot, frozen=True, gc=False, array_like=True):
+    """A snapshot as a row: converting a tuple takes half as long as converting a mapping."""
+
+
+class Decoder(Generic[T]):
+    """Decodes one type of message. `most`: bytes; longer messages are not looked at."""
+
+    def __init__(
+        self, kind: type[T], form: Literal["json", "msgpack"], most: int = MAX_RECORD_BYTES
+    ) -> None:
+        self._decoder = (
+            msgspec.json.Decoder(kind) if form == "json" else msgspec.msgpack.Decoder(kind)
+        )
+        self._most = most
+
+    def decode(self, data: bytes | str) -> T:
+        """Errors: BadRecord."""
+        if len(data) > self._most:
+            raise BadRecord(f"{len(data)} bytes are more than {self._most}")
+        try:
+            return self._decoder.decode(data)  # type: ignore[arg-type]  # only JSON comes as text
+        except (ValueError, RecursionError) as error:
+            # msgspec's own errors are ValueErrors, as is that of a string which is not UTF-8.
+            raise BadRecord(_line(error)) from None
+
+
+def read_symbol(value: object) -> str:
+    """`value` as a symbol in its one spelling. Errors: BadRecord."""
+    if not isinstance(value, str):
+        raise BadRecord(f"the symbol is {type(value).__name__}, not text")
+    if not is_symbol(value):
+        raise BadRecord("not a symbol")
+    if normalize_symbol(value) != value:
+        raise BadRecord(f"a symbol is written in upper case: {normalize_symbol(value)}")
+    return value
+
+
+def read_row(row: Sequence[object]) -> Snapshot:
+    """The snapshot whose fields, in their order, are `row`. Errors: BadRecord."""
+    try:
+        checked = msgspec.convert(row, _Row)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(_COLUMN.sub(_field_of, _line(error))) from None
+    read_symbol(checked.symbol)
+    return Snapshot(*msgspec.structs.astuple(checked))
+
+
+def filed_under(symbol: str, snapshot: S) -> S:
+    """`snapshot`, if `symbol`, under which it was found, is a symbol and its own. Errors: BadRecord."""
+    if read_symbol(snapshot.symbol) != symbol:
+        raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
+    return snapshot
+
+
+def _field_of(column: re.Match[str]) -> str:
+    return f"$.{Snapshot.__struct_fields__[int(column[1])]}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_PROBLEM_LENGTH]

@@ -1,0 +1,114 @@
+"""Budgets by themselves, on a clock of their own: what they allow, and what they cost in memory."""
+
+import sys
+
+import pytest
+
+from server.gateway.budgets import Budget
+
+RATE, BURST = 10.0, 2.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def spend(budget: Budget, key: str) -> int:
+    """How often there was something to take at once."""
+    taken = 0
+    while not budget.take(key):
+        taken += 1
+    return taken
+
+
+def test_a_burst_at_once_and_then_the_rate(clock):
+    """A new key has a whole burst; later as much as came back, and never more than a burst."""
+    budget = Budget(RATE, BURST, clock=clock)
+    assert spend(budget, "ann") == 20
+    assert spend(budget, "bob") == 20
+    clock.now += 0.5
+    assert spend(budget, "ann") == 5
+    clock.now += 3600
+    assert spend(budget, "ann") == 20
+    assert budget.refused == 4
+
+
+def test_refusal_tells_when_to_come_back(clock):
+    """After the seconds that were named the same cost is there, and not before; nothing was charged."""
+    budget = Budget(RATE, BURST, clock=clock)
+    spend(budget, "ann")
+    wait = budget.take("ann", 5)
+    assert wait == pytest.approx(0.5)
+    assert budget.take("ann", 5) == pytest.approx(0.5)
+    clock.now += wait - 0.01
+    assert budget.take("ann", 5)
+    clock.now += 0.02
+    assert not budget.take("ann", 5)
+
+
+def test_what_costs_more_than_a_burst_can_be_had(clock):
+    """It costs a burst."""
+    budget = Budget(RATE, BURST, clock=clock)
+    assert not budget.take("ann", 1000)
+    assert budget.take("ann")
+    clock.now += BURST + 0.01
+    assert not budget.take("ann", 1000)
+
+
+def test_debts_are_made_up_for_and_charges_make_none(clock):
+    """`owe` delays what follows; `charge` takes what is there, however often."""
+    budget = Budget(RATE, BURST, clock=clock)
+    budget.owe("ann", 20)
+    budget.owe("ann", 10)
+    assert budget.take("ann") == pytest.approx(1.1)
+    for _ in range(1000):
+        budget.charge("bob")
+    assert budget.take("bob") == pytest.approx(0.1)
+
+
+def test_a_rate_of_less_than_one_a_burst_allows_one(clock):
+    """Whatever the settings, a single command is not refused for ever."""
+    assert not Budget(0.1, BURST, clock=clock).take("ann")
+
+
+def test_memory_is_bounded_whatever_keys_are_invented(clock):
+    """A million users, some with names as long as a token, leave a bounded table of bounded keys."""
+    budget = Budget(RATE, BURST, size=1000, clock=clock)
+    for number in range(1_000_000):
+        budget.take(str(number) if number % 100 else f"{number:02000}")
+    assert len(budget) <= 1000
+    kept = budget._full_at
+    assert sys.getsizeof(kept) + sum(map(sys.getsizeof, kept)) < 200_000
+
+
+def test_invented_keys_do_not_forgive_a_spent_budget(clock):
+    """Whoever spent the most is dropped last: a million others later it is as it was."""
+    budget = Budget(RATE, BURST, size=100, clock=clock)
+    spend(budget, "ann")
+    spend(budget, "a user with a long name " * 10)
+    for number in range(100_000):
+        budget.take(str(number))
+    assert budget.take("ann")
+    assert budget.take("a user with a long name " * 10)
+    clock.now += 0.1
+    assert spend(budget, "ann") == 1
+
+
+def test_full_budgets_are_dropped_first(clock):
+    """Keys that are at rest make room, so that those at work keep what they have left."""
+    budget = Budget(RATE, BURST, size=100, clock=clock)
+    for number in range(60):
+        budget.take(f"at rest {number}")
+    clock.now += BURST
+    for number in range(60):
+        for _ in range(10):
+            budget.take(f"at work {number}")
+    assert all(spend(budget, f"at work {number}") == 10 for number in range(60))
