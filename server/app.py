@@ -122,11 +122,10 @@ async def serve(
         registry = build_registry(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
-        invalid = [hub.stats.invalid, store.stats.invalid]
-        invalid += [member.stats.invalid] if member else []
+        cluster = [member.stats.invalid] if member else []
         for collector in (
             StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets),
-            InvalidCollector(*invalid),
+            InvalidCollector(hub.stats.invalid, store.stats.invalid, *cluster),
         ):  # fmt: skip
             registry.register(collector)
         own_metrics = partial(render, registry)
