@@ -1,4 +1,4 @@
-"""Throws frames and commands at sessions: `python -m tests.fuzz --inputs 1000000 --seed 1`.
+"""Throws frames and commands at sessions.
 
 Each input is a handful of frames, well formed, nearly so, or not at all, given to a real session on
 a pair of sockets; half of the sessions resume from a position that may be anything. It must be
@@ -6,11 +6,9 @@ answered as documented or fail the connection with a documented code; the sessio
 nor the process grow. The seed that is printed reproduces a failure.
 """
 
-import argparse
 import json
 import resource
 import socket
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -31,6 +29,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
 from server.quotes.position import parse_position
 from tests.frames import take_frame
+from tests.fuzz.failure import FuzzFailure
 from tests.gateway.scene import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
@@ -76,10 +75,6 @@ NOT_HELD = [
     "AAPL",
     "AAPL=" + "9" * 19,
 ]
-
-
-class FuzzFailure(Exception):
-    """What the server did that is not documented."""
 
 
 def make_text(random: Random) -> bytes:
@@ -294,26 +289,3 @@ def _inflated(first: int, payload: bytes) -> bytes:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="1000000 by default")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="the time by default")
-    options = parser.parse_args()
-    print(f"seed {options.seed}", flush=True)
-    try:
-        outcome = trio.run(fuzz, options.inputs, options.seed)
-    except* FuzzFailure as failures:
-        sys.exit(f"fuzz: {failures.exceptions[0]}")
-    for what, count in sorted(outcome.seen.items(), key=lambda item: -item[1]):
-        print(f"{count:>10}  {what}")
-    print(
-        f"{options.inputs:,} inputs answered as documented, {outcome.rate:,.0f} a second, "
-        f"{outcome.before / 1e6:.1f} MB resident before, {outcome.after / 1e6:.1f} MB after"
-    )
-
-
-if __name__ == "__main__":
-    main()
