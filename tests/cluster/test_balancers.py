@@ -39,7 +39,7 @@ class Instance(ServerProcess):
         folder.mkdir()
         self.ports = free_port(), free_port()
         ports = {"WS_PORT": str(self.ports[0]), "HTTP_PORT": str(self.ports[1])}
-        defaults = {"PRICE_UPDATE_INTERVAL": "200ms", "DRAIN_DELAY": "1s", "REDIS_URL": redis.url}
+        defaults = {"PRICE_UPDATE_INTERVAL": "200ms", "DRAIN_DELAY": "2s", "REDIS_URL": redis.url}
         super().__init__(folder, **(defaults | ports | variables))
 
 
@@ -146,7 +146,9 @@ def test_killed_instance_costs_its_clients_a_reconnection(tmp_path, redis):
         with visitors(balancers):
             before = sum(each.visits for each in crowd)
             a.process.kill()
-            eventually(lambda: sum(each.visits for each in crowd) >= before + CROWD / 2)
+            eventually(
+                lambda: sum(each.visits for each in crowd) >= before + CROWD / 2, RETURN_TIMEOUT
+            )
             eventually(lambda: served(b) >= len(crowd), RETURN_TIMEOUT)
         assert theirs >= CROWD / 2
         still_read(crowd)
