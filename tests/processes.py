@@ -17,6 +17,12 @@ import jwt
 
 SECRET = "a secret of the tests, 32 bytes or longer"
 
+WITHOUT_BUDGETS = dict.fromkeys(
+    ("USER_COMMAND_RATE", "USER_LOOKUP_RATE", "ADDRESS_FAILURE_RATE", "ADDRESS_REQUEST_RATE"),
+    "1000000",
+)
+"""Variables of a server that does not send a single attacker away, so that its requests get further."""
+
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 

@@ -4,7 +4,7 @@ import trio
 
 from tests.fuzz.http import check_server, fuzz_http
 from tests.fuzz.sessions import fuzz
-from tests.processes import ServerProcess
+from tests.processes import WITHOUT_BUDGETS, ServerProcess
 
 SEED, INPUTS, HTTP_INPUTS = 20261124, 4000, 4000
 
@@ -20,7 +20,7 @@ def test_whatever_comes_is_answered_as_documented():
 
 def test_whatever_comes_to_the_http_port_is_answered_as_documented(tmp_path):
     """Whole requests have their one answer, others a documented one or none; nothing is left."""
-    with ServerProcess(tmp_path) as server:
+    with ServerProcess(tmp_path, **WITHOUT_BUDGETS) as server:
         seen = trio.run(fuzz_http, server.http_address, HTTP_INPUTS, SEED).seen
         check_server(server)
     wanted = {"200", "400 bad_request", "401 unauthorized", "403 forbidden", "404 unknown_symbol"}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.witness import Report, Witness
 from tests.http_wire import exchange, request
-from tests.processes import ServerProcess
+from tests.processes import WITHOUT_BUDGETS, ServerProcess
 
 P99_LIMIT = 0.1
 """Seconds for 99 of 100 pings during an attack."""
@@ -42,8 +42,8 @@ time. An attack that leaks is repeated until it has leaked more.
 DESCRIPTOR_TOLERANCE = 2
 """Descriptors that come and go with what a server does anyway."""
 
-PATIENT_SERVER = {"PRICE_UPDATE_INTERVAL": "100ms", "WS_COMMAND_RATE": "1000"}
-"""Its variables: prices that move, and pings that come quickly."""
+PATIENT_SERVER = {"PRICE_UPDATE_INTERVAL": "100ms", "WS_COMMAND_RATE": "1000"} | WITHOUT_BUDGETS
+"""Its variables: prices that move, pings that come quickly, and attackers that are not sent away."""
 
 
 class Footprint(NamedTuple):

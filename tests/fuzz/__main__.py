@@ -14,7 +14,7 @@ import trio
 from tests.fuzz.failure import FuzzFailure
 from tests.fuzz.http import check_server, fuzz_http, talk
 from tests.fuzz.sessions import fuzz
-from tests.processes import SECRET, ServerProcess
+from tests.processes import SECRET, WITHOUT_BUDGETS, ServerProcess
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def fuzz_server(options: argparse.Namespace) -> None:
         url = urlsplit(options.url)
         throw(options, (str(url.hostname), url.port or 80))
         return
-    with TemporaryDirectory() as folder, ServerProcess(Path(folder)) as server:
+    with TemporaryDirectory() as folder, ServerProcess(Path(folder), **WITHOUT_BUDGETS) as server:
         try:
             throw(options, server.http_address)
         finally:
