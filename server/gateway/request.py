@@ -29,6 +29,10 @@ _MALFORMED = re.compile(rb"\r(?!\n)|\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 a control character (RFC 9110 §5.5).
 """
 
+_HOST = re.compile(rb"[!$&'()*+,;=%A-Za-z0-9._~:\[\]-]*")
+"""The characters of a host and its port (RFC 9110 §7.2, RFC 3986 §3.2); anything else is refused with
+400 (RFC 9112 §3.2).
+"""
 
 TLS_RECORD = b"\x16\x03"
 """How a TLS handshake begins: its record's type and major version (RFC 8446 §5.1)."""
@@ -75,31 +79,38 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 
     Errors: Refusal and NotHttp as in `take_head`; EOFError if the client leaves before its end.
     """
-    received = bytearray()
-    while (head := take_head(received)) is None:
+    received, searched = bytearray(), 0
+    while (head := take_head(received, searched)) is None:
+        searched = len(received)
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
         received += data
     return head, bytes(received)
 
 
-def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
+def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> bytes | None:
     """Take a whole head from the front of `received`; None if it has not all come.
 
-    Empty lines before it are skipped (RFC 9112 §2.2). Errors: Refusal if the head is larger than
-    `limit` bytes, or has a line that ends with a line feed alone; NotHttp as soon as what has come
-    cannot be the beginning of a head.
+    Empty lines before it are skipped (RFC 9112 §2.2). `searched`: the length of `received` when it was
+    last looked at; only what came since then is. A head that comes byte by byte would else be costly.
+
+    Errors: Refusal if the head is larger than `limit` bytes, or has a line that ends with a line feed
+    alone; NotHttp as soon as what has come cannot be the beginning of a head.
     """
     while received.startswith(b"\r\n"):
         del received[:2]
-    end = received.find(b"\r\n\r\n")
+    end = received.find(b"\r\n\r\n", max(0, searched - 3))
     size = len(received) if end < 0 else end + 4
     if size > limit:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {limit} bytes")
-    if received.count(b"\n", 0, size) != received.count(b"\r\n", 0, size):
-        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    line_feed = received.find(b"\n", searched, size)
+    while line_feed >= 0:
+        if not received.startswith(b"\r", line_feed - 1):
+            raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+        line_feed = received.find(b"\n", line_feed + 1, size)
     if end < 0:
-        _require_http(received)
+        if received.find(b"\n", 0, searched) < 0:
+            _require_http(received)
         return None
     head = bytes(received[:size])
     del received[:size]
@@ -107,14 +118,14 @@ def take_head(received: bytearray, limit: int = MAX_HEAD) -> bytes | None:
 
 
 def _require_http(received: bytearray) -> None:
-    """Check the beginning of a head, so that no client waits for an answer in another protocol."""
+    """Check the first line of a head, so that no client waits for an answer in another protocol."""
     if received.startswith(TLS_RECORD[: len(received)]):
         if len(received) >= len(TLS_RECORD):
             raise NotHttp("tls_on_plain_port", TLS_ADVICE)
         return
-    line, end, _ = received.lstrip(b"\r\n").partition(b"\n")
+    line, end, _ = received.partition(b"\n")
     method = line.rstrip(b"\r").partition(b" ")[0]
-    is_method = not line or _METHOD.fullmatch(method)
+    is_method = not line or _METHOD.fullmatch(method) or line == b"\r"
     if not is_method or line.startswith(b"SSH-") or (end and not _VERSION.fullmatch(line)):
         raise NotHttp("not_http", NOT_HTTP_ADVICE)
 
@@ -129,6 +140,8 @@ def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
     except h11.RemoteProtocolError:
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
     if not isinstance(event, h11.Request):
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    if not all(_HOST.fullmatch(value) for name, value in event.headers if name == b"host"):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     return event
 

@@ -18,14 +18,13 @@ import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import ACCEPT_PAUSE, OUT_OF_RESOURCES, close, ignore_new
 from server.ops.http_request import MAX_BODY, MAX_HEAD
-from server.ops.http_stream import Finished, RequestStream
+from server.ops.http_stream import RequestStream
 from server.ops.pace import Pace
 
 HTTP_BACKLOG = 256
@@ -91,7 +90,6 @@ class HttpEdge:
         self._stopped = trio.Event()
         self._failed = Sampler("HTTP connection failed")
         self._refusals = Sampler("HTTP request refused")
-        self._context = WorkerContext(None)
         self._config = _hypercorn_config()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -135,7 +133,8 @@ class HttpEdge:
     async def _finish(self) -> None:
         for listener in self._listeners:
             close(listener)
-        await self._context.terminated.set()  # Hypercorn closes what is idle
+        for stream in list(self.streams):
+            await stream.context.terminated.set()  # Hypercorn closes it once it is idle
         with trio.move_on_after(GRACEFUL_TIMEOUT):
             while self.streams:
                 await self._changed.park()
@@ -172,11 +171,9 @@ class HttpEdge:
         """Run one connection. Nothing that is raised in it gets past here but a cancellation."""
         try:
             await TCPServer(
-                partial(self._answer, stream), self._config, self._context, ConnectionState({}),
+                partial(self._answer, stream), self._config, stream.context, ConnectionState({}),
                 stream,  # type: ignore[arg-type]  # it has what Hypercorn uses of a socket's stream
             ).run()  # fmt: skip
-        except* Finished:
-            pass
         except* Exception as errors:
             self.failures += 1
             self._failed.log(type(errors.exceptions[0]).__name__, str(errors.exceptions[0]))

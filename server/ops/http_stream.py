@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import h11
 import trio
+from hypercorn.trio.worker_context import WorkerContext
 
 from server.gateway.refusals import Refusal, Refused, response
 from server.gateway.request import NotHttp, take_head
@@ -35,16 +36,11 @@ RECEIVE_BYTES = 4 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Finished(Exception):
-    """The connection has no further request. Raised through Hypercorn, which would wait for its own
-    timer after the end of a stream, and keep the descriptor until then.
-    """
-
-
 class RequestStream:
     """Owned by its connection's task. `busy`: a request was given to Hypercorn and is not answered.
 
-    `socket` is what Hypercorn asks for the addresses. `idle_since` is in trio's time.
+    `socket` is what Hypercorn asks for the addresses, `context` has it close the connection once that
+    is idle. `idle_since` is in trio's time.
     """
 
     def __init__(
@@ -59,6 +55,7 @@ class RequestStream:
             refused: is told the code and the message of each request that is refused here.
         """
         self.socket = sock
+        self.context = WorkerContext(None)
         self.busy = False
         self.idle_since = trio.current_time()
         self._enter = enter
@@ -66,24 +63,23 @@ class RequestStream:
         self._answered = trio.Event()
         self._answered.set()
         self._received = bytearray()
+        self._is_head = False
         self._served = 0
 
     async def receive_some(self, _max_bytes: int | None = None) -> bytes:
-        """Return the next request. Errors: Finished if there will be none."""
+        """Return the next request, or nothing if there will be none."""
         await self._answered.wait()
-        try:
-            request = await self._next_request()
-        except (OSError, trio.ClosedResourceError) as error:
-            raise Finished from error
-        if isinstance(request, Refusal):
+        request = await self._next_request()
+        if isinstance(request, IncomingRequest):
+            self._answered = trio.Event()
+            self.busy = True
+            self._served += 1
+            return request.rewritten()
+        if request is not None:
             await self._refuse(request)
-            raise Finished
-        if request is None:
-            raise Finished
-        self._answered = trio.Event()
-        self.busy = True
-        self._served += 1
-        return request.rewritten()
+        # Else Hypercorn would wait for its own timer, and keep the descriptor until then.
+        await self.context.terminated.set()
+        return b""
 
     def answered(self) -> None:
         """Note that the application has done with the request."""
@@ -119,36 +115,45 @@ class RequestStream:
     def cut(self) -> None:
         """Close at once, whatever waits for the socket."""
         close(self.socket)
+        self._received.clear()  # what holds this object on must not hold that
 
     async def _next_request(self) -> IncomingRequest | Refusal | None:
         """Return a whole request when it is its turn, or what is to be answered in place of it; None
         if the client has left, or sends none.
         """
+        try:
+            return await self._whole_request()
+        except Refusal as refusal:
+            return refusal
+        except trio.TooSlowError:
+            message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
+            return Refusal(Refused.REQUEST_TIMEOUT, message)
+        except NotHttp as other:
+            self._refused(other.reason, str(other))
+        except (OSError, trio.ClosedResourceError):
+            pass  # the client is gone, or was cut
+        return None
+
+    async def _whole_request(self) -> IncomingRequest | None:
         if not self._received:
             with trio.move_on_after(KEEP_ALIVE_TIMEOUT):
                 await self._receive()
         if not self._received:
             return None
-        try:
-            with trio.fail_after(REQUEST_TIMEOUT):
-                request = await self._read_request()
-        except Refusal as refusal:
-            return refusal
-        except NotHttp as other:
-            self._refused(other.reason, str(other))
-            return None
-        except trio.TooSlowError:
-            message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
-            return Refusal(Refused.REQUEST_TIMEOUT, message)
+        with trio.fail_after(REQUEST_TIMEOUT):
+            request = await self._read_request()
         if not self._served:  # a client may send one request and close its side
             return request
         await self._enter()
         return None if has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
-        while (head := take_head(self._received, MAX_HEAD)) is None:
+        searched = 0
+        while (head := take_head(self._received, searched, MAX_HEAD)) is None:
+            searched = len(self._received)
             if not await self._receive():
                 return None
+        self._is_head = head.startswith(b"HEAD ")
         request = IncomingRequest(head)
         if request.expects_continue:
             await send_all(self.socket, CONTINUE)
@@ -167,7 +172,7 @@ class RequestStream:
         """Answer what Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
         with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError):
-            answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
+            answer = response(refusal, h11.Connection(h11.SERVER), has_body=not self._is_head)
             await send_all(self.socket, answer)
             self.socket.shutdown(socket.SHUT_WR)
             while await receive(self.socket, RECEIVE_BYTES):
