@@ -117,9 +117,9 @@ def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
                              help=f"see above; {module.RATE} by default")  # fmt: skip
     command.add_argument("--url", default="", help="a running server's, not one of our own")
     command.add_argument("--token", default=os.environ.get("TOKEN", ""),
-                         help="for --url and all connections; by default $TOKEN")  # fmt: skip
+                         help="for --url and all connections; $TOKEN keeps it out of `ps`")  # fmt: skip
     command.add_argument("--secret", default=os.environ.get("JWT_SECRET", ""),
-                         help="signs a token for each 100; by default $JWT_SECRET")  # fmt: skip
+                         help="signs a token for each 100; so does $JWT_SECRET")  # fmt: skip
     command.add_argument("--http", default="", metavar="URL",
                          help="for --url: its second port, where CPU and memory are read")  # fmt: skip
 

@@ -1,19 +1,15 @@
 """The nursery tree: every task of the server hangs somewhere below `serve`."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
-from typing import NamedTuple
 
 import structlog
 import trio
-from starlette.routing import Route
 
 from server.cluster.interest import Interest
-from server.cluster.line import Policy
 from server.cluster.member import Member, open_member
 from server.cluster.worker import Duties, SupervisorLink
-from server.fanout.breaker import BreakerPolicy
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
@@ -22,33 +18,24 @@ from server.feeds.simulator import run_simulator
 from server.garbage import freeze_survivors
 from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
-from server.gateway.budgets import (
-    ADDRESS_BURST_SECONDS,
-    LOOKUP_BURST_SECONDS,
-    Budget,
-    Budgets,
-)
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.sockets import Room, allow_sockets, bind
-from server.listeners import Addresses, Listeners, bind_all
-from server.ops.admission import Gate, limit_strangers
+from server.listeners import Addresses, bind_all
+from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
-from server.ops.http import build_http_app, operator_routes, probe_routes
-from server.ops.http_edge import OPS_MAX_CONNECTIONS, HttpEdge, HttpPorts
+from server.ops.http import everybody, operator_routes, probe_routes
 from server.ops.lag import LoopLag
-from server.ops.metrics import build_registry, render
-from server.ops.metrics_budgets import BudgetCollector
-from server.ops.metrics_cluster import ClusterCollector
+from server.ops.metrics import ServiceCollector, render
 from server.ops.metrics_http import HttpCollector
-from server.ops.metrics_invalid import InvalidCollector
-from server.ops.metrics_store import StoreCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
 from server.ops.pace import Pace
-from server.quotes.instrument import normalize_symbol
+from server.ops.ports import Routes, build_ports
+from server.ops.registry import build_registry
+from server.options import breaker_policy, budgets, cluster_policy, store_options
 from server.quotes.quote import Trade
 from server.readiness import Readiness
 from server.reload import Load, Reloading
@@ -63,22 +50,13 @@ from server.stop import (
 )
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
-from server.store.store import StoreOptions, open_store
+from server.store.store import open_store
 from server.work import Sampling, leave_cluster, metrics_page
 
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
 
 log = structlog.get_logger()
-
-
-class Routes(NamedTuple):
-    """HTTP's, by who asks: load balancers, users with their tokens, anybody, operators."""
-
-    probes: Sequence[Route]
-    users: Sequence[Route]
-    public: Sequence[Route]
-    operators: Sequence[Route]
 
 
 async def serve(
@@ -119,16 +97,10 @@ async def serve(
             service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member),
             settings.ws_health_check_interval,
         )
-        registry = build_registry(
+        service = ServiceCollector(
             hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
         )
-        invalid = [hub.stats.invalid, store.stats.invalid]
-        invalid += [member.stats.invalid] if member else []
-        for collector in (
-            StoreCollector(store), ClusterCollector(member), BudgetCollector(gateway.budgets),
-            InvalidCollector(*invalid),
-        ):  # fmt: skip
-            registry.register(collector)
+        registry = build_registry(service, hub, gateway, store, member)
         own_metrics = partial(render, registry)
         readiness = Readiness(gateway, hub, store, member)
         api = endpoints(Api(hub, store))
@@ -138,11 +110,15 @@ async def serve(
             users=[each.route(gate) for each in api],
             public=[description_route(api)],
             operators=[
-                *operator_routes(partial(metrics_page, own_metrics, supervisor), health),
+                *operator_routes(
+                    partial(metrics_page, own_metrics, supervisor),
+                    health,
+                    everybody if listeners.ops else gate.is_admin,
+                ),
                 docs_route(),
             ],
         )
-        http = _http_ports(listeners, room.http, Pace(lag), routes, gate)
+        http = build_ports(listeners, room.http, Pace(lag), routes, gate)
         registry.register(HttpCollector(http.edges))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -216,32 +192,6 @@ def _gateway(
     )
 
 
-def budgets(settings: Settings) -> Budgets:
-    """What the settings say about how much one user, and one address, may take."""
-    return Budgets(
-        commands=Budget(settings.user_command_rate),
-        lookups=Budget(settings.user_lookup_rate, LOOKUP_BURST_SECONDS),
-        failures=Budget(settings.address_failure_rate, ADDRESS_BURST_SECONDS),
-        requests=Budget(settings.address_request_rate, ADDRESS_BURST_SECONDS),
-    )
-
-
-def _http_ports(
-    listeners: Listeners, room: int, pace: Pace, routes: Routes, gate: Gate
-) -> HttpPorts:
-    """The HTTP port, with the operators' routes on it if they have no port of their own. What anybody
-    may ask of it is bounded; the operators' own port is for them alone.
-    """
-    shared = [] if listeners.ops else routes.operators
-    app = build_http_app([*routes.probes, *routes.users, *routes.public, *shared])
-    limit_strangers(app, gate, routes.users)
-    edges = [HttpEdge(app, listeners.http, room, pace)]
-    if listeners.ops:
-        own = build_http_app([*routes.probes, *routes.operators])
-        edges.append(HttpEdge(own, listeners.ops, OPS_MAX_CONNECTIONS, pace))
-    return HttpPorts(edges)
-
-
 def _share_descriptors(settings: Settings) -> Room:
     room = allow_sockets(settings.http_max_connections)
     if room.streaming < settings.ws_max_connections:
@@ -273,40 +223,6 @@ async def _start_prices(
     streaming.start_soon(member.run, feed, directory.list_symbols)
     with trio.move_on_after(JOIN_TIMEOUT):
         await member.settled.wait()
-
-
-def breaker_policy(settings: Settings) -> BreakerPolicy:
-    """What the settings say about clients that do not read."""
-    return BreakerPolicy(
-        settings.ws_circuit_breaker_threshold,
-        settings.ws_circuit_breaker_recovery,
-        settings.ws_stall_timeout,
-    )
-
-
-def store_options(settings: Settings) -> StoreOptions:
-    """What the settings say about the store."""
-    return StoreOptions(
-        database_url=settings.database_url,
-        database_pool_size=settings.database_pool_size,
-        database_migrate=settings.database_migrate,
-        redis_url=settings.redis_url,
-        sqlite_path=settings.sqlite_path,
-        cache_ttl=settings.cache_ttl,
-        cache_symbols=settings.cache_symbols,
-        warm=[normalize_symbol(name) for name in settings.cache_warm],
-        write_interval=settings.price_write_interval,
-    )
-
-
-def cluster_policy(settings: Settings) -> Policy:
-    """What the settings say about the cluster."""
-    return Policy(
-        lease=settings.bus_lease,
-        stale_after=settings.bus_stale_after,
-        candidate=settings.feed != "bus",
-        local=settings.bus_outage == "local",
-    )
 
 
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:

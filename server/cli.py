@@ -13,23 +13,38 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import serve, store_options
+from server.app import serve
 from server.cluster.errors import BadBusUrl
 from server.cluster.worker import SupervisorLink
+from server.credentials import (
+    BadTokenSource,
+    authenticator_of,
+    development_token,
+    is_development,
+    is_word,
+    makes_its_own_token,
+    secret_of,
+    token_for_watch,
+)
 from server.feeds.replay import ReplayError
-from server.gateway.auth import MIN_SECRET_BYTES, Authenticator, BadKey, development_secret
+from server.gateway.auth import Authenticator, BadKey
+from server.gateway.claims import MAX_NAME_LENGTH, is_name
 from server.gateway.sockets import BindError
 from server.host import supervise
 from server.listeners import Addresses
 from server.ops.logs import configure_logging
+from server.ops.tracebacks import install_hooks
+from server.options import store_options
 from server.output import take_over_output
 from server.quotes.instrument import normalize_symbol
+from server.redaction import hide, redact
 from server.settings import (
     BadSetting,
     Duration,
     Settings,
     describe_settings,
     load_settings,
+    secrets_in,
 )
 from server.signals import end_start_at_sigterm
 from server.store.catalogue import StoreUnavailable
@@ -43,9 +58,6 @@ USAGE_ERROR = 2
 AUTO = "auto"
 """As many workers as it takes."""
 
-DEVELOPMENT_USER = "developer"
-DEVELOPMENT_LIFETIME = Duration(12 * 3600)
-
 EXPECTED = (
     BadSetting,
     BadKey,
@@ -54,6 +66,7 @@ EXPECTED = (
     StoreUnavailable,
     BadBusUrl,
     BadFile,
+    BadTokenSource,
 )
 """What ends a command with one line."""
 
@@ -62,9 +75,12 @@ log = structlog.get_logger()
 
 def main() -> None:
     """Run the command line. Errors: KeyboardInterrupt."""
+    install_hooks()
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
-        arguments.run(arguments, load_settings())
+        settings = load_settings()
+        hide(*secrets_in(settings))
+        arguments.run(arguments, settings)
     except EXPECTED as error:
         _fail(str(error))
     except BaseExceptionGroup as group:  # from the nurseries of a server that was about to start
@@ -79,10 +95,15 @@ def main() -> None:
         sys.exit(128 + signal.SIGPIPE)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Quotes no secret that stands in the wrong place of a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="quotestream", description="Live market quotes over WebSockets."
-    )
+    parser = _Parser(prog="quotestream", description="Live market quotes over WebSockets.")
     parser.add_argument("--version", action="version", version=f"quotestream {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -105,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("token", help="make a token for a client")
     command.add_argument("--user", type=_user, required=True, help="whom the token is for")
     command.add_argument("--ttl", type=_duration, default=Duration(3600), help="1h by default")
-    command.add_argument("--role", help="for instance admin")
+    command.add_argument("--role", type=_role, help="for instance admin")
     command.set_defaults(run=_token)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
@@ -131,13 +152,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("symbols", nargs="+", type=normalize_symbol, metavar="SYMBOL")
     command.set_defaults(run=_delist)
 
-    command = commands.add_parser("watch", help="show live quotes in the terminal")
+    command = commands.add_parser(
+        "watch",
+        help="show live quotes in the terminal",
+        description="Show live quotes in the terminal. The token comes from --token-file, or from the "
+        "variable QUOTESTREAM_TOKEN, or is made with the configured secret.",
+    )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
     command.add_argument(
         "--url", type=_url, help="by default the server that the environment configures"
     )
-    command.add_argument(
-        "--token", type=_word, help="by default one made with the configured secret"
+    token = command.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file whose first line is the token; - for standard input",
+    )
+    token.add_argument(
+        "--token",
+        type=_word,
+        help="the token itself, which other users of this machine can then see, as `ps` shows it: "
+        "QUOTESTREAM_TOKEN and --token-file keep it private",
     )
     command.set_defaults(run=_watch)
     return parser
@@ -150,15 +185,15 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     configure_logging(
         settings.log_format, settings.log_level, supervisor.number if supervisor else None
     )
-    secret = _secret(settings)
-    authenticator = _authenticator(settings, secret)
+    secret = secret_of(settings)
+    authenticator = authenticator_of(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
     load = partial(_load, settings, secret)
     if supervisor:
         trio.run(serve, settings, authenticator, load, lambda _: None, supervisor)
     elif arguments.workers:
         # Else each would make one up where it cannot be kept.
-        environment = {"JWT_SECRET": secret} if _is_development(settings) else {}
+        environment = {"JWT_SECRET": secret} if is_development(settings) else {}
         size = None if arguments.workers == AUTO else arguments.workers
         sys.exit(trio.run(supervise, settings, size, environment, say_hello))
     else:
@@ -168,19 +203,18 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
 def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]:
     """Read settings and keys anew; a development secret stays. Errors: BadSetting, BadKey."""
     settings = load_settings()
-    if not _is_development(settings):
+    hide(*secrets_in(settings))
+    if not is_development(settings):
         secret = settings.jwt_secret
-    elif not _is_development(started_with):
+    elif not is_development(started_with):
         raise BadKey("neither JWT_SECRET nor JWT_PUBLIC_KEY is set any more")
-    return settings, _authenticator(settings, secret)
+    return settings, authenticator_of(settings, secret)
 
 
 def _warn(settings: Settings) -> None:
     """Say what is questionable about the settings of a server that could start with them."""
-    if _is_development(settings):
+    if is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
-    elif settings.jwt_secret and len(settings.jwt_secret.encode()) < MIN_SECRET_BYTES:
-        log.warning(f"JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes and can be guessed")
 
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
@@ -192,11 +226,12 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         print(f"ops      {addresses.ops}{operators}")
     else:
         print(f"HTTP     {addresses.http}/healthz /readyz {operators}")
-    if _is_development(settings):
-        token = authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
-        command = _own_command()
+    if is_development(settings):
+        token = development_token(authenticator)
+        # In the environment it is hidden from other users, unlike an argument.
+        variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
-        print(f"connect  {command} watch AAPL MSFT TSLA --url {addresses.quotes} --token {token}")
+        print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
     sys.stdout.flush()
 
 
@@ -211,7 +246,7 @@ def _own_command() -> Path:
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
     print(
-        _authenticator(settings, _secret(settings)).sign(
+        authenticator_of(settings, secret_of(settings)).sign(
             arguments.user, arguments.ttl, arguments.role
         )
     )
@@ -256,31 +291,11 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
 
     host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
     url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
-    token = arguments.token or _authenticator(settings, _secret(settings)).sign(
-        DEVELOPMENT_USER, DEVELOPMENT_LIFETIME
-    )
+    token = token_for_watch(arguments.token, arguments.token_file, settings)
     try:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:
         _fail(f"{url}: {error}")
-
-
-def _is_development(settings: Settings) -> bool:
-    return not settings.jwt_secret and not settings.jwt_public_key
-
-
-def _secret(settings: Settings) -> str:
-    return development_secret() if _is_development(settings) else settings.jwt_secret
-
-
-def _authenticator(settings: Settings, secret: str) -> Authenticator:
-    return Authenticator(
-        secret=secret,
-        public_key=settings.jwt_public_key,
-        algorithms=settings.jwt_algorithms,
-        audience=settings.jwt_audience,
-        issuer=settings.jwt_issuer,
-    )
 
 
 def _workers(text: str) -> int | str:
@@ -307,14 +322,19 @@ def _duration(text: str) -> Duration:
 
 
 def _user(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("a user has a name")
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"a user is 1 to {MAX_NAME_LENGTH} printable characters")
+    return text
+
+
+def _role(text: str) -> str:
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"a role is 1 to {MAX_NAME_LENGTH} printable characters")
     return text
 
 
 def _word(text: str) -> str:
-    """What can stand in a request's line or header."""
-    if not (text.isascii() and text.isprintable()) or " " in text:
+    if not is_word(text):
         raise argparse.ArgumentTypeError("only printable ASCII characters without spaces, please")
     return text
 
@@ -337,5 +357,5 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"quotestream: {message}", file=sys.stderr)
+    print(f"quotestream: {redact(message)}", file=sys.stderr)
     sys.exit(USAGE_ERROR)

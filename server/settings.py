@@ -7,7 +7,7 @@ from io import StringIO
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -15,9 +15,12 @@ from dotenv.parser import parse_stream
 from msgspec import Meta
 
 from server.quotes.duration import parse_duration
+from server.redaction import HIDDEN, redact
 
-_PASSWORD = re.compile(r"(//[^/@:]*:).*@")
-"""Up to the last `@`: who forgets to escape one in a password should not read it in the log."""
+_PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
+"""Up to the last `@`: who forgets to escape one in a password should not read it in the log. Without an
+`@`, all that is not a port.
+"""
 
 
 class BadSetting(Exception):
@@ -238,6 +241,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="debug, info, warning or error"),
     ] = "info"
+    quotestream_token: Annotated[str, Meta(description="the token of `quotestream watch`")] = ""
+
+    def __repr__(self) -> str:
+        return "Settings(…)"  # it holds secrets
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -254,6 +261,17 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**given)
     _check_together(settings)
     return settings
+
+
+def secrets_in(settings: Settings) -> list[str]:
+    """Return what must not be written anywhere: keys, tokens, and passwords as URLs hold them."""
+    found = [settings.jwt_secret, settings.quotestream_token]
+    for address in (settings.database_url, settings.redis_url):
+        url = urlsplit(address)
+        given = parse_qs(url.query)
+        passwords = [url.password or "", *given.get("password", []), *given.get("ssl_password", [])]
+        found += [*passwords, *(unquote(each) for each in passwords)]
+    return [each for each in found if each]
 
 
 def _check_together(settings: Settings) -> None:
@@ -301,7 +319,8 @@ def _dot_env() -> dict[str, str]:
     for binding in parse_stream(StringIO(text)):
         if binding.error:
             raise BadSetting(f".env, line {binding.original.line}: not a line like NAME=value")
-    values = dotenv_values(stream=StringIO(text))
+    # As it is written: `$` and `${…}` may be part of a secret.
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: value for name, value in values.items() if value}
 
 
@@ -310,7 +329,7 @@ def _convert(variable: str, text: str, expected: Any) -> Any:
     try:
         return msgspec.convert(written, expected, strict=False, dec_hook=_parse)
     except (msgspec.ValidationError, ValueError):
-        shown = _PASSWORD.sub(r"\1…@", text)
+        shown = redact(_PASSWORD.sub(rf"\1{HIDDEN}", text))
         raise BadSetting(f"{variable}={shown!r} is not allowed: {_allowed(expected)}") from None
 
 

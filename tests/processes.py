@@ -38,6 +38,7 @@ class ServerProcess:
     """
 
     arguments: Sequence[str] = ()
+    module = "server"
     launcher: Sequence[str] = ()
     """A command that starts the server's, such as one that sets limits."""
 
@@ -53,7 +54,7 @@ class ServerProcess:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.launcher, sys.executable, "-m", "server", "serve", *self.arguments],
+                [*self.launcher, sys.executable, "-m", self.module, "serve", *self.arguments],
                 cwd=self._folder,
                 env=inherited | self._variables,
                 stdout=subprocess.PIPE,

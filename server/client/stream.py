@@ -41,15 +41,34 @@ class StreamRefused(Exception):
 Listener = Callable[[Document, dict[str, Any]], None]
 
 
+class Credential:
+    """A token that no `repr`, traceback or log line shows."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: str) -> None:
+        """Errors: ValueError, without the token, for what no header can hold."""
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ValueError("a token is ASCII characters without spaces")
+        self._token = token
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the request's headers that show who asks; none without a token."""
+        return [(b"Authorization", f"Bearer {self._token}".encode())] if self._token else []
+
+
 async def follow(url: str, token: str, symbols: Sequence[str], listener: Listener) -> NoReturn:
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
     A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
     the one the server asks for, with what changed since. That it is lost, or cannot be made, is told
-    to the listener as a message of type `connection`.
+    to the listener as a message of type `connection`. A redirection is a refusal: the token is sent to
+    no address but this one.
 
-    Errors: StreamRefused.
+    Errors: StreamRefused; ValueError for a token that cannot be sent.
     """
+    credential = Credential(token)
+    del token  # a traceback with local variables shows this frame
     target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
     document = Document()
     attempt = 0
@@ -59,7 +78,7 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
         try:
             async with await _open_stream(target) as stream:
                 wait = await _follow_once(
-                    stream, _resuming(target, document), token, document, listener
+                    stream, _resuming(target, document), credential, document, listener
                 )
             attempt = 0
         except ConnectionRejected as rejection:
@@ -101,7 +120,7 @@ async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.Sock
 async def _follow_once(
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
     url: str,
-    token: str,
+    credential: Credential,
     document: Document,
     listener: Listener,
 ) -> float | None:
@@ -110,12 +129,11 @@ async def _follow_once(
     """
     parts = urlsplit(url)
     resource = f"{parts.path or '/'}?{parts.query}"
-    headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
     try:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(CONNECT_TIMEOUT):
                 socket = await wrap_client_stream(
-                    nursery, stream, parts.netloc, resource, extra_headers=headers
+                    nursery, stream, parts.netloc, resource, extra_headers=credential.headers()
                 )
             nursery.start_soon(_keep_asking, socket)
             wait = await _read(socket, document, listener)

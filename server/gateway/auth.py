@@ -8,19 +8,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jwt
+from jwt.utils import is_pem_format, is_ssh_key
+
+from server.gateway.claims import BadClaim, check_claims
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from jwt.types import Options
 
     PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
-HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+HMAC_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""Bytes that a secret has at least: as many as the hash (RFC 7518 §3.2)."""
 
-MIN_SECRET_BYTES = 32
-"""RFC 7518 §3.2: an HS256 key is at least as long as its hash."""
+HMAC_ALGORITHMS = tuple(HMAC_SECRET_BYTES)
 
-CLOCK_SKEW = 0.0
-"""Seconds a token may be past its end. None: 4401 promises that the end is the end."""
+DEVELOPMENT_SECRET_BYTES = 48
+"""Random bytes, of which base64 makes 64 characters: enough for each of the algorithms."""
+
+MIN_RSA_BITS = 2048
+"""RFC 7518 §3.3; a shorter modulus can be factored."""
+
+KEY_FILES = (".pem", ".pub", ".key", ".crt", ".cer")
+"""Endings by which JWT_PUBLIC_KEY is known to be a file's name, which may be shown; all else may be a
+secret in the wrong variable.
+"""
 
 
 class BadToken(Exception):
@@ -67,7 +79,9 @@ class Authenticator:
         every: list[str] = []
         if secret:
             every += HMAC_ALGORITHMS
-            self._keys |= dict.fromkeys(_allowed(HMAC_ALGORITHMS, algorithms, "HS256"), secret)
+            allowed = _allowed(HMAC_ALGORITHMS, algorithms, "HS256")
+            _check_secret(secret, allowed)
+            self._keys |= dict.fromkeys(allowed, secret)
         if public_key:
             key, usable, default = _load_public_key(public_key)
             every += usable
@@ -89,32 +103,24 @@ class Authenticator:
         vars(self).update(vars(other))
 
     def verify(self, token: str) -> Identity:
-        """Errors: BadToken."""
+        """Return whom a token names. Errors: BadToken, for whatever is wrong with it."""
         try:
             algorithm = str(jwt.get_unverified_header(token).get("alg"))
             if algorithm not in self._keys:
                 raise BadToken("the token's algorithm is not allowed")
             claims = jwt.decode(
-                token,
-                self._keys[algorithm],
-                algorithms=[algorithm],
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=CLOCK_SKEW,
-                # A token made a moment ago by a machine whose clock is ahead is no forgery: no `iat`.
-                options={
-                    "require": ["exp", "sub"],
-                    "verify_aud": self._audience is not None,
-                    "verify_iat": False,
-                },
+                token, self._keys[algorithm], algorithms=[algorithm], options=_SIGNATURE_ONLY
             )
-            expires_at = float(claims["exp"])
-        except jwt.PyJWTError as error:
-            raise BadToken(f"the token is not valid: {error}") from None
-        except (ValueError, TypeError, OverflowError):
+        except jwt.InvalidSignatureError:
+            raise BadToken("the token's signature is wrong") from None
+        # PyJWT's own words may quote the token.
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise BadToken("the token is malformed") from None
-        role = claims.get("role")
-        return Identity(claims["sub"], role if isinstance(role, str) else None, expires_at)
+        try:
+            check_claims(claims, time.time(), self._audience, self._issuer)
+        except BadClaim as error:
+            raise BadToken(f"the token is not valid: {error}") from None
+        return Identity(claims["sub"], claims.get("role"), float(claims["exp"]))
 
     def sign(self, user: str, lifetime: float, role: str | None = None) -> str:
         """A token for `user` that ends in `lifetime` seconds. Errors: BadKey without a secret."""
@@ -128,8 +134,38 @@ class Authenticator:
         return jwt.encode(claims, str(self._keys[algorithm]), algorithm)
 
 
+_SIGNATURE_ONLY: "Options" = {
+    "verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False,
+    "verify_iss": False, "verify_sub": False, "verify_jti": False,
+}  # fmt: skip
+"""The claims are checked here, as PyJWT takes `"exp": "1e9"` and `"exp": true` for numbers."""
+
+
 def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list[str]:
     return [name for name in usable if name in wanted] if wanted else [default]
+
+
+def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
+    """Refuse a secret that can be guessed or is public. Errors: BadKey, without the secret."""
+    try:
+        key = secret.encode()
+    except UnicodeEncodeError:
+        raise BadKey("JWT_SECRET is not UTF-8 text") from None
+    if not secret.strip():
+        raise BadKey("JWT_SECRET is blank: anyone could make tokens")
+    if secret != secret.strip():
+        # Some programs would count a file's last newline as part of the key, and others not.
+        raise BadKey("JWT_SECRET begins or ends with white space: remove it")
+    if len(set(secret)) == 1:
+        raise BadKey("JWT_SECRET is one repeated character, which can be guessed")
+    if is_pem_format(key) or is_ssh_key(key):
+        raise BadKey("JWT_SECRET is a key in PEM or of SSH: a public one belongs in JWT_PUBLIC_KEY")
+    for algorithm in algorithms:
+        if len(key) < HMAC_SECRET_BYTES[algorithm]:
+            raise BadKey(
+                f"JWT_SECRET is shorter than {HMAC_SECRET_BYTES[algorithm]} bytes, which "
+                f"{algorithm} needs: it could be guessed. `openssl rand -base64 48` makes a good one"
+            )
 
 
 def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
@@ -138,16 +174,23 @@ def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    text = text.strip()
     try:
         pem = text.encode() if text.startswith("-----BEGIN") else Path(text).read_bytes()
         key = load_pem_public_key(pem.replace(b"\\n", b"\n"))
     except OSError as error:
-        raise BadKey(f"JWT_PUBLIC_KEY: cannot read {text}: {error.strerror}") from None
+        name = text if text.endswith(KEY_FILES) else "the file that it names"
+        raise BadKey(f"JWT_PUBLIC_KEY: cannot read {name}: {error.strerror}") from None
     except UnsupportedAlgorithm:
         raise BadKey("JWT_PUBLIC_KEY is of a kind that cannot be used here") from None
     except ValueError:
         raise BadKey("JWT_PUBLIC_KEY is not a public key in PEM") from None
     if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise BadKey(
+                f"JWT_PUBLIC_KEY is an RSA key of {key.key_size} bits, which can be forged: "
+                f"{MIN_RSA_BITS} or more are needed"
+            )
         return key, ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RS256"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
         return key, ("ES256",), "ES256"
@@ -164,7 +207,7 @@ def development_secret() -> str:
     """
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     file = Path(base) / "quotestream" / "development-secret"
-    fresh = secrets.token_urlsafe(MIN_SECRET_BYTES)
+    fresh = secrets.token_urlsafe(DEVELOPMENT_SECRET_BYTES)
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:

@@ -141,6 +141,7 @@ class Gateway:
         with closing(self.poller):
             async with trio.open_nursery() as connections:
                 connections.start_soon(self.deadlines.run)
+                connections.start_soon(self.heartbeat.watch_clock, self.pool.sessions)
                 connections.start_soon(self.poller.run)
                 connections.start_soon(self._turnstile.run)
                 try:

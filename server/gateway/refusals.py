@@ -8,6 +8,7 @@ from typing import NamedTuple
 import h11
 
 from server.quotes.messages import encode
+from server.redaction import redact
 
 MIN_RETRY, MAX_RETRY = 1, 5
 """Seconds in `Retry-After`, drawn evenly: those refused together should not come back together."""
@@ -78,11 +79,12 @@ def retry_after(wait: float = 0.0) -> str:
 def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:
     """The whole HTTP response, to be written at once."""
     reason = refusal.refused.value
-    body = encode({"error": {"code": reason.code, "message": str(refusal)}})
+    body = encode({"error": {"code": reason.code, "message": redact(str(refusal))}})
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
+        ("X-Content-Type-Options", "nosniff"),  # a browser takes the body for JSON, not for a page
         *reason.headers,
     ]
     if reason.status in RETRIED:

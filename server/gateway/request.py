@@ -5,15 +5,18 @@ import re
 import socket
 from base64 import b64decode
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import h11
 
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.sockets import receive
+from server.gateway.target import split_target
 
 NOT_HTTP = "not a well-formed HTTP request"
 """h11's own words would quote the request, and with it the token, to the client and the log."""
+
+NOT_A_URL = "the request's target is not a URL"
 
 MAX_HEAD = 16 * 1024
 """Bytes of request line and headers: a 500-symbol query and a large token fit twice."""
@@ -50,7 +53,9 @@ class NotHttp(Exception):
 
 
 class Request(NamedTuple):
-    """`path` without the query; `headers` by lower-case name; `rest`: what came behind the head."""
+    """`path` without the query, as it is written; `headers` by lower-case name; `rest`: what came
+    behind the head.
+    """
 
     method: str
     http_version: str
@@ -58,6 +63,9 @@ class Request(NamedTuple):
     query: dict[str, list[str]]
     headers: dict[str, str]
     rest: bytes
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.path})"  # query and headers may hold a token
 
 
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
@@ -129,16 +137,18 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
     try:
-        target = urlsplit(event.target.decode("ascii"))
-        query = parse_qs(target.query, keep_blank_values=True, errors="replace")
+        path, written = split_target(event.target.decode("ascii"))
+        query = parse_qs(written, keep_blank_values=True, errors="replace")
     except ValueError:
-        raise Refusal(Refused.BAD_REQUEST, "the request's target is not a URL") from None
+        raise Refusal(Refused.BAD_REQUEST, NOT_A_URL) from None
+    if "[" in path or "]" in path:  # they belong to IPv6 addresses (RFC 3986 §3.2.2)
+        raise Refusal(Refused.BAD_REQUEST, NOT_A_URL)
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     method, version = event.method.decode("ascii"), event.http_version.decode("ascii")
-    return Request(method, version, target.path, query, headers, rest)
+    return Request(method, version, path, query, headers, rest)
 
 
 def require_websocket(request: Request) -> None:

@@ -39,6 +39,7 @@ from server.quotes.messages import (
     parse_command,
     readable_id,
 )
+from server.redaction import redact
 
 if TYPE_CHECKING:
     from server.gateway.gateway import Gateway
@@ -54,6 +55,9 @@ RECEIVE_BYTES = 4 * 1024
 
 TOO_MUCH_IN_ALL = "too many commands of all your connections and requests together, slow down"
 
+MAX_MESSAGE = 300
+"""Characters of an error's message, which may quote the command that was wrong."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
 
@@ -62,9 +66,9 @@ class Session:
     """Owned by its connection's task, which calls `run` once; others may call `close`. `gateway` is
     what all sessions share.
 
-    `expires`, `heard`, `unanswered` and `quiet_beats` are what the heartbeat knows of the client: when
-    its token ends in trio's time, whether more than a pong came since the last beat, how many pings
-    it owes an answer to, and how many beats in a row nothing came or went.
+    `beat_at`, `heard`, `unanswered` and `quiet_beats` are what the heartbeat knows of the client:
+    when the next beat is due in trio's time, whether more than a pong came since the last beat, how
+    many pings it owes an answer to, and how many beats in a row nothing came or went.
     """
 
     __slots__ = (
@@ -74,11 +78,11 @@ class Session:
         "_inbound",
         "_received",
         "_sock",
+        "beat_at",
         "close_code",
         "cold",
         "deadline",
         "everything",
-        "expires",
         "gateway",
         "heard",
         "identity",
@@ -112,7 +116,7 @@ class Session:
         self.lost = False
         self.cold: Subscribe | None = None
         self.deadline = float("inf")
-        self.expires = float("inf")
+        self.beat_at = float("inf")
         self.heard = True
         self.unanswered = 0
         self.quiet_beats = 0
@@ -216,7 +220,7 @@ class Session:
     ) -> None:  # fmt: skip
         """Say that a command, or a part of it, was not carried out."""
         self.gateway.pool.commands[action, code] += 1
-        self.send(Error(code, message, id, symbols))
+        self.send(Error(code, redact(message[:MAX_MESSAGE]), id, symbols))
 
     def close(self, reason: Close) -> None:
         """Send the close frame and give the client CLOSE_TIMEOUT to answer it."""

@@ -54,6 +54,14 @@ class Gate:
             raise ApiError(FORBIDDEN, "this needs a token with the role admin")
         return identity
 
+    def is_admin(self, scope: Scope) -> bool:
+        """Whether the request has a token with the role `admin`; False without a token.
+
+        Errors: ApiError for a bad token.
+        """
+        scheme = Headers(scope=scope).get("authorization", "").partition(" ")[0]
+        return scheme.lower() == "bearer" and self.admit(scope, "user").role == ADMIN
+
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
         """Charge the user for what a request is about, as a command would be."""
         self.budgets.commands.owe(identity.user, symbols // SYMBOLS_A_COMMAND)

@@ -84,12 +84,19 @@ class Endpoint:
         return Route(path, endpoint, methods=[self.method])
 
 
-def answer(request: Request, body: bytes, media_type: str, *, cacheable: bool) -> Response:
-    """The body, or 304 if the client has it."""
+def answer(
+    request: Request, body: bytes, media_type: str, *, cacheable: bool,
+    headers: Mapping[str, str] | None = None,
+) -> Response:  # fmt: skip
+    """The body with `headers` beside its own, or 304 if the client has it."""
+    headers = headers or {}
     if not cacheable:
-        return Response(body, media_type=media_type, headers={"Cache-Control": "no-store"})
+        headers = {"Cache-Control": "no-store", **headers}
+        return Response(body, media_type=media_type, headers=headers)
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    headers = {
+        "ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization", **headers
+    }  # fmt: skip
     known = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
     if {tag, f"W/{tag}", "*"} & set(known):
         return Response(status_code=304, headers=headers)

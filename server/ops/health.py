@@ -23,6 +23,7 @@ from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
+from server.redaction import redact
 from server.store.component import Component
 from server.store.store import Store
 
@@ -88,7 +89,10 @@ class HealthMonitor:
 
     def check(self) -> None:
         """Look at every component once; a change of the whole is one line in the log."""
-        self._findings = {name: check() for name, check in self._checks.items()}
+        findings = {name: check() for name, check in self._checks.items()}
+        self._findings = {  # a driver's words may hold what its URL does
+            name: Finding(each.health, redact(each.detail)) for name, each in findings.items()
+        }
         health = max((finding.health for finding in self._findings.values()), default=self.health)
         reasons = [
             f"{name}: {finding.detail}"
@@ -102,17 +106,28 @@ class HealthMonitor:
         self.health = health
         self._history.append({"at": _now(), "status": _name(health), "reasons": reasons})
 
-    def report(self) -> dict[str, object]:
-        """What `/health` answers; the newest check is the last."""
+    def report(self, *, details: bool = True) -> dict[str, object]:
+        """Return what `/health` answers; the newest check is the last.
+
+        `details` tell why: they name addresses, roles and databases, and are not for everybody.
+        """
         return {
             "status": _name(self.health),
             "since": self._since,
             "components": {
-                name: {"status": _name(finding.health), "detail": finding.detail}
+                name: _component(finding, details=details)
                 for name, finding in self._findings.items()
             },
-            "checks": list(self._history),
+            "checks": [
+                check if details else {"at": check["at"], "status": check["status"]}
+                for check in self._history
+            ],
         }
+
+
+def _component(finding: Finding, *, details: bool) -> dict[str, str]:
+    status = {"status": _name(finding.health)}
+    return status | {"detail": finding.detail} if details else status
 
 
 def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]:

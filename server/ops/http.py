@@ -2,17 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Scope
 
+from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
 from server.ops.problems import ApiError
+from server.redaction import redact
 
 NO_STORE = {"Cache-Control": "no-store"}
+
+log = structlog.get_logger()
 
 
 def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
@@ -33,17 +40,26 @@ def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
 
 
+def everybody(_: Scope) -> bool:
+    """Take each request for an administrator's: on a listener that only operators reach."""
+    return True
+
+
 def operator_routes(
-    metrics_page: Callable[[str | None], Awaitable[str | None]], health: HealthMonitor
+    metrics_page: Callable[[str | None], Awaitable[str | None]],
+    health: HealthMonitor,
+    is_admin: Callable[[Scope], bool],
 ) -> list[Route]:
     """What operators and their monitoring ask.
 
     Arguments:
         metrics_page: what `/metrics` shows, of one worker if it is named; None if there is no such one.
+        is_admin: whether a request gets the details of `/health`. Errors: ApiError.
     """
 
-    async def health_report(_: Request) -> Response:
-        return JSONResponse(health.report(), headers=NO_STORE)
+    async def health_report(request: Request) -> Response:
+        details = is_admin(request.scope)
+        return JSONResponse(health.report(details=details), headers=NO_STORE)
 
     async def metrics(request: Request) -> Response:
         page = await metrics_page(request.query_params.get("worker"))
@@ -56,20 +72,30 @@ def operator_routes(
 
 def build_http_app(routes: Sequence[Route]) -> Starlette:
     """An application of `routes`, whose errors have the protocol's one shape."""
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _error, Exception: _error})
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _error},
+        middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes))],
+    )
     app.router.redirect_slashes = False  # another path is not found, it does not redirect
     return app
+
+
+def _escapable(routes: Sequence[Route]) -> list[str]:
+    """The beginnings of the paths that end in a parameter."""
+    return [start for start, brace, _ in (each.path.partition("{") for each in routes) if brace]
 
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
 
 
-async def _error(_: Request, error: Exception) -> Response:
+async def _error(_: HTTPConnection, error: Exception) -> Response:
     """Every error in the one shape of the protocol."""
     if isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers
     else:
+        log.error("request failed", exc_info=error)
         status, message, headers = 500, "something went wrong here", None
     code = error.code if isinstance(error, ApiError) else _CODES.get(status, "internal_error")
-    body = {"error": {"code": code, "message": message}}
+    body = {"error": {"code": code, "message": redact(message)}}
     return JSONResponse(body, status, headers=headers)

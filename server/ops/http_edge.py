@@ -38,9 +38,6 @@ GRACEFUL_TIMEOUT = 3.0
 CLOSE_TIME = 0.25
 """Seconds in which connections end that were cut."""
 
-OPS_MAX_CONNECTIONS = 16
-"""Connections to the operators' port: some scrapers and people; they come out of the reserve."""
-
 ANSWER_TIMEOUT = 30.0
 """Seconds the application has for one request; its own deadlines are shorter."""
 

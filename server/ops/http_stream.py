@@ -73,11 +73,11 @@ class RequestStream:
         await self._answered.wait()
         try:
             request = await self._next_request()
-        except Refusal as refusal:
-            await self._refuse(refusal)
-            raise Finished from refusal
         except (OSError, trio.ClosedResourceError) as error:
             raise Finished from error
+        if isinstance(request, Refusal):
+            await self._refuse(request)
+            raise Finished
         if request is None:
             raise Finished
         self._answered = trio.Event()
@@ -120,8 +120,10 @@ class RequestStream:
         """Close at once, whatever waits for the socket."""
         close(self.socket)
 
-    async def _next_request(self) -> IncomingRequest | None:
-        """Return a whole request when it is its turn; None if the client has left, or sends none."""
+    async def _next_request(self) -> IncomingRequest | Refusal | None:
+        """Return a whole request when it is its turn, or what is to be answered in place of it; None
+        if the client has left, or sends none.
+        """
         if not self._received:
             with trio.move_on_after(KEEP_ALIVE_TIMEOUT):
                 await self._receive()
@@ -130,9 +132,11 @@ class RequestStream:
         try:
             with trio.fail_after(REQUEST_TIMEOUT):
                 request = await self._read_request()
+        except Refusal as refusal:
+            return refusal
         except trio.TooSlowError:
             message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
-            raise Refusal(Refused.REQUEST_TIMEOUT, message) from None
+            return Refusal(Refused.REQUEST_TIMEOUT, message)
         if not self._served:  # a client may send one request and close its side
             return request
         await self._enter()

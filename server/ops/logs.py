@@ -2,9 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from functools import partial
 
 import structlog
+
+from server.ops.tracebacks import TracebackSampler, add_left_out
+from server.redaction import redact
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
@@ -28,6 +32,21 @@ def _name(
     return line
 
 
+def _redact(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Hide secrets in every value, before a form is chosen whose quotes would have to stay."""
+    return {key: _without_secrets(value) for key, value in line.items()}
+
+
+def _without_secrets(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _without_secrets(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(each) for each in value]
+    return redact(value if isinstance(value, str) else repr(value))
+
+
 def configure_logging(form: str, level: str, worker: int | None = None) -> None:
     """Write lines of `level` and above to standard error; `form` is auto, console or json. The lines
     of a worker name it.
@@ -37,14 +56,15 @@ def configure_logging(form: str, level: str, worker: int | None = None) -> None:
     shared: list[structlog.typing.Processor] = list(_SHARED)
     if worker is not None:
         shared.append(partial(_name, worker))
-    renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        if form == "console"
-        else [
-            structlog.processors.format_exc_info,
-            _in_reading_order,
-            structlog.processors.JSONRenderer(),
+    # The console's default, rich's tracebacks, would show local variables, and tokens among them.
+    finish: list[structlog.typing.Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
         ]
+        if form == "console"
+        else [_in_reading_order, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -53,10 +73,17 @@ def configure_logging(form: str, level: str, worker: int | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(TracebackSampler())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            processors=[
+                add_left_out,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redact,
+                *finish,
+            ],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

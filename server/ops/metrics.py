@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import time
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,16 +27,6 @@ from server.histogram import Histogram
 from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
 from server.output import lost_lines
-
-
-def build_registry(
-    hub: Hub, pool: Pool, lag: LoopLag, bad_rows: Callable[[], int], health: HealthMonitor
-) -> CollectorRegistry:
-    """A registry with the service's metrics and the process's own."""
-    registry = CollectorRegistry()
-    registry.register(ServiceCollector(hub, pool, lag, bad_rows, health))
-    ProcessCollector(registry=registry)
-    return registry
 
 
 def render(registry: CollectorRegistry) -> str:

@@ -2,6 +2,9 @@
 
 import re
 
+SHOWN = 60
+"""Characters of a wrong duration that are repeated to whoever wrote it."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
@@ -10,5 +13,5 @@ def parse_duration(text: str) -> float:
     """Seconds, zero or more. Errors: ValueError."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration")
+        raise ValueError(f"{text[:SHOWN]!r} is not a duration")
     return float(match[1]) * _UNITS[match[2]]

@@ -120,6 +120,9 @@ class Auth(_Command, frozen=True, kw_only=True):
 
     token: str
 
+    def __repr__(self) -> str:
+        return "Auth(…)"
+
 
 class Throttle(_Command, frozen=True, kw_only=True):
     """Send each symbol at most once in this time: seconds, or text such as `250ms`; 0 for no limit."""

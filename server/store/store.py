@@ -61,10 +61,10 @@ class StoreOptions:
     `sqlite_path` the file is in the user's state folder; `warm` names symbols to load at the start.
     """
 
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)  # it may hold a password
     database_pool_size: int = 10
     database_migrate: bool = True
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
     sqlite_path: str = ""
     cache_ttl: float = 300.0
     cache_symbols: int = 20_000

@@ -123,13 +123,6 @@ def test_dot_env_that_cannot_be_read_is_named(tmp_path, content):
     assert ".env" in complaint(tmp_path, "serve")
 
 
-def test_short_secret_is_warned_of(tmp_path):
-    """A secret that can be guessed serves, and the log says what is wrong with it."""
-    with ServerProcess(tmp_path, JWT_SECRET="short") as server:
-        assert any("shorter than 32 bytes" in line["event"] for line in server.log_lines())
-        assert 'short"' not in server.log.read_text()
-
-
 def test_limit_of_descriptors_is_raised(tmp_path):
     """A shell's limit is no server's; what even the machine's own is too low for is warned of."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -83,13 +83,21 @@ def test_state_that_cannot_be_kept(tmp_path, obstacle):
             assert client.is_answered()
 
 
-def test_printed_line_connects(tmp_path):
-    """Pasted into a shell, it shows quotes."""
-    with ServerProcess(tmp_path, JWT_SECRET="") as server:
+@pytest.mark.parametrize(
+    "variables", [{}, {"JWT_AUDIENCE": "quotes"}, {"XDG_STATE_HOME": "/dev/null"}]
+)
+def test_printed_line_connects(tmp_path, variables):
+    """Pasted into a shell it shows quotes. Only where `watch` could not make a token by itself, it
+    names one, and that outside the arguments that `ps` shows.
+    """
+    with ServerProcess(tmp_path, JWT_SECRET="", **variables) as server:
         line = server.lines[3].removeprefix("connect").strip()
-        assert shlex.split(line)[1:3] == ["watch", "AAPL"]
+        words = shlex.split(line)
+        arguments = words[1:] if not variables else words[2:]
+        assert arguments == ["watch", "AAPL", "MSFT", "TSLA", "--url", server.quotes_url]
+        assert words[0].startswith("QUOTESTREAM_TOKEN=") == bool(variables)
         with subprocess.Popen(
-            line, shell=True, cwd=tmp_path, env=environment(), text=True,
+            line, shell=True, cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)), text=True,
             stdout=subprocess.PIPE, start_new_session=True,
         ) as shell:  # fmt: skip
             assert shell.stdout is not None

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,80 @@ def test_reader_that_has_had_enough_ends_it(server, tmp_path):
         assert process.wait(TIMEOUT) == 128 + signal.SIGPIPE
         assert process.stderr is not None
         assert not process.stderr.read()
+
+
+@pytest.mark.parametrize("way", ["variable", ".env", "file", "standard input"])
+def test_token_that_no_list_of_processes_shows(server, tmp_path, way):
+    """From the environment, a file, or standard input; it never is an argument."""
+    token = make_token()
+    arguments = [*COMMAND, "watch", "AAPL", "--url", server.quotes_url]
+    environ = environment(QUOTESTREAM_TOKEN=token) if way == "variable" else environment()
+    (tmp_path / "token").write_text(f"{token}\n")
+    if way == ".env":
+        (tmp_path / ".env").write_text(f"QUOTESTREAM_TOKEN={token}\n")
+    elif way != "variable":
+        arguments += ["--token-file", "token" if way == "file" else "-"]
+    with subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{token}\n")
+        process.stdin.flush()
+        assert " AAPL " in process.stdout.readline()
+        assert token not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["--token-file", "none"], {}, "--token-file: cannot read none: No such file"),
+        (["--token-file", "."], {}, "--token-file: cannot read .: Is a directory"),
+        (["--token-file", "empty"], {}, "--token-file: a token is one line"),
+        (["--token-file", "words"], {}, "--token-file: a token is one line"),
+        (["--token-file", "bytes"], {}, "--token-file: a token is one line"),
+        ([], {"QUOTESTREAM_TOKEN": "canary canary"}, "QUOTESTREAM_TOKEN: a token is one line"),
+        (
+            [],
+            {"QUOTESTREAM_TOKEN": "canary\nX-Canary: 1"},
+            "QUOTESTREAM_TOKEN: a token is one line",
+        ),
+    ],
+)
+def test_token_that_is_none_is_said_at_once(tmp_path, arguments, variables, words):
+    """One line, without the token."""
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "words").write_text("canary canary\n")
+    (tmp_path / "bytes").write_bytes(b"canary\xff")
+    line = complaint(tmp_path, "watch", "AAPL", *arguments, **variables)
+    assert words in line
+    assert "canary" not in line
+
+
+def test_misplaced_token_is_not_repeated(tmp_path):
+    """In an address, in an argument that does not exist, in place of a file's name."""
+    token = make_token()
+    for arguments in (
+        ["--url", f"ws://host/ws/quotes?token={token}"], ["--url", f"ws://user:{SECRET}@:80/x"],
+        ["--tokn", token], ["--token-file", token],
+    ):  # fmt: skip
+        done = run(tmp_path, "watch", "AAPL", *arguments)
+        assert done.returncode == 2
+        assert token.rpartition(".")[2] not in done.stderr
+        assert SECRET not in done.stderr
+
+
+def test_help_says_what_other_users_see(tmp_path):
+    """`--token` still works, and its help names the better ways."""
+    text = " ".join(run(tmp_path, "watch", "--help").stdout.split())
+    assert "QUOTESTREAM_TOKEN" in text
+    assert "other users of this machine can then see" in text
 
 
 @pytest.mark.parametrize(

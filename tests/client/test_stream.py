@@ -4,6 +4,7 @@ there is no hope.
 
 import json
 import threading
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -246,6 +247,42 @@ async def test_refusal_is_final(server):
             await follow(server.quotes_url, token, [symbols], lambda *_: None)
     with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match="none of the symbols"):
         await follow(server.quotes_url, make_token(new_user()), ["NOPE"], lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "token", ["canary\nX-A: b", "canary b", "canary\r", "canaryé", "\x00canary"]
+)
+async def test_token_that_cannot_be_sent_is_not_shown(token):
+    """It is said at once, and the exception, its causes and its traceback do not hold it."""
+    with pytest.raises(ValueError, match="token") as refused:
+        await follow("ws://127.0.0.1:1/ws/quotes", token, ["A"], lambda *_: None)
+    assert "canary" not in repr(refused.value)
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+async def test_redirection_is_a_refusal():
+    """The token goes to the address it was given for and to no other; no words about it hold it."""
+    token, asked = make_token(), list[str]()
+
+    def redirect(connection: Any, request: Any) -> Any:
+        asked.append(request.headers["Authorization"])
+        response = connection.respond(302, "elsewhere")
+        response.headers["Location"] = f"ws://127.0.0.1:1/ws/quotes?token={token}"
+        return response
+
+    with serve(lambda _: None, "127.0.0.1", 0, process_request=redirect) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/quotes"
+        with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match="302") as refused:
+            await follow(url, token, ["A"], lambda *_: None)
+        server.shutdown()
+        thread.join()
+    assert asked == [f"Bearer {token}"]
+    shown = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
+    frames = [each for each in shown.stack if each.filename.endswith("server/client/stream.py")]
+    assert frames
+    assert not any(token in str(each.locals) for each in frames)
 
 
 async def test_expired_token_is_final(server):

@@ -1,8 +1,10 @@
 """Clients that fall silent: pinged, counted as idle, sent away; on a clock that jumps."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import trio
 
 from server.fanout.breaker import BreakerState
 from server.fanout.hub import Hub
+from server.gateway import heartbeat
 from server.gateway.closing import Close
 from server.gateway.lifecycle import State
 from server.gateway.sockets import close
@@ -134,7 +137,7 @@ async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
     """A client that only listens and answers pings is kept without what would decode its commands."""
     scene = connect("AAPL")
     nursery.start_soon(Reader(scene).run)
-    await trio.sleep(2.5 * BEAT)
+    await trio.sleep(2.5 * BEAT + 0.5)  # between two ticks of the wheel
     assert not scene.session.unanswered
     assert scene.session._inbound is None
     scene.client.send(frame(TEXT, b'{"action":"ping"}'))
@@ -175,6 +178,105 @@ async def test_client_with_prices_is_not_idle(autojump_clock, connect, nursery, 
             seen.add(scene.session.state)
         assert State.ACTIVE in seen
     assert reader.close_code is None
+
+
+class WallClock:
+    """Goes on with trio's clock, as the real one does, and can be stepped as by an operator or NTP."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.step = time.time() - trio.current_time()
+        clock = SimpleNamespace(time=lambda: trio.current_time() + self.step)
+        monkeypatch.setattr(heartbeat, "time", clock)
+
+
+@pytest.fixture
+def wall_clock(monkeypatch) -> Callable[[], WallClock]:
+    """To be called inside trio, before a session is opened."""
+    return lambda: WallClock(monkeypatch)
+
+
+def watch_clock(scene: Scene, nursery: trio.Nursery) -> Reader:
+    """As the gateway does; the session's token ends 600 seconds after its beginning."""
+    nursery.start_soon(scene.gateway.heartbeat.watch_clock, scene.gateway.pool.sessions)
+    reader = Reader(scene)
+    nursery.start_soon(reader.run)
+    return reader
+
+
+async def test_token_ends_by_wall_time(autojump_clock, wall_clock, connect, nursery):
+    """Without any step, it ends within two seconds after its end."""
+    wall_clock()
+    reader = watch_clock(connect("AAPL"), nursery)
+    await trio.sleep(599)
+    assert reader.close_code is None
+    await trio.sleep(3)
+    assert reader.close_code == 4401
+
+
+async def test_token_ends_when_the_clock_jumps_past_its_end(
+    autojump_clock, wall_clock, connect, nursery
+):
+    """Within two seconds, though the next heartbeat may be twenty away."""
+    clock = wall_clock()
+    reader = watch_clock(connect("AAPL"), nursery)
+    await trio.sleep(50.5)
+    clock.step += 500
+    await trio.sleep(3)
+    assert reader.close_code is None
+    clock.step += 100
+    await trio.sleep(2.1)
+    assert reader.close_code == 4401
+
+
+async def test_token_ends_at_a_beat_at_the_latest(autojump_clock, wall_clock, connect, nursery):
+    """Also for a session that the step was not told of."""
+    clock = wall_clock()
+    reader = Reader(connect("AAPL"))
+    nursery.start_soon(reader.run)
+    await trio.sleep(50.5)
+    clock.step += 3600
+    await trio.sleep(BEAT + 1)
+    assert reader.close_code == 4401
+
+
+async def test_token_does_not_end_early_when_the_clock_is_set_back(
+    autojump_clock, wall_clock, connect, nursery
+):
+    """It lasts as long by the wall clock as it says, and its client is pinged no more often."""
+    clock = wall_clock()
+    reader = watch_clock(connect("AAPL"), nursery)
+    await trio.sleep(590.5)
+    clock.step -= 300
+    await trio.sleep(300)
+    assert reader.close_code is None
+    assert all(BEAT - 1 <= b - a <= BEAT + 1 for a, b in pairwise(reader.times(PING)))
+    await trio.sleep(12)
+    assert reader.close_code == 4401
+
+
+async def test_wake_up_that_is_too_early_is_no_beat(autojump_clock, wall_clock, connect, nursery):
+    """A session that is woken at an end which was moved is not pinged for it."""
+    clock = wall_clock()
+    reader = Reader(connect("AAPL"))
+    nursery.start_soon(reader.run)
+    await trio.sleep(590.5)
+    clock.step -= 3
+    await trio.sleep(12)
+    assert all(b - a >= BEAT - 1 for a, b in pairwise(reader.times(PING)))
+    assert reader.close_code is None
+    await trio.sleep(3)
+    assert reader.close_code == 4401
+
+
+async def test_closing_session_keeps_its_deadline(autojump_clock, wall_clock, connect, nursery):
+    """A step while a client owes an answer to a close frame does not give it longer."""
+    clock = wall_clock()
+    scene = connect("AAPL")
+    nursery.start_soon(scene.gateway.heartbeat.watch_clock, scene.gateway.pool.sessions)
+    scene.session.close(Close.GOING_AWAY)
+    clock.step -= 3600
+    await trio.sleep(4)
+    assert not scene.gateway.pool.sessions
 
 
 async def test_heartbeats_are_spread(autojump_clock, connect):

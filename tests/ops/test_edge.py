@@ -1,6 +1,7 @@
 """The edge of the HTTP port: what gets through, which connection makes room, the operators' port."""
 
 import http.client
+import json
 import re
 import socket
 import time
@@ -163,7 +164,7 @@ def test_idle_connections_make_room(tmp_path):
 
 
 def test_operators_have_a_port_of_their_own(tmp_path):
-    """With OPS_PORT, what tells about the server is there only; probes are on both."""
+    """With OPS_PORT, what tells about the server is there only, and in full; probes are on both."""
     with ServerProcess(tmp_path, OPS_PORT="0") as server:
         assert server.process.stdout is not None
         address = server.process.stdout.readline().split()[1].removesuffix("/health")
@@ -176,7 +177,9 @@ def test_operators_have_a_port_of_their_own(tmp_path):
             ops.request("GET", path)
             with ops.getresponse() as response:
                 assert response.status == there, path
-                response.read()
+                body = response.read()
+            if path == "/health":
+                assert json.loads(body)["components"]["pool"]["detail"]
         ops.close()
 
 

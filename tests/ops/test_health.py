@@ -24,10 +24,18 @@ from tests.processes import ServerProcess, make_token
 
 
 def health(server: ServerProcess) -> dict[str, Any]:
-    status, body = server.get("/health")
+    """What an operator with a token sees."""
+    status, body = server.ask("/health", role="admin")
     assert status == 200
-    report: dict[str, Any] = json.loads(body)
+    report: dict[str, Any] = body
     return report
+
+
+def short_form(report: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a report without what it tells about addresses, roles and databases."""
+    components = {name: {"status": each["status"]} for name, each in report["components"].items()}
+    checks = [{"at": each["at"], "status": each["status"]} for each in report["checks"]]
+    return report | {"components": components, "checks": checks}
 
 
 def filled(places: int, taken: int) -> Pool:
@@ -125,6 +133,27 @@ def test_server_tells_how_it_is(tmp_path):
     changes = [line for line in server.log_lines() if line["event"] == "health changed"]
     assert changes[0]["health"] == "unhealthy"
     assert changes[-1]["health"] == "healthy"
+
+
+def test_details_are_for_administrators(tmp_path):
+    """Without a token, and with another role's, the answer has no reasons; a bad token is 401."""
+    url = "postgresql://nobody@127.0.0.1:1/canary"
+    with ServerProcess(tmp_path, DATABASE_URL=url, WS_HEALTH_CHECK_INTERVAL="1h") as server:
+        report = health(server)
+        assert report["components"]["pool"]["detail"]
+        for status, answered in (server.ask("/health"), server.ask("/health", role="publisher")):
+            assert (status, answered) == (200, short_form(report))
+        for headers in ({}, {"Authorization": "Basic YTpi"}):
+            status, body = server.request("GET", "/health", **headers)
+            assert (status, json.loads(body)) == (200, short_form(report))
+        expired = make_token("ops", -1, role="admin")
+        for bad in ("Bearer", "Bearer x", f"bearer {expired}"):
+            status, body = server.request("GET", "/health", Authorization=bad)
+            assert (status, json.loads(body)["error"]["code"]) == (401, "unauthorized")
+        for path in ("/readyz", "/health", "/market-data?symbols=AAPL"):
+            _, body = server.request("GET", path, Authorization=f"Bearer {make_token()}")
+            assert "127.0.0.1" not in body
+            assert "Postgres" not in body
 
 
 def test_dead_feed_is_critical(tmp_path):

@@ -1,0 +1,44 @@
+"""A server with two faults of ours built in: requests for BOOM end in exceptions full of secrets."""
+
+import os
+from typing import Any
+
+from server.gateway.handshake import Doorkeeper
+from server.gateway.request import Request
+from server.ops.api import Api
+from server.ops.endpoint import Call
+
+FAULT = "BOOM"
+
+
+def _faulty(proper: Any) -> Any:
+    async def select(self: Doorkeeper, request: Request) -> Any:
+        if FAULT in request.query.get("symbols", []):
+            token = request.query["token"][0]
+            raise LookupError(f"{token} of {request.query} {request.headers}")
+        return await proper(self, request)
+
+    return select
+
+
+def _faulty_search(proper: Any) -> Any:
+    async def search(self: Api, call: Call) -> Any:
+        if call.values["query"] == FAULT:
+            secrets = {name: os.environ.get(name) for name in ("JWT_SECRET", "DATABASE_URL")}
+            raise LookupError(f"{secrets}: {os.environ.get('REDIS_URL')}", secrets)
+        return await proper(self, call)
+
+    return search
+
+
+def main() -> None:
+    """Run the command with these faults."""
+    from server.__main__ import main as run
+
+    Doorkeeper._select = _faulty(Doorkeeper._select)  # type: ignore[method-assign]
+    Api.search = _faulty_search(Api.search)  # type: ignore[method-assign]
+    run()
+
+
+if __name__ == "__main__":
+    main()

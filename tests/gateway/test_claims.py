@@ -1,0 +1,119 @@
+"""Claims of every type and size: a token is good or it is 401, wherever it is shown."""
+
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from server.gateway.auth import Authenticator, BadToken
+from tests.gateway.wire import Client, new_user, refusal
+from tests.processes import SECRET
+
+HUGE = 10**400
+
+NO_NAME = [1, True, [], {}, "", " ", "a\nb", "a\x00", "\u202ea", "\ud800", "x" * 256, None]
+NO_TIME = [True, "9999999999", "x", [], {}, float("nan"), float("inf"), HUGE, -HUGE, None]
+
+VALUES: dict[str, list[Any]] = {
+    "sub": NO_NAME,
+    "exp": [*NO_TIME, -1, 0, -1e308],
+    "nbf": [*NO_TIME, 1e308],
+    "iat": NO_TIME,
+    "role": [*NO_NAME, ["admin"]],
+    "aud": [1, True, {}, [1], [None], [[]], None],
+    "iss": [1, True, [], {}, None],
+    "jti": [1, [], None],
+}
+"""What a claim may not be."""
+
+WRONG = [(name, value) for name, values in VALUES.items() for value in values]
+
+RIGHT: list[tuple[str, Any]] = [
+    ("sub", "x"), ("sub", "x" * 255), ("sub", "Zoë Łukasz"), ("sub", "auth0|1"),
+    ("exp", 1e300), ("exp", 10**300), ("nbf", 0), ("nbf", -1e308), ("nbf", 1.5), ("iat", 4e9),
+    ("role", "publisher"), ("aud", "a"), ("aud", ["a", "b"]), ("aud", []), ("iss", "x"),
+    ("more", {"a": [1]}),
+]  # fmt: skip
+
+
+def token_with(name: str, value: Any) -> str:
+    """A well-signed token with one claim as it is given."""
+    return token_with_all({name: value})
+
+
+def token_with_all(given: dict[str, Any]) -> str:
+    """A well-signed token with claims as they are given."""
+    claims = {"sub": new_user(), "exp": time.time() + 600, **given}
+    return jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, "HS256")
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_wrong_claim_is_a_bad_token(name, value):
+    """The message names the claim and shows nothing of it."""
+    with pytest.raises(BadToken, match="token is not valid") as refused:
+        Authenticator(secret=SECRET).verify(token_with(name, value))
+    assert "xxx" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "value"), RIGHT)
+def test_right_claim_is_taken(name, value):
+    """Numbers of any size in range, names in any script."""
+    assert Authenticator(secret=SECRET).verify(token_with(name, value)).user
+
+
+@pytest.mark.parametrize("missing", ["sub", "exp"])
+def test_required_claims(missing):
+    """A token without a user or an end is none."""
+    claims = {"sub": "ann", "exp": time.time() + 600}
+    del claims[missing]
+    with pytest.raises(BadToken):
+        Authenticator(secret=SECRET).verify(jwt.encode(claims, SECRET, "HS256"))
+
+
+def test_audience_and_issuer_are_asked_for():
+    """They must be there and be the right ones, if the server has any."""
+    authenticator = Authenticator(secret=SECRET, audience="a", issuer="i")
+    assert authenticator.verify(token_with_all({"aud": ["b", "a"], "iss": "i"})).user
+    for claims in (
+        {},
+        {"aud": "a"},
+        {"aud": "ab", "iss": "i"},
+        {"aud": "a", "iss": "ii"},
+        {"iss": "i"},
+    ):
+        with pytest.raises(BadToken):
+            authenticator.verify(token_with_all(claims))
+
+
+def test_every_wrong_claim_is_401_at_each_door(server):
+    """In the handshake, over HTTP, and as an answer to `auth`; the server notices nothing."""
+    seen: set[tuple[int, str]] = set()
+    with Client(server, token=token_with("sub", new_user())) as client:
+        for name, value in WRONG[::4]:
+            token = token_with(name, value)
+            seen.add(refusal(server.url(None, token)).verdict)
+            status, body = server.request(
+                "GET", "/quotes?symbols=A", Authorization=f"Bearer {token}"
+            )
+            seen.add((status, json.loads(body)["error"]["code"]))
+            assert client.ask("auth", token=token)["code"] == "unauthorized"
+        assert client.is_answered()
+    assert seen == {(401, "unauthorized")}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "[" * 9000, "{}", "[]", "1", '{"alg":1}', '{"alg":null}', '{"alg":["HS256"]}',
+        '{"alg":"HS256","kid":1}', '{"alg":"HS256","crit":["x"]}', '{"alg":"HS256","b64":false}',
+        '{"alg":' + "9" * 9000 + "}", "\ud800",
+    ],
+)  # fmt: skip
+def test_header_of_any_kind_is_a_bad_token(part):
+    """What stands in front of a token is not signed, so that anybody may have written it."""
+    segment = jwt.utils.base64url_encode(part.encode("utf-8", "surrogatepass")).decode()
+    for token in (f"{segment}.e30.x", f"{segment}..", segment, f"{segment}.{segment}.{segment}"):
+        with pytest.raises(BadToken, match="token"):
+            Authenticator(secret=SECRET).verify(token)

@@ -1,0 +1,27 @@
+"""One request to the HTTP port, byte for byte as it is given."""
+
+import socket
+
+from tests.gateway.wire import TIMEOUT, Answer
+from tests.processes import ServerProcess
+
+
+def ask(server: ServerProcess, method: str, target: str, *headers: str) -> Answer:
+    """Send it on a connection of its own and read the answer."""
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+        *headers,
+        "",
+        "",
+    ]
+    received = b""
+    with socket.create_connection(server.http_address, TIMEOUT) as sock:
+        sock.sendall("\r\n".join(lines).encode("latin-1"))
+        while data := sock.recv(65536):
+            received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    named = {name.title(): value for name, value in (field.split(": ", 1) for field in fields)}
+    return Answer(int(status.split()[1]), named, body)
