@@ -46,6 +46,8 @@ TLS_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(507)
 BAD_HEADS = [
     Case("no host", get()),
     Case("two hosts", get(b"Host: a", b"Host: b")),
+    Case("a host with a space", get(b"Host: a b")),
+    Case("TLS", TLS_HELLO, (MALFORMED, SILENCE)),
     Case("bare LF", b"GET /healthz HTTP/1.1\nHost: a\n\n"),
     Case("one bare LF", b"GET /healthz HTTP/1.1\r\nHost: a\nX: y\r\n\r\n"),
     Case("bare CR in a value", get(b"Host: a", b"X: y\rZ: w")),
@@ -235,6 +237,7 @@ SMUGGLED = [
 ]  # fmt: skip
 
 BAD_CHUNKS = [
+    b"1;\x00\r\nx\r\n0\r\n\r\n", b"f" * 17 + b"\r\n",
     b"-1\r\nx\r\n0\r\n\r\n", b"+1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n", b"g\r\n", b"\r\n",
     b" 1\r\nx\r\n0\r\n\r\n", b"1\nx\n0\n\n", b"1\r\nxy\r\n0\r\n\r\n",
     b"1\r\nx0\r\n\r\n", b"1\r\nx\n0\r\n\r\n", b"0" * 70_000, b"\xff\r\n",
