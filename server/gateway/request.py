@@ -103,14 +103,14 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
     size = len(received) if end < 0 else end + 4
     if size > limit:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {limit} bytes")
+    if end < 0 and received.find(b"\n", 0, searched) < 0:  # the first line was not seen before
+        _require_http(received)
     line_feed = received.find(b"\n", searched, size)
     while line_feed >= 0:
         if not received.startswith(b"\r", line_feed - 1):
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
         line_feed = received.find(b"\n", line_feed + 1, size)
     if end < 0:
-        if received.find(b"\n", 0, searched) < 0:
-            _require_http(received)
         return None
     head = bytes(received[:size])
     del received[:size]
@@ -123,9 +123,9 @@ def _require_http(received: bytearray) -> None:
         if len(received) >= len(TLS_RECORD):
             raise NotHttp("tls_on_plain_port", TLS_ADVICE)
         return
-    line, end, _ = received.partition(b"\n")
+    line, end, _ = received.lstrip(b"\r\n").partition(b"\n")
     method = line.rstrip(b"\r").partition(b" ")[0]
-    is_method = not line or _METHOD.fullmatch(method) or line == b"\r"
+    is_method = not line or _METHOD.fullmatch(method)
     if not is_method or line.startswith(b"SSH-") or (end and not _VERSION.fullmatch(line)):
         raise NotHttp("not_http", NOT_HTTP_ADVICE)
 

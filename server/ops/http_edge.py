@@ -36,6 +36,11 @@ GRACEFUL_TIMEOUT = 3.0
 CLOSE_TIME = 0.25
 """Seconds in which connections end that were cut."""
 
+MAX_UNFINISHED = 4 * 1024 * 1024
+"""Bytes kept of unfinished heads, of all connections. A hundred long heads at once are an attack, and
+what they take the C library's allocator would not give back.
+"""
+
 ANSWER_TIMEOUT = 30.0
 """Seconds the application has for one request; its own deadlines are shorter."""
 
@@ -70,8 +75,8 @@ class HttpPorts:
 class HttpEdge:
     """Serves `app` on `listeners`, which it closes. `run` is called once.
 
-    `failures` counts connections that ended by an exception, `evicted` idle ones that made room,
-    `refused` requests by the code of their refusal.
+    `failures` counts connections that ended by an exception, `evicted` those that were cut to make
+    room, `refused` requests by the code of their refusal.
     """
 
     def __init__(
@@ -154,7 +159,7 @@ class HttpEdge:
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             sock.setblocking(False)
-            stream = RequestStream(sock, self._pace.enter, self._on_refused)
+            stream = RequestStream(sock, self._pace.enter, self._on_refused, self._bound_unfinished)
             self.streams[stream] = None
             connections.start_soon(self._serve, stream, name="HTTP connection")
 
@@ -167,18 +172,29 @@ class HttpEdge:
                 self.evicted += 1
             await self._changed.park()
 
+    def _bound_unfinished(self) -> None:
+        """Cut the connections that hold most of MAX_UNFINISHED, if it is exceeded."""
+        if sum(stream.unfinished for stream in self.streams) > MAX_UNFINISHED:
+            max(self.streams, key=lambda stream: stream.unfinished).cut()
+            self.evicted += 1
+
     async def _serve(self, stream: RequestStream) -> None:
         """Run one connection. Nothing that is raised in it gets past here but a cancellation."""
+        server = TCPServer(
+            partial(self._answer, stream),
+            self._config,
+            stream.context,
+            ConnectionState({}),
+            stream,  # type: ignore[arg-type]  # it has what Hypercorn uses of a socket's stream
+        )
         try:
-            await TCPServer(
-                partial(self._answer, stream), self._config, stream.context, ConnectionState({}),
-                stream,  # type: ignore[arg-type]  # it has what Hypercorn uses of a socket's stream
-            ).run()  # fmt: skip
+            await server.run()
         except* Exception as errors:
             self.failures += 1
             self._failed.log(type(errors.exceptions[0]).__name__, str(errors.exceptions[0]))
         finally:
             stream.cut()
+            vars(server).clear()  # a cycle, which would be kept until the next full collection
             del self.streams[stream]
             self._changed.unpark_all()
 

@@ -48,11 +48,13 @@ class RequestStream:
         sock: socket.socket,
         enter: Callable[[], Awaitable[None]],
         refused: Callable[[str, str], None],
+        received: Callable[[], None],
     ) -> None:
         """
         Arguments:
             enter: waits for this connection's turn to have a request answered, but for the first.
             refused: is told the code and the message of each request that is refused here.
+            received: is called when `unfinished` has grown.
         """
         self.socket = sock
         self.context = WorkerContext(None)
@@ -60,6 +62,7 @@ class RequestStream:
         self.idle_since = trio.current_time()
         self._enter = enter
         self._refused = refused
+        self._on_received = received
         self._answered = trio.Event()
         self._answered.set()
         self._received = bytearray()
@@ -80,6 +83,11 @@ class RequestStream:
         # Else Hypercorn would wait for its own timer, and keep the descriptor until then.
         await self.context.terminated.set()
         return b""
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that are kept of a head, or of requests behind the one that is answered."""
+        return len(self._received)
 
     def answered(self) -> None:
         """Note that the application has done with the request."""
@@ -166,6 +174,7 @@ class RequestStream:
         """Read on; False at the end of the stream."""
         data = await receive(self.socket, RECEIVE_BYTES)
         self._received += data
+        self._on_received()
         return bool(data)
 
     async def _refuse(self, refusal: Refusal) -> None:

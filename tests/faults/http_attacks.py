@@ -122,7 +122,7 @@ TOO_MUCH = [
         get(b"Host: a", first=b"GET /" + b"y" * (1 << 20) + b" HTTP/1.1"),
         (HEADERS_TOO_LARGE, (414, "uri_too_long")),
     ),
-    Case("1 MB without an end of a line", b"G" * (1 << 20), (HEADERS_TOO_LARGE, MALFORMED)),
+    Case("1 MB without an end of a line", b"G" * (1 << 20), (HEADERS_TOO_LARGE, MALFORMED, SILENCE)),
     Case("a body of 3 MB", request(method="POST", body=bytes(BODY)), (TOO_LARGE,)),
     Case(
         "chunks of 3 MB",
@@ -237,7 +237,6 @@ SMUGGLED = [
 ]  # fmt: skip
 
 BAD_CHUNKS = [
-    b"1;\x00\r\nx\r\n0\r\n\r\n", b"f" * 17 + b"\r\n",
     b"-1\r\nx\r\n0\r\n\r\n", b"+1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n", b"g\r\n", b"\r\n",
     b" 1\r\nx\r\n0\r\n\r\n", b"1\nx\n0\n\n", b"1\r\nxy\r\n0\r\n\r\n",
     b"1\r\nx0\r\n\r\n", b"1\r\nx\n0\r\n\r\n", b"0" * 70_000, b"\xff\r\n",

@@ -284,6 +284,7 @@ SLOW = [
     Slow(post(b"Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
     Slow(post(b"Transfer-Encoding: chunked", body=b"1;"), b"a=b;"),
     Slow(post(b"Transfer-Encoding: chunked", body=b"0\r\n"), b"X: y\r\n"),
+    Slow(post(b"Transfer-Encoding: chunked", body=b"f" * 17 + b"\r\n")),
     Slow(request("/metrics") * PIPELINED),
     Slow(request("/metrics") * PIPELINED, reads=1),
     Slow(request("/metrics"), request("/metrics")),

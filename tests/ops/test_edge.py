@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from server.gateway.refusals import Refusal
-from server.ops.http_request import MAX_BODY, IncomingRequest
+from server.ops.http_edge import MAX_UNFINISHED
+from server.ops.http_request import MAX_BODY, MAX_HEAD, IncomingRequest
 from server.ops.lag import LoopLag
 from server.ops.pace import MAX_INTERVAL, Pace
 from tests.gateway.wire import eventually
@@ -161,6 +162,16 @@ def test_idle_connections_make_room(tmp_path):
         crowd[0].settimeout(PATIENCE)
         while crowd[0].recv(1000):  # its answer, then its end
             pass
+
+
+def test_unfinished_heads_are_bounded_in_all(tmp_path):
+    """Of connections that begin long heads and never end them, the one that holds most goes."""
+    begun = b"GET /healthz HTTP/1.1\r\n" + HOST + b"X: " + b"y" * (MAX_HEAD - 1024)
+    with ServerProcess(tmp_path) as server, ExitStack() as crowd:
+        for _ in range(2 * MAX_UNFINISHED // MAX_HEAD):
+            crowd.enter_context(connect(server)).sendall(begun)
+        eventually(lambda: server.metric("market_data_http_evicted_total") > 0)
+        assert server.get("/healthz")[0] == 200
 
 
 def test_operators_have_a_port_of_their_own(tmp_path):
