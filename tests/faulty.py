@@ -12,11 +12,11 @@ FAULT = "BOOM"
 
 
 def _faulty(proper: Any) -> Any:
-    async def select(self: Doorkeeper, request: Request) -> Any:
+    async def select(self: Doorkeeper, request: Request, user: str) -> Any:
         if FAULT in request.query.get("symbols", []):
             token = request.query["token"][0]
             raise LookupError(f"{token} of {request.query} {request.headers}")
-        return await proper(self, request)
+        return await proper(self, request, user)
 
     return select
 

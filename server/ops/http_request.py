@@ -11,6 +11,7 @@ import h11
 
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import MAX_HEADERS, NOT_HTTP, parse_head
+from server.gateway.target import split_target
 
 MAX_HEAD = 128 * 1024
 """Bytes of a request's head: the longest list of symbols takes 75 KiB with every character escaped; one
@@ -120,14 +121,15 @@ class IncomingRequest:
 
 def _origin_form(event: h11.Request) -> Target:
     """Accept the absolute form too, as every server must (RFC 9112 §3.2.2). Errors: Refusal."""
-    target = event.target
-    if target.startswith(b"/") or (target == b"*" and event.method == b"OPTIONS"):
-        return Target(target, None)
-    scheme, separator, rest = target.partition(b"://")
-    authority, slash, path = rest.partition(b"/")
-    if scheme.lower() not in (b"http", b"https") or not separator or not authority:
+    target = event.target.decode("ascii")
+    if target.startswith("/") or (target == "*" and event.method == b"OPTIONS"):
+        return Target(event.target, None)
+    path, query = split_target(target)
+    if not path.startswith("/"):
         raise Refusal(Refused.BAD_REQUEST, "the request's target is neither a path nor a URL")
-    return Target(slash + path or b"/", authority)
+    authority = target.partition("://")[2].removesuffix(f"?{query}").removesuffix(path)
+    origin = f"{path}?{query}" if query else path
+    return Target(origin.encode(), authority.encode())
 
 
 def _body_too_large() -> Refusal:

@@ -32,6 +32,7 @@ from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
 from tests.gateway.scene import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+from tests.processes import SECRET
 
 TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
 ERRORS = set(get_args(ErrorCode))
@@ -172,7 +173,7 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
-        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret="s" * 32),
+        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret=SECRET),
             directory=COMPLETE, max_symbols=2,
         command_rate=1000, budgets=Budgets(commands=Budget(1e9)),
     )  # fmt: skip
