@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,18 @@ class MissingService(Exception):
     """A server's program is not installed; the message says which package has it."""
 
 
+KEPT_PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to clients: none of them can take a server's before it is back."""
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    while True:
+        port = random.choice(KEPT_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class Service(ABC):
     """One server process. `port` stays the same over restarts."""
 
@@ -32,8 +45,7 @@ class Service(ABC):
         # Not below pytest's own folders: those are closed to the user that Postgres runs as.
         self.folder = Path(tempfile.mkdtemp(prefix="quotestream-"))
         self.folder.chmod(0o755)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

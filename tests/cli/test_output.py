@@ -14,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from bench.services import free_port
 from tests.cli.command import COMMAND, environment
 from tests.cluster.host import Host, end_of
 from tests.gateway.wire import Client, eventually, head, target
@@ -21,11 +22,6 @@ from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
 
 AT_ONCE = 3.0
 """Seconds for what has no reason to wait, on a busy machine."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class Mute(ServerProcess):

@@ -5,7 +5,6 @@ the same instances, each with clients of its own.
 """
 
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from bench.services import Redis
+from bench.services import Redis, free_port
 from tests.cluster.balancers import Balancer, HAProxy, Nginx
 from tests.cluster.checked import Seen
 from tests.cluster.followers import Follower, converge, faults, followers, still_read
@@ -41,11 +40,6 @@ class Instance(ServerProcess):
         ports = {"WS_PORT": str(self.ports[0]), "HTTP_PORT": str(self.ports[1])}
         defaults = {"PRICE_UPDATE_INTERVAL": "200ms", "DRAIN_DELAY": "2s", "REDIS_URL": redis.url}
         super().__init__(folder, **(defaults | ports | variables))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextmanager

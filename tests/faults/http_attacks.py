@@ -122,7 +122,9 @@ TOO_MUCH = [
         get(b"Host: a", first=b"GET /" + b"y" * (1 << 20) + b" HTTP/1.1"),
         (HEADERS_TOO_LARGE, (414, "uri_too_long")),
     ),
-    Case("1 MB without an end of a line", b"G" * (1 << 20), (HEADERS_TOO_LARGE, MALFORMED, SILENCE)),
+    Case(
+        "1 MB without an end of a line", b"G" * (1 << 20), (HEADERS_TOO_LARGE, MALFORMED, SILENCE)
+    ),
     Case("a body of 3 MB", request(method="POST", body=bytes(BODY)), (TOO_LARGE,)),
     Case(
         "chunks of 3 MB",
