@@ -121,8 +121,9 @@ class RequestStream:
         self.cut()
 
     def cut(self) -> None:
-        """Close at once, whatever waits for the socket."""
+        """Close at once, whatever waits for the socket, or for an answer that will not come."""
         close(self.socket)
+        self._answered.set()
         self._received.clear()  # what holds this object on must not hold that
 
     async def _next_request(self) -> IncomingRequest | Refusal | None:
