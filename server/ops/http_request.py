@@ -50,6 +50,10 @@ class IncomingRequest:
         self._headers = self.event.headers
         if self.event.http_version not in (b"1.0", b"1.1"):
             raise Refusal(Refused.HTTP_VERSION, "this port speaks HTTP/1.1 only")
+        if (
+            self.event.method != self.event.method.upper()
+        ):  # as Hypercorn would make it (RFC 9110 §9.1)
+            raise Refusal(Refused.BAD_REQUEST, "methods are written in upper case")
         if len(self._headers) > MAX_HEADERS:
             raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
         if b"websocket" in self._tokens(b"upgrade"):

@@ -182,7 +182,9 @@ class RequestStream:
         """Answer what Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
         with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError):
-            answer = response(refusal, h11.Connection(h11.SERVER), has_body=not self._is_head)
+            answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
+            if self._is_head:  # which the new h11 connection does not know
+                answer = answer[: answer.index(b"\r\n\r\n") + 4]
             await send_all(self.socket, answer)
             self.socket.shutdown(socket.SHUT_WR)
             while await receive(self.socket, RECEIVE_BYTES):

@@ -78,6 +78,18 @@ def test_body_is_read_up_to_its_end(server, framing, body):
     assert answers.endswith(b'{"status":"ok"}')
 
 
+def test_refusal_of_head_has_no_body(server):
+    """Its length is that of the body that GET would get (RFC 9110 §9.3.2)."""
+    with connect(server) as client:
+        client.sendall(b"HEAD / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n" + HOST)
+        client.sendall(b"\r\n")
+        answer = b""
+        while data := client.recv(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
 def test_client_is_told_to_go_on_before_it_sends_its_body(server):
     """As curl expects for larger bodies (RFC 9110 §10.1.1)."""
     with connect(server) as client:
@@ -104,6 +116,7 @@ def test_client_is_told_to_go_on_before_it_sends_its_body(server):
         b"GET / HTTP/1.1\r\n" + HOST + b"A : b\r\n",
         b"GET / HTTP/1.1\r\n" + HOST + HOST,
         b"GET ftp://a/ HTTP/1.1\r\n" + HOST,
+        b"head / HTTP/1.1\r\n" + HOST,
         b"CONNECT a:80 HTTP/1.1\r\n" + HOST,
     ],
 )
