@@ -157,7 +157,7 @@ class RequestStream:
         return None if has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
-        searched = 0
+        searched, self._is_head = 0, False
         while (head := take_head(self._received, searched, MAX_HEAD)) is None:
             searched = len(self._received)
             if not await self._receive():
