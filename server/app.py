@@ -32,7 +32,6 @@ from server.ops.metrics import ServiceCollector, render
 from server.ops.metrics_http import HttpCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
-from server.ops.pace import Pace
 from server.ops.ports import Routes, build_ports
 from server.ops.registry import build_registry
 from server.options import breaker_policy, budgets, cluster_policy, store_options
@@ -118,7 +117,7 @@ async def serve(
                 docs_route(),
             ],
         )
-        http = build_ports(listeners, room.http, Pace(lag), routes, gate)
+        http = build_ports(listeners, room.http, lag, routes, gate)
         registry.register(HttpCollector(http.edges))
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)

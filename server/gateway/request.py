@@ -99,6 +99,7 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
     """
     while received.startswith(b"\r\n"):
         del received[:2]
+        searched = 0
     end = received.find(b"\r\n\r\n", max(0, searched - 3))
     size = len(received) if end < 0 else end + 4
     if size > limit:
@@ -107,7 +108,7 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
         _require_http(received)
     line_feed = received.find(b"\n", searched, size)
     while line_feed >= 0:
-        if not received.startswith(b"\r", line_feed - 1):
+        if line_feed == 0 or not received.startswith(b"\r", line_feed - 1):
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
         line_feed = received.find(b"\n", line_feed + 1, size)
     if end < 0:
@@ -141,13 +142,18 @@ def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
     if not isinstance(event, h11.Request):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    return event
+
+
+def check_host(event: h11.Request) -> None:
+    """Check the characters of the header `Host`. Errors: Refusal."""
     if not all(_HOST.fullmatch(value) for name, value in event.headers if name == b"host"):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
-    return event
 
 
 def read_request(event: h11.Request, rest: bytes) -> Request:
     """What is asked for. Errors: Refusal if that is no URL or there are too many headers."""
+    check_host(event)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
     try:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -62,6 +60,10 @@ class Gate:
         scheme = Headers(scope=scope).get("authorization", "").partition(" ")[0]
         return scheme.lower() == "bearer" and self.admit(scope, "user").role == ADMIN
 
+    def charge_failure(self, address: str) -> None:
+        """Charge the address of a client whose request came to no user."""
+        self.budgets.failures.charge(budget_key(address))
+
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
         """Charge the user for what a request is about, as a command would be."""
         self.budgets.commands.owe(identity.user, symbols // SYMBOLS_A_COMMAND)
@@ -92,8 +94,10 @@ class Gate:
         return ApiError(RATE_LIMITED, message, wait)
 
 
-class _LimitStrangers:
-    """ASGI middleware: bounds requests to anything but probes and the routes of users."""
+class LimitStrangers:
+    """ASGI middleware: bounds requests to anything but probes and the routes of users, which charge
+    the user.
+    """
 
     def __init__(self, app: ASGIApp, gate: Gate, users: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -101,23 +105,14 @@ class _LimitStrangers:
         self._users = users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Errors: ApiError if its address has sent too many."""
         if scope["type"] == "http" and self._is_strangers(scope):
             refused = self._gate.refuse_stranger(scope)
             if refused is not None:
-                body = {"error": {"code": refused.code, "message": refused.detail}}
-                answer = JSONResponse(body, refused.status_code, refused.headers)
-                await answer(scope, receive, send)
-                return
+                raise refused
         await self._app(scope, receive, send)
 
     def _is_strangers(self, scope: Scope) -> bool:
         if scope["path"] in PROBES:
             return False
         return all(route.matches(scope)[0] is not Match.FULL for route in self._users)
-
-
-def limit_strangers(app: Starlette, gate: Gate, users: Sequence[BaseRoute]) -> None:
-    """Bound the requests of each address to `app`, but for probes and for routes of `users`, which
-    charge the user.
-    """
-    app.add_middleware(_LimitStrangers, gate=gate, users=users)

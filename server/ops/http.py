@@ -70,12 +70,12 @@ def operator_routes(
     return [Route("/health", health_report), Route("/metrics", metrics)]
 
 
-def build_http_app(routes: Sequence[Route]) -> Starlette:
-    """An application of `routes`, whose errors have the protocol's one shape."""
+def build_http_app(routes: Sequence[Route], *inner: Middleware) -> Starlette:
+    """An application of `routes` behind `inner`, whose errors have the protocol's one shape."""
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _error},
-        middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes))],
+        middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes)), *inner],
     )
     app.router.redirect_slashes = False  # another path is not found, it does not redirect
     return app

@@ -10,7 +10,7 @@ it good HTTP/1.1 requests only (`http_stream.py`). Whatever is raised there ends
 import logging
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,18 +28,21 @@ from server.ops.http_stream import RequestStream
 from server.ops.pace import Pace
 
 HTTP_BACKLOG = 256
-"""Connections the kernel queues: a second's worth. Of a flood, more would only be waited for."""
+"""Connections the kernel queues: a second's worth. A longer queue only makes clients wait longer."""
 
 GRACEFUL_TIMEOUT = 3.0
-"""Seconds a request in progress may take at a shutdown: as long as any takes."""
+"""Seconds a request in progress may take at a shutdown: as long as routes wait for a store."""
 
 CLOSE_TIME = 0.25
-"""Seconds in which connections end that were cut."""
+"""Seconds that cut connections have to end."""
 
 MAX_UNFINISHED = 4 * 1024 * 1024
-"""Bytes kept of unfinished heads, of all connections. A hundred long heads at once are an attack, and
-what they take the C library's allocator would not give back.
+"""Bytes of unfinished requests, of all connections. A hundred long heads at once are an attack, and the
+C library's allocator would not return their memory to the system.
 """
+
+WRITE_PATIENCE = 0.5
+"""Seconds for which a client may not take its answer while others wait for its place."""
 
 ANSWER_TIMEOUT = 30.0
 """Seconds the application has for one request; its own deadlines are shorter."""
@@ -80,8 +83,17 @@ class HttpEdge:
     """
 
     def __init__(
-        self, app: ASGIApp, listeners: Sequence[socket.socket], max_connections: int, pace: Pace
+        self,
+        app: ASGIApp,
+        listeners: Sequence[socket.socket],
+        max_connections: int,
+        pace: Pace,
+        charge: Callable[[str], None],
     ) -> None:
+        """
+        Arguments:
+            charge: is told the address of each client whose request is refused here.
+        """
         self.streams: dict[RequestStream, None] = {}
         self.failures = 0
         self.evicted = 0
@@ -90,10 +102,10 @@ class HttpEdge:
         self._listeners = listeners
         self._max_connections = max_connections
         self._pace = pace
+        self._charge = charge
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
-        self._failed = Sampler("HTTP connection failed")
         self._refusals = Sampler("HTTP request refused")
         self._config = _hypercorn_config()
 
@@ -119,8 +131,8 @@ class HttpEdge:
             self._stopped.set()
 
     def leave(self) -> None:
-        """Leave new connections to those who share the port. Of those there are, the next answer is the
-        last, and says so (RFC 9112 §9.6): then no request meets a connection that is just closing.
+        """Leave new connections to the processes that share the port. Each open connection gets one
+        more answer, which says `Connection: close` (RFC 9112 §9.6): so no request meets a close.
         """
         self._config.keep_alive_max_requests = 0
         for listener in self._listeners:
@@ -147,10 +159,10 @@ class HttpEdge:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
-            await self._pace.enter()  # for its first request too, or for the refusal of that
+            await self._pace.enter()
             await self._make_room()
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except BlockingIOError:
                 continue
             except OSError as error:  # the peer was gone before it was accepted, or no descriptors
@@ -159,24 +171,39 @@ class HttpEdge:
                     await trio.sleep(ACCEPT_PAUSE)
                 continue
             sock.setblocking(False)
-            stream = RequestStream(sock, self._pace.enter, self._on_refused, self._bound_unfinished)
+            stream = RequestStream(
+                sock,
+                self._pace.enter,
+                partial(self._on_refused, address[0]),
+                self._bound_unfinished,
+            )
             self.streams[stream] = None
             connections.start_soon(self._serve, stream, name="HTTP connection")
 
     async def _make_room(self) -> None:
-        """Wait until there is room, for which the connection goes that has been idle for longest."""
+        """Wait for room. The connection that has been idle for longest is cut for it; if none is idle,
+        the one whose client has not taken its answer for longest, after WRITE_PATIENCE.
+        """
         while len(self.streams) >= self._max_connections:
-            idle = [stream for stream in self.streams if not stream.busy]
+            open_ones = [stream for stream in self.streams if not stream.over]
+            idle = [stream for stream in open_ones if not stream.busy]
+            late = trio.current_time() - WRITE_PATIENCE
+            stuck = [stream for stream in open_ones if stream.writing_since < late]
             if idle:
-                min(idle, key=lambda stream: stream.idle_since).cut()
-                self.evicted += 1
-            await self._changed.park()
+                self._evict(min(idle, key=lambda stream: stream.idle_since))
+            elif stuck:
+                self._evict(min(stuck, key=lambda stream: stream.writing_since))
+            with trio.move_on_after(WRITE_PATIENCE):
+                await self._changed.park()
+
+    def _evict(self, stream: RequestStream) -> None:
+        stream.cut()
+        self.evicted += 1
 
     def _bound_unfinished(self) -> None:
         """Cut the connections that hold most of MAX_UNFINISHED, if it is exceeded."""
         if sum(stream.unfinished for stream in self.streams) > MAX_UNFINISHED:
-            max(self.streams, key=lambda stream: stream.unfinished).cut()
-            self.evicted += 1
+            self._evict(max(self.streams, key=lambda stream: stream.unfinished))
 
     async def _serve(self, stream: RequestStream) -> None:
         """Run one connection. Nothing that is raised in it gets past here but a cancellation."""
@@ -191,7 +218,7 @@ class HttpEdge:
             await server.run()
         except* Exception as errors:
             self.failures += 1
-            self._failed.log(type(errors.exceptions[0]).__name__, str(errors.exceptions[0]))
+            log.error("HTTP connection failed", exc_info=errors)
         finally:
             stream.cut()
             vars(server).clear()  # a cycle, which would be kept until the next full collection
@@ -203,8 +230,11 @@ class HttpEdge:
     ) -> None:
         """Have the application answer one request."""
         try:
-            with trio.move_on_after(ANSWER_TIMEOUT):
+            with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
                 await self._app(scope, receive, send)
+            if time_out.cancelled_caught:
+                self.failures += 1
+                log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
         except* Exception as errors:  # Starlette has answered 500, and raises it for the log
             self.failures += 1
             log.error("request failed", exc_info=errors.exceptions[0])
@@ -212,9 +242,10 @@ class HttpEdge:
             stream.answered()
             self._changed.unpark_all()
 
-    def _on_refused(self, code: str, message: str) -> None:
+    def _on_refused(self, address: str, code: str, message: str) -> None:
         self.refused[code] += 1
-        self._refusals.log(code, message)
+        self._charge(address)
+        self._refusals.log(code, message, address=address)
 
 
 def _hypercorn_config() -> Config:

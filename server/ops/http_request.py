@@ -1,6 +1,6 @@
 """Requests to the HTTP port, checked before Hypercorn sees them: pure, no I/O.
 
-Hypercorn gets each request whole and rewritten: an HTTP/1.1 request with its body's length and no
+Hypercorn gets each request whole and rewritten: an HTTP/1.1 request without a body and without a
 word about upgrades. What its HTTP/2, WebSocket and chunk parsers make of hostile bytes then does not
 matter, as they get none.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h11
 
 from server.gateway.refusals import Refusal, Refused
-from server.gateway.request import MAX_HEADERS, NOT_HTTP, parse_head
+from server.gateway.request import MAX_HEADERS, NOT_HTTP, check_host, parse_head
 from server.gateway.target import split_target
 
 MAX_HEAD = 128 * 1024
@@ -39,14 +39,17 @@ class Target(NamedTuple):
 
 
 class IncomingRequest:
-    """One request: a head, then its body piece by piece. `event` is the head as h11 parsed it."""
+    """One request: a head, then its body piece by piece. `event` is the head as h11 parsed it,
+    `on_wire` the number of bytes of the body that have come.
+    """
 
     def __init__(self, head: bytes) -> None:
         """Errors: Refusal."""
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self._body = bytearray()
-        self._on_wire = 0
+        self._size = 0
+        self.on_wire = 0
         self.event = parse_head(head, self._parser)
+        check_host(self.event)
         self._headers = self.event.headers
         if self.event.http_version not in (b"1.0", b"1.1"):
             raise Refusal(Refused.HTTP_VERSION, "this port speaks HTTP/1.1 only")
@@ -74,25 +77,29 @@ class IncomingRequest:
         Errors: Refusal.
         """
         if received:  # nothing would tell h11 that the client has left
-            self._on_wire += len(received)
+            self.on_wire += len(received)
             self._parser.receive_data(bytes(received))
             received.clear()
         try:
             while isinstance(event := self._parser.next_event(), h11.Data):
-                self._body += event.data
-                if len(self._body) > MAX_BODY:
+                self._size += len(event.data)
+                if self._size > MAX_BODY:
                     raise _body_too_large()
         except h11.RemoteProtocolError:
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
         if isinstance(event, h11.EndOfMessage):
             received += self._parser.trailing_data[0]
             return True
-        if self._on_wire > CHUNK_OVERHEAD * MAX_BODY:
+        if self.on_wire > CHUNK_OVERHEAD * MAX_BODY:
             raise _body_too_large()
         return False
 
     def rewritten(self) -> bytes:
-        """Return the request as Hypercorn gets it."""
+        """Return the request as Hypercorn gets it: without its body, which no route reads.
+
+        Hypercorn would close a connection without a word whose body it has not handed on when the
+        answer is there.
+        """
         event, (path, authority) = self.event, self._target
         lines = [b"%s %s HTTP/%s" % (event.method, path, event.http_version)]
         lines += [
@@ -100,11 +107,9 @@ class IncomingRequest:
             for name, value in self._headers
             if name not in _REPLACED
         ]
-        if self._body:
-            lines.append(b"content-length: %d" % len(self._body))
         if b"close" in self._tokens(b"connection"):
             lines.append(b"connection: close")
-        return b"\r\n".join([*lines, b"", bytes(self._body)])
+        return b"\r\n".join([*lines, b"", b""])
 
     def _check_framing(self, head: bytes) -> None:
         """Let the body have one length (RFC 9112 §6.1)."""

@@ -2,9 +2,10 @@
 
 Hypercorn reads a request, has the application answer it, and reads the next. This stream gives it the
 next one only when the last is answered. So a client that pipelines a thousand requests is served one
-by one, in turn with the others, and what it has not been answered when it leaves is never begun.
+by one, in turn with the others. When it leaves, what is not answered yet is never begun.
 """
 
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -40,7 +41,8 @@ class RequestStream:
     """Owned by its connection's task. `busy`: a request was given to Hypercorn and is not answered.
 
     `socket` is what Hypercorn asks for the addresses, `context` has it close the connection once that
-    is idle. `idle_since` is in trio's time.
+    is idle. `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is
+    being written.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class RequestStream:
     ) -> None:
         """
         Arguments:
-            enter: waits for this connection's turn to have a request answered, but for the first.
+            enter: waits for this connection's turn to have a request answered.
             refused: is told the code and the message of each request that is refused here.
             received: is called when `unfinished` has grown.
         """
@@ -60,12 +62,14 @@ class RequestStream:
         self.context = WorkerContext(None)
         self.busy = False
         self.idle_since = trio.current_time()
+        self.writing_since = math.inf
         self._enter = enter
         self._refused = refused
         self._on_received = received
         self._answered = trio.Event()
         self._answered.set()
         self._received = bytearray()
+        self._reading: IncomingRequest | None = None
         self._is_head = False
         self._served = 0
 
@@ -78,16 +82,17 @@ class RequestStream:
             self.busy = True
             self._served += 1
             return request.rewritten()
-        if request is not None:
-            await self._refuse(request)
-        # Else Hypercorn would wait for its own timer, and keep the descriptor until then.
-        await self.context.terminated.set()
+        try:
+            if request is not None:
+                await self._refuse(request)
+        finally:  # else Hypercorn would wait for its own timer, and keep the descriptor until then
+            await self.context.terminated.set()
         return b""
 
     @property
     def unfinished(self) -> int:
-        """Bytes that are kept of a head, or of requests behind the one that is answered."""
-        return len(self._received)
+        """Bytes that have come of a request, or behind the one that is answered."""
+        return len(self._received) + (self._reading.on_wire if self._reading else 0)
 
     def answered(self) -> None:
         """Note that the application has done with the request."""
@@ -100,12 +105,15 @@ class RequestStream:
 
         Errors: BrokenResourceError, ClosedResourceError.
         """
+        self.writing_since = trio.current_time()
         try:
             with trio.fail_after(WRITE_TIMEOUT):
                 await send_all(self.socket, data)
         except (OSError, trio.TooSlowError) as error:
             self.cut()  # what it has sent further is not begun
             raise trio.BrokenResourceError from error
+        finally:
+            self.writing_since = math.inf
 
     async def send_eof(self) -> None:
         """Say that nothing more is written."""
@@ -120,11 +128,17 @@ class RequestStream:
             receive_nowait(self.socket, MAX_HEAD)
         self.cut()
 
+    @property
+    def over(self) -> bool:
+        """Whether the connection was cut."""
+        return self.socket.fileno() == -1
+
     def cut(self) -> None:
         """Close at once, whatever waits for the socket, or for an answer that will not come."""
         close(self.socket)
         self._answered.set()
-        self._received.clear()  # what holds this object on must not hold that
+        self._received.clear()
+        self._reading = None
 
     async def _next_request(self) -> IncomingRequest | Refusal | None:
         """Return a whole request when it is its turn, or what is to be answered in place of it; None
@@ -151,10 +165,9 @@ class RequestStream:
             return None
         with trio.fail_after(REQUEST_TIMEOUT):
             request = await self._read_request()
-        if not self._served:  # a client may send one request and close its side
-            return request
         await self._enter()
-        return None if has_left(self.socket) else request
+        # A client may send one request and close its side; of more than one, it reads no answer.
+        return None if self._served and has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
         searched, self._is_head = 0, False
@@ -163,12 +176,13 @@ class RequestStream:
             if not await self._receive():
                 return None
         self._is_head = head.startswith(b"HEAD ")
-        request = IncomingRequest(head)
+        self._reading = request = IncomingRequest(head)
         if request.expects_continue:
             await send_all(self.socket, CONTINUE)
         while not request.take_body(self._received):
             if not await self._receive():
                 return None
+        self._reading = None
         return request
 
     async def _receive(self) -> bool:
@@ -181,7 +195,7 @@ class RequestStream:
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer what Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
-        with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError):
+        with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError, trio.ClosedResourceError):
             answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
             if self._is_head:  # which the new h11 connection does not know
                 answer = answer[: answer.index(b"\r\n\r\n") + 4]

@@ -29,6 +29,7 @@ class Pace:
     def __init__(self, lag: LoopLag) -> None:
         self.interval = 0.0
         self._lag = lag
+        self._reader = f"pace {id(self)}"
         self._turn = trio.Lock()
         self._next_at = 0.0
         self._look_at = 0.0
@@ -40,7 +41,7 @@ class Pace:
             now = trio.current_time()
             if now >= self._look_at:
                 self._look_at = now + LOOK_INTERVAL
-                self._adjust(self._lag.take_busy("http"))
+                self._adjust(self._lag.take_busy(self._reader))
             self._next_at = now + self.interval
 
     def _adjust(self, busy: float) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from server.listeners import Listeners
-from server.ops.admission import Gate, limit_strangers
+from server.ops.admission import Gate, LimitStrangers
 from server.ops.http import build_http_app
 from server.ops.http_edge import HttpEdge, HttpPorts
+from server.ops.lag import LoopLag
 from server.ops.pace import Pace
 
 OPS_MAX_CONNECTIONS = 16
@@ -25,18 +27,18 @@ class Routes(NamedTuple):
 
 
 def build_ports(
-    listeners: Listeners, max_connections: int, pace: Pace, routes: Routes, gate: Gate
+    listeners: Listeners, max_connections: int, lag: LoopLag, routes: Routes, gate: Gate
 ) -> HttpPorts:
     """Return the ports, with the operators' routes on the public one if they have none of their own.
 
-    Requests to the public port by nobody in particular are bounded by `gate`. The operators' own port
-    is for them alone.
+    `gate` bounds anonymous requests to the public port. The operators' own port is for them alone.
     """
     shared = [] if listeners.ops else routes.operators
-    app = build_http_app([*routes.probes, *routes.users, *routes.public, *shared])
-    limit_strangers(app, gate, routes.users)
-    edges = [HttpEdge(app, listeners.http, max_connections, pace)]
+    limit = Middleware(LimitStrangers, gate=gate, users=routes.users)
+    app = build_http_app([*routes.probes, *routes.users, *routes.public, *shared], limit)
+    charge = gate.charge_failure
+    edges = [HttpEdge(app, listeners.http, max_connections, Pace(lag), charge)]
     if listeners.ops:
         own = build_http_app([*routes.probes, *routes.operators])
-        edges.append(HttpEdge(own, listeners.ops, OPS_MAX_CONNECTIONS, pace))
+        edges.append(HttpEdge(own, listeners.ops, OPS_MAX_CONNECTIONS, Pace(lag), charge))
     return HttpPorts(edges)

@@ -156,7 +156,7 @@ def test_rewritten_request_says_nothing_of_upgrades_and_has_one_length():
     assert isinstance(event, h11.Request)
     assert event.target == b"/x?y"
     assert list(event.headers) == [
-        (b"host", b"b"), (b"x", b"1"), (b"content-length", b"2"), (b"connection", b"close"),
+        (b"host", b"b"), (b"x", b"1"), (b"connection", b"close"),
     ]  # fmt: skip
 
 
@@ -175,6 +175,30 @@ def test_idle_connections_make_room(tmp_path):
         crowd[0].settimeout(PATIENCE)
         while crowd[0].recv(1000):  # its answer, then its end
             pass
+
+
+def test_clients_that_do_not_read_make_room(tmp_path):
+    """They hold every place, each with an answer that it does not take."""
+    with ServerProcess(tmp_path, HTTP_MAX_CONNECTIONS=str(ROOM)) as server, ExitStack() as crowd:
+        for _ in range(ROOM):
+            client = crowd.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            client.connect(server.http_address)
+            client.sendall((b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n") * 50)
+        start = time.monotonic()
+        assert server.get("/healthz")[0] == 200
+        assert time.monotonic() - start < PATIENCE
+
+
+def test_refused_clients_make_room(tmp_path):
+    """Also while the server waits for them to close, and again and again."""
+    with ServerProcess(tmp_path, HTTP_MAX_CONNECTIONS=str(ROOM)) as server, ExitStack() as crowd:
+        for data in (b"GET / HTTP/1.1\nHost: a\n\n", b"", b"GET / HTTP/1.1\nHost: a\n\n"):
+            for _ in range(ROOM):
+                crowd.enter_context(connect(server)).sendall(data)
+            start = time.monotonic()
+            assert server.get("/healthz")[0] == 200
+            assert time.monotonic() - start < PATIENCE
 
 
 def test_unfinished_heads_are_bounded_in_all(tmp_path):
