@@ -34,6 +34,14 @@ def test_malformed_request_is_refused(server, request_head):
         assert client.answer().verdict == (400, "bad_request")
 
 
+def test_malformed_head_request_is_refused_without_a_body(server):
+    """Whatever is wrong with it, the refusal is no failure of the server's."""
+    with RawClient(server, b'HEAD /ws/quotes HTTP/1.1\r\nHost: a"b\r\n\r\n') as client:
+        assert client.is_over()
+        assert client.received.startswith(b"HTTP/1.1 400 ")
+        assert client.received.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
