@@ -82,11 +82,10 @@ class RequestStream:
             self.busy = True
             self._served += 1
             return request.rewritten()
-        try:
-            if request is not None:
-                await self._refuse(request)
-        finally:  # else Hypercorn would wait for its own timer, and keep the descriptor until then
-            await self.context.terminated.set()
+        if request is not None:
+            await self._refuse(request)
+        # Else Hypercorn would wait for its own timer, and keep the descriptor until then.
+        await self.context.terminated.set()
         return b""
 
     @property
