@@ -12,14 +12,14 @@ from server.ops.lag import LoopLag
 LOOK_INTERVAL = 0.1
 """Seconds between two looks at how busy the event loop is."""
 
-BUSY_LIMIT, CALM_LIMIT = 0.8, 0.6
+BUSY_LIMIT, CALM_LIMIT = 0.9, 0.7
 """Shares of the time: above the first requests start further apart, below the second closer again.
 Overload begins at 0.95.
 """
 
-MIN_INTERVAL, MAX_INTERVAL = 0.00025, 0.005
-"""Seconds between two requests: doubled and halved between these. Probes, at 200 requests a second at
-least, are answered whatever else goes on.
+MIN_INTERVAL, MAX_INTERVAL = 0.00025, 0.0025
+"""Seconds between two requests: doubled and halved between these. So 400 requests a second may start on
+the busiest server, and probes are answered.
 """
 
 
