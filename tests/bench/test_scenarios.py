@@ -161,7 +161,10 @@ def test_what_cannot_be_measured_is_one_clear_line(arguments):
 
 def test_cache_tells_what_it_saves(tmp_path):
     """Hits and misses are measured, the load hits what was asked for before, queries are counted."""
-    run = bench("cache", "--symbols", "200", "--requests", "100", "--duration", "2")
+    for _ in range(3):  # a machine that others use too may not keep up, which makes a run invalid
+        run = bench("cache", "--symbols", "200", "--requests", "100", "--duration", "2")
+        if "INVALID" not in run.stderr:
+            break
     assert "Traceback" not in run.stderr, run.stderr
     assert re.search(r"^hit, over HTTP +p50 .* the target is 10 ms$", run.stdout, re.MULTILINE)
     assert re.search(r"^miss, over HTTP +p50 .* the target is 50 ms$", run.stdout, re.MULTILINE)
