@@ -57,7 +57,7 @@ CONNECTIONS = 6
 """To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
 
 ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
-"""What redis-py raises where Redis is at fault; of what it cannot read, Python's own errors."""
+"""Errors of redis-py when Redis is at fault, and Python's own for answers that it cannot read."""
 
 KEY_TYPES = {QUOTES: "hash", EPOCH: "string", LEADER: "string", WATCHED: "zset"}
 """In the order of the script MEND's keys."""
@@ -136,8 +136,8 @@ class Bus:
         return await self._do(self._load)
 
     async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
-        """What the hash has of these symbols, once those it did not have, or of which it had something
-        that is no snapshot, are added. Errors: BusLost.
+        """Add the symbols that the hash has no snapshot of, and return what it has of all. Errors:
+        BusLost.
         """
         found: list[LiveSnapshot] = []
         for start in range(0, len(snapshots), PAGE_FIELDS):

@@ -36,7 +36,7 @@ WAITING_CALLS = 64
 """Operations in progress; more are refused at once."""
 
 ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
-"""What redis-py raises where Redis is at fault; of what it cannot read, Python's own errors."""
+"""Errors of redis-py when Redis is at fault, and Python's own for answers that it cannot read."""
 
 T = TypeVar("T")
 
