@@ -9,7 +9,6 @@ import trio
 
 from server.cluster.interest import Interest
 from server.cluster.member import Member, open_member
-from server.cluster.worker import Duties, SupervisorLink
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
@@ -42,7 +41,6 @@ from server.settings import Settings
 from server.signals import Signals
 from server.stop import (
     begin_stop,
-    follow_supervisor,
     handle_signals,
     hard_exit_after,
     time_for_http,
@@ -50,7 +48,8 @@ from server.stop import (
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
 from server.store.store import open_store
-from server.work import Sampling, leave_cluster, metrics_page
+from server.workers.reporting import Sampling, follow_supervisor, leave_cluster, metrics_page
+from server.workers.worker import SupervisorLink, WorkerCallbacks
 
 JOIN_TIMEOUT = 3.0
 """Seconds a start waits for the cluster; then it serves without, and goes on trying."""
@@ -150,7 +149,7 @@ async def serve(
                     nursery.start_soon(
                         follow_supervisor,
                         supervisor,
-                        Duties(
+                        WorkerCallbacks(
                             sample=Sampling(gateway.pool, hub.stats).take,
                             metrics=own_metrics,
                             retire=partial(leave_cluster, gateway, member, http),

@@ -15,7 +15,6 @@ import trio
 from server import __version__
 from server.app import serve
 from server.cluster.errors import BadBusUrl
-from server.cluster.worker import SupervisorLink
 from server.credentials import (
     BadTokenSource,
     authenticator_of,
@@ -30,7 +29,6 @@ from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
 from server.gateway.claims import MAX_NAME_LENGTH, is_name
 from server.gateway.sockets import BindError
-from server.host import supervise
 from server.listeners import Addresses
 from server.ops.logs import configure_logging
 from server.ops.tracebacks import install_hooks
@@ -51,6 +49,8 @@ from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
 from server.store.store import delist, import_instruments, migrate
+from server.workers.host import supervise
+from server.workers.worker import SupervisorLink
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""

@@ -1,6 +1,6 @@
 """What the settings mean to each package: its own options, made from them."""
 
-from server.cluster.line import Policy
+from server.cluster.state import Policy
 from server.fanout.breaker import BreakerPolicy
 from server.gateway.budgets import (
     ADDRESS_BURST_SECONDS,

@@ -16,7 +16,6 @@ import structlog
 import trio
 
 from server.cluster.member import Member
-from server.cluster.worker import Duties, SupervisorLink
 from server.gateway.gateway import Gateway
 from server.readiness import Readiness
 from server.reload import Reloading
@@ -95,9 +94,3 @@ def begin_stop(gateway: Gateway, readiness: Readiness, drain_delay: float, numbe
     delay = 0.0 if alone else drain_delay
     gateway.stop(delay)
     return delay
-
-
-async def follow_supervisor(supervisor: SupervisorLink, duties: Duties, signals: Signals) -> None:
-    """Report to the supervisor and do as it says; stop when it is gone."""
-    await supervisor.run(duties)
-    signals.stop()

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from server.gateway.handshake import Doorkeeper
+from server.gateway.handshake import HandshakePolicy
 from server.gateway.request import Request
 from server.ops.api import Api
 from server.ops.endpoint import Call
@@ -12,7 +12,7 @@ FAULT = "BOOM"
 
 
 def _faulty(proper: Any) -> Any:
-    async def select(self: Doorkeeper, request: Request, user: str) -> Any:
+    async def select(self: HandshakePolicy, request: Request, user: str) -> Any:
         if FAULT in request.query.get("symbols", []):
             token = request.query["token"][0]
             raise LookupError(f"{token} of {request.query} {request.headers}")
@@ -35,7 +35,7 @@ def main() -> None:
     """Run the command with these faults."""
     from server.__main__ import main as run
 
-    Doorkeeper._select = _faulty(Doorkeeper._select)  # type: ignore[method-assign]
+    HandshakePolicy._select = _faulty(HandshakePolicy._select)  # type: ignore[method-assign]
     Api.search = _faulty_search(Api.search)  # type: ignore[method-assign]
     run()
 

@@ -24,7 +24,7 @@ from trio_asyncio import aio_as_trio
 
 from server.cluster import scripts
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
-from server.cluster.line import Policy
+from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import (
     CHANNEL,
@@ -96,7 +96,7 @@ class Bus:
         self._policy = policy
         self._stats = stats
         self._numbers = count(1)
-        self._stand = redis.register_script(scripts.STAND)
+        self._acquire_lease = redis.register_script(scripts.ACQUIRE_LEASE)
         self._publish = redis.register_script(scripts.PUBLISH)
         self._claim = redis.register_script(scripts.CLAIM)
         self._watch = redis.register_script(scripts.WATCH)
@@ -111,11 +111,11 @@ class Bus:
         """
         await aio_as_trio(self._listen)(heard)
 
-    async def stand(self, *, own: int, known: int) -> Answer:
+    async def acquire_lease(self, *, own: int, known: int) -> Answer:
         """Take the lease, or renew it in the epoch that is one's `own` (0: none). Errors: BusLost."""
         arguments: list[str | int] = [self.identity, self._lease_ms, own, known]
         keys = [LEADER, EPOCH]
-        number, forgotten = await self._do(lambda: self._stand(keys=keys, args=arguments))
+        number, forgotten = await self._do(lambda: self._acquire_lease(keys=keys, args=arguments))
         return Answer(max(number, 0), max(-number, 0) / 1000, bool(forgotten))
 
     async def publish(

@@ -11,8 +11,8 @@ from random import uniform
 import structlog
 import trio
 
+from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost
-from server.cluster.line import Instance
 from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
 from server.fanout.freshness import FEED_QUIET
@@ -40,12 +40,12 @@ log = structlog.get_logger()
 
 
 class Follower:
-    """One instance while it does not lead. `in_step`: it has all that was published."""
+    """One instance while it does not lead. `in_sync`: it has all that was published."""
 
-    def __init__(self, instance: Instance) -> None:
-        self.in_step = False
-        self.stand_at = 0.0
-        self._hub, self._bus, self._policy, self._line, self._batches, self._stats = instance
+    def __init__(self, context: ClusterContext) -> None:
+        self.in_sync = False
+        self.acquire_at = 0.0
+        self._hub, self._bus, self._policy, self._state, self._batches, self._stats = context
         self._seq = 0
         self._connection = 0
         self._returning = False
@@ -53,24 +53,24 @@ class Follower:
         self._read_at = -math.inf
         self._leader_stale = ""
 
-    def begin(self, stand_at: float) -> None:
-        """Follow from now on, and stand from `stand_at` on: until now this instance led."""
-        self.in_step, self.stand_at = False, stand_at
+    def begin(self, acquire_at: float) -> None:
+        """Follow from now on, and stand from `acquire_at` on: until now this instance led."""
+        self.in_sync, self.acquire_at = False, acquire_at
         self._heard_at = trio.current_time()
 
     async def step(self) -> None:
         """Do whatever is to be done now, then hear for a moment what is published."""
         if not self._bus.connection:
-            self.in_step, self._returning = False, True
-            self.say(BUS_LOST)
-        elif not self.in_step or self._line.unclaimed or self._bus.connection != self._connection:
+            self.in_sync, self._returning = False, True
+            self.report(BUS_LOST)
+        elif not self.in_sync or self._state.unclaimed or self._bus.connection != self._connection:
             await self._synchronise()
-        if self.in_step:
+        if self.in_sync:
             silence = trio.current_time() - self._heard_at
-            self.say(LEADER_LOST if silence > self._policy.stale_after else self._leader_stale)
-        await self.hear()
+            self.report(LEADER_LOST if silence > self._policy.stale_after else self._leader_stale)
+        await self.receive()
 
-    async def hear(self) -> None:
+    async def receive(self) -> None:
         """Give what comes in to the topics, for some time."""
         batch = None
         with trio.move_on_after(TICK):
@@ -83,7 +83,7 @@ class Follower:
             except trio.WouldBlock:
                 return
 
-    def say(self, problem: str) -> None:
+    def report(self, problem: str) -> None:
         """Tell clients why prices are stale; '' if they are not."""
         status = self._hub.status.message
         if problem:
@@ -94,19 +94,19 @@ class Follower:
     async def _take(self, batch: Batch) -> None:
         self._heard_at = trio.current_time()
         self._leader_stale = batch.stale
-        self._line.position = batch.position or self._line.position
+        self._state.position = batch.position or self._state.position
         if batch.handover and batch.handover != self._bus.identity:
-            self.stand_at = self._heard_at + uniform(0, HANDOVER_JITTER)
-        if not self.in_step:
+            self.acquire_at = self._heard_at + uniform(0, HANDOVER_JITTER)
+        if not self.in_sync:
             return
-        if batch.epoch != self._line.epoch or batch.seq > self._seq + 1:
-            self.in_step = False
-            self._stats.gaps += batch.epoch == self._line.epoch
+        if batch.epoch != self._state.epoch or batch.seq > self._seq + 1:
+            self.in_sync = False
+            self._stats.gaps += batch.epoch == self._state.epoch
         elif batch.seq == self._seq + 1:
             self._seq = batch.seq
             await self._route(batch)
         elif self._heard_at > self._read_at + OLD_BATCHES:
-            self.in_step = False
+            self.in_sync = False
             self._stats.gaps += 1
 
     async def _route(self, batch: Batch) -> None:
@@ -127,7 +127,7 @@ class Follower:
                 self._batches.receive_nowait()
             except trio.WouldBlock:
                 break
-        connection, self._line.unclaimed = self._bus.connection, False
+        connection, self._state.unclaimed = self._bus.connection, False
         try:
             stored = await self._bus.load()
             mine = [
@@ -137,8 +137,8 @@ class Follower:
             ]
             claimed = await self._bus.claim(mine)
         except BusLost:
-            self.in_step = False
-            self.say(BUS_LOST)
+            self.in_sync = False
+            self.report(BUS_LOST)
             return
         epoch = self._hub.epoch if stored.mark is None else str(stored.mark.epoch)
         another = epoch != self._hub.epoch
@@ -147,11 +147,11 @@ class Follower:
             self._hub.begin_epoch(epoch)
             log.info("following", epoch=epoch, symbols=len(stored.snapshots))
         if stored.mark is not None:
-            self._line.epoch, self._seq = stored.mark.epoch, stored.mark.seq
+            self._state.epoch, self._seq = stored.mark.epoch, stored.mark.seq
         now = self._read_at = trio.current_time()
         if stored.led:
             self._heard_at = max(self._heard_at, now)
         if self._returning:  # who led until then has the newest prices
-            self.stand_at = max(self.stand_at, now + self._policy.lease)
+            self.acquire_at = max(self.acquire_at, now + self._policy.lease)
         self._returning = False
-        self._connection, self.in_step = connection, True
+        self._connection, self.in_sync = connection, True

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
-from server.cluster.line import Instance
 from server.cluster.publisher import BATCH_MOVES, Publisher
 
 RETRY_INTERVAL = 0.25
@@ -26,11 +26,11 @@ log = structlog.get_logger()
 class Leader:
     """One instance in the time of its lease. `giving_up`: it is to end that."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, context: ClusterContext) -> None:
         self.leading = False
         self.giving_up = False
-        self._instance = instance
-        self._hub, self._bus, self._policy, self._line, self._batches, self._stats = instance
+        self._context = context
+        self._hub, self._bus, self._policy, self._state, self._batches, self._stats = context
         self._publisher: Publisher
         self._deposed = False
 
@@ -51,7 +51,7 @@ class Leader:
         begun()
         try:
             async with trio.open_nursery() as leading:
-                leading.start_soon(feed, self._line.position)
+                leading.start_soon(feed, self._state.position)
                 another = await self._publish()
                 leading.cancel_scope.cancel()
         finally:
@@ -67,13 +67,13 @@ class Leader:
         """Begin `epoch` with the newest state there is; False if that is not this instance's, which
         has to stop its feed first. Errors: BusLost.
         """
-        self._line.unclaimed = False
+        self._state.unclaimed = False
         stored = await self._bus.load()
-        older = stored.mark is not None and stored.mark.epoch > self._line.epoch
+        older = stored.mark is not None and stored.mark.epoch > self._state.epoch
         if older and feeding:
             return False
         self._hub.adopt(stored.snapshots.values(), older=older)
-        self._line.epoch = self._line.led = epoch
+        self._state.epoch = self._state.led = epoch
         self._hub.begin_epoch(str(epoch))
         self._hub.journal.open()
         versions = {symbol: each.version for symbol, each in stored.snapshots.items()}
@@ -82,7 +82,7 @@ class Leader:
             for symbol, topic in self._hub.topics.items()
             if topic.version > versions.get(symbol, 0)
         )
-        self._publisher = Publisher(self._instance, versions)
+        self._publisher = Publisher(self._context, versions)
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))
         return True
@@ -95,7 +95,7 @@ class Leader:
         while not self.giving_up:
             try:
                 if trio.current_time() >= renew_at or self._hears_another():
-                    if (epoch := await self._renew()) != self._line.epoch:
+                    if (epoch := await self._renew()) != self._state.epoch:
                         self._deposed = True
                         return epoch
                     renew_at = trio.current_time() + self._policy.lease / 3
@@ -103,7 +103,7 @@ class Leader:
             except Fenced:
                 renew_at = 0.0
             except Disagreement:
-                renew_at, self._line.unclaimed = 0.0, True
+                renew_at, self._state.unclaimed = 0.0, True
             except BusLost:
                 renew_at = 0.0  # before anything else: somebody may have been elected meanwhile
                 await trio.sleep(RETRY_INTERVAL)
@@ -115,8 +115,10 @@ class Leader:
         """Renew the lease: the line's epoch if this instance goes on to lead, 0 if somebody else leads,
         another epoch if it has to lead anew in that. Errors: BusLost.
         """
-        known = self._line.epoch
-        answer = await self._bus.stand(own=0 if self._line.unclaimed else known, known=known)
+        known = self._state.epoch
+        answer = await self._bus.acquire_lease(
+            own=0 if self._state.unclaimed else known, known=known
+        )
         if not answer.epoch:
             log.warning("another instance leads", epoch=known)
         elif answer.forgotten:
@@ -134,7 +136,7 @@ class Leader:
                 batch = self._batches.receive_nowait()
             except trio.WouldBlock:
                 return newer
-            newer = newer or (batch is not None and batch.epoch > self._line.epoch)
+            newer = newer or (batch is not None and batch.epoch > self._state.epoch)
 
     async def _give_up(self) -> None:
         """Publish what is left, and the lease's end."""
@@ -142,6 +144,6 @@ class Leader:
             while self._hub.journal.waiting > BATCH_MOVES:
                 await self._publisher.publish()
             await self._publisher.publish(release=True)
-            log.info("handed over", epoch=self._line.epoch)
+            log.info("handed over", epoch=self._state.epoch)
         except (BusLost, Fenced, Disagreement) as error:
             log.warning("could not hand over", problem=str(error) or type(error).__name__)

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost
 from server.cluster.follower import BUS_LOST, HEARD_BATCHES, LEADER_LOST, Follower
 from server.cluster.interest import Interest
 from server.cluster.leader import Leader
-from server.cluster.line import Instance, Line, Policy
+from server.cluster.state import ClusterState, Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 """The reason of `status` on an instance that goes on alone."""
 
-STAND_JITTER = 0.05
+ACQUIRE_JITTER = 0.05
 """Seconds after a lease's end within which others stand."""
 
 Feed = Callable[[int], Awaitable[None]]
@@ -59,10 +60,10 @@ class Member:
         self.settled = trio.Event()
         self.alone = False
         self._policy = policy
-        self._line = Line()
+        self._state = ClusterState()
         self._send, batches = trio.open_memory_channel[Batch | None](HEARD_BATCHES)
-        instance = Instance(hub, bus, policy, self._line, batches, stats)
-        self._follower, self._leader = Follower(instance), Leader(instance)
+        context = ClusterContext(hub, bus, policy, self._state, batches, stats)
+        self._follower, self._leader = Follower(context), Leader(context)
         self._retired = False
         self._lost_at: float | None = None
 
@@ -74,12 +75,12 @@ class Member:
     @property
     def epoch(self) -> int:
         """The newest epoch that it followed or led."""
-        return self._line.epoch
+        return self._state.epoch
 
     @property
     def authoritative(self) -> bool:
         """Whether no other instance has newer prices: it leads, or nobody has led since it did."""
-        return self._line.led == self._line.epoch
+        return self._state.led == self._state.epoch
 
     async def run(
         self, feed: Feed, list_symbols: Callable[[Sequence[str]], Awaitable[object]]
@@ -99,7 +100,7 @@ class Member:
             while True:
                 epoch = epoch or await self._follow(feed)
                 epoch = await self._leader.lead(epoch, feed, self._on_leading)
-                self._follower.begin(stand_at=trio.current_time() + self._policy.lease)
+                self._follower.begin(acquire_at=trio.current_time() + self._policy.lease)
 
     def hand_over(self) -> None:
         """Have somebody else lead, and do not stand for one lease."""
@@ -128,9 +129,9 @@ class Member:
             try:
                 fresh = await self.bus.claim(fresh)
             except BusLost:
-                self._line.unclaimed = True
+                self._state.unclaimed = True
         else:
-            self._line.unclaimed = True
+            self._state.unclaimed = True
         self.hub.adopt(fresh, listed=True)
         self.hub.relist(snapshots)  # the cluster may know older reference data than the catalogue
 
@@ -142,7 +143,7 @@ class Member:
             pass  # each instance that was told of a delisting keeps it in mind
 
     def _on_leading(self) -> None:
-        self._follower.say("")
+        self._follower.report("")
         self.settled.set()
 
     async def _follow(self, feed: Feed) -> int:
@@ -152,9 +153,9 @@ class Member:
             now = trio.current_time()
             if self.bus.connection:
                 self._lost_at = None
-                if self._may_stand(now) and (epoch := await self._stand()):
+                if self._may_acquire(now) and (epoch := await self._acquire_lease()):
                     return epoch
-                if self._follower.in_step:
+                if self._follower.in_sync:
                     self.settled.set()
             else:
                 self.settled.set()
@@ -162,38 +163,38 @@ class Member:
                 if self._policy.local and now - self._lost_at >= self._policy.stale_after:
                     await self._go_on_alone(feed)
 
-    def _may_stand(self, now: float) -> bool:
+    def _may_acquire(self, now: float) -> bool:
         wants = self._policy.candidate and not self._retired
-        return wants and self._follower.in_step and now >= self._follower.stand_at
+        return wants and self._follower.in_sync and now >= self._follower.acquire_at
 
-    async def _stand(self) -> int:
+    async def _acquire_lease(self) -> int:
         """Stand for election; 0 if somebody else leads."""
         try:
-            answer = await self.bus.stand(own=0, known=self._line.epoch)
+            answer = await self.bus.acquire_lease(own=0, known=self._state.epoch)
         except BusLost:
-            self._follower.stand_at = trio.current_time() + self._policy.lease / 3
+            self._follower.acquire_at = trio.current_time() + self._policy.lease / 3
             return 0
         if answer.epoch:
             return answer.epoch
         # Where the leader does not renew its lease, the next try is right after its end.
         wait = min(self._policy.lease / 3, answer.taken_for)
-        self._follower.stand_at = trio.current_time() + wait + uniform(0, STAND_JITTER)
+        self._follower.acquire_at = trio.current_time() + wait + uniform(0, ACQUIRE_JITTER)
         return 0
 
     async def _go_on_alone(self, feed: Feed) -> None:
         """Make prices for this instance's own clients until the bus is back."""
         self.hub.discard_waiting()
         await trio.lowlevel.checkpoint()  # what a topic took just now is still of the old epoch
-        epoch = f"{self._line.epoch}.{token_hex(4)}"
+        epoch = f"{self._state.epoch}.{token_hex(4)}"
         self.hub.begin_epoch(epoch)
         self.hub.set_status("live", LOCAL)
         log.warning("going on alone", epoch=epoch, problem=self.bus.problem)
         self.alone = True
         try:
             async with trio.open_nursery() as alone:
-                alone.start_soon(feed, self._line.position)
+                alone.start_soon(feed, self._state.position)
                 while not self.bus.connection:
-                    await self._follower.hear()
+                    await self._follower.receive()
                 alone.cancel_scope.cancel()
         finally:
             self.alone = False

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
+from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
-from server.cluster.line import Instance
 from server.cluster.wire import PAGE_FIELDS, Batch
 from server.fanout.freshness import FEED_QUIET
 from server.quotes.snapshot import LiveSnapshot
@@ -26,9 +26,9 @@ class Publisher:
     missed nothing.
     """
 
-    def __init__(self, instance: Instance, known: Iterable[str]) -> None:
-        self._hub, self._bus, self._policy, self._line, _, self._stats = instance
-        self.epoch = self._line.epoch
+    def __init__(self, context: ClusterContext, known: Iterable[str]) -> None:
+        self._hub, self._bus, self._policy, self._state, _, self._stats = context
+        self.epoch = self._state.epoch
         self._known = set(known)
         self._seq = 0
         self._beat_at = 0.0
@@ -53,7 +53,7 @@ class Publisher:
             return
         journal.lost.clear()
         moved = dict.fromkeys(move.symbol for move in moves)
-        position = max((move.time_us for move in moves), default=self._line.position)
+        position = max((move.time_us for move in moves), default=self._state.position)
         batch = Batch(
             epoch=self.epoch,
             seq=self._seq + (2 if lost else 1),
@@ -74,7 +74,7 @@ class Publisher:
             journal.lose([*lost, *moved])
             raise
         self._known.update(moved, lost)
-        self._line.position = position
+        self._state.position = position
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()

@@ -5,7 +5,7 @@ from server.quotes.instrument import LARGEST_WHOLE
 LONGEST_LEASE_MS = 60_000
 """A lease that lasts longer, and longer than ten of the caller's own, is not believed."""
 
-STAND = f"""
+ACQUIRE_LEASE = f"""
 -- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
 -- the highest it knows. Returns the epoch in which the caller leads, or below zero if somebody
 -- else does: the ms until that one's lease ends; then 1 if Redis did not know of the own epoch.

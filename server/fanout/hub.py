@@ -10,9 +10,8 @@ from typing import Literal
 import trio
 from msgspec import structs
 
-from server.fanout.audience import Audience
+from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
-from server.fanout.drains import Drains
 from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.freshness import Freshness
@@ -23,8 +22,9 @@ from server.fanout.recovery import Recovery
 from server.fanout.shift import ROUND_TRADES, run_shift
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus
+from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Books, Topic, full_quotes
+from server.fanout.topic import Topic, TopicContext, full_quotes
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import Quote, Trade
@@ -64,11 +64,11 @@ class Hub:
         self.delisted: dict[str, Topic | None] = {}
         self.status = FeedStatus()
         self.journal = Journal()
-        self._books = Books(self.stats, self.journal)
-        self._outboxes = Audience()
-        self._everyone = Audience()
+        self._books = TopicContext(self.stats, self.journal)
+        self._outboxes = SubscriberSet()
+        self._everyone = SubscriberSet()
         self._flusher = Flusher(self.stats)
-        self._drains = Drains(breaker)
+        self._blocked_writers = BlockedWriters(breaker)
         self._throttles = Throttles()
         self._freshness = Freshness(self, self._flusher, quiet_after)
         self._tasks: trio.Nursery
@@ -78,7 +78,7 @@ class Hub:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of topics and outboxes until cancelled."""
         async with trio.open_nursery() as tasks:
-            self._tasks = self._drains.tasks = tasks
+            self._tasks = self._blocked_writers.tasks = tasks
             tasks.start_soon(self._flusher.run)
             tasks.start_soon(self._throttles.run)
             tasks.start_soon(self._retire_topics)
@@ -211,7 +211,7 @@ class Hub:
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
         """Circuit breakers that are not closed, by state."""
-        return self._drains.breakers
+        return self._blocked_writers.breakers
 
     @property
     def conflation(self) -> float:
@@ -223,7 +223,7 @@ class Hub:
         compressed form.
         """
         kind = DeflatingOutbox if deflate else Outbox
-        outbox = kind(sock, self.stats, self._drains)
+        outbox = kind(sock, self.stats, self._blocked_writers)
         self._outboxes.add(outbox)
         return outbox
 
@@ -248,8 +248,8 @@ class Hub:
         """Send no more; the last to leave starts the topic's grace time."""
         topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
-        outbox.forgive(topic)
-        outbox.forgive(topic.freshness)
+        outbox.discard(topic)
+        outbox.discard(topic.freshness)
 
     def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
         """Send all symbols' updates, also those of symbols still to come.
@@ -275,11 +275,11 @@ class Hub:
         now = trio.current_time()
         for topic in self.topics.values():
             topic.idle_since = now
-            outbox.forgive(topic)
-            outbox.forgive(topic.freshness)
+            outbox.discard(topic)
+            outbox.discard(topic.freshness)
         outbox.flush()
         for gone in filter(None, self.delisted.values()):
-            outbox.owe_instead(gone, gone.farewell)
+            outbox.replace_pending(gone, gone.farewell)
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, in one message if they are not very many, or owe them where

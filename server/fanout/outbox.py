@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from server.fanout.drains import Drains, Owner
+from server.fanout.blocked_writers import BlockedWriters, Owner
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.stats import FanoutStats
 
@@ -54,8 +54,8 @@ class Outbox:
 
     __slots__ = (
         "_backlog",
+        "_blocked_writers",
         "_closing",
-        "_drains",
         "_stats",
         "owner",
         "queue",
@@ -63,13 +63,15 @@ class Outbox:
         "throttle",
     )
 
-    def __init__(self, sock: socket.socket, stats: FanoutStats, drains: Drains) -> None:
+    def __init__(
+        self, sock: socket.socket, stats: FanoutStats, blocked_writers: BlockedWriters
+    ) -> None:
         self.queue: list[bytes] | None = []
         self.sock = sock
         self.owner: Owner | None = None
         self.throttle = 0.0
         self._stats = stats
-        self._drains = drains
+        self._blocked_writers = blocked_writers
         self._backlog: Backlog | None = None
         self._closing = False
 
@@ -97,7 +99,7 @@ class Outbox:
             self.flush()
         else:
             for frame in frames:
-                self.owe(frame.source)
+                self.mark_pending(frame.source)
 
     def send_many(self, sources: Iterable[Source]) -> None:
         """Send what each of `sources` is, as fast as the client reads: what it has not read is owed,
@@ -114,20 +116,20 @@ class Outbox:
     def send_current(self, source: Source) -> None:
         """Send what `source` is now, or is by the time the socket has drained. Never waits."""
         if self.blocked:
-            self.owe(source)
+            self.mark_pending(source)
         else:
             self.send(source.current_frame())
 
-    def owes(self, source: Source) -> bool:
+    def is_pending(self, source: Source) -> bool:
         """Whether `source` is still to be sent."""
         return self._backlog is not None and source in self._backlog.owed
 
-    def owe(self, source: Source) -> None:
+    def mark_pending(self, source: Source) -> None:
         """Remember to send `source` once the socket has drained."""
         if self._backlog is not None and not self._closing:
             self._backlog.owed[source] = None
 
-    def owe_instead(self, source: Source, other: Source) -> None:
+    def replace_pending(self, source: Source, other: Source) -> None:
         """Owe `other` if `source` is owed, and that no longer."""
         if self._backlog is not None and source in self._backlog.owed:
             del self._backlog.owed[source]
@@ -139,7 +141,7 @@ class Outbox:
             self._backlog.owed[source] = None
             self._stats.conflated += 1
 
-    def forgive(self, source: Source) -> None:
+    def discard(self, source: Source) -> None:
         """Send what is queued, and owe `source` no longer: it was unsubscribed."""
         self.flush()
         self.cancel(source)
@@ -149,10 +151,10 @@ class Outbox:
         if self._backlog is not None:
             self._backlog.owed.pop(source, None)
 
-    def hurry(self, source: Source) -> None:
+    def flush_pending(self, source: Source) -> None:
         """Send what is owed of `source` if only a throttle holds it back."""
-        if self.owes(source) and not self.blocked:
-            self.forgive(source)
+        if self.is_pending(source) and not self.blocked:
+            self.discard(source)
             self.send(source.current_frame())
 
     def on_delisted(self, topic: "Topic") -> None:
@@ -259,7 +261,7 @@ class Outbox:
             self._backlog = Backlog()
         if not self._backlog.draining:
             self._backlog.draining = True
-            self._drains.start(self)
+            self._blocked_writers.start(self)
 
     def _open(self) -> None:
         """Nothing waits for the socket: go on as the client asked."""

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from server.fanout.audience import Audience
 from server.fanout.farewell import Farewell
 from server.fanout.flusher import Flusher
 from server.fanout.frame import UpdateFrame, text_frame
@@ -22,6 +21,7 @@ from server.fanout.ring import Ring
 from server.fanout.shift import Shift
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
+from server.fanout.subscriber_set import SubscriberSet
 from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
@@ -47,7 +47,7 @@ UNREACHED = 2**63
 """A version above all there are."""
 
 
-class Books(NamedTuple):
+class TopicContext(NamedTuple):
     """What all topics write in: counts, and for other instances their moves."""
 
     stats: FanoutStats
@@ -89,8 +89,8 @@ class Topic:
     def __init__(
         self,
         instrument: Instrument,
-        everyone: Audience,
-        books: Books,
+        everyone: SubscriberSet,
+        context: TopicContext,
         epoch: str,
         ts: int,
         time_us: int,
@@ -102,7 +102,7 @@ class Topic:
         self.epoch = epoch
         self.version = 1
         self.ts = ts
-        self.subscribers = Audience()
+        self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.inbox: Inbox | None = None
         self.finished = trio.Event()
@@ -110,7 +110,7 @@ class Topic:
         self.idle_since = 0.0
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
-        self.stats, self._journal = books
+        self.stats, self._journal = context
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
         self._ring: Ring | None = None
@@ -208,14 +208,14 @@ class Topic:
         flusher.queue(frame, self.everyone, now)
         for outbox in self.subscribers:
             outbox.on_delisted(self)
-            outbox.hurry(self.farewell)
+            outbox.flush_pending(self.farewell)
         for outbox in self.everyone:
-            outbox.hurry(self)
-        self.subscribers, self.everyone = Audience(), Audience()
+            outbox.flush_pending(self)
+        self.subscribers, self.everyone = SubscriberSet(), SubscriberSet()
         self.quote_due = False
         self.deactivate()
 
-    def revive(self, instrument: Instrument, everyone: Audience, epoch: str) -> None:
+    def revive(self, instrument: Instrument, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone

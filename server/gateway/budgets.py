@@ -86,10 +86,10 @@ class Budget:
         if wait:
             self.refused += 1
         else:
-            self.owe(key, cost)
+            self.add_debt(key, cost)
         return wait
 
-    def owe(self, key: str, cost: float) -> None:
+    def add_debt(self, key: str, cost: float) -> None:
         """Charge `cost`, also if it is not there: it is made up for before the next `take`."""
         key, now = _compact(key), self._clock()
         full_at = max(self._full_at.get(key, now), now)
@@ -100,7 +100,7 @@ class Budget:
     def charge(self, key: str, cost: float = 1.0) -> None:
         """Charge `cost` as far as it is there: what cannot be refused any more makes no debts."""
         if not self.wait(key, cost):
-            self.owe(key, cost)
+            self.add_debt(key, cost)
 
     def wait(self, key: str, cost: float = 1.0) -> float:
         """Return the seconds until `cost`, at most a burst, is there; 0 if it is."""
@@ -163,7 +163,7 @@ class Budgets:
 
     def charge_cold(self, user: str, symbols: int) -> "Payer":
         """Charge what it takes to name `symbols` that are not in memory; who then pays for lookups."""
-        self.commands.owe(user, symbols // COLD_A_COMMAND)
+        self.commands.add_debt(user, symbols // COLD_A_COMMAND)
         return self.payer(user)
 
 

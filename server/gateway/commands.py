@@ -55,12 +55,12 @@ def _subscribe(session: "Session", command: Subscribe) -> None:
     selection = select(command.symbols, session.gateway.hub.topics)
     directory = session.gateway.directory
     if selection.unknown or (selection.everything and not directory.complete):
-        session.cold = command
+        session.deferred = command
     else:
         _subscribe_to(session, command, selection)
 
 
-async def subscribe_cold(session: "Session", command: Subscribe) -> None:
+async def subscribe_deferred(session: "Session", command: Subscribe) -> None:
     """Carry out a `subscribe` for which the store has to be asked."""
     gateway = session.gateway
     selection = select(command.symbols, gateway.hub.topics)

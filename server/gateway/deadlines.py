@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 CHECKPOINT_EVERY = 128
-"""Calls between two checkpoints: a few milliseconds of heartbeats."""
+"""DeadlineCalls between two checkpoints: a few milliseconds of heartbeats."""
 
 
 class Timed(Protocol):

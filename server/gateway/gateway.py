@@ -16,11 +16,12 @@ from server.fanout.hub import Hub
 from server.gateway.addresses import Proxies, budget_key
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import Budgets
+from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
-from server.gateway.ghosts import Ghosts
-from server.gateway.handshake import Doorkeeper, accept_websocket
+from server.gateway.handshake import HandshakePolicy, accept_websocket
+from server.gateway.handshake_pacer import HandshakePacer
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
 from server.gateway.opening import begin
@@ -46,7 +47,6 @@ from server.gateway.sockets import (
     receive,
     send_all,
 )
-from server.gateway.turnstile import Turnstile
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds a client has to send its request, and again to take the answer."""
@@ -56,7 +56,7 @@ HANDSHAKES_PER_PASS = 4
 
 HANDSHAKE_BURST_SECONDS = 10
 """Seconds' worth of handshakes taken at once: by default that is three whole pools that come back
-after a deploy, which the turnstile spreads. Whoever reconnects over and over meets the rate.
+after a deploy, which the pacer spreads. Whoever reconnects over and over meets the rate.
 """
 
 LINGER_TIMEOUT = 1.0
@@ -101,11 +101,11 @@ class Gateway:
     poller: Poller = field(default_factory=Poller)
 
     def __post_init__(self) -> None:
-        self._doorkeeper = Doorkeeper(
+        self._policy = HandshakePolicy(
             self.authenticator,
             self.pool,
             TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
-            Ghosts(self.pool),
+            DeadConnections(self.pool),
             self.hub.topics,
             self.directory,
             self.max_symbols,
@@ -124,7 +124,7 @@ class Gateway:
         self._retirement = trio.CancelScope()
         self._accepting = trio.CancelScope()
         self._refused = Sampler("connection refused")
-        self._turnstile = Turnstile(HANDSHAKES_PER_PASS)
+        self._pacer = HandshakePacer(HANDSHAKES_PER_PASS)
 
     async def serve(
         self,
@@ -143,7 +143,7 @@ class Gateway:
                 connections.start_soon(self.deadlines.run)
                 connections.start_soon(self.heartbeat.watch_clock, self.pool.sessions)
                 connections.start_soon(self.poller.run)
-                connections.start_soon(self._turnstile.run)
+                connections.start_soon(self._pacer.run)
                 try:
                     with self._accepting:
                         async with trio.open_nursery() as accepting:
@@ -230,12 +230,12 @@ class Gateway:
                 address = sock.getpeername()[0]
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     head, rest = await read_head(sock)
-                await self._turnstile.enter()
+                await self._pacer.enter()
                 parsed = parse_head(head, connection)
                 request = read_request(parsed, rest)
                 forwarded = request.headers.get("x-forwarded-for", "")
                 address = self.proxies.client(address, forwarded)
-                admission = await self._doorkeeper.admit(request, address, undo)
+                admission = await self._policy.admit(request, address, undo)
                 extension = self._negotiate(request)
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     await accept_websocket(sock, connection, request, extension)

@@ -17,8 +17,8 @@ from server.fanout.topic import Topic
 from server.gateway.addresses import budget_key
 from server.gateway.auth import Authenticator, BadToken, Identity
 from server.gateway.budgets import HANDSHAKE, Budgets
+from server.gateway.dead_connections import DeadConnections
 from server.gateway.directory import Directory
-from server.gateway.ghosts import Ghosts
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
@@ -79,13 +79,13 @@ def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
     return Selection(known, unknown, everything)
 
 
-class Doorkeeper(NamedTuple):
+class HandshakePolicy(NamedTuple):
     """What decides whether a request becomes a connection."""
 
     authenticator: Authenticator
     pool: Pool
     handshakes: TokenBucket
-    ghosts: Ghosts
+    dead_connections: DeadConnections
     topics: dict[str, Topic]
     directory: Directory
     max_symbols: int
@@ -110,12 +110,12 @@ class Doorkeeper(NamedTuple):
         identity = vouched or self._identify(request)
         self._charge(identity.user)
         if self.pool.is_full_for(identity.user):
-            await self.ghosts.evict(identity.user)
+            await self.dead_connections.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
         selection = await self._select(request, identity.user)
         sent = len(self.topics) if selection.everything else len(selection.topics)
-        self.budgets.commands.owe(identity.user, sent // SYMBOLS_A_COMMAND)
+        self.budgets.commands.add_debt(identity.user, sent // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
         return Admission(
             identity, selection, interval, _parameter(request, "resume", parse_position)

@@ -44,7 +44,7 @@ class TokenBucket:
         """Put a token back that was taken for nothing."""
         self._tokens = min(self._burst, self._tokens + 1)
 
-    def owe(self, tokens: float) -> None:
+    def add_debt(self, tokens: float) -> None:
         """Take tokens that there may not be, to be refilled before the next one is taken."""
         self._tokens -= tokens
 
@@ -68,13 +68,13 @@ class CommandLimit:
 
     def charge(self, symbols: int) -> None:
         """Count a command for what it is about, for at most what may be sent in a second."""
-        self._commands.owe(min(symbols // SYMBOLS_A_COMMAND, self._rate))
+        self._commands.add_debt(min(symbols // SYMBOLS_A_COMMAND, self._rate))
 
     def is_flooded(self) -> bool:
         """Count a command that came too fast; True once that has gone on for too long."""
         return not self._refusals.take()
 
-    def is_hopeless(self, *, good: bool) -> bool:
+    def too_many_bad(self, *, good: bool) -> bool:
         """Count a command as good or bad; True after too many bad ones in a row."""
         self._bad = 0 if good else self._bad + 1
         return self._bad > BAD_COMMANDS_IN_A_ROW

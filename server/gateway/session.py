@@ -19,7 +19,7 @@ from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import Identity
 from server.gateway.budgets import COMMAND
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
-from server.gateway.commands import execute, subscribe_cold
+from server.gateway.commands import execute, subscribe_deferred
 from server.gateway.handshake import EVERYTHING
 from server.gateway.inbound import Inbound, MessageTooBig, is_pong
 from server.gateway.lifecycle import Event, State
@@ -72,16 +72,16 @@ class Session:
     """
 
     __slots__ = (
-        "_deaf",
         "_deflate",
+        "_discard_input",
         "_heard_close",
         "_inbound",
         "_received",
         "_sock",
         "beat_at",
         "close_code",
-        "cold",
         "deadline",
+        "deferred",
         "everything",
         "gateway",
         "heard",
@@ -103,7 +103,7 @@ class Session:
         self._sock = sock
         self._received = received
         self._deflate = deflate
-        self._deaf = False
+        self._discard_input = False
         self._inbound: Inbound | None = None
         self._heard_close = False
         self.state = State.CONNECTING
@@ -114,7 +114,7 @@ class Session:
         self.everything = False
         self.close_code = ABNORMAL
         self.lost = False
-        self.cold: Subscribe | None = None
+        self.deferred: Subscribe | None = None
         self.deadline = float("inf")
         self.beat_at = float("inf")
         self.heard = True
@@ -184,7 +184,7 @@ class Session:
     def send_owed(self, topics: list[Topic]) -> None:
         """Send the full quotes of those of `topics` that are still to be sent."""
         self.outbox.flush()
-        if owed := [each for each in topics if each.quote_due or self.outbox.owes(each)]:
+        if owed := [each for each in topics if each.quote_due or self.outbox.is_pending(each)]:
             self.send(full_quotes(owed))
 
     def unsubscribe(self, topics: list[Topic]) -> None:
@@ -229,7 +229,7 @@ class Session:
         code, text, fails, self.lost = reason.value
         self._finish(code, close_frame(code, text))
         if fails:  # RFC 6455 §7.1.7: what such a client goes on sending is not looked at
-            self._deaf = True
+            self._discard_input = True
             if not self.outbox.blocked:
                 with suppress(OSError):
                     self._sock.shutdown(socket.SHUT_WR)
@@ -281,7 +281,7 @@ class Session:
         self.gateway.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     async def _take(self, data: bytes) -> None:
-        if self._deaf:
+        if self._discard_input:
             return
         answered, self.unanswered = self.unanswered, 0
         if self._inbound is None:
@@ -292,17 +292,17 @@ class Session:
         inbound.decoder.receive_bytes(data)
         try:
             for frame in inbound.decoder.received_frames():
-                if self._deaf:
+                if self._discard_input:
                     return
                 # Nothing is owed then: what is unsubscribed next is what the client has got.
                 if self.outbox.blocked and frame.opcode is not Opcode.CLOSE:
                     await self.outbox.wait_drained()
                 self._on_frame(frame, inbound)
-                if self.cold is not None:  # the next command is looked at when this one is done
-                    command, self.cold = self.cold, None
-                    await subscribe_cold(self, command)
+                if self.deferred is not None:  # the next command is looked at when this one is done
+                    command, self.deferred = self.deferred, None
+                    await subscribe_deferred(self, command)
         except ParseFailed as error:
-            self._deaf = True  # also if it was told to go before
+            self._discard_input = True  # also if it was told to go before
             self.close(PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR))
 
     def _on_frame(self, frame: Frame, inbound: Inbound) -> None:
@@ -356,13 +356,13 @@ class Session:
             command = parse_command(text)
         except BadCommand as error:
             self.refuse("any", error.code, str(error), error.id)
-            if inbound.limit.is_hopeless(good=False):
+            if inbound.limit.too_many_bad(good=False):
                 self.close(Close.BAD_COMMANDS)
             return
-        inbound.limit.is_hopeless(good=True)
+        inbound.limit.too_many_bad(good=True)
         symbols = self._symbols_of(command)
         inbound.limit.charge(symbols)
-        commands.owe(self.identity.user, symbols // SYMBOLS_A_COMMAND)
+        commands.add_debt(self.identity.user, symbols // SYMBOLS_A_COMMAND)
         execute(self, command)
 
     def _symbols_of(self, command: Command) -> int:

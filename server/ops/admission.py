@@ -66,7 +66,7 @@ class Gate:
 
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
         """Charge the user for what a request is about, as a command would be."""
-        self.budgets.commands.owe(identity.user, symbols // SYMBOLS_A_COMMAND)
+        self.budgets.commands.add_debt(identity.user, symbols // SYMBOLS_A_COMMAND)
 
     def refuse_stranger(self, scope: Scope) -> ApiError | None:
         """Charge a request for which no token is asked; the answer to it if there were too many."""

@@ -1,4 +1,4 @@
-"""The Prometheus metrics, read from the integers the other rooms count in.
+"""The Prometheus metrics, read from the integers the other packages count in.
 
 Nothing on the way of a price calls the metrics library: one `labels().observe()` costs as much as
 sending half a frame. The collector reads when it is scraped.

@@ -1,4 +1,4 @@
-"""The metric of stored values and messages that were left out, read from what each room counts."""
+"""The metric of stored values and messages that were left out, read from what each package counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,10 @@ from server.ops.metrics import counters
 
 
 class InvalidCollector(Collector):
-    """Adds up what several rooms count."""
+    """Adds up what several packages count."""
 
-    def __init__(self, *rooms: InvalidRecords) -> None:
-        self._rooms = rooms
+    def __init__(self, *counted: InvalidRecords) -> None:
+        self._counted = counted
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry then does not collect once at registration."""
@@ -23,8 +23,8 @@ class InvalidCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One counter, at this moment."""
         total: Counter[str] = Counter()
-        for room in self._rooms:
-            total.update(room.counts)
+        for records in self._counted:
+            total.update(records.counts)
         yield counters(
             "market_data_invalid_records",
             "Stored values and messages left out, as they are not what they should be",

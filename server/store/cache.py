@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 
 from server.quotes.snapshot import Snapshot
 from server.store.component import Component
-from server.store.recent import Kept
 from server.store.stats import StoreStats
+from server.store.ttl_lru import Kept
 
 TTL_JITTER = 0.1
 """Part of the TTL by which it may be shorter: what was cached together should not expire together."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from server.quotes.snapshot import Snapshot
 from server.store.cache import jittered
-from server.store.recent import Kept, Recent
+from server.store.ttl_lru import Kept, TtlLru
 
 
 class MemoryCache:
@@ -13,7 +13,7 @@ class MemoryCache:
     name = "memory"
 
     def __init__(self, size: int) -> None:
-        self._values: Recent[Snapshot] = Recent(size)
+        self._values: TtlLru[Snapshot] = TtlLru(size)
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
         found = {symbol: self._values.get(symbol) for symbol in symbols}

@@ -18,10 +18,10 @@ from trio_asyncio import aio_as_trio
 from server.quotes.record import Decoder, filed_under
 from server.quotes.snapshot import LATEST_US, Snapshot
 from server.store.cache import jittered
-from server.store.calls import Calls
 from server.store.catalogue import StoreUnavailable
-from server.store.recent import Kept
+from server.store.deadline_calls import DeadlineCalls
 from server.store.stats import StoreStats
+from server.store.ttl_lru import Kept
 
 KEY = "market_data:"
 """What keys begin with; the symbol follows."""
@@ -55,7 +55,7 @@ class RedisCache:
     def __init__(self, redis: "Redis", stats: StoreStats) -> None:
         self.redis = redis
         self.stats = stats
-        self.calls = Calls(WAITING_CALLS)
+        self.calls = DeadlineCalls(WAITING_CALLS)
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
         keys = [KEY + symbol for symbol in symbols]

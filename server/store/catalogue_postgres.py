@@ -1,7 +1,7 @@
 """The catalogue in Postgres, through a pool of asyncpg that lives on the trio-asyncio loop.
 
-Every statement runs in a task of the store (`Calls`) and ends within QUERY_TIMEOUT: a connection
-that does not answer is thrown away, so that a frozen server cannot keep places of the pool.
+Every statement runs in a task of the store (`DeadlineCalls`) and ends within QUERY_TIMEOUT: a
+connection that does not answer is thrown away, so that a frozen server cannot keep places of the pool.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from trio_asyncio import aio_as_trio
 
 from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from server.store.calls import Calls
 from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
@@ -27,6 +26,7 @@ from server.store.catalogue import (
     StoreUnavailable,
     words,
 )
+from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
 from server.store.rows import SOUND, Rows
 from server.store.stats import StoreStats
@@ -162,7 +162,7 @@ class PostgresCatalogue:
         self._url = url
         self._stats = stats
         self._rows = Rows("postgres", stats.invalid)
-        self.calls = Calls(pool_size * WAITING_CALLS)
+        self.calls = DeadlineCalls(pool_size * WAITING_CALLS)
         self.pool = asyncpg.create_pool(
             url,
             min_size=0,

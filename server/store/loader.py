@@ -21,8 +21,8 @@ from server.store.batcher import Batcher
 from server.store.cache import Cache, jittered
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.component import Component
-from server.store.recent import Recent
 from server.store.stats import StoreStats
+from server.store.ttl_lru import TtlLru
 
 LOAD_TIMEOUT = 2.0
 """Seconds whoever asks waits, unless it says otherwise; a client waits five for its handshake."""
@@ -121,8 +121,8 @@ class Loader:
 
     def __post_init__(self) -> None:
         self._places: Counter[str] = Counter()  # flights by user
-        self._known: Recent[Snapshot] = Recent(self.size)
-        self._unknown: Recent[None] = Recent(UNKNOWN_SYMBOLS)
+        self._known: TtlLru[Snapshot] = TtlLru(self.size)
+        self._unknown: TtlLru[None] = TtlLru(UNKNOWN_SYMBOLS)
         self._wake_writer = trio.Event()
         self._lookups = Batcher(
             self._look_up, self._fail, window=0, max_keys=BATCH_ROWS, max_running=MAX_LOOKUPS

@@ -9,7 +9,7 @@ import trio
 from server.store.catalogue import StoreUnavailable
 
 WAITING_CALLS = 64
-"""Calls in line, of which the longest take some 50 ms; one more is refused at once."""
+"""DeadlineCalls in line, of which the longest take some 50 ms; one more is refused at once."""
 
 T = TypeVar("T")
 

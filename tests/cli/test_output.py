@@ -16,9 +16,9 @@ import pytest
 
 from bench.services import free_port
 from tests.cli.command import COMMAND, environment
-from tests.cluster.host import Host, end_of
 from tests.gateway.wire import Client, eventually, head, target
 from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.workers.host import Host, end_of
 
 AT_ONCE = 3.0
 """Seconds for what has no reason to wait, on a busy machine."""

@@ -15,7 +15,7 @@ from redis import Redis
 
 from server.cluster.bus import Bus, open_bus
 from server.cluster.errors import BadBusUrl, BusLost, Fenced
-from server.cluster.line import Policy
+from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import EPOCH, LEADER, MAX_BATCH_BYTES, QUOTES, WATCHED, Batch, Mark
 from server.quotes.instrument import LARGEST_WHOLE
@@ -57,46 +57,46 @@ def snapshot(symbol: str, version: int) -> LiveSnapshot:
 async def test_one_of_two_is_elected_and_the_next_after_its_lease(redis):
     """The loser learns how long the lease lasts; each new leader's epoch is higher."""
     async with buses(redis) as (one, other):
-        first = await one.stand(own=0, known=0)
+        first = await one.acquire_lease(own=0, known=0)
         assert first.epoch > 1_700_000_000_000
-        lost = await other.stand(own=0, known=0)
+        lost = await other.acquire_lease(own=0, known=0)
         assert lost.epoch == 0
         assert 0 < lost.taken_for <= LEASE
-        assert (await one.stand(own=first.epoch, known=first.epoch)).epoch == first.epoch
+        assert (await one.acquire_lease(own=first.epoch, known=first.epoch)).epoch == first.epoch
         await trio.sleep(lost.taken_for + 0.1)
-        assert (await other.stand(own=0, known=first.epoch + 5)).epoch > first.epoch + 5
-        assert (await one.stand(own=first.epoch, known=first.epoch)).epoch == 0
+        assert (await other.acquire_lease(own=0, known=first.epoch + 5)).epoch > first.epoch + 5
+        assert (await one.acquire_lease(own=first.epoch, known=first.epoch)).epoch == 0
 
 
 async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
     """A leader that was slow is the only one who can have made versions."""
     async with buses(redis) as (one, other):
-        first = (await one.stand(own=0, known=0)).epoch
+        first = (await one.acquire_lease(own=0, known=0)).epoch
         await trio.sleep(LEASE + 0.05)
-        assert await one.stand(own=first, known=first) == (first, 0, False)
+        assert await one.acquire_lease(own=first, known=first) == (first, 0, False)
         await trio.sleep(LEASE + 0.05)
-        second = (await other.stand(own=0, known=0)).epoch
+        second = (await other.acquire_lease(own=0, known=0)).epoch
         await trio.sleep(LEASE + 0.05)
-        assert (await one.stand(own=first, known=first)).epoch > second
+        assert (await one.acquire_lease(own=first, known=first)).epoch > second
 
 
 async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
     """Who leads goes on; who does not takes one above all it knows, also of a clock set back."""
     async with buses(redis) as (one, other):
-        first = (await one.stand(own=0, known=0)).epoch
+        first = (await one.acquire_lease(own=0, known=0)).epoch
         redis.command("FLUSHALL")
-        assert await one.stand(own=first, known=first) == (first, 0, True)
+        assert await one.acquire_lease(own=first, known=first) == (first, 0, True)
         redis.command("FLUSHALL")
-        assert (await other.stand(own=0, known=first + 10**9)).epoch > first + 10**9
+        assert (await other.acquire_lease(own=0, known=first + 10**9)).epoch > first + 10**9
 
 
 async def test_old_leader_is_refused(redis):
     """Neither the hash nor anybody who listens gets what a paused leader publishes."""
     async with buses(redis) as (one, other):
-        first = (await one.stand(own=0, known=0)).epoch
+        first = (await one.acquire_lease(own=0, known=0)).epoch
         await one.publish(Batch(first, 1), [snapshot("AAPL", 5)])
         await trio.sleep(LEASE + 0.05)
-        second = (await other.stand(own=0, known=first)).epoch
+        second = (await other.acquire_lease(own=0, known=first)).epoch
         await other.publish(Batch(second, 1), [snapshot("AAPL", 6)])
         with pytest.raises(Fenced):
             await one.publish(Batch(first, 2), [snapshot("AAPL", 7)])
@@ -116,12 +116,12 @@ async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):
         nursery.start_soon(other.listen, send)
         assert await receive.receive() is None
         assert other.connection == 1
-        epoch = (await one.stand(own=0, known=0)).epoch
+        epoch = (await one.acquire_lease(own=0, known=0)).epoch
         move = Move("AAPL", 6, 175.92, 300, 1, 2)
         batch = Batch(epoch, 1, [move], [snapshot("AAPL", 6)], "", "i0")
         await one.publish(batch, [snapshot("AAPL", 6)], release=True)
         assert await receive.receive() == batch
-        assert (await other.stand(own=0, known=0)).epoch > epoch
+        assert (await other.acquire_lease(own=0, known=0)).epoch > epoch
         nursery.cancel_scope.cancel()
 
 
@@ -189,7 +189,7 @@ async def test_probe_that_does_not_come_back_is_noticed(redis):
             proxy.mute_oldest()
             await receive.receive()
             assert bus.problem == "no probe came back"
-            assert (await bus.stand(own=0, known=0)).epoch
+            assert (await bus.acquire_lease(own=0, known=0)).epoch
             await receive.receive()
             assert bus.connection == 2
             nursery.cancel_scope.cancel()
@@ -230,15 +230,15 @@ async def test_epoch_that_is_no_number_is_forgotten(redis):
     """The leader goes on in its epoch and tells all again; another takes one from the clock."""
     async with buses(redis) as (one, other):
         for junk in NO_EPOCHS:
-            first = (await one.stand(own=0, known=0)).epoch
+            first = (await one.acquire_lease(own=0, known=0)).epoch
             redis.command("SET", EPOCH, junk)
             with pytest.raises(Fenced):
                 await one.publish(Batch(first, 1), [])
-            assert await one.stand(own=first, known=first) == (first, 0, True)
+            assert await one.acquire_lease(own=first, known=first) == (first, 0, True)
             await one.publish(Batch(first, 2), [])
             redis.command("DEL", LEADER)
             redis.command("SET", EPOCH, junk)
-            second = (await other.stand(own=0, known=first)).epoch
+            second = (await other.acquire_lease(own=0, known=first)).epoch
             assert first < second < 10**13
             await other.publish(Batch(second, 1), [])
             redis.command("FLUSHALL")
@@ -248,13 +248,13 @@ async def test_epochs_begin_anew_after_the_largest(redis):
     """The largest is an epoch like any other; the one after it is the clock's."""
     async with buses(redis) as (one, other):
         redis.command("SET", EPOCH, str(LARGEST_WHOLE - 1))
-        largest = (await one.stand(own=0, known=0)).epoch
+        largest = (await one.acquire_lease(own=0, known=0)).epoch
         assert largest == LARGEST_WHOLE
-        assert await one.stand(own=largest, known=largest) == (largest, 0, False)
+        assert await one.acquire_lease(own=largest, known=largest) == (largest, 0, False)
         await one.publish(Batch(largest, 1), [snapshot("AAPL", 2)])
         assert (await other.load()).mark == Mark(largest, 1)
         redis.command("DEL", LEADER)
-        second = (await other.stand(own=0, known=largest)).epoch
+        second = (await other.acquire_lease(own=0, known=largest)).epoch
         assert 10**12 < second < 10**13
         await other.publish(Batch(second, 1), [])
 
@@ -263,12 +263,12 @@ async def test_lease_that_never_ends_is_nobody_s(redis):
     """Nor is one that lasts for years; one that ends soon is waited for."""
     async with buses(redis, 1) as (bus,):
         redis.command("SET", LEADER, "junk")
-        first = (await bus.stand(own=0, known=0)).epoch
+        first = (await bus.acquire_lease(own=0, known=0)).epoch
         assert first
         redis.command("SET", LEADER, "junk", "EX", "100000000")
-        assert (await bus.stand(own=first, known=first)).epoch == first
+        assert (await bus.acquire_lease(own=first, known=first)).epoch == first
         redis.command("SET", LEADER, "junk", "PX", "5000")
-        assert 0 < (await bus.stand(own=first, known=first)).taken_for <= 5
+        assert 0 < (await bus.acquire_lease(own=first, known=first)).taken_for <= 5
 
 
 TYPES = [["SET", "1"], ["ZADD", "1", "1"], ["HSET", "a", "1"]]
@@ -278,20 +278,20 @@ async def test_key_of_the_wrong_type_is_put_aside(redis):
     """Whichever key and type it is: each operation is done, and the leader goes on."""
     async with buses(redis, 1) as (bus,):
         for key, command in product([EPOCH, LEADER, QUOTES, WATCHED], TYPES):
-            own = (await bus.stand(own=0, known=0)).epoch
+            own = (await bus.acquire_lease(own=0, known=0)).epoch
             for operation in (
                 partial(publish, bus, own),
                 bus.load,
                 partial(bus.claim, [snapshot("AAPL", 2)]),
                 partial(bus.forget, ["AAPL"]),
                 partial(bus.share_interest, ["AAPL"], 0, 60),
-                partial(bus.stand, own=own, known=own),
+                partial(bus.acquire_lease, own=own, known=own),
             ):
                 redis.command("DEL", key)
                 redis.command(command[0], key, *command[1:])
                 await operation()
                 for _ in range(2):  # it may have to hear first that Redis has forgotten
-                    own = (await bus.stand(own=own, known=own)).epoch
+                    own = (await bus.acquire_lease(own=own, known=own)).epoch
                     await publish(bus, own)
                 assert own
                 assert list((await bus.load()).snapshots) == ["AAPL"]
@@ -307,13 +307,13 @@ async def publish(bus: Bus, epoch: int) -> None:
 async def test_mended_hash_is_told_again(redis):
     """What was there before is kept beside it, and counted."""
     async with buses(redis, 1) as (bus,):
-        own = (await bus.stand(own=0, known=0)).epoch
+        own = (await bus.acquire_lease(own=0, known=0)).epoch
         redis.command("DEL", QUOTES)
         redis.command("SET", QUOTES, "somebody's")
         with pytest.raises(Fenced):
             await bus.publish(Batch(own, 1), [snapshot("AAPL", 2)])
         assert redis.command("GET", QUOTES + ":invalid") == "somebody's"
-        assert (await bus.stand(own=own, known=own)).forgotten
+        assert (await bus.acquire_lease(own=own, known=own)).forgotten
         assert bus._stats.invalid.counts == {"redis_keys": 1}
 
 

@@ -26,7 +26,7 @@ from server.gateway.pool import Pool
 from server.gateway.sockets import bind
 from tests.fanout.peer import instruments, publish
 from tests.faults.model_client import ModelClient
-from tests.gateway.scene import COMPLETE
+from tests.gateway.harness import COMPLETE
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 SECRET = "a secret of the tests, 32 bytes or longer"

@@ -10,8 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.cli.test_stop import AT_ONCE, STOP_LIMIT, stubborn_clients
-from tests.cluster.host import Host, end_of, is_alive
 from tests.gateway.wire import Client, is_move
+from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 16
 """Clients: that all of them come to one of two workers happens once in 30,000 runs."""

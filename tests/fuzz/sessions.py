@@ -30,7 +30,7 @@ from server.quotes.messages import ErrorCode
 from server.quotes.position import parse_position
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
-from tests.gateway.scene import COMPLETE
+from tests.gateway.harness import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.processes import SECRET
 

@@ -66,8 +66,8 @@ def test_what_costs_more_than_a_burst_can_be_had(clock):
 def test_debts_are_made_up_for_and_charges_make_none(clock):
     """`owe` delays what follows; `charge` takes what is there, however often."""
     budget = Budget(RATE, BURST, clock=clock)
-    budget.owe("ann", 20)
-    budget.owe("ann", 10)
+    budget.add_debt("ann", 20)
+    budget.add_debt("ann", 10)
     assert budget.take("ann") == pytest.approx(1.1)
     for _ in range(1000):
         budget.charge("bob")

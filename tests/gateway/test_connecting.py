@@ -151,7 +151,7 @@ def test_bad_token_is_unauthorized(server, token):
 
 @pytest.mark.parametrize("claims", [{"aud": "other"}, {"iss": "https://other.example"}])
 def test_token_for_others_is_unauthorized(strict, claims):
-    """Audience and issuer must be the configured ones, and must be there."""
+    """SubscriberSet and issuer must be the configured ones, and must be there."""
     assert refusal(strict.url(None, strict_token(**claims))).verdict == (401, "unauthorized")
     without = strict_token(**dict.fromkeys(claims))
     assert refusal(strict.url(None, without)).verdict == (401, "unauthorized")

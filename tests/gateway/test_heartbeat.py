@@ -19,10 +19,10 @@ from server.gateway.sockets import close
 from server.ops.health import _errors
 from server.quotes.instrument import Instrument
 from tests.frames import take_frame
-from tests.gateway.scene import Scene
+from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import CLOSE, PING, PONG, TEXT, frame
 
-Open = Callable[..., Scene]
+Open = Callable[..., SessionHarness]
 
 BEAT = 20.0
 
@@ -30,43 +30,45 @@ BEAT = 20.0
 @pytest.fixture
 async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
     """Opens a session that runs, on a gateway of its own whose deadlines are met."""
-    scenes: list[Scene] = []
+    harnesses: list[SessionHarness] = []
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
 
-    def connect(*symbols: str, **options: Any) -> Scene:
-        scene = Scene(hub, ping_interval=BEAT, **options)
-        scenes.append(scene)
-        scene.begin(*symbols)
-        nursery.start_soon(scene.gateway.deadlines.run)
-        nursery.start_soon(scene.gateway.poller.run)
-        nursery.start_soon(run, scene)
-        return scene
+    def connect(*symbols: str, **options: Any) -> SessionHarness:
+        harness = SessionHarness(hub, ping_interval=BEAT, **options)
+        harnesses.append(harness)
+        harness.begin(*symbols)
+        nursery.start_soon(harness.gateway.deadlines.run)
+        nursery.start_soon(harness.gateway.poller.run)
+        nursery.start_soon(run, harness)
+        return harness
 
     yield connect
-    for scene in scenes:
-        scene.end()
+    for harness in harnesses:
+        harness.end()
 
 
-async def run(scene: Scene) -> None:
+async def run(harness: SessionHarness) -> None:
     with suppress(OSError, trio.ClosedResourceError):
-        await scene.session.run()
-    scene.gateway.end(scene.session)
-    close(scene.sock)
+        await harness.session.run()
+    harness.gateway.end(harness.session)
+    close(harness.sock)
 
 
-def errors(scene: Scene) -> tuple[int, int]:
+def errors(harness: SessionHarness) -> tuple[int, int]:
     """What `/health` knows: how many connections were lost, given up or failed, and of how many."""
-    return _errors(scene.gateway)
+    return _errors(harness.gateway)
 
 
 class Reader:
     """Reads frames' opcodes with the time they came at; answers pings if asked to."""
 
-    def __init__(self, scene: Scene, *, answers: bool = True, echoes: bool = True) -> None:
+    def __init__(
+        self, harness: SessionHarness, *, answers: bool = True, echoes: bool = True
+    ) -> None:
         self.frames: list[tuple[float, int, bytes]] = []
         self.over = trio.Event()
-        self._client = scene.client
+        self._client = harness.client
         self._answers, self._echoes = answers, echoes
 
     async def run(self) -> None:
@@ -95,8 +97,8 @@ class Reader:
 
 async def test_client_that_answers_stays(autojump_clock, connect, nursery):
     """A ping every interval, and nothing else happens to a client that answers them."""
-    scene = connect("AAPL")
-    reader = Reader(scene)
+    harness = connect("AAPL")
+    reader = Reader(harness)
     nursery.start_soon(reader.run)
     await trio.sleep(10 * BEAT)
     pings = reader.times(PING)
@@ -107,8 +109,8 @@ async def test_client_that_answers_stays(autojump_clock, connect, nursery):
 
 async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
     """A client that does not answer is closed at the third heartbeat, and gone two seconds later."""
-    scene = connect("AAPL")
-    reader = Reader(scene, answers=False, echoes=False)
+    harness = connect("AAPL")
+    reader = Reader(harness, answers=False, echoes=False)
     nursery.start_soon(reader.run)
     with trio.fail_after(4 * BEAT):
         await reader.over.wait()
@@ -117,39 +119,39 @@ async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
     (closed,) = reader.times(CLOSE)
     assert 2 * BEAT - 1 <= closed - first <= 2 * BEAT + 2
     assert second < closed
-    assert scene.session.close_code == 4408
-    assert errors(scene) == (0, 1)
-    assert scene.gateway.pool.lost == 1
+    assert harness.session.close_code == 4408
+    assert errors(harness) == (0, 1)
+    assert harness.gateway.pool.lost == 1
 
 
 async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
     """Whatever a client sends counts as an answer; only silence does not."""
-    scene = connect("AAPL")
-    reader = Reader(scene, answers=False)
+    harness = connect("AAPL")
+    reader = Reader(harness, answers=False)
     nursery.start_soon(reader.run)
     for _ in range(6):
         await trio.sleep(1.5 * BEAT)
-        scene.client.send(frame(TEXT, b'{"action":"ping"}'))
+        harness.client.send(frame(TEXT, b'{"action":"ping"}'))
     assert reader.close_code is None
 
 
 async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
     """A client that only listens and answers pings is kept without what would decode its commands."""
-    scene = connect("AAPL")
-    nursery.start_soon(Reader(scene).run)
+    harness = connect("AAPL")
+    nursery.start_soon(Reader(harness).run)
     await trio.sleep(2.5 * BEAT + 0.5)  # between two ticks of the wheel
-    assert not scene.session.unanswered
-    assert scene.session._inbound is None
-    scene.client.send(frame(TEXT, b'{"action":"ping"}'))
+    assert not harness.session.unanswered
+    assert harness.session._inbound is None
+    harness.client.send(frame(TEXT, b'{"action":"ping"}'))
     await trio.testing.wait_all_tasks_blocked()
-    assert scene.session._inbound is not None
+    assert harness.session._inbound is not None
 
 
 async def test_idle_client_is_4408(autojump_clock, connect, nursery):
     """Pongs alone do not keep a connection: nothing is sent, nothing asked for, so it ends."""
-    scene = connect("AAPL", idle_timeout=3 * BEAT)
-    states = scene.gateway.pool.states
-    reader = Reader(scene)
+    harness = connect("AAPL", idle_timeout=3 * BEAT)
+    states = harness.gateway.pool.states
+    reader = Reader(harness)
     nursery.start_soon(reader.run)
     assert states[State.ACTIVE] == 1
     await trio.sleep(2.2 * BEAT)
@@ -158,24 +160,24 @@ async def test_idle_client_is_4408(autojump_clock, connect, nursery):
         await reader.over.wait()
     assert reader.close_code == 4408
     assert trio.current_time() >= 3 * BEAT
-    assert errors(scene) == (0, 1)
+    assert errors(harness) == (0, 1)
 
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_client_with_prices_is_not_idle(autojump_clock, connect, nursery, everything):
     """One price in the idle time is enough; when prices stop it is idle, with the next active again."""
-    scene = connect("*" if everything else "AAPL", idle_timeout=5 * BEAT)
-    states = scene.gateway.pool.states
-    reader = Reader(scene)
+    harness = connect("*" if everything else "AAPL", idle_timeout=5 * BEAT)
+    states = harness.gateway.pool.states
+    reader = Reader(harness)
     nursery.start_soon(reader.run)
     for number in range(5):
         await trio.sleep(2.2 * BEAT)
         assert states[State.IDLE] == 1
-        scene.trade("AAPL", 101.0 + number)
+        harness.trade("AAPL", 101.0 + number)
         seen = set[State]()
         for _ in range(int(BEAT) + 2):
             await trio.sleep(1)
-            seen.add(scene.session.state)
+            seen.add(harness.session.state)
         assert State.ACTIVE in seen
     assert reader.close_code is None
 
@@ -195,10 +197,10 @@ def wall_clock(monkeypatch) -> Callable[[], WallClock]:
     return lambda: WallClock(monkeypatch)
 
 
-def watch_clock(scene: Scene, nursery: trio.Nursery) -> Reader:
+def watch_clock(harness: SessionHarness, nursery: trio.Nursery) -> Reader:
     """As the gateway does; the session's token ends 600 seconds after its beginning."""
-    nursery.start_soon(scene.gateway.heartbeat.watch_clock, scene.gateway.pool.sessions)
-    reader = Reader(scene)
+    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    reader = Reader(harness)
     nursery.start_soon(reader.run)
     return reader
 
@@ -271,63 +273,63 @@ async def test_wake_up_that_is_too_early_is_no_beat(autojump_clock, wall_clock, 
 async def test_closing_session_keeps_its_deadline(autojump_clock, wall_clock, connect, nursery):
     """A step while a client owes an answer to a close frame does not give it longer."""
     clock = wall_clock()
-    scene = connect("AAPL")
-    nursery.start_soon(scene.gateway.heartbeat.watch_clock, scene.gateway.pool.sessions)
-    scene.session.close(Close.GOING_AWAY)
+    harness = connect("AAPL")
+    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    harness.session.close(Close.GOING_AWAY)
     clock.step -= 3600
     await trio.sleep(4)
-    assert not scene.gateway.pool.sessions
+    assert not harness.gateway.pool.sessions
 
 
 async def test_heartbeats_are_spread(autojump_clock, connect):
     """Clients that came together are not pinged together."""
-    scenes = [connect("AAPL") for _ in range(40)]
-    deadlines = sorted(scene.session.deadline for scene in scenes)
+    harnesses = [connect("AAPL") for _ in range(40)]
+    deadlines = sorted(harness.session.deadline for harness in harnesses)
     assert deadlines[-1] - deadlines[0] > BEAT / 2
     assert len({int(deadline) for deadline in deadlines}) > 8
 
 
 async def test_socket_that_is_full_is_not_pinged(autojump_clock, connect):
     """Behind what is not read a ping would never arrive: that is the circuit breaker's business."""
-    scene = connect("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
-    assert scene.session.outbox.blocked
+    harness = connect("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
+    assert harness.session.outbox.blocked
     await trio.sleep(3 * BEAT)
-    assert scene.session.unanswered == 0
-    assert scene.session.state is State.ACTIVE
+    assert harness.session.unanswered == 0
+    assert harness.session.state is State.ACTIVE
 
 
 async def test_close_does_not_wait_for_the_breaker(autojump_clock, connect):
     """A client that sent something and does not read is gone two seconds after the close frame, also
     while its breaker is open.
     """
-    scene = connect("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
-    scene.client.send(frame(PING))
+    harness = connect("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
+    harness.client.send(frame(PING))
     await trio.sleep(5 * 2 + 1)
-    assert scene.hub.breakers[BreakerState.OPEN] == 1
-    scene.session.close(Close.TOKEN_EXPIRED)
+    assert harness.hub.breakers[BreakerState.OPEN] == 1
+    harness.session.close(Close.TOKEN_EXPIRED)
     await trio.sleep(3)
-    assert not scene.gateway.pool.sessions
-    assert not +scene.hub.breakers
+    assert not harness.gateway.pool.sessions
+    assert not +harness.hub.breakers
 
 
 async def test_breaker_gives_the_connection_up(autojump_clock, connect):
     """A client that never reads: stalls, recovery, trials, and in the end 4429."""
-    scene = connect("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
+    harness = connect("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
     given_up_after = 5 * 2 + 3 * (30 + 2)
     await trio.sleep(given_up_after - 1)
-    assert not scene.session.closing
+    assert not harness.session.closing
     await trio.sleep(2)
-    assert scene.session.close_code == 4429
+    assert harness.session.close_code == 4429
     await trio.sleep(3)
-    assert scene.sock.fileno() == -1
-    assert errors(scene) == (0, 1)
-    assert scene.gateway.pool.lost == 1
+    assert harness.sock.fileno() == -1
+    assert errors(harness) == (0, 1)
+    assert harness.gateway.pool.lost == 1

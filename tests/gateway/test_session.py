@@ -16,195 +16,195 @@ from server.gateway.request import parse_head, read_request
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
 from server.quotes.snapshot import opening_snapshot
-from tests.gateway.scene import READ_CUSHION, Scene
+from tests.gateway.harness import READ_CUSHION, SessionHarness
 from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, TIMEOUT, close, frame
 
 
 @pytest.fixture
-async def scene(nursery: trio.Nursery) -> AsyncIterator[Scene]:
-    """A scene with one instrument."""
+async def harness(nursery: trio.Nursery) -> AsyncIterator[SessionHarness]:
+    """A harness with one instrument."""
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
-    scene = Scene(hub)
-    nursery.start_soon(scene.gateway.poller.run)
-    yield scene
-    scene.end()
+    harness = SessionHarness(hub)
+    nursery.start_soon(harness.gateway.poller.run)
+    yield harness
+    harness.end()
 
 
-async def run_to_end(scene: Scene) -> None:
+async def run_to_end(harness: SessionHarness) -> None:
     """What the connection's task does."""
-    await scene.session.run()
-    scene.gateway.end(scene.session)
+    await harness.session.run()
+    harness.gateway.end(harness.session)
 
 
-async def test_unsubscribed_quote_does_not_come_back(scene):
+async def test_unsubscribed_quote_does_not_come_back(harness):
     """A move that was queued when the client unsubscribed is not owed to it after the removal."""
-    scene.begin("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    execute(scene.session, Unsubscribe(symbols=["AAPL"]))
-    assert scene.session.outbox.blocked
-    assert await scene.peer.read() == {}
+    harness.begin("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    execute(harness.session, Unsubscribe(symbols=["AAPL"]))
+    assert harness.session.outbox.blocked
+    assert await harness.peer.read() == {}
 
 
 @pytest.mark.parametrize("name", ["AAPL", "*"])
-async def test_unsubscribed_quote_is_not_released(scene, name):
+async def test_unsubscribed_quote_is_not_released(harness, name):
     """What a throttled client was owed when it unsubscribed does not come at the interval's end."""
-    scene.begin(name)
-    scene.hub.throttle(scene.session.outbox, 1.0)
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
-    execute(scene.session, Unsubscribe(symbols=[name]))
-    scene.session.outbox.release()
-    assert await scene.peer.read() == {}
+    harness.begin(name)
+    harness.hub.throttle(harness.session.outbox, 1.0)
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
+    execute(harness.session, Unsubscribe(symbols=[name]))
+    harness.session.outbox.release()
+    assert await harness.peer.read() == {}
 
 
-async def test_quote_never_sent_is_not_removed(scene):
+async def test_quote_never_sent_is_not_removed(harness):
     """Of what was listed while the client did not read, nothing is removed that it has not got."""
-    scene.begin("*")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
-    scene.hub.list_instrument(first_seen("NEW", 5.0))
-    assert scene.session.outbox.blocked
+    harness.begin("*")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
+    harness.hub.list_instrument(first_seen("NEW", 5.0))
+    assert harness.session.outbox.blocked
     async with trio.open_nursery() as nursery:
         unsubscribe = frame(TEXT, b'{"action":"unsubscribe","symbols":["*"]}')
-        nursery.start_soon(scene.session._take, unsubscribe)
+        nursery.start_soon(harness.session._take, unsubscribe)
         await trio.testing.wait_all_tasks_blocked()
-        assert await scene.peer.read() == {}
+        assert await harness.peer.read() == {}
 
 
-async def test_removal_of_everything_fits_the_throttled(scene):
+async def test_removal_of_everything_fits_the_throttled(harness):
     """A client to which a new symbol is still owed can apply what unsubscribing from `*` brings."""
-    scene.begin("*")
-    scene.hub.throttle(scene.session.outbox, 60.0)
-    await scene.peer.read()
-    scene.hub.list_instrument(first_seen("NEW", 5.0))
+    harness.begin("*")
+    harness.hub.throttle(harness.session.outbox, 60.0)
+    await harness.peer.read()
+    harness.hub.list_instrument(first_seen("NEW", 5.0))
     await trio.testing.wait_all_tasks_blocked()
-    execute(scene.session, Unsubscribe(symbols=["*"]))
-    scene.session.outbox.release()
-    assert await scene.peer.read() == {}
+    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.session.outbox.release()
+    assert await harness.peer.read() == {}
 
 
-async def test_removal_of_everything_fits_a_full_socket(scene):
+async def test_removal_of_everything_fits_a_full_socket(harness):
     """So can one whose socket is found full when it unsubscribes."""
-    scene.begin("*")
-    scene.fill_socket()
-    scene.hub.list_instrument(first_seen("NEW", 5.0))
-    execute(scene.session, Unsubscribe(symbols=["*"]))
-    assert scene.session.outbox.blocked
-    assert await scene.peer.read() == {}
+    harness.begin("*")
+    harness.fill_socket()
+    harness.hub.list_instrument(first_seen("NEW", 5.0))
+    execute(harness.session, Unsubscribe(symbols=["*"]))
+    assert harness.session.outbox.blocked
+    assert await harness.peer.read() == {}
 
 
-async def test_removal_of_everything_fits_while_many_are_listed(scene):
+async def test_removal_of_everything_fits_while_many_are_listed(harness):
     """So can a client that unsubscribes while the quotes of new symbols are on their way."""
-    scene.begin("*")
-    await scene.peer.read()
-    scene.hub.list_snapshots([opening_snapshot(first_seen("NEW", 5.0))])
-    execute(scene.session, Unsubscribe(symbols=["*"]))
-    assert await scene.peer.read() == {}
+    harness.begin("*")
+    await harness.peer.read()
+    harness.hub.list_snapshots([opening_snapshot(first_seen("NEW", 5.0))])
+    execute(harness.session, Unsubscribe(symbols=["*"]))
+    assert await harness.peer.read() == {}
 
 
-async def test_close_of_a_slow_client_is_echoed(scene, nursery):
+async def test_close_of_a_slow_client_is_echoed(harness, nursery):
     """A client that closes while its socket is full gets the answer behind what it had not read."""
-    scene.begin("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
-    nursery.start_soon(run_to_end, scene)
-    scene.client.send(close(1000))
+    harness.begin("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
+    nursery.start_soon(run_to_end, harness)
+    harness.client.send(close(1000))
     await trio.testing.wait_all_tasks_blocked()
     with trio.fail_after(TIMEOUT):
         received = b""
         while close_frame(1000) not in received:
-            await trio.lowlevel.wait_readable(scene.client)
-            received = received[-10:] + scene.client.recv(65536)
+            await trio.lowlevel.wait_readable(harness.client)
+            received = received[-10:] + harness.client.recv(65536)
 
 
-async def test_client_dropped_while_it_waits_is_let_go(scene):
+async def test_client_dropped_while_it_waits_is_let_go(harness):
     """A client that has sent something, does not read, and is found to be gone, ends as any other."""
-    scene.begin("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    scene.session.outbox.flush()
+    harness.begin("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    harness.session.outbox.flush()
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(scene.session.run)
-            scene.client.send(frame(PING))
+            nursery.start_soon(harness.session.run)
+            harness.client.send(frame(PING))
             await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
-            scene.session.drop(Close.NO_ANSWER)
+            harness.session.drop(Close.NO_ANSWER)
 
 
-async def test_garbage_after_the_close_takes_no_memory(scene, nursery):
+async def test_garbage_after_the_close_takes_no_memory(harness, nursery):
     """A client that was told to go and sends what is no frame is not listened to any more."""
-    scene.begin()
-    scene.session.close(Close.GOING_AWAY)
+    harness.begin()
+    harness.session.close(Close.GOING_AWAY)
     tracemalloc.start()
     for _ in range(1000):
-        await scene.session._take(b"\xff" * 4096)
+        await harness.session._take(b"\xff" * 4096)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 100_000
 
 
-async def test_moves_owed_are_not_lost_on_the_way_to_everything(scene):
+async def test_moves_owed_are_not_lost_on_the_way_to_everything(harness):
     """A move that found the socket full still comes when `*` takes the subscription's place."""
-    scene.begin("AAPL")
-    scene.fill_socket()
-    scene.trade("AAPL", 101.0)
-    execute(scene.session, Subscribe(symbols=["*"]))
-    assert scene.session.outbox.blocked
-    assert (await scene.peer.read())["AAPL"]["current_price"] == 101.0
+    harness.begin("AAPL")
+    harness.fill_socket()
+    harness.trade("AAPL", 101.0)
+    execute(harness.session, Subscribe(symbols=["*"]))
+    assert harness.session.outbox.blocked
+    assert (await harness.peer.read())["AAPL"]["current_price"] == 101.0
 
 
-async def test_slow_client_s_quotes_end_right(scene):
+async def test_slow_client_s_quotes_end_right(harness):
     """A client that did not read for a while gets the newest quote, and the moves after it."""
-    scene.begin("AAPL")
-    scene.fill_socket()
+    harness.begin("AAPL")
+    harness.fill_socket()
     for cents in range(50):
-        scene.trade("AAPL", 101 + cents / 100)
-    scene.session.outbox.flush()
-    assert scene.session.outbox.blocked
-    scene.trade("AAPL", 99.0)
-    assert (await scene.peer.read())["AAPL"]["current_price"] == 99.0
-    scene.trade("AAPL", 98.0)
-    assert (await scene.peer.read())["AAPL"]["current_price"] == 98.0
+        harness.trade("AAPL", 101 + cents / 100)
+    harness.session.outbox.flush()
+    assert harness.session.outbox.blocked
+    harness.trade("AAPL", 99.0)
+    assert (await harness.peer.read())["AAPL"]["current_price"] == 99.0
+    harness.trade("AAPL", 98.0)
+    assert (await harness.peer.read())["AAPL"]["current_price"] == 98.0
 
 
-async def test_empty_fragments_take_no_memory(scene):
+async def test_empty_fragments_take_no_memory(harness):
     """Fragments without content do not add up to anything; the message can still be finished."""
-    scene.begin()
-    session = scene.session
+    harness.begin()
+    session = harness.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
     assert session._inbound._text == '{"action"'
     await session._take(frame(CONTINUATION, b':"ping"}'))
-    await scene.peer.read()
+    await harness.peer.read()
     assert session.gateway.pool.commands["ping", "ok"] == 1
 
 
-async def test_command_in_tiny_pieces_is_one_command(scene):
+async def test_command_in_tiny_pieces_is_one_command(harness):
     """However the network cuts a frame up, it counts once."""
-    scene.begin()
-    session = scene.session
+    harness.begin()
+    session = harness.session
     symbols = ",".join(f'"S{number:03}"' for number in range(160))
     for byte in frame(TEXT, f'{{"action":"subscribe","symbols":["AAPL",{symbols}]}}'.encode()):
         await session._take(bytes([byte]))
     assert not session.closing
-    assert set(await scene.peer.read()) == {"AAPL"}
+    assert set(await harness.peer.read()) == {"AAPL"}
     assert session.gateway.pool.commands["subscribe", "ok"] == 1
 
 
 @pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)])
-async def test_frames_of_any_kind_can_be_too_many(scene, kind):
+async def test_frames_of_any_kind_can_be_too_many(harness, kind):
     """Pings, pongs and fragments cost as much to read as commands and count as such."""
-    scene.begin()
-    await scene.session._take(frame(TEXT, b"{", fin=False))
-    await scene.session._take(kind * 1000)
-    assert scene.session.close_code == 1008
+    harness.begin()
+    await harness.session._take(frame(TEXT, b"{", fin=False))
+    await harness.session._take(kind * 1000)
+    assert harness.session.close_code == 1008
 
 
-async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
+async def test_client_that_left_breaks_the_handshake_with_an_os_error(harness):
     """A peer that is gone before the upgrade's answer is an OSError, which is nobody's fault."""
     head = (
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -212,6 +212,6 @@ async def test_client_that_left_breaks_the_handshake_with_an_os_error(scene):
     )
     connection = h11.Connection(h11.SERVER)
     request = read_request(parse_head(head.encode(), connection), b"")
-    scene.client.close()
+    harness.client.close()
     with pytest.raises(OSError, match=r"pipe|reset"):
-        await accept_websocket(scene.sock, connection, request)
+        await accept_websocket(harness.sock, connection, request)

@@ -8,7 +8,7 @@ import trio
 
 from server.fanout.hub import Hub
 from server.gateway.sockets import BACKLOG, bind, ignore_new
-from tests.gateway.scene import Scene
+from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import TIMEOUT, head
 
 CLIENTS = 16
@@ -48,10 +48,10 @@ def test_addresses_of_a_name_share_one_port():
 
 async def test_sockets_beyond_the_limit_wait(nursery):
     """While all descriptors for clients are taken others wait, and are served when one is free."""
-    scene = Scene(Hub(), max_sockets=2)
+    harness = SessionHarness(Hub(), max_sockets=2)
     (listener,) = bind("127.0.0.1", 0, setting="")
     _, port = listener.getsockname()
-    await nursery.start(scene.gateway.serve, [listener])
+    await nursery.start(harness.gateway.serve, [listener])
     silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
     await trio.testing.wait_all_tasks_blocked(0.05)
     waiting = await trio.open_tcp_stream("127.0.0.1", port)
@@ -64,4 +64,4 @@ async def test_sockets_beyond_the_limit_wait(nursery):
         assert (await waiting.receive_some()).startswith(b"HTTP/1.1 404 ")
     for stream in (silent[1], waiting):
         await stream.aclose()
-    scene.end()
+    harness.end()

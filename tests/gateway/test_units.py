@@ -66,9 +66,9 @@ async def test_command_limit_counts_bad_ones_in_a_row(autojump_clock):
     """Only an unbroken row of bad commands is hopeless."""
     limit = CommandLimit(rate=50)
     for _ in range(3):
-        assert not any(limit.is_hopeless(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW))
-        assert not limit.is_hopeless(good=True)
-    row = [limit.is_hopeless(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW + 1)]
+        assert not any(limit.too_many_bad(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW))
+        assert not limit.too_many_bad(good=True)
+    row = [limit.too_many_bad(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW + 1)]
     assert row == [False] * BAD_COMMANDS_IN_A_ROW + [True]
 
 

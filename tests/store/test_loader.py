@@ -42,7 +42,7 @@ class Catalogue(MemoryCatalogue):
         return found
 
 
-class Scene:
+class SessionHarness:
     """A running loader over `catalogue`, whose cache can be told to fail."""
 
     def __init__(self, size: int = 100) -> None:
@@ -61,42 +61,42 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(nursery):
-    made = Scene()
+async def harness(nursery):
+    made = SessionHarness()
     nursery.start_soon(made.loader.run)
     return made
 
 
-async def test_requests_within_the_window_share_a_query(autojump_clock, scene):
+async def test_requests_within_the_window_share_a_query(autojump_clock, harness):
     """Two requests for different symbols, a moment apart, are one query; an hour apart, two."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(scene.load, "AAPL")
+        nursery.start_soon(harness.load, "AAPL")
         await trio.sleep(0.001)
-        nursery.start_soon(scene.load, "MSFT")
-    assert scene.catalogue.asked == [["AAPL", "MSFT"]]
+        nursery.start_soon(harness.load, "MSFT")
+    assert harness.catalogue.asked == [["AAPL", "MSFT"]]
 
 
-async def test_live_state_comes_first(autojump_clock, scene):
+async def test_live_state_comes_first(autojump_clock, harness):
     """What is in memory is neither looked up nor queried."""
-    [row] = await scene.catalogue.find(["AAPL"])
-    scene.catalogue.asked.clear()
-    scene.live["AAPL"] = msgspec.structs.replace(row, last_quote=42.0)
-    loaded = await scene.load("AAPL")
+    [row] = await harness.catalogue.find(["AAPL"])
+    harness.catalogue.asked.clear()
+    harness.live["AAPL"] = msgspec.structs.replace(row, last_quote=42.0)
+    loaded = await harness.load("AAPL")
     assert loaded.found["AAPL"].last_quote == 42.0
-    assert scene.catalogue.asked == []
-    assert scene.stats.live == 1
+    assert harness.catalogue.asked == []
+    assert harness.stats.live == 1
 
 
-async def test_cached_until_its_time_is_over(autojump_clock, scene):
+async def test_cached_until_its_time_is_over(autojump_clock, harness):
     """Within nine tenths of the TTL a hit, after all of it a query."""
-    await scene.load("AAPL")
+    await harness.load("AAPL")
     await trio.sleep(TTL * 0.89)
-    await scene.load("AAPL")
-    assert len(scene.catalogue.asked) == 1
-    assert (scene.stats.hits, scene.stats.misses) == (1, 1)
+    await harness.load("AAPL")
+    assert len(harness.catalogue.asked) == 1
+    assert (harness.stats.hits, harness.stats.misses) == (1, 1)
     await trio.sleep(TTL * 0.12)
-    assert (await scene.load("AAPL")).stale == frozenset()
-    assert len(scene.catalogue.asked) == 2
+    assert (await harness.load("AAPL")).stale == frozenset()
+    assert len(harness.catalogue.asked) == 2
 
 
 async def test_expiry_is_spread():
@@ -106,85 +106,85 @@ async def test_expiry_is_spread():
     assert TTL * 0.98 < max(lifetimes) <= TTL
 
 
-async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, scene):
+async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, harness):
     """Asked again they cost nothing; later they may have come into being."""
-    assert (await scene.load("NOPE")).unknown == ["NOPE"]
-    await scene.load("NOPE")
-    assert scene.catalogue.asked == [["NOPE"]]
+    assert (await harness.load("NOPE")).unknown == ["NOPE"]
+    await harness.load("NOPE")
+    assert harness.catalogue.asked == [["NOPE"]]
     await trio.sleep(UNKNOWN_TTL + 1)
-    await scene.load("NOPE")
-    assert len(scene.catalogue.asked) == 2
+    await harness.load("NOPE")
+    assert len(harness.catalogue.asked) == 2
 
 
-async def test_what_can_be_no_symbol_is_not_looked_up(autojump_clock, scene):
+async def test_what_can_be_no_symbol_is_not_looked_up(autojump_clock, harness):
     """Too long, unprintable, or the name of all."""
     odd = ("x" * 51, "A\x00", "*", "", "\ud800")
-    assert list((await scene.load(*odd)).unknown) == list(odd)
-    assert scene.catalogue.asked == []
+    assert list((await harness.load(*odd)).unknown) == list(odd)
+    assert harness.catalogue.asked == []
 
 
-async def test_memory_of_unknown_symbols_is_bounded(autojump_clock, scene, monkeypatch):
+async def test_memory_of_unknown_symbols_is_bounded(autojump_clock, harness, monkeypatch):
     """The oldest are forgotten first."""
-    scene.loader._unknown.size = 10
+    harness.loader._unknown.size = 10
     for number in range(30):
-        await scene.load(f"NOPE{number}")
-    assert len(scene.loader._unknown) == 10
+        await harness.load(f"NOPE{number}")
+    assert len(harness.loader._unknown) == 10
 
 
-async def test_stale_only_while_the_database_is_down(autojump_clock, scene):
+async def test_stale_only_while_the_database_is_down(autojump_clock, harness):
     """Past its TTL, a known price is served as stale; within it, it is not; unknown is unavailable."""
-    await scene.load("AAPL")
-    await scene.cache.delete_many(["AAPL"])
-    scene.catalogue.down = True
-    loaded = await scene.load("AAPL", "MSFT")
+    await harness.load("AAPL")
+    await harness.cache.delete_many(["AAPL"])
+    harness.catalogue.down = True
+    loaded = await harness.load("AAPL", "MSFT")
     assert (set(loaded.found), loaded.stale, loaded.unavailable) == (
         {"AAPL"},
         frozenset(),
         ["MSFT"],
     )
     await trio.sleep(TTL * 1.2)
-    loaded = await scene.load("AAPL")
+    loaded = await harness.load("AAPL")
     assert loaded.stale == {"AAPL"}
-    assert scene.stats.stale == 1
-    scene.catalogue.down = False
+    assert harness.stats.stale == 1
+    harness.catalogue.down = False
     await trio.sleep(10)
-    assert (await scene.load("AAPL", "MSFT")).stale == frozenset()
+    assert (await harness.load("AAPL", "MSFT")).stale == frozenset()
 
 
-async def test_each_waits_no_longer_than_it_will(autojump_clock, scene):
+async def test_each_waits_no_longer_than_it_will(autojump_clock, harness):
     """A slow database costs those who ask their own deadline; its late answer is used by the next."""
-    scene.catalogue.delay = 5.0
+    harness.catalogue.delay = 5.0
     start = trio.current_time()
-    assert (await scene.load("AAPL", within=1)).unavailable == ["AAPL"]
+    assert (await harness.load("AAPL", within=1)).unavailable == ["AAPL"]
     assert trio.current_time() - start == pytest.approx(1, abs=0.01)
     await trio.sleep(5)
-    assert set((await scene.load("AAPL", within=1)).found) == {"AAPL"}
-    assert len(scene.catalogue.asked) == 1
+    assert set((await harness.load("AAPL", within=1)).found) == {"AAPL"}
+    assert len(harness.catalogue.asked) == 1
 
 
-async def test_a_failing_database_is_left_alone(autojump_clock, scene):
+async def test_a_failing_database_is_left_alone(autojump_clock, harness):
     """After three failures it is not asked for a while, and answers come at once."""
-    scene.catalogue.down = True
+    harness.catalogue.down = True
     for _ in range(6):
-        await scene.load("AAPL")
-    assert len(scene.catalogue.asked) == 3
-    assert scene.database.breaker == "open"
+        await harness.load("AAPL")
+    assert len(harness.catalogue.asked) == 3
+    assert harness.database.breaker == "open"
     await trio.sleep(5)
-    assert scene.database.breaker == "half_open"
-    scene.catalogue.down = False
-    assert set((await scene.load("AAPL")).found) == {"AAPL"}
-    assert scene.database.breaker == "closed"
+    assert harness.database.breaker == "half_open"
+    harness.catalogue.down = False
+    assert set((await harness.load("AAPL")).found) == {"AAPL"}
+    assert harness.database.breaker == "closed"
 
 
-async def test_too_many_symbols_at_once_are_refused(autojump_clock, scene, monkeypatch):
+async def test_too_many_symbols_at_once_are_refused(autojump_clock, harness, monkeypatch):
     """Those that are looked for already go on; one more is unavailable at once."""
     monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 1)
-    scene.catalogue.delay = 1.0
+    harness.catalogue.delay = 1.0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(scene.load, "AAPL")
+        nursery.start_soon(harness.load, "AAPL")
         await trio.testing.wait_all_tasks_blocked()
         start = trio.current_time()
-        assert (await scene.load("MSFT")).unavailable == ["MSFT"]
+        assert (await harness.load("MSFT")).unavailable == ["MSFT"]
         assert trio.current_time() == start
 
 
@@ -201,82 +201,82 @@ class User:
         return self.wait
 
 
-async def test_a_user_takes_no_places_of_others(autojump_clock, scene, monkeypatch):
+async def test_a_user_takes_no_places_of_others(autojump_clock, harness, monkeypatch):
     """One that asks for all has half of the places; the next has its share, and the server too."""
     monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 100)
-    scene.catalogue.delay = 1.0
+    harness.catalogue.delay = 1.0
     hog, other = User("hog"), User("other")
 
     async with trio.open_nursery() as nursery:
         for user, places in ((hog, 50), (other, 25)):
             symbols = [f"{user.name}{number}".upper() for number in range(places)]
-            nursery.start_soon(partial(scene.loader.load, symbols, payer=user))
+            nursery.start_soon(partial(harness.loader.load, symbols, payer=user))
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(TooManyLookups):
-                await scene.loader.load(["ONE MORE"], payer=user)
-        nursery.start_soon(partial(scene.loader.load, ["HOG1"], payer=other))  # needs no place
-        assert (await scene.load("AAPL")).found
-    assert not scene.loader._places
-    assert (await scene.loader.load(["MSFT"], payer=hog)).found
+                await harness.loader.load(["ONE MORE"], payer=user)
+        nursery.start_soon(partial(harness.loader.load, ["HOG1"], payer=other))  # needs no place
+        assert (await harness.load("AAPL")).found
+    assert not harness.loader._places
+    assert (await harness.loader.load(["MSFT"], payer=hog)).found
 
 
-async def test_lookups_are_charged_all_or_none(autojump_clock, scene):
+async def test_lookups_are_charged_all_or_none(autojump_clock, harness):
     """What is not in memory is paid for; what is, or is known not to be, is free. For a user that may
     not pay nothing is looked up.
     """
     user = User("ann")
-    await scene.loader.load(["AAPL", "NOPE"], payer=user)
+    await harness.loader.load(["AAPL", "NOPE"], payer=user)
     assert user.paid == 2
-    await scene.loader.load(["NOPE", "*"], payer=user)
+    await harness.loader.load(["NOPE", "*"], payer=user)
     assert user.paid == 2
-    asked = len(scene.catalogue.asked)
+    asked = len(harness.catalogue.asked)
     user.wait = 3.0
     with pytest.raises(TooManyLookups) as refused:
-        await scene.loader.load(["NOPE", "MSFT", "OTHER"], payer=user)
+        await harness.loader.load(["NOPE", "MSFT", "OTHER"], payer=user)
     assert refused.value.wait == 3.0
-    assert len(scene.catalogue.asked) == asked
-    assert (await scene.load("MSFT")).found
+    assert len(harness.catalogue.asked) == asked
+    assert (await harness.load("MSFT")).found
 
 
-async def test_invalidated_while_loading(autojump_clock, scene):
+async def test_invalidated_while_loading(autojump_clock, harness):
     """What is loaded before the invalidation is outdated: who waits gets what is there afterwards."""
-    scene.catalogue.delay = 1.0
+    harness.catalogue.delay = 1.0
     answers = []
 
     async def ask():
-        answers.append(await scene.load("AAPL", within=5))
+        answers.append(await harness.load("AAPL", within=5))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         await trio.sleep(0.5)
-        await scene.catalogue.upsert([instrument("AAPL", "Renamed")], lambda _: None)
-        scene.loader.invalidate(["AAPL"])
+        await harness.catalogue.upsert([instrument("AAPL", "Renamed")], lambda _: None)
+        harness.loader.invalidate(["AAPL"])
     assert answers[0].found["AAPL"].name == "Renamed"
     await trio.sleep(1)
-    cached = await scene.cache.get_many(["AAPL"])
+    cached = await harness.cache.get_many(["AAPL"])
     assert cached["AAPL"].value.name == "Renamed"
 
 
-async def test_invalidated_while_it_is_written_to_the_cache(autojump_clock, scene, monkeypatch):
+async def test_invalidated_while_it_is_written_to_the_cache(autojump_clock, harness, monkeypatch):
     """A write that was under way, and came after the deletion, leaves nothing behind."""
-    write = scene.cache.set_many
+    write = harness.cache.set_many
 
     async def slowly(snapshots, ttl):
         await trio.sleep(1)
         await write(snapshots, ttl)
 
-    monkeypatch.setattr(scene.cache, "set_many", slowly)
-    await scene.load("AAPL", "MSFT")
+    monkeypatch.setattr(harness.cache, "set_many", slowly)
+    await harness.load("AAPL", "MSFT")
     await trio.sleep(0.5)
-    await scene.cache.delete_many(["AAPL"])
-    scene.loader.invalidate(["AAPL"])
+    await harness.cache.delete_many(["AAPL"])
+    harness.loader.invalidate(["AAPL"])
     await trio.sleep(2)
-    assert set(await scene.cache.get_many(["AAPL", "MSFT"])) == {"MSFT"}
+    assert set(await harness.cache.get_many(["AAPL", "MSFT"])) == {"MSFT"}
 
 
-async def test_cached_while_a_change_is_taken_over(autojump_clock, scene, nursery):
+async def test_cached_while_a_change_is_taken_over(autojump_clock, harness, nursery):
     """A last price that is written with the old name meanwhile is forgotten, too."""
-    [old] = await scene.catalogue.find(["AAPL"])
+    [old] = await harness.catalogue.find(["AAPL"])
     relisted = trio.Event()
 
     class Holder:
@@ -285,62 +285,62 @@ async def test_cached_while_a_change_is_taken_over(autojump_clock, scene, nurser
 
         async def relist(self, snapshots):
             assert [each.name for each in snapshots] == ["Apple"]
-            scene.loader.remember([old])
-            await scene.loader.write_cache()
+            harness.loader.remember([old])
+            await harness.loader.write_cache()
             relisted.set()
 
-    changes = Changes(scene.catalogue, scene.database, scene.cache, scene.loader)
+    changes = Changes(harness.catalogue, harness.database, harness.cache, harness.loader)
     nursery.start_soon(changes.run, Holder())
     await trio.sleep(1)
-    await scene.catalogue.upsert([instrument("AAPL", "Apple")], lambda _: None)
+    await harness.catalogue.upsert([instrument("AAPL", "Apple")], lambda _: None)
     await relisted.wait()
     await trio.testing.wait_all_tasks_blocked()
-    assert (await scene.load("AAPL")).found["AAPL"].name == "Apple"
+    assert (await harness.load("AAPL")).found["AAPL"].name == "Apple"
 
 
-async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, scene, nursery):
+async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, harness, nursery):
     """Another instance writes its last price to the cache a moment too late: nobody lists it again, but
     an import does.
     """
     hub = Hub()
     await nursery.start(hub.run)
-    directory = Directory(hub, scene.loader, scene.catalogue)
-    changes = Changes(scene.catalogue, scene.database, scene.cache, scene.loader)
+    directory = Directory(hub, harness.loader, harness.catalogue)
+    changes = Changes(harness.catalogue, harness.database, harness.cache, harness.loader)
     nursery.start_soon(changes.run, directory)
-    [row] = await scene.catalogue.find(["AAPL"])
-    await scene.catalogue.delist(["AAPL"])
+    [row] = await harness.catalogue.find(["AAPL"])
+    await harness.catalogue.delist(["AAPL"])
     await trio.sleep(3)
-    await scene.cache.set_many([row], TTL)
+    await harness.cache.set_many([row], TTL)
     await directory.list_symbols(["AAPL", "MSFT"])
     assert set(hub.topics) == {"MSFT"}
-    await scene.catalogue.upsert([instrument("AAPL")], lambda _: None)
+    await harness.catalogue.upsert([instrument("AAPL")], lambda _: None)
     await trio.sleep(3)
     assert set(hub.topics) == {"AAPL", "MSFT"}
 
 
-async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, scene, monkeypatch):
+async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, harness, monkeypatch):
     """Answers do not wait for writes; those that find no room are counted."""
     monkeypatch.setattr(loader_module, "WAITING_WRITES", 1)
 
     async def never(*_):
         await trio.sleep_forever()
 
-    monkeypatch.setattr(scene.cache, "set_many", never)
+    monkeypatch.setattr(harness.cache, "set_many", never)
     start = trio.current_time()
-    assert set((await scene.load("AAPL", "MSFT")).found) == {"AAPL", "MSFT"}
+    assert set((await harness.load("AAPL", "MSFT")).found) == {"AAPL", "MSFT"}
     assert trio.current_time() - start < 0.01
-    assert scene.stats.dropped_writes == 1
+    assert harness.stats.dropped_writes == 1
 
 
 async def test_known_prices_are_bounded(autojump_clock, nursery):
     """The least recently used are forgotten first, in the cache as in what is kept for bad times."""
-    scene = Scene(size=10)
-    nursery.start_soon(scene.loader.run)
-    await scene.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)
+    harness = SessionHarness(size=10)
+    nursery.start_soon(harness.loader.run)
+    await harness.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)
     for number in range(30):
-        await scene.load(f"S{number}")
+        await harness.load(f"S{number}")
     await trio.testing.wait_all_tasks_blocked()
-    assert len(scene.loader._known) == 10
-    assert set(await scene.cache.get_many([f"S{n}" for n in range(30)])) == {
+    assert len(harness.loader._known) == 10
+    assert set(await harness.cache.get_many([f"S{n}" for n in range(30)])) == {
         f"S{n}" for n in range(20, 30)
     }

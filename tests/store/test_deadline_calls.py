@@ -4,13 +4,13 @@ import pytest
 import trio
 
 from server.store.batcher import Batcher
-from server.store.calls import Calls
 from server.store.catalogue import StoreUnavailable
+from server.store.deadline_calls import DeadlineCalls
 
 
 @pytest.fixture
-async def calls(nursery) -> Calls:
-    made = Calls(2)
+async def calls(nursery) -> DeadlineCalls:
+    made = DeadlineCalls(2)
     await nursery.start(made.run)
     return made
 

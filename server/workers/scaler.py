@@ -6,8 +6,8 @@ from itertools import accumulate
 from math import inf
 from typing import Literal, NamedTuple
 
-from server.cluster.process import Worker
 from server.fanout.stats import DELIVERY_BUCKETS
+from server.workers.process import Worker
 
 PERCENTILE = 0.95
 """Of frames, whose delivery latency is looked at."""

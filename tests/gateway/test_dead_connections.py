@@ -43,16 +43,16 @@ def test_living_connections_are_not_evicted(pair):
 
 
 def test_other_users_are_not_asked(pair):
-    """A user who is full costs only the user's own ghosts."""
+    """A user who is full costs only the user's own dead_connections."""
     token = make_token(new_user())
     with RawClient(pair):
-        ghosts = [RawClient(pair, head(target(None, token))) for _ in range(2)]
-        for ghost in ghosts:
+        dead_connections = [RawClient(pair, head(target(None, token))) for _ in range(2)]
+        for ghost in dead_connections:
             ghost.read_head()
         eventually(lambda: connections(pair) == 3)
         with Client(pair, token=token) as new:
             assert new.is_answered()
         assert connections(pair) >= 2
         assert pair.metric('market_data_connections_closed_total{code="4408"}') == 1
-        for ghost in ghosts:
+        for ghost in dead_connections:
             ghost.socket.close()

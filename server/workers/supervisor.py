@@ -15,13 +15,13 @@ from itertools import count
 import structlog
 import trio
 
-from server.cluster.control import AskHost, HostMetrics
-from server.cluster.host_metrics import HostPage
-from server.cluster.keeper import Keeper
-from server.cluster.process import Launch, Worker
-from server.cluster.retirement import retire
-from server.cluster.scaler import MAXIMUM, Decision, Load, Scaler, measure
 from server.signals import Signals
+from server.workers.control import AskHost, HostMetrics
+from server.workers.host_metrics import HostPage
+from server.workers.process import Launch, Worker
+from server.workers.restarter import WorkerRestarter
+from server.workers.retirement import retire
+from server.workers.scaler import MAXIMUM, Decision, Load, Scaler, measure
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the load: as often as workers report."""
@@ -69,7 +69,7 @@ class Supervisor:
         self._stopping = trio.Event()
         self._roll_wanted = False
         self._exit_code = 0
-        self.keepers: dict[int, Keeper] = {}
+        self.restarters: dict[int, WorkerRestarter] = {}
 
     async def run(self, size: int, on_started: Callable[[], None]) -> int:
         """Run `size` workers until SIGINT or SIGTERM; the exit code.
@@ -105,17 +105,17 @@ class Supervisor:
 
     async def _start(self, size: int) -> bool:
         """Whether so many more workers serve; else the exit code is that of one that does not."""
-        for keeper in [self._add() for _ in range(size)]:
-            if not await self._serves(keeper):
-                code = keeper.exit_code or 1
+        for restarter in [self._add() for _ in range(size)]:
+            if not await self._serves(restarter):
+                code = restarter.exit_code or 1
                 self._exit_code = code if code > 0 else 1
                 return False
         return True
 
     async def _roll(self) -> None:
         """Replace each worker by a new one, which reads the settings anew, and is there first."""
-        log.info("rolling", workers=len(self.keepers))
-        for old in [each for each in self.keepers.values() if not each.leaving]:
+        log.info("rolling", workers=len(self.restarters))
+        for old in [each for each in self.restarters.values() if not each.leaving]:
             new = self._add()
             if not await self._serves(new):
                 log.error("rolling ended: a new worker does not serve", worker=new.number)
@@ -125,16 +125,16 @@ class Supervisor:
         self.rolls["done",] += 1
         if self.scaler:
             self.scaler.changed(trio.current_time())
-        log.info("rolled", workers=len(self.keepers))
+        log.info("rolled", workers=len(self.restarters))
 
     async def _scale(self, scaler: Scaler) -> None:
         """Look at the load; start a worker, or have the youngest leave, if that is to be."""
-        serving = [each.serving for each in self.keepers.values() if each.serving]
-        staying = sum(not each.leaving for each in self.keepers.values())
+        serving = [each.serving for each in self.restarters.values() if each.serving]
+        staying = sum(not each.leaving for each in self.restarters.values())
         if not serving:
             return  # all of them crashed
         self.load = measure(serving)
-        leaving = staying < len(self.keepers)
+        leaving = staying < len(self.restarters)
         decision = scaler.look(trio.current_time(), staying, self.load, leaving=leaving)
         self.decisions[decision] += 1
         before, self._decision = self._decision, decision
@@ -146,35 +146,37 @@ class Supervisor:
         log.info("scaling", action=decision.action, reason=decision.reason, workers=staying, **load)
         if decision.action == "down":
             youngest = max(serving, key=lambda worker: worker.started_at)
-            self._tasks.start_soon(self._retire, self.keepers[youngest.number])
+            self._tasks.start_soon(self._retire, self.restarters[youngest.number])
         elif not await self._serves(self._add()):
             log.error("scaling failed: the new worker does not serve")
 
-    async def _retire(self, keeper: Keeper) -> None:
+    async def _retire(self, restarter: WorkerRestarter) -> None:
         """Have a worker leave without loss, and wait until it has."""
-        if worker := keeper.serving:
-            keeper.leave()
+        if worker := restarter.serving:
+            restarter.leave()
             await retire(worker, self._room, self._drain_rate)
         else:
-            keeper.stop()
-        while not keeper.over:
+            restarter.stop()
+        while not restarter.over:
             await self._changed.park()
 
     @property
     def restarts(self) -> int:
         """How often a process took the place of one that ended by itself."""
-        return self._gone_restarts + sum(each.restarts for each in self.keepers.values())
+        return self._gone_restarts + sum(each.restarts for each in self.restarters.values())
 
     def _room(self) -> int:
         """Free places of all who stay."""
-        return sum(each.serving.room for each in self.keepers.values() if each.serving)
+        return sum(each.serving.room for each in self.restarters.values() if each.serving)
 
-    def _add(self) -> Keeper:
+    def _add(self) -> WorkerRestarter:
         """Start a worker; its number is the smallest free one: metrics' labels then stay few."""
-        number = next(each for each in count(1) if each not in self.keepers)
-        keeper = self.keepers[number] = Keeper(number, self._launch, self._changed, self._on_asked)
-        self._tasks.start_soon(self._keep, keeper)
-        return keeper
+        number = next(each for each in count(1) if each not in self.restarters)
+        restarter = self.restarters[number] = WorkerRestarter(
+            number, self._launch, self._changed, self._on_asked
+        )
+        self._tasks.start_soon(self._keep, restarter)
+        return restarter
 
     def _on_asked(self, worker: Worker, question: AskHost) -> None:
         self._tasks.start_soon(self._answer, worker, question)
@@ -186,25 +188,25 @@ class Supervisor:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await worker.channel.send(HostMetrics(question.id, page))
 
-    async def _keep(self, keeper: Keeper) -> None:
-        await keeper.run()
-        self._gone_restarts += keeper.restarts
-        del self.keepers[keeper.number]
-        if self._stopping.is_set() and keeper.exit_code not in CLEAN_ENDS:
+    async def _keep(self, restarter: WorkerRestarter) -> None:
+        await restarter.run()
+        self._gone_restarts += restarter.restarts
+        del self.restarters[restarter.number]
+        if self._stopping.is_set() and restarter.exit_code not in CLEAN_ENDS:
             self._exit_code = self._exit_code or 1
 
-    async def _serves(self, keeper: Keeper) -> bool:
+    async def _serves(self, restarter: WorkerRestarter) -> bool:
         """Wait until it serves; False if it ended instead."""
-        while not (keeper.over or keeper.serving):
+        while not (restarter.over or restarter.serving):
             await self._changed.park()
-        return not keeper.over
+        return not restarter.over
 
     async def _take_signals(self, signals: Signals) -> None:
         async for number in signals.received:
             if number == signal.SIGUSR1:
-                for keeper in self.keepers.values():
-                    if keeper.serving:
-                        keeper.serving.signal(number)
+                for restarter in self.restarters.values():
+                    if restarter.serving:
+                        restarter.serving.signal(number)
             elif number == signal.SIGHUP:
                 self._roll_wanted = True
                 self._changed.unpark_all()
@@ -217,12 +219,12 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping.set()
         self._conducting.cancel()
-        for keeper in self.keepers.values():
-            keeper.stop()
+        for restarter in self.restarters.values():
+            restarter.stop()
 
     def _end_workers(self, reason: str) -> None:
         """Kill all workers. Called in a thread, as the event loop may be what hangs."""
         log.error("workers are killed", reason=reason)
-        for keeper in list(self.keepers.values()):
-            keeper.kill()
+        for restarter in list(self.restarters.values()):
+            restarter.kill()
         time.sleep(REAP_TIME)

@@ -15,7 +15,7 @@ class Kept(NamedTuple, Generic[T]):
     lifetime: float
 
 
-class Recent(Generic[T]):
+class TtlLru(Generic[T]):
     """At most `size` values by key. Those past their time stay until there is no room for them."""
 
     def __init__(self, size: int) -> None:

@@ -10,10 +10,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from server.cluster.process import Stage
+from server.workers.process import Stage
 
 if TYPE_CHECKING:
-    from server.cluster.supervisor import Supervisor
+    from server.workers.supervisor import Supervisor
 
 SUPERVISOR = "supervisor"
 """The label `worker` of what the process collector says of the supervisor."""
@@ -32,12 +32,12 @@ class HostPage:
         pages: dict[str, str] = {}
 
         async def collect(number: int) -> None:
-            worker = self._supervisor.keepers[number].worker
+            worker = self._supervisor.restarters[number].worker
             if worker and worker.sample and (page := await worker.collect()) is not None:
                 pages[str(number)] = page
 
         async with trio.open_nursery() as nursery:
-            for number in self._supervisor.keepers:
+            for number in self._supervisor.restarters:
                 nursery.start_soon(collect, number)
         pages = dict(sorted(pages.items()))
         pages[SUPERVISOR] = generate_latest(self._process).decode()
@@ -47,19 +47,23 @@ class HostPage:
 
     async def render_one(self, name: str) -> str | None:
         """One worker's own page; None if there is no such worker, or it gives none."""
-        keepers = {str(number): keeper for number, keeper in self._supervisor.keepers.items()}
-        worker = keepers[name].worker if name in keepers else None
+        restarters = {
+            str(number): restarter for number, restarter in self._supervisor.restarters.items()
+        }
+        worker = restarters[name].worker if name in restarters else None
         return await worker.collect() if worker else None
 
     def _own(self, pages: Mapping[str, str]) -> Iterator[Metric]:
         supervisor = self._supervisor
-        stages = Counter(each.worker.stage for each in supervisor.keepers.values() if each.worker)
+        stages = Counter(
+            each.worker.stage for each in supervisor.restarters.values() if each.worker
+        )
         workers = GaugeMetricFamily("market_data_workers", "Workers by state", labels=["state"])
         for stage in Stage:
             workers.add_metric([stage.value], stages[stage])
         yield workers
         up = GaugeMetricFamily("market_data_worker_up", "Whether it answers", labels=["worker"])
-        for number in sorted(supervisor.keepers):
+        for number in sorted(supervisor.restarters):
             up.add_metric([str(number)], str(number) in pages)
         yield up
         restarts = CounterMetricFamily(

@@ -12,7 +12,7 @@ from enum import Enum
 import structlog
 import trio
 
-from server.cluster.control import AskHost, Channel, Collect, FromWorker, Metrics, Questions, Sample
+from server.workers.control import AskHost, Channel, Collect, FromWorker, Metrics, Questions, Sample
 
 START_TIMEOUT = 30.0
 """Seconds a worker has until it serves: imports take one, a database that is down five."""

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster.host import Host
 from tests.gateway.wire import Client, eventually, is_move
+from tests.workers.host import Host
 
 CROWD = 16
 """Clients: that all of them come to one of two workers happens once in 30,000 runs."""

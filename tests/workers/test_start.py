@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from tests.cli.command import complaint, run
-from tests.cluster.host import Host
 from tests.processes import SECRET, ServerProcess, make_token
+from tests.workers.host import Host
 
 
 def test_workers_need_redis(tmp_path):

@@ -16,7 +16,7 @@ PROBE_CHECKS = 30
 """How often in that time is looked whether all have answered."""
 
 
-class Ghosts:
+class DeadConnections:
     """Looks for them, once at a time for each user."""
 
     def __init__(self, pool: Pool) -> None:
@@ -36,8 +36,10 @@ class Ghosts:
                 await trio.sleep(PROBE_TIMEOUT / PROBE_CHECKS)
                 if not any(session.unanswered for session in asked):
                     return
-            ghosts = [session for session in asked if session.unanswered and not session.over]
-            if ghosts:
-                max(ghosts, key=lambda ghost: ghost.unanswered).drop(Close.NO_ANSWER)
+            dead_connections = [
+                session for session in asked if session.unanswered and not session.over
+            ]
+            if dead_connections:
+                max(dead_connections, key=lambda ghost: ghost.unanswered).drop(Close.NO_ANSWER)
         finally:
             self._hunted.discard(user)

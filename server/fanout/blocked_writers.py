@@ -30,7 +30,7 @@ class Owner(Protocol):
         """Called when a symbol that it is subscribed to is no more."""
 
 
-class Drains:
+class BlockedWriters:
     """Owned by the hub, which sets `tasks` once it runs; `breakers` counts those not closed."""
 
     def __init__(self, policy: BreakerPolicy) -> None:

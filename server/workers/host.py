@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from server.cluster.process import Launch
-from server.cluster.scaler import ScalePolicy, Scaler
-from server.cluster.supervisor import STOP_TIMEOUT, Supervisor
 from server.gateway.sockets import reserve
 from server.listeners import Addresses, bind_all
 from server.settings import BadSetting, Settings
 from server.stop import hard_exit_after
+from server.workers.process import Launch
+from server.workers.scaler import ScalePolicy, Scaler
+from server.workers.supervisor import STOP_TIMEOUT, Supervisor
 
 
 async def supervise(

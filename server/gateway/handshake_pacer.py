@@ -8,7 +8,7 @@ stand still for seconds.
 import trio
 
 
-class Turnstile:
+class HandshakePacer:
     """Tasks call `enter`; `run` is the one task that lets them through, first come first served.
 
     `per_pass`: tasks let through in one pass of the event loop.

@@ -1,16 +1,6 @@
-"""What an instance knows of the one line of prices, and how long it waits: shared by its parts."""
+"""How long an instance waits, and what it knows of the epochs that were led."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-import trio
-
-from server.cluster.stats import ClusterStats
-from server.cluster.wire import Batch
-from server.fanout.hub import Hub
-
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life, probes and the leader's batches; a third of `stale_after`, if that
@@ -36,7 +26,7 @@ class Policy:
 
 
 @dataclass(kw_only=True)
-class Line:
+class ClusterState:
     """Owned by the instance's member. `epoch` is the newest that it followed or led. `unclaimed`: it
     has symbols on whose state the cluster could not be asked to agree. `led`: the last that it led.
     `position`: the time of the newest trade that was published or heard of, as in `Batch`.
@@ -46,16 +36,3 @@ class Line:
     led: int = -1
     unclaimed: bool = False
     position: int = 0
-
-
-class Instance(NamedTuple):
-    """What an instance works with, whether it leads or follows. `batches`: what the bus hears, None
-    where its connection changes.
-    """
-
-    hub: Hub
-    bus: "Bus"
-    policy: Policy
-    line: Line
-    batches: trio.MemoryReceiveChannel[Batch | None]
-    stats: ClusterStats

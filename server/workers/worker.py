@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from server.cluster.control import (
+from server.workers.control import (
     AskHost,
     Channel,
     Collect,
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duties:
+class WorkerCallbacks:
     """What a worker does for its supervisor.
 
     `sample` and `metrics` tell how it is doing; `retire` takes no new connections, and returns when
@@ -60,20 +60,20 @@ class SupervisorLink:
         self._channel: Channel[ToWorker] = Channel(sock, ToWorker)
         self._questions = Questions(self._channel, HOST_TIMEOUT)
 
-    async def run(self, duties: Duties) -> None:
+    async def run(self, callbacks: WorkerCallbacks) -> None:
         """Report, and do as told, until the supervisor is gone, or cancelled."""
         try:
             async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._report, duties.sample)
+                tasks.start_soon(self._report, callbacks.sample)
                 async for message in self._channel.receive():
                     match message:
                         case Retire():
                             log.info("retiring")
-                            tasks.start_soon(duties.retire)
+                            tasks.start_soon(callbacks.retire)
                         case SendAway(count):
-                            duties.send_away(count)
+                            callbacks.send_away(count)
                         case Collect(number):
-                            await self._send(Metrics(number, duties.metrics()))
+                            await self._send(Metrics(number, callbacks.metrics()))
                         case HostMetrics(number, page):
                             self._questions.answer(number, page)
                 tasks.cancel_scope.cancel()

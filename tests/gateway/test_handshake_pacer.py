@@ -1,11 +1,11 @@
-"""Tasks pass the turnstile a few at a time."""
+"""Tasks pass the pacer a few at a time."""
 
 from itertools import pairwise
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from server.gateway.turnstile import Turnstile
+from server.gateway.handshake_pacer import HandshakePacer
 
 
 async def test_few_pass_at_a_time_first_come_first_served():
@@ -14,15 +14,15 @@ async def test_few_pass_at_a_time_first_come_first_served():
     counts = [0]
 
     async def enter(number: int) -> None:
-        await turnstile.enter()
+        await pacer.enter()
         passed.append(number)
 
     async with trio.open_nursery() as nursery:
-        turnstile = Turnstile(2)
+        pacer = HandshakePacer(2)
         for number in range(10):
             nursery.start_soon(enter, number)
             await wait_all_tasks_blocked()
-        nursery.start_soon(turnstile.run)
+        nursery.start_soon(pacer.run)
         while len(passed) < 10:
             await trio.lowlevel.checkpoint()
             counts.append(len(passed))
@@ -35,12 +35,12 @@ async def test_few_pass_at_a_time_first_come_first_served():
 
 async def test_who_gives_up_waiting_keeps_nobody_from_passing():
     """A task that is cancelled in the queue leaves it."""
-    turnstile = Turnstile(1)
+    pacer = HandshakePacer(1)
     with trio.move_on_after(0) as impatience:
-        await turnstile.enter()
+        await pacer.enter()
     assert impatience.cancelled_caught
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(turnstile.run)
+        nursery.start_soon(pacer.run)
         with trio.fail_after(5):
-            await turnstile.enter()
+            await pacer.enter()
         nursery.cancel_scope.cancel()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from server.cluster.control import AskHost
-from server.cluster.process import Launch, Stage, Worker, start_worker
+from server.workers.control import AskHost
+from server.workers.process import Launch, Stage, Worker, start_worker
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds until a process that ended by itself is replaced, doubled each time it ends early."""
@@ -18,7 +18,7 @@ EARLY = 60.0
 log = structlog.get_logger()
 
 
-class Keeper:
+class WorkerRestarter:
     """`number` names the worker whichever process it is; `changed` wakes those who wait for changes,
     `asked` is called when a process wants the metrics of all.
 

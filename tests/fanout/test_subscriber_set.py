@@ -3,19 +3,19 @@
 import random
 import socket
 
-from server.fanout.audience import Audience
+from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy
-from server.fanout.drains import Drains
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
+from server.fanout.subscriber_set import SubscriberSet
 
 
 def test_audience_is_a_set():
     """Whatever the order of joining and leaving, also twice, it holds what a set of them holds."""
-    stats, drains = FanoutStats(), Drains(BreakerPolicy())
+    stats, blocked_writers = FanoutStats(), BlockedWriters(BreakerPolicy())
     with socket.socket() as sock:
-        outboxes = [Outbox(sock, stats, drains) for _ in range(50)]
-        audience, expected = Audience(), set[Outbox]()
+        outboxes = [Outbox(sock, stats, blocked_writers) for _ in range(50)]
+        audience, expected = SubscriberSet(), set[Outbox]()
         choices = random.Random(1)
         for _ in range(2000):
             outbox = choices.choice(outboxes)

@@ -5,13 +5,14 @@ from time import perf_counter, process_time
 
 from starlette.exceptions import HTTPException
 
-from server.cluster.control import Sample
 from server.cluster.member import Member
-from server.cluster.worker import NoHost, SupervisorLink
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.http_edge import HttpPorts
+from server.signals import Signals
+from server.workers.control import Sample
+from server.workers.worker import NoHost, SupervisorLink, WorkerCallbacks
 
 
 class Sampling:
@@ -58,3 +59,11 @@ async def metrics_page(
         return await supervisor.host_metrics(worker)
     except NoHost:
         raise HTTPException(503, "the supervisor does not answer") from None
+
+
+async def follow_supervisor(
+    supervisor: SupervisorLink, callbacks: WorkerCallbacks, signals: Signals
+) -> None:
+    """Report to the supervisor and do as it says; stop when it is gone."""
+    await supervisor.run(callbacks)
+    signals.stop()

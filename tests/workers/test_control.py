@@ -2,7 +2,7 @@
 
 import socket
 
-from server.cluster.control import Channel, FromWorker, Sample
+from server.workers.control import Channel, FromWorker, Sample
 
 
 async def test_what_is_not_understood_is_left_out():

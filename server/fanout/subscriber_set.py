@@ -5,7 +5,7 @@ from bisect import bisect_left
 from server.fanout.outbox import Outbox
 
 
-class Audience(list[Outbox]):
+class SubscriberSet(list[Outbox]):
     """A set of outboxes, in the order of their places in memory; `add` and `discard` keep it so.
 
     A member takes 8 bytes, in a dict 30 and in a set 52, and both of these double when members come

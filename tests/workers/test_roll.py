@@ -10,8 +10,8 @@ from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 from tests.cluster.checked import Seen
 from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.cluster.host import Host, end_of, is_alive
 from tests.gateway.wire import TIMEOUT, RawClient, eventually, head, target
+from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 150
 """Clients, half of them of either worker, on three symbols each that move several times a second."""

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 from tests.cluster.checked import Seen
 from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.cluster.host import Host
 from tests.gateway.wire import eventually
+from tests.workers.host import Host
 
 SCALE_TIMEOUT = 60.0
 """Seconds on a busy machine for what takes ten: a start, or clients that are sent away."""

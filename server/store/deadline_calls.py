@@ -15,7 +15,7 @@ from server.store.catalogue import StoreUnavailable
 T = TypeVar("T")
 
 
-class Calls:
+class DeadlineCalls:
     """At most `limit` calls are in progress; one more is refused at once."""
 
     def __init__(self, limit: int) -> None:

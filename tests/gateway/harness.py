@@ -70,7 +70,7 @@ class Complete:
 COMPLETE = cast("Any", Complete())
 
 
-class Scene:
+class SessionHarness:
     """A session, its client, and the hub between them and the prices."""
 
     def __init__(self, hub: Hub, **options: Any) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from server.cluster.control import Retire, SendAway
-from server.cluster.process import Stage, Worker
+from server.workers.control import Retire, SendAway
+from server.workers.process import Stage, Worker
 
 SLICE_INTERVAL = 0.25
 """Seconds between two slices of clients that are sent away."""
