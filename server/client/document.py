@@ -7,11 +7,6 @@ import jsonpatch
 
 from server.quotes.position import format_position
 
-MAX_RESUME = 8 * 1024
-"""Characters of a position: half of what a server takes of a request, for 500 symbols or so. What does
-not fit is sent in full.
-"""
-
 
 class Document:
     """`quotes` by symbol as the server has them; `versions` of each.
@@ -51,16 +46,11 @@ class Document:
 
     @property
     def position(self) -> str:
-        """What `resume` asks with: all that is known to be as the server had it; empty for nothing."""
+        """Return the argument of `resume`: the quotes known to be as the server had them, or ""."""
         if not self._epoch:
             return ""
         held = [(symbol, self.versions[symbol]) for symbol in self._proven & self.quotes.keys()]
-        position = format_position(self._epoch, held)
-        return (
-            position[: MAX_RESUME + 1].rpartition(",")[0]
-            if len(position) > MAX_RESUME
-            else position
-        )
+        return format_position(self._epoch, held)
 
     def keep(self, symbols: Collection[str]) -> None:
         """Forget the quotes of all but `symbols`: those the server goes on with."""

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -28,8 +28,26 @@ CONNECT_TIMEOUT = 10.0
 PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
 """Seconds between two pings, and for the answer: a cable that was pulled says nothing by itself."""
 
-TRY_AGAIN = {429, 503}
-"""Refusals that time may cure; all others are about the request itself."""
+LASTING = 10.0
+"""Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
+
+MAX_REQUEST = 16 * 1024 - 512
+"""Bytes of a request line and its Authorization header; the rest of 16 KiB, a server's limit, is for
+the headers that trio-websocket and proxies add.
+"""
+
+MAX_RESUME = 8 * 1024
+"""Characters of a position as it is sent. The server sends the full quote of each symbol that does not
+fit.
+"""
+
+UNAUTHORIZED = 401
+
+PASSING = {408, 425, 429}
+"""Statuses below 500 that time may cure. Other statuses below 500 are about the request itself."""
+
+TOO_LONG = {414, 431}
+"""Statuses of a request whose `resume` may be what made it too long."""
 
 TOKEN_EXPIRED = 4401
 
@@ -38,53 +56,121 @@ class StreamRefused(Exception):
     """The server will not serve this request, now or later; the message says why."""
 
 
+class TokenExpired(StreamRefused):
+    """The server closed the connection because its token expired."""
+
+
 Listener = Callable[[Document, dict[str, Any]], None]
+
+TokenSource = Callable[[], Awaitable[str]]
+"""Returns a token that is valid now."""
 
 
 class Credential:
-    """A token that no `repr`, traceback or log line shows."""
+    """A token that no `repr`, traceback or log line shows, and where the next one comes from."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_renewed", "_source", "_token")
 
-    def __init__(self, token: str) -> None:
-        """Errors: ValueError, without the token, for what no header can hold."""
-        if not (token.isascii() and token.isprintable()) or " " in token:
-            raise ValueError("a token is ASCII characters without spaces")
-        self._token = token
+    def __init__(self, token: str | TokenSource) -> None:
+        """Errors: ValueError, without the token, for one that a header cannot hold."""
+        self._source: TokenSource | None = None
+        self._renewed = False
+        self._token = ""
+        if isinstance(token, str):
+            self._set(token)
+        else:
+            self._source = token
+
+    async def renew(self) -> bool:
+        """Ask the source for a token: at the start, then once between two accepted connections. Return
+        whether it was asked. Errors: ValueError, as above, and the source's own.
+        """
+        if self._source is None or self._renewed:
+            return False
+        self._renewed = self._token != ""
+        self._set(await self._source())
+        return True
+
+    def accepted(self) -> None:
+        """Note that the server took the token: the source may be asked again."""
+        self._renewed = False
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the request's headers that show who asks; none without a token."""
         return [(b"Authorization", f"Bearer {self._token}".encode())] if self._token else []
 
+    def _set(self, token: str) -> None:
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ValueError("a token is ASCII characters without spaces")
+        self._token = token
 
-async def follow(url: str, token: str, symbols: Sequence[str], listener: Listener) -> NoReturn:
+
+class Backoff:
+    """Draws the wait before the next connection: exponential, with full jitter."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self._accepted_at: float | None = None
+
+    def accepted(self) -> None:
+        """Note that the server accepted the connection just now."""
+        self._accepted_at = trio.current_time()
+
+    def next(self, asked: float) -> float:
+        """Return the seconds to wait, at least the `asked` ones. The range doubles with each call and
+        starts over only after a connection that lasted: a server that accepts and closes at once
+        would otherwise be asked several times a second.
+        """
+        now = trio.current_time()
+        if self._accepted_at is not None and now - self._accepted_at >= LASTING:
+            self._attempt = 0
+        self._accepted_at = None
+        wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt))
+        self._attempt = min(self._attempt + 1, 16)
+        return max(wait, asked)
+
+
+async def follow(
+    url: str, token: str | TokenSource, symbols: Sequence[str], listener: Listener
+) -> NoReturn:
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
-    A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
-    the one the server asks for, with what changed since. That it is lost, or cannot be made, is told
-    to the listener as a message of type `connection`. A redirection is a refusal: the token is sent to
-    no address but this one.
+    A lost connection is taken up again, with the changes since, after a random wait (exponential
+    back-off, full jitter) or after the longer one that the server asks for. The listener learns of a
+    connection that is lost or cannot be made by a message of type `connection`. A redirection is a
+    refusal: the token is sent to no address but this one.
 
-    Errors: StreamRefused; ValueError for a token that cannot be sent.
+    Arguments:
+        token: a token, or a function that returns one. The function is called at the start, and once
+            when the server says that the token is not valid any more.
+
+    Errors: StreamRefused; ValueError for a token that cannot be sent; what `token` raises.
     """
     credential = Credential(token)
     del token  # a traceback with local variables shows this frame
+    await credential.renew()
     target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
-    document = Document()
-    attempt = 0
+    document, backoff = Document(), Backoff()
+    resume = True
     while True:
-        wait: float | None = None
-        problem = "the connection ended"
+        asked, problem = 0.0, "the connection ended"
+        resumed = _resuming(target, document, credential) if resume else target
+        resume = True
         try:
             async with await _open_stream(target) as stream:
-                wait = await _follow_once(
-                    stream, _resuming(target, document), credential, document, listener
-                )
-            attempt = 0
+                asked = await _follow_once(stream, resumed, credential, backoff, document, listener)
         except ConnectionRejected as rejection:
-            if rejection.status_code not in TRY_AGAIN:
+            status = rejection.status_code
+            resume = status not in TOO_LONG
+            renewed = status == UNAUTHORIZED and await credential.renew()
+            passing = status >= 500 or status in PASSING or (not resume and resumed != target)
+            if not (renewed or passing):
                 raise StreamRefused(_message(rejection)) from None
-            wait, problem = _retry_after(rejection), _message(rejection)
+            asked, problem = _retry_after(rejection), _message(rejection)
+        except TokenExpired as expired:
+            if not await credential.renew():
+                raise
+            problem = str(expired)
         # An OSError is the listener's: those of the network are mapped where they arise.
         except (HandshakeError, trio.BrokenResourceError) as error:
             problem = str(error.__cause__ or error) or problem
@@ -92,16 +178,19 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
             problem = "the server does not speak HTTP"
         except trio.TooSlowError:
             problem = "the server does not answer"
-        if wait is None:
-            wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**attempt))
-            attempt = min(attempt + 1, 16)
+        wait = backoff.next(asked)
         listener(document, {"type": "connection", "problem": problem, "retry_in": wait})
         await trio.sleep(wait)
 
 
-def _resuming(url: str, document: Document) -> str:
-    position = document.position
-    return f"{url}&resume={quote(position, safe=',:=')}" if position else url
+def _resuming(target: str, document: Document, credential: Credential) -> str:
+    """Return `target` with the part of the document's position for which the request has room."""
+    used = len(target) + len("&resume=") + sum(len(value) for _, value in credential.headers())
+    position = quote(document.position, safe=",:=")
+    room = max(0, min(MAX_RESUME, MAX_REQUEST - used))
+    if len(position) > room:
+        position = position[: room + 1].rpartition(",")[0]
+    return f"{target}&resume={position}" if position else target
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
@@ -121,9 +210,10 @@ async def _follow_once(
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
     url: str,
     credential: Credential,
+    backoff: Backoff,
     document: Document,
     listener: Listener,
-) -> float | None:
+) -> float:
     """One connection; the stream stays the caller's to close, as trio-websocket leaves it open when
     the server closes first.
     """
@@ -135,6 +225,8 @@ async def _follow_once(
                 socket = await wrap_client_stream(
                     nursery, stream, parts.netloc, resource, extra_headers=credential.headers()
                 )
+            credential.accepted()
+            backoff.accepted()
             nursery.start_soon(_keep_asking, socket)
             wait = await _read(socket, document, listener)
             nursery.cancel_scope.cancel()
@@ -144,11 +236,9 @@ async def _follow_once(
     return wait
 
 
-async def _read(
-    socket: WebSocketConnection, document: Document, listener: Listener
-) -> float | None:
-    """Read until the connection ends; the seconds the server asked to stay away."""
-    wait: float | None = None
+async def _read(socket: WebSocketConnection, document: Document, listener: Listener) -> float:
+    """Read until the connection ends; return the seconds the server asked to stay away."""
+    wait = 0.0
     try:
         while True:
             message = json.loads(await socket.get_message())
@@ -162,7 +252,7 @@ async def _read(
             listener(document, message)
     except ConnectionClosed as closed:
         if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
-            raise StreamRefused("the token expired") from None
+            raise TokenExpired("the token expired") from None
         return wait
 
 
@@ -182,8 +272,8 @@ def _message(rejection: ConnectionRejected) -> str:
         return f"the server answered with HTTP status {rejection.status_code}"
 
 
-def _retry_after(rejection: ConnectionRejected) -> float | None:
+def _retry_after(rejection: ConnectionRejected) -> float:
     for name, value in rejection.headers or ():
         if name.lower() == b"retry-after" and value.isdigit():
             return float(value)
-    return None
+    return 0.0

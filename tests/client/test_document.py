@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.client.document import MAX_RESUME, Document
+from server.client.document import Document
 from server.quotes.position import Position, parse_position
 
 
@@ -59,12 +59,3 @@ def test_position_is_what_is_proven():
     assert document.position == "2:A=8"
     document.apply(patch("add", 9, "B") | {"epoch": "2"})
     assert parse_position(document.position) == Position("2", {"A": 8, "B": 9})
-
-
-def test_position_fits_into_a_request():
-    """Of thousands of symbols as many are named as there is room for, each as a whole."""
-    document = Document()
-    for number in range(2000):
-        document.apply(patch("add", 1_000_000, f"S{number:04}") | {"epoch": "2"})
-    assert MAX_RESUME - 20 < len(document.position) <= MAX_RESUME
-    assert set(parse_position(document.position).versions.values()) == {1_000_000}

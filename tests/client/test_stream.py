@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,12 +18,15 @@ from websockets.sync.server import ServerConnection, serve
 
 from server.client.stream import (
     FIRST_DELAY,
+    LASTING,
     LONGEST_DELAY,
     PING_INTERVAL,
     PING_TIMEOUT,
+    Listener,
     StreamRefused,
     follow,
 )
+from server.quotes.position import parse_position
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
@@ -62,19 +65,28 @@ class Seen(Exception):
     """Raised out of the listener once it has seen what it was waiting for."""
 
 
+def raise_when(done: Callable[[Any, Any], bool]) -> Listener:
+    """A listener that raises Seen when `done(quotes, message)`."""
+
+    def listener(document, message):
+        if done(document.quotes, message):
+            raise Seen
+
+    return listener
+
+
 async def follow_until(
     url: str, done: Callable[[Any, Any], bool], symbols: str = "A", patience: float = TIMEOUT
 ) -> list[dict[str, Any]]:
     """Follow until `done(quotes, message)`; all messages."""
     messages: list[dict[str, Any]] = []
 
-    def listener(document, message):
+    def seen(quotes, message):
         messages.append(message)
-        if done(document.quotes, message):
-            raise Seen
+        return done(quotes, message)
 
     with trio.fail_after(patience), pytest.raises(Seen):
-        await follow(url, make_token(new_user()), symbols.split(","), listener)
+        await follow(url, make_token(new_user()), symbols.split(","), raise_when(seen))
     return messages
 
 
@@ -238,6 +250,152 @@ async def test_what_is_held_is_resumed(serve_in_memory, autojump_clock):
     epoch, _, versions = queries[1]["resume"][0].partition(":")
     assert (epoch, set(versions.split(","))) == ("5", {"A=7", "B/C=8"})
     assert held[-1] == {"A", "D"}
+
+
+async def test_position_fits_into_a_request(serve_in_memory, autojump_clock):
+    """A position is measured as it is sent: a Japanese symbol takes nine bytes for each character. Only
+    whole entries are sent. A server that still finds the request too long is asked without a position,
+    and the next time with one again.
+    """
+    symbols = [f"\u30c8\u30e8\u30bf{number}" for number in range(1500)]
+    paths: list[str] = []
+
+    async def cut(request: WebSocketRequest) -> None:
+        paths.append(request.path)
+        if len(paths) == 2:
+            await request.reject(431)
+            return
+        socket = await request.accept()
+        for symbol in symbols:
+            await socket.send_message(message(1_000_000, FULL, symbol, epoch="5"))
+        await socket.aclose(1001)
+
+    serve_in_memory(cut)
+    await follow_until(URL, lambda *_: len(paths) == 4, "*", patience=10 * LONGEST_DELAY)
+    assert ["resume" in path for path in paths] == [False, True, False, True]
+    assert 8 * 1024 - 64 < len(paths[1]) < 15 * 1024
+    position = parse_position(parse_qs(urlsplit(paths[1]).query)["resume"][0])
+    assert position.versions
+    assert set(position.versions) <= set(symbols)
+    assert set(position.versions.values()) == {1_000_000}
+
+
+async def test_long_request_leaves_less_room_for_a_position(serve_in_memory, autojump_clock):
+    """The symbols asked for, the token and the position are in one request."""
+    symbols = [f"S{number:06}" for number in range(1200)]
+    paths: list[str] = []
+
+    async def cut(request: WebSocketRequest) -> None:
+        paths.append(request.path)
+        socket = await request.accept()
+        for symbol in symbols:
+            await socket.send_message(message(1_000_000, FULL, symbol, epoch="5"))
+        await socket.aclose(1001)
+
+    serve_in_memory(cut)
+    await follow_until(URL, lambda *_: len(paths) == 2, ",".join(symbols))
+    assert "resume" in paths[1]
+    assert len(paths[1]) < 16 * 1024 - 512
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 522])
+async def test_status_of_a_deploy_passes(serve_in_memory, autojump_clock, status):
+    """Proxies answer so while servers are exchanged: the client comes back."""
+
+    async def refuse_once(request: WebSocketRequest) -> None:
+        if len(came) == 1:
+            await request.reject(status)
+        else:
+            socket = await request.accept()
+            await socket.send_message(message(1, FULL))
+            await socket.get_message()
+
+    came = serve_in_memory(refuse_once)
+    messages = await follow_until(URL, lambda quotes, _: "A" in quotes)
+    assert str(status) in messages[0]["problem"]
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 405, 410, 414, 426, 431])
+async def test_status_about_the_request_is_final(serve_in_memory, autojump_clock, status):
+    """The same request would be answered alike at any other time."""
+    came = serve_in_memory(lambda request: request.reject(status))
+    with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match=str(status)):
+        await follow(URL, "token", ["A"], lambda *_: None)
+    assert len(came) == 1
+
+
+@pytest.fixture
+def token_source() -> Callable[[], Awaitable[str]]:
+    """Returns token1, token2, ..."""
+    numbers = count(1)
+
+    async def source() -> str:
+        return f"token{next(numbers)}"
+
+    return source
+
+
+async def test_rejected_token_is_asked_for_once_more(serve_in_memory, autojump_clock, token_source):
+    """A 401 makes the client ask for a token, and a second 401 in a row is final."""
+    tokens: list[bytes] = []
+
+    async def handler(request: WebSocketRequest) -> None:
+        tokens.append(dict(request.headers)[b"authorization"])
+        if len(tokens) in (1, 3, 4):
+            await request.reject(401)
+        else:
+            socket = await request.accept()
+            await socket.aclose(1001)
+
+    serve_in_memory(handler)
+    with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match="401"):
+        await follow(URL, token_source, ["A"], lambda *_: None)
+    assert tokens == [b"Bearer token1", b"Bearer token2", b"Bearer token2", b"Bearer token3"]
+
+
+async def test_expired_token_is_asked_for_anew(serve_in_memory, autojump_clock, token_source):
+    """After a close with 4401 the client comes back with the next token."""
+    tokens: list[bytes] = []
+
+    async def handler(request: WebSocketRequest) -> None:
+        tokens.append(dict(request.headers)[b"authorization"])
+        socket = await request.accept()
+        await socket.send_message(message(len(tokens), FULL))
+        if len(tokens) == 1:
+            await socket.aclose(4401)
+        await socket.get_message()
+
+    serve_in_memory(handler)
+
+    def done(_, message):
+        return message.get("versions") == {"A": 2}
+
+    with trio.fail_after(TIMEOUT), pytest.raises(Seen):
+        await follow(URL, token_source, ["A"], raise_when(done))
+    assert tokens == [b"Bearer token1", b"Bearer token2"]
+
+
+@pytest.mark.parametrize("after_ms", [None, 0])
+async def test_short_connections_do_not_reset_the_back_off(
+    serve_in_memory, autojump_clock, after_ms
+):
+    """A server that accepts and closes at once is asked less and less often, also if it says that the
+    client may come back at once. After a connection that lasted, the back-off starts over.
+    """
+
+    async def close_at_once(request: WebSocketRequest) -> None:
+        socket = await request.accept()
+        if after_ms is not None:
+            await socket.send_message(json.dumps({"type": "reconnect", "after_ms": after_ms}))
+        if len(came) == 40:
+            await trio.sleep(LASTING)
+        await socket.aclose(1001)
+
+    came = serve_in_memory(close_at_once)
+    await follow_until(URL, lambda *_: len(came) == 41, patience=41 * LONGEST_DELAY)
+    waits = [later - earlier for earlier, later in pairwise(came)]
+    assert max(waits[6:39]) > LONGEST_DELAY / 2
+    assert waits[39] <= LASTING + FIRST_DELAY + 0.01
 
 
 async def test_refusal_is_final(server):
