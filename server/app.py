@@ -251,6 +251,7 @@ async def run_feed(
                     send,
                     watching.watched_quotes,
                     watching.is_watched,
+                    hub.price_decimals,
                     settings.price_update_interval,
                     random,
                 )

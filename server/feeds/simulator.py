@@ -1,8 +1,8 @@
 """Made-up prices: the "price oscillation" of the Go service this server replaces.
 
 In each interval a random subset of the watched symbols, at least one, moves to a price within one
-percent of its base price, in whole cents and never under a dollar. The moments are spread over the
-interval: all at its start would be one burst and four seconds of silence.
+percent of its base price and at least one tick away from it, in its instrument's own decimals. The
+moments are spread over the interval: all at its start would be one burst and four seconds of silence.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,17 +12,17 @@ from time import time_ns
 
 import trio
 
+from server.quotes.instrument import CENT_DECIMALS
 from server.quotes.quote import Quote, Trade
 from server.quotes.snapshot import LARGEST_PRICE
 
 OSCILLATION = 0.01
 """Largest distance from the base price, as a part of it."""
 
-LOWEST_CENTS = 100
-"""No simulated price is under one dollar."""
-
-HIGHEST_CENTS = int(LARGEST_PRICE) * 100
-"""Nor over what other instances take for a price."""
+LOWEST_PRICE = 1.0
+"""US dollars: the floor of the Go service, for instruments quoted in cents whose base price is not
+below it. A coin of a thousandth of a cent has no floor but its tick.
+"""
 
 CATCH_UP = 1.0
 """Seconds that are made up for. Not all that a machine has slept: it would come at once. But some, as a
@@ -37,6 +37,7 @@ async def run_simulator(
     trades: trio.MemorySendChannel[Trade],
     watched: Callable[[], list[Quote]],
     is_watched: Callable[[str], bool],
+    price_decimals: Callable[[str], int],
     interval: float,
     random: Random,
 ) -> None:
@@ -45,6 +46,7 @@ async def run_simulator(
     Arguments:
         watched: the quotes that may move, asked anew at the start of each interval.
         is_watched: whether a symbol is still to move when its moment has come.
+        price_decimals: a symbol's tick precision.
         interval: seconds.
         random: the source of every choice; seeded alike it chooses alike.
     """
@@ -56,7 +58,8 @@ async def run_simulator(
                 continue
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
-            await trades.send(Trade(quote.symbol, simulated_price(quote, random), size, now, now))
+            price = simulated_price(quote, price_decimals(quote.symbol), random)
+            await trades.send(Trade(quote.symbol, price, size, now, now))
         start = max(start + interval, trio.current_time() - CATCH_UP)
         await trio.sleep_until(start)
 
@@ -71,13 +74,19 @@ def plan_interval(
     return zip(sorted(random.uniform(0, interval) for _ in movers), movers, strict=True)
 
 
-def simulated_price(quote: Quote, random: Random) -> float:
-    """A price within OSCILLATION of the base price, other than the present one if there is one."""
-    base_cents = quote.base_price * 100
-    low = max(LOWEST_CENTS, ceil(base_cents * (1 - OSCILLATION)))
-    high = min(max(low, floor(base_cents * (1 + OSCILLATION))), HIGHEST_CENTS)
-    present = round(quote.current_price * 100)
+def simulated_price(quote: Quote, decimals: int, random: Random) -> float:
+    """Return a price within OSCILLATION, or one tick, of the base price: another one than the present
+    price if there is another. `decimals`: the tick precision.
+    """
+    scale: int = 10**decimals
+    base = quote.base_price * scale
+    reach = max(1.0, base * OSCILLATION)
+    in_cents = decimals == CENT_DECIMALS and quote.base_price >= LOWEST_PRICE
+    low = max(round(LOWEST_PRICE * scale) if in_cents else 1, ceil(base - reach))
+    # Other instances take no price above LARGEST_PRICE.
+    high = min(max(low, floor(base + reach)), int(LARGEST_PRICE) * scale)
+    present = round(quote.current_price * scale)
     if not low <= present <= high or low == high:
-        return random.randint(low, high) / 100
-    cents = random.randint(low, high - 1)
-    return (cents + (cents >= present)) / 100
+        return random.randint(low, high) / scale
+    ticks = random.randint(low, high - 1)
+    return (ticks + (ticks >= present)) / scale

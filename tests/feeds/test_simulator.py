@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.feeds.simulator import plan_interval, run_simulator, simulated_price
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import CENT_DECIMALS, Instrument
 from server.quotes.quote import Quote, Trade, opening_quote
 from server.quotes.snapshot import LARGEST_PRICE
 
 INTERVAL = 4.0
+
+
+def cents(_: str) -> int:
+    return CENT_DECIMALS
 
 
 def quotes(*base_prices: float) -> list[Quote]:
@@ -32,7 +36,7 @@ async def simulate(
     moments: list[tuple[float, Trade]] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            run_simulator, send, lambda: watched, lambda _: True, INTERVAL, Random(seed)
+            run_simulator, send, lambda: watched, lambda _: True, cents, INTERVAL, Random(seed)
         )
         while trio.current_time() < start + seconds:
             with trio.move_on_at(start + seconds):
@@ -78,7 +82,7 @@ async def test_nothing_moves_that_nobody_watches(autojump_clock):
     send, receive = trio.open_memory_channel[Trade](100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            run_simulator, send, lambda: watched, lambda _: True, INTERVAL, Random(1)
+            run_simulator, send, lambda: watched, lambda _: True, cents, INTERVAL, Random(1)
         )
         await trio.sleep(10 * INTERVAL)
         assert receive.statistics().current_buffer_used == 0
@@ -98,7 +102,13 @@ async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
     watched = quotes(*[10.0] * 20)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            run_simulator, send, lambda: watched, lambda s: s not in left, INTERVAL, Random(1)
+            run_simulator,
+            send,
+            lambda: watched,
+            lambda s: s not in left,
+            cents,
+            INTERVAL,
+            Random(1),
         )
         first = await receive.receive()
         left |= {quote.symbol for quote in watched[::2]} - {first.symbol}
@@ -113,7 +123,7 @@ async def test_time_that_stood_still_is_not_made_up_for(autojump_clock):
     send, receive = trio.open_memory_channel[Trade](10_000)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            run_simulator, send, lambda: quotes(10, 20), lambda _: True, INTERVAL, Random(1)
+            run_simulator, send, lambda: quotes(10, 20), lambda _: True, cents, INTERVAL, Random(1)
         )
         await receive.receive()
         autojump_clock.jump(3600)
@@ -122,16 +132,44 @@ async def test_time_that_stood_still_is_not_made_up_for(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-@given(st.floats(0.01, 1e5), st.integers(0, 2**32))
-def test_price_stays_near_its_base(base, seed):
-    """Within one percent, in whole cents, never under a dollar, and not where it was if it can move."""
-    (quote,) = quotes(round(base, 2))
-    price = simulated_price(quote, Random(seed))
-    assert price >= 1.0
-    assert price == round(price, 2)
-    if quote.base_price >= 1.02:
-        assert abs(price / quote.base_price - 1) <= 0.01 + 1e-9
+def opened(base: float, decimals: int) -> Quote:
+    """The quote of an instrument before its first trade."""
+    instrument = Instrument(symbol="A", name="", base_price=base, price_decimals=decimals)
+    return opening_quote(instrument, 0)
+
+
+@given(st.integers(1, 10**7), st.integers(0, 12), st.integers(0, 2**32))
+def test_price_stays_near_its_base(ticks, decimals, seed):
+    """Within one percent or one tick, in whole ticks, above zero, and not where it was."""
+    quote = opened(ticks / 10**decimals, decimals)
+    price = simulated_price(quote, decimals, Random(seed))
+    assert price > 0
+    assert price == round(price, decimals)
+    reach = max(quote.base_price * 0.01, 10**-decimals)
+    assert abs(price - quote.base_price) <= reach * (1 + 1e-6)
+    if not (ticks == 100 and decimals == 2):  # a share of one dollar may only rise
         assert price != quote.current_price
+
+
+@pytest.mark.parametrize(
+    ("base", "decimals", "lowest", "highest"),
+    [
+        (0.00001234, 8, 0.00001222, 0.00001246),  # SHIB: 1 % and 12 ticks
+        (1.0842, 4, 1.0734, 1.095),  # EURUSD moves in pips
+        (0.42, 2, 0.41, 0.43),  # one tick is more than 1 %
+        (0.01, 2, 0.01, 0.02),  # nothing costs nothing
+        (1.005, 2, 1.0, 1.01),  # a share above a dollar stays there
+        (1.0, 2, 1.0, 1.01),
+        (175.5, 2, 173.75, 177.25),
+    ],
+)
+def test_range_of_a_price(base, decimals, lowest, highest):
+    """The range is reached at both ends and never left."""
+    quote, random = opened(base, decimals), Random(1)
+    prices = {simulated_price(quote, decimals, random) for _ in range(5000)}
+    assert prices <= {round(lowest + n * 10**-decimals, decimals) for n in range(10_000)}
+    assert max(prices) == highest
+    assert min(prices - {quote.current_price}) == min({lowest, highest} - {quote.current_price})
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])
@@ -146,4 +184,4 @@ def test_plan_is_in_time_order(count):
 def test_price_is_never_above_what_other_instances_take():
     """Also of an instrument whose base price is the largest there may be."""
     quote = opening_quote(Instrument(symbol="X", name="X", base_price=LARGEST_PRICE), 0)
-    assert max(simulated_price(quote, Random(seed)) for seed in range(100)) <= LARGEST_PRICE
+    assert max(simulated_price(quote, 2, Random(seed)) for seed in range(100)) <= LARGEST_PRICE
