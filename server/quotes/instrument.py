@@ -21,7 +21,10 @@ Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)
 CENT_DECIMALS = 2
 """US equities at or above one dollar are quoted in cents (SEC Regulation NMS, Rule 612)."""
 
-FIRST_SEEN_DECIMALS = 4
+SUB_DOLLAR_DECIMALS = 4
+"""US equities below one dollar may be quoted in hundredths of a cent (the same rule)."""
+
+FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
 """Precision of an instrument known only from its trades: the finest tick of Rule 612."""
 
 

@@ -1,23 +1,12 @@
 """The instruments shipped inside the package (see `instruments.md` for sources)."""
 
-import csv
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 from server.quotes.instrument import Instrument
+from server.store.importing import read_instruments
 
 
 def load_instruments() -> list[Instrument]:
-    """All shipped instruments, 503 companies and ten exchange-traded funds."""
-    with files("server.store").joinpath("instruments.csv").open(encoding="utf-8") as lines:
-        return [_instrument(row) for row in csv.DictReader(lines)]
-
-
-def _instrument(row: dict[str, str]) -> Instrument:
-    return Instrument(
-        symbol=row["symbol"],
-        name=row["name"],
-        type="ETF" if row["type"] == "ETF" else "STOCK",
-        base_price=float(row["price"]),
-        market_cap=int(row["market_cap"]) if row["market_cap"] else None,
-        made_up_price=row["price_source"] == "made-up",
-    )
+    """Return all shipped instruments, 503 companies and ten exchange-traded funds."""
+    with as_file(files("server.store").joinpath("instruments.csv")) as path:
+        return read_instruments(path).instruments

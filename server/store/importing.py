@@ -1,18 +1,37 @@
-"""Reads instruments from a CSV file, all of them or none."""
+"""Reads instruments from a file: the columns, separator and encoding that real files have."""
 
 import csv
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from server.quotes.instrument import (
-    CENT_DECIMALS,
-    LARGEST_WHOLE,
-    MAX_DECIMALS,
-    MAX_NAME_LENGTH,
-    Instrument,
-    is_price,
-    normalize_symbol,
+from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, Instrument
+from server.store.cells import (
+    has_decimal_comma,
+    read_kind,
+    read_name,
+    read_price,
+    read_symbol_cell,
+    read_whole,
 )
-from server.quotes.record import BadRecord, read_symbol
+
+if TYPE_CHECKING:  # the type has no name outside of typeshed
+    from _csv import Reader
+
+SEPARATORS = ",;\t|"
+
+HEADERS = {
+    "symbol": ("symbol", "ticker", "tickersymbol", "actsymbol", "code"),
+    "name": ("name", "securityname", "companyname", "company", "security", "description"),
+    "price": ("price", "lastsale", "lastprice", "last", "lastquote", "close", "closeprice",
+              "previousclose", "baseprice"),
+    "type": ("type", "assettype", "securitytype", "instrumenttype", "etf"),
+    "market_cap": ("marketcap", "marketcapitalization", "mktcap", "capitalization"),
+    "price_decimals": ("pricedecimals",),
+    "price_source": ("pricesource",),
+}  # fmt: skip
+"""The fields of an instrument, and the headers under which files have them, as `_plain` writes them."""
 
 REQUIRED = ("symbol", "name", "price")
 
@@ -21,87 +40,163 @@ class BadFile(Exception):
     """The file cannot be imported; the message is one line that names the place."""
 
 
-def read_instruments(path: Path) -> list[Instrument]:
-    """The instruments of a file with a header.
+class Problem(NamedTuple):
+    """A row that is not an instrument."""
 
-    Columns: `symbol`, `name` and `price` (US dollars: what `change` is counted from); not required
-    are `type` (STOCK or ETF), `market_cap`, `price_decimals`, and `price_source`, where `made-up`
-    says that the price is invented. Others are ignored.
+    line: int
+    problem: str
+
+
+class Contents(NamedTuple):
+    """What a file holds. `assumed`: how it was read, where that was not obvious, in words."""
+
+    instruments: list[Instrument]
+    problems: list[Problem]
+    assumed: list[str]
+
+
+class _Table(NamedTuple):
+    """The rows of a file by line, as cells by field."""
+
+    rows: list[tuple[int, dict[str, str]]]
+    problems: list[Problem]
+    assumed: list[str]
+
+
+def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Contents:
+    """Return the instruments of a file with a header line, and the rows that are none.
+
+    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price` (US
+    dollars: `change` is counted from it); not required are `type` (STOCK or ETF), `market_cap`,
+    `price_decimals`, and `price_source`, where `made-up` says that the price is invented. Others are
+    ignored.
+
+    Arguments:
+        columns: the header of the column to take for a field, where its name does not tell.
 
     Errors: BadFile.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines)
-            missing = [name for name in REQUIRED if name not in (rows.fieldnames or ())]
-            if missing:
-                raise BadFile(f"{path}: the header has no column {', '.join(missing)}")
-            found: dict[str, Instrument] = {}
-            for row in rows:
-                try:
-                    instrument = _instrument(row)
-                except ValueError as error:
-                    raise BadFile(f"{path} line {rows.line_num}: {error}") from None
-                if instrument.symbol in found:
-                    raise BadFile(
-                        f"{path} line {rows.line_num}: {instrument.symbol} for a second time"
-                    )
-                found[instrument.symbol] = instrument
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFile(f"cannot read {path}: {error}") from None
-    return list(found.values())
+    text, encoding = _decode(path)
+    table = _read_table(path, text, columns or {})
+    if encoding:
+        table.assumed.insert(0, f"the encoding is {encoding}")
+    return _instruments(table)
 
 
-def _instrument(row: dict[str, str]) -> Instrument:
+def _instruments(table: _Table) -> Contents:
+    comma = has_decimal_comma(
+        cells.get(field, "") for _, cells in table.rows for field in ("price", "market_cap")
+    )
+    if comma:
+        table.assumed.append("numbers have a decimal comma")
+    found: dict[str, Instrument] = {}
+    lines: dict[str, int] = {}
+    for line, cells in table.rows:
+        try:
+            instrument = _instrument(cells, decimal_comma=comma)
+        except ValueError as error:
+            table.problems.append(Problem(line, str(error)))
+            continue
+        symbol = instrument.symbol
+        if symbol in found:
+            again = f"{symbol} for a second time, after line {lines[symbol]}"
+            table.problems.append(Problem(line, again))
+        else:
+            found[symbol], lines[symbol] = instrument, line
+    return Contents(list(found.values()), sorted(table.problems), table.assumed)
+
+
+def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
     """Errors: ValueError."""
-    if None in row or None in row.values():
-        raise ValueError("another number of fields than the header has")
-    symbol, name = _symbol(row["symbol"]), row["name"].strip()
-    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise ValueError(f"not a name of up to {MAX_NAME_LENGTH} characters: {name[:60]!r}")
-    kind = row.get("type", "").strip().upper() or "STOCK"
-    if kind not in ("STOCK", "ETF"):
-        raise ValueError(f"type is neither STOCK nor ETF: {row['type']!r}")
-    decimals = row.get("price_decimals", "")
-    price_decimals = _whole("price_decimals", decimals, CENT_DECIMALS, MAX_DECIMALS) or 0
+    symbol, name = read_symbol_cell(cells["symbol"]), read_name(cells["name"])
+    kind = read_kind(cells.get("type", ""))
+    decimals = read_whole("price_decimals", cells.get("price_decimals", ""), MAX_DECIMALS)
+    price, decimals = read_price(cells["price"], decimals, decimal_comma=decimal_comma)
+    market_cap = read_whole(
+        "market_cap", cells.get("market_cap", ""), LARGEST_WHOLE, decimal_comma=decimal_comma
+    )
     return Instrument(
         symbol=symbol,
         name=name,
-        type="ETF" if kind == "ETF" else "STOCK",
-        base_price=_price(row["price"], price_decimals),
-        market_cap=_whole("market_cap", row.get("market_cap", ""), None, LARGEST_WHOLE),
-        price_decimals=price_decimals,
-        made_up_price=row.get("price_source", "") == "made-up",
+        type=kind,
+        base_price=price,
+        market_cap=market_cap or None,
+        price_decimals=decimals,
+        made_up_price=cells.get("price_source", "").strip() == "made-up",
     )
 
 
-def _symbol(text: str) -> str:
+def _decode(path: Path) -> tuple[str, str]:
+    """Return a file's text, and its encoding if that is not UTF-8. Errors: BadFile."""
     try:
-        return read_symbol(normalize_symbol(text))
-    except BadRecord as bad:
-        raise ValueError(f"{bad}: {text!r}") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return text, "" if encoding == "utf-8-sig" else encoding
+    raise BadFile(f"cannot read {path}: it is neither UTF-8 nor Windows-1252")
 
 
-def _price(text: str, decimals: int) -> float:
-    """At the tick precision, as all that is published of the instrument."""
+def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
+    """Errors: BadFile."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(SEPARATORS, key=header.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    table = _Table([], [], [])
+    if separator != ",":
+        table.assumed.append(f"columns are separated by {separator!r}")
     try:
-        price = float(text)
-    except ValueError:
-        price = 0.0
-    if not is_price(price, decimals):
-        raise ValueError(f"not a price: {text!r} with {decimals} decimals")
-    return round(price, decimals)
+        lines = _rows(rows)
+        _, names = next(lines, (0, []))
+        fields = _fields(path, names, columns)
+        table.assumed.extend(
+            f"{field} is the column {names[column].strip()!r}"
+            for field, column in fields.items()
+            if names[column].strip().lower() != field
+        )
+        for line, cells in lines:
+            if len(cells) != len(names):
+                problem = f"{len(cells)} fields, another number of fields than the header's"
+                table.problems.append(Problem(line, f"{problem} {len(names)}"))
+            else:
+                row = {field: cells[column] for field, column in fields.items()}
+                table.rows.append((line, row))
+    except csv.Error as error:
+        raise BadFile(f"cannot read {path} line {rows.line_num}: {error}") from None
+    return table
 
 
-def _whole(column: str, text: str, default: int | None, most: int) -> int | None:
-    if not text.strip():
-        return default
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= most:
-        raise ValueError(f"{column} is no whole number from 0 to {most}: {text!r}")
-    return number
+def _rows(rows: "Reader") -> Iterator[tuple[int, list[str]]]:
+    """The rows that hold anything, with the lines at which they end."""
+    for row in rows:
+        if any(cell.strip() for cell in row):
+            yield rows.line_num, row
+
+
+def _fields(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[str, int]:
+    """Return the column of each field that there is. Errors: BadFile."""
+    plain = [_plain(name) for name in names]
+    found: dict[str, int] = {}
+    for field, known in HEADERS.items():
+        wanted = (_plain(columns[field]),) if field in columns else known
+        column = next((plain.index(name) for name in wanted if name in plain), None)
+        if column is not None:
+            found[field] = column
+        elif field in columns:
+            raise BadFile(f"{path}: the header has no column {columns[field]!r}")
+    if missing := [field for field in REQUIRED if field not in found]:
+        raise BadFile(
+            f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
+            f"--map {missing[0]}=HEADER names one"
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    """A header without case, spaces and punctuation."""
+    return "".join(each for each in name.casefold() if each.isalnum())

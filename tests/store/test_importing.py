@@ -1,0 +1,197 @@
+"""Instrument files as exchanges, brokers and spreadsheets write them."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from server.quotes.instrument import MAX_NAME_LENGTH
+from server.store.cells import read_number
+from server.store.importing import BadFile, Contents, read_instruments
+from tests.cli.command import complaint, run
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a file of the text or bytes given, with the columns named."""
+
+    def read(contents: str | bytes, **columns: str) -> Contents:
+        file = tmp_path / "file.csv"
+        file.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+        return read_instruments(file, columns)
+
+    return read
+
+
+def test_download_of_an_exchange(read):
+    """Dollars, groups, headers under other names, columns that nobody needs."""
+    found, problems, assumed = read(
+        "Symbol,Name,Last Sale,Net Change,% Change,Market Cap,Country\n"
+        'AAPL,Apple Inc. Common Stock,"$1,234.56",0.5,0.1%,2890000000000.00,US\n'
+        "SMALL,Small Cap,$0.0151,0,0%,1.2B,US\n"
+        "NONE,No Cap,$3.5,0,0%,,US\n"
+    )
+    assert not problems
+    assert [(each.base_price, each.price_decimals, each.market_cap) for each in found] == [
+        (1234.56, 2, 2_890_000_000_000),
+        (0.0151, 4, 1_200_000_000),
+        (3.5, 2, None),
+    ]
+    assert assumed == ["price is the column 'Last Sale'", "market_cap is the column 'Market Cap'"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators(read, separator):
+    """Each is recognized by the header."""
+    rows = [["SYMBOL", "Security Name", "LAST"], ["BRK.B", "Berkshire", "412.5"]]
+    found, problems, assumed = read("\r\n".join(separator.join(row) for row in rows))
+    assert not problems
+    assert [(each.symbol, each.name, each.base_price) for each in found] == [
+        ("BRK.B", "Berkshire", 412.5)
+    ]
+    assert any("separated" in each for each in assumed) is (separator != ",")
+
+
+def test_european_numbers(read):
+    """A comma that cannot part thousands is a decimal comma, in the whole column."""
+    found, _, assumed = read(
+        "symbol;name;price;market_cap\nSAP;SAP;1.234,5;1.000\nVOW;VW;98,70;2.000.000\nX;X;1.000;3\n"
+    )
+    assert [each.base_price for each in found] == [1234.5, 98.7, 1000.0]
+    assert "numbers have a decimal comma" in assumed
+    assert [each.market_cap for each in found] == [1000, 2_000_000, 3]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_encodings(read, encoding):
+    """Spreadsheets save what they like; the name is the same."""
+    found, _, assumed = read("symbol,name,price\nNESN,Nestl\u00e9 \u2013 A,1\n".encode(encoding))
+    assert [each.name for each in found] == ["Nestl\u00e9 \u2013 A"]
+    assert bool(assumed) is not encoding.startswith("utf-8")
+
+
+def test_names_become_one_printable_line(read):
+    """No-break spaces, control characters and names that are too long for the table."""
+    found, problems, _ = read(
+        f'symbol,name,price\nA,"No\u00a0break\x07\n two",1\nB,{"x" * 300},1\n'
+    )
+    assert not problems
+    assert [each.name for each in found] == ["No break two", "x" * MAX_NAME_LENGTH]
+
+
+@pytest.mark.parametrize(
+    ("price", "expected", "decimals"),
+    [
+        ("0.0151", 0.0151, 4),
+        ("0.5", 0.5, 4),
+        ("0.00001234", 0.00001234, 8),
+        ("1.2345e-5", 0.000012345, 9),
+        ("12", 12.0, 2),
+        ("12.3400", 12.34, 4),
+        ("175.92000000000002", 175.92, 2),
+        ("+3.10", 3.1, 2),
+        ("1'234.50", 1234.5, 2),
+        ("$ 12.5", 12.5, 2),
+    ],
+)
+def test_decimals_are_those_that_the_text_shows(read, price, expected, decimals):
+    """Nothing is rounded in silence; a float's noise is no decimals."""
+    [found] = read(f"symbol,name,price\nA,A,{price}\n").instruments
+    assert (found.base_price, found.price_decimals) == (expected, decimals)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1.2.3",
+        "--5",
+        "1e",
+        "e5",
+        "x",
+        "1x",
+        "$",
+        "1e99999999999999999999",
+        "0x10",
+        "\u0661",
+        "1,2.3,4e",
+    ],
+)
+def test_cell_that_is_no_number(text):
+    """It is None, and raises nothing."""
+    assert read_number(text) is None
+
+
+def test_any_cell_is_read_or_refused(read):
+    """Whatever stands in a file, it is an instrument or a problem."""
+    random = Random(5)
+    cells = "0123456789.,'$€-+eEkKmbt% \u00a0xNaN∞"
+    rows = ["".join(random.choices(cells, k=random.randint(0, 12))) for _ in range(3000)]
+    quoted = "\n".join(f'S{n},N,"{row}","{row}"' for n, row in enumerate(rows))
+    found, problems, _ = read(f"symbol,name,price,market_cap\n{quoted}\n")
+    assert len(found) + len(problems) == 3000
+    assert len(found) > 50
+
+
+def test_columns_can_be_named(read):
+    """Where the header does not tell."""
+    text = "id,long,px\nAAPL,Apple,5\n"
+    with pytest.raises(BadFile, match="but 'id, long, px'; --map symbol="):
+        read(text)
+    [found] = read(text, symbol="ID", name="Long", price="PX").instruments
+    assert (found.symbol, found.name, found.base_price) == ("AAPL", "Apple", 5.0)
+    with pytest.raises(BadFile, match="the header has no column 'nope'"):
+        read(text, symbol="nope")
+
+
+BAD = "symbol,name,price\nA,A,1\nB,B,x\nC D,C,2\nE,E,5\nA,A,6\n"
+
+
+def test_all_bad_rows_are_listed_and_nothing_is_imported(tmp_path):
+    """Or the others, where that is asked for."""
+    file = tmp_path / "bad.csv"
+    file.write_text(BAD)
+    done = run(tmp_path, "import", str(file))
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert [line.split(f"{file} ")[1][:7] for line in lines] == ["line 3:", "line 4:", "line 6:"]
+    assert "3 bad rows; --skip-bad lists the others" in lines[-1]
+    assert not (tmp_path / "quotestream" / "quotes.db").exists()
+    done = run(tmp_path, "import", "--skip-bad", str(file))
+    assert (done.returncode, done.stdout) == (0, "2 instruments listed\n")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_dry_run_changes_nothing(tmp_path):
+    """It shows what would be listed, and how the file was read."""
+    file = tmp_path / "some.csv"
+    file.write_text("Ticker;Company;Close\nAAPL;Apple;175,5\n")
+    done = run(tmp_path, "import", "--dry-run", str(file))
+    assert done.returncode == 0
+    assert done.stdout.split() == [
+        "AAPL",
+        "175.50",
+        "Apple",
+        "1",
+        "instrument",
+        "would",
+        "be",
+        "listed",
+    ]
+    assert "symbol is the column 'Ticker'" in done.stderr
+    assert not (tmp_path / "quotestream" / "quotes.db").exists()
+
+
+@pytest.mark.parametrize("argument", ["price", "price=", "cost=Last"])
+def test_wrong_map_is_refused(tmp_path, argument):
+    """The message names the fields there are."""
+    done = run(tmp_path, "import", "--map", argument, "x.csv")
+    assert done.returncode == 2
+    assert "FIELD=HEADER with a field of symbol, name" in done.stderr.splitlines()[-1]
+
+
+def test_empty_file_is_refused(tmp_path):
+    """An import of nothing would look like a success."""
+    file = Path(tmp_path / "empty.csv")
+    file.write_text("symbol,name,price\n")
+    assert "it holds no instrument" in complaint(tmp_path, "import", str(file))
