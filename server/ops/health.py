@@ -100,8 +100,9 @@ class HealthMonitor:
             if finding.health is not Health.HEALTHY
         ]
         if health is not self.health:
-            log.warning("health changed", health=_name(health), was=_name(self.health),
-                        reasons=reasons)  # fmt: skip
+            log.warning(
+                "health changed", health=_name(health), was=_name(self.health), reasons=reasons
+            )
             self._since = _now()
         self.health = health
         self._history.append({"at": _now(), "status": _name(health), "reasons": reasons})

@@ -21,9 +21,14 @@ class Batcher:
     """
 
     def __init__(
-        self, work: Work, failed: Callable[[Sequence[str]], None],
-        *, window: float, max_keys: int, max_running: int,
-    ) -> None:  # fmt: skip
+        self,
+        work: Work,
+        failed: Callable[[Sequence[str]], None],
+        *,
+        window: float,
+        max_keys: int,
+        max_running: int,
+    ) -> None:
         self._work = work
         self._failed = failed
         self._window = window

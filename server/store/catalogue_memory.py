@@ -50,9 +50,12 @@ class MemoryCatalogue:
             row, old = opening_snapshot(instrument), self._rows.get(instrument.symbol)
             if old and old.version > 1:
                 row = msgspec.structs.replace(
-                    row, last_quote=old.last_quote, volume=old.volume,
-                    version=old.version, quoted_at=old.quoted_at,
-                )  # fmt: skip
+                    row,
+                    last_quote=old.last_quote,
+                    volume=old.volume,
+                    version=old.version,
+                    quoted_at=old.quoted_at,
+                )
             self._delisted.discard(row.symbol)
             self._rows[row.symbol] = row
             self._changes[row.symbol] = next(self._marks)
@@ -80,7 +83,10 @@ class MemoryCatalogue:
                 self._changes[snapshot.symbol] = next(self._marks)
             elif snapshot.version > row.version:
                 self._rows[snapshot.symbol] = msgspec.structs.replace(
-                    row, last_quote=snapshot.last_quote, volume=snapshot.volume,
-                    version=snapshot.version, quoted_at=snapshot.quoted_at,
-                )  # fmt: skip
+                    row,
+                    last_quote=snapshot.last_quote,
+                    volume=snapshot.volume,
+                    version=snapshot.version,
+                    quoted_at=snapshot.quoted_at,
+                )
         self._watched |= dict.fromkeys(watched, monotonic())

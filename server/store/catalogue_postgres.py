@@ -93,10 +93,18 @@ _SELECTED = ", ".join(
 )
 
 _TYPES = {
-    "symbol": "varchar", "name": "varchar", "category": "int", "last_quote": "float8",
-    "base_price": "float8", "market_cap": "bigint", "price_decimals": "smallint",
-    "made_up_price": "bool", "volume": "bigint", "version": "bigint", "quoted_at": "bigint",
-}  # fmt: skip
+    "symbol": "varchar",
+    "name": "varchar",
+    "category": "int",
+    "last_quote": "float8",
+    "base_price": "float8",
+    "market_cap": "bigint",
+    "price_decimals": "smallint",
+    "made_up_price": "bool",
+    "volume": "bigint",
+    "version": "bigint",
+    "quoted_at": "bigint",
+}
 
 _ROWS = ", ".join(
     f"${number}::{_TYPES[field]}[]" for number, field in enumerate(Snapshot.__struct_fields__, 1)
@@ -191,9 +199,10 @@ class PostgresCatalogue:
         lexemes = " & ".join(f"'{word}':*" for word in wanted)
         begins = "^[^a-z0-9]*" + wanted[0] if wanted else "^$"
         rows = await self._run(
-            "search", QUERY_TIMEOUT,
+            "search",
+            QUERY_TIMEOUT,
             lambda db: db.fetch(_SEARCH, normalize_symbol(query), lexemes, begins, limit),
-        )  # fmt: skip
+        )
         return self._rows.snapshots(map(tuple, rows))
 
     async def recently_watched(self, limit: int) -> list[str]:

@@ -128,9 +128,12 @@ class Loader:
             self._look_up, self._fail, window=0, max_keys=BATCH_ROWS, max_running=MAX_LOOKUPS
         )
         self._queries = Batcher(
-            self._query, self._fail,
-            window=QUERY_WINDOW, max_keys=BATCH_ROWS, max_running=MAX_QUERIES,
-        )  # fmt: skip
+            self._query,
+            self._fail,
+            window=QUERY_WINDOW,
+            max_keys=BATCH_ROWS,
+            max_running=MAX_QUERIES,
+        )
 
     async def run(self) -> None:
         """Look up, query and write to the cache until cancelled."""

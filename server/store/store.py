@@ -211,18 +211,29 @@ async def open_store(
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
-            catalogue=catalogue, cache=guarded, live=snapshot, database=database, stats=stats,
-            ttl=options.cache_ttl, size=options.cache_symbols,
-        )  # fmt: skip
+            catalogue=catalogue,
+            cache=guarded,
+            live=snapshot,
+            database=database,
+            stats=stats,
+            ttl=options.cache_ttl,
+            size=options.cache_symbols,
+        )
         name = f"writing to {catalogue.name}"
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
         write_back = WriteBack(catalogue, writing, live, loader.remember, stats)
         yield Store(
-            options=options, catalogue=catalogue, cache=guarded, loader=loader,
-            write_back=write_back, changes=Changes(catalogue, database, guarded, loader),
-            invalidations=invalidations, components=(database, guard, writing),
-            stats=stats, pool_use=pool_use,
-        )  # fmt: skip
+            options=options,
+            catalogue=catalogue,
+            cache=guarded,
+            loader=loader,
+            write_back=write_back,
+            changes=Changes(catalogue, database, guarded, loader),
+            invalidations=invalidations,
+            components=(database, guard, writing),
+            stats=stats,
+            pool_use=pool_use,
+        )
 
 
 async def migrate(options: StoreOptions) -> list[str]:

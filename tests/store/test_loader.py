@@ -52,9 +52,14 @@ class SessionHarness:
         self.live: dict[str, Snapshot] = {}
         self.database = Component("catalogue", "test")
         self.loader = Loader(
-            catalogue=self.catalogue, cache=self.cache, live=self.live.get,
-            database=self.database, stats=self.stats, ttl=TTL, size=size,
-        )  # fmt: skip
+            catalogue=self.catalogue,
+            cache=self.cache,
+            live=self.live.get,
+            database=self.database,
+            stats=self.stats,
+            ttl=TTL,
+            size=size,
+        )
 
     async def load(self, *symbols, within=2.0):
         return await self.loader.load(symbols, within)
