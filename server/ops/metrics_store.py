@@ -71,10 +71,9 @@ class StoreCollector(Collector):
         yield self._breakers()
 
     def _pool(self) -> Iterator[Metric]:
-        if self._store.pool_use:
-            used, size = self._store.pool_use()
-            yield gauge("market_data_db_pool_used", "Connections in use", used)
-            yield gauge("market_data_db_pool_size", "Connections there may be", size)
+        if pool := self._store.catalogue.pool_use():
+            yield gauge("market_data_db_pool_used", "Connections in use", pool.used)
+            yield gauge("market_data_db_pool_size", "Connections there may be", pool.size)
 
     def _breakers(self) -> Metric:
         family = GaugeMetricFamily(
