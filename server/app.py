@@ -27,12 +27,11 @@ from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
 from server.ops.http import everybody, operator_routes, probe_routes
 from server.ops.lag import LoopLag
-from server.ops.metrics import ServiceCollector, render
+from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
 from server.ops.ports import Routes, build_ports
-from server.ops.registry import build_registry
 from server.options import breaker_policy, budgets, cluster_policy, store_options
 from server.quotes.quote import Trade
 from server.readiness import Readiness
@@ -95,9 +94,7 @@ async def serve(
             service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member),
             settings.ws_health_check_interval,
         )
-        service = ServiceCollector(
-            hub, gateway.pool, lag, lambda: replay.bad_rows if replay else 0, health
-        )
+        service = ServiceCollector(lag, lambda: replay.bad_rows if replay else 0, health)
         registry = build_registry(service, hub, gateway, store, member)
         own_metrics = partial(render, registry)
         readiness = Readiness(gateway, hub, store, member)

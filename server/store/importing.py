@@ -66,14 +66,14 @@ def _instrument(row: dict[str, str]) -> Instrument:
     kind = row.get("type", "").strip().upper() or "STOCK"
     if kind not in ("STOCK", "ETF"):
         raise ValueError(f"type is neither STOCK nor ETF: {row['type']!r}")
-    decimals = row.get("price_decimals", "")
-    price_decimals = _whole("price_decimals", decimals, CENT_DECIMALS, MAX_DECIMALS) or 0
+    decimals = _whole(row, "price_decimals", MAX_DECIMALS)
+    price_decimals = CENT_DECIMALS if decimals is None else decimals
     return Instrument(
         symbol=symbol,
         name=name,
         type="ETF" if kind == "ETF" else "STOCK",
         base_price=_price(row["price"], price_decimals),
-        market_cap=_whole("market_cap", row.get("market_cap", ""), None, LARGEST_WHOLE),
+        market_cap=_whole(row, "market_cap", LARGEST_WHOLE),
         price_decimals=price_decimals,
         made_up_price=row.get("price_source", "") == "made-up",
     )
@@ -95,9 +95,10 @@ def _price(text: str, decimals: int) -> float:
     raise ValueError(f"not a price: {text!r} with {decimals} decimals")
 
 
-def _whole(column: str, text: str, default: int | None, most: int) -> int | None:
+def _whole(row: dict[str, str], column: str, most: int) -> int | None:
+    text = row.get(column, "")
     if not text.strip():
-        return default
+        return None
     with suppress(ValueError):
         number = int(text)
         if 0 <= number <= most:

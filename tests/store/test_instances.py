@@ -359,7 +359,7 @@ def test_prices_have_up_to_twelve_decimals(tmp_path, decimals, price):
     file.write_text(f"symbol,name,price,price_decimals\nFINE,Fine,1.1234567890123,{decimals}\n")
     assert [each.base_price for each in read_instruments(file)] == [price]
     file.write_text("symbol,name,price,price_decimals\nFINE,Fine,1,13\n")
-    with pytest.raises(BadFile, match="price_decimals is no whole number from 0 to 12"):
+    with pytest.raises(BadFile, match="price_decimals is not a whole number from 0 to 12"):
         read_instruments(file)
 
 
