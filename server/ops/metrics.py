@@ -18,7 +18,7 @@ from server.ops.metrics_cluster import ClusterCollector
 from server.ops.metrics_fanout import FanoutCollector
 from server.ops.metrics_gateway import GatewayCollector
 from server.ops.metrics_store import StoreCollector
-from server.output import lost_lines
+from server.process.output import lost_lines
 from server.store.store import Store
 
 
