@@ -53,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("all", help="every scenario, and a page with all figures")
     command.add_argument("--report", type=Path, required=True, metavar="DIR")
-    command.add_argument("--scale", type=_fraction, default=1.0,
-                         help="of connections and durations, to try it out; 1 by default")  # fmt: skip
+    command.add_argument(
+        "--scale",
+        type=_fraction,
+        default=1.0,
+        help="of connections and durations, to try it out; 1 by default",
+    )
     command.set_defaults(run=_run_all)
 
     command = commands.add_parser(
@@ -62,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--connections", type=_positive, default=1000)
     command.add_argument("--duration", type=_seconds, default=5.0, help="seconds a step")
-    command.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER",
-                         help=", ".join(PEERS))  # fmt: skip
+    command.add_argument(
+        "--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER", help=", ".join(PEERS)
+    )
     _add_outputs(command)
     command.set_defaults(run=_run_compare)
 
@@ -74,11 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--duration", type=_seconds, default=cluster.DURATION, help="seconds a step"
     )
-    command.add_argument("--rate", type=_seconds, default=fleet.RATE,
-                         help="moves a second of each symbol of the fleet")  # fmt: skip
+    command.add_argument(
+        "--rate",
+        type=_seconds,
+        default=fleet.RATE,
+        help="moves a second of each symbol of the fleet",
+    )
     command.add_argument("--kills", type=_positive, default=cluster.KILLS, help="of the leader")
-    command.add_argument("--only", nargs="+", choices=cluster.PARTS, default=[*cluster.PARTS],
-                         metavar="PART", help=", ".join(cluster.PARTS))  # fmt: skip
+    command.add_argument(
+        "--only",
+        nargs="+",
+        choices=cluster.PARTS,
+        default=[*cluster.PARTS],
+        metavar="PART",
+        help=", ".join(cluster.PARTS),
+    )
     _add_outputs(command)
     command.set_defaults(run=_run_cluster)
 
@@ -105,29 +120,61 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
-    command.add_argument("--connections", type=_positive, default=module.CONNECTIONS,
-                         help=f"{module.CONNECTIONS} by default")  # fmt: skip
+    command.add_argument(
+        "--connections",
+        type=_positive,
+        default=module.CONNECTIONS,
+        help=f"{module.CONNECTIONS} by default",
+    )
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--duration", type=_seconds, default=float(module.DURATION),
-                        metavar="SECONDS", help=f"{module.DURATION} by default")  # fmt: skip
-    length.add_argument("--hours", type=_hours, dest="duration", default=argparse.SUPPRESS,
-                        help="the duration in hours")  # fmt: skip
+    length.add_argument(
+        "--duration",
+        type=_seconds,
+        default=float(module.DURATION),
+        metavar="SECONDS",
+        help=f"{module.DURATION} by default",
+    )
+    length.add_argument(
+        "--hours",
+        type=_hours,
+        dest="duration",
+        default=argparse.SUPPRESS,
+        help="the duration in hours",
+    )
     if module.RATE:
-        command.add_argument("--rate", type=_seconds, default=float(module.RATE),
-                             help=f"see above; {module.RATE} by default")  # fmt: skip
+        command.add_argument(
+            "--rate",
+            type=_seconds,
+            default=float(module.RATE),
+            help=f"see above; {module.RATE} by default",
+        )
     command.add_argument("--url", default="", help="a running server's, not one of our own")
-    command.add_argument("--token", default=os.environ.get("TOKEN", ""),
-                         help="for --url and all connections; $TOKEN keeps it out of `ps`")  # fmt: skip
-    command.add_argument("--secret", default=os.environ.get("JWT_SECRET", ""),
-                         help="signs a token for each 100; so does $JWT_SECRET")  # fmt: skip
-    command.add_argument("--http", default="", metavar="URL",
-                         help="for --url: its second port, where CPU and memory are read")  # fmt: skip
+    command.add_argument(
+        "--token",
+        default=os.environ.get("TOKEN", ""),
+        help="for --url and all connections; $TOKEN keeps it out of `ps`",
+    )
+    command.add_argument(
+        "--secret",
+        default=os.environ.get("JWT_SECRET", ""),
+        help="signs a token for each 100; so does $JWT_SECRET",
+    )
+    command.add_argument(
+        "--http",
+        default="",
+        metavar="URL",
+        help="for --url: its second port, where CPU and memory are read",
+    )
 
 
 def _add_outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    command.add_argument("--plot", type=_plot_file, metavar="FILE",
-                         help=".png or .html: latency distribution and timeline")  # fmt: skip
+    command.add_argument(
+        "--plot",
+        type=_plot_file,
+        metavar="FILE",
+        help=".png or .html: latency distribution and timeline",
+    )
 
 
 def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:

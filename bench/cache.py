@@ -156,8 +156,10 @@ def _p99(load: Load) -> float:
 
 def _latency(name: str, seconds: list[float], target: float) -> bool:
     cuts = quantiles(seconds, n=100)
-    print(f"{name + ', over HTTP':<26} p50 {cuts[49] * 1e3:.2f} ms, p95 {cuts[94] * 1e3:.2f} ms, "
-          f"p99 {cuts[98] * 1e3:.2f} ms; the target is {target * 1e3:g} ms")  # fmt: skip
+    print(
+        f"{name + ', over HTTP':<26} p50 {cuts[49] * 1e3:.2f} ms, p95 {cuts[94] * 1e3:.2f} ms, "
+        f"p99 {cuts[98] * 1e3:.2f} ms; the target is {target * 1e3:g} ms"
+    )
     return cuts[98] < target
 
 
@@ -261,8 +263,10 @@ def _import(symbols: list[str], url: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "server", "import", str(file)],
             env={"DATABASE_URL": url, "XDG_STATE_HOME": folder},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise TargetError(done.stderr.strip())
 

@@ -23,7 +23,7 @@ from bench.run import (
     measure,
     note_course,
     open_generator,
-)  # fmt: skip
+)
 from bench.schedule import Schedule, symbol_names
 from bench.screen import show
 from bench.services import Redis

@@ -93,13 +93,16 @@ class Result:
             "wrong": self.wrong,
             "figures": {
                 figure.name: {
-                    "value": figure.value, "unit": figure.unit.value,
-                    "must": figure.must, "aim": figure.aim, "verdict": figure.verdict,
+                    "value": figure.value,
+                    "unit": figure.unit.value,
+                    "must": figure.must,
+                    "aim": figure.aim,
+                    "verdict": figure.verdict,
                 }
                 for figure in self.figures
             },
             "timeline": [second._asdict() for second in self.timeline],
-        }  # fmt: skip
+        }
 
 
 Targets = dict[str, float]

@@ -49,9 +49,17 @@ class Client:
     """One connection. `opened_at`, `answered_at` (by the snapshot): monotonic seconds."""
 
     __slots__ = (
-        "answered_at", "frames", "handle", "missed", "opened_at", "request", "rest", "sampled",
-        "sock", "versions",
-    )  # fmt: skip
+        "answered_at",
+        "frames",
+        "handle",
+        "missed",
+        "opened_at",
+        "request",
+        "rest",
+        "sampled",
+        "sock",
+        "versions",
+    )
 
     def __init__(self, sock: socket.socket, request: bytes, *, sampled: bool) -> None:
         self.sock = sock
@@ -186,8 +194,10 @@ class Generator:
     def _forget(self, client: Client) -> None:
         self.clients.discard(client)
         if self._by_fd.pop(client.sock.fileno(), None) and client.handle in (
-            self._connected, self._upgrading, self._first
-        ):  # fmt: skip
+            self._connected,
+            self._upgrading,
+            self._first,
+        ):
             self.pending -= 1
 
     def _fail(self, client: Client, reason: str) -> None:

@@ -61,8 +61,10 @@ def run_hotpath(options: argparse.Namespace) -> bool:
     print("updates   µs per subscriber   encodings    blocks held    blocks left")
     print("a round          and update  per update   a subscriber   a subscriber")
     for per_round, cost in costs.items():
-        print(f"{per_round:>7}{cost.microseconds:>20.3f}{cost.encodings:>12.2f}"
-              f"{cost.held:>15.2f}{cost.kept:>15.2f}")  # fmt: skip
+        print(
+            f"{per_round:>7}{cost.microseconds:>20.3f}{cost.encodings:>12.2f}"
+            f"{cost.held:>15.2f}{cost.kept:>15.2f}"
+        )
     return all(cost.encodings == 1 for cost in costs.values())
 
 

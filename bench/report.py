@@ -47,8 +47,12 @@ def machine() -> str:
 
 def print_result(result: Result) -> None:
     """A table on standard output."""
-    table = Table(title=f"{result.scenario}: {result.setting}", title_justify="left",
-                  caption=_caption(result), caption_justify="left")  # fmt: skip
+    table = Table(
+        title=f"{result.scenario}: {result.setting}",
+        title_justify="left",
+        caption=_caption(result),
+        caption_justify="left",
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("must and aim")

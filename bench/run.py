@@ -183,9 +183,12 @@ class Meter:
 
 
 def listen(
-    generator: Generator, seconds: float, *, label: str = "listening",
+    generator: Generator,
+    seconds: float,
+    *,
+    label: str = "listening",
     each_step: Callable[[], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Let the clients read for `seconds`, with a progress bar and a timeline."""
     start = monotonic()
     with progress(label, seconds) as move:

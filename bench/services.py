@@ -132,24 +132,34 @@ class Postgres(Service):
             "--no-sync",
         ]
         done = subprocess.run(
-            [*command, "-E", "UTF8", "--locale=C.UTF-8"], capture_output=True, check=False,
+            [*command, "-E", "UTF8", "--locale=C.UTF-8"],
+            capture_output=True,
+            check=False,
             **_as_postgres(),
-        )  # fmt: skip
+        )
         if done.returncode:
             raise RuntimeError(done.stderr.decode())
 
     def launch(self, log: int) -> subprocess.Popen[bytes]:
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
         settings = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-            "fsync": "off", "shared_preload_libraries": "pg_stat_statements",
-            "log_statement": "none", "max_connections": 60,
-        }  # fmt: skip
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_preload_libraries": "pg_stat_statements",
+            "log_statement": "none",
+            "max_connections": 60,
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
             [str(self._programs / "postgres"), "-D", str(self.folder / "data"), *options],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_postgres(),
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+            **_as_postgres(),
+        )
 
     def answers(self) -> bool:
         check = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -196,10 +206,24 @@ class Redis(Service):
         if program is None:
             raise MissingService("redis-server is not installed (Debian: redis-server)")
         return subprocess.Popen(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", "--daemonize", "no"],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            [
+                program,
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--daemonize",
+                "no",
+            ],
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )
 
     @property
     def url(self) -> str:

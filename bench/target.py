@@ -154,9 +154,13 @@ class OwnServer(Process):
         self._schedule = schedule
         self._secret = secrets.token_urlsafe(32)
         settings = {
-            "WS_PORT": "0", "HTTP_PORT": "0", "LOG_FORMAT": "json", "JWT_SECRET": self._secret,
-            "WS_MAX_CONNECTIONS": "20000", **variables,
-        }  # fmt: skip
+            "WS_PORT": "0",
+            "HTTP_PORT": "0",
+            "LOG_FORMAT": "json",
+            "JWT_SECRET": self._secret,
+            "WS_MAX_CONNECTIONS": "20000",
+            **variables,
+        }
         super().__init__([sys.executable, "-m", "server", "serve"], **settings)
 
     def prepare(self, folder: Path) -> None:

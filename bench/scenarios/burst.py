@@ -15,7 +15,7 @@ from bench.run import (
     connect,
     measure,
     open_generator,
-)  # fmt: skip
+)
 from bench.target import Target
 
 CONNECTIONS, DURATION, RATE = 10_000, 40, 0.25

@@ -19,7 +19,7 @@ from bench.run import (
     connect,
     note_course,
     open_generator,
-)  # fmt: skip
+)
 from bench.screen import progress
 from bench.target import Target
 
@@ -62,15 +62,21 @@ def run(options: Options) -> Result:
         after = target.resident_bytes()
         grown = None if before is None or after is None else after / before
         result.add(
-            Figure("opened and closed", visited / options.duration, Unit.PER_SECOND,
-                   0.98 * min(options.rate, 400), 980, at_least=True),
+            Figure(
+                "opened and closed",
+                visited / options.duration,
+                Unit.PER_SECOND,
+                0.98 * min(options.rate, 400),
+                980,
+                at_least=True,
+            ),
             Figure("failed", generator.failed.total(), Unit.COUNT, must=0),
             Figure("unanswered at the end", late, Unit.COUNT, must=0),
             Figure("memory before", before, Unit.BYTES),
             Figure("memory after", after, Unit.BYTES),
             Figure("memory after to before", grown, Unit.RATIO, must=1.05),
             *common_figures(window),
-        )  # fmt: skip
+        )
         check_failures(generator, result)
     return result
 

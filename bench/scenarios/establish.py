@@ -17,7 +17,7 @@ from bench.run import (
     connect,
     note_course,
     open_generator,
-)  # fmt: skip
+)
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 300
 SYMBOLS, EACH = 50, 5

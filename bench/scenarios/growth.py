@@ -30,8 +30,10 @@ def run(options: Options) -> Result:
         Figure("ratio", large and small and large / small, Unit.RATIO, must=1.5, aim=1.1),
         Figure("CPU an update, 1 connection", alone, Unit.MICROSECONDS),
         Figure(f"CPU an update, among {many:,} others", among, Unit.MICROSECONDS),
-        Figure("ratio with others", among and alone and among / alone, Unit.RATIO, must=1.5, aim=1.1),
-    )  # fmt: skip
+        Figure(
+            "ratio with others", among and alone and among / alone, Unit.RATIO, must=1.5, aim=1.1
+        ),
+    )
     return result
 
 

@@ -13,7 +13,7 @@ from bench.run import (
     connect,
     measure,
     open_generator,
-)  # fmt: skip
+)
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 0.25
 SYMBOLS, EACH = 50, 5

@@ -53,8 +53,9 @@ def _measure(
             Figure(f"{label}, versions skipped", generator.missed, Unit.COUNT, must=0),
             Figure(f"{label}, versions merged", generator.jumps, Unit.COUNT),
         )
-        result.add(*[figure._replace(name=f"{label}, {figure.name}")
-                     for figure in common_figures(window)])  # fmt: skip
+        result.add(
+            *[figure._replace(name=f"{label}, {figure.name}") for figure in common_figures(window)]
+        )
         if generator.missed:
             result.wrong.append(f"{generator.missed} versions skipped")
         check_failures(generator, result)

@@ -30,10 +30,14 @@ def run(options: Options) -> Result:
         Figure(f"{TOGETHER} symbols to 1", ratio(joined, best[1].get(OWN)), Unit.RATIO),
         # When it is behind, the server joins one symbol's updates too. The bare loop never does.
         Figure(
-            f"{TOGETHER} symbols to single writes", ratio(joined, best[1].get(LIMIT)), Unit.RATIO,
-            must=4, aim=8, at_least=True,
+            f"{TOGETHER} symbols to single writes",
+            ratio(joined, best[1].get(LIMIT)),
+            Unit.RATIO,
+            must=4,
+            aim=8,
+            at_least=True,
         ),
-    )  # fmt: skip
+    )
     return result
 
 

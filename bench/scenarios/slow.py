@@ -19,7 +19,7 @@ from bench.run import (
     listen,
     note_course,
     open_generator,
-)  # fmt: skip
+)
 
 CONNECTIONS, DURATION, RATE = 1000, 30, 2
 SYMBOLS = 10

@@ -166,8 +166,11 @@ class Replay:
             self._report_at = monotonic() + REPORT_INTERVAL
             log.warning(
                 "bad row skipped",
-                file=str(self.path), line=line, problem=str(problem), bad_rows=self.bad_rows,
-            )  # fmt: skip
+                file=str(self.path),
+                line=line,
+                problem=str(problem),
+                bad_rows=self.bad_rows,
+            )
 
 
 class Pace:

@@ -113,11 +113,14 @@ class Api:
         loaded = await self._load_known(call)
         return [
             MarketData(
-                each.symbol, each.name, each.category, each.last_quote,
+                each.symbol,
+                each.name,
+                each.category,
+                each.last_quote,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
-        ]  # fmt: skip
+        ]
 
     async def quotes(self, call: Call) -> list[QuoteView]:
         """Quotes of those symbols that exist; those that stream are as they are this moment."""
@@ -209,39 +212,66 @@ def endpoints(api: Api) -> list[Endpoint]:
     symbol = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
     return [
         Endpoint(
-            path="/market-data", method="GET", handle=api.market_data, result=list[MarketData],
+            path="/market-data",
+            method="GET",
+            handle=api.market_data,
+            result=list[MarketData],
             summary="Names and last prices; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading, headers=partial,
+            parameters=[SYMBOLS],
+            problems=reading,
+            headers=partial,
         ),
         Endpoint(
-            path="/quotes", method="GET", handle=api.quotes, result=list[QuoteView],
+            path="/quotes",
+            method="GET",
+            handle=api.quotes,
+            result=list[QuoteView],
             summary="Live quotes with their versions; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading, headers=partial,
+            parameters=[SYMBOLS],
+            problems=reading,
+            headers=partial,
         ),
         Endpoint(
-            path="/instruments", method="GET", handle=api.search, result=list[InstrumentView],
+            path="/instruments",
+            method="GET",
+            handle=api.search,
+            result=list[InstrumentView],
             summary="Search by the beginning of the symbol or of words of the name",
             parameters=[query, limit],
             problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         Endpoint(
-            path="/instruments/{symbol}", method="GET", handle=api.instrument,
-            result=InstrumentView, summary="One instrument", parameters=[symbol],
+            path="/instruments/{symbol}",
+            method="GET",
+            handle=api.instrument,
+            result=InstrumentView,
+            summary="One instrument",
+            parameters=[symbol],
             problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         Endpoint(
-            path="/admin/market-data/cache/invalidate", method="DELETE", handle=api.invalidate,
-            result=CacheAction, summary="Forget symbols, on every instance",
-            parameters=[SYMBOLS], problems=admin, role="admin",
+            path="/admin/market-data/cache/invalidate",
+            method="DELETE",
+            handle=api.invalidate,
+            result=CacheAction,
+            summary="Forget symbols, on every instance",
+            parameters=[SYMBOLS],
+            problems=admin,
+            role="admin",
         ),
         Endpoint(
-            path="/admin/market-data/cache/warm", method="POST", handle=api.warm,
-            result=CacheAction, summary="Load symbols into the cache",
-            parameters=[SYMBOLS], problems=admin, role="admin",
+            path="/admin/market-data/cache/warm",
+            method="POST",
+            handle=api.warm,
+            result=CacheAction,
+            summary="Load symbols into the cache",
+            parameters=[SYMBOLS],
+            problems=admin,
+            role="admin",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _symbols(call: Call) -> list[str]:
@@ -255,10 +285,15 @@ def _symbols(call: Call) -> list[str]:
 def _view(snapshot: Snapshot) -> InstrumentView:
     instrument = snapshot.instrument
     return InstrumentView(
-        instrument.symbol, instrument.name, instrument.type, instrument.base_price,
-        snapshot.last_quote, instrument.market_cap, instrument.price_decimals,
+        instrument.symbol,
+        instrument.name,
+        instrument.type,
+        instrument.base_price,
+        snapshot.last_quote,
+        instrument.market_cap,
+        instrument.price_decimals,
         instrument.made_up_price,
-    )  # fmt: skip
+    )
 
 
 def _untold(loaded: Loaded) -> ApiError:
@@ -273,5 +308,11 @@ def _unavailable(error: Exception) -> ApiError:
 
 def _audit(action: str, call: Call, symbols: Sequence[str], count: int) -> None:
     user = call.user.user if call.user else None
-    log.info("admin", action=action, user=user, symbols=symbols[:LOGGED_SYMBOLS],
-             asked=len(symbols), count=count)  # fmt: skip
+    log.info(
+        "admin",
+        action=action,
+        user=user,
+        symbols=symbols[:LOGGED_SYMBOLS],
+        asked=len(symbols),
+        count=count,
+    )

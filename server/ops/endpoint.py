@@ -85,9 +85,13 @@ class Endpoint:
 
 
 def answer(
-    request: Request, body: bytes, media_type: str, *, cacheable: bool,
+    request: Request,
+    body: bytes,
+    media_type: str,
+    *,
+    cacheable: bool,
     headers: Mapping[str, str] | None = None,
-) -> Response:  # fmt: skip
+) -> Response:
     """The body with `headers` beside its own, or 304 if the client has it."""
     headers = headers or {}
     if not cacheable:
@@ -95,8 +99,11 @@ def answer(
         return Response(body, media_type=media_type, headers=headers)
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {
-        "ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization", **headers
-    }  # fmt: skip
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Vary": "Authorization",
+        **headers,
+    }
     known = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
     if {tag, f"W/{tag}", "*"} & set(known):
         return Response(status_code=304, headers=headers)

@@ -17,13 +17,13 @@ import structlog
 import trio
 
 from server.cluster.member import Member
+from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
-from server.redaction import redact
 from server.store.component import Component
 from server.store.store import Store
 
@@ -100,8 +100,9 @@ class HealthMonitor:
             if finding.health is not Health.HEALTHY
         ]
         if health is not self.health:
-            log.warning("health changed", health=_name(health), was=_name(self.health),
-                        reasons=reasons)  # fmt: skip
+            log.warning(
+                "health changed", health=_name(health), was=_name(self.health), reasons=reasons
+            )
             self._since = _now()
         self.health = health
         self._history.append({"at": _now(), "status": _name(health), "reasons": reasons})

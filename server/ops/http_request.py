@@ -25,9 +25,17 @@ CHUNK_OVERHEAD = 2
 """How many times its size a chunked body may take on the wire: chunks of eight bytes or more."""
 
 _REPLACED = {
-    b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings", b"te",
-    b"trailer", b"transfer-encoding", b"content-length", b"expect",
-}  # fmt: skip
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"upgrade",
+    b"http2-settings",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"content-length",
+    b"expect",
+}
 """Headers about the connection (RFC 9110 §7.6.1) and the body's framing, for which the edge answers."""
 
 

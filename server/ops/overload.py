@@ -69,5 +69,11 @@ async def run_overload_control(hub: Hub, lag: LoopLag) -> None:
         burst = hub.stats.take_longest_burst()
         if control.look(lag=late, burst=burst, busy=busy) != before:
             hub.set_conflation(control.interval)
-            log.warning("conflation changed", interval=control.interval, was=before,
-                        lag=round(late, 3), burst=round(burst, 3), busy=round(busy, 2))  # fmt: skip
+            log.warning(
+                "conflation changed",
+                interval=control.interval,
+                was=before,
+                lag=round(late, 3),
+                burst=round(burst, 3),
+                busy=round(busy, 2),
+            )

@@ -68,6 +68,10 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+PRICE_FIELDS = ("last_quote", "volume", "version", "quoted_at")
+"""Fields of a snapshot that trades change. The others are reference data."""
+
+
 class LiveSnapshot(Snapshot, frozen=True, gc=False):
     """A snapshot as instances share it; `ts`: when the server took its price in, in microseconds
     since the Unix epoch.

@@ -137,7 +137,7 @@ def read_whole(column: str, text: str, most: int, *, decimal_comma: bool = False
         return None
     number = read_number(text, decimal_comma=decimal_comma)
     if number is None or not number.is_finite() or not 0 <= number <= most:
-        raise BadCell(f"{column} is no whole number from 0 to {most}: {text[:SHOWN]!r}")
+        raise BadCell(f"{column} is not a whole number from 0 to {most}: {text[:SHOWN]!r}")
     return round(number)
 
 

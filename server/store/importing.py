@@ -1,4 +1,4 @@
-"""Reads instruments from a file: the columns, separator and encoding that real files have."""
+"""Reads instruments from a file, with the columns, separators and encodings of real files."""
 
 import csv
 import io
@@ -64,7 +64,7 @@ class _Table(NamedTuple):
 
 
 def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Contents:
-    """Return the instruments of a file with a header line, and the rows that are none.
+    """Return the instruments of a file with a header line, and the rows that are not instruments.
 
     Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price` (US
     dollars: `change` is counted from it); not required are `type` (STOCK or ETF), `market_cap`,
@@ -120,7 +120,7 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
         name=name,
         type=kind,
         base_price=price,
-        market_cap=market_cap or None,
+        market_cap=market_cap,
         price_decimals=decimals,
         made_up_price=cells.get("price_source", "").strip() == "made-up",
     )

@@ -43,9 +43,14 @@ def message(version: int, operation: dict[str, Any], symbol: str = "A", **more: 
     """A `quotes_patch` of a server that is not ours."""
     path = operation["path"].replace("/A", "/" + symbol.replace("/", "~1"))
     return json.dumps(
-        {"type": "quotes_patch", "ts": 1, "versions": {symbol: version},
-         "operations": [operation | {"path": path}], **more}
-    )  # fmt: skip
+        {
+            "type": "quotes_patch",
+            "ts": 1,
+            "versions": {symbol: version},
+            "operations": [operation | {"path": path}],
+            **more,
+        }
+    )
 
 
 @contextmanager

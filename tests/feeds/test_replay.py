@@ -22,19 +22,31 @@ TRADES = [
 ]
 
 BAD_ROWS = {
-    "empty line": "", "too few fields": "1000,AAPL,1.0", "too many fields": "1000,AAPL,1.0,1,1",
-    "negative price": "1000,AAPL,-1.0,1", "no price": "1000,AAPL,0,1", "nan": "1000,AAPL,nan,1",
-    "price of a galaxy": "1000,AAPL,1e308,1", "price under the tick": "1000,AAPL,0.00004,1",
-    "infinite price": "1000,AAPL,inf,1", "text for a price": "1000,AAPL,cheap,1",
-    "text for a time": "noon,AAPL,1.0,1", "time before 1970": "-1,AAPL,1.0,1",
-    "time beyond all": "999999999999999999,AAPL,1.0,1", "fraction of a share": "1000,AAPL,1.0,1.5",
-    "negative size": "1000,AAPL,1.0,-1", "impossible size": f"1000,AAPL,1.0,{10**13}",
-    "no symbol": "1000, ,1.0,1", "endless symbol": f"1000,{'A' * 51},1.0,1",
-    "all symbols": "1000,*,1.0,1", "unprintable": "1000,A\x00B,1.0,1",
+    "empty line": "",
+    "too few fields": "1000,AAPL,1.0",
+    "too many fields": "1000,AAPL,1.0,1,1",
+    "negative price": "1000,AAPL,-1.0,1",
+    "no price": "1000,AAPL,0,1",
+    "nan": "1000,AAPL,nan,1",
+    "price of a galaxy": "1000,AAPL,1e308,1",
+    "price under the tick": "1000,AAPL,0.00004,1",
+    "infinite price": "1000,AAPL,inf,1",
+    "text for a price": "1000,AAPL,cheap,1",
+    "text for a time": "noon,AAPL,1.0,1",
+    "time before 1970": "-1,AAPL,1.0,1",
+    "time beyond all": "999999999999999999,AAPL,1.0,1",
+    "fraction of a share": "1000,AAPL,1.0,1.5",
+    "negative size": "1000,AAPL,1.0,-1",
+    "impossible size": f"1000,AAPL,1.0,{10**13}",
+    "no symbol": "1000, ,1.0,1",
+    "endless symbol": f"1000,{'A' * 51},1.0,1",
+    "all symbols": "1000,*,1.0,1",
+    "unprintable": "1000,A\x00B,1.0,1",
     "a quote left open": '"1000,AAPL,1.0,1',
     "quoted fields": '1000,"AAPL",1.0,1',
-    "endless number": f"{'1' * 5000},AAPL,1.0,1", "endless field": f"1000,{'A' * 200_000},1.0,1",
-}  # fmt: skip
+    "endless number": f"{'1' * 5000},AAPL,1.0,1",
+    "endless field": f"1000,{'A' * 200_000},1.0,1",
+}
 
 
 def write(path: Path, lines: list[str], header: str = HEADER, newline: str = "\n") -> Path:

@@ -104,17 +104,22 @@ def test_one_instrument(server):
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("/market-data", "bad_request"), ("/market-data?symbols=", "bad_request"),
+        ("/market-data", "bad_request"),
+        ("/market-data?symbols=", "bad_request"),
         ("/quotes", "bad_request"),
-        ("/instruments", "bad_request"), ("/instruments?query=", "bad_request"),
+        ("/instruments", "bad_request"),
+        ("/instruments?query=", "bad_request"),
         ("/instruments?query=a&limit=0", "bad_request"),
         ("/instruments?query=a&limit=101", "bad_request"),
         ("/instruments?query=a&limit=x", "bad_request"),
         ("/instruments?query=" + "a" * 101, "bad_request"),
         ("/market-data?symbols=" + ",".join(map(str, range(501))), "too_many_symbols"),
-        ("/quotes?symbols=" + ",".join(f"SYM{number}" for number in range(2000)), "too_many_symbols"),
+        (
+            "/quotes?symbols=" + ",".join(f"SYM{number}" for number in range(2000)),
+            "too_many_symbols",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_parameters_are_named(server, path, code):
     """400, with a message that says what is wrong."""
     status, body = server.ask(path)
@@ -134,11 +139,13 @@ def test_as_many_symbols_as_long_as_there_are(server):
 def test_token_is_required(server, value):
     """401 and how to do better, on every route of the API."""
     for method, path in (
-        ("GET", "/market-data?symbols=A"), ("GET", "/quotes?symbols=A"),
-        ("GET", "/instruments?query=a"), ("GET", "/instruments/A"),
+        ("GET", "/market-data?symbols=A"),
+        ("GET", "/quotes?symbols=A"),
+        ("GET", "/instruments?query=a"),
+        ("GET", "/instruments/A"),
         ("DELETE", "/admin/market-data/cache/invalidate?symbols=A"),
         ("POST", "/admin/market-data/cache/warm?symbols=A"),
-    ):  # fmt: skip
+    ):
         status, body = server.request(method, path, Authorization=value)
         assert status == 401
         assert json.loads(body)["error"]["code"] == "unauthorized"
@@ -186,9 +193,13 @@ def test_description_and_page(server):
     document = json.loads(text)
     assert status == 200
     assert set(document["paths"]) == {
-        "/market-data", "/quotes", "/instruments", "/instruments/{symbol}",
-        "/admin/market-data/cache/invalidate", "/admin/market-data/cache/warm",
-    }  # fmt: skip
+        "/market-data",
+        "/quotes",
+        "/instruments",
+        "/instruments/{symbol}",
+        "/admin/market-data/cache/invalidate",
+        "/admin/market-data/cache/warm",
+    }
     assert {"MarketData", "QuoteView", "Quote", "ErrorBody"} <= set(
         document["components"]["schemas"]
     )
@@ -204,11 +215,22 @@ def test_requests_made_up_from_the_description(tmp_path):
     with ServerProcess(tmp_path) as server:
         done = subprocess.run(
             [
-                Path(sys.executable).with_name("schemathesis"), "run",
-                f"{server.http_url}/openapi.json", "--max-examples", "30", "--seed", "1",
-                "--header", f"Authorization: {bearer(role='admin')}", "--no-color",
+                Path(sys.executable).with_name("schemathesis"),
+                "run",
+                f"{server.http_url}/openapi.json",
+                "--max-examples",
+                "30",
+                "--seed",
+                "1",
+                "--header",
+                f"Authorization: {bearer(role='admin')}",
+                "--no-color",
             ],
-            cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr
         assert not [line for line in server.log_lines() if line["level"] == "error"]

@@ -156,8 +156,10 @@ def test_rewritten_request_says_nothing_of_upgrades_and_has_one_length():
     assert isinstance(event, h11.Request)
     assert event.target == b"/x?y"
     assert list(event.headers) == [
-        (b"host", b"b"), (b"x", b"1"), (b"connection", b"close"),
-    ]  # fmt: skip
+        (b"host", b"b"),
+        (b"x", b"1"),
+        (b"connection", b"close"),
+    ]
 
 
 def test_idle_connections_make_room(tmp_path):
@@ -218,9 +220,13 @@ def test_operators_have_a_port_of_their_own(tmp_path):
         address = server.process.stdout.readline().split()[1].removesuffix("/health")
         ops = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE)
         for path, here, there in (
-            ("/healthz", 200, 200), ("/readyz", 200, 200), ("/health", 404, 200),
-            ("/metrics", 404, 200), ("/docs", 404, 200), ("/quotes", 401, 404),
-        ):  # fmt: skip
+            ("/healthz", 200, 200),
+            ("/readyz", 200, 200),
+            ("/health", 404, 200),
+            ("/metrics", 404, 200),
+            ("/docs", 404, 200),
+            ("/quotes", 401, 404),
+        ):
             assert server.get(path)[0] == here, path
             ops.request("GET", path)
             with ops.getresponse() as response:

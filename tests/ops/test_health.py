@@ -72,8 +72,10 @@ def test_errors_are_graded_by_their_share(failed, expected):
 def test_lag_is_graded():
     """A late event loop shows."""
     assert [check_lag(lag).health for lag in (0.05, 0.2, 2)] == [
-        Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY,
-    ]  # fmt: skip
+        Health.HEALTHY,
+        Health.DEGRADED,
+        Health.UNHEALTHY,
+    ]
 
 
 def test_quiet_feed_is_no_dead_feed():
@@ -103,8 +105,9 @@ def test_a_change_is_one_line():
         for _ in range(200):
             monitor.check()
     assert [(line["was"], line["health"]) for line in lines] == [
-        ("healthy", "critical"), ("critical", "healthy"),
-    ]  # fmt: skip
+        ("healthy", "critical"),
+        ("critical", "healthy"),
+    ]
     assert lines[0]["reasons"] == ["store: slow", "bus: no messages for 9 s"]
     checks = monitor.report()["checks"]
     assert isinstance(checks, list)

@@ -11,11 +11,27 @@ from tests.processes import make_token
 @pytest.mark.parametrize(
     "spelling",
     [
-        "{0}%0a", "{0}%0A", "{0}%00", "{0}%0d%0a", "{0}%20", "{0}%E2%80%A8", "{0}/", "{0};x", "{0}#x",
-        "/{0}", "//evil{0}", "/.{0}", "/x/..{0}", "/%2e{0}", "http:{0}", "ftp://host{0}",
-        "http:///{0}", "http://a@b{0}", "*",
+        "{0}%0a",
+        "{0}%0A",
+        "{0}%00",
+        "{0}%0d%0a",
+        "{0}%20",
+        "{0}%E2%80%A8",
+        "{0}/",
+        "{0};x",
+        "{0}#x",
+        "/{0}",
+        "//evil{0}",
+        "/.{0}",
+        "/x/..{0}",
+        "/%2e{0}",
+        "http:{0}",
+        "ftp://host{0}",
+        "http:///{0}",
+        "http://a@b{0}",
+        "*",
     ],
-)  # fmt: skip
+)
 def test_path_has_one_spelling(server, path, spelling):
     """A proxy that guards a path by its spelling guards it."""
     assert get(server, spelling.format(path)).status in (400, 404)
@@ -53,8 +69,17 @@ def test_symbol_can_be_printed(server, symbol):
 
 def test_no_answer_is_taken_for_a_page(server):
     """Every answer has `nosniff`: good ones, refusals, failures to find, and those to HEAD."""
-    for target in ("/healthz", "/docs", "/openapi.json", "/metrics", "/nowhere", "/metrics%0a",
-                   "/instruments/NOPE", "/quotes", "/instruments/AAPL"):  # fmt: skip
+    for target in (
+        "/healthz",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+        "/nowhere",
+        "/metrics%0a",
+        "/instruments/NOPE",
+        "/quotes",
+        "/instruments/AAPL",
+    ):
         assert get(server, target).headers["X-Content-Type-Options"] == "nosniff"
     assert ask(server, "POST", "/healthz").headers["X-Content-Type-Options"] == "nosniff"
     assert ask(server, "HEAD", "/healthz").headers["X-Content-Type-Options"] == "nosniff"

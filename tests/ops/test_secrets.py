@@ -10,8 +10,8 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from server.redaction import redact
-from server.settings import BadSetting, load_settings
+from server.config.redaction import redact
+from server.config.settings import BadSetting, load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
 from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, head, new_user
@@ -41,10 +41,14 @@ def output_of(server: ServerProcess) -> str:
     pages = [
         server.get(path)[1] for path in ("/metrics", "/health", "/readyz", "/docs", "/nowhere")
     ]
-    return "\n".join([
-        server.log.read_text(), *server.lines, *pages,
-        Path(f"/proc/{server.process.pid}/cmdline").read_text(),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            server.log.read_text(),
+            *server.lines,
+            *pages,
+            Path(f"/proc/{server.process.pid}/cmdline").read_text(),
+        ]
+    )
 
 
 @pytest.mark.parametrize(("form", "stores"), [("console", False), ("json", True)])
@@ -53,37 +57,52 @@ def test_no_secret_is_in_any_output(tmp_path, form, stores):
     claims = {"sub": "canary", "exp": time.time() + 600, "role": "admin"}
     token = jwt.encode(claims, SECRET, "HS256")
     variables = {
-        "JWT_SECRET": SECRET, "LOG_FORMAT": form, "LOG_LEVEL": "debug", "PYTHONPATH": ROOT,
-    }  # fmt: skip
+        "JWT_SECRET": SECRET,
+        "LOG_FORMAT": form,
+        "LOG_LEVEL": "debug",
+        "PYTHONPATH": ROOT,
+    }
     addresses = {
         "DATABASE_URL": f"postgresql://canary:{quote(DATABASE_PASSWORD, safe='')}@127.0.0.1:1/canary",
         "REDIS_URL": f"redis://canary:{REDIS_PASSWORD}@127.0.0.1:1/0",
-    }  # fmt: skip
+    }
     bodies = []
     with FaultyServer(tmp_path, **variables, **(addresses if stores else {})) as server:
         for target in (
-            f"/ws/quotes?symbols={FAULT}&token={token}", f"/ws/quotes?symbols=NOPE&token={token}",
-            f"/ws/quotes?interval={token}&token={token}", f"/ws/quotes?resume={token}&token={token}",
-            f"/ws/quotes?token={token}x", f"/ws/{token}?token={token}", f"//[?token={token}",
-        ):  # fmt: skip
+            f"/ws/quotes?symbols={FAULT}&token={token}",
+            f"/ws/quotes?symbols=NOPE&token={token}",
+            f"/ws/quotes?interval={token}&token={token}",
+            f"/ws/quotes?resume={token}&token={token}",
+            f"/ws/quotes?token={token}x",
+            f"/ws/{token}?token={token}",
+            f"//[?token={token}",
+        ):
             with RawClient(server, head(target, Authorization=None)) as client:
                 client.is_over()
                 bodies.append(client.received.decode())
         with RawClient(server, head(f"/ws/quotes?token={token}")) as client:
             assert client.read_head().startswith("HTTP/1.1 101 ")
-            for command in ({"action": token}, {"action": "throttle", "interval": token},
-                            {"action": "auth", "token": token + "x"}):  # fmt: skip
+            for command in (
+                {"action": token},
+                {"action": "throttle", "interval": token},
+                {"action": "auth", "token": token + "x"},
+            ):
                 client.send(frame(TEXT, json.dumps(command).encode()))
                 bodies.append(json.dumps(client.read_message()))
         bearer = f"Authorization: Bearer {token}"
         targets = [
-            f"/instruments?query={FAULT}", "/instruments?query=a", "/quotes?symbols=AAPL",
-            f"/instruments?limit={token}&query=a", "/health", f"/%0a?token={token}",
-        ]  # fmt: skip
+            f"/instruments?query={FAULT}",
+            "/instruments?query=a",
+            "/quotes?symbols=AAPL",
+            f"/instruments?limit={token}&query=a",
+            "/health",
+            f"/%0a?token={token}",
+        ]
         bodies += [ask(server, "GET", target, bearer).body.decode() for target in targets]
         assert json.loads(bodies[10])["error"] == {
-            "code": "internal_error", "message": "something went wrong here",
-        }  # fmt: skip
+            "code": "internal_error",
+            "message": "something went wrong here",
+        }
         seen = output_of(server) + "".join(bodies)
         assert "connection failed" in seen
         assert "request failed" in seen
@@ -133,14 +152,22 @@ def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
 @pytest.mark.parametrize(
     "text",
     [
-        "canary postgresql://u:SECRET@h/d", "redis://:SECRET@h", "//u:p@SECRET@h",
+        "canary postgresql://u:SECRET@h/d",
+        "redis://:SECRET@h",
+        "//u:p@SECRET@h",
         "/ws?token=SECRET&a=b",
-        "Authorization: Bearer SECRET", "b'bearer SECRET'", "password='SECRET'", 'api_key="SECRET"',
-        "?sslpassword=SECRET", "-----BEGIN PRIVATE KEY-----\nSECRET", f"x{make_token()}SECRET",
+        "Authorization: Bearer SECRET",
+        "b'bearer SECRET'",
+        "password='SECRET'",
+        'api_key="SECRET"',
+        "?sslpassword=SECRET",
+        "-----BEGIN PRIVATE KEY-----\nSECRET",
+        f"x{make_token()}SECRET",
         "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
-        f"%22{make_token()}SECRET%22", f"bearer.{make_token()}SECRET",
+        f"%22{make_token()}SECRET%22",
+        f"bearer.{make_token()}SECRET",
     ],
-)  # fmt: skip
+)
 def test_forms_of_secrets_are_known(text):
     """Also of secrets that nobody configured: those of clients."""
     assert "SECRET" not in redact(text)
@@ -204,11 +231,14 @@ raise ExceptionGroup("3", [ValueError("3 Bearer canary")])
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_URL", "postgresql://u:canary"), ("DATABASE_URL", "postgresql://u:canary/d"),
-        ("DATABASE_URL", "postgresql://h:x/d?password=canary"), ("REDIS_URL", "redis://h/0?password=canary"),
-        ("REDIS_URL", "redis://h:x?ssl_password=canary"), ("REDIS_URL", "rediss://:canary@h:x"),
+        ("DATABASE_URL", "postgresql://u:canary"),
+        ("DATABASE_URL", "postgresql://u:canary/d"),
+        ("DATABASE_URL", "postgresql://h:x/d?password=canary"),
+        ("REDIS_URL", "redis://h/0?password=canary"),
+        ("REDIS_URL", "redis://h:x?ssl_password=canary"),
+        ("REDIS_URL", "rediss://:canary@h:x"),
     ],
-)  # fmt: skip
+)
 def test_complaint_shows_no_password(variable, value):
     """Whatever else is wrong with an address."""
     with pytest.raises(BadSetting) as refused:

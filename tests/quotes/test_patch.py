@@ -120,10 +120,17 @@ def test_change_is_counted_from_the_base_price():
     trade = Trade("X", 175.92, 300, 1_764_012_349_678_901, 0)
     quote = quote_after(opening_quote(instrument, 0), trade, 2)
     assert on_the_wire(quote) == {
-        "symbol": "X", "name": "X", "type": "STOCK", "current_price": 175.92, "base_price": 175.5,
-        "change": 0.42, "change_percent": 0.2393, "last_updated": "2025-11-24T19:25:49.678901Z",
-        "volume": 300, "market_cap": None,
-    }  # fmt: skip
+        "symbol": "X",
+        "name": "X",
+        "type": "STOCK",
+        "current_price": 175.92,
+        "base_price": 175.5,
+        "change": 0.42,
+        "change_percent": 0.2393,
+        "last_updated": "2025-11-24T19:25:49.678901Z",
+        "volume": 300,
+        "market_cap": None,
+    }
 
 
 def test_base_price_of_zero_has_no_percentage():

@@ -31,9 +31,23 @@ def test_any_text_is_a_position_or_an_error(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "7", "7,AAPL=1", ":AAPL=1", "7:AAPL", "7:AAPL=", "7:=1", "7:AAPL=-1", "7:AAPL=1.0",
-     "7:AAPL=1 2", "7:AAPL=" + "9" * 5000, "7:AAPL=1,MSFT", "7:AAPL=²"],
-)  # fmt: skip
+    [
+        "",
+        ":",
+        "7",
+        "7,AAPL=1",
+        ":AAPL=1",
+        "7:AAPL",
+        "7:AAPL=",
+        "7:=1",
+        "7:AAPL=-1",
+        "7:AAPL=1.0",
+        "7:AAPL=1 2",
+        "7:AAPL=" + "9" * 5000,
+        "7:AAPL=1,MSFT",
+        "7:AAPL=²",
+    ],
+)
 def test_half_a_position_is_none(text):
     """An epoch, a colon, and versions that are numbers; nothing is guessed."""
     with pytest.raises(ValueError, match=r"epoch|SYMBOL=version"):

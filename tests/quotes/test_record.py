@@ -31,15 +31,31 @@ FIELDS = Snapshot.__struct_fields__
 GOOD = Snapshot("AAPL", "Apple Inc.", 1, 175.5, 170.0, 2 * 10**12, 2, False, 300, 7, 10**15)
 
 LARGEST = Snapshot(
-    "A" * 50, "x" * 200, 2**31 - 1, 2e9, 2e9, LARGEST_WHOLE, MAX_DECIMALS, True, LARGEST_WHOLE,
-    LARGEST_WHOLE, LATEST_US,
-)  # fmt: skip
+    "A" * 50,
+    "x" * 200,
+    2**31 - 1,
+    2e9,
+    2e9,
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    True,
+    LARGEST_WHOLE,
+    LARGEST_WHOLE,
+    LATEST_US,
+)
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(),
-    st.sampled_from([2**53 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, -1, LATEST_US, LATEST_US + 1]),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.sampled_from(
+        [2**53 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, -1, LATEST_US, LATEST_US + 1]
+    ),
     st.lists(st.integers(), max_size=2),
-)  # fmt: skip
+)
 
 
 def row(**changed: object) -> list[object]:
@@ -58,19 +74,49 @@ def test_whole_range_is_taken():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("volume", 2**53), ("volume", 2**63 - 1), ("volume", -1), ("volume", 1.5), ("volume", "7"),
-        ("version", 2**53), ("version", 0), ("version", True), ("version", None),
-        ("quoted_at", LATEST_US + 1), ("quoted_at", -1),
-        ("price_decimals", 13), ("price_decimals", 32767), ("price_decimals", -1),
-        ("last_quote", math.nan), ("last_quote", math.inf), ("last_quote", -0.01),
-        ("last_quote", 2e9 + 1), ("last_quote", b"7"), ("last_quote", None),
-        ("base_price", 0.0), ("base_price", math.inf), ("market_cap", 2**53), ("market_cap", "1"),
-        ("category", 2**31), ("made_up_price", 1), ("made_up_price", None),
-        ("name", None), ("name", "x" * 201), ("name", "a\0b"), ("name", "\ud800"), ("name", b"\xff"),
-        ("symbol", ""), ("symbol", "aapl"), ("symbol", " AAPL"), ("symbol", "*"), ("symbol", "A\nB"),
-        ("symbol", "A" * 51), ("symbol", None), ("symbol", b"AAPL"), ("symbol", "\ud800"),
+        ("volume", 2**53),
+        ("volume", 2**63 - 1),
+        ("volume", -1),
+        ("volume", 1.5),
+        ("volume", "7"),
+        ("version", 2**53),
+        ("version", 0),
+        ("version", True),
+        ("version", None),
+        ("quoted_at", LATEST_US + 1),
+        ("quoted_at", -1),
+        ("price_decimals", 13),
+        ("price_decimals", 32767),
+        ("price_decimals", -1),
+        ("last_quote", math.nan),
+        ("last_quote", math.inf),
+        ("last_quote", -0.01),
+        ("last_quote", 2e9 + 1),
+        ("last_quote", b"7"),
+        ("last_quote", None),
+        ("base_price", 0.0),
+        ("base_price", math.inf),
+        ("market_cap", 2**53),
+        ("market_cap", "1"),
+        ("category", 2**31),
+        ("made_up_price", 1),
+        ("made_up_price", None),
+        ("name", None),
+        ("name", "x" * 201),
+        ("name", "a\0b"),
+        ("name", "\ud800"),
+        ("name", b"\xff"),
+        ("symbol", ""),
+        ("symbol", "aapl"),
+        ("symbol", " AAPL"),
+        ("symbol", "*"),
+        ("symbol", "A\nB"),
+        ("symbol", "A" * 51),
+        ("symbol", None),
+        ("symbol", b"AAPL"),
+        ("symbol", "\ud800"),
     ],
-)  # fmt: skip
+)
 def test_row_beyond_the_bounds_is_not_a_record(field, value):
     """What is wrong is one line, which names the field where the type says so."""
     with pytest.raises(BadRecord) as bad:
@@ -106,10 +152,14 @@ def test_any_message_is_a_record_or_bad(data):
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"symbol":"\xff"}', b'{"x":' + b"[" * 15_000, b"\xff", b"", b"1" * MAX_RECORD_BYTES,
+        b'{"symbol":"\xff"}',
+        b'{"x":' + b"[" * 15_000,
+        b"\xff",
+        b"",
+        b"1" * MAX_RECORD_BYTES,
         b" " * (MAX_RECORD_BYTES + 1),
     ],
-)  # fmt: skip
+)
 def test_message_that_decoders_fail_on_is_bad(data):
     """Text that is not UTF-8 and nesting without end raise what is not the decoder's own error."""
     with pytest.raises(BadRecord):

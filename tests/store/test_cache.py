@@ -63,11 +63,19 @@ async def test_values_are_for_others_to_read_and_not_to_spoil(redis):
 @pytest.mark.parametrize(
     ("field", "beyond"),
     [
-        ("quoted_at", 10**18), ("version", 2**63), ("volume", 2**63), ("market_cap", 2**63),
-        ("base_price", 1e308), ("base_price", 0), ("last_quote", -1), ("price_decimals", -1),
-        ("category", 2**31), ("name", "x" * 201), ("name", "x\0"),
+        ("quoted_at", 10**18),
+        ("version", 2**63),
+        ("volume", 2**63),
+        ("market_cap", 2**63),
+        ("base_price", 1e308),
+        ("base_price", 0),
+        ("last_quote", -1),
+        ("price_decimals", -1),
+        ("category", 2**31),
+        ("name", "x" * 201),
+        ("name", "x\0"),
     ],
-)  # fmt: skip
+)
 async def test_value_beyond_what_a_quote_can_be_is_a_miss(redis, field, beyond):
     """No year 33658, nothing the database has no room for, no price that is none."""
     async with trio_asyncio.open_loop(), open_redis(redis.url) as cache:

@@ -20,9 +20,14 @@ IN_PROGRESS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep
 async def test_what_is_listed_is_found(catalogue):
     """Every field comes back as it was given; unknown symbols are left out."""
     fund = Instrument(
-        symbol="SPY", name="A fund's, \"the\" 100 % one", type="ETF", base_price=450.1234,
-        market_cap=10**13, price_decimals=4, made_up_price=True,
-    )  # fmt: skip
+        symbol="SPY",
+        name='A fund\'s, "the" 100 % one',
+        type="ETF",
+        base_price=450.1234,
+        market_cap=10**13,
+        price_decimals=4,
+        made_up_price=True,
+    )
     odd = instrument("A/B~C\"\\'É", "Nestlé — 日本; DROP TABLE market_data")
     await fill(catalogue, fund, odd)
     found = await catalogue.find(["SPY", "NOPE", odd.symbol])
@@ -101,19 +106,30 @@ async def test_recently_watched_come_first(catalogue):
         ("o", ["ORLY"]),
         ("nestlé", ["NESN"]),
         ("ro", []),  # of "Micro" only the beginning counts
-        ("%", []), ("_", []), ("'", []), ("*", []), ("\\", []), ("& | !", []), ("(", []), (".", []),
+        ("%", []),
+        ("_", []),
+        ("'", []),
+        ("*", []),
+        ("\\", []),
+        ("& | !", []),
+        ("(", []),
+        (".", []),
         ("M)", ["M", "MCHP", "MSFT", "MU", "AMD"]),
     ],
-)  # fmt: skip
+)
 async def test_search_ranks(catalogue, query, expected):
     """The exact symbol, symbols that begin so, names that do, names with such a word."""
     await fill(
         catalogue,
-        instrument("M", "Macy's"), instrument("MCHP", "Microchip Technology"),
-        instrument("MSFT", "Microsoft"), instrument("MU", "Micron Technology"),
-        instrument("AMD", "Advanced Micro Devices"), instrument("AMDX", "Something"),
-        instrument("ORLY", "O'Reilly"), instrument("NESN", "nestlé"),
-    )  # fmt: skip
+        instrument("M", "Macy's"),
+        instrument("MCHP", "Microchip Technology"),
+        instrument("MSFT", "Microsoft"),
+        instrument("MU", "Micron Technology"),
+        instrument("AMD", "Advanced Micro Devices"),
+        instrument("AMDX", "Something"),
+        instrument("ORLY", "O'Reilly"),
+        instrument("NESN", "nestlé"),
+    )
     found = [row.symbol for row in await catalogue.search(query, 20)]
     assert found == expected
     assert len(await catalogue.search("m", 2)) == 2
@@ -161,8 +177,10 @@ async def test_changes_are_told_from_a_mark_on(catalogue):
     await catalogue.save([opening_snapshot(instrument("NEW"))], [])
     next_mark, changes = await catalogue.changes(mark)
     assert {(each.symbol, each.delisted) for each in changes} == {
-        ("MSFT", False), ("OLD", True), ("NEW", False),
-    }  # fmt: skip
+        ("MSFT", False),
+        ("OLD", True),
+        ("NEW", False),
+    }
     assert set((await catalogue.changes(mark))[1]) == set(changes)
     assert set((await catalogue.changes(next_mark))[1]) <= set(changes)
     await fill(catalogue, instrument("AAPL", "Apple"))

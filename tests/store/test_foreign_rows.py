@@ -24,9 +24,12 @@ SYMBOLS = [f"S{number}" for number in range(9)]
 COLUMNS = [*Snapshot.__struct_fields__, "words", "watched_at", "delisted", "changed_in"]
 
 cells = st.one_of(
-    st.integers(-(2**63), 2**63 - 1), st.floats(), st.binary(max_size=20), st.text(max_size=20),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.binary(max_size=20),
+    st.text(max_size=20),
     st.sampled_from([2**53 - 1, 2**53 - 2, 2**53 - 3, 2**53, 2**63 - 1, -1, float("inf")]),
-).filter(lambda value: not isinstance(value, str) or value.isprintable())  # fmt: skip
+).filter(lambda value: not isinstance(value, str) or value.isprintable())
 
 
 def traded(symbol: str, version: int) -> Snapshot:
@@ -170,15 +173,31 @@ async def test_price_that_cannot_be_is_overwritten(catalogue, tmp_path, request,
 
 
 POSTGRES_ROWS = [
-    ("volume", 2**63 - 1), ("volume", LARGEST_WHOLE + 1), ("volume", -1), ("version", 2**63 - 1),
-    ("version", 0), ("quoted_at", 2**63 - 1), ("quoted_at", 253_402_300_800_000_000), ("quoted_at", -1),
-    ("price_decimals", 32767), ("price_decimals", -32768), ("price_decimals", 13), ("category", -1),
-    ("market_cap", 2**63 - 1), ("market_cap", -1), ("last_quote", "'NaN'"),
+    ("volume", 2**63 - 1),
+    ("volume", LARGEST_WHOLE + 1),
+    ("volume", -1),
+    ("version", 2**63 - 1),
+    ("version", 0),
+    ("quoted_at", 2**63 - 1),
+    ("quoted_at", 253_402_300_800_000_000),
+    ("quoted_at", -1),
+    ("price_decimals", 32767),
+    ("price_decimals", -32768),
+    ("price_decimals", 13),
+    ("category", -1),
+    ("market_cap", 2**63 - 1),
+    ("market_cap", -1),
+    ("last_quote", "'NaN'"),
     ("last_quote", "'-Infinity'"),
-    ("last_quote", "1e400"), ("last_quote", "-1e-400 - 1"), ("base_price", "'Infinity'"),
-    ("base_price", "1e16000"), ("symbol", "'lower'"), ("symbol", "' B'"), ("symbol", "E'A\\nB'"),
+    ("last_quote", "1e400"),
+    ("last_quote", "-1e-400 - 1"),
+    ("base_price", "'Infinity'"),
+    ("base_price", "1e16000"),
+    ("symbol", "'lower'"),
+    ("symbol", "' B'"),
+    ("symbol", "E'A\\nB'"),
     ("symbol", "'*'"),
-]  # fmt: skip
+]
 
 
 async def test_rows_of_postgres_that_are_no_records(shared_postgres, database):

@@ -176,8 +176,9 @@ def test_two_servers_share_the_embedded_file(tmp_path):
         folder.mkdir()
     variables = {
         "SQLITE_PATH": str(tmp_path / "quotes.db"),
-        "PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms",
-    }  # fmt: skip
+        "PRICE_UPDATE_INTERVAL": "50ms",
+        "PRICE_WRITE_INTERVAL": "100ms",
+    }
     with ThreadPoolExecutor() as pool:
         servers = [ServerProcess(folder, **variables) for folder in folders]
         try:
@@ -223,9 +224,11 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
     assert [each.returncode for each in done] == [0] * 5
     applied = [line for each in done for line in each.stdout.splitlines() if "applied" in line]
     assert sorted(applied) == [
-        "applied 0001_market_data", "applied 0002_quote_columns", "applied 0003_search",
+        "applied 0001_market_data",
+        "applied 0002_quote_columns",
+        "applied 0003_search",
         "applied 0004_changes",
-    ]  # fmt: skip
+    ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
 
@@ -325,16 +328,22 @@ def test_row_without_a_price_is_taken_for_none(
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"), ("TSLA,Tesla,STOCK,nan,", "not a price"),
-        ("TSLA,Tesla,STOCK,1e10,", "not a price"), ("TSLA,Tesla,STOCK,inf,", "not a price"),
-        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"), ("TSLA,Tesla,STOCK,0,", "4 decimals"),
+        ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"),
+        ("TSLA,Tesla,STOCK,nan,", "not a price"),
+        ("TSLA,Tesla,STOCK,1e10,", "not a price"),
+        ("TSLA,Tesla,STOCK,inf,", "not a price"),
+        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"),
+        ("TSLA,Tesla,STOCK,0,", "4 decimals"),
         (",Tesla,STOCK,1,", "not a symbol"),
-        ("TSLA,,STOCK,1,", "not a name"), ("TSLA,Tesla,STOCK,1", "number of fields"),
-        ("TSLA,Tesla,STOCK,1,x", "market_cap"), (f"TSLA,Tesla,STOCK,1,{2**53}", "market_cap"),
+        ("TSLA,,STOCK,1,", "not a name"),
+        ("TSLA,Tesla,STOCK,1", "number of fields"),
+        ("TSLA,Tesla,STOCK,1,x", "market_cap"),
+        (f"TSLA,Tesla,STOCK,1,{2**53}", "market_cap"),
         ("aapl,Apple,STOCK,1,", "AAPL for a second time"),
-        ('"TS,LA",Tesla,STOCK,1,', "no comma"), ("TS LA,Tesla,STOCK,1,", "no space"),
+        ('"TS,LA",Tesla,STOCK,1,', "no comma"),
+        ("TS LA,Tesla,STOCK,1,", "no space"),
     ],
-)  # fmt: skip
+)
 def test_bad_row_is_named_and_nothing_is_listed(tmp_path, row, problem):
     """The line's number and what is wrong in it."""
     file = write(tmp_path, "AAPL,Apple,STOCK,100,", row)
@@ -353,7 +362,7 @@ def test_prices_have_up_to_twelve_decimals(tmp_path, decimals, price):
     file.write_text("symbol,name,price,price_decimals\nFINE,Fine,1,13\n")
     [(line, problem)] = read_instruments(file).problems
     assert line == 2
-    assert "price_decimals is no whole number from 0 to 12" in problem
+    assert "price_decimals is not a whole number from 0 to 12" in problem
 
 
 def test_imported_prices_have_the_tick_s_precision(tmp_path):
@@ -384,9 +393,13 @@ def test_import_that_is_interrupted_lists_nothing(tmp_path):
     file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(100_000)))
     written = tmp_path / "quotestream" / "quotes.db-wal"
     process = subprocess.Popen(
-        [*COMMAND, "import", file], cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [*COMMAND, "import", file],
+        cwd=tmp_path,
+        env=environment(XDG_STATE_HOME=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     eventually(lambda: written.exists() and written.stat().st_size > 2_000_000)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=TIMEOUT)
@@ -412,14 +425,21 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_URL", "mysql://u:secret@h/d"), ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
-        ("DATABASE_URL", "postgresql://u:se/secret@h/d"), ("DATABASE_URL", "x"), ("REDIS_URL", "http://x"),
-        ("DATABASE_URL", "postgresql://h:port/d"), ("DATABASE_URL", "postgresql://u:secret@a..b/d"),
-        ("REDIS_URL", "redis://u:secret@a..b"), ("REDIS_URL", "redis://u:secret@h?socket_timeout=9"),
-        ("CACHE_TTL", "0"), ("DATABASE_POOL_SIZE", "1"),
-        ("CACHE_SYMBOLS", "0"), ("PRICE_WRITE_INTERVAL", "never"),
+        ("DATABASE_URL", "mysql://u:secret@h/d"),
+        ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
+        ("DATABASE_URL", "postgresql://u:se/secret@h/d"),
+        ("DATABASE_URL", "x"),
+        ("REDIS_URL", "http://x"),
+        ("DATABASE_URL", "postgresql://h:port/d"),
+        ("DATABASE_URL", "postgresql://u:secret@a..b/d"),
+        ("REDIS_URL", "redis://u:secret@a..b"),
+        ("REDIS_URL", "redis://u:secret@h?socket_timeout=9"),
+        ("CACHE_TTL", "0"),
+        ("DATABASE_POOL_SIZE", "1"),
+        ("CACHE_SYMBOLS", "0"),
+        ("PRICE_WRITE_INTERVAL", "never"),
     ],
-)  # fmt: skip
+)
 def test_bad_setting_is_named_without_its_password(tmp_path, variable, value):
     """One line that names the variable."""
     line = complaint(tmp_path, "serve", **{variable: value})
@@ -448,7 +468,7 @@ def test_file_that_cannot_be_opened(tmp_path, redis):
 def test_drivers_are_imported_only_where_they_are_used(tmp_path):
     """A server without Postgres and Redis does not pay for them."""
     code = (
-        "import sys, server.app, server.cli; "
+        "import sys, server.app.serve, server.cli.commands; "
         "print([m for m in ('asyncpg', 'redis', 'trio_asyncio', 'asyncio') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -42,7 +42,7 @@ class Catalogue(MemoryCatalogue):
         return found
 
 
-class SessionHarness:
+class LoaderHarness:
     """A running loader over `catalogue`, whose cache can be told to fail."""
 
     def __init__(self, size: int = 100) -> None:
@@ -52,9 +52,14 @@ class SessionHarness:
         self.live: dict[str, Snapshot] = {}
         self.database = Component("catalogue", "test")
         self.loader = Loader(
-            catalogue=self.catalogue, cache=self.cache, live=self.live.get,
-            database=self.database, stats=self.stats, ttl=TTL, size=size,
-        )  # fmt: skip
+            catalogue=self.catalogue,
+            cache=self.cache,
+            live=self.live.get,
+            database=self.database,
+            stats=self.stats,
+            ttl=TTL,
+            size=size,
+        )
 
     async def load(self, *symbols, within=2.0):
         return await self.loader.load(symbols, within)
@@ -62,7 +67,7 @@ class SessionHarness:
 
 @pytest.fixture
 async def harness(nursery):
-    made = SessionHarness()
+    made = LoaderHarness()
     nursery.start_soon(made.loader.run)
     return made
 
@@ -216,7 +221,7 @@ async def test_a_user_takes_no_places_of_others(autojump_clock, harness, monkeyp
                 await harness.loader.load(["ONE MORE"], payer=user)
         nursery.start_soon(partial(harness.loader.load, ["HOG1"], payer=other))  # needs no place
         assert (await harness.load("AAPL")).found
-    assert not harness.loader._places
+    assert not harness.loader._flights_by_user
     assert (await harness.loader.load(["MSFT"], payer=hog)).found
 
 
@@ -334,7 +339,7 @@ async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, harness, m
 
 async def test_known_prices_are_bounded(autojump_clock, nursery):
     """The least recently used are forgotten first, in the cache as in what is kept for bad times."""
-    harness = SessionHarness(size=10)
+    harness = LoaderHarness(size=10)
     nursery.start_soon(harness.loader.run)
     await harness.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)
     for number in range(30):

@@ -13,9 +13,9 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import serve
-from server.cluster.errors import BadBusUrl
-from server.credentials import (
+from server.app.options import store_options
+from server.app.serve import serve
+from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
     development_token,
@@ -25,18 +25,10 @@ from server.credentials import (
     secret_of,
     token_for_watch,
 )
-from server.feeds.replay import ReplayError
-from server.gateway.auth import Authenticator, BadKey
-from server.gateway.claims import MAX_NAME_LENGTH, is_name
-from server.gateway.sockets import BindError
-from server.listeners import Addresses
-from server.ops.logs import configure_logging
-from server.ops.tracebacks import install_hooks
-from server.options import store_options
-from server.output import take_over_output
-from server.quotes.instrument import Instrument, normalize_symbol
-from server.redaction import hide, redact
-from server.settings import (
+from server.cli.importing import add_import, count_of
+from server.cluster.errors import BadBusUrl
+from server.config.redaction import hide, redact
+from server.config.settings import (
     BadSetting,
     Duration,
     Settings,
@@ -44,19 +36,24 @@ from server.settings import (
     load_settings,
     secrets_in,
 )
-from server.signals import end_start_at_sigterm
+from server.feeds.replay import ReplayError
+from server.gateway.auth import Authenticator, BadKey
+from server.gateway.claims import MAX_NAME_LENGTH, is_name
+from server.ops.logs import configure_logging
+from server.ops.tracebacks import install_hooks
+from server.process.binding import BindError
+from server.process.listeners import Addresses
+from server.process.output import take_over_output
+from server.process.signals import end_start_at_sigterm
+from server.quotes.instrument import normalize_symbol
 from server.store.catalogue import StoreUnavailable
-from server.store.embedded import load_instruments
-from server.store.importing import HEADERS, BadFile, read_instruments
-from server.store.store import delist, import_instruments, migrate
+from server.store.importing import BadFile
+from server.store.store import delist, migrate
 from server.workers.host import supervise
 from server.workers.worker import SupervisorLink
 
 USAGE_ERROR = 2
 """Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
-
-SAMPLE = 10
-"""Instruments that a dry run shows."""
 
 AUTO = "auto"
 """As many workers as it takes."""
@@ -135,31 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
     command.set_defaults(run=_migrate)
 
-    command = commands.add_parser(
-        "import",
-        help="list instruments from a file",
-        description="List the instruments of a file with the columns symbol, name, price and, not "
-        "required, type (STOCK or ETF), market_cap, price_decimals. The separator, the encoding and "
-        "the common headers of exchanges and brokers are recognized. All rows are listed, or none.",
-    )
-    command.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
-    )
-    command.add_argument(
-        "--map",
-        action="append",
-        type=_column,
-        default=[],
-        metavar="FIELD=HEADER",
-        help=f"the column of a field; fields are {', '.join(HEADERS)}",
-    )
-    command.add_argument(
-        "--skip-bad", action="store_true", help="list the good rows of a file with bad ones"
-    )
-    command.add_argument(
-        "--dry-run", action="store_true", help="show what would be listed, and change nothing"
-    )
-    command.set_defaults(run=_import)
+    add_import(commands)
 
     command = commands.add_parser(
         "delist",
@@ -276,57 +249,12 @@ def _migrate(_: argparse.Namespace, settings: Settings) -> None:
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
 
-def _import(arguments: argparse.Namespace, settings: Settings) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    configure_logging(settings.log_format, settings.log_level)
-    file = arguments.file
-    instruments = _read(file, arguments) if file else load_instruments()
-    if arguments.dry_run:
-        for each in instruments[:SAMPLE]:
-            print(f"{each.symbol:12} {each.base_price:>{14}.{each.price_decimals}f}  {each.name}")
-        print(f"{_count(len(instruments))} would be listed")
-        return
-    console = Console(stderr=True)
-    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("importing", total=len(instruments))
-        trio.run(
-            import_instruments,
-            store_options(settings),
-            instruments,
-            lambda done: progress.update(task, completed=done),
-        )
-    print(f"{_count(len(instruments))} listed")
-
-
-def _read(file: Path, arguments: argparse.Namespace) -> list[Instrument]:
-    """Return a file's instruments; say how it was read, and which rows are bad. Errors: BadFile."""
-    instruments, problems, assumed = read_instruments(file, dict(arguments.map))
-    for each in assumed:
-        print(f"{file}: {each}", file=sys.stderr)
-    if problems:
-        for line, problem in problems[:-1] if not arguments.skip_bad else problems:
-            print(f"{file} line {line}: {problem}", file=sys.stderr)
-        if not arguments.skip_bad:
-            last = problems[-1]
-            count = f" ({len(problems)} bad rows; --skip-bad lists the others)"
-            raise BadFile(f"{file} line {last.line}: {last.problem}{count}")
-    if not instruments:
-        raise BadFile(f"{file}: it holds no instrument")
-    return instruments
-
-
-def _count(instruments: int) -> str:
-    return "1 instrument" if instruments == 1 else f"{instruments} instruments"
-
-
 def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     symbols = list(dict.fromkeys(arguments.symbols))
     if missing := trio.run(delist, store_options(settings), symbols):
         _fail(f"not listed: {', '.join(missing)}; nothing was changed")
-    print(f"{_count(len(symbols))} delisted")
+    print(f"{count_of(len(symbols))} delisted")
 
 
 def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -363,15 +291,6 @@ def _duration(text: str) -> Duration:
         return Duration.parse(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m or 1h") from None
-
-
-def _column(text: str) -> tuple[str, str]:
-    field, separator, header = text.partition("=")
-    if not (separator and header.strip()) or field not in HEADERS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not FIELD=HEADER with a field of {', '.join(HEADERS)}"
-        )
-    return field, header
 
 
 def _user(text: str) -> str:

@@ -1,0 +1,103 @@
+"""`quotestream import`: lists the instruments of a file."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from server.app.options import store_options
+from server.config.settings import Settings
+from server.ops.logs import configure_logging
+from server.quotes.instrument import Instrument
+from server.store.embedded import load_instruments
+from server.store.importing import HEADERS, BadFile, read_instruments
+from server.store.store import import_instruments
+
+SAMPLE = 10
+"""Instruments that a dry run shows."""
+
+
+def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the command line's parser."""
+    command = commands.add_parser(
+        "import",
+        help="list instruments from a file",
+        description="List the instruments of a file with the columns symbol, name, price and, not "
+        "required, type (STOCK or ETF), market_cap, price_decimals. The separator, the encoding and "
+        "the common headers of exchanges and brokers are recognized. All rows are listed, or none.",
+    )
+    command.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
+    )
+    command.add_argument(
+        "--map",
+        action="append",
+        type=_column,
+        default=[],
+        metavar="FIELD=HEADER",
+        help=f"the column of a field; fields are {', '.join(HEADERS)}",
+    )
+    command.add_argument(
+        "--skip-bad", action="store_true", help="list the good rows of a file with bad ones"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="show what would be listed, and change nothing"
+    )
+    command.set_defaults(run=_import)
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    configure_logging(settings.log_format, settings.log_level)
+    file = arguments.file
+    instruments = _read(file, arguments) if file else load_instruments()
+    if arguments.dry_run:
+        for each in instruments[:SAMPLE]:
+            print(f"{each.symbol:12} {each.base_price:>{14}.{each.price_decimals}f}  {each.name}")
+        print(f"{count_of(len(instruments))} would be listed")
+        return
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("importing", total=len(instruments))
+        trio.run(
+            import_instruments,
+            store_options(settings),
+            instruments,
+            lambda done: progress.update(task, completed=done),
+        )
+    print(f"{count_of(len(instruments))} listed")
+
+
+def _read(file: Path, arguments: argparse.Namespace) -> list[Instrument]:
+    """Return a file's instruments; say how it was read, and which rows are bad. Errors: BadFile."""
+    instruments, problems, assumed = read_instruments(file, dict(arguments.map))
+    for each in assumed:
+        print(f"{file}: {each}", file=sys.stderr)
+    if problems:
+        for line, problem in problems[:-1] if not arguments.skip_bad else problems:
+            print(f"{file} line {line}: {problem}", file=sys.stderr)
+        if not arguments.skip_bad:
+            last = problems[-1]
+            count = f" ({len(problems)} bad rows; --skip-bad lists the others)"
+            raise BadFile(f"{file} line {last.line}: {last.problem}{count}")
+    if not instruments:
+        raise BadFile(f"{file}: it holds no instrument")
+    return instruments
+
+
+def count_of(instruments: int) -> str:
+    """Return a number of instruments in words."""
+    return "1 instrument" if instruments == 1 else f"{instruments} instruments"
+
+
+def _column(text: str) -> tuple[str, str]:
+    field, separator, header = text.partition("=")
+    if not (separator and header.strip()) or field not in HEADERS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not FIELD=HEADER with a field of {', '.join(HEADERS)}"
+        )
+    return field, header
