@@ -1,20 +1,13 @@
 """The catalogue's interface and errors. It holds all instruments and their last prices."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from server.quotes.instrument import Instrument, normalize_symbol
+from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 
 BATCH_ROWS = 1000
 """Rows of one statement or page: some 5 ms of work, after which other tasks run."""
-
-SEARCH_CANDIDATES = 1000
-"""Names that one search ranks at most. If more names match, the rest is not looked at."""
-
-_SEPARATORS = re.compile(r"[\x00-/:-@\[-`{-\x7f]+")
-"""Separators of words: all ASCII characters but letters and digits."""
 
 
 class StoreUnavailable(Exception):
@@ -30,7 +23,11 @@ class StoreMisconfigured(StoreUnavailable):
     """
 
 
-class RowsRefused(StoreUnavailable):
+class StatementRefused(StoreUnavailable):
+    """The database answers, but refuses this statement. It may accept others."""
+
+
+class RowsRefused(StatementRefused):
     """The database answers, but refuses a row. It may accept other rows."""
 
 
@@ -79,11 +76,10 @@ class Catalogue(Protocol):
         """
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        """Return instruments that match `query`, the best first.
+        """Return instruments that match `query`, the best first, as `search.rank` ranks them.
 
-        A symbol matches if it begins with the query. A name matches if each word of the query begins
-        one of its words. The exact symbol is first. Then come other symbols, names that begin with the
-        query's first word, and other names.
+        A symbol matches if it begins with the query, in any spelling. A name matches if each word of
+        the query begins one of its words. If nothing matches, one typing error in a word is forgiven.
         """
 
     async def recently_watched(self, limit: int) -> list[str]:
@@ -115,21 +111,3 @@ class Catalogue(Protocol):
         A symbol that the catalogue never had becomes listed. Errors: RowsRefused. After it, none of
         `snapshots` may be written.
         """
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a name or a search, in lower case."""
-    return [word for word in _SEPARATORS.split(text.lower()) if word]
-
-
-def search_rank(snapshot: Snapshot, query: str) -> tuple[int, str] | None:
-    """Return a row's rank in a search's result, smaller is better; None if it does not match."""
-    prefix, wanted = normalize_symbol(query), words(query)
-    if snapshot.symbol == prefix:
-        return 0, snapshot.symbol
-    if prefix and snapshot.symbol.startswith(prefix):
-        return 1, snapshot.symbol
-    has = words(snapshot.name)
-    if not wanted or not all(any(word.startswith(each) for word in has) for each in wanted):
-        return None
-    return (2 if has[0].startswith(wanted[0]) else 3), snapshot.symbol

@@ -1,14 +1,15 @@
 """A catalogue in memory, lost with the process: for tests, and if no file can be written."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 from time import monotonic
 
 import msgspec
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
-from server.store.catalogue import Change, search_rank
+from server.store.catalogue import Change
+from server.store.search import CANDIDATES, Groups, WordIndex, search, symbol_key
 
 
 class MemoryCatalogue:
@@ -22,6 +23,9 @@ class MemoryCatalogue:
         self._delisted: set[str] = set()
         self._changes: dict[str, int] = {}
         self._marks = count(1)
+        self._words = WordIndex()
+        for row in self._rows.values():
+            self._words.put(row.symbol, row.name)
 
     def pool_use(self) -> None:
         return None
@@ -30,8 +34,11 @@ class MemoryCatalogue:
         return []
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        listed = self._rows.keys() - self._delisted
-        return [self._rows[symbol] for symbol in symbols if symbol in listed]
+        return [
+            self._rows[symbol]
+            for symbol in symbols
+            if symbol in self._rows and symbol not in self._delisted
+        ]
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
         listed = self._rows.keys() - self._delisted
@@ -39,10 +46,21 @@ class MemoryCatalogue:
         return [self._rows[symbol] for symbol in above[:limit]]
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        listed = await self.find(list(self._rows))
-        ranks = ((search_rank(row, query), row) for row in listed)
-        found = sorted((rank, row) for rank, row in ranks if rank is not None)
-        return [row for _, row in found[:limit]]
+        return await search(self, query, limit)
+
+    async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
+        begins = [each for each in self._rows if each.startswith(prefix)]
+        alike = [each for each in self._rows if symbol_key(each).startswith(key)]
+        alike.sort(key=symbol_key)
+        return await self.find([*self._first(sorted(begins), limit), *self._first(alike, limit)])
+
+    async def by_words(self, groups: Groups, *, whole: bool) -> list[Snapshot]:
+        return await self.find(
+            self._first(sorted(self._words.find(groups, whole=whole)), CANDIDATES)
+        )
+
+    def _first(self, symbols: Iterable[str], limit: int) -> list[str]:
+        return list(islice((each for each in symbols if each not in self._delisted), limit))
 
     async def recently_watched(self, limit: int) -> list[str]:
         watched = self._watched.keys() - self._delisted
@@ -55,6 +73,7 @@ class MemoryCatalogue:
                 row = _with_price_of(old, row)
             self._delisted.discard(row.symbol)
             self._rows[row.symbol] = row
+            self._words.put(row.symbol, row.name)
             self._changes[row.symbol] = next(self._marks)
         done(len(instruments))
 
@@ -77,6 +96,7 @@ class MemoryCatalogue:
             row = self._rows.get(snapshot.symbol)
             if row is None:
                 self._rows[snapshot.symbol] = snapshot
+                self._words.put(snapshot.symbol, snapshot.name)
                 self._changes[snapshot.symbol] = next(self._marks)
             elif snapshot.version > row.version:
                 self._rows[snapshot.symbol] = _with_price_of(snapshot, row)

@@ -15,28 +15,36 @@ import asyncpg
 import trio
 from trio_asyncio import aio_as_trio
 
-from server.quotes.instrument import Instrument, normalize_symbol
+from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.catalogue import (
     BATCH_ROWS,
-    SEARCH_CANDIDATES,
     Change,
     PoolUse,
     RowsRefused,
+    StatementRefused,
     StoreMisconfigured,
     StoreUnavailable,
-    words,
 )
 from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
 from server.store.rows import Rows
+from server.store.search import CANDIDATES, Groups, name_words, search
 from server.store.sql import (
-    COLUMNS,
     FIELDS,
     ON_CONFLICT_LIST,
     ON_CONFLICT_SAVE,
     RECENTLY_WATCHED,
     SELECT_CHANGES,
+)
+from server.store.sql_postgres import (
+    BY_SYMBOL,
+    INDEX_WORDS,
+    INSERT,
+    LOCK,
+    NOT_INDEXED,
+    SELECTED,
+    WATCHED,
 )
 from server.store.stats import StoreStats
 
@@ -74,6 +82,14 @@ ERRORS = (
 Python cannot read is a ValueError or OverflowError.
 """
 
+ENCODING = "UTF8"
+"""The server encoding that holds every character of Unicode."""
+
+UNAVAILABLE = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE (PostgreSQL, Appendix A) that say something of the database. All others are about
+the statement: they do not open the circuit breaker.
+"""
+
 REFUSALS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -85,62 +101,6 @@ REFUSALS = (
 asyncpg cannot send it.
 """
 
-
-def _as_float(column: str) -> str:
-    """Return SQL that gives NaN for a number outside a float's range.
-
-    The plain cast would fail for it, and the whole query with it. Rounding is for numbers too close to
-    zero, for which the cast fails as well.
-    """
-    rounded = f"round({column}::numeric, 100)::float8"
-    return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
-
-
-_SELECTED = ", ".join(
-    _as_float(field) if field in ("last_quote", "base_price") else field for field in FIELDS
-)
-
-_TYPES = {
-    "symbol": "varchar",
-    "name": "varchar",
-    "category": "int",
-    "last_quote": "float8",
-    "base_price": "float8",
-    "market_cap": "bigint",
-    "price_decimals": "smallint",
-    "made_up_price": "bool",
-    "volume": "bigint",
-    "version": "bigint",
-    "quoted_at": "bigint",
-}
-
-_ROWS = ", ".join(f"${number}::{_TYPES[field]}[]" for number, field in enumerate(FIELDS, 1))
-
-_INSERT = f"INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) "
-
-_LOCK = """
-SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted
-ORDER BY symbol COLLATE "C" FOR UPDATE
-"""
-"""All writers lock rows in the order of symbols, so that two of them cannot deadlock."""
-
-_WATCHED = f"""
-WITH locked AS ({_LOCK})
-UPDATE market_data SET watched_at = now() FROM locked WHERE market_data.id = locked.id
-"""
-
-_SEARCH = f"""
-SELECT {_SELECTED} FROM (
-    (SELECT *, CASE WHEN symbol = $1 THEN 0 ELSE 1 END AS rank FROM market_data
-     WHERE NOT delisted AND $1 <> ''
-     AND symbol COLLATE "C" >= $1 AND symbol COLLATE "C" < $1 || U&'\\+10FFFF'
-     ORDER BY symbol COLLATE "C" LIMIT $4)
-    UNION ALL
-    (SELECT *, CASE WHEN lower(name) ~ $3 THEN 2 ELSE 3 END AS rank FROM market_data
-     WHERE NOT delisted AND words @@ $2::text::tsquery AND NOT starts_with(symbol, $1)
-     LIMIT {SEARCH_CANDIDATES})
-) AS found ORDER BY rank, symbol COLLATE "C" LIMIT $4
-"""
 
 T = TypeVar("T")
 
@@ -179,12 +139,20 @@ class PostgresCatalogue:
         return await self._rows.page(self._read_page, after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        # The only ASCII characters in words are letters and digits: no quote, no regex syntax.
-        wanted = words(query)
-        lexemes = " & ".join(f"'{word}':*" for word in wanted)
-        begins = "^[^a-z0-9]*" + wanted[0] if wanted else "^$"
-        parameters = normalize_symbol(query), lexemes, begins, limit
-        return self._rows.snapshots(await self._fetch("search", _SEARCH, *parameters))
+        if await self._fetch("unindexed", f"{NOT_INDEXED} LIMIT 1"):
+            await self._run("index", BULK_TIMEOUT, _index_names)
+        return await search(self, query, limit)
+
+    async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
+        return self._rows.snapshots(await self._fetch("search", BY_SYMBOL, prefix, key, limit))
+
+    async def by_words(self, groups: Groups, *, whole: bool) -> list[Snapshot]:
+        # Words are letters and digits of any script: nothing in them is special to a tsquery.
+        mark = "" if whole else ":*"
+        alternatives = (" | ".join(f"'{word}'{mark}" for word in group) for group in groups)
+        wanted = " & ".join(f"({group})" for group in alternatives)
+        condition = f"words @@ $1::text::tsquery LIMIT {CANDIDATES}"
+        return self._rows.snapshots(await self._select("search", condition, wanted))
 
     async def recently_watched(self, limit: int) -> list[str]:
         rows = await self._fetch("recent", RECENTLY_WATCHED + "$1", limit)
@@ -217,7 +185,7 @@ class PostgresCatalogue:
         return [(row[0], row) for row in await self._select("page", condition, after, limit)]
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
+        query = f"SELECT {SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
         return await self._fetch(name, query, *parameters)
 
     async def _fetch(self, name: str, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -241,14 +209,18 @@ class PostgresCatalogue:
             raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
-            kind = RowsRefused if isinstance(error, REFUSALS) else StoreUnavailable
-            raise kind(f"Postgres: {error or type(error).__name__}") from error
+            raise _kind_of(error)(f"Postgres: {error or type(error).__name__}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 
     async def _on_connection(self, seconds: float, work: Callable[[Connection], Awaitable[T]]) -> T:
         connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT)
         try:
+            if (encoding := connection.get_settings().server_encoding) != ENCODING:
+                raise StoreMisconfigured(
+                    f"DATABASE_URL: the encoding of the database is {encoding}, not {ENCODING}: it "
+                    f"cannot hold every name; createdb -E {ENCODING} -T template0 makes one that can"
+                )
             async with asyncio.timeout(seconds):
                 result = await work(connection)
         except BaseException:
@@ -276,6 +248,14 @@ async def open_postgres(
             await aio_as_trio(catalogue.close)()
 
 
+def _kind_of(error: Exception) -> type[StoreUnavailable]:
+    if isinstance(error, REFUSALS):
+        return RowsRefused
+    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    about_statement = state is not None and not state.startswith(UNAVAILABLE)
+    return StatementRefused if about_statement else StoreUnavailable
+
+
 async def _migrate(connection: Connection) -> list[str]:
     applied = []
     async with connection.transaction():
@@ -292,7 +272,25 @@ async def _migrate(connection: Connection) -> list[str]:
             insert = "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)"
             await connection.execute(insert, migration.version, migration.name)
             applied.append(migration.name)
+        if applied:
+            await _index_names(connection)
     return applied
+
+
+async def _index_names(connection: Connection) -> None:
+    """Index the words of names that any program wrote since they were indexed last.
+
+    Rows that another transaction holds are left to the next search.
+    """
+    batch = f"{NOT_INDEXED} ORDER BY id LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED"
+    while True:
+        async with connection.transaction():
+            rows = await connection.fetch(batch)
+            if not rows:
+                return
+            ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
+            words = [" ".join(name_words(name or "")) for name in names]
+            await connection.execute(INDEX_WORDS, ids, names, words)
 
 
 async def _upsert(
@@ -301,13 +299,14 @@ async def _upsert(
     async with connection.transaction():
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            await connection.execute(_INSERT + ON_CONFLICT_LIST, *_columns(batch))
+            await connection.execute(INSERT + ON_CONFLICT_LIST, *_columns(batch))
             done(start + len(batch))
+        await _index_names(connection)
 
 
 async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
     async with connection.transaction():
-        listed = {row["symbol"] for row in await connection.fetch(_LOCK, symbols)}
+        listed = {row["symbol"] for row in await connection.fetch(LOCK, symbols)}
         missing = [symbol for symbol in symbols if symbol not in listed]
         if not missing:
             update = "UPDATE market_data SET delisted = true WHERE symbol = ANY($1)"
@@ -332,13 +331,13 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
 async def _save(
     snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
 ) -> None:
-    await connection.execute(_INSERT + ON_CONFLICT_SAVE, *_columns(_in_order(snapshots)))
+    await connection.execute(INSERT + ON_CONFLICT_SAVE, *_columns(_in_order(snapshots)))
     if watched:
-        await connection.execute(_WATCHED, watched)
+        await connection.execute(WATCHED, watched)
 
 
 def _in_order(rows: Iterable[Snapshot]) -> list[Snapshot]:
-    """Sort rows by symbol, as `_LOCK` does."""
+    """Sort rows by symbol, as `LOCK` does."""
     return sorted(rows, key=lambda row: row.symbol)
 
 

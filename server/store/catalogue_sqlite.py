@@ -16,18 +16,17 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import trio
 
-from server.quotes.instrument import Instrument, normalize_symbol
+from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.catalogue import (
     BATCH_ROWS,
-    SEARCH_CANDIDATES,
     Change,
     RowsRefused,
     StoreUnavailable,
-    words,
 )
 from server.store.migrations import pending
 from server.store.rows import Rows
+from server.store.search import CANDIDATES, Groups, name_words, search
 from server.store.sql import (
     COLUMNS,
     FIELDS,
@@ -58,25 +57,30 @@ _MADE_UP = FIELDS.index("made_up_price")
 
 _VALUES = ", ".join(f":{field}" for field in FIELDS)
 
-_INSERT = f"INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words) "
+_INSERT = f"INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES}) "
 
-_LIST = f"{_INSERT} {ON_CONFLICT_LIST}, words = excluded.words"
+_LIST = f"{_INSERT} {ON_CONFLICT_LIST}"
 
 _SAVE = f"{_INSERT} {ON_CONFLICT_SAVE}"
 
-_IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
+_KEY = "replace(replace(replace(replace(symbol, '-', ''), '/', ''), '.', ''), ' ', '')"
+"""SQL for `search.symbol_key`; the index of migration 4 has the same words."""
 
-_SEARCH = f"""
-SELECT {COLUMNS} FROM (
-    SELECT *, CASE WHEN symbol = :prefix THEN 0 ELSE 1 END AS rank
-    FROM market_data WHERE NOT delisted AND {_IS_SYMBOL}
-    UNION ALL
-    SELECT *, CASE WHEN words LIKE :begins THEN 2 ELSE 3 END AS rank FROM (
-        SELECT * FROM market_data WHERE NOT delisted AND {{names}} AND NOT {_IS_SYMBOL}
-        LIMIT {SEARCH_CANDIDATES}
-    )
-) ORDER BY rank, symbol LIMIT :limit
+_BY_SYMBOL = f"""
+SELECT {COLUMNS} FROM (SELECT * FROM market_data WHERE NOT delisted
+    AND symbol >= :prefix AND symbol < :prefix || char(1114111) ORDER BY symbol LIMIT :limit)
+UNION ALL
+SELECT {COLUMNS} FROM (SELECT * FROM market_data WHERE NOT delisted
+    AND {_KEY} >= :key AND {_KEY} < :key || char(1114111) ORDER BY {_KEY} LIMIT :limit)
 """
+
+_WITH_WORD = "id IN (SELECT id FROM name_words WHERE word IN (SELECT value FROM json_each(?)))"
+
+_WITH_BEGINNING = """id IN (SELECT name_words.id FROM json_each(?) CROSS JOIN name_words
+    WHERE word >= value AND word < value || char(1114111))"""
+"""CROSS JOIN keeps SQLite from walking through all words for the sake of a few beginnings."""
+
+_NOT_INDEXED = f"SELECT id, name FROM market_data WHERE words_of IS NOT name LIMIT {BATCH_ROWS}"
 
 T = TypeVar("T")
 
@@ -135,19 +139,20 @@ class SqliteCatalogue:
         return await self._rows.page(self._read_page, first, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        prefix, wanted = normalize_symbol(query), words(query)
-        parameters = {
-            "prefix": prefix,
-            "end": prefix + "\U0010ffff",
-            "begins": f" {wanted[0]}%" if wanted else "",
-            "limit": limit,
-        }
-        # The only ASCII characters in words are letters and digits: none is special to LIKE.
-        parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
-        conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
-        statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
-        rows = await self._read("search", statement, parameters)
+        if await self._read("unindexed", _NOT_INDEXED, []):
+            await self._run(self._writer, "index", _index_names)
+        return await search(self, query, limit)
+
+    async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
+        parameters = {"prefix": prefix, "key": key, "limit": limit}
+        rows = await self._read("search", _BY_SYMBOL, parameters)
         return self._rows.snapshots(map(_fields, rows))
+
+    async def by_words(self, groups: Groups, *, whole: bool) -> list[Snapshot]:
+        condition = " AND ".join([_WITH_WORD if whole else _WITH_BEGINNING] * len(groups))
+        words = [msgspec.json.encode(group).decode() for group in groups]
+        rows = await self._select("search", f"{condition} LIMIT {CANDIDATES}", *words)
+        return self._rows.snapshots(rows)
 
     async def recently_watched(self, limit: int) -> list[str]:
         rows = await self._read("recent", RECENTLY_WATCHED + "?", [limit])
@@ -225,6 +230,7 @@ class SqliteCatalogue:
                 applied.append(migration.name)
             if not present:
                 _insert(_LIST, [opening_snapshot(each) for each in self._shipped], connection)
+            _index_unindexed(connection)
         return applied
 
 
@@ -277,6 +283,8 @@ def _write(
             batch = rows[start : start + BATCH_ROWS]
             _insert(statement, batch, connection)
             done(start + len(batch))
+        if statement == _LIST:
+            _index_unindexed(connection)
         now = time.time()
         connection.executemany(
             "UPDATE market_data SET watched_at = ? WHERE symbol = ?",
@@ -313,13 +321,26 @@ def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, li
 
 def _insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
     connection.executemany(
-        statement,
-        [
-            {field: getattr(row, field) for field in FIELDS}
-            | {"words": "".join(f" {word}" for word in words(row.name))}
-            for row in rows
-        ],
+        statement, [{field: getattr(row, field) for field in FIELDS} for row in rows]
     )
+
+
+def _index_names(connection: sqlite3.Connection) -> None:
+    with _transaction(connection):
+        _index_unindexed(connection)
+
+
+def _index_unindexed(connection: sqlite3.Connection) -> None:
+    """Index the words of names that any program wrote since they were indexed last."""
+    while rows := connection.execute(_NOT_INDEXED).fetchall():
+        ids = [(number,) for number, _ in rows]
+        connection.executemany("DELETE FROM name_words WHERE id = ?", ids)
+        connection.executemany(
+            "INSERT INTO name_words (word, id) VALUES (?, ?)",
+            # A name that is not text is left out of every result, too.
+            [(word, n) for n, name in rows if isinstance(name, str) for word in name_words(name)],
+        )
+        connection.executemany("UPDATE market_data SET words_of = name WHERE id = ?", ids)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 import structlog
 import trio
 
-from server.store.catalogue import StoreUnavailable
+from server.store.catalogue import StatementRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -61,6 +61,10 @@ class Component:
             raise StoreUnavailable(f"{self.name} is not asked: {self.reason}")
         try:
             result = await call()
+        except StatementRefused:
+            # It answers: others' statements are not to suffer for this one.
+            self.succeeded()
+            raise
         except StoreUnavailable as error:
             self.failed(str(error))
             raise

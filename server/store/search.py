@@ -7,13 +7,22 @@ Postgres, SQLite and memory find the same.
 
 import re
 import unicodedata
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 MIN_TYPO_LENGTH = 5
 """Letters from which on a word may hold one typing error; most shorter words are one error apart."""
+
+MAX_WORD_LENGTH = 255
+"""Characters of a word. Postgres takes lexemes of 2 KB."""
+
+CANDIDATES = 1000
+"""Rows that one step of a search ranks at most. If more rows match, the rest is not looked at."""
 
 MAX_WORDS = 16
 """Words of a search that are looked for. A longer one is a text that was pasted."""
@@ -67,12 +76,13 @@ def name_words(name: str) -> list[str]:
         words |= dict.fromkeys(parts)
         if len(parts) > 1:
             words["".join(parts)] = None
-    return list(words)
+    return [word[:MAX_WORD_LENGTH] for word in words]
 
 
 def query_words(query: str) -> list[str]:
     """Return the words that `query` asks for, MAX_WORDS at most."""
-    return list(dict.fromkeys(_WORD.findall(fold(query))))[:MAX_WORDS]
+    words = dict.fromkeys(word[:MAX_WORD_LENGTH] for word in _WORD.findall(fold(query)))
+    return list(words)[:MAX_WORDS]
 
 
 def symbol_key(symbol: str) -> str:
@@ -105,36 +115,125 @@ def _one_error(word: str, letters: str) -> Iterator[str]:
             yield head + tail[1] + tail[0] + tail[2:]
 
 
-def rank(row: Snapshot, query: str, *, forgiving: bool = False) -> tuple[int, str] | None:
+class Query(NamedTuple):
+    """A search: `prefix` and `key` of a symbol, the words of a name, and the beginnings that each may
+    have.
+    """
+
+    prefix: str
+    key: str
+    words: list[str]
+    beginnings: list[tuple[str, ...]]
+
+
+def parse_query(text: str, *, forgiving: bool = False) -> Query:
+    """Read a search. `forgiving`: take beginnings that are one typing error away, too."""
+    prefix, words = normalize_symbol(text), query_words(text)
+    beginnings = [tuple(variants(word)) if forgiving else (word,) for word in words]
+    return Query(prefix, symbol_key(prefix), words, beginnings)
+
+
+def rank(row: Snapshot, query: Query) -> tuple[int, str] | None:
     """Return where `row` stands among the results of `query`, None if it is not one. Smaller is better.
 
     0 the symbol; 1 another spelling of it; 2 symbols that begin with it; 3 those of another spelling;
     4 names with all its words, the first in front; 5 other such names; 6, 7 the same where words begin
     with those of the query. Within a rank, by symbol.
-
-    Arguments:
-        forgiving: take words that are one typing error away, too. For a search that found nothing.
     """
-    prefix = normalize_symbol(query)
-    if (place := _symbol_rank(row.symbol, prefix)) is None:
-        place = _name_rank(name_words(row.name), query_words(query), forgiving=forgiving)
+    if (place := _symbol_rank(row.symbol, query)) is None:
+        place = _name_rank(name_words(row.name), query)
     return None if place is None else (place, row.symbol)
 
 
-def _symbol_rank(symbol: str, prefix: str) -> int | None:
-    key, wanted = symbol_key(symbol), symbol_key(prefix)
-    if not wanted:
+def _symbol_rank(symbol: str, query: Query) -> int | None:
+    if not query.key:
         return None
-    tests = (symbol == prefix, key == wanted, symbol.startswith(prefix), key.startswith(wanted))
+    key = symbol_key(symbol)
+    tests = (
+        symbol == query.prefix,
+        key == query.key,
+        symbol.startswith(query.prefix),
+        key.startswith(query.key),
+    )
     return tests.index(True) if any(tests) else None
 
 
-def _name_rank(words: Sequence[str], wanted: Sequence[str], *, forgiving: bool) -> int | None:
-    if not wanted:
+def _name_rank(words: Sequence[str], query: Query) -> int | None:
+    if not query.words:
         return None
-    if all(word in words for word in wanted):
-        return 4 if words[0] == wanted[0] else 5
-    beginnings = [tuple(variants(each)) if forgiving else (each,) for each in wanted]
-    if not all(any(word.startswith(each) for word in words) for each in beginnings):
+    if all(word in words for word in query.words):
+        return 4 if words[0] == query.words[0] else 5
+    if not all(any(word.startswith(each) for word in words) for each in query.beginnings):
         return None
-    return 6 if words[0].startswith(beginnings[0]) else 7
+    return 6 if words[0].startswith(query.beginnings[0]) else 7
+
+
+Groups = Sequence[Sequence[str]]
+"""Alternatives for each word of a search."""
+
+
+class SearchIndex(Protocol):
+    """What a catalogue looks up. Each call returns CANDIDATES rows at most, delisted ones left out."""
+
+    async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
+        """Return up to `limit` rows whose symbol begins with `prefix` and as many whose `symbol_key`
+        begins with `key`, the first by symbol and by key.
+        """
+
+    async def by_words(self, groups: Groups, *, whole: bool) -> list[Snapshot]:
+        """Return rows whose names have, for each group, one of its words, or a word that begins so."""
+
+
+async def search(index: SearchIndex, text: str, limit: int) -> list[Snapshot]:
+    """Return the rows that a search finds, the best first."""
+    query = parse_query(text)
+    found: list[Snapshot] = []
+    if query.key:
+        found += await index.by_symbol(query.prefix, query.key, limit)
+    if query.words:
+        found += await index.by_words(query.beginnings, whole=True)
+        if len(found) < limit:
+            found += await index.by_words(query.beginnings, whole=False)
+    if not found and any(len(word) >= MIN_TYPO_LENGTH for word in query.words):
+        query = parse_query(text, forgiving=True)
+        found += await index.by_words(query.beginnings, whole=False)
+    ranks = {row.symbol: (rank(row, query), row) for row in found}
+    ranked = sorted((place, row) for place, row in ranks.values() if place is not None)
+    return [row for _, row in ranked[:limit]]
+
+
+class WordIndex:
+    """The symbols of names by word, in memory."""
+
+    def __init__(self) -> None:
+        self._symbols: defaultdict[str, set[str]] = defaultdict(set)
+        self._names: dict[str, str] = {}
+        self._sorted: list[str] | None = None
+
+    def put(self, symbol: str, name: str) -> None:
+        """Index `name`, in place of the symbol's former one."""
+        old = self._names.get(symbol)
+        if old == name:
+            return
+        for word in name_words(old) if old else ():
+            self._symbols[word].discard(symbol)
+        for word in name_words(name):
+            self._symbols[word].add(symbol)
+        self._names[symbol] = name
+        self._sorted = None
+
+    def find(self, groups: Groups, *, whole: bool) -> set[str]:
+        """Return the symbols of the names that `SearchIndex.by_words` looks for."""
+        return set.intersection(*(self._of_group(group, whole=whole) for group in groups))
+
+    def _of_group(self, group: Sequence[str], *, whole: bool) -> set[str]:
+        words = group if whole else [word for each in group for word in self._beginning(each)]
+        return set[str]().union(*(self._symbols.get(word, ()) for word in words))
+
+    def _beginning(self, prefix: str) -> Iterator[str]:
+        if self._sorted is None:
+            self._sorted = sorted(self._symbols)
+        for at in range(bisect_left(self._sorted, prefix), len(self._sorted)):
+            if not self._sorted[at].startswith(prefix):
+                return
+            yield self._sorted[at]

@@ -96,7 +96,8 @@ async def test_recently_watched_come_first(catalogue):
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("micro", ["MCHP", "MSFT", "MU", "AMD"]),  # names that begin so, then those that hold it
+        # A whole word, then names with words that begin so.
+        ("micro", ["AMD", "MCHP", "MSFT", "MU"]),
         ("AMD", ["AMD", "AMDX"]),
         ("amd", ["AMD", "AMDX"]),
         ("M", ["M", "MCHP", "MSFT", "MU", "AMD"]),
@@ -118,7 +119,7 @@ async def test_recently_watched_come_first(catalogue):
     ],
 )
 async def test_search_ranks(catalogue, query, expected):
-    """The exact symbol, symbols that begin so, names that do, names with such a word."""
+    """The exact symbol, symbols that begin so, names with the word, names with words that begin so."""
     await fill(
         catalogue,
         instrument("M", "Macy's"),
@@ -133,6 +134,65 @@ async def test_search_ranks(catalogue, query, expected):
     found = [row.symbol for row in await catalogue.search(query, 20)]
     assert found == expected
     assert len(await catalogue.search("m", 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("O'Reilly", ["ORLY"]),
+        ("reilly", ["ORLY"]),
+        ("oreilly", ["ORLY"]),
+        ("brown-forman", ["BF.B"]),
+        ("Brown–Forman", ["BF.B"]),
+        ("brown forman", ["BF.B"]),
+        ("Estee Lauder", ["EL"]),
+        ("estée", ["EL"]),
+        ("ＥＳＴＥＥ", ["EL"]),
+        ("AT&T", ["T"]),
+        ("att", ["T"]),
+        ("BF-B", ["BF.B"]),
+        ("bf/b", ["BF.B"]),
+        ("bfb", ["BF.B"]),
+        ("bf-", ["BF.B"]),
+        ("ЯНДЕКС", ["YNDX"]),
+        ("яндекс", ["YNDX"]),
+        ("яндкс", ["YNDX"]),
+        ("Lauber", ["EL"]),
+        ("Creativty Globall", ["AACG"]),
+        ("Globe", ["AACG"]),
+        ("forn", []),
+    ],
+)
+async def test_search_as_people_type(catalogue, query, expected):
+    """Punctuation, accents, case, spellings of a symbol, and one typing error in a longer word."""
+    await fill(
+        catalogue,
+        instrument("ORLY", "O’Reilly Automotive"),
+        instrument("BF.B", "Brown–Forman"),
+        instrument("EL", "Estée Lauder Companies (The)"),
+        instrument("T", "AT&T"),
+        instrument("AACG", "ATA Creativity Global"),
+        instrument("YNDX", "Яндекс"),
+    )
+    assert [row.symbol for row in await catalogue.search(query, 20)] == expected
+
+
+async def test_search_ranks_whole_words_of_many(catalogue):
+    """The one name with the word is first, though a thousand others begin with it."""
+    many = [instrument(f"S{number:05}", f"Catalyst {number}") for number in range(1500)]
+    await fill(catalogue, *many, instrument("ZZZ", "The Cat"))
+    found = [row.symbol for row in await catalogue.search("cat", 20)]
+    assert (found[0], len(found)) == ("ZZZ", 20)
+
+
+async def test_renamed_is_found_by_its_new_name(catalogue):
+    """And not by the old one; an instrument that its first price listed is found, too."""
+    await fill(catalogue, instrument("FB", "Facebook"))
+    await fill(catalogue, instrument("FB", "Meta Platforms"))
+    await catalogue.save([opening_snapshot(instrument("NEW", "Newcomer"))], [])
+    assert [row.symbol for row in await catalogue.search("meta", 20)] == ["FB"]
+    assert [row.symbol for row in await catalogue.search("newcom", 20)] == ["NEW"]
+    assert await catalogue.search("facebook", 20) == []
 
 
 async def test_migrating_again_changes_nothing(catalogue):

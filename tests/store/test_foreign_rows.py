@@ -21,7 +21,7 @@ from tests.store.conftest import TIMEOUT, fill, instrument
 
 SYMBOLS = [f"S{number}" for number in range(9)]
 
-COLUMNS = [*Snapshot.__struct_fields__, "words", "watched_at", "delisted", "changed_in"]
+COLUMNS = [*Snapshot.__struct_fields__, "words_of", "watched_at", "delisted", "changed_in"]
 
 cells = st.one_of(
     st.integers(-(2**63), 2**63 - 1),

@@ -228,6 +228,7 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0002_quote_columns",
         "applied 0003_search",
         "applied 0004_changes",
+        "applied 0005_search",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
@@ -253,6 +254,43 @@ def test_database_of_a_newer_version_is_named(
         assert f"the {kind} database was migrated to 9999_future by a newer version" in line
     with ServerProcess(tmp_path, DATABASE_MIGRATE="0", **variables) as server:
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_encoding_that_cannot_hold_a_name_is_named(tmp_path, shared_postgres, encoding):
+    """Before anything is served: each search would fail later."""
+    name = f"encoded_{encoding.lower()}"
+    shared_postgres.sql(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    )
+    try:
+        for command in ("migrate", "import", "serve"):
+            line = complaint(tmp_path, command, DATABASE_URL=shared_postgres.url(name))
+            assert f"the encoding of the database is {encoding}, not UTF8" in line
+    finally:
+        shared_postgres.sql(f"DROP DATABASE {name}")
+
+
+def test_names_are_found_in_a_database_of_any_locale(tmp_path, shared_postgres):
+    """With lc_ctype=C the database itself lowers ASCII only. Rows of another service are found, too."""
+    shared_postgres.sql(
+        "CREATE DATABASE plain ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    )
+    try:
+        url = shared_postgres.url("plain")
+        file = write(tmp_path, "OER,\u00d6rsted,STOCK,1,")
+        assert run(tmp_path, "import", file, DATABASE_URL=url).returncode == 0
+        with ServerProcess(tmp_path, DATABASE_URL=url) as server:
+            shared_postgres.sql(
+                "INSERT INTO market_data (symbol, name, category, last_quote) "
+                "VALUES ('AEK', '\u00c4KTA', 1, 3)",
+                "plain",
+            )
+            for query, symbol in (("%C3%96RSTED", "OER"), ("orsted", "OER"), ("%C3%A4kta", "AEK")):
+                status, found = server.ask(f"/instruments?query={query}")
+                assert (status, [each["symbol"] for each in found]) == (200, [symbol])
+    finally:
+        shared_postgres.sql("DROP DATABASE plain")
 
 
 def test_role_that_may_not_change_the_schema(tmp_path, database_url, shared_postgres, database):

@@ -173,5 +173,5 @@ def test_a_name_that_is_not_listed_is_named_and_nothing_done(tmp_path, variables
     """All or none: the other stays, and so it does a second time."""
     line = complaint(tmp_path, "delist", "AAPL", "nope", **variables)
     assert line == "quotestream: not listed: NOPE; nothing was changed"
-    assert run(tmp_path, "delist", "AAPL", **variables).stdout == "1 instruments delisted\n"
+    assert run(tmp_path, "delist", "AAPL", **variables).stdout == "1 instrument delisted\n"
     assert "not listed: AAPL" in complaint(tmp_path, "delist", "AAPL", **variables)

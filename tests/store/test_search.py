@@ -4,7 +4,15 @@ import pytest
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import opening_snapshot
-from server.store.search import MAX_WORDS, fold, name_words, query_words, rank, variants
+from server.store.search import (
+    MAX_WORDS,
+    fold,
+    name_words,
+    parse_query,
+    query_words,
+    rank,
+    variants,
+)
 
 
 def found(query: str, **names: str) -> list[str]:
@@ -14,7 +22,8 @@ def found(query: str, **names: str) -> list[str]:
         for symbol, name in names.items()
     ]
     for forgiving in (False, True):
-        ranks = [each for row in rows if (each := rank(row, query, forgiving=forgiving))]
+        parsed = parse_query(query, forgiving=forgiving)
+        ranks = [each for row in rows if (each := rank(row, parsed))]
         if ranks:
             break
     return [symbol for _, symbol in sorted(ranks)]

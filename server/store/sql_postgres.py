@@ -1,0 +1,71 @@
+"""The SQL of the catalogue in Postgres. Values are always parameters of a statement."""
+
+from server.store.sql import COLUMNS, FIELDS
+
+
+def _as_float(column: str) -> str:
+    """Return SQL that gives NaN for a number outside a float's range.
+
+    The plain cast would fail for it, and the whole query with it. Rounding is for numbers too close to
+    zero, for which the cast fails as well.
+    """
+    rounded = f"round({column}::numeric, 100)::float8"
+    return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
+
+
+SELECTED = ", ".join(
+    _as_float(field) if field in ("last_quote", "base_price") else field for field in FIELDS
+)
+
+_TYPES = {
+    "symbol": "varchar",
+    "name": "varchar",
+    "category": "int",
+    "last_quote": "float8",
+    "base_price": "float8",
+    "market_cap": "bigint",
+    "price_decimals": "smallint",
+    "made_up_price": "bool",
+    "volume": "bigint",
+    "version": "bigint",
+    "quoted_at": "bigint",
+}
+
+_ROWS = ", ".join(f"${number}::{_TYPES[field]}[]" for number, field in enumerate(FIELDS, 1))
+
+INSERT = f"INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) "
+
+LOCK = """
+SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted
+ORDER BY symbol COLLATE "C" FOR UPDATE
+"""
+"""All writers lock rows in the order of symbols, so that two of them cannot deadlock."""
+
+WATCHED = f"""
+WITH locked AS ({LOCK})
+UPDATE market_data SET watched_at = now() FROM locked WHERE market_data.id = locked.id
+"""
+
+_KEY = "translate(symbol, '-/. ', '')"
+"""SQL for `search.symbol_key`; the index of migration 5 has the same words."""
+
+
+def _begins(text: str, number: int) -> str:
+    return f'{text} COLLATE "C" >= ${number} AND {text} COLLATE "C" < ${number} || U&\'\\+10FFFF\''
+
+
+BY_SYMBOL = f"""
+(SELECT {SELECTED} FROM market_data WHERE NOT delisted AND {_begins("symbol", 1)}
+    ORDER BY symbol COLLATE "C" LIMIT $3)
+UNION ALL
+(SELECT {SELECTED} FROM market_data WHERE NOT delisted AND {_begins(_KEY, 2)}
+    ORDER BY {_KEY} COLLATE "C" LIMIT $3)
+"""
+
+NOT_INDEXED = "SELECT id, name FROM market_data WHERE words_of IS DISTINCT FROM name"
+
+INDEX_WORDS = """
+UPDATE market_data SET words_of = new.name, words = array_to_tsvector(string_to_array(new.words, ' '))
+FROM unnest($1::bigint[], $2::text[], $3::text[]) AS new(id, name, words)
+WHERE market_data.id = new.id
+"""
