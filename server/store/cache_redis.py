@@ -18,7 +18,7 @@ from trio_asyncio import aio_as_trio
 from server.quotes.record import Decoder, filed_under
 from server.quotes.snapshot import LATEST_US, Snapshot
 from server.store.cache import jittered
-from server.store.catalogue import StoreUnavailable
+from server.store.catalogue import StoreUnavailable, reason_of
 from server.store.deadline_calls import DeadlineCalls
 from server.store.stats import StoreStats
 from server.store.ttl_lru import Kept
@@ -94,7 +94,7 @@ async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
     try:
         return await operation()
     except ERRORS as error:
-        raise StoreUnavailable(f"Redis: {error or type(error).__name__}") from error
+        raise StoreUnavailable(f"Redis: {reason_of(error)}") from error
 
 
 @asynccontextmanager

@@ -31,6 +31,11 @@ class RowsRefused(StatementRefused):
     """The database answers, but refuses a row. It may accept other rows."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in words. Some errors, such as time-outs, have none but their name."""
+    return str(error) or type(error).__name__
+
+
 class Change(NamedTuple):
     """A symbol was listed or delisted, or its reference data changed. `mark` orders changes."""
 

@@ -25,6 +25,7 @@ from server.store.catalogue import (
     StatementRefused,
     StoreMisconfigured,
     StoreUnavailable,
+    reason_of,
 )
 from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
@@ -84,6 +85,8 @@ Python cannot read is a ValueError or OverflowError.
 
 ENCODING = "UTF8"
 """The server encoding that holds every character of Unicode."""
+
+_SINCE = "changed_in >= $1 AND changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 UNAVAILABLE = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE (PostgreSQL, Appendix A) that say something of the database. All others are about
@@ -209,7 +212,7 @@ class PostgresCatalogue:
             raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
-            raise _kind_of(error)(f"Postgres: {error or type(error).__name__}") from error
+            raise _kind_of(error)(f"Postgres: {reason_of(error)}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 
@@ -317,13 +320,16 @@ async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
 async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
     """Return changes, and as the mark the oldest transaction still open: its changes become visible
     only later.
+
+    Marks of this cluster are below its next transaction. Others came with a dump of another cluster,
+    and would be changes at each look.
     """
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
     rows = (
         await connection.fetch(SELECT_CHANGES + "delisted")
         if since is None
-        else await connection.fetch(SELECT_CHANGES + "changed_in >= $1", since)
+        else await connection.fetch(SELECT_CHANGES + _SINCE, since)
     )
     return mark, [Change(*row) for row in rows]
 

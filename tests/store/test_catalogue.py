@@ -1,5 +1,6 @@
 """The contract of the catalogue, which Postgres, SQLite and memory are held to alike."""
 
+import asyncio
 from functools import partial
 
 import msgspec
@@ -9,6 +10,7 @@ import trio_asyncio
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import opening_snapshot
+from server.store.catalogue import reason_of
 from server.store.catalogue_postgres import open_postgres
 from server.store.stats import StoreStats
 from tests.gateway.wire import eventually
@@ -248,6 +250,26 @@ async def test_changes_are_told_from_a_mark_on(catalogue):
     assert "AAPL" in {each.symbol for each in changes}
     assert {each.symbol for each in (await catalogue.changes(last_mark))[1]} <= {"AAPL"}
     assert {each[:2] for each in (await catalogue.changes(None))[1]} == {("OLD", True)}
+
+
+async def test_marks_of_another_cluster_are_no_changes(shared_postgres, database):
+    """After a dump was restored into a younger cluster, only what changes there is told."""
+    url = shared_postgres.url(database)
+    async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
+        await catalogue.migrate()
+        await fill(catalogue, *map(instrument, ["AAPL", "MSFT"]))
+        old = "UPDATE market_data SET changed_in = 10 ^ 12"
+        await trio.to_thread.run_sync(shared_postgres.sql, old, database)
+        mark, _ = await catalogue.changes(None)
+        assert (await catalogue.changes(mark))[1] == []
+        await fill(catalogue, instrument("AAPL", "Apple"))
+        assert {each.symbol for each in (await catalogue.changes(mark))[1]} == {"AAPL"}
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), asyncio.CancelledError(), OSError("gone")])
+def test_each_error_has_a_reason(error):
+    """A log line with an empty problem would help nobody."""
+    assert reason_of(error) in ("TimeoutError", "CancelledError", "gone")
 
 
 async def test_writers_do_not_wait_for_each_other(shared_postgres, database):
