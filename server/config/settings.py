@@ -86,7 +86,7 @@ class Networks(tuple[IPv4Network | IPv6Network, ...]):
 
 
 class DatabaseUrl(str):
-    """Where Postgres is."""
+    """Where Postgres is: one host, or several of which the first that answers is taken."""
 
     @classmethod
     def parse(cls, text: str) -> "DatabaseUrl":
@@ -108,8 +108,10 @@ class RedisUrl(str):
 
 def _checked_url(text: str, schemes: Sequence[str]) -> str:
     url = urlsplit(text)
-    url.port  # noqa: B018 (raises where it is no number)
-    (url.hostname or "").encode("idna")  # raises where DNS can have no such name
+    for host in url.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{host}")
+        one.port  # noqa: B018 (raises where it is no number)
+        (one.hostname or "").encode("idna")  # raises where DNS can have no such name
     if url.scheme not in schemes or not (url.netloc or url.path):
         raise ValueError
     return text

@@ -6,7 +6,7 @@ connection that does not answer is terminated: a frozen database cannot exhaust 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from server.store.catalogue import (
 )
 from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
+from server.store.postgres_url import asyncpg_url
 from server.store.rows import Rows
 from server.store.search import CANDIDATES, Groups, name_words, search
 from server.store.sql import (
@@ -86,6 +87,21 @@ Python cannot read is a ValueError or OverflowError.
 ENCODING = "UTF8"
 """The server encoding that holds every character of Unicode."""
 
+MISCONFIGURED = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+    ValueError,
+    LookupError,
+)
+"""Errors of a new connection that no time cures: the address is wrong, or names a database, a user or a
+setting that the server does not have. asyncpg raises LookupError if the address names no user and the
+system has no name for this one.
+"""
+
 _SINCE = "changed_in >= $1 AND changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 UNAVAILABLE = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
@@ -119,7 +135,7 @@ class PostgresCatalogue:
         self._rows = Rows("postgres", stats.invalid)
         self.calls = DeadlineCalls(pool_size * WAITING_CALLS)
         self.pool = asyncpg.create_pool(
-            url,
+            asyncpg_url(url),
             min_size=0,
             max_size=pool_size,
             timeout=CONNECT_TIMEOUT,
@@ -208,8 +224,6 @@ class PostgresCatalogue:
         start = perf_counter()
         try:
             return await self._on_connection(seconds, work)
-        except asyncpg.ClientConfigurationError as error:
-            raise StoreMisconfigured(f"DATABASE_URL: {error}") from error
         except ERRORS as error:
             self._stats.db_errors += 1
             raise _kind_of(error)(f"Postgres: {reason_of(error)}") from error
@@ -217,7 +231,10 @@ class PostgresCatalogue:
             self._stats.observe_query(name, perf_counter() - start)
 
     async def _on_connection(self, seconds: float, work: Callable[[Connection], Awaitable[T]]) -> T:
-        connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT)
+        try:
+            connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT)
+        except MISCONFIGURED as error:
+            raise StoreMisconfigured(f"DATABASE_URL: {reason_of(error)}") from error
         try:
             if (encoding := connection.get_settings().server_encoding) != ENCODING:
                 raise StoreMisconfigured(
@@ -228,7 +245,8 @@ class PostgresCatalogue:
                 result = await work(connection)
         except BaseException:
             # After any error or cancellation, this frees the place in the pool at once.
-            connection.terminate()
+            with suppress(*ERRORS):  # what went wrong before is the error to tell
+                connection.terminate()
             raise
         await self.pool.release(connection, timeout=QUERY_TIMEOUT)
         return result
