@@ -135,7 +135,7 @@ class Postgres(Service):
             [*command, "-E", "UTF8", "--locale=C.UTF-8"],
             capture_output=True,
             check=False,
-            **_as_postgres(),
+            **as_postgres(),
         )
         if done.returncode:
             raise RuntimeError(done.stderr.decode())
@@ -158,7 +158,7 @@ class Postgres(Service):
             stderr=log,
             cwd=self.folder,
             start_new_session=True,
-            **_as_postgres(),
+            **as_postgres(),
         )
 
     def answers(self) -> bool:
@@ -250,7 +250,7 @@ def _postgres_programs() -> Path:
     raise MissingService("Postgres's server is not installed (Debian: postgresql)")
 
 
-def _as_postgres() -> dict[str, Any]:
+def as_postgres() -> dict[str, Any]:
     """Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return {}

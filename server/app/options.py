@@ -37,6 +37,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         database_url=settings.database_url,
         database_pool_size=settings.database_pool_size,
+        database_pooler=settings.database_pooler == "transaction",
         database_migrate=settings.database_migrate,
         redis_url=settings.redis_url,
         sqlite_path=settings.sqlite_path,

@@ -200,6 +200,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         DatabaseUrl()
     )
     database_pool_size: Annotated[int, Meta(ge=2, description="connections, 2 or more")] = 10
+    database_pooler: Annotated[
+        Literal["", "transaction"],
+        Meta(description="transaction, if DATABASE_URL is such a pooler's (PgBouncer); else empty"),
+    ] = ""
     database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
     sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
     redis_url: Annotated[

@@ -87,6 +87,10 @@ Python cannot read is a ValueError or OverflowError.
 ENCODING = "UTF8"
 """The server encoding that holds every character of Unicode."""
 
+POOLER_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+
+POOLER_HINT = ": behind a pooler of transactions, DATABASE_POOLER=transaction is needed"
+
 MISCONFIGURED = (
     asyncpg.ClientConfigurationError,
     asyncpg.InvalidCatalogNameError,
@@ -129,15 +133,23 @@ class PostgresCatalogue:
 
     name = "postgres"
 
-    def __init__(self, url: str, pool_size: int, stats: StoreStats) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, pool_size: int, stats: StoreStats, *, pooled: bool = False
+    ) -> None:
+        """
+        Arguments:
+            pooled: `url` is a pooler's that gives each transaction any of its connections. Then each
+                piece of work is one transaction, and no statement is prepared by name.
+        """
         self._stats = stats
+        self._pooled = pooled
         self._rows = Rows("postgres", stats.invalid)
         self.calls = DeadlineCalls(pool_size * WAITING_CALLS)
         self.pool = asyncpg.create_pool(
             asyncpg_url(url),
             min_size=0,
             max_size=pool_size,
+            statement_cache_size=0 if pooled else 100,
             timeout=CONNECT_TIMEOUT,
             # The longest one; `_on_connection` sets the shorter ones.
             command_timeout=BULK_TIMEOUT,
@@ -226,7 +238,8 @@ class PostgresCatalogue:
             return await self._on_connection(seconds, work)
         except ERRORS as error:
             self._stats.db_errors += 1
-            raise _kind_of(error)(f"Postgres: {reason_of(error)}") from error
+            hint = POOLER_HINT if isinstance(error, POOLER_ERRORS) else ""
+            raise _kind_of(error)(f"Postgres: {reason_of(error)}{hint}") from error
         finally:
             self._stats.observe_query(name, perf_counter() - start)
 
@@ -242,7 +255,11 @@ class PostgresCatalogue:
                     f"cannot hold every name; createdb -E {ENCODING} -T template0 makes one that can"
                 )
             async with asyncio.timeout(seconds):
-                result = await work(connection)
+                if self._pooled:
+                    async with connection.transaction():
+                        result = await work(connection)
+                else:
+                    result = await work(connection)
         except BaseException:
             # After any error or cancellation, this frees the place in the pool at once.
             with suppress(*ERRORS):  # what went wrong before is the error to tell
@@ -254,10 +271,10 @@ class PostgresCatalogue:
 
 @asynccontextmanager
 async def open_postgres(
-    url: str, pool_size: int, stats: StoreStats
+    url: str, pool_size: int, stats: StoreStats, *, pooled: bool = False
 ) -> AsyncIterator[PostgresCatalogue]:
     """Open a pool without a connection yet: the first call finds out if the database is down."""
-    catalogue = PostgresCatalogue(url, pool_size, stats)
+    catalogue = PostgresCatalogue(url, pool_size, stats, pooled=pooled)
     await aio_as_trio(catalogue.pool.__aenter__)()
     try:
         async with trio.open_nursery() as nursery:

@@ -66,6 +66,7 @@ class StoreOptions:
 
     database_url: str = field(default="", repr=False)
     database_pool_size: int = 10
+    database_pooler: bool = False
     database_migrate: bool = True
     redis_url: str = field(default="", repr=False)
     sqlite_path: str = ""
@@ -318,7 +319,12 @@ async def _open_catalogue(
         from server.store.catalogue_postgres import open_postgres
 
         return await stack.enter_async_context(
-            open_postgres(options.database_url, options.database_pool_size, stats)
+            open_postgres(
+                options.database_url,
+                options.database_pool_size,
+                stats,
+                pooled=options.database_pooler,
+            )
         )
     path = Path(options.sqlite_path) if options.sqlite_path else default_path()
     shipped = load_instruments()
