@@ -14,9 +14,9 @@ from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
 from bench.hotpath import run_hotpath
+from bench.load import Options
 from bench.peers import PEERS
 from bench.report import print_result, write_json, write_page, write_plot
-from bench.run import Options
 from bench.scenarios import LONG, SCENARIOS
 from bench.screen import show
 from bench.target import TargetError

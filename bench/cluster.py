@@ -8,22 +8,12 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 from time import monotonic
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.fleet import measure_fleet
 from bench.generator import Generator
 from bench.instances import Instance, Traffic, kill, open_redis
 from bench.latency import Latencies
-from bench.run import (
-    SETTLE,
-    Choice,
-    Meter,
-    Options,
-    choose_some,
-    connect,
-    measure,
-    note_course,
-    open_generator,
-)
 from bench.schedule import Schedule, symbol_names
 from bench.screen import show
 from bench.services import Redis
@@ -78,7 +68,7 @@ POLL = 0.002
 """Seconds for which each instance's clients read in turn."""
 
 
-def run_cluster(options: Options, parts: Sequence[str], kills: int) -> Result:
+def run_cluster(options: load.Options, parts: Sequence[str], kills: int) -> Result:
     """Measure those of PARTS that are named."""
     result = Result(
         "cluster",
@@ -89,7 +79,7 @@ def run_cluster(options: Options, parts: Sequence[str], kills: int) -> Result:
     return result
 
 
-def _measure_workers(options: Options, _: int, result: Result) -> None:
+def _measure_workers(options: load.Options, _: int, result: Result) -> None:
     """One price to all connections, and how fast these are let in, by one worker and by two.
 
     Not the most they send: who is behind joins updates, and the load has filled its core before.
@@ -97,17 +87,17 @@ def _measure_workers(options: Options, _: int, result: Result) -> None:
     lasts: dict[int, list[float]] = {1: [], 2: []}
     handshakes: dict[int, list[float]] = {1: [], 2: []}
     schedule = options.schedule(1, BURST_RATE, together=True)
-    watch_one: Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
+    watch_one: load.Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
     for turn in range(2 * TURNS):
         count = turn % 2 + 1
         with (
             open_redis() as redis,
             Instance(redis, schedule, workers=count) as target,
-            open_generator(target) as generator,
+            load.open_generator(target) as generator,
         ):
-            seconds = connect(generator, target, options.connections, watch_one, sample=SAMPLE)
-            generator.run_until(monotonic() + SETTLE)
-            window = measure(target, generator, options.duration, Result("", ""))
+            seconds = load.connect(generator, target, options.connections, watch_one, sample=SAMPLE)
+            generator.run_until(monotonic() + load.SETTLE)
+            window = load.measure(target, generator, options.duration, Result("", ""))
             result.busy = max(result.busy, window.busy)
             lasts[count].append(median(generator.last.values()) / 1e6)
             handshakes[count].append(options.connections / seconds)
@@ -129,7 +119,7 @@ def _measure_workers(options: Options, _: int, result: Result) -> None:
     )
 
 
-def _measure_bus(options: Options, _: int, result: Result) -> None:
+def _measure_bus(options: load.Options, _: int, result: Result) -> None:
     """All moves to one client of an instance that has them from the bus, at the highest rate; then
     what an update costs Redis.
     """
@@ -153,11 +143,11 @@ def _measure_bus(options: Options, _: int, result: Result) -> None:
     with (
         open_redis() as redis,
         _pair(redis, options.schedule(BUS_SYMBOLS, BUS_RATE)) as follower,
-        open_generator(follower) as generator,
+        load.open_generator(follower) as generator,
     ):
-        connect(generator, follower, 1, lambda _: symbols)
+        load.connect(generator, follower, 1, lambda _: symbols)
         before = Traffic.read(redis)
-        window = measure(follower, generator, options.duration, Result("", ""))
+        window = load.measure(follower, generator, options.duration, Result("", ""))
         used = Traffic.read(redis).since(before)
         updates = window.frames or 1
         result.add(
@@ -179,7 +169,7 @@ def _pair(redis: Redis, schedule: Schedule) -> Iterator[Instance]:
         yield follower
 
 
-def _measure_takeover(_: Options, kills: int, result: Result) -> None:
+def _measure_takeover(_: load.Options, kills: int, result: Result) -> None:
     """Prices of the simulator: from the leader's death to the first price at every other instance."""
     times: list[float] = []
     with ExitStack() as stack:
@@ -187,8 +177,8 @@ def _measure_takeover(_: Options, kills: int, result: Result) -> None:
 
         def start() -> tuple[Instance, Generator]:
             instance = stack.enter_context(Instance(redis, PRICE_UPDATE_INTERVAL=OFTEN))
-            generator = stack.enter_context(open_generator(instance))
-            connect(generator, instance, WATCHERS, lambda _: ",".join(symbol_names(EACH)))
+            generator = stack.enter_context(load.open_generator(instance))
+            load.connect(generator, instance, WATCHERS, lambda _: ",".join(symbol_names(EACH)))
             return instance, generator
 
         cluster = [start() for _ in range(INSTANCES)]
@@ -228,24 +218,24 @@ def _wait_for_prices(generators: list[Generator]) -> float:
     return monotonic() - start
 
 
-def _measure_storm(options: Options, _: int, result: Result) -> None:
+def _measure_storm(options: load.Options, _: int, result: Result) -> None:
     """One of two workers dies: until all that were connected to it have a snapshot again."""
     schedule = options.schedule(BUS_SYMBOLS, STORM_RATE)
-    choose = choose_some(schedule.symbols, EACH)
+    choose = load.choose_some(schedule.symbols, EACH)
     with (
         open_redis() as redis,
         Instance(redis, schedule, workers=2) as target,
-        open_generator(target) as generator,
+        load.open_generator(target) as generator,
     ):
-        connect(generator, target, options.connections, choose, sample=SAMPLE)
+        load.connect(generator, target, options.connections, choose, sample=SAMPLE)
         kill(target.workers[0])
-        meter = Meter(target, generator)
+        meter = load.Meter(target, generator)
         lost = _count_lost(generator)
         generator.answered.clear()
-        seconds = connect(generator, target, lost, choose, in_flight=lost, sample=SAMPLE)
+        seconds = load.connect(generator, target, lost, choose, in_flight=lost, sample=SAMPLE)
         generator.run_until(monotonic() + AFTERWARDS)
         window = meter.read()
-        note_course(generator, window, result)
+        load.note_course(generator, window, result)
         back = Latencies()
         for client in generator.answered:
             back.add(round((client.answered_at - client.opened_at) * 1e6))
@@ -278,7 +268,7 @@ def _wait(check: Callable[[], bool]) -> None:
             raise TargetError("the cluster does not settle on a leader")
 
 
-PARTS: dict[str, Callable[[Options, int, Result], None]] = {
+PARTS: dict[str, Callable[[load.Options, int, Result], None]] = {
     "workers": _measure_workers,
     "bus": _measure_bus,
     "takeover": _measure_takeover,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from bench.figures import Figure, Result, Unit
+from bench.load import Options
 from bench.peers import entrant
-from bench.run import Options
 from bench.scenarios.saturate import LIMIT, OWN, TOGETHER
 from bench.schedule import symbol_names
 from bench.steps import search_all

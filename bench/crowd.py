@@ -11,7 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from bench.run import Choice, connect, open_generator, own_cpu
+from bench.load import Choice, connect, open_generator, own_cpu
 from bench.screen import console
 from bench.target import Target, TargetError
 

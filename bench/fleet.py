@@ -10,7 +10,7 @@ from bench.crowd import Counts, Crowd
 from bench.figures import Figure, Result, Unit
 from bench.instances import Instance, Traffic, open_redis
 from bench.latency import DIGITS, LONGEST_US, percentiles
-from bench.run import SETTLE, Options, choose_some
+from bench.load import SETTLE, Options, choose_some
 from bench.schedule import Schedule
 from bench.screen import progress
 

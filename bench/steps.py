@@ -12,7 +12,7 @@ from time import monotonic
 
 from bench.figures import BUSY, Result, Unit, written
 from bench.latency import Percentiles
-from bench.run import SETTLE, connect, measure, open_generator
+from bench.load import SETTLE, connect, measure, open_generator
 from bench.screen import show
 from bench.target import Target, TargetError
 

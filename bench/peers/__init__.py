@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.run import Options
+from bench.load import Options
 from bench.screen import show
 from bench.steps import Start
 from bench.target import Process

@@ -7,19 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.generator import Client, Generator
-from bench.run import (
-    STEP,
-    Meter,
-    Options,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    note_course,
-    open_generator,
-)
 from bench.screen import progress
 from bench.target import Target
 
@@ -41,7 +31,7 @@ REST = 5.0
 MUST = {"p99": 0.100}
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure; a visitor that is refused or fails is a failure."""
     result = Result(
         "churn",
@@ -49,14 +39,14 @@ def run(options: Options) -> Result:
         f"for {options.duration:g} s",
     )
     schedule = options.schedule(SYMBOLS, 0.25)
-    choose = choose_some(schedule.symbols, EACH)
-    with options.open(schedule) as target, open_generator(target) as generator:
-        connect(generator, target, options.connections, choose)
+    choose = load.choose_some(schedule.symbols, EACH)
+    with options.open(schedule) as target, load.open_generator(target) as generator:
+        load.connect(generator, target, options.connections, choose)
         before = target.resident_bytes()
-        meter = Meter(target, generator)
+        meter = load.Meter(target, generator)
         visited, late = visit(generator, target, options.rate, options.duration, schedule.symbols)
         window = meter.read()
-        note_course(generator, window, result)
+        load.note_course(generator, window, result)
         result.add_latency(generator.latencies.percentiles(), MUST, {})
         generator.run_until(monotonic() + REST)
         after = target.resident_bytes()
@@ -75,9 +65,9 @@ def run(options: Options) -> Result:
             Figure("memory before", before, Unit.BYTES),
             Figure("memory after", after, Unit.BYTES),
             Figure("memory after to before", grown, Unit.RATIO, must=1.05),
-            *common_figures(window),
+            *load.common_figures(window),
         )
-        check_failures(generator, result)
+        load.check_failures(generator, result)
     return result
 
 
@@ -108,7 +98,7 @@ def visit(
             if now > start + seconds + LATE:
                 break
             generator.run_until(now + TICK)
-            if now - marked >= STEP:
+            if now - marked >= load.STEP:
                 marked = now
                 generator.latencies.mark()
                 move(now - start)

@@ -3,17 +3,8 @@
 `--rate` is moves per second and symbol. The moves are spread over the interval.
 """
 
+from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.run import (
-    Options,
-    behind,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    measure,
-    open_generator,
-)
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 0.25
 SYMBOLS, EACH = 50, 5
@@ -22,7 +13,7 @@ MUST = {"p95": 0.025, "p99": 0.050}
 AIM = {"p95": 0.010}
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure; a missed update is a failure."""
     result = Result(
         "portfolio",
@@ -30,12 +21,14 @@ def run(options: Options) -> Result:
         f"{options.rate:g} moves/s of each symbol, {options.duration:g} s",
     )
     schedule = options.schedule(SYMBOLS, options.rate)
-    with options.open(schedule) as target, open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target) as generator:
         empty = target.resident_bytes()
-        connect(generator, target, options.connections, choose_some(schedule.symbols, EACH))
-        window = measure(target, generator, options.duration, result)
+        load.connect(
+            generator, target, options.connections, load.choose_some(schedule.symbols, EACH)
+        )
+        window = load.measure(target, generator, options.duration, result)
         result.add_latency(generator.latencies.percentiles(), MUST, AIM)
-        missed = generator.missed + behind(generator)
+        missed = generator.missed + load.behind(generator)
         if missed or generator.jumps:
             result.wrong.append(f"{missed} updates missed, {generator.jumps} merged")
         resident = target.resident_bytes()
@@ -49,7 +42,7 @@ def run(options: Options) -> Result:
             Figure(
                 "memory a connection", each and each / options.connections, Unit.BYTES, must=9000
             ),
-            *common_figures(window),
+            *load.common_figures(window),
         )
-        check_failures(generator, result)
+        load.check_failures(generator, result)
     return result

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.run import Options, check_failures, common_figures, connect, measure, open_generator
 from bench.target import OwnServer, Target
 from bench.trading_day import describe, load_day, write_day
 
@@ -21,7 +21,7 @@ SAMPLE = 20
 UPDATES = "market_data_feed_updates_total"
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure; a `replace` that skips a version is a failure."""
     result = Result(
         "replay",
@@ -38,12 +38,12 @@ def run(options: Options) -> Result:
 
 
 def _measure(
-    options: Options, day: Path, clients: int, targets: tuple[int, int], result: Result
+    options: load.Options, day: Path, clients: int, targets: tuple[int, int], result: Result
 ) -> None:
-    with _open(options, day) as target, open_generator(target) as generator:
-        connect(generator, target, clients, lambda _: "*", sample=SAMPLE)
+    with _open(options, day) as target, load.open_generator(target) as generator:
+        load.connect(generator, target, clients, lambda _: "*", sample=SAMPLE)
         before = target.metric(UPDATES)
-        window = measure(target, generator, options.duration, result)
+        window = load.measure(target, generator, options.duration, result)
         after = target.metric(UPDATES)
         trades = None if before is None or after is None else (after - before) / window.seconds
         label = f"{clients} client{'s' * (clients > 1)}"
@@ -54,14 +54,17 @@ def _measure(
             Figure(f"{label}, versions merged", generator.jumps, Unit.COUNT),
         )
         result.add(
-            *[figure._replace(name=f"{label}, {figure.name}") for figure in common_figures(window)]
+            *[
+                figure._replace(name=f"{label}, {figure.name}")
+                for figure in load.common_figures(window)
+            ]
         )
         if generator.missed:
             result.wrong.append(f"{generator.missed} versions skipped")
-        check_failures(generator, result)
+        load.check_failures(generator, result)
 
 
-def _open(options: Options, day: Path) -> AbstractContextManager[Target]:
+def _open(options: load.Options, day: Path) -> AbstractContextManager[Target]:
     if options.url:
         return options.open()
     return OwnServer(FEED=f"replay:{day}", REPLAY_SPEED="0", REPLAY_LOOP="1")

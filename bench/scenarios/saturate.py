@@ -4,9 +4,9 @@ Once with one symbol and once with twenty that move at the same moment; the bare
 `--duration` is that of a step. A running server has its own rate, which makes one step.
 """
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.peers import bare_loop, own_server
-from bench.run import Options
 from bench.schedule import symbol_names
 from bench.steps import Start, Step, run_step, search_all
 
@@ -17,7 +17,7 @@ TOGETHER = 20
 OWN, LIMIT = "quotestream", "bare loop"
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure."""
     result = Result(
         "saturate", f"{options.connections:,} connections, {options.duration:g} s a step"
@@ -61,7 +61,7 @@ def _tell(result: Result, burst: int, step: Step | None, limit: Step | None) -> 
         )
 
 
-def _best(options: Options, burst: int) -> dict[str, Step | None]:
+def _best(options: load.Options, burst: int) -> dict[str, Step | None]:
     symbols = ",".join(symbol_names(burst))
     if options.url:
         start: Start = lambda _: options.open()  # noqa: E731 (a name for the type's sake)

@@ -6,20 +6,10 @@ measured without slow clients first, on a server of its own.
 
 from functools import partial
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.generator import Client, Generator
 from bench.latency import Percentiles
-from bench.run import (
-    Meter,
-    Options,
-    Window,
-    check_failures,
-    common_figures,
-    connect,
-    listen,
-    note_course,
-    open_generator,
-)
 
 CONNECTIONS, DURATION, RATE = 1000, 30, 2
 SYMBOLS = 10
@@ -31,7 +21,7 @@ SLOW_BUFFER = 8 * 1024
 """Bytes of a slow client's receive buffer, so that it is behind after seconds, not minutes."""
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure both; what the others miss is a failure."""
     result = Result(
         "slow",
@@ -47,28 +37,30 @@ def run(options: Options) -> Result:
         must, aim = (1.5, 1.1) if name == "p99" else (None, None)
         ratio = one / other if one and other else None
         result.add(Figure(f"{name} with to without", ratio, Unit.RATIO, must, aim))
-    result.add(*extra, *common_figures(window))
+    result.add(*extra, *load.common_figures(window))
     return result
 
 
 def _measure(
-    options: Options, slow: int, result: Result
-) -> tuple[Percentiles | None, Window, list[Figure]]:
+    options: load.Options, slow: int, result: Result
+) -> tuple[Percentiles | None, load.Window, list[Figure]]:
     """The others' latency with twice `slow` slow clients, half of which never read."""
     schedule = options.schedule(SYMBOLS, options.rate)
     symbols = ",".join(schedule.symbols)
-    with options.open(schedule) as target, open_generator(target) as generator:
-        connect(generator, target, 2 * slow, lambda _: symbols, receive_buffer=SLOW_BUFFER)
+    with options.open(schedule) as target, load.open_generator(target) as generator:
+        load.connect(generator, target, 2 * slow, lambda _: symbols, receive_buffer=SLOW_BUFFER)
         readers = list(generator.clients)[:slow]
         for client in generator.clients:
             generator.pause(client)
-        connect(generator, target, options.connections - 2 * slow, lambda _: symbols)
+        load.connect(generator, target, options.connections - 2 * slow, lambda _: symbols)
         before = target.resident_bytes()
         conflated = target.metric("market_data_conflated_total")
-        meter = Meter(target, generator)
-        listen(generator, options.duration, each_step=partial(_read_slowly, generator, readers))
+        meter = load.Meter(target, generator)
+        load.listen(
+            generator, options.duration, each_step=partial(_read_slowly, generator, readers)
+        )
         window = meter.read()
-        note_course(generator, window, result)
+        load.note_course(generator, window, result)
         now = target.metric("market_data_conflated_total")
         resident = target.resident_bytes()
         grown = None if resident is None or before is None else resident - before
@@ -76,7 +68,7 @@ def _measure(
         evicted = target.metric('market_data_connections_closed_total{code="4429"}')
         if generator.missed:
             result.wrong.append(f"{generator.missed} updates missed by those that read")
-        check_failures(generator, result)
+        load.check_failures(generator, result)
         figures = [
             Figure("memory growth", grown, Unit.BYTES),
             Figure("conflated", merged, Unit.COUNT),

@@ -11,20 +11,10 @@ from statistics import linear_regression
 from time import monotonic
 from typing import NamedTuple
 
+from bench import load
 from bench.figures import Figure, Result, Unit, written
 from bench.generator import Client, Generator
 from bench.latency import Latencies
-from bench.run import (
-    Choice,
-    Meter,
-    Options,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    note_course,
-    open_generator,
-)
 from bench.scenarios.churn import visit
 from bench.schedule import Schedule
 from bench.screen import show
@@ -67,7 +57,7 @@ class Row(NamedTuple):
     p99: float
 
 
-def run(options: Options) -> Result:
+def run(options: load.Options) -> Result:
     """Measure; what the readers miss is a failure."""
     result = Result(
         "soak",
@@ -75,28 +65,28 @@ def run(options: Options) -> Result:
         f"{options.duration / 3600:.2f} hours",
     )
     schedule = Schedule(SYMBOLS, 0.25, options.duration + 120, together=False)
-    choose = choose_some(schedule.symbols, EACH)
+    choose = load.choose_some(schedule.symbols, EACH)
     some, mute = options.connections // 5, max(1, options.connections // 20)
     with (
         options.open(schedule, WS_COMPRESSION="shared") as target,
-        open_generator(target) as generator,
+        load.open_generator(target) as generator,
     ):
-        connect(generator, target, some, lambda number: choose(number) + INTERVAL)
-        connect(generator, target, some, choose, compressed=True)
-        connect(generator, target, options.connections - 2 * some - mute, choose)
-        meter = Meter(target, generator)
+        load.connect(generator, target, some, lambda number: choose(number) + INTERVAL)
+        load.connect(generator, target, some, choose, compressed=True)
+        load.connect(generator, target, options.connections - 2 * some - mute, choose)
+        meter = load.Meter(target, generator)
         rows = _live(generator, target, options, schedule.symbols, mute)
         window = meter.read()
-        note_course(generator, window, result)
-        result.add(*_growth(rows), *common_figures(window))
+        load.note_course(generator, window, result)
+        result.add(*_growth(rows), *load.common_figures(window))
         if generator.missed:
             result.wrong.append(f"{generator.missed} updates missed by those that read")
-        check_failures(generator, result)
+        load.check_failures(generator, result)
     return result
 
 
 def _live(
-    generator: Generator, target: Target, options: Options, symbols: Sequence[str], mute: int
+    generator: Generator, target: Target, options: load.Options, symbols: Sequence[str], mute: int
 ) -> list[Row]:
     rows: list[Row] = []
     start = monotonic()
@@ -116,10 +106,12 @@ def _live(
     return rows
 
 
-def _add_mute(generator: Generator, target: Target, count: int, choose: Choice) -> list[Client]:
+def _add_mute(
+    generator: Generator, target: Target, count: int, choose: load.Choice
+) -> list[Client]:
     """Clients that read their snapshot, or its beginning, and nothing more."""
     generator.answered.clear()
-    connect(generator, target, count, choose, receive_buffer=SLOW_BUFFER)
+    load.connect(generator, target, count, choose, receive_buffer=SLOW_BUFFER)
     mute = list(generator.answered)
     for client in mute:
         generator.pause(client)
