@@ -1,4 +1,4 @@
-"""The same broadcast by other servers: each one's last good step, all in one run, in turn."""
+"""Compares the broadcast of several servers by the last good step of each. They run in turn."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from bench.steps import search_all
 
 
 def run_compare(options: Options, names: Sequence[str]) -> Result:
-    """Measure; a peer that is not installed is told and left out."""
+    """Measure. A server that is not installed is left out with a message."""
     result = Result(
         "compare", f"{options.connections:,} connections, {options.duration:g} s a step"
     )

@@ -1,6 +1,6 @@
-"""One price to everybody: all connections watch one symbol, which moves every 4 s.
+"""One price to all clients: all connections watch one symbol, which moves every 4 s.
 
-`--rate` is moves per second. The bare loop sends the same to as many connections, before and after.
+`--rate` is moves per second. Before and after, the bare loop sends the same to as many connections.
 """
 
 from contextlib import AbstractContextManager
@@ -14,11 +14,11 @@ from bench.target import Target
 CONNECTIONS, DURATION, RATE = 10_000, 40, 0.25
 
 SAMPLE = 10
-"""One connection in so many is asked when it got an update: its last stands for all connections'."""
+"""One connection in SAMPLE records when it got each update. The last of them stands for all."""
 
 
 def run(options: load.Options) -> Result:
-    """Measure; without the bare loop if a running server was named."""
+    """Measure, without the bare loop if `options` name a running server."""
     result = Result(
         "burst",
         f"{options.connections:,} connections on one symbol, {options.rate:g} moves/s, "
@@ -46,7 +46,7 @@ def _last_client(
     options: load.Options,
     result: Result | None,
 ) -> float:
-    """Seconds from intake to the last client, the median of all updates."""
+    """Return the seconds from intake to the last client, as the median of all updates."""
     scrap = result or Result("burst", "")
     with server as target, load.open_generator(target) as generator:
         load.connect(generator, target, options.connections, lambda _: symbol, sample=SAMPLE)

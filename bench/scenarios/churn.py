@@ -1,6 +1,6 @@
-"""Coming and going: so many connections a second open and as many close, beside 5,000 steady ones.
+"""Coming and going: 400 connections a second open and close, beside 5,000 steady ones.
 
-`--connections` are the steady ones, `--rate` is openings per second. Who came stays a second.
+`--connections` are the steady ones, `--rate` is openings per second. Each visitor stays a second.
 """
 
 from collections import deque
@@ -17,22 +17,22 @@ CONNECTIONS, DURATION, RATE = 5000, 60, 400
 SYMBOLS, EACH = 50, 5
 
 STAY = 1.0
-"""Seconds from a visitor's first message to its leaving."""
+"""Seconds from a visitor's first message until it leaves."""
 
 LATE = 10.0
-"""Seconds after the last opening at which nobody is waited for any more."""
+"""Seconds to wait for answers after the last opening."""
 
 TICK = 0.01
-"""Seconds between two looks at who has to come or go."""
+"""Seconds between two looks at the visitors that are due to come or leave."""
 
 REST = 5.0
-"""Seconds after the last has left until the memory is read."""
+"""Seconds between the last visitor's leaving and the reading of the memory."""
 
 MUST = {"p99": 0.100}
 
 
 def run(options: load.Options) -> Result:
-    """Measure; a visitor that is refused or fails is a failure."""
+    """Measure. A visitor that is refused or fails makes the result a failure."""
     result = Result(
         "churn",
         f"{options.connections:,} steady connections, {options.rate:g} opened and closed a second "
@@ -56,8 +56,8 @@ def run(options: load.Options) -> Result:
                 "opened and closed",
                 visited / options.duration,
                 Unit.PER_SECOND,
-                0.98 * min(options.rate, 400),
-                980,
+                must=0.98 * min(options.rate, 400),
+                aim=980,
                 at_least=True,
             ),
             Figure("failed", generator.failed.total(), Unit.COUNT, must=0),
@@ -74,14 +74,15 @@ def run(options: load.Options) -> Result:
 def visit(
     generator: Generator, target: Target, rate: float, seconds: float, symbols: Sequence[str]
 ) -> tuple[int, int]:
-    """Open `rate` connections a second for so many seconds, each of which leaves after STAY.
+    """Open `rate` connections a second for `seconds`. Each leaves after STAY.
 
-    How many came and left, and how many still wait for an answer long after.
+    Return the number that came and left, and the number still without an answer after LATE.
     """
     start, opened, left = monotonic(), 0, 0
     staying: deque[Client] = deque()
     marked = start
-    generator.answered.clear()  # those who stay
+    # The steady connections are not visitors.
+    generator.answered.clear()
     with progress("coming and going", seconds) as move:
         while (now := monotonic()) < start + seconds or staying or generator.pending:
             while opened < int(min(now - start, seconds) * rate):

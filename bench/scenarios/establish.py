@@ -1,4 +1,4 @@
-"""Opening connections, each with a token of its own: as fast as it goes, and at a steady pace.
+"""Opening connections, each with a token of its own: as fast as possible, and at a steady rate.
 
 `--rate` is handshakes per second of the second part, which has a third of the connections.
 """
@@ -7,14 +7,13 @@ from time import monotonic
 
 from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.latency import Latencies
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 300
 SYMBOLS, EACH = 50, 5
 
 
 def run(options: load.Options) -> Result:
-    """Measure; `duration` bounds the second part."""
+    """Measure. `duration` bounds the second part."""
     result = Result(
         "establish",
         f"{options.connections:,} connections of {EACH} symbols as fast as it goes, "
@@ -30,16 +29,13 @@ def run(options: load.Options) -> Result:
             load.note_course(generator, fast, result)
             load.check_failures(generator, result)
         with load.open_generator(target) as generator:
-            generator.run_until(
-                monotonic() + load.SETTLE
-            )  # the others' end is not what is measured
+            # The end of the first part's connections is not measured.
+            generator.run_until(monotonic() + load.SETTLE)
             meter = load.Meter(target, generator)
             count = min(options.connections // 3, int(options.rate * options.duration)) or 1
             load.connect(generator, target, count, choose, rate=options.rate)
             paced = meter.read()
-            first = Latencies()
-            for client in generator.answered:
-                first.add(round((client.answered_at - client.opened_at) * 1e6))
+            first = load.first_messages(generator)
             load.note_course(generator, paced, result)
             load.check_failures(generator, result)
     result.histogram = first.histogram()

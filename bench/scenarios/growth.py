@@ -1,8 +1,8 @@
-"""What grows with what: a frame's cost with the connections, an update's with those it is not for.
+"""Growth of costs: of a frame with its receivers, and of an update with connections that do not get it.
 
-`--connections` is the larger number, a tenth of it the smaller one; `--rate` is moves per second of
-one symbol in the first two parts. In the other two, one connection watches 50 symbols that move at
-ten times `--rate` each, without and with `--connections` others that watch something else.
+The first two parts send one symbol to all connections, `--connections` and a tenth of them. `--rate` is
+its moves per second. In the other two, one connection watches 50 symbols that move at ten times
+`--rate` each, without and with `--connections` others that watch another symbol.
 """
 
 from bench import load
@@ -15,7 +15,7 @@ OTHER = "VNQ"
 
 
 def run(options: load.Options) -> Result:
-    """Measure; costs are the server's CPU, less what an idle second costs nowhere taken off."""
+    """Measure. Costs are the server's whole CPU time, with that of its idle tasks."""
     many, few = options.connections, max(1, options.connections // 10)
     result = Result(
         "growth", f"{few:,} and {many:,} connections, {options.duration:g} s each of four parts"
@@ -38,7 +38,7 @@ def run(options: load.Options) -> Result:
 
 
 def _fan_out(options: load.Options, connections: int, rate: float, result: Result) -> load.Window:
-    """One symbol to all; the same number of frames a second for both numbers of connections."""
+    """Send one symbol to all connections, at the same frames a second for both numbers of them."""
     schedule = options.schedule(1, rate)
     with options.open(schedule) as target, load.open_generator(target) as generator:
         load.connect(generator, target, connections, lambda _: schedule.symbols[0], sample=10)
@@ -48,7 +48,7 @@ def _fan_out(options: load.Options, connections: int, rate: float, result: Resul
 
 
 def _updates(options: load.Options, others: int, result: Result) -> load.Window:
-    """Many updates to one connection, among `others` that get none."""
+    """Send many updates to one connection among `others` that get none."""
     schedule = options.schedule(SYMBOLS, 10 * options.rate)
     with options.open(schedule) as target, load.open_generator(target) as generator:
         load.connect(generator, target, others, lambda _: OTHER)
@@ -59,5 +59,5 @@ def _updates(options: load.Options, others: int, result: Result) -> load.Window:
 
 
 def _per_frame(window: load.Window) -> float | None:
-    """Microseconds."""
+    """Return the server's CPU time of one frame, in microseconds."""
     return window.cpu_seconds and window.cpu_seconds / max(window.frames, 1) * 1e6

@@ -1,4 +1,4 @@
-"""The mission's load: every connection watches five of fifty symbols, each of which moves every 4 s.
+"""The reference load: every connection watches five of fifty symbols, and each moves every 4 s.
 
 `--rate` is moves per second and symbol. The moves are spread over the interval.
 """
@@ -14,7 +14,7 @@ AIM = {"p95": 0.010}
 
 
 def run(options: load.Options) -> Result:
-    """Measure; a missed update is a failure."""
+    """Measure. A missed update makes the result a failure."""
     result = Result(
         "portfolio",
         f"{options.connections:,} connections, {EACH} of {SYMBOLS} symbols each, "

@@ -1,8 +1,7 @@
 """A trading day at full speed: 137,816 trades of three symbols, over and over, to all clients.
 
-Once to `--connections` clients that watch everything and once to one. `--rate` is not used: the feed
-is as fast as the pipeline takes it. The recorded day where it lies beside the project, else one made
-up.
+First one client watches all symbols, then `--connections` clients do. `--rate` is not used: the feed is
+as fast as the server takes it. Without a recorded day beside the project, a generated one is used.
 """
 
 from contextlib import AbstractContextManager
@@ -16,13 +15,13 @@ from bench.trading_day import describe, load_day, write_day
 
 CONNECTIONS, DURATION, RATE = 100, 20, 0.0
 SAMPLE = 20
-"""One client in so many is asked whether a version was skipped; the others count."""
+"""One client in SAMPLE looks for skipped versions, the others count frames."""
 
 UPDATES = "market_data_feed_updates_total"
 
 
 def run(options: load.Options) -> Result:
-    """Measure; a `replace` that skips a version is a failure."""
+    """Measure. A `replace` that skips a version makes the result a failure."""
     result = Result(
         "replay",
         f"the {describe()} day at full speed to 1 and to {options.connections} clients of all "

@@ -1,4 +1,4 @@
-"""Everybody back at once, as after a deploy: all connections are cut and opened again together.
+"""All clients back at once, as after a deploy: all connections are cut and opened again together.
 
 `--rate` is moves per second and symbol meanwhile. `--duration` bounds the storm.
 """
@@ -7,7 +7,6 @@ from time import monotonic
 
 from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.latency import Latencies
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 0.25
 SYMBOLS, EACH = 50, 5
@@ -16,7 +15,7 @@ MUST = {"p99": 0.100}
 
 
 def run(options: load.Options) -> Result:
-    """Measure; a connection that fails is a failure."""
+    """Measure. A connection that fails makes the result a failure."""
     result = Result("storm", f"{options.connections:,} connections cut and opened again at once")
     schedule = options.schedule(SYMBOLS, options.rate)
     choose = load.choose_some(schedule.symbols, EACH)
@@ -32,10 +31,7 @@ def run(options: load.Options) -> Result:
         )
         window = meter.read()
         load.note_course(generator, window, result)
-        back = Latencies()
-        for client in generator.answered:
-            back.add(round((client.answered_at - client.opened_at) * 1e6))
-        found = back.percentiles()
+        found = load.first_messages(generator).percentiles()
         result.add(
             Figure("all have a snapshot after", seconds, Unit.SECONDS, must=20, aim=8),
             Figure("snapshot p50", found and found.p50, Unit.SECONDS),
