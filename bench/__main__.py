@@ -8,24 +8,27 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TypeAlias
 
 from bench import cluster, fleet
 from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
 from bench.hotpath import run_hotpath
+from bench.load import Options
 from bench.peers import PEERS
 from bench.report import print_result, write_json, write_page, write_plot
-from bench.run import Options
 from bench.scenarios import LONG, SCENARIOS
 from bench.screen import show
 from bench.target import TargetError
 
 USAGE_ERROR = 2
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 (argparse has no public name for it)
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is asked for; 0 if what was measured is valid and nothing went wrong."""
+    """Run a command; 0 if its result is valid and nothing went wrong."""
     options = _parser().parse_args(arguments)
     try:
         return 0 if options.run(options) else 1
@@ -50,20 +53,28 @@ def _parser() -> argparse.ArgumentParser:
         _add_load(command, module)
         _add_outputs(command)
         command.set_defaults(run=partial(_run_one, module))
+    _add_all(commands)
+    _add_compare(commands)
+    _add_cluster(commands)
+    _add_hotpath(commands)
+    _add_cache(commands)
+    return parser
 
+
+def _add_all(commands: Commands) -> None:
     command = commands.add_parser("all", help="every scenario, and a page with all figures")
     command.add_argument("--report", type=Path, required=True, metavar="DIR")
     command.add_argument(
         "--scale",
         type=_fraction,
         default=1.0,
-        help="of connections and durations, to try it out; 1 by default",
+        help="factor for connections and durations, for a quick trial; 1 by default",
     )
     command.set_defaults(run=_run_all)
 
-    command = commands.add_parser(
-        "compare", help="the same broadcast by other servers, which take turns"
-    )
+
+def _add_compare(commands: Commands) -> None:
+    command = commands.add_parser("compare", help="the same broadcast by other servers, in turn")
     command.add_argument("--connections", type=_positive, default=1000)
     command.add_argument("--duration", type=_seconds, default=5.0, help="seconds a step")
     command.add_argument(
@@ -72,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_outputs(command)
     command.set_defaults(run=_run_compare)
 
+
+def _add_cluster(commands: Commands) -> None:
     command = commands.add_parser(
         "cluster", help="two workers against one, the bus, a dead leader, a dead worker"
     )
@@ -85,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         default=fleet.RATE,
         help="moves a second of each symbol of the fleet",
     )
-    command.add_argument("--kills", type=_positive, default=cluster.KILLS, help="of the leader")
+    command.add_argument(
+        "--kills", type=_positive, default=cluster.KILLS, help="number of leaders to kill"
+    )
     command.add_argument(
         "--only",
         nargs="+",
@@ -97,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_outputs(command)
     command.set_defaults(run=_run_cluster)
 
+
+def _add_hotpath(commands: Commands) -> None:
     command = commands.add_parser(
         "hotpath", help="one price to many subscribers in memory: the cost of our own code"
     )
@@ -104,19 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--updates", type=_positive, default=320)
     command.set_defaults(run=run_hotpath)
 
+
+def _add_cache(commands: Commands) -> None:
     command = commands.add_parser(
-        "cache", help="snapshots over HTTP: hits, misses, and what the cache saves the database"
+        "cache", help="snapshots over HTTP: hits, misses, and the queries that the cache saves"
     )
     command.add_argument("--symbols", type=_positive, default=10_000)
-    command.add_argument("--requests", type=_positive, default=1000, help="hits and misses each")
+    command.add_argument(
+        "--requests", type=_positive, default=1000, help="number of hits, and of misses"
+    )
     command.add_argument(
         "--duration",
         type=_seconds,
         default=10.0,
-        help="seconds of each load, of twelve, and the TTL",
+        help="seconds of each of the twelve loads, and the TTL",
     )
     command.set_defaults(run=run_cache)
-    return parser
 
 
 def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
@@ -148,22 +168,24 @@ def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
             default=float(module.RATE),
             help=f"see above; {module.RATE} by default",
         )
-    command.add_argument("--url", default="", help="a running server's, not one of our own")
+    command.add_argument(
+        "--url", default="", help="address of a running server to measure; our own by default"
+    )
     command.add_argument(
         "--token",
         default=os.environ.get("TOKEN", ""),
-        help="for --url and all connections; $TOKEN keeps it out of `ps`",
+        help="token of all connections to --url; $TOKEN keeps it out of `ps`",
     )
     command.add_argument(
         "--secret",
         default=os.environ.get("JWT_SECRET", ""),
-        help="signs a token for each 100; so does $JWT_SECRET",
+        help="signs a token for each 100 connections to --url; $JWT_SECRET keeps it out of `ps`",
     )
     command.add_argument(
         "--http",
         default="",
         metavar="URL",
-        help="for --url: its second port, where CPU and memory are read",
+        help="HTTP port of the server at --url, to read its CPU and memory",
     )
 
 

@@ -1,4 +1,4 @@
-"""A connection to the quotes that survives the server's restarts."""
+"""A stream of quotes that reconnects after a server's restart."""
 
 import json
 import random
@@ -20,13 +20,13 @@ from trio_websocket import (
 from server.client.document import Document
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds: the range from which the wait before a reconnection is drawn doubles up to the longest."""
+"""Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the TCP connection, and again for the handshake."""
 
 PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
-"""Seconds between two pings, and for the answer: a cable that was pulled says nothing by itself."""
+"""Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
 
 LASTING = 10.0
 """Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
@@ -50,10 +50,11 @@ TOO_LONG = {414, 431}
 """Statuses of a request whose `resume` may be what made it too long."""
 
 TOKEN_EXPIRED = 4401
+"""The close code for an expired token."""
 
 
 class StreamRefused(Exception):
-    """The server will not serve this request, now or later; the message says why."""
+    """The server refuses this request for good. The message gives the reason."""
 
 
 class TokenExpired(StreamRefused):
@@ -96,7 +97,7 @@ class Credential:
         self._renewed = False
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the request's headers that show who asks; none without a token."""
+        """Return the request's `Authorization` header, or nothing without a token."""
         return [(b"Authorization", f"Bearer {self._token}".encode())] if self._token else []
 
     def _set(self, token: str) -> None:
@@ -135,10 +136,10 @@ async def follow(
 ) -> NoReturn:
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
-    A lost connection is taken up again, with the changes since, after a random wait (exponential
-    back-off, full jitter) or after the longer one that the server asks for. The listener learns of a
-    connection that is lost or cannot be made by a message of type `connection`. A redirection is a
-    refusal: the token is sent to no address but this one.
+    After a lost connection, the client resumes from its position. It first waits a random time
+    (exponential back-off, full jitter), or longer if the server asks for that. If a connection is lost
+    or cannot be made, the listener gets a message of type `connection`. A redirection is a refusal: the
+    token is sent to this address only.
 
     Arguments:
         token: a token, or a function that returns one. The function is called at the start, and once
@@ -147,7 +148,8 @@ async def follow(
     Errors: StreamRefused; ValueError for a token that cannot be sent; what `token` raises.
     """
     credential = Credential(token)
-    del token  # a traceback with local variables shows this frame
+    # A traceback with local variables would show the token in this frame.
+    del token
     await credential.renew()
     target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
     document, backoff = Document(), Backoff()
@@ -171,10 +173,10 @@ async def follow(
             if not await credential.renew():
                 raise
             problem = str(expired)
-        # An OSError is the listener's: those of the network are mapped where they arise.
+        # An OSError would come from the listener, as the network's errors are mapped below.
         except (HandshakeError, trio.BrokenResourceError) as error:
             problem = str(error.__cause__ or error) or problem
-        except h11.ProtocolError:  # wsproto has trio-websocket answer what is no HTTP
+        except h11.ProtocolError:
             problem = "the server does not speak HTTP"
         except trio.TooSlowError:
             problem = "the server does not answer"
@@ -194,7 +196,7 @@ def _resuming(target: str, document: Document, credential: Credential) -> str:
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-    """Errors: BrokenResourceError, TooSlowError."""
+    """Connect to the server. Errors: BrokenResourceError, TooSlowError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -214,8 +216,9 @@ async def _follow_once(
     document: Document,
     listener: Listener,
 ) -> float:
-    """One connection; the stream stays the caller's to close, as trio-websocket leaves it open when
-    the server closes first.
+    """Follow quotes on one connection, and return the seconds that the server asks to stay away.
+
+    The caller closes the stream, as trio-websocket leaves it open when the server closes first.
     """
     parts = urlsplit(url)
     resource = f"{parts.path or '/'}?{parts.query}"
@@ -231,13 +234,13 @@ async def _follow_once(
             wait = await _read(socket, document, listener)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # Either we failed or trio-websocket's reader did; the other was only cancelled.
+        # Our reader or trio-websocket's task failed; the other was only cancelled.
         raise group.exceptions[0] from None
     return wait
 
 
 async def _read(socket: WebSocketConnection, document: Document, listener: Listener) -> float:
-    """Read until the connection ends; return the seconds the server asked to stay away."""
+    """Read until the connection ends, and return the seconds that the server asks to stay away."""
     wait = 0.0
     try:
         while True:
@@ -257,7 +260,7 @@ async def _read(socket: WebSocketConnection, document: Document, listener: Liste
 
 
 async def _keep_asking(socket: WebSocketConnection) -> None:
-    """Ping until the connection ends. Errors: TooSlowError if the server is not there any more."""
+    """Ping until the connection ends. Errors: TooSlowError if the server does not answer."""
     with suppress(ConnectionClosed):
         while True:
             await trio.sleep(PING_INTERVAL)

@@ -1,8 +1,8 @@
-"""Made-up prices: the "price oscillation" of the Go service this server replaces.
+"""Simulated prices: the "price oscillation" of the Go service that this server replaces.
 
-In each interval a random subset of the watched symbols, at least one, moves to a price within one
-percent of its base price and at least one tick away from it, in its instrument's own decimals. The
-moments are spread over the interval: all at its start would be one burst and four seconds of silence.
+In each interval, a random subset of the watched symbols moves, at least one. A new price is in whole
+ticks of its instrument, within one percent or one tick of the base price. The moves are spread over
+the interval: all at its start would be one burst and then silence.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,20 +17,20 @@ from server.quotes.quote import Quote, Trade
 from server.quotes.snapshot import LARGEST_PRICE
 
 OSCILLATION = 0.01
-"""Largest distance from the base price, as a part of it."""
+"""Largest distance from the base price, as a share of it."""
 
 LOWEST_PRICE = 1.0
-"""US dollars: the floor of the Go service, for instruments quoted in cents whose base price is not
-below it. A coin of a thousandth of a cent has no floor but its tick.
+"""US dollars: the floor of the Go service. It holds for instruments that are quoted in cents and whose
+base price is not below it.
 """
 
 CATCH_UP = 1.0
-"""Seconds that are made up for. Not all that a machine has slept: it would come at once. But some, as a
-simulator that is late must not idle, or an overload would not be seen.
+"""Largest delay in seconds that the simulator makes up for. After a machine's sleep, the whole delay
+would be one burst. Without any, a late simulator would idle and hide an overload.
 """
 
 LARGEST_LOTS = 20
-"""A trade is of one to so many round lots of 100 shares."""
+"""Most round lots of 100 shares in one trade."""
 
 
 async def run_simulator(
@@ -44,11 +44,11 @@ async def run_simulator(
     """Send trades until cancelled.
 
     Arguments:
-        watched: the quotes that may move, asked anew at the start of each interval.
-        is_watched: whether a symbol is still to move when its moment has come.
-        price_decimals: a symbol's tick precision.
+        watched: returns the quotes that may move; called at the start of each interval.
+        is_watched: returns whether a symbol may still move when its moment has come.
+        price_decimals: returns a symbol's tick precision.
         interval: seconds.
-        random: the source of every choice; seeded alike it chooses alike.
+        random: the source of every choice. The same seed gives the same choices.
     """
     start = trio.current_time()
     while True:
@@ -67,7 +67,7 @@ async def run_simulator(
 def plan_interval(
     quotes: list[Quote], interval: float, random: Random
 ) -> Iterator[tuple[float, Quote]]:
-    """Who moves when: (seconds from the interval's start, quote), in time order."""
+    """Choose the quotes to move, each with its seconds from the interval's start, in time order."""
     if not quotes:
         return iter(())
     movers = random.sample(quotes, random.randint(1, len(quotes)))
@@ -75,15 +75,15 @@ def plan_interval(
 
 
 def simulated_price(quote: Quote, decimals: int, random: Random) -> float:
-    """Return a price within OSCILLATION, or one tick, of the base price: another one than the present
-    price if there is another. `decimals`: the tick precision.
+    """Choose a price within OSCILLATION or one tick of the base price, and not the present one if
+    possible. `decimals` is the tick precision.
     """
     scale: int = 10**decimals
     base = quote.base_price * scale
     reach = max(1.0, base * OSCILLATION)
     in_cents = decimals == CENT_DECIMALS and quote.base_price >= LOWEST_PRICE
     low = max(round(LOWEST_PRICE * scale) if in_cents else 1, ceil(base - reach))
-    # Other instances take no price above LARGEST_PRICE.
+    # Other instances accept no price above LARGEST_PRICE.
     high = min(max(low, floor(base + reach)), int(LARGEST_PRICE) * scale)
     present = round(quote.current_price * scale)
     if not low <= present <= high or low == high:

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,6 +210,29 @@ def test_description_and_page(server):
     assert "openapi.json" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_description_as_a_generator_reads_it(server):
+    """Every number says how wide it is: an `int` of Java or C# cannot hold a market cap."""
+    document = json.loads(server.get("/openapi.json")[1])
+    schemas = document["components"]["schemas"]
+
+    def formats(part: Any) -> Iterator[tuple[str, str | None]]:
+        if isinstance(part, dict):
+            if part.get("type") in ("integer", "number"):
+                yield part["type"], part.get("format")
+            for each in part.values():
+                yield from formats(each)
+        elif isinstance(part, list):
+            for each in part:
+                yield from formats(each)
+
+    assert set(formats(document)) == {("integer", "int64"), ("number", "double")}
+    quote = schemas["Quote"]["properties"]
+    assert quote["volume"]["format"] == "int64"
+    assert quote["current_price"]["format"] == "double"
+    assert quote["last_updated"]["format"] == "date-time"
+    assert {"type": "integer", "format": "int64"} in quote["market_cap"]["anyOf"]
 
 
 def test_requests_made_up_from_the_description(tmp_path):

@@ -15,7 +15,7 @@ from server.gateway.refusals import Refusal
 from server.ops.http_edge import MAX_UNFINISHED
 from server.ops.http_request import MAX_BODY, MAX_HEAD, IncomingRequest
 from server.ops.lag import LoopLag
-from server.ops.pace import MAX_INTERVAL, Pace
+from server.ops.request_pacer import MAX_INTERVAL, RequestPacer
 from tests.gateway.wire import eventually
 from tests.processes import ServerProcess
 
@@ -279,18 +279,18 @@ class Load(LoopLag):
 async def test_requests_start_further_apart_while_the_loop_is_busy(autojump_clock):
     """Down to 400 a second, and at once again when it is calm."""
     load = Load()
-    pace = Pace(load)
+    pacer = RequestPacer(load)
     for busy, slowest in ((0.5, 0.0), (0.95, MAX_INTERVAL), (0.5, 0.0)):
         load.busy = busy
         for _ in range(10):
             await trio.sleep(1)
-            await pace.enter()
-        assert pace.interval == slowest
+            await pacer.enter()
+        assert pacer.interval == slowest
     load.busy = 0.95
     for _ in range(10):
         await trio.sleep(1)
-        await pace.enter()
+        await pacer.enter()
     start = trio.current_time()
     for _ in range(100):
-        await pace.enter()
+        await pacer.enter()
     assert trio.current_time() - start == pytest.approx(100 * MAX_INTERVAL, rel=0.1)

@@ -1,10 +1,26 @@
-"""Each metric moves when what it counts happens."""
+"""Each metric moves with the events that it counts, and is documented."""
+
+import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.wire import Client, RawClient, eventually, head, new_user
+from tests.ops.documented import ROOT, documented, unmatched
 from tests.processes import ServerProcess, make_token
+
+FAMILY = re.compile(r'(counters?|gauges?|histograms?|\w+MetricFamily)\(\s*"(market_data_\w+)"')
+"""A call that makes a family of metrics, with the family's kind and name."""
+
+
+def declared() -> set[str]:
+    """Return all metrics in the server's source, named as on the page.
+
+    A running server shows only some: others need Postgres, Redis, several workers or a trade.
+    """
+    sources = (path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    families = [match for source in sources for match in FAMILY.findall(source)]
+    return {f"{name}_total" if "ounter" in kind else name for kind, name in families}
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +117,24 @@ def test_nothing_is_logged_per_message(fresh):
             client.receive()
             client.send("ping")
     assert len(fresh.log_lines()) == lines
+
+
+def test_every_metric_is_documented():
+    """operations.md names exactly the metrics that there are."""
+    lines = (ROOT / "docs" / "operations.md").read_text().splitlines()
+    undocumented, unknown = unmatched(
+        list(documented(lines, re.compile(r"market_data_\w+"))), declared()
+    )
+    assert not undocumented
+    assert not unknown
+    assert len(declared()) > 50
+
+
+def test_every_metric_of_the_page_is_declared(fresh):
+    """`declared` reads the source, so check it against the page of a server."""
+    page = fresh.get("/metrics")[1]
+    names = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in text_string_to_metric_families(page)
+    }
+    assert {name for name in names if not name.startswith("process_")} <= declared()
