@@ -36,7 +36,7 @@ def main() -> None:
     from server.__main__ import main as run
 
     HandshakePolicy._select = _faulty(HandshakePolicy._select)  # type: ignore[method-assign]
-    Api.search = _faulty_search(Api.search)  # type: ignore[method-assign]
+    Api.instruments = _faulty_search(Api.instruments)  # type: ignore[method-assign]
     run()
 
 

@@ -38,6 +38,7 @@ def store_options(settings: Settings) -> StoreOptions:
         database_url=settings.database_url,
         database_pool_size=settings.database_pool_size,
         database_pooler=settings.database_pooler == "transaction",
+        shipped=settings.catalogue == "shipped",
         database_migrate=settings.database_migrate,
         redis_url=settings.redis_url,
         sqlite_path=settings.sqlite_path,

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -46,9 +47,10 @@ from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.instrument import normalize_symbol
+from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
 from server.store.importing import BadFile
-from server.store.store import delist, migrate
+from server.store.store import delist, list_instruments, migrate
 from server.workers.host import supervise
 from server.workers.worker import SupervisorLink
 
@@ -133,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     add_import(commands)
+
+    command = commands.add_parser("list", help="list the instruments there are, with last prices")
+    command.add_argument("query", nargs="?", default="", help="as in a search; by default all")
+    command.set_defaults(run=_list)
 
     command = commands.add_parser(
         "delist",
@@ -247,6 +253,18 @@ def _migrate(_: argparse.Namespace, settings: Settings) -> None:
     configure_logging(settings.log_format, settings.log_level)
     applied = trio.run(migrate, store_options(settings))
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+def _list(arguments: argparse.Namespace, settings: Settings) -> None:
+    configure_logging(settings.log_format, settings.log_level)
+
+    def show(rows: Sequence[Snapshot]) -> None:
+        for each in rows:
+            kind, price = each.instrument.type, f"{each.last_quote:.{each.price_decimals}f}"
+            print(f"{each.symbol:<12} {kind:<6} {price:>14}  {each.name}")
+
+    found = trio.run(list_instruments, store_options(settings), arguments.query, show)
+    print(count_of(found), file=sys.stderr)
 
 
 def _delist(arguments: argparse.Namespace, settings: Settings) -> None:

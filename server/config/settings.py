@@ -205,6 +205,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="transaction, if DATABASE_URL is such a pooler's (PgBouncer); else empty"),
     ] = ""
     database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
+    catalogue: Annotated[
+        Literal["shipped", "empty"],
+        Meta(description="shipped or empty: what a new SQLite file is filled with"),
+    ] = "shipped"
     sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
     redis_url: Annotated[
         RedisUrl, Meta(description="redis://…?db=0, else a cache in the process")

@@ -36,6 +36,9 @@ MAX_SYMBOLS = 500
 MAX_SYMBOLS_LENGTH = MAX_SYMBOLS * (MAX_SYMBOL_LENGTH + 1)
 """Characters of `symbols`: enough for the longest symbols with commas, and below a head's limit."""
 
+NEXT_PAGE = "Next-Page-Token"
+"""The header that names where the next page of a list begins."""
+
 MAX_RESULTS = 100
 """Instruments that a search returns at most."""
 
@@ -129,18 +132,24 @@ class Api:
         loaded = await self._load_known(call)
         return [self._quote(each, loaded) for each in loaded.found.values()]
 
-    async def search(self, call: Call) -> list[InstrumentView]:
-        """Return the best matches, the best first."""
-        query = "".join(c if c.isprintable() else " " for c in call.values["query"]).strip()
-        if not query:
+    async def instruments(self, call: Call) -> list[InstrumentView]:
+        """Return the best matches, the best first; without a query a page of all, by symbol."""
+        query, limit = call.values["query"], call.values["limit"]
+        text = "".join(c if c.isprintable() else " " for c in query).strip()
+        if query and not text:
             return []
         if call.payer and (wait := call.payer.pay(SEARCH)):
             raise TooManyLookups(wait)
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
-                found = await self._store.search(query, call.values["limit"])
+                if text:
+                    found = await self._store.search(text, limit)
+                else:
+                    found = await self._store.page(call.values["page_token"], limit)
         except (StoreUnavailable, trio.TooSlowError) as error:
             raise _unavailable(error) from error
+        if not text and len(found) == limit:
+            call.headers[NEXT_PAGE] = escape(found[-1].symbol)
         return [_view(self._hub.snapshot(each.symbol) or each) for each in found]
 
     async def instrument(self, call: Call) -> InstrumentView:
@@ -201,8 +210,16 @@ def endpoints(api: Api) -> list[Endpoint]:
     query = Parameter(
         "query",
         Annotated[str, Meta(min_length=1, max_length=100)],
-        "The beginning of a symbol, or of words of the name",
+        "The beginning of a symbol, or words of the name; without it, all instruments are listed",
         "micro",
+        default="",
+    )
+    page_token = Parameter(
+        "page_token",
+        Annotated[str, Meta(max_length=100)],
+        f"Without `query`: the last page's {NEXT_PAGE}, which is its last symbol",
+        "AAPL",
+        default="",
     )
     partial = {
         UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
@@ -236,10 +253,13 @@ def endpoints(api: Api) -> list[Endpoint]:
         Endpoint(
             path="/instruments",
             method="GET",
-            handle=api.search,
+            handle=api.instruments,
             result=list[InstrumentView],
-            summary="Search by the beginning of the symbol or of words of the name",
-            parameters=[query, limit],
+            summary="Search by symbol or words of the name, or list all by symbol",
+            parameters=[query, limit, page_token],
+            headers={
+                NEXT_PAGE: "The `page_token` of the next page, escaped as in a query; absent on the last"
+            },
             problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),

@@ -147,7 +147,7 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     schema = msgspec.json.schema(parameter.type)
-    if parameter.default is not None:
+    if parameter.default:
         schema["default"] = parameter.default
     return {
         "name": parameter.name,

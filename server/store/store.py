@@ -67,6 +67,7 @@ class StoreOptions:
     database_url: str = field(default="", repr=False)
     database_pool_size: int = 10
     database_pooler: bool = False
+    shipped: bool = True
     database_migrate: bool = True
     redis_url: str = field(default="", repr=False)
     sqlite_path: str = ""
@@ -148,6 +149,10 @@ class Store:
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         """Search the catalogue (see `Catalogue.search`). Errors: StoreUnavailable."""
         return await self.database.ask(lambda: self.catalogue.search(query, limit))
+
+    async def page(self, after: str, limit: int) -> list[Snapshot]:
+        """Return a page of all instruments (see `Catalogue.page`). Errors: StoreUnavailable."""
+        return await self.database.ask(lambda: self.catalogue.page(after, limit))
 
     async def warm(self, symbols: Iterable[str], payer: Payer | None = None) -> int:
         """Load `symbols` into the cache, for a user or the server itself, and return the number found.
@@ -267,6 +272,30 @@ async def import_instruments(
     await _run_alone(options, work)
 
 
+async def list_instruments(
+    options: StoreOptions, query: str, show: Callable[[Sequence[Snapshot]], None]
+) -> int:
+    """Have `show` print what a search finds, or all instruments by symbol, and return their number.
+
+    Errors: StoreUnavailable.
+    """
+
+    async def work(catalogue: Catalogue, _: AsyncExitStack) -> int:
+        await catalogue.migrate()
+        if query:
+            found = await catalogue.search(query, BATCH_ROWS)
+            show(found)
+            return len(found)
+        count, page = 0, await catalogue.page("", BATCH_ROWS)
+        while page:
+            show(page)
+            count += len(page)
+            page = await catalogue.page(page[-1].symbol, BATCH_ROWS)
+        return count
+
+    return await _run_alone(options, work)
+
+
 async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
     """Delist `symbols` on every instance, all or none, and return those that were not listed.
 
@@ -306,15 +335,18 @@ async def _run_alone(
     """Do `work` with the catalogue for one command, without a running store."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_asyncio_loop(options.database_url, options.redis_url))
-        catalogue = await _open_catalogue(options, StoreStats(), stack)
+        catalogue = await _open_catalogue(options, StoreStats(), stack, lasting=True)
         # Captured, as the drivers' nurseries would wrap an exception into groups.
         result = await outcome.acapture(work, catalogue, stack)
     return result.unwrap()
 
 
 async def _open_catalogue(
-    options: StoreOptions, stats: StoreStats, stack: AsyncExitStack
+    options: StoreOptions, stats: StoreStats, stack: AsyncExitStack, *, lasting: bool = False
 ) -> Catalogue:
+    """Open the catalogue. If no file can be written, a `lasting` one is an error, another one is lost
+    with the process.
+    """
     if options.database_url:
         from server.store.catalogue_postgres import open_postgres
 
@@ -327,11 +359,11 @@ async def _open_catalogue(
             )
         )
     path = Path(options.sqlite_path) if options.sqlite_path else default_path()
-    shipped = load_instruments()
+    shipped = load_instruments() if options.shipped else []
     try:
         return await stack.enter_async_context(open_sqlite(path, shipped, stats))
     except StoreUnavailable as error:
-        if options.sqlite_path:
+        if options.sqlite_path or lasting:
             raise StoreUnavailable(f"SQLITE_PATH: {error}") from None
         log.warning("last prices are not kept: SQLITE_PATH may name a file", problem=str(error))
         return MemoryCatalogue(shipped)

@@ -1,0 +1,37 @@
+"""`quotestream list`, and a catalogue with one's own instruments only."""
+
+from tests.cli.command import complaint, run
+from tests.processes import ServerProcess
+
+
+def test_all_instruments_and_what_a_search_finds(tmp_path):
+    """One line each; the number goes to standard error, so that the output can be cut and sorted."""
+    done = run(tmp_path, "list")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, len(lines)) == (0, "513 instruments\n", 513)
+    assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
+    done = run(tmp_path, "list", "o'reilly")
+    assert done.stdout.split()[:2] == ["ORLY", "STOCK"]
+    assert done.stderr == "1 instrument\n"
+
+
+def test_one_s_own_instruments_only(tmp_path):
+    """CATALOGUE=empty leaves out the shipped ones."""
+    (tmp_path / "own.csv").write_text("symbol,name,price\nOWN,Own,0.00001234\n")
+    own = {"CATALOGUE": "empty"}
+    assert run(tmp_path, "list", **own).stderr == "0 instruments\n"
+    assert run(tmp_path, "import", "own.csv", **own).returncode == 0
+    assert run(tmp_path, "list", **own).stdout == "OWN          STOCK      0.00001234  Own\n"
+    with ServerProcess(tmp_path, **own) as server:
+        status, found = server.ask("/instruments")
+        assert (status, [each["symbol"] for each in found]) == (200, ["OWN"])
+    assert "CATALOGUE" in complaint(tmp_path, "serve", CATALOGUE="full")
+
+
+def test_success_that_is_none_is_an_error(tmp_path):
+    """Where no file can be written, an import would be lost with the process."""
+    (tmp_path / "file").write_text("")
+    for command in ("import", "list", "migrate"):
+        line = complaint(tmp_path, command, XDG_STATE_HOME=str(tmp_path / "file"))
+        assert "SQLITE_PATH" in line
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
