@@ -258,7 +258,7 @@ def endpoints(api: Api) -> list[Endpoint]:
             summary="Search by symbol or words of the name, or list all by symbol",
             parameters=[query, limit, page_token],
             headers={
-                NEXT_PAGE: "The `page_token` of the next page, escaped as in a query; absent on the last"
+                NEXT_PAGE: "The `page_token` of the next page, escaped as in a query; not on the last"
             },
             problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
