@@ -3,28 +3,67 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import trio
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from server.client.document import Document
-from server.client.stream import follow
+from server.client.keys import Key, keys, unbuffered_keys
+from server.client.stream import StreamRefused, follow
 
-REDRAWS_PER_SECOND = 10
+REDRAW_INTERVAL = 0.1
+"""Seconds between two redraws at least."""
+
+FRAME_LINES = 4
+"""Lines of the table that are not rows: two of the header, a blank one, the state."""
+
+GAP = 2
+"""Columns of the terminal between two of the table."""
+
+NARROWEST_NAME = 8
+"""Columns below which the name is left out."""
 
 
 async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
-    """Show the quotes until cancelled. Errors: StreamRefused."""
-    if not sys.stdout.isatty():
+    """Show the quotes until cancelled, or until the user quits. Errors: StreamRefused."""
+    console = Console()
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
         await follow(url, token, symbols, print_message)
     screen = Screen()
-    with Live(get_renderable=screen.draw, refresh_per_second=REDRAWS_PER_SECOND):
-        await follow(url, token, symbols, screen.update)
+    live = Live(screen, console=console, auto_refresh=False)
+    with unbuffered_keys() as has_keys, live:
+        try:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(_redraw, screen, live)
+                if has_keys:
+                    tasks.start_soon(_scroll, screen, tasks.cancel_scope)
+                await follow(url, token, symbols, screen.update)
+        except* StreamRefused as refusals:
+            refusal = refusals.exceptions[0]
+            raise refusal from None
+
+
+async def _redraw(screen: "Screen", live: Live) -> None:
+    """Draw what has changed, at most once in REDRAW_INTERVAL."""
+    while True:
+        await screen.changed.wait()
+        screen.changed = trio.Event()
+        live.refresh()
+        await trio.sleep(REDRAW_INTERVAL)
+
+
+async def _scroll(screen: "Screen", scope: trio.CancelScope) -> None:
+    async for key in keys():
+        if key is Key.QUIT:
+            scope.cancel()
+        screen.scroll(key)
 
 
 def print_message(document: Document, message: dict[str, Any]) -> None:
@@ -45,17 +84,69 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
             )
 
 
+class Column(NamedTuple):
+    """A column of the table: its heading, and its cell for each quote and version."""
+
+    heading: str
+    cell: Callable[[dict[str, Any], int], Text]
+    justify: Literal["left", "right"] = "right"
+
+    def width(self, cells: Sequence[Text]) -> int:
+        """Return the widest of the heading and `cells`."""
+        return max([len(self.heading), *(cell.cell_len for cell in cells)])
+
+
+def _coloured(text: str, quote: dict[str, Any]) -> Text:
+    change = quote["change"]
+    return Text(text, style="green" if change > 0 else "red" if change < 0 else "")
+
+
+COLUMNS = (
+    Column("symbol", lambda quote, _: Text(quote["symbol"]), "left"),
+    Column("price", lambda quote, _: _coloured(_price(quote["current_price"]), quote)),
+    Column("%", lambda quote, _: _coloured(f"{quote['change_percent']:+.2f}", quote)),
+    Column("change", lambda quote, _: _coloured(_price(quote["change"], sign="+"), quote)),
+    Column("volume", lambda quote, _: Text(f"{quote['volume']:,}")),
+    Column("updated", lambda quote, _: Text(quote["last_updated"][11:23])),
+    Column("version", lambda _, version: Text(str(version))),
+)
+"""In the order in which a narrow terminal keeps them. The name gets what is left."""
+
+
 class Screen:
-    """The newest document and the state of the connection, drawn as a table."""
+    """The newest document and the state of the connection, drawn as a table that fits the terminal.
+
+    `changed` is set when there is something to draw.
+    """
 
     def __init__(self) -> None:
+        self.changed = trio.Event()
         self._document = Document()
         self._state = "connecting"
         self._refused = ""
         self._quiet: set[str] = set()
+        self._first = 0
+        self._rows = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.draw(options.max_width, console.height)
+
+    def scroll(self, key: Key) -> None:
+        """Move the rows that are seen."""
+        steps = {
+            Key.UP: -1,
+            Key.DOWN: 1,
+            Key.PAGE_UP: -self._rows,
+            Key.PAGE_DOWN: self._rows,
+            Key.HOME: -self._first,
+            Key.END: len(self._document.quotes),
+        }
+        self._first += steps.get(key, 0)
+        self.changed.set()
 
     def update(self, document: Document, message: dict[str, Any]) -> None:
         """Take in one message."""
+        self.changed.set()
         if message["type"] == "quotes_patch" or "recovered" in message:
             self._state = "live"
         elif message["type"] == "connection":
@@ -73,31 +164,57 @@ class Screen:
             self._refused = f" ({message['message']}: {', '.join(message.get('symbols', ()))})"
         self._document = document
 
-    def draw(self) -> Table:
-        """Return the table with the present quotes."""
+    def draw(self, width: int, height: int) -> Table:
+        """Return the table of the quotes that fit a terminal of this size."""
+        symbols = sorted(self._document.quotes)
+        self._rows = max(1, height - FRAME_LINES)
+        self._first = max(0, min(self._first, len(symbols) - self._rows))
+        seen = symbols[self._first : self._first + self._rows]
+        state = self._state + self._refused
+        if len(seen) < len(symbols):
+            state = f"{self._first + 1}-{self._first + len(seen)} of {len(symbols)}  {state}"
         # As Text, since the server's words may look like rich's markup.
-        caption = Text(self._state + self._refused)
+        caption = Text(state, no_wrap=True, overflow="ellipsis")
         table = Table(
-            box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            caption=caption,
+            caption_justify="left",
+            show_edge=False,
         )
-        for heading in ("symbol", "name"):
-            table.add_column(heading, no_wrap=heading == "symbol")
-        for heading in ("price", "change", "%", "volume", "updated", "version"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for symbol, quote in sorted(self._document.quotes.items()):
-            colour = "green" if quote["change"] > 0 else "red" if quote["change"] < 0 else "white"
-            table.add_row(
-                Text(symbol),
-                Text(quote["name"][:28], no_wrap=True, overflow="ellipsis"),
-                f"[{colour}]{_price(quote['current_price'])}",
-                f"[{colour}]{_price(quote['change'], sign='+')}",
-                f"[{colour}]{quote['change_percent']:+.2f}",
-                f"{quote['volume']:,}",
-                quote["last_updated"][11:23],
-                str(self._document.versions[symbol]),
-                style="dim" if symbol in self._quiet else None,
+        cells = {
+            column: [
+                column.cell(self._document.quotes[symbol], self._document.versions[symbol])
+                for symbol in seen
+            ]
+            for column in COLUMNS
+        }
+        columns, left = _fitting(cells, width)
+        for column in columns:
+            width = column.width(cells[column])
+            table.add_column(column.heading, justify=column.justify, width=width, no_wrap=True)
+        names = left >= NARROWEST_NAME
+        if names:
+            table.add_column("name", no_wrap=True, max_width=left)
+        for row, symbol in enumerate(seen):
+            name = (
+                [Text(self._document.quotes[symbol]["name"], overflow="ellipsis")] if names else []
             )
+            style = "dim" if symbol in self._quiet else None
+            table.add_row(*(cells[column][row] for column in columns), *name, style=style)
         return table
+
+
+def _fitting(cells: dict[Column, list[Text]], width: int) -> tuple[list[Column], int]:
+    """Return the columns that fit `width`, and the width that they leave."""
+    columns: list[Column] = []
+    for column, texts in cells.items():
+        needed = GAP + column.width(texts)
+        if needed > width and columns:
+            break
+        width -= needed
+        columns.append(column)
+    return columns, width - GAP
 
 
 def _price(price: float, *, sign: str = "-") -> str:

@@ -6,7 +6,10 @@ import pty
 import signal
 import socket
 import subprocess
+import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,50 @@ def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
     os.close(terminal)
     assert process.returncode in (0, 130)
     assert "Traceback" not in errors
+
+
+@contextmanager
+def in_terminal(
+    server: ServerProcess, folder: Path, *symbols: str, term: str = "xterm"
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The command in a terminal of 80 columns and 24 lines: the terminal and the process."""
+    terminal, other_end = pty.openpty()
+    process = subprocess.Popen(
+        watch(server, *symbols),
+        cwd=folder,
+        env=environment(COLUMNS="80", LINES="24", TERM=term),
+        stdin=other_end,
+        stdout=other_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(other_end)
+    try:
+        yield terminal, process
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(terminal)
+
+
+def test_keys_scroll_and_quit(server, tmp_path):
+    """513 symbols in 24 lines: the arrow keys show the others, q ends it, the terminal is as before."""
+    with in_terminal(server, tmp_path, "*") as (terminal, process):
+        mode = termios.tcgetattr(terminal)
+        read_until(terminal, "1-20 of 513")
+        os.write(terminal, b"\x1b[B")
+        read_until(terminal, "2-21 of 513")
+        os.write(terminal, b"\x1b[F")
+        read_until(terminal, "494-513 of 513")
+        os.write(terminal, b"q")
+        assert process.wait(TIMEOUT) == 0
+        assert termios.tcgetattr(terminal) == mode
+
+
+def test_dumb_terminal_gets_lines(server, tmp_path):
+    """It cannot move its cursor."""
+    with in_terminal(server, tmp_path, "AAPL", term="dumb") as (terminal, _):
+        assert "\x1b" not in read_until(terminal, " AAPL ")
 
 
 def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):

@@ -3,9 +3,11 @@
 import json
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from server.client.document import Document
+from server.client.keys import Key, parse_keys
 from server.client.table import Screen, print_message
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
@@ -25,10 +27,80 @@ def test_nothing_but_the_name_is_cut_in_80_columns():
     document.apply(message)
     screen, output = Screen(), StringIO()
     screen.update(document, message)
-    Console(width=80, file=output).print(screen.draw())
+    Console(width=80, file=output).print(screen)
     (line,) = (line for line in output.getvalue().splitlines() if "BRK.B" in line)
     for text in ("876.54", "-123.46", "-12.35", "123,456,789", "19:25:45.678", "12345", "Berk"):
         assert text in line
+
+
+def shown(width: int, height: int, count: int, *pressed: Key) -> list[str]:
+    """The lines of a terminal of this size with so many symbols, after some keys."""
+    document, screen, output = Document(), Screen(), StringIO()
+    operations, versions = [], {}
+    for number in range(count):
+        instrument = Instrument(symbol=f"S{number:03}", name=f"Company {number}", base_price=1234.5)
+        quote = quote_after(
+            opening_quote(instrument, START_US),
+            Trade(instrument.symbol, 1240.25, 1_234_567, START_US, START_US),
+            2,
+        )
+        path = f"/quotes/{instrument.symbol}"
+        operations.append({"op": "add", "path": path, "value": json.loads(encode(quote))})
+        versions[instrument.symbol] = 12345
+    message = {"type": "quotes_patch", "versions": versions, "operations": operations}
+    document.apply(message)
+    screen.update(document, message)
+    console = Console(width=width, height=height, file=output)
+    console.print(screen)
+    for key in pressed:
+        output.seek(0)
+        output.truncate()
+        screen.scroll(key)
+        console.print(screen)
+    return output.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("count", [1, 20, 100, 513])
+def test_table_fits_any_terminal(width, count):
+    """Prices are whole at any width, and the state is always in sight."""
+    lines = shown(width, 24, count)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if line.lstrip().startswith("S") and "symbol" not in line]
+    assert len(rows) == min(count, 20)
+    assert all("1,240.25" in row for row in rows)
+    assert "live" in lines[-1] or lines[-1].startswith("1-20 of")
+    assert any("updated" in line for line in lines) is (width >= 60)
+    assert any("Company" in line for line in lines) is (width >= 80)
+
+
+def test_keys_scroll():
+    """By line, by page, to both ends, and not beyond them."""
+    for keys, first in (
+        ((), 0),
+        ((Key.DOWN,), 1),
+        ((Key.UP,), 0),
+        ((Key.PAGE_DOWN,), 20),
+        ((Key.PAGE_DOWN, Key.PAGE_UP, Key.DOWN), 1),
+        ((Key.END,), 80),
+        ((Key.END, Key.DOWN), 80),
+        ((Key.END, Key.HOME), 0),
+    ):
+        lines = shown(80, 24, 100, *keys)
+        assert f"S{first:03}" in lines[2]
+        assert lines[-1].strip().startswith(f"{first + 1}-{first + 20} of 100  live")
+
+
+def test_keys_of_terminals():
+    """Whole sequences, several at once, and none for what is unknown."""
+    assert list(parse_keys(b"\x1b[A\x1bOBjq\x1b[6~x\x1b[99~")) == [
+        Key.UP,
+        Key.DOWN,
+        Key.DOWN,
+        Key.QUIT,
+        Key.PAGE_DOWN,
+    ]
 
 
 def test_brackets_are_no_markup():
@@ -41,7 +113,7 @@ def test_brackets_are_no_markup():
     document.apply(message)
     screen.update(document, message)
     screen.update(document, {"type": "error", "message": "no such symbol", "symbols": ["[/NO]"]})
-    Console(width=100, file=output).print(screen.draw())
+    Console(width=100, file=output).print(screen)
     assert all(text in output.getvalue() for text in ("[RED]X", "[/X]", "no such symbol: [/NO]"))
 
 
@@ -60,7 +132,7 @@ def test_prices_have_their_own_decimals(capsys):
         document, screen, output = Document(), Screen(), StringIO()
         document.apply(message)
         screen.update(document, message)
-        Console(width=120, file=output).print(screen.draw())
+        Console(width=120, file=output).print(screen)
         print_message(document, message)
         assert f" {shown} " in output.getvalue()
         assert f" {shown} " in capsys.readouterr().out
@@ -84,4 +156,4 @@ def test_quiet_symbols_are_dim():
         (Status("live", "traded", symbols=["MSFT"]), [None, None]),
     ):
         screen.update(document, json.loads(encode(status)))
-        assert [row.style for row in screen.draw().rows] == styles
+        assert [row.style for row in screen.draw(120, 24).rows] == styles
