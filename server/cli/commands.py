@@ -23,6 +23,7 @@ from server.cli.credentials import (
     is_development,
     is_word,
     makes_its_own_token,
+    refuse_other_machines,
     secret_of,
     token_for_watch,
 )
@@ -182,6 +183,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     configure_logging(
         settings.log_format, settings.log_level, supervisor.number if supervisor else None
     )
+    if is_development(settings):
+        refuse_other_machines(settings)
     secret = secret_of(settings)
     authenticator = authenticator_of(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)

@@ -1,11 +1,12 @@
 """Where the command takes its secret and its tokens from, none of which it shows to other users."""
 
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 from server.config.redaction import hide
 from server.config.settings import Duration, Settings
-from server.gateway.auth import Authenticator, development_secret
+from server.gateway.auth import Authenticator, BadKey, development_secret
 
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)
@@ -21,6 +22,28 @@ class BadTokenSource(Exception):
 def is_development(settings: Settings) -> bool:
     """Whether no key is configured, so that the development secret is used."""
     return not settings.jwt_secret and not settings.jwt_public_key
+
+
+def refuse_other_machines(settings: Settings) -> None:
+    """Errors: BadKey if other machines could connect to a server with the development secret."""
+    hosts = {
+        "WS_HOST": settings.ws_host,
+        "HTTP_HOST": settings.http_host,
+        "OPS_HOST": settings.ops_host,
+    }
+    for name, host in hosts.items():
+        if host and not _is_loopback(host):
+            raise BadKey(
+                f"JWT_SECRET is not set, and {name}={host} lets others connect: the development "
+                "secret is for this machine only. `openssl rand -hex 32` makes a secret"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def secret_of(settings: Settings) -> str:

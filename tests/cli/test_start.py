@@ -74,6 +74,15 @@ def test_busy_port_is_named(tmp_path, variable):
     assert "in use" in line
 
 
+@pytest.mark.parametrize("name", ["WS_HOST", "HTTP_HOST", "OPS_HOST"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_development_secret_is_for_this_machine_only(tmp_path, name, host):
+    """A server that others can reach prints no token: it says what to set, and ends."""
+    line = complaint(tmp_path, "serve", **{name: host, "OPS_PORT": "0"})
+    assert "JWT_SECRET is not set" in line
+    assert f"{name}={host}" in line
+
+
 def test_address_that_is_not_this_machine_s_is_named(tmp_path):
     """An address that cannot be bound, or a name that does not exist."""
     for host in ("203.0.113.1", "no.such.host.invalid", "a..b", "a" * 64):
