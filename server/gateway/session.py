@@ -366,7 +366,7 @@ class Session:
         execute(self, command)
 
     def _symbols_of(self, command: Command) -> int:
-        symbols: list[str] = getattr(command, "symbols", [])
+        symbols = command.charged_symbols
         return len(self.gateway.hub.topics) if EVERYTHING in symbols else len(symbols)
 
     def _is_in_time(self, inbound: Inbound) -> bool:

@@ -28,6 +28,7 @@ from server.gateway.session import Session
 from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
 from server.quotes.position import parse_position
+from tests.commands import COMMANDS, FIELDS, example
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
 from tests.gateway.harness import COMPLETE
@@ -49,15 +50,13 @@ BOMB = 256 * 1024
 memory that is watched is also the fuzzer's own.
 """
 
-COMMANDS: list[dict[str, Any]] = [
-    {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
+SENT: list[dict[str, Any]] = [
+    *map(example, COMMANDS),
     {"action": "subscribe", "symbols": ["*"]},
     {"action": "unsubscribe", "symbols": ["AAPL", "*"]},
-    {"action": "resync", "symbols": ["AAPL"], "id": 1},
-    {"action": "throttle", "interval": "1s"},
-    {"action": "auth", "token": "x.y.z"},
-    {"action": "ping", "id": "a" * 64},
 ]
+"""Commands that are sent, whole or spoiled."""
+
 VALUES: list[Any] = [
     None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
     ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
@@ -80,9 +79,9 @@ NOT_HELD = [
 
 def make_text(random: Random) -> bytes:
     """A command, one with a field spoiled, or its text spoiled."""
-    command = dict(random.choice(COMMANDS))
+    command = dict(random.choice(SENT))
     for _ in range(random.choice((0, 0, 1, 2))):
-        key = random.choice([*command, "action", "symbols", "id", "token", "interval", "x"])
+        key = random.choice([*command, "action", *FIELDS, "x"])
         command[key] = random.choice(VALUES)
     text = bytearray(json.dumps(command, ensure_ascii=random.random() < 0.5).encode())
     for _ in range(random.choice((0, 0, 0, 1, 3))):
