@@ -43,6 +43,12 @@ class BadKey(Exception):
     """The configured key cannot verify tokens; the message is one line for the operator."""
 
 
+def bearer_token(authorization: str) -> str | None:
+    """Return the token in a header `Authorization` (RFC 6750 §2.1); None if it has another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 class Identity(NamedTuple):
     """A verified token's subject, its role if it has one, and its end in Unix seconds."""
 

@@ -142,6 +142,10 @@ ADDRESS_BURST_SECONDS = 10.0
 """Seconds' worth of these at once: many people may share an address."""
 
 
+USER_SPENT = "too many commands, connections and requests of yours, slow down"
+ADDRESS_SPENT = "too many requests without a good token from your address, try again later"
+
+
 @dataclass(kw_only=True)
 class Budgets:
     """The budgets there are: of users by name, `commands` and `lookups`; of addresses by

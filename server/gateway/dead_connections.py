@@ -21,13 +21,13 @@ class DeadConnections:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._hunted: set[str] = set()
+        self._probed: set[str] = set()
 
     async def evict(self, user: str) -> None:
         """Ping all connections of `user`; end the one that has been silent longest, if any is."""
-        if user in self._hunted:
+        if user in self._probed:
             return
-        self._hunted.add(user)
+        self._probed.add(user)
         try:
             asked = [session for session in self._pool.sessions if session.identity.user == user]
             for session in asked:
@@ -36,10 +36,8 @@ class DeadConnections:
                 await trio.sleep(PROBE_TIMEOUT / PROBE_CHECKS)
                 if not any(session.unanswered for session in asked):
                     return
-            dead_connections = [
-                session for session in asked if session.unanswered and not session.over
-            ]
-            if dead_connections:
-                max(dead_connections, key=lambda ghost: ghost.unanswered).drop(Close.NO_ANSWER)
+            dead = [session for session in asked if session.unanswered and not session.over]
+            if dead:
+                max(dead, key=lambda session: session.unanswered).drop(Close.NO_ANSWER)
         finally:
-            self._hunted.discard(user)
+            self._probed.discard(user)

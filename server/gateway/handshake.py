@@ -13,49 +13,22 @@ from typing import NamedTuple, TypeVar
 import h11
 from wsproto.utilities import generate_accept_token
 
-from server.fanout.topic import Topic
 from server.gateway.addresses import budget_key
-from server.gateway.auth import Authenticator, BadToken, Identity
-from server.gateway.budgets import HANDSHAKE, Budgets
+from server.gateway.auth import Authenticator, BadToken, Identity, bearer_token
+from server.gateway.budgets import ADDRESS_SPENT, HANDSHAKE, USER_SPENT, Budgets
 from server.gateway.dead_connections import DeadConnections
-from server.gateway.directory import Directory
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
+from server.gateway.selection import STORE_UNAVAILABLE, Selection, Selector
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
-from server.quotes.instrument import normalize_symbol
 from server.quotes.position import Position, parse_position
-from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
 
 T = TypeVar("T")
 
 PATH = "/ws/quotes"
-
-EVERYTHING = "*"
-"""Stands for all symbols, also those added later."""
-
-
-STORE_UNAVAILABLE = "the catalogue cannot be asked at the moment, try again"
-
-
-class Selection(NamedTuple):
-    """Names resolved to topics; each topic once, in the order of the names.
-
-    `unavailable` may exist or not: the store could not say.
-    """
-
-    topics: list[Topic]
-    unknown: list[str]
-    everything: bool = False
-    unavailable: Sequence[str] = ()
-
-    def without(self, unavailable: Sequence[str]) -> "Selection":
-        """Of the unknown ones, those in `unavailable` are not known to be unknown."""
-        unknown = [symbol for symbol in self.unknown if symbol not in unavailable]
-        return self._replace(unknown=unknown, unavailable=unavailable)
 
 
 class Admission(NamedTuple):
@@ -69,16 +42,6 @@ class Admission(NamedTuple):
     position: Position | None = None
 
 
-def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
-    """Resolve symbols as clients write them; any EVERYTHING stands for all beside those named."""
-    symbols = dict.fromkeys(normalize_symbol(name) for name in names)
-    everything = EVERYTHING in symbols
-    symbols.pop(EVERYTHING, None)
-    known = [topics[symbol] for symbol in symbols if symbol in topics]
-    unknown = [symbol for symbol in symbols if symbol not in topics]
-    return Selection(known, unknown, everything)
-
-
 class HandshakePolicy(NamedTuple):
     """What decides whether a request becomes a connection."""
 
@@ -86,8 +49,7 @@ class HandshakePolicy(NamedTuple):
     pool: Pool
     handshakes: TokenBucket
     dead_connections: DeadConnections
-    topics: dict[str, Topic]
-    directory: Directory
+    selector: Selector
     max_symbols: int
     allowed_origins: Sequence[str]
     budgets: Budgets
@@ -114,7 +76,7 @@ class HandshakePolicy(NamedTuple):
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
         selection = await self._select(request, identity.user)
-        sent = len(self.topics) if selection.everything else len(selection.topics)
+        sent = len(self.selector.topics) if selection.everything else len(selection.topics)
         self.budgets.commands.add_debt(identity.user, sent // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
         return Admission(
@@ -134,28 +96,26 @@ class HandshakePolicy(NamedTuple):
             return self._identify(request)
         except Refusal:
             self.budgets.failures.refused += 1
-            message = "too many requests without a good token from your address, try again later"
-            raise Refusal(Refused.RATE_LIMITED, message, wait) from None
+            raise Refusal(Refused.RATE_LIMITED, ADDRESS_SPENT, wait) from None
 
     def _charge(self, user: str) -> None:
         """Charge a handshake. Errors: Refusal, which leaves the others their handshakes."""
         if wait := self.budgets.commands.take(user, HANDSHAKE):
             self.handshakes.give_back()
-            message = "too many connections, commands and requests of yours, slow down"
-            raise Refusal(Refused.RATE_LIMITED, message, wait)
+            raise Refusal(Refused.RATE_LIMITED, USER_SPENT, wait)
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
             raise Refusal(Refused.ORIGIN_NOT_ALLOWED, "this origin may not connect")
 
     def _identify(self, request: Request) -> Identity:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            token = request.query.get("token", [""])[-1]
+        token = bearer_token(request.headers.get("authorization", ""))
+        if token is None:
+            token = request.query.get("token", [""])[-1].strip()
         if not token:
             raise Refusal(Refused.UNAUTHORIZED, "a token is required")
         try:
-            return self.authenticator.verify(token.strip())
+            return self.authenticator.verify(token)
         except BadToken as error:
             raise Refusal(Refused.UNAUTHORIZED, str(error)) from None
 
@@ -164,19 +124,11 @@ class HandshakePolicy(NamedTuple):
         if given is None:
             return Selection([], [])
         names = [name for name in ",".join(given).split(",") if name.strip()]
-        selection = select(names, self.topics)
-        try:
-            if selection.everything:
-                await self.directory.list_everything()
-                return select(names, self.topics)
-            if selection.unknown:
-                payer = self.budgets.charge_cold(user, len(selection.unknown))
-                unavailable = await self.directory.list_symbols(selection.unknown, payer)
-                selection = select(names, self.topics).without(unavailable)
-        except TooManyLookups as error:
-            raise Refusal(Refused.RATE_LIMITED, str(error), error.wait) from None
-        except StoreUnavailable as error:
-            raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE) from error
+        selection = await self.selector.resolve(names, user)
+        if selection.everything:
+            return selection
+        if (refused := selection.refused) is not None:
+            raise Refusal(Refused.RATE_LIMITED, str(refused), refused.wait)
         if selection.unavailable and not selection.topics:
             raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE)
         if not selection.topics:

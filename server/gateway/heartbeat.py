@@ -8,18 +8,16 @@ import random
 import time
 from collections.abc import Iterable, Mapping
 from math import ceil
-from typing import TYPE_CHECKING
 
 import trio
 
 from server.fanout.topic import Topic
 from server.gateway.closing import Close
+from server.gateway.connection import Connection
 from server.gateway.deadlines import CHECKPOINT_EVERY, DeadlineWheel
 from server.gateway.lifecycle import Event, State
+from server.gateway.pool import Pool
 from server.gateway.sockets import unacknowledged_for
-
-if TYPE_CHECKING:
-    from server.gateway.session import Session
 
 CLOCK_LOOK = 1.0
 """Seconds between two looks at whether the wall clock was stepped."""
@@ -38,27 +36,29 @@ class Heartbeat:
 
     def __init__(
         self,
+        pool: Pool,
         deadlines: DeadlineWheel,
         topics: Mapping[str, Topic],
         ping_interval: float,
         idle_timeout: float,
     ) -> None:
+        self._pool = pool
         self._deadlines = deadlines
         self._topics = topics
         # Idle time is counted in beats.
         self._interval = min(ping_interval, idle_timeout)
         self._idle_beats = ceil(idle_timeout / self._interval)
 
-    def start(self, session: "Session") -> None:
+    def start(self, session: Connection) -> None:
         """Look after `session` from now on."""
         # Not after all at once, though they may all have connected at once.
         self._schedule(session, random.uniform(0, self._interval))
 
-    def renew(self, session: "Session") -> None:
+    def renew(self, session: Connection) -> None:
         """Go on with the session's new token."""
         self._schedule(session, self._interval)
 
-    async def watch_clock(self, sessions: Iterable["Session"]) -> None:
+    async def watch_clock(self, sessions: Iterable[Connection]) -> None:
         """Move the ends of tokens when the wall clock is stepped, until cancelled: a token ends by
         wall time, while deadlines are in trio's, which a step does not change.
         """
@@ -74,7 +74,7 @@ class Heartbeat:
                 if number % CHECKPOINT_EVERY == 0:
                     await trio.lowlevel.checkpoint()
 
-    def beat(self, session: "Session") -> None:
+    def beat(self, session: Connection) -> None:
         """Ping the client, or close the connection if it is not to go on."""
         if time.time() >= session.identity.expires_at:
             session.close(Close.TOKEN_EXPIRED)
@@ -98,27 +98,31 @@ class Heartbeat:
             session.ping()
         self._schedule(session, self._interval)
 
-    def _is_idle(self, session: "Session") -> bool:
+    def _is_idle(self, session: Connection) -> bool:
         """Look for traffic since the last beat; True after too many looks in vain."""
         since = trio.current_time() - self._interval - 1  # the wheel may be a second late
-        topics = self._topics.values() if session.everything else session.topics
+        topics = (
+            self._topics.values()
+            if session.subscriptions.everything
+            else session.subscriptions.topics
+        )
         if session.heard or any(topic.moved_at > since for topic in topics):
             session.quiet_beats = 0
             if session.state is State.IDLE:
-                session.on(Event.TRAFFIC)
+                self._pool.change(session, Event.TRAFFIC)
         else:
             session.quiet_beats += 1
             if session.state is State.ACTIVE:
-                session.on(Event.QUIET)
+                self._pool.change(session, Event.QUIET)
         session.heard = False
         return session.quiet_beats >= self._idle_beats
 
-    def _schedule(self, session: "Session", seconds: float) -> None:
+    def _schedule(self, session: Connection, seconds: float) -> None:
         """Beat in so many seconds, or when the token expires."""
         session.beat_at = trio.current_time() + seconds
         self._set_deadline(session)
 
-    def _set_deadline(self, session: "Session") -> None:
+    def _set_deadline(self, session: Connection) -> None:
         expires = session.identity.expires_at - _wall_clock_ahead()
         self._deadlines.set(session, min(session.beat_at, expires))
 

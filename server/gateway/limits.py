@@ -1,5 +1,7 @@
 """How many commands a client may send."""
 
+from collections.abc import Callable
+
 import trio
 
 BURST_SECONDS = 2
@@ -20,19 +22,22 @@ BAD_COMMANDS_IN_A_ROW = 10
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens, refilled at `rate` a second; starts full."""
+    """Holds up to `burst` tokens, refilled at `rate` a second by `clock`; starts full."""
 
-    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+    __slots__ = ("_burst", "_clock", "_filled_at", "_rate", "_tokens")
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._clock = clock
         self._tokens = burst
-        self._filled_at = trio.current_time()
+        self._filled_at = clock()
 
     def take(self) -> bool:
         """Take one token; False if there is none."""
-        now = trio.current_time()
+        now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
         if self._tokens < 1:
@@ -56,10 +61,10 @@ class CommandLimit:
 
     __slots__ = ("_bad", "_commands", "_rate", "_refusals")
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, clock: Callable[[], float] = trio.current_time) -> None:
         self._rate = rate
-        self._commands = TokenBucket(rate, rate * BURST_SECONDS)
-        self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE)
+        self._commands = TokenBucket(rate, rate * BURST_SECONDS, clock)
+        self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE, clock)
         self._bad = 0
 
     def allows(self) -> bool:

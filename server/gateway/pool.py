@@ -2,15 +2,12 @@
 
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import trio
 
+from server.gateway.connection import Connection
 from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.refusals import Refusal, Refused
-
-if TYPE_CHECKING:
-    from server.gateway.session import Session
 
 DRAIN_SLICE = 256
 """Sessions told to go between two checkpoints."""
@@ -34,10 +31,10 @@ class Pool:
         self.places = 0
         self._users: Counter[str] = Counter()
         self._gone = trio.Event()
-        self.sessions: dict[Session, None] = {}  # half of a set's memory
+        self.sessions: dict[Connection, None] = {}  # half of a set's memory
         self.states: Counter[State] = Counter()
         self.draining = False
-        self.opened = 0
+        self.opened_total = 0
         self.rejected: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
         self.lost = 0
@@ -93,16 +90,20 @@ class Pool:
             self.states[new] += 1
         return new
 
-    def add(self, session: "Session") -> None:
-        """Count a session as open; it holds a place of the pool and one of its user."""
-        self.opened += 1
-        self.sessions[session] = None
-        session.on(Event.OPENED)
+    def change(self, session: Connection, event: Event) -> None:
+        """Change the state of a session as the table says."""
+        session.state = self.move(session.state, event)
 
-    def remove(self, session: "Session") -> None:
+    def add(self, session: Connection) -> None:
+        """Count a session as open; it holds a place of the pool and one of its user."""
+        self.opened_total += 1
+        self.sessions[session] = None
+        self.change(session, Event.OPENED)
+
+    def remove(self, session: Connection) -> None:
         """Count a session as closed and give its places back."""
         del self.sessions[session]
-        session.on(Event.ENDED)
+        self.change(session, Event.ENDED)
         self.closed[session.close_code] += 1
         self.lost += session.lost
         self.release()

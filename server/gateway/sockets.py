@@ -35,7 +35,18 @@ MIN_HTTP_CONNECTIONS = 8
 ACCEPT_PAUSE = 1.0
 """Seconds to wait, and between two log lines, while there are no more descriptors."""
 
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+LINGER_TIMEOUT = 1.0
+"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+
+LINGER_BYTES = 16 * 1024
+"""Bytes read at once, and dropped, of what a refused client goes on sending."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_BROKEN_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+"""Errors that will not pass. The others are those of a peer that was gone before it was accepted
+(accept(2)), which trio ignores as well.
+"""
 
 _TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
 """Offset in Linux' `struct tcp_info`, and its value until either side has closed or reset."""
@@ -58,6 +69,10 @@ _DROP_SYN = (
 
 class BindError(Exception):
     """An address cannot be listened on; the message says which and why."""
+
+
+class OutOfResources(Exception):
+    """No connection can be accepted for want of descriptors or memory; the message says which."""
 
 
 class Room(NamedTuple):
@@ -161,6 +176,26 @@ def ignore_new(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
+def accept_nowait(listener: socket.socket) -> tuple[socket.socket, str] | None:
+    """Return the next connection that waits, and its client's address; None if there is none.
+
+    Errors: OutOfResources; OSError, if the listener itself is broken.
+    """
+    while True:
+        try:
+            sock, (address, *_) = listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise OutOfResources(error.strerror) from None
+            if error.errno in _BROKEN_LISTENER:
+                raise
+        else:
+            sock.setblocking(False)
+            return sock, address
+
+
 async def receive(sock: socket.socket, size: int) -> bytes:
     """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
 
@@ -188,6 +223,17 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
+
+
+async def send_last(sock: socket.socket, data: bytes) -> None:
+    """Send the last that is sent, and read on until the peer has closed, for LINGER_TIMEOUT at most: to
+    close at once could destroy what was sent. Errors: OSError, ClosedResourceError.
+    """
+    with trio.move_on_after(LINGER_TIMEOUT):
+        await send_all(sock, data)
+        sock.shutdown(socket.SHUT_WR)
+        while await receive(sock, LINGER_BYTES):
+            pass
 
 
 def has_left(sock: socket.socket) -> bool:

@@ -21,9 +21,9 @@ from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
 from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Admission, Selection
-from server.gateway.opening import begin
+from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
+from server.gateway.selection import Selection
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
@@ -179,8 +179,8 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     baseline, started = 0, time.monotonic()
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
-        nursery.start_soon(gateway.deadlines.run)
-        nursery.start_soon(gateway.poller.run)
+        nursery.start_soon(gateway.services.deadlines.run)
+        nursery.start_soon(gateway.services.poller.run)
         for number in range(inputs):
             with trio.fail_after(10):
                 await throw(
@@ -211,7 +211,8 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     pool.reserve_for("ann")
     data = make_frames(random)
     deflate = random.random() < 0.5
-    session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
+    identity = Identity("ann", None, time.time() + 600)
+    session = Session(gateway.services, ours, identity, deflate=deflate)
     pool.add(session)
     position = None
     if random.random() < 0.5:
@@ -221,7 +222,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
             seen["bad resume"] = seen.get("bad resume", 0) + 1
     try:
         selection = Selection([gateway.hub.topics["AAPL"]], [])
-        begin(session, Admission(session.identity, selection, position=position))
+        session.begin(Admission(session.identity, selection, position=position))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])
@@ -231,7 +232,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     except Exception as error:
         raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
     finally:
-        gateway.end(session)
+        session.end()
         ours.close()
         client.close()
 

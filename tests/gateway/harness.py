@@ -12,11 +12,14 @@ import trio
 from server.fanout.frame import pong_frame
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
+from server.gateway.commands import Commands
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Admission, Selection, select
-from server.gateway.opening import begin
+from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
+from server.gateway.selection import Selection, select
 from server.gateway.session import Session
+from server.gateway.subscriptions import LookUp
+from server.quotes.messages import Command
 from server.quotes.quote import Trade
 from tests.frames import take_frame
 
@@ -95,13 +98,20 @@ class SessionHarness:
         gateway.pool.reserve()
         gateway.pool.reserve_for("ann")
         identity = Identity("ann", None, time.time() + 600)
-        self.session = Session(gateway, self.sock, identity, b"")
+        self.session = Session(gateway.services, self.sock, identity)
         gateway.pool.add(self.session)
 
     def begin(self, *names: str) -> None:
         """Open the session with these symbols."""
         selection = select(names, self.hub.topics) if names else Selection([], [])
-        begin(self.session, Admission(self.session.identity, selection))
+        self.session.begin(Admission(self.session.identity, selection))
+
+    def execute(self, command: Command) -> None:
+        """Carry out a command, as if the client had sent it."""
+        context = self.gateway.services.context
+        for reply in Commands(context, "ann", self.session.subscriptions).execute(command):
+            assert not isinstance(reply, LookUp)
+            self.session.carry_out(reply)
 
     def fill_socket(self) -> None:
         """Write until the kernel takes no more; the client has stopped reading."""
@@ -118,7 +128,7 @@ class SessionHarness:
 
     def end(self) -> None:
         """End the connection, as its task does."""
-        self.gateway.end(self.session)
+        self.session.end()
         if self.sock.fileno() != -1:
             trio.lowlevel.notify_closing(self.sock)
         self.sock.close()

@@ -38,8 +38,8 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
         harness = SessionHarness(hub, ping_interval=BEAT, **options)
         harnesses.append(harness)
         harness.begin(*symbols)
-        nursery.start_soon(harness.gateway.deadlines.run)
-        nursery.start_soon(harness.gateway.poller.run)
+        nursery.start_soon(harness.gateway.services.deadlines.run)
+        nursery.start_soon(harness.gateway.services.poller.run)
         nursery.start_soon(run, harness)
         return harness
 
@@ -51,7 +51,7 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
 async def run(harness: SessionHarness) -> None:
     with suppress(OSError, trio.ClosedResourceError):
         await harness.session.run()
-    harness.gateway.end(harness.session)
+    harness.session.end()
     close(harness.sock)
 
 
@@ -141,10 +141,10 @@ async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
     nursery.start_soon(Reader(harness).run)
     await trio.sleep(2.5 * BEAT + 0.5)  # between two ticks of the wheel
     assert not harness.session.unanswered
-    assert harness.session._inbound is None
+    assert harness.session._protocol is None
     harness.client.send(frame(TEXT, b'{"action":"ping"}'))
     await trio.testing.wait_all_tasks_blocked()
-    assert harness.session._inbound is not None
+    assert harness.session._protocol is not None
 
 
 async def test_idle_client_is_4408(autojump_clock, connect, nursery):
@@ -199,7 +199,9 @@ def wall_clock(monkeypatch) -> Callable[[], WallClock]:
 
 def watch_clock(harness: SessionHarness, nursery: trio.Nursery) -> Reader:
     """As the gateway does; the session's token ends 600 seconds after its beginning."""
-    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    nursery.start_soon(
+        harness.gateway.services.heartbeat.watch_clock, harness.gateway.pool.sessions
+    )
     reader = Reader(harness)
     nursery.start_soon(reader.run)
     return reader
@@ -274,7 +276,9 @@ async def test_closing_session_keeps_its_deadline(autojump_clock, wall_clock, co
     """A step while a client owes an answer to a close frame does not give it longer."""
     clock = wall_clock()
     harness = connect("AAPL")
-    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    nursery.start_soon(
+        harness.gateway.services.heartbeat.watch_clock, harness.gateway.pool.sessions
+    )
     harness.session.close(Close.GOING_AWAY)
     clock.step -= 3600
     await trio.sleep(4)

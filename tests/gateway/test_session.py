@@ -10,7 +10,6 @@ import trio
 from server.fanout.frame import close_frame
 from server.fanout.hub import Hub
 from server.gateway.closing import Close
-from server.gateway.commands import execute
 from server.gateway.handshake import PATH, accept_websocket
 from server.gateway.request import parse_head, read_request
 from server.quotes.instrument import Instrument, first_seen
@@ -26,7 +25,7 @@ async def harness(nursery: trio.Nursery) -> AsyncIterator[SessionHarness]:
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
     harness = SessionHarness(hub)
-    nursery.start_soon(harness.gateway.poller.run)
+    nursery.start_soon(harness.gateway.services.poller.run)
     yield harness
     harness.end()
 
@@ -34,7 +33,7 @@ async def harness(nursery: trio.Nursery) -> AsyncIterator[SessionHarness]:
 async def run_to_end(harness: SessionHarness) -> None:
     """What the connection's task does."""
     await harness.session.run()
-    harness.gateway.end(harness.session)
+    harness.session.end()
 
 
 async def test_unsubscribed_quote_does_not_come_back(harness):
@@ -42,7 +41,7 @@ async def test_unsubscribed_quote_does_not_come_back(harness):
     harness.begin("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
-    execute(harness.session, Unsubscribe(symbols=["AAPL"]))
+    harness.execute(Unsubscribe(symbols=["AAPL"]))
     assert harness.session.outbox.blocked
     assert await harness.peer.read() == {}
 
@@ -54,7 +53,7 @@ async def test_unsubscribed_quote_is_not_released(harness, name):
     harness.hub.throttle(harness.session.outbox, 1.0)
     harness.trade("AAPL", 101.0)
     harness.session.outbox.flush()
-    execute(harness.session, Unsubscribe(symbols=[name]))
+    harness.execute(Unsubscribe(symbols=[name]))
     harness.session.outbox.release()
     assert await harness.peer.read() == {}
 
@@ -81,7 +80,7 @@ async def test_removal_of_everything_fits_the_throttled(harness):
     await harness.peer.read()
     harness.hub.list_instrument(first_seen("NEW", 5.0))
     await trio.testing.wait_all_tasks_blocked()
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     harness.session.outbox.release()
     assert await harness.peer.read() == {}
 
@@ -91,7 +90,7 @@ async def test_removal_of_everything_fits_a_full_socket(harness):
     harness.begin("*")
     harness.fill_socket()
     harness.hub.list_instrument(first_seen("NEW", 5.0))
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     assert harness.session.outbox.blocked
     assert await harness.peer.read() == {}
 
@@ -101,7 +100,7 @@ async def test_removal_of_everything_fits_while_many_are_listed(harness):
     harness.begin("*")
     await harness.peer.read()
     harness.hub.list_snapshots([opening_snapshot(first_seen("NEW", 5.0))])
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     assert await harness.peer.read() == {}
 
 
@@ -152,7 +151,7 @@ async def test_moves_owed_are_not_lost_on_the_way_to_everything(harness):
     harness.begin("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
-    execute(harness.session, Subscribe(symbols=["*"]))
+    harness.execute(Subscribe(symbols=["*"]))
     assert harness.session.outbox.blocked
     assert (await harness.peer.read())["AAPL"]["current_price"] == 101.0
 
@@ -177,10 +176,10 @@ async def test_empty_fragments_take_no_memory(harness):
     session = harness.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
-    assert session._inbound._text == '{"action"'
+    assert session._protocol._text == '{"action"'
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await harness.peer.read()
-    assert session.gateway.pool.commands["ping", "ok"] == 1
+    assert harness.gateway.pool.commands["ping", "ok"] == 1
 
 
 async def test_command_in_tiny_pieces_is_one_command(harness):
@@ -192,7 +191,7 @@ async def test_command_in_tiny_pieces_is_one_command(harness):
         await session._take(bytes([byte]))
     assert not session.closing
     assert set(await harness.peer.read()) == {"AAPL"}
-    assert session.gateway.pool.commands["subscribe", "ok"] == 1
+    assert harness.gateway.pool.commands["subscribe", "ok"] == 1
 
 
 @pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)])

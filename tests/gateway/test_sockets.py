@@ -1,13 +1,17 @@
 """Ports that several processes listen on."""
 
+import errno
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.sockets import BACKLOG, bind, ignore_new
+from server.gateway.sockets import BACKLOG, OutOfResources, accept_nowait, bind, ignore_new
 from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import TIMEOUT, head
 
@@ -65,3 +69,29 @@ async def test_sockets_beyond_the_limit_wait(nursery):
     for stream in (silent[1], waiting):
         await stream.aclose()
     harness.end()
+
+
+class Listener:
+    """Fails to accept with each of `errors` in turn, then has nobody waiting."""
+
+    def __init__(self, *errors: int) -> None:
+        self._errors = [*errors, errno.EAGAIN]
+
+    def accept(self) -> Any:
+        code = self._errors.pop(0)
+        raise OSError(code, os.strerror(code))
+
+
+def test_errors_of_accepting_are_told_apart():
+    """A peer that is gone is passed over; want of descriptors and a broken listener are errors."""
+
+    def accept(*errors: int) -> Any:
+        listener: Any = Listener(*errors)
+        return accept_nowait(listener)
+
+    assert accept() is None
+    assert accept(errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN) is None
+    with pytest.raises(OutOfResources, match="Too many open files"):
+        accept(errno.ECONNABORTED, errno.EMFILE)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        accept(errno.EBADF)

@@ -1,0 +1,209 @@
+"""The protocol of one connection after the upgrade, without I/O: bytes from the client become replies.
+
+As in h11 and websockets, the caller reads and writes. It gives `receive` what came, and has each frame
+answered once the replies before it are on their way. The replies tell the caller what to do
+(subscriptions.py). No method waits, so tests need no socket, no task and no running clock.
+
+Most clients only listen and answer pings. A `Protocol`, a fifth of what a connection costs, is made
+when a client sends anything else.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+
+import trio
+from wsproto.extensions import Extension
+from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
+
+from server.fanout.frame import MAX_CONTROL_PAYLOAD, pong_frame
+from server.gateway.budgets import COMMAND, USER_SPENT
+from server.gateway.closing import Close
+from server.gateway.commands import CommandContext, Commands
+from server.gateway.deflate import Inflate
+from server.gateway.limits import SYMBOLS_A_COMMAND, CommandLimit
+from server.gateway.selection import EVERYTHING, Selection
+from server.gateway.subscriptions import Answer, ClientClosed, Replies, Subscriptions
+from server.quotes.messages import BadCommand, Command, Subscribe, parse_command, readable_id
+
+MAX_MESSAGE = 16 * 1024
+"""Bytes of one message from a client; the largest command, 500 symbols, has a quarter of it."""
+
+PARSE_FAILURES = {
+    CloseReason.INVALID_FRAME_PAYLOAD_DATA: Close.INVALID_UTF8,
+    CloseReason.MESSAGE_TOO_BIG: Close.TOO_BIG,
+}
+"""How the connection closes for what the decoder found; for all else with PROTOCOL_ERROR."""
+
+_PONG = 0x8A
+_MASKED = 0x80
+_MASK_BYTES = 4
+
+TOO_FAST = "too many commands, slow down"
+
+
+class Phase(Enum):
+    """What the client may still say.
+
+    Open: anything. Closing: the server sends a close frame, so only the client's close frame counts.
+    Failed: nothing; what comes is discarded (RFC 6455 §7.1.7). Closed: the client's close frame came.
+    """
+
+    OPEN = auto()
+    CLOSING = auto()
+    FAILED = auto()
+    CLOSED = auto()
+
+
+class Protocol:
+    """One connection's, owned by its session. `phase` is the session's to change to CLOSING only."""
+
+    __slots__ = ("_commands", "_context", "_decoder", "_limit", "_size", "_text", "_user", "phase")
+
+    def __init__(
+        self,
+        context: CommandContext,
+        user: str,
+        subscriptions: Subscriptions,
+        *,
+        deflate: bool = False,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """`deflate`: compression was negotiated; `clock` gives seconds, for the limits."""
+        extensions: list[Extension] = [Inflate(MAX_MESSAGE)] if deflate else []
+        self.phase = Phase.OPEN
+        self._context = context
+        self._user = user
+        self._commands = Commands(context, user, subscriptions)
+        self._decoder = FrameProtocol(client=False, extensions=extensions)
+        self._limit = CommandLimit(context.command_rate, clock)
+        self._text = ""
+        self._size = 0
+
+    def receive(self, data: bytes) -> Iterator[Frame | Close]:
+        """Decode `data` to frames, each to be answered before the next one is taken. A `Close` stands
+        for a frame that cannot be decoded.
+        """
+        if self.failed:
+            return
+        self._decoder.receive_bytes(data)
+        try:
+            for frame in self._decoder.received_frames():
+                if self.failed:
+                    return
+                yield frame
+        except ParseFailed as error:
+            yield PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR)
+
+    def answer(self, frame: Frame | Close) -> Answer:
+        """Return the replies to what `receive` gave."""
+        if isinstance(frame, Close):
+            return self._fail(frame)
+        if frame.opcode is Opcode.CLOSE:
+            return self._on_close(int(frame.payload[0]))
+        if self.phase is not Phase.OPEN:
+            return iter(())
+        if frame.opcode is Opcode.TEXT:
+            return self._on_text(str(frame.payload), frame)
+        if frame.opcode is Opcode.BINARY:
+            return self._fail(Close.BINARY)
+        return self._on_control(frame)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing is read any more."""
+        return self.phase is Phase.FAILED
+
+    def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
+        """Return the replies to a command for which `LookUp` was asked; `selection`: what was found."""
+        return self._commands.subscribe(command, selection)
+
+    def close(self) -> None:
+        """Answer nothing more: the caller has sent a close frame."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.CLOSING
+
+    def _fail(self, reason: Close) -> Replies:
+        was_open = self.phase is Phase.OPEN
+        if self.phase is not Phase.CLOSED:
+            self.phase = Phase.FAILED if reason.value.fails else Phase.CLOSING
+        if was_open:
+            yield reason
+
+    def _on_close(self, code: int) -> Replies:
+        self.phase = Phase.CLOSED
+        yield ClientClosed(code)
+
+    def _on_control(self, frame: Frame) -> Replies:
+        if not self._limit.allows():
+            yield from self._count_flood()
+        elif frame.opcode is Opcode.PING:
+            # A ping is answered whatever the user's other connections do: without a pong, libraries
+            # take the server for dead.
+            self._context.budgets.commands.charge(self._user, COMMAND)
+            payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
+            yield pong_frame(payload)
+
+    def _on_text(self, text: str, frame: Frame) -> Answer:
+        """Add a frame, or the part of it that has come, to its message, and answer a whole message."""
+        self._size += len(text) if text.isascii() else len(text.encode())
+        if self._size > MAX_MESSAGE:
+            yield from self._fail(Close.TOO_BIG)
+            return
+        # A list of pieces would cost far more, from a client that sends byte by byte.
+        self._text += text
+        if frame.message_finished:
+            message, self._text, self._size = self._text, "", 0
+            yield from self._on_message(message)
+        elif frame.frame_finished and not self._limit.allows():
+            yield from self._count_flood()
+
+    def _on_message(self, text: str) -> Answer:
+        context = self._context
+        if not self._limit.allows():
+            refusal = context.refuse("any", "rate_limited", TOO_FAST, readable_id(text))
+            if self._limit.is_flooded():
+                yield from self._fail(Close.FLOODING)
+            else:
+                yield refusal
+            return
+        if context.budgets.commands.take(self._user, COMMAND):
+            yield context.refuse("any", "rate_limited", USER_SPENT, readable_id(text))
+            yield from self._count_flood()
+            return
+        try:
+            command = parse_command(text)
+        except BadCommand as error:
+            yield context.refuse("any", error.code, str(error), error.id)
+            if self._limit.too_many_bad(good=False):
+                yield from self._fail(Close.BAD_COMMANDS)
+            return
+        self._limit.too_many_bad(good=True)
+        self._charge(command)
+        yield from self._commands.execute(command)
+
+    def _charge(self, command: Command) -> None:
+        """Charge a command for the symbols it is about."""
+        names = command.charged_symbols
+        symbols = len(self._context.selector.topics) if EVERYTHING in names else len(names)
+        self._limit.charge(symbols)
+        self._context.budgets.commands.add_debt(self._user, symbols // SYMBOLS_A_COMMAND)
+
+    def _count_flood(self) -> Replies:
+        """Count a frame that came too fast; close once that has gone on for too long."""
+        if self._limit.is_flooded():
+            yield from self._fail(Close.FLOODING)
+
+
+def waits_its_turn(frame: Frame | Close) -> bool:
+    """Whether a frame is only answered once the client has read the answers before: all but the last
+    frames of a connection.
+    """
+    return isinstance(frame, Frame) and frame.opcode is not Opcode.CLOSE
+
+
+def is_pong(data: bytes) -> bool:
+    """Whether `data` is one well-formed pong and nothing else (RFC 6455 §5.5.3)."""
+    if len(data) < 2 or data[0] != _PONG:
+        return False
+    size = data[1] - _MASKED
+    return 0 <= size <= MAX_CONTROL_PAYLOAD and len(data) == 2 + _MASK_BYTES + size
