@@ -1,8 +1,8 @@
-"""What each command of a client does, as replies in the order in which the client is to see them: the
-acknowledgement, the quotes that the command brings or takes away, the error for what cannot be done.
+"""Answers each command of a client with replies: first the acknowledgement, then the quotes that the
+command brings or takes away, then the error for what cannot be done.
 
-Nothing here does I/O or waits. A `subscribe` to symbols that are not in memory is answered in two
-steps: `execute` replies with `LookUp`, and the session calls `subscribe` with what the store knows.
+Nothing here does I/O or waits. A `subscribe` to symbols that are not in memory has two steps: `execute`
+replies with `LookUp`, and the session then calls `subscribe` with what the store knows.
 """
 
 import time
@@ -53,10 +53,10 @@ MAX_MESSAGE = 300
 
 
 class CommandContext(NamedTuple):
-    """What the commands of all connections are answered from.
+    """Everything that answers to commands depend on, the same for all connections.
 
     `max_symbols` is per connection, `command_rate` in commands per second and connection. `counted`
-    counts the answers by action and result.
+    has the number of answers by action and result.
     """
 
     selector: Selector
@@ -66,13 +66,6 @@ class CommandContext(NamedTuple):
     command_rate: int
     counted: Counter[tuple[str, str]]
 
-    def acknowledge(
-        self, command: Command, symbols: list[str], interval: float | UnsetType = UNSET
-    ) -> Ack:
-        """Return the message that `command` was carried out on `symbols`."""
-        self.counted[command.action, "ok"] += 1
-        return Ack(command.action, symbols, command.id, interval)
-
     def refuse(
         self,
         action: str,
@@ -81,14 +74,14 @@ class CommandContext(NamedTuple):
         id: CommandId | UnsetType = UNSET,
         symbols: list[str] | UnsetType = UNSET,
     ) -> Error:
-        """Return the message that a command, or a part of it, was not carried out."""
+        """Count a refusal of a command, or of a part of it, and return the message."""
         self.counted[action, code] += 1
         return Error(code, redact(message[:MAX_MESSAGE]), id, symbols)
 
     def refuse_missing(
         self, action: str, selection: Selection, id: CommandId | UnsetType = UNSET
     ) -> Iterator[Error]:
-        """Return a message for the symbols that do not exist, and one for those that may."""
+        """Refuse the symbols that do not exist, and those for which the store could not say so."""
         if selection.unknown:
             yield self.refuse(action, "unknown_symbol", NO_SUCH_SYMBOL, id, selection.unknown)
         if selection.unavailable:
@@ -104,7 +97,7 @@ class Commands(NamedTuple):
     subscriptions: Subscriptions
 
     def execute(self, command: Command) -> Answer:
-        """Carry out one command. mypy refuses this function if a kind of command is missing."""
+        """Answer a command. Without a case for each kind of command, mypy misses a return here."""
         match command:
             case Subscribe():
                 return self._subscribe(command)
@@ -127,20 +120,19 @@ class Commands(NamedTuple):
             yield from self.subscribe(command, selection)
 
     def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
-        """Subscribe to what `command` was found to select."""
+        """Answer `command`, for which `selection` was found."""
         refused = selection.refused
         if refused is None:
             yield from self._subscribe_to(command, selection)
             return
-        unknown = selection.unknown
         if selection.topics:
             yield from self._subscribe_to(command, selection._replace(unknown=[]))
-        yield self.context.refuse(command.action, "rate_limited", str(refused), command.id, unknown)
+        yield self._refuse(command, "rate_limited", str(refused), selection.unknown)
 
     def _subscribe_to(self, command: Subscribe, selection: Selection) -> Replies:
         context, mine = self.context, self.subscriptions
         if selection.everything:
-            yield context.acknowledge(command, [EVERYTHING])
+            yield self._acknowledge(command, [EVERYTHING])
             if not mine.everything:
                 new = mine.new_among(context.selector.topics.values())
                 yield mine.start_everything()
@@ -149,33 +141,32 @@ class Commands(NamedTuple):
             new = mine.new_among(selection.topics)
             if len(mine.topics) + len(new) > context.max_symbols:
                 message = f"at most {context.max_symbols} symbols a connection"
-                yield context.refuse(command.action, "too_many_symbols", message, command.id)
+                yield self._refuse(command, "too_many_symbols", message)
                 return
             if selection.topics:
-                yield context.acknowledge(command, symbols_of(selection.topics))
+                yield self._acknowledge(command, symbols_of(selection.topics))
                 yield mine.start(new)
                 yield SendQuotes(new)
         yield from context.refuse_missing(command.action, selection, command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> Replies:
-        context, mine = self.context, self.subscriptions
         selection = self._subscribed(command)
         topics = selection.topics
-        if mine.everything and not selection.everything:
+        if self.subscriptions.everything and not selection.everything:
             message = "subscribed to *, which only ends as a whole"
             symbols = symbols_of(topics) + selection.unknown
-            yield context.refuse(command.action, "not_subscribed", message, command.id, symbols)
+            yield self._refuse(command, "not_subscribed", message, symbols)
             return
         if topics:
-            yield mine.stop(topics)
-            yield context.acknowledge(command, _named(selection))
+            yield self.subscriptions.stop(topics)
+            yield self._acknowledge(command, _named(selection))
             yield _removal(topics)
         yield from self._refuse_unsubscribed(command, selection)
 
     def _resync(self, command: Resync) -> Replies:
         selection = self._subscribed(command)
         if selection.topics:
-            yield self.context.acknowledge(command, _named(selection))
+            yield self._acknowledge(command, _named(selection))
             yield SendQuotes(selection.topics)
         yield from self._refuse_unsubscribed(command, selection)
 
@@ -199,9 +190,7 @@ class Commands(NamedTuple):
         if selection.unknown or not selection.topics:
             # Without a name, the client asked for all that it has, and has nothing.
             symbols = selection.unknown or [EVERYTHING]
-            yield self.context.refuse(
-                command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, symbols
-            )
+            yield self._refuse(command, "not_subscribed", NOT_SUBSCRIBED, symbols)
 
     def _auth(self, command: Auth) -> Replies:
         try:
@@ -209,23 +198,38 @@ class Commands(NamedTuple):
             if identity.user != self.user:
                 raise BadToken("the token is another user's")
         except BadToken as error:
-            yield self.context.refuse(command.action, "unauthorized", str(error), command.id)
+            yield self._refuse(command, "unauthorized", str(error))
         else:
             yield Renew(identity)
-            yield self.context.acknowledge(command, [])
+            yield self._acknowledge(command, [])
 
     def _throttle(self, command: Throttle) -> Replies:
         try:
             interval = granted(parse_duration(str(command.interval)))
         except ValueError as error:
-            yield self.context.refuse(command.action, "bad_command", str(error), command.id)
+            yield self._refuse(command, "bad_command", str(error))
         else:
             yield SetInterval(interval)
-            yield self.context.acknowledge(command, [], interval)
+            yield self._acknowledge(command, [], interval)
 
     def _ping(self, command: Ping) -> Replies:
         self.context.counted[command.action, "ok"] += 1
         yield Pong(time.time_ns() // 1000, command.id)
+
+    def _acknowledge(
+        self, command: Command, symbols: list[str], interval: float | UnsetType = UNSET
+    ) -> Ack:
+        self.context.counted[command.action, "ok"] += 1
+        return Ack(command.action, symbols, command.id, interval)
+
+    def _refuse(
+        self,
+        command: Command,
+        code: ErrorCode,
+        message: str,
+        symbols: list[str] | UnsetType = UNSET,
+    ) -> Error:
+        return self.context.refuse(command.action, code, message, command.id, symbols)
 
 
 def _named(selection: Selection) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the pool, the heartbeat and the search for dead connections know of a session."""
+"""A session as the pool, the heartbeat and the search for dead connections know it."""
 
 from typing import Protocol
 
@@ -11,13 +11,11 @@ from server.gateway.subscriptions import Subscriptions
 
 
 class Connection(Timed, Protocol):
-    """One connection after the upgrade.
+    """One connection after the upgrade. Only the pool changes its `state`.
 
-    `state` is the pool's to change. `close_code` and `lost` tell how the connection ended.
-
-    `beat_at`, `heard`, `unanswered` and `quiet_beats` are the heartbeat's: when the next beat is due
-    in trio's time, whether more than a pong came since the last beat, the number of pings without an
-    answer, and the number of beats in a row without traffic.
+    `close_code` and `lost` tell how it ended. The heartbeat owns `beat_at`, when the next beat is due
+    in trio's time; `heard`, whether more than a pong came since the last beat; `unanswered`, the number
+    of pings without an answer; and `quiet_beats`, the number of beats in a row without traffic.
     """
 
     state: State

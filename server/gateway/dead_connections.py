@@ -1,7 +1,7 @@
-"""Connections whose client is gone without a word make room for a new one of the same user.
+"""Connections whose client is gone without a word make room for a new connection of the same user.
 
-A laptop that wakes up in another network finds its user's places taken by its own past. Instead of
-refusing it for a minute, until the heartbeat notices, its user's connections are asked at once.
+A laptop that wakes up in another network finds its user's places taken by its own old connections.
+The heartbeat would take a minute to notice that these are dead, so they are pinged at once.
 """
 
 import trio
@@ -10,21 +10,21 @@ from server.gateway.closing import Close
 from server.gateway.pool import Pool
 
 PROBE_TIMEOUT = 1.5
-"""Seconds to answer a probe: a mobile network's round trip, and less than a handshake may take."""
+"""Seconds to answer a ping: a mobile network's round trip, and less than a handshake may take."""
 
 PROBE_CHECKS = 30
-"""How often in that time is looked whether all have answered."""
+"""Looks in that time at whether all have answered."""
 
 
 class DeadConnections:
-    """Looks for them, once at a time for each user."""
+    """Finds the dead connections of a user, in one search at a time for each user."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._probed: set[str] = set()
 
     async def evict(self, user: str) -> None:
-        """Ping all connections of `user`; end the one that has been silent longest, if any is."""
+        """Ping all connections of `user`, and end the one that has been silent for longest, if any."""
         if user in self._probed:
             return
         self._probed.add(user)

@@ -1,4 +1,6 @@
-"""The streaming server: accepts connections, lets them in, runs each as one task, sends them away."""
+"""The streaming server: accepts connections, has each one's task do its handshake and run its session,
+and sends clients away when it stops.
+"""
 
 import errno
 import os
@@ -27,7 +29,7 @@ from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
 from server.gateway.poller import Poller
 from server.gateway.pool import Pool
-from server.gateway.refusals import OF_NOBODY, Refusal, response
+from server.gateway.refusals import WITHOUT_USER, Refusal, response
 from server.gateway.request import MAX_HEAD, NotHttp, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.selection import Selector
@@ -44,30 +46,30 @@ from server.gateway.sockets import (
 )
 
 HANDSHAKE_TIMEOUT = 5.0
-"""Seconds a client has to send its request, and again to take the answer."""
+"""Seconds a client has to send its request, and again to take the answer to it."""
 
 HANDSHAKES_PER_PASS = 4
-"""Requests decided between two looks at the rest of the program: about a millisecond."""
+"""Requests decided in one pass of the event loop: about a millisecond."""
 
 HANDSHAKE_BURST_SECONDS = 10
-"""Seconds' worth of handshakes taken at once: by default that is three whole pools that come back
-after a deploy, which the pacer spreads. Whoever reconnects over and over meets the rate.
+"""Seconds' worth of handshakes that may come at once, by default those of three whole pools: clients
+that come back after a deploy. The pacer spreads them. The rate is for clients that reconnect often.
 """
 
 DRAIN_TIMEOUT = 5.0
-"""Seconds clients have at a shutdown to answer the close frame."""
+"""Seconds clients have to answer the close frame when the server stops."""
 
 LAST_HANDSHAKES = 0.5
-"""Seconds for TCP handshakes under way when a port is left to others: a round trip around the world."""
+"""Seconds for TCP handshakes under way when a port is left to others: the longest round trip."""
 
 ACCEPT_BATCH = 64
-"""Connections accepted between two looks at the rest of the program."""
+"""Connections accepted in one pass of the event loop."""
 
 log = structlog.get_logger()
 
 
 class Attempt:
-    """A handshake under way, as far as a failure has to be answered and counted."""
+    """A handshake under way: what is needed to answer and count a failure."""
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         self.sock = sock
@@ -78,11 +80,12 @@ class Attempt:
 
 @dataclass(kw_only=True)
 class Gateway:
-    """What the connections share, and the tasks that run them.
+    """Owns all connections and their tasks; `services` is what the sessions share.
 
     `command_rate` is in commands per second and connection, `max_symbols` per connection,
-    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. `max_sockets`
-    may be open, with those that are no connection yet or any more; others wait to be accepted.
+    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. At most
+    `max_sockets` are open, including those before and after the session; others wait to be accepted.
+    `failures` counts connections that ended by an exception.
     """
 
     hub: Hub
@@ -148,10 +151,10 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is called and its delay is over, then send all clients away, which takes
-        DRAIN_TIMEOUT at most; or until `retire` was called and the last client is gone.
+        """Serve until the delay of `stop` is over, then send all clients away within DRAIN_TIMEOUT; or
+        until the last client is gone after `retire`.
 
-        Resource handling: listens on `listeners`; closes them and every connection, always.
+        Resource handling: listens on `listeners`, and always closes them and every connection.
         """
         self._listeners = listeners
         services = self.services
@@ -179,20 +182,20 @@ class Gateway:
                 connections.cancel_scope.cancel()
 
     def unready(self) -> list[str]:
-        """Why no client should be sent here now; empty if one should."""
+        """Return the reasons why no client should be sent here now; none if it is ready."""
         if self._leaving:
             return ["draining"]
         return [] if self._listening else ["not listening yet"]
 
     def stop(self, delay: float) -> None:
-        """Be unready at once, accept connections for `delay` more seconds, then let `serve` finish."""
+        """Be unready at once, accept connections for `delay` more seconds, then let `serve` end."""
         self._leaving = True
         self._accepting.deadline = trio.current_time() + delay
         self._retirement.cancel()
 
     async def retire(self) -> None:
-        """Leave the port to those who share it, refusing nobody, and let `serve` finish when the last
-        client is gone. Returns when no more connections come.
+        """Leave the port to the processes that share it, without refusing a client, and let `serve` end
+        when the last client is gone. Return when no more connections come.
         """
         for listener in self._listeners:
             ignore_new(listener)
@@ -250,7 +253,7 @@ class Gateway:
                 return await self._shake_hands(attempt, undo)
         except Refusal as refusal:
             refused = refusal.refused
-            charged = refused in OF_NOBODY
+            charged = refused in WITHOUT_USER
             self._count_failure(attempt, refused.value.code, str(refusal), charged=charged)
             answer = response(refusal, attempt.connection, has_body=attempt.method != b"HEAD")
             await send_last(attempt.sock, answer)

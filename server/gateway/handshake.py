@@ -1,8 +1,8 @@
-"""The opening handshake: whether a request is let in, and the answer to it (RFC 6455 §4.2).
+"""The opening handshake: whether a request becomes a connection, and the answer (RFC 6455 §4.2).
 
-h11 reads and writes the HTTP of it and wsproto the accept token: the parts of trio-websocket's own
-handshake, without its nursery, task and connection object, which cost more than everything else a
-new client needs (docs/performance.md).
+h11 reads and writes its HTTP, and wsproto makes the accept token. trio-websocket's handshake has the
+same parts, and a nursery, a task and a connection object for each client. These cost more than all
+else that a new client needs (docs/performance.md).
 """
 
 import socket
@@ -32,8 +32,8 @@ PATH = "/ws/quotes"
 
 
 class Admission(NamedTuple):
-    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated,
-    `position` if the client has been here before.
+    """A client that was let in, and what it asked for. `interval`: seconds between two updates of a
+    symbol, if it wants fewer; `position`: where it was, if it resumes.
     """
 
     identity: Identity
@@ -43,7 +43,7 @@ class Admission(NamedTuple):
 
 
 class HandshakePolicy(NamedTuple):
-    """What decides whether a request becomes a connection."""
+    """Decides whether a request becomes a connection. `handshakes` limits the rate of all of them."""
 
     authenticator: Authenticator
     pool: Pool
@@ -55,12 +55,11 @@ class HandshakePolicy(NamedTuple):
     budgets: Budgets
 
     async def admit(self, request: Request, address: str, undo: ExitStack) -> Admission:
-        """Decide in the protocol's order about a client at `address`; places taken on the way are given
-        back by `undo`.
+        """Decide in the protocol's order. `undo` gives back the places that are taken on the way.
 
         Errors: Refusal.
         """
-        vouched = self._vouch(request, address)
+        verified = self._verify_early(request, address)
         if request.path != PATH:
             raise Refusal(Refused.NOT_FOUND, f"nothing here but {PATH}")
         require_websocket(request)
@@ -69,7 +68,7 @@ class HandshakePolicy(NamedTuple):
         undo.callback(self.pool.release)
         if not self.handshakes.take():
             raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
-        identity = vouched or self._identify(request)
+        identity = verified or self._identify(request)
         self._charge(identity.user)
         if self.pool.is_full_for(identity.user):
             await self.dead_connections.evict(identity.user)
@@ -83,11 +82,12 @@ class HandshakePolicy(NamedTuple):
             identity, selection, interval, _parameter(request, "resume", parse_position)
         )
 
-    def _vouch(self, request: Request, address: str) -> Identity | None:
-        """Of an address that has spent its failures, let only good tokens pass, before anything that
-        others need is taken. Errors: Refusal.
+    def _verify_early(self, request: Request, address: str) -> Identity | None:
+        """Verify the token before anything that others need is taken, if the address has spent its
+        failures. Errors: Refusal, without a good token.
 
-        A user is not refused for its neighbours: they may be all who are behind one proxy.
+        A user with a good token is not refused for its neighbours: all users behind one proxy have
+        the same address.
         """
         wait = self.budgets.failures.wait(budget_key(address))
         if not wait:
@@ -99,7 +99,7 @@ class HandshakePolicy(NamedTuple):
             raise Refusal(Refused.RATE_LIMITED, ADDRESS_SPENT, wait) from None
 
     def _charge(self, user: str) -> None:
-        """Charge a handshake. Errors: Refusal, which leaves the others their handshakes."""
+        """Charge the user for a handshake. Errors: Refusal; other clients may have its handshake."""
         if wait := self.budgets.commands.take(user, HANDSHAKE):
             self.handshakes.give_back()
             raise Refusal(Refused.RATE_LIMITED, USER_SPENT, wait)
@@ -152,7 +152,7 @@ async def accept_websocket(
     request: Request,
     extension: str | None = None,
 ) -> None:
-    """Answer with 101 a request that `require_websocket` let pass; `extension`: what is negotiated.
+    """Answer with 101 a request that `require_websocket` let pass, and accept `extension`.
 
     Errors: OSError.
     """

@@ -1,4 +1,4 @@
-"""What a client is told first: what it asked for in its request."""
+"""The first replies to a new client: those to its request."""
 
 from server.fanout.recovery import recover
 from server.fanout.throttle import granted
@@ -13,7 +13,7 @@ CONNECT = "connect"
 
 
 def welcome(admission: Admission, subscriptions: Subscriptions, context: CommandContext) -> Replies:
-    """Subscribe a new connection to what its client selected, and send what the client has not got."""
+    """Subscribe a new connection to what its client selected, and send the quotes that it lacks."""
     selection = admission.selection
     if selection.everything:
         topics, names = list(context.selector.topics.values()), [EVERYTHING]

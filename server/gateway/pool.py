@@ -1,4 +1,4 @@
-"""The connections there are: how many, of whom, and how they are sent away."""
+"""All connections: how many there are, how many each user has, and how they are sent away."""
 
 from collections import Counter
 from itertools import islice
@@ -10,20 +10,25 @@ from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.refusals import Refusal, Refused
 
 DRAIN_SLICE = 256
-"""Sessions told to go between two checkpoints."""
+"""Sessions that are sent away between two checkpoints."""
 
 LATER_MS = 5000
-"""Milliseconds over which clients come back that are all sent away at once, when the server stops."""
+"""Milliseconds over which clients come back when the server stops and sends all of them away."""
 
 SOON_MS = 1000
-"""Milliseconds over which those come back that are sent away a few at a time."""
+"""Milliseconds over which clients come back that are sent away a few at a time."""
 
 LAST_HANDSHAKES = 0.5
-"""Seconds for handshakes under way when a server stops; one takes a round trip."""
+"""Seconds for handshakes that are under way when a server stops. One takes a round trip."""
 
 
 class Pool:
-    """Places for connections, in all and per user, and the sessions that take them."""
+    """Has places for connections, in all and per user, and the sessions that take them.
+
+    Three counts differ: `places` are those taken now, by sessions and by handshakes under way;
+    `sessions` are the connections after the upgrade, each in one of the `states`; `opened_total` are
+    all that there have been. `rejected`, `closed`, `lost` and `commands` only grow, as well.
+    """
 
     def __init__(self, max_connections: int, max_per_user: int) -> None:
         self.capacity = max_connections
@@ -31,7 +36,8 @@ class Pool:
         self.places = 0
         self._users: Counter[str] = Counter()
         self._gone = trio.Event()
-        self.sessions: dict[Connection, None] = {}  # half of a set's memory
+        # A dict takes half of a set's memory.
+        self.sessions: dict[Connection, None] = {}
         self.states: Counter[State] = Counter()
         self.draining = False
         self.opened_total = 0
@@ -52,7 +58,7 @@ class Pool:
 
     @property
     def use(self) -> float:
-        """The share of the places that is taken, from 0 to 1."""
+        """Return the share of the places that is taken, from 0 to 1."""
         return self.places / self.capacity
 
     def is_full_for(self, user: str) -> bool:
@@ -78,12 +84,12 @@ class Pool:
         self.states[State.CONNECTING] += 1
 
     def leave(self) -> None:
-        """Count a connection as over that became no session."""
+        """Count a connection as over that did not become a session."""
         self.move(State.CONNECTING, Event.ENDED)
         self._gone.set()
 
     def move(self, state: State, event: Event) -> State:
-        """The state to which `event` leads from `state`, for a connection that is counted there."""
+        """Count a connection in the state to which `event` leads it from `state`, and return that."""
         new = TRANSITIONS[state, event]
         self.states[state] -= 1
         if new is not State.CLOSED:
@@ -111,13 +117,13 @@ class Pool:
         self._gone.set()
 
     def send_away(self, count: int) -> None:
-        """Tell so many sessions to come back soon: others serve already, and not all come at once."""
+        """Tell `count` clients to come back soon. Other processes serve them already."""
         staying = (session for session in self.sessions if not session.closing)
         for session in list(islice(staying, count)):
             session.send_away(SOON_MS)
 
     async def wait_empty(self) -> None:
-        """Wait until there is no connection, nor one that may become one."""
+        """Wait until no connection is left, and no handshake is under way."""
         while self.sessions or self.states[State.CONNECTING]:
             self._gone = trio.Event()
             await self._gone.wait()
@@ -129,7 +135,8 @@ class Pool:
             session.send_away(LATER_MS)
             if count % DRAIN_SLICE == DRAIN_SLICE - 1:
                 await trio.lowlevel.checkpoint()
-        with trio.move_on_after(LAST_HANDSHAKES):  # each is told the same when it is over
+        # A client whose handshake ends now is sent away at once.
+        with trio.move_on_after(LAST_HANDSHAKES):
             await self.wait_empty()
         while self.sessions:
             self._gone = trio.Event()

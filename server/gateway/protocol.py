@@ -1,11 +1,11 @@
 """The protocol of one connection after the upgrade, without I/O: bytes from the client become replies.
 
-As in h11 and websockets, the caller reads and writes. It gives `receive` what came, and has each frame
-answered once the replies before it are on their way. The replies tell the caller what to do
-(subscriptions.py). No method waits, so tests need no socket, no task and no running clock.
+As in h11 and websockets, the caller reads and writes. It gives bytes to `receive`, and each frame that
+comes out of it to `answer`. The replies tell the caller what to send and to do (subscriptions.py). No
+method waits, so the tests need no socket, no task and no running clock.
 
-Most clients only listen and answer pings. A `Protocol`, a fifth of what a connection costs, is made
-when a client sends anything else.
+Most clients only listen and answer pings. When a client sends anything else, its session makes a
+`Protocol`, a fifth of what a connection costs.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ from server.gateway.subscriptions import Answer, ClientClosed, Replies, Subscrip
 from server.quotes.messages import BadCommand, Command, Subscribe, parse_command, readable_id
 
 MAX_MESSAGE = 16 * 1024
-"""Bytes of one message from a client; the largest command, 500 symbols, has a quarter of it."""
+"""Bytes of one message from a client. The largest command, with 500 symbols, has a quarter of it."""
 
 PARSE_FAILURES = {
     CloseReason.INVALID_FRAME_PAYLOAD_DATA: Close.INVALID_UTF8,
     CloseReason.MESSAGE_TOO_BIG: Close.TOO_BIG,
 }
-"""How the connection closes for what the decoder found; for all else with PROTOCOL_ERROR."""
+"""The close for each error of the decoder; others are a PROTOCOL_ERROR."""
 
 _PONG = 0x8A
 _MASKED = 0x80
@@ -42,10 +42,11 @@ TOO_FAST = "too many commands, slow down"
 
 
 class Phase(Enum):
-    """What the client may still say.
+    """How far the connection is from its end.
 
-    Open: anything. Closing: the server sends a close frame, so only the client's close frame counts.
-    Failed: nothing; what comes is discarded (RFC 6455 §7.1.7). Closed: the client's close frame came.
+    Open: every frame is answered. Closing: the server sends a close frame, so only the client's close
+    frame counts. Failed: all that comes is discarded (RFC 6455 §7.1.7). Closed: the client's close
+    frame came.
     """
 
     OPEN = auto()
@@ -55,7 +56,7 @@ class Phase(Enum):
 
 
 class Protocol:
-    """One connection's, owned by its session. `phase` is the session's to change to CLOSING only."""
+    """One connection's, owned by its session."""
 
     __slots__ = ("_commands", "_context", "_decoder", "_limit", "_size", "_text", "_user", "phase")
 
@@ -80,8 +81,8 @@ class Protocol:
         self._size = 0
 
     def receive(self, data: bytes) -> Iterator[Frame | Close]:
-        """Decode `data` to frames, each to be answered before the next one is taken. A `Close` stands
-        for a frame that cannot be decoded.
+        """Decode `data` to frames. The caller answers each before it takes the next one. A `Close`
+        stands for a frame that cannot be decoded.
         """
         if self.failed:
             return
@@ -95,7 +96,7 @@ class Protocol:
             yield PARSE_FAILURES.get(error.code, Close.PROTOCOL_ERROR)
 
     def answer(self, frame: Frame | Close) -> Answer:
-        """Return the replies to what `receive` gave."""
+        """Return the replies to a frame."""
         if isinstance(frame, Close):
             return self._fail(frame)
         if frame.opcode is Opcode.CLOSE:
@@ -114,7 +115,7 @@ class Protocol:
         return self.phase is Phase.FAILED
 
     def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
-        """Return the replies to a command for which `LookUp` was asked; `selection`: what was found."""
+        """Return the replies to the command of a `LookUp`, for which `selection` was found."""
         return self._commands.subscribe(command, selection)
 
     def close(self) -> None:
@@ -137,19 +138,19 @@ class Protocol:
         if not self._limit.allows():
             yield from self._count_flood()
         elif frame.opcode is Opcode.PING:
-            # A ping is answered whatever the user's other connections do: without a pong, libraries
-            # take the server for dead.
+            # A ping is answered even if the user's budget is spent: without a pong, libraries take the
+            # server for dead.
             self._context.budgets.commands.charge(self._user, COMMAND)
             payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
             yield pong_frame(payload)
 
     def _on_text(self, text: str, frame: Frame) -> Answer:
-        """Add a frame, or the part of it that has come, to its message, and answer a whole message."""
+        """Add a frame, or a part of it, to its message, and answer the message at its end."""
         self._size += len(text) if text.isascii() else len(text.encode())
         if self._size > MAX_MESSAGE:
             yield from self._fail(Close.TOO_BIG)
             return
-        # A list of pieces would cost far more, from a client that sends byte by byte.
+        # If a client sends byte by byte, a list of the pieces would take far more memory.
         self._text += text
         if frame.message_finished:
             message, self._text, self._size = self._text, "", 0
@@ -182,22 +183,20 @@ class Protocol:
         yield from self._commands.execute(command)
 
     def _charge(self, command: Command) -> None:
-        """Charge a command for the symbols it is about."""
+        """Charge for the symbols of a command."""
         names = command.charged_symbols
         symbols = len(self._context.selector.topics) if EVERYTHING in names else len(names)
         self._limit.charge(symbols)
         self._context.budgets.commands.add_debt(self._user, symbols // SYMBOLS_A_COMMAND)
 
     def _count_flood(self) -> Replies:
-        """Count a frame that came too fast; close once that has gone on for too long."""
+        """Count a frame that came too fast, and close after too many of them."""
         if self._limit.is_flooded():
             yield from self._fail(Close.FLOODING)
 
 
 def waits_its_turn(frame: Frame | Close) -> bool:
-    """Whether a frame is only answered once the client has read the answers before: all but the last
-    frames of a connection.
-    """
+    """Whether the answer waits until the client has read the ones before it, as most do."""
     return isinstance(frame, Frame) and frame.opcode is not Opcode.CLOSE
 
 

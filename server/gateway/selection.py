@@ -1,4 +1,4 @@
-"""Which symbols a request or a command means: names, as clients write them, become topics."""
+"""Finds the symbols that a request or a command means: names, as clients write them, become topics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def symbols_of(topics: Iterable[Topic]) -> list[str]:
 
 
 class Selector(NamedTuple):
-    """Finds symbols for all connections: in memory at once, in the store if they are not there."""
+    """Finds symbols for all connections, in memory or else in the store."""
 
     topics: Mapping[str, Topic]
     directory: Directory
@@ -57,13 +57,13 @@ class Selector(NamedTuple):
         return select(names, self.topics)
 
     def is_cold(self, selection: Selection) -> bool:
-        """Whether the store has to be asked: `resolve` may find more than `select` did."""
+        """Whether the store has to be asked, as it may have more symbols than memory."""
         if selection.everything:
             return not self.directory.complete
         return bool(selection.unknown)
 
     async def resolve(self, names: Sequence[str], user: str) -> Selection:
-        """Find symbols, also those that only the store knows, and charge `user` for the lookups."""
+        """Find symbols in memory and in the store, and charge `user` for the lookups."""
         selection = self.select(names)
         if selection.everything:
             try:

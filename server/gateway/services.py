@@ -1,4 +1,4 @@
-"""What all sessions share. The gateway makes it, and runs the tasks of what is in it."""
+"""One object with all that the sessions share. The gateway makes it, and runs the tasks in it."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from server.gateway.sampling import Sampler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """`context` is what commands are answered from; `breaker_log` logs changes of circuit breakers."""
+    """`context` is for answers to commands; `breaker_log` logs changes of circuit breakers."""
 
     hub: Hub
     pool: Pool

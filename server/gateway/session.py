@@ -1,7 +1,7 @@
 """One connection after the upgrade: reads what the client sends, and carries out the replies.
 
-The session is a single task. What it sends goes through its outbox; while that is blocked no further
-command is read, so a client that does not read its answers cannot pile them up here.
+The session is a single task, and sends through its outbox. While that is blocked, it reads no further
+command. So a client that does not read its answers cannot pile them up.
 """
 
 import random
@@ -34,7 +34,7 @@ from server.gateway.subscriptions import (
 from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Reconnect, Subscribe, encode
 
 RECEIVE_BYTES = 4 * 1024
-"""Bytes read from a socket at once; as 680 empty pings they take 15 ms, then others get their turn."""
+"""Bytes read from a socket at once. As 680 empty pings they take 15 ms; then other tasks run."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds a client has to answer a close frame."""
@@ -110,7 +110,7 @@ class Session:
         if received:
             await self._take(received)
         while not (self._client_closed or self.over):
-            # Not `receive`, whose coroutine would be kept by ten thousand that only listen.
+            # Not `receive`: ten thousand sessions that only listen would keep its coroutine.
             await self._services.poller.wait_readable(self.outbox.sock)
             if self.over:
                 return
@@ -153,7 +153,7 @@ class Session:
         closing = reason.value
         self.lost = closing.lost
         self._start_closing(closing.code, close_frame(closing.code, closing.reason))
-        # RFC 6455 §7.1.7: what such a client goes on sending is not looked at.
+        # RFC 6455 §7.1.7: all that such a client still sends is discarded.
         if closing.fails and not self.outbox.blocked:
             with suppress(OSError):
                 self.outbox.sock.shutdown(socket.SHUT_WR)
@@ -164,18 +164,18 @@ class Session:
             self.close(Close.GOING_AWAY)
 
     def drop(self, reason: Close) -> None:
-        """End at once, for a client that would not answer a close frame either."""
+        """End at once, as the client would not answer a close frame."""
         self.close_code, self.lost = reason.value.code, reason.value.lost
         self._cut()
 
     def on_breaker(self, state: BreakerState) -> None:
-        """The circuit breaker of a socket that takes nothing has changed."""
+        """Log that the circuit breaker has changed, and close if it gives the client up."""
         self._services.breaker_log.log(state.value, f"user {self.identity.user}")
         if state is BreakerState.GIVEN_UP:
             self.close(Close.TOO_SLOW)
 
     def on_delisted(self, topic: Topic) -> None:
-        """Forget the subscription to a symbol that does not exist any more."""
+        """Forget the subscription to a symbol that was delisted."""
         self.subscriptions.topics.pop(topic, None)
 
     def on_deadline(self) -> None:
@@ -239,7 +239,7 @@ class Session:
                 return
             protocol = self._make_protocol()
         for frame in protocol.receive(data):
-            # Nothing is owed then: what is unsubscribed next is what the client has got.
+            # Then nothing is pending, so an `unsubscribe` removes only what the client has got.
             if self.outbox.blocked and waits_its_turn(frame):
                 await self.outbox.wait_drained()
             if self.over:

@@ -1,8 +1,8 @@
-"""What one connection is subscribed to, and the replies that it is given.
+"""The subscriptions of one connection, and the replies to its client.
 
 A reply is a value: a message, a finished frame, or something to do. Commands and the opening return
-replies in the order in which the client is to see them, and do no I/O; the session then carries them
-out (session.py).
+replies in the order in which the client sees them, and do no I/O. Then the session carries them out
+(session.py).
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,10 +19,10 @@ from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Subscribe, enc
 
 
 class Delivery(Protocol):
-    """Something for the hub to do."""
+    """A reply that the hub carries out."""
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
-        """Have `hub` do it for the connection of `outbox`."""
+        """Carry the reply out for the connection of `outbox`."""
 
 
 class StartUpdates(NamedTuple):
@@ -57,7 +57,7 @@ class StopUpdates(NamedTuple):
 class StopAllUpdates(NamedTuple):
     """Send the full quotes of `topics` that are still pending, then no more updates of any topic.
 
-    The client can only remove what it has, also of topics that were listed just now.
+    A client can only remove quotes that it has, also those of topics that were listed just now.
     """
 
     topics: list[Topic]
@@ -105,7 +105,7 @@ class Renew(NamedTuple):
 
 
 class LookUp(NamedTuple):
-    """Ask the store for the symbols of `command`, then answer it; until then, read no other."""
+    """Ask the store for the symbols of `command`, then answer it, before any other command."""
 
     command: Subscribe
 
@@ -127,7 +127,7 @@ Answer = Iterator[Reply | LookUp]
 
 
 class Subscriptions:
-    """One connection's: either `everything`, or the single `topics`."""
+    """One connection's subscriptions: either `everything`, or the single `topics`."""
 
     __slots__ = ("everything", "topics")
 
