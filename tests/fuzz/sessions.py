@@ -58,9 +58,28 @@ SENT: list[dict[str, Any]] = [
 """Commands that are sent, whole or spoiled."""
 
 VALUES: list[Any] = [
-    None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
-    ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    2**64,
+    1e308,
+    "",
+    "é",
+    "\x00",
+    "*",
+    "AAPL",
+    "a" * 300,
+    [],
+    {},
+    [[]],
+    ["AAPL"] * 600,
+    {"a": {"b": []}},
+    "1s",
+    "∞",
+    "\u0661s",
+]
 
 
 RESUMED = ["AAPL", "AAPL", "aapl ", "MSFT", "NOPE", "*", "A=B", "\u0661", "\x00"]
@@ -172,10 +191,14 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
-        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret=SECRET),
-            directory=COMPLETE, max_symbols=2,
-        command_rate=1000, budgets=Budgets(commands=Budget(1e9)),
-    )  # fmt: skip
+        hub=hub,
+        pool=Pool(10, 10),
+        authenticator=Authenticator(secret=SECRET),
+        directory=COMPLETE,
+        max_symbols=2,
+        command_rate=1000,
+        budgets=Budgets(commands=Budget(1e9)),
+    )
     baseline, started = 0, time.monotonic()
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)

@@ -30,14 +30,14 @@ READ_CUSHION = 0.01
 
 
 class Peer:
-    """The client's end: what it receives amounts to `quotes`."""
+    """The client's end: `quotes` are the result of all that it received."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.document: dict[str, Any] = {"quotes": {}}
 
     async def read(self) -> dict[str, Any]:
-        """Apply all that comes until nothing more does; the quotes."""
+        """Apply all that has come, and return the quotes."""
         received = b""
         await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
         while data := self._receive():
@@ -59,7 +59,7 @@ class Peer:
 
 
 class Complete:
-    """The directory of a hub that has all there is: it finds no more."""
+    """The directory of a hub that has every symbol: it finds no more."""
 
     complete = True
 
@@ -77,7 +77,7 @@ class SessionHarness:
     """A session, its client, and the hub between them and the prices."""
 
     def __init__(self, hub: Hub, **options: Any) -> None:
-        """`options` are the gateway's."""
+        """Open a session; `options` are the gateway's."""
         self.hub = hub
         self.sock, client = socket.socketpair()
         for end in (self.sock, client):
@@ -114,7 +114,7 @@ class SessionHarness:
             self.session.carry_out(reply)
 
     def fill_socket(self) -> None:
-        """Write until the kernel takes no more; the client has stopped reading."""
+        """Write until the kernel takes no more, as if the client had stopped reading."""
         try:
             while True:
                 self.sock.send(pong_frame(b"x" * 100))
@@ -122,7 +122,7 @@ class SessionHarness:
             pass
 
     def trade(self, symbol: str, price: float) -> None:
-        """Move a quote; its update waits for the round's end."""
+        """Move a quote. Its update waits for the end of the round."""
         now = time.time_ns() // 1000
         self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now), self.hub._flusher)
 

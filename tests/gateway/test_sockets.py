@@ -1,4 +1,4 @@
-"""Ports that several processes listen on."""
+"""Ports that several processes listen on, and errors of accepting."""
 
 import errno
 import os
@@ -16,12 +16,12 @@ from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import TIMEOUT, head
 
 CLIENTS = 16
-"""That the kernel sends all of them to one of two listeners happens once in 30,000 runs."""
+"""Enough clients that the kernel sends all to one of two listeners once in 30,000 runs."""
 
 
 def test_port_is_left_to_others_without_a_refusal():
-    """What came before is accepted, what comes while a listener is about to close comes to the other
-    one a second later, and nobody is reset.
+    """Connections from before are accepted. Those that come while a listener is about to close get to
+    the other one a second later, and none is reset.
     """
     (staying,) = bind("127.0.0.1", 0, setting="", shared=True)
     address = staying.getsockname()
@@ -31,7 +31,8 @@ def test_port_is_left_to_others_without_a_refusal():
         staying.listen(BACKLOG)
         ignore_new(leaving)
         calls = [threads.submit(socket.create_connection, address, 5) for _ in range(CLIENTS)]
-        time.sleep(0.3)  # the world's round trip, in which all have begun
+        # All begin within the world's longest round trip.
+        time.sleep(0.3)
         assert 0 < sum(call.done() for call in calls) < CLIENTS
         accepted, _ = leaving.accept()
         assert accepted.getpeername() == early.getsockname()
@@ -43,7 +44,7 @@ def test_port_is_left_to_others_without_a_refusal():
 
 
 def test_addresses_of_a_name_share_one_port():
-    """Port 0 is any free one, but the same for all addresses of a host."""
+    """Port 0 is any free port, but the same one for all addresses of a host."""
     listeners = bind("localhost", 0, setting="")
     assert len({listener.getsockname()[1] for listener in listeners}) == 1
     for listener in listeners:
@@ -51,7 +52,7 @@ def test_addresses_of_a_name_share_one_port():
 
 
 async def test_sockets_beyond_the_limit_wait(nursery):
-    """While all descriptors for clients are taken others wait, and are served when one is free."""
+    """While all descriptors for clients are taken, others wait, and are served when one is free."""
     harness = SessionHarness(Hub(), max_sockets=2)
     (listener,) = bind("127.0.0.1", 0, setting="")
     _, port = listener.getsockname()
