@@ -52,8 +52,8 @@ MAX_MESSAGE = 300
 """Characters of an error's message, which may quote the command that was wrong."""
 
 
-class CommandContext(NamedTuple):
-    """Everything that answers to commands depend on, the same for all connections.
+class ClientContext(NamedTuple):
+    """Everything that answers to clients depend on, the same for all of them.
 
     `max_symbols` is per connection, `command_rate` in commands per second and connection. `counted`
     has the number of answers by action and result.
@@ -92,7 +92,7 @@ class CommandContext(NamedTuple):
 class Commands(NamedTuple):
     """Answers the commands of `user` on one connection."""
 
-    context: CommandContext
+    context: ClientContext
     user: str
     subscriptions: Subscriptions
 

@@ -34,11 +34,10 @@ class Connection(Timed, Protocol):
         """Whether a close frame was sent, or the connection is over."""
 
     @property
-    def over(self) -> bool:
-        """Whether the connection is over."""
+    def over(self) -> bool: ...
 
     def ping(self) -> None:
-        """Ask the client whether it is there; anything it sends answers."""
+        """Send a ping; anything that the client then sends is an answer."""
 
     def close(self, reason: Close) -> None:
         """Send a close frame, and give the client a moment to answer it."""

@@ -18,7 +18,7 @@ from server.fanout.hub import Hub
 from server.gateway.addresses import Proxies, budget_key
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import Budgets
-from server.gateway.commands import CommandContext
+from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
@@ -104,34 +104,31 @@ class Gateway:
     proxies: Proxies = field(default_factory=Proxies)
 
     def __post_init__(self) -> None:
-        topics = self.hub.topics
-        selector = Selector(topics, self.directory, self.budgets)
-        self._policy = HandshakePolicy(
+        context = ClientContext(
+            Selector(self.hub.topics, self.directory, self.budgets),
             self.authenticator,
+            self.budgets,
+            self.max_symbols,
+            self.command_rate,
+            self.pool.commands,
+        )
+        self._policy = HandshakePolicy(
+            context,
             self.pool,
             TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
             DeadConnections(self.pool),
-            selector,
-            self.max_symbols,
             self.allowed_origins,
-            self.budgets,
         )
         deadlines = DeadlineWheel()
+        heartbeat = Heartbeat(
+            self.pool, deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        )
         self.services = Services(
             hub=self.hub,
             pool=self.pool,
-            context=CommandContext(
-                selector,
-                self.authenticator,
-                self.budgets,
-                self.max_symbols,
-                self.command_rate,
-                self.pool.commands,
-            ),
+            context=context,
             deadlines=deadlines,
-            heartbeat=Heartbeat(
-                self.pool, deadlines, topics, self.ping_interval, self.idle_timeout
-            ),
+            heartbeat=heartbeat,
             poller=Poller(),
             breaker_log=Sampler("circuit breaker"),
         )

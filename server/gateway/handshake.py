@@ -14,14 +14,15 @@ import h11
 from wsproto.utilities import generate_accept_token
 
 from server.gateway.addresses import budget_key
-from server.gateway.auth import Authenticator, BadToken, Identity, bearer_token
-from server.gateway.budgets import ADDRESS_SPENT, HANDSHAKE, USER_SPENT, Budgets
+from server.gateway.auth import BadToken, Identity, bearer_token
+from server.gateway.budgets import ADDRESS_SPENT, HANDSHAKE, USER_SPENT
+from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
-from server.gateway.selection import STORE_UNAVAILABLE, Selection, Selector
+from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
 from server.quotes.position import Position, parse_position
@@ -45,14 +46,11 @@ class Admission(NamedTuple):
 class HandshakePolicy(NamedTuple):
     """Decides whether a request becomes a connection. `handshakes` limits the rate of all of them."""
 
-    authenticator: Authenticator
+    context: ClientContext
     pool: Pool
     handshakes: TokenBucket
     dead_connections: DeadConnections
-    selector: Selector
-    max_symbols: int
     allowed_origins: Sequence[str]
-    budgets: Budgets
 
     async def admit(self, request: Request, address: str, undo: ExitStack) -> Admission:
         """Decide in the protocol's order. `undo` gives back the places that are taken on the way.
@@ -75,12 +73,11 @@ class HandshakePolicy(NamedTuple):
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
         selection = await self._select(request, identity.user)
-        sent = len(self.selector.topics) if selection.everything else len(selection.topics)
-        self.budgets.commands.add_debt(identity.user, sent // SYMBOLS_A_COMMAND)
+        topics = self.context.selector.topics if selection.everything else selection.topics
+        self.context.budgets.commands.add_debt(identity.user, len(topics) // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
-        return Admission(
-            identity, selection, interval, _parameter(request, "resume", parse_position)
-        )
+        position = _parameter(request, "resume", parse_position)
+        return Admission(identity, selection, interval, position)
 
     def _verify_early(self, request: Request, address: str) -> Identity | None:
         """Verify the token before anything that others need is taken, if the address has spent its
@@ -89,18 +86,19 @@ class HandshakePolicy(NamedTuple):
         A user with a good token is not refused for its neighbours: all users behind one proxy have
         the same address.
         """
-        wait = self.budgets.failures.wait(budget_key(address))
+        failures = self.context.budgets.failures
+        wait = failures.wait(budget_key(address))
         if not wait:
             return None
         try:
             return self._identify(request)
         except Refusal:
-            self.budgets.failures.refused += 1
+            failures.refused += 1
             raise Refusal(Refused.RATE_LIMITED, ADDRESS_SPENT, wait) from None
 
     def _charge(self, user: str) -> None:
         """Charge the user for a handshake. Errors: Refusal; other clients may have its handshake."""
-        if wait := self.budgets.commands.take(user, HANDSHAKE):
+        if wait := self.context.budgets.commands.take(user, HANDSHAKE):
             self.handshakes.give_back()
             raise Refusal(Refused.RATE_LIMITED, USER_SPENT, wait)
 
@@ -115,7 +113,7 @@ class HandshakePolicy(NamedTuple):
         if not token:
             raise Refusal(Refused.UNAUTHORIZED, "a token is required")
         try:
-            return self.authenticator.verify(token)
+            return self.context.authenticator.verify(token)
         except BadToken as error:
             raise Refusal(Refused.UNAUTHORIZED, str(error)) from None
 
@@ -124,7 +122,7 @@ class HandshakePolicy(NamedTuple):
         if given is None:
             return Selection([], [])
         names = [name for name in ",".join(given).split(",") if name.strip()]
-        selection = await self.selector.resolve(names, user)
+        selection = await self.context.selector.resolve(names, user)
         if selection.everything:
             return selection
         if (refused := selection.refused) is not None:
@@ -133,8 +131,8 @@ class HandshakePolicy(NamedTuple):
             raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE)
         if not selection.topics:
             raise Refusal(Refused.NO_VALID_SYMBOLS, "none of the symbols exists")
-        if len(selection.topics) > self.max_symbols:
-            raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.max_symbols} symbols")
+        if len(selection.topics) > self.context.max_symbols:
+            raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.context.max_symbols} symbols")
         return selection
 
 

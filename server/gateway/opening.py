@@ -2,7 +2,7 @@
 
 from server.fanout.recovery import recover
 from server.fanout.throttle import granted
-from server.gateway.commands import CommandContext
+from server.gateway.commands import ClientContext
 from server.gateway.handshake import Admission
 from server.gateway.selection import EVERYTHING, symbols_of
 from server.gateway.subscriptions import Replies, SendRecovery, SetInterval, Subscriptions
@@ -12,7 +12,7 @@ CONNECT = "connect"
 """Stands for the request where refusals are counted by command."""
 
 
-def welcome(admission: Admission, subscriptions: Subscriptions, context: CommandContext) -> Replies:
+def welcome(admission: Admission, subscriptions: Subscriptions, context: ClientContext) -> Replies:
     """Subscribe a new connection to what its client selected, and send the quotes that it lacks."""
     selection = admission.selection
     if selection.everything:

@@ -18,7 +18,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, Pa
 from server.fanout.frame import MAX_CONTROL_PAYLOAD, pong_frame
 from server.gateway.budgets import COMMAND, USER_SPENT
 from server.gateway.closing import Close
-from server.gateway.commands import CommandContext, Commands
+from server.gateway.commands import ClientContext, Commands
 from server.gateway.deflate import Inflate
 from server.gateway.limits import SYMBOLS_A_COMMAND, CommandLimit
 from server.gateway.selection import EVERYTHING, Selection
@@ -62,7 +62,7 @@ class Protocol:
 
     def __init__(
         self,
-        context: CommandContext,
+        context: ClientContext,
         user: str,
         subscriptions: Subscriptions,
         *,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from server.fanout.hub import Hub
-from server.gateway.commands import CommandContext
+from server.gateway.commands import ClientContext
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.poller import Poller
@@ -13,11 +13,11 @@ from server.gateway.sampling import Sampler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """`context` is for answers to commands; `breaker_log` logs changes of circuit breakers."""
+    """`context` is for answers to clients; `breaker_log` logs changes of circuit breakers."""
 
     hub: Hub
     pool: Pool
-    context: CommandContext
+    context: ClientContext
     deadlines: DeadlineWheel
     heartbeat: Heartbeat
     poller: Poller

@@ -11,7 +11,7 @@ from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import USER_SPENT, Budget, Budgets
 from server.gateway.closing import Close
-from server.gateway.commands import CommandContext
+from server.gateway.commands import ClientContext
 from server.gateway.limits import BURST_SECONDS, REFUSALS_BEFORE_CLOSE
 from server.gateway.protocol import TOO_FAST, Phase, Protocol, waits_its_turn
 from server.gateway.selection import EVERYTHING, Selection, Selector
@@ -56,7 +56,7 @@ class Connection:
         self.commands = Budget(user_rate, clock=lambda: self.now)
         budgets = Budgets(commands=self.commands)
         self.counted: Counter[tuple[str, str]] = Counter()
-        context = CommandContext(
+        context = ClientContext(
             Selector(self.topics, cast("Any", self.directory), budgets),
             self.authenticator,
             budgets,
