@@ -115,19 +115,17 @@ class Commands(NamedTuple):
     def _subscribe(self, command: Subscribe) -> Answer:
         selection = self.context.selector.select(command.symbols)
         if self.context.selector.is_cold(selection):
-            yield LookUp(command)
-        else:
-            yield from self.subscribe(command, selection)
+            return (LookUp(command),)
+        return self.subscribe(command, selection)
 
     def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
         """Answer `command`, for which `selection` was found."""
-        refused = selection.refused
-        if refused is None:
-            yield from self._subscribe_to(command, selection)
-            return
-        if selection.topics:
-            yield from self._subscribe_to(command, selection._replace(unknown=[]))
-        yield self._refuse(command, "rate_limited", str(refused), selection.unknown)
+        if selection.refused is None:
+            return self._subscribe_to(command, selection)
+        refusal = self._refuse(command, "rate_limited", str(selection.refused), selection.unknown)
+        if not selection.topics:
+            return (refusal,)
+        return (*self._subscribe_to(command, selection._replace(unknown=[])), refusal)
 
     def _subscribe_to(self, command: Subscribe, selection: Selection) -> Replies:
         context, mine = self.context, self.subscriptions
@@ -145,8 +143,9 @@ class Commands(NamedTuple):
                 return
             if selection.topics:
                 yield self._acknowledge(command, symbols_of(selection.topics))
-                yield mine.start(new)
-                yield SendQuotes(new)
+                if new:
+                    yield mine.start(new)
+                    yield SendQuotes(new)
         yield from context.refuse_missing(command.action, selection, command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> Replies:
@@ -198,23 +197,19 @@ class Commands(NamedTuple):
             if identity.user != self.user:
                 raise BadToken("the token is another user's")
         except BadToken as error:
-            yield self._refuse(command, "unauthorized", str(error))
-        else:
-            yield Renew(identity)
-            yield self._acknowledge(command, [])
+            return (self._refuse(command, "unauthorized", str(error)),)
+        return Renew(identity), self._acknowledge(command, [])
 
     def _throttle(self, command: Throttle) -> Replies:
         try:
             interval = granted(parse_duration(str(command.interval)))
         except ValueError as error:
-            yield self._refuse(command, "bad_command", str(error))
-        else:
-            yield SetInterval(interval)
-            yield self._acknowledge(command, [], interval)
+            return (self._refuse(command, "bad_command", str(error)),)
+        return SetInterval(interval), self._acknowledge(command, [], interval)
 
     def _ping(self, command: Ping) -> Replies:
         self.context.counted[command.action, "ok"] += 1
-        yield Pong(time.time_ns() // 1000, command.id)
+        return (Pong(time.time_ns() // 1000, command.id),)
 
     def _acknowledge(
         self, command: Command, symbols: list[str], interval: float | UnsetType = UNSET

@@ -100,9 +100,10 @@ class Protocol:
         if isinstance(frame, Close):
             return self._fail(frame)
         if frame.opcode is Opcode.CLOSE:
-            return self._on_close(int(frame.payload[0]))
+            self.phase = Phase.CLOSED
+            return (ClientClosed(int(frame.payload[0])),)
         if self.phase is not Phase.OPEN:
-            return iter(())
+            return ()
         if frame.opcode is Opcode.TEXT:
             return self._on_text(str(frame.payload), frame)
         if frame.opcode is Opcode.BINARY:
@@ -127,60 +128,48 @@ class Protocol:
         was_open = self.phase is Phase.OPEN
         if self.phase is not Phase.CLOSED:
             self.phase = Phase.FAILED if reason.value.fails else Phase.CLOSING
-        if was_open:
-            yield reason
-
-    def _on_close(self, code: int) -> Replies:
-        self.phase = Phase.CLOSED
-        yield ClientClosed(code)
+        return (reason,) if was_open else ()
 
     def _on_control(self, frame: Frame) -> Replies:
         if not self._limit.allows():
-            yield from self._count_flood()
-        elif frame.opcode is Opcode.PING:
-            # A ping is answered even if the user's budget is spent: without a pong, libraries take the
-            # server for dead.
-            self._context.budgets.commands.charge(self._user, COMMAND)
-            payload = bytes(frame.payload)  # type: ignore[arg-type]  # only a text's is a str
-            yield pong_frame(payload)
+            return self._count_flood()
+        if frame.opcode is not Opcode.PING:
+            return ()
+        # A ping is answered even if the user's budget is spent: without a pong, libraries take the
+        # server for dead.
+        self._context.budgets.commands.charge(self._user, COMMAND)
+        # Only the payload of a text is a str.
+        return (pong_frame(bytes(frame.payload)),)  # type: ignore[arg-type]  # see above
 
     def _on_text(self, text: str, frame: Frame) -> Answer:
         """Add a frame, or a part of it, to its message, and answer the message at its end."""
         self._size += len(text) if text.isascii() else len(text.encode())
         if self._size > MAX_MESSAGE:
-            yield from self._fail(Close.TOO_BIG)
-            return
+            return self._fail(Close.TOO_BIG)
         # If a client sends byte by byte, a list of the pieces would take far more memory.
         self._text += text
         if frame.message_finished:
             message, self._text, self._size = self._text, "", 0
-            yield from self._on_message(message)
-        elif frame.frame_finished and not self._limit.allows():
-            yield from self._count_flood()
+            return self._on_message(message)
+        return self._count_flood() if frame.frame_finished and not self._limit.allows() else ()
 
     def _on_message(self, text: str) -> Answer:
         context = self._context
         if not self._limit.allows():
             refusal = context.refuse("any", "rate_limited", TOO_FAST, readable_id(text))
-            if self._limit.is_flooded():
-                yield from self._fail(Close.FLOODING)
-            else:
-                yield refusal
-            return
+            return self._count_flood() or (refusal,)
         if context.budgets.commands.take(self._user, COMMAND):
-            yield context.refuse("any", "rate_limited", USER_SPENT, readable_id(text))
-            yield from self._count_flood()
-            return
+            refusal = context.refuse("any", "rate_limited", USER_SPENT, readable_id(text))
+            return (refusal, *self._count_flood())
         try:
             command = parse_command(text)
         except BadCommand as error:
-            yield context.refuse("any", error.code, str(error), error.id)
-            if self._limit.too_many_bad(good=False):
-                yield from self._fail(Close.BAD_COMMANDS)
-            return
+            refusal = context.refuse("any", error.code, str(error), error.id)
+            too_many = self._limit.too_many_bad(good=False)
+            return (refusal, *self._fail(Close.BAD_COMMANDS)) if too_many else (refusal,)
         self._limit.too_many_bad(good=True)
         self._charge(command)
-        yield from self._commands.execute(command)
+        return self._commands.execute(command)
 
     def _charge(self, command: Command) -> None:
         """Charge for the symbols of a command."""
@@ -191,8 +180,7 @@ class Protocol:
 
     def _count_flood(self) -> Replies:
         """Count a frame that came too fast, and close after too many of them."""
-        if self._limit.is_flooded():
-            yield from self._fail(Close.FLOODING)
+        return self._fail(Close.FLOODING) if self._limit.is_flooded() else ()
 
 
 def waits_its_turn(frame: Frame | Close) -> bool:

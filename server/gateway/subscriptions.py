@@ -5,7 +5,7 @@ replies in the order in which the client sees them, and do no I/O. Then the sess
 (session.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from server.fanout.frame import text_frame
@@ -120,9 +120,9 @@ Message = Ack | Error | Pong | QuotesPatch
 
 Reply = bytes | Message | Delivery | Renew | Close | ClientClosed
 
-Replies = Iterator[Reply]
+Replies = Iterable[Reply]
 
-Answer = Iterator[Reply | LookUp]
+Answer = Iterable[Reply | LookUp]
 """The replies to one frame, the last of which may be a `LookUp`."""
 
 
