@@ -71,9 +71,9 @@ log = structlog.get_logger()
 class Attempt:
     """A handshake under way: what is needed to answer and count a failure."""
 
-    def __init__(self, sock: socket.socket, address: str) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.address = address
+        self.address = ""
         self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
         self.method = b""
 
@@ -221,13 +221,15 @@ class Gateway:
             if accepted is None:
                 break
             self._sockets += 1
-            connections.start_soon(self._serve_connection, *accepted, name="connection")
+            # Not the address: the task would keep it, as long as the connection lasts.
+            sock, _ = accepted
+            connections.start_soon(self._serve_connection, sock, name="connection")
         return None
 
-    async def _serve_connection(self, sock: socket.socket, address: str) -> None:
+    async def _serve_connection(self, sock: socket.socket) -> None:
         """Serve one connection from its first byte to its last. No error gets past here."""
         try:
-            session = await self._open(Attempt(sock, address))
+            session = await self._open(Attempt(sock))
             if session is not None:
                 try:
                     await session.run()
@@ -271,6 +273,7 @@ class Gateway:
         """
         self.pool.enter()
         undo.callback(self.pool.leave)
+        attempt.address, *_ = attempt.sock.getpeername()
         with trio.fail_after(HANDSHAKE_TIMEOUT):
             head, rest = await read_head(attempt.sock)
         await self._pacer.enter()
