@@ -1,4 +1,4 @@
-"""One request to the HTTP port, byte for byte as it is given."""
+"""One request to the HTTP port, sent byte for byte as given."""
 
 import socket
 
@@ -7,7 +7,7 @@ from tests.processes import ServerProcess
 
 
 def ask(server: ServerProcess, method: str, target: str, *headers: str) -> Answer:
-    """Send it on a connection of its own and read the answer."""
+    """Send a request on its own connection and read the answer."""
     lines = [
         f"{method} {target} HTTP/1.1",
         "Host: localhost",

@@ -1,4 +1,4 @@
-"""What `/health` says when something is wrong, and when it is right again."""
+"""The report of `/health` during a problem and after it."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ from tests.processes import ServerProcess, make_token
 
 
 def health(server: ServerProcess) -> dict[str, Any]:
-    """What an operator with a token sees."""
+    """Return the report for an operator with a token."""
     status, body = server.ask("/health", role="admin")
     assert status == 200
     report: dict[str, Any] = body
@@ -32,7 +32,7 @@ def health(server: ServerProcess) -> dict[str, Any]:
 
 
 def short_form(report: dict[str, Any]) -> dict[str, Any]:
-    """What is left of a report without what it tells about addresses, roles and databases."""
+    """Return a report without its details about addresses, roles and databases."""
     components = {name: {"status": each["status"]} for name, each in report["components"].items()}
     checks = [{"at": each["at"], "status": each["status"]} for each in report["checks"]]
     return report | {"components": components, "checks": checks}
@@ -59,7 +59,7 @@ def test_pool_is_graded_by_its_use(taken, expected):
     [(5, Health.HEALTHY), (6, Health.DEGRADED), (21, Health.UNHEALTHY), (51, Health.CRITICAL)],
 )
 def test_errors_are_graded_by_their_share(failed, expected):
-    """Beyond 5, 20 and 50 percent; only what happened since the last check counts."""
+    """The limits are 5, 20 and 50 percent of the attempts since the last check."""
     count = [0, 0]
     share = _Share(lambda: (count[0], count[1]), "failed")
     count[:] = [failed, 100]
@@ -70,7 +70,7 @@ def test_errors_are_graded_by_their_share(failed, expected):
 
 
 def test_lag_is_graded():
-    """A late event loop shows."""
+    """A late event loop is degraded, then unhealthy."""
     assert [check_lag(lag).health for lag in (0.05, 0.2, 2)] == [
         Health.HEALTHY,
         Health.DEGRADED,
@@ -79,7 +79,7 @@ def test_lag_is_graded():
 
 
 def test_quiet_feed_is_no_dead_feed():
-    """At night nothing trades, which is worth knowing but no reason to be woken."""
+    """A quiet feed is only degraded: at night nothing trades."""
     hub = Hub([])
     assert check_feed(hub).health is Health.HEALTHY
     hub.set_status("stale", FEED_QUIET)
@@ -89,7 +89,7 @@ def test_quiet_feed_is_no_dead_feed():
 
 
 def test_a_change_is_one_line():
-    """The service is as its worst component; only changes are logged, with the reasons."""
+    """The service has its worst component's health. Only changes are logged, with reasons."""
     findings = {"store": Finding(Health.HEALTHY, "fine"), "bus": Finding(Health.HEALTHY, "fine")}
     monitor = HealthMonitor(
         {"store": lambda: findings["store"], "bus": lambda: findings["bus"]}, interval=30
@@ -160,7 +160,7 @@ def test_details_are_for_administrators(tmp_path):
 
 
 def test_dead_feed_is_critical(tmp_path):
-    """A replay that is over leaves nothing to stream."""
+    """A feed that has ended is critical."""
     tape = tmp_path / "tape.csv"
     tape.write_text("timestamp_ms,symbol,price,size\n")
     with ServerProcess(tmp_path, FEED=f"replay:{tape}", WS_HEALTH_CHECK_INTERVAL="50ms") as server:

@@ -1,4 +1,4 @@
-"""The operators' port: health, readiness, errors in one shape, and clients that do not behave."""
+"""The HTTP port: health, readiness, errors in one form, and hostile clients."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ STALLED = 50
 
 
 def test_health_and_readiness(server):
-    """Both are 200 and not to be cached while the server serves."""
+    """Both are 200 while the server serves, and must not be cached."""
     for path, body in (
         ("/healthz", {"status": "ok"}),
         ("/readyz", {"status": "ready", "reasons": []}),
@@ -39,7 +39,7 @@ def test_health_and_readiness(server):
     ],
 )
 def test_errors_have_one_shape(server, method, path, status, code):
-    """A code and a message in JSON, whatever is wrong; nothing is redirected."""
+    """Every error is JSON with a code and a message. Nothing is redirected."""
     request = urllib.request.Request(server.http_url + path, method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request)
@@ -53,13 +53,13 @@ def test_errors_have_one_shape(server, method, path, status, code):
 
 
 def test_upgrade_is_refused_in_the_same_shape(server):
-    """Quotes are streamed on the other port; whoever tries here is told so."""
+    """A WebSocket request here is refused with a hint at the other port."""
     answer = refusal(server.http_url.replace("http:", "ws:") + "/healthz")
     assert answer.verdict == (404, "not_found")
 
 
 def test_stalled_clients_hinder_nobody(tmp_path):
-    """Half requests and answers nobody reads do not delay others, nor the stop."""
+    """Unfinished requests and unread answers delay neither other clients nor the stop."""
     with ServerProcess(tmp_path) as server, ExitStack() as clients:
         for number in range(STALLED):
             client = socket.create_connection(server.http_address)
@@ -77,7 +77,7 @@ def test_stalled_clients_hinder_nobody(tmp_path):
 
 
 def test_last_prices_are_kept_whoever_holds_the_stop_up(tmp_path):
-    """The clients of this port come after the store."""
+    """Slow clients of this port do not delay the write of last prices."""
     variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "1h"}
     with ServerProcess(tmp_path, **variables) as server, ExitStack() as clients:
         stalled = clients.enter_context(socket.socket())
@@ -97,7 +97,7 @@ def test_last_prices_are_kept_whoever_holds_the_stop_up(tmp_path):
 
 
 def test_request_in_progress_is_answered_at_a_stop(tmp_path, postgres):
-    """Also one that waits for a database that gives no answer."""
+    """Even a request that waits for a silent database gets its answer."""
     with ServerProcess(tmp_path, DATABASE_URL=postgres.url()) as server:
         postgres.freeze()
         asking = HTTPConnection(*server.http_address)
