@@ -68,7 +68,7 @@ async def serve(
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
-    Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started;
+    Errors: BindError, ReplayError, StoreUnavailable, BadRedisUrl, before anything was started;
     StoreMisconfigured in groups, before clients can connect.
     """
     replay = _open_replay(settings)

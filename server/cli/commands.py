@@ -25,7 +25,6 @@ from server.cli.credentials import (
     secret_of,
     token_for_watch,
 )
-from server.cluster.errors import BadBusUrl
 from server.config.redaction import hide, redact
 from server.config.settings import (
     BadSetting,
@@ -45,6 +44,7 @@ from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.instrument import normalize_symbol
+from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
@@ -64,7 +64,7 @@ EXPECTED = (
     BindError,
     ReplayError,
     StoreUnavailable,
-    BadBusUrl,
+    BadRedisUrl,
     BadFile,
     BadTokenSource,
 )
