@@ -13,19 +13,40 @@ from tests.processes import SECRET, ServerProcess
 
 PROJECT = Path(__file__).parents[2]
 
+ATTEMPTS = 3
+"""Runs of a scenario: one is invalid if a busy machine kept the generator from its pace."""
+
+CALM_CACHE = """
+import sys
+import bench.cache
+from bench.__main__ import main
+
+bench.cache.RATES = {1: 60, 10: 20}
+sys.exit(main(["cache", *sys.argv[1:]]))
+"""
+"""Runs the scenario at a fifth of its rates, which a busy machine keeps up with."""
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
-    command = [sys.executable, "-m", "bench", *arguments]
+    return run_python("-m", "bench", *arguments)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the project's folder."""
+    command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False
     )
 
 
 def measure(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run a scenario that has to succeed; its figures' values by name."""
+    """Run a scenario that has to succeed, and return its figures' values by name."""
     file = folder / "figures.json"
-    run = bench(*arguments, "--json", str(file))
+    for _ in range(ATTEMPTS):
+        run = bench(*arguments, "--json", str(file))
+        if "INVALID" not in run.stdout + run.stderr:
+            break
     assert run.returncode == 0, run.stdout + run.stderr
     figures = json.loads(file.read_text())["results"][0]["figures"]
     return {name: figure["value"] for name, figure in figures.items()}
@@ -161,8 +182,9 @@ def test_what_cannot_be_measured_is_one_clear_line(arguments):
 
 def test_cache_tells_what_it_saves(tmp_path):
     """Hits and misses are measured, the load hits what was asked for before, queries are counted."""
-    for _ in range(3):  # a machine that others use too may not keep up, which makes a run invalid
-        run = bench("cache", "--symbols", "200", "--requests", "100", "--duration", "2")
+    arguments = ["--symbols", "200", "--requests", "100", "--duration", "2"]
+    for _ in range(ATTEMPTS):
+        run = run_python("-c", CALM_CACHE, *arguments)
         if "INVALID" not in run.stderr:
             break
     assert "Traceback" not in run.stderr, run.stderr

@@ -14,14 +14,13 @@ from tests.gateway.wire import (
     Answer,
     Client,
     RawClient,
-    eventually,
     frame,
     head,
     new_user,
     refusal,
     target,
 )
-from tests.processes import ServerProcess, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 CONNECTIONS = 100
 """Connections a user may have by default."""
@@ -209,8 +208,8 @@ def test_failed_tokens_are_charged_to_the_address_on_both_ports(tmp_path):
         with Client(server, "AAPL") as neighbour:
             assert neighbour.is_answered()
         assert server.ask("/quotes?symbols=AAPL")[0] == 200
-        refused = [line for line in server.log_lines() if line.get("reason") == "rate_limited"]
-        assert refused[0]["address"] == "127.0.0.1"
+        refused = server.await_event("connection refused", reason="rate_limited")
+        assert refused["address"] == "127.0.0.1"
 
 
 def test_forwarded_addresses_are_believed_of_trusted_proxies(tmp_path):
@@ -228,8 +227,7 @@ def test_forwarded_addresses_are_believed_of_trusted_proxies(tmp_path):
         statuses = {http(server, "/health", X_Forwarded_For="192.0.2.7").status for _ in range(15)}
         assert statuses == {200, 429}
         assert http(server, "/health", X_Forwarded_For="192.0.2.8").status == 200
-        refused = [line for line in server.log_lines() if line["event"] == "connection refused"]
-        assert refused[0]["address"] == "2001:db8::"
+        assert server.await_event("connection refused")["address"] == "2001:db8::"
 
 
 def test_forwarded_addresses_of_anybody_else_mean_nothing(tmp_path):
@@ -239,7 +237,8 @@ def test_forwarded_addresses_of_anybody_else_mean_nothing(tmp_path):
             handshake(server, "x", X_Forwarded_For=f"198.51.100.{number}") for number in range(20)
         ]
         assert_limited(answers[-1])
-        assert server.log_lines()[-1]["address"] == "127.0.0.1"
+        refused = server.await_event("connection refused", reason="rate_limited")
+        assert refused["address"] == "127.0.0.1"
 
 
 def test_strangers_requests_are_bounded_but_probes(tmp_path):

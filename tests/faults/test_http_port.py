@@ -38,9 +38,9 @@ from tests.faults.http_attacks import (
     post,
 )
 from tests.faults.siege import HEALTH_TIME, Footprint, Siege, besiege
-from tests.gateway.wire import Client, RawClient, eventually
+from tests.gateway.wire import Client, RawClient
 from tests.http_wire import BadAnswer, Exchange, exchange, request, reset
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 END_TIME = 5.0
 """Seconds in which a connection ends that a client has spoiled."""

@@ -19,8 +19,8 @@ from server.ops.health import (
     check_lag,
     check_pool,
 )
-from tests.gateway.wire import Client, RawClient, eventually, head, new_user
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user
+from tests.processes import ServerProcess, eventually, make_token
 
 
 def health(server: ServerProcess) -> dict[str, Any]:
@@ -130,8 +130,10 @@ def test_server_tells_how_it_is(tmp_path):
             )
         eventually(lambda: health(server)["status"] == "healthy")
         assert len(health(server)["checks"]) > 3
-    changes = [line for line in server.log_lines() if line["event"] == "health changed"]
-    assert changes[0]["health"] == "unhealthy"
+        server.await_event("health changed", health="healthy")
+        changes = server.events("health changed")
+    of_pool = [line for line in changes if any("pool" in reason for reason in line["reasons"])]
+    assert of_pool[0]["health"] == "unhealthy"
     assert changes[-1]["health"] == "healthy"
 
 

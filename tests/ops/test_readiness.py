@@ -3,8 +3,8 @@
 import json
 
 from tests.cli.command import run
-from tests.gateway.wire import Client, eventually, refusal
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client, refusal
+from tests.processes import ServerProcess, eventually
 
 NOTICE_TIMEOUT = 30.0
 """Seconds for a database that comes or goes to be noticed, on a busy machine: it is asked every two."""
