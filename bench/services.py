@@ -29,11 +29,21 @@ KEPT_PORTS = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a port of this machine that nobody listens on, and keep it for this process.
+
+    Another process that calls this gets other ports, also while a server of this one is down.
+    """
     while True:
         port = random.choice(KEPT_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        # A name without a file (unix(7), "abstract"): the kernel frees it when the process ends.
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0quotestream-port-{port}")
+            with socket.create_server(("127.0.0.1", port)):
+                mark.detach()
+                return port
+        except OSError:
+            mark.close()
 
 
 class Service(ABC):
