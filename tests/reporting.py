@@ -23,6 +23,7 @@ class FailuresAtOnce:
         """Print the traceback and what the test has printed."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and isinstance(terminal, TerminalReporter):
+            terminal.ensure_newline()
             terminal.write_sep("=", f"{report.when} of {report.nodeid} failed", red=True)
             terminal.write_line(report.longreprtext)
             for title, content in report.sections:

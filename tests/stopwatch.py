@@ -4,6 +4,9 @@ import os
 import time
 from pathlib import Path
 
+STARVED = 0.25
+"""The share of its time that a process waits for a processor only if other programs take them."""
+
 
 class Stopwatch:
     """Measures seconds, less those in which a process was ready but another one had its processor.
@@ -20,8 +23,17 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """The time since the start."""
-        elapsed = time.monotonic() - self._start
-        return elapsed - (self._waiting() - self._waited)
+        return time.monotonic() - self._start - self.waited
+
+    @property
+    def waited(self) -> float:
+        """The seconds that the processes waited for a processor since the start."""
+        return self._waiting() - self._waited
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the machine is too busy for a figure that is not in seconds, or that is a share."""
+        return self.waited > STARVED * (time.monotonic() - self._start)
 
     def _waiting(self) -> float:
         return sum(_waited_for_processor(pid) for pid in self._pids)

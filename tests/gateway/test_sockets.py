@@ -48,8 +48,9 @@ def test_port_is_left_to_others_without_a_refusal():
 
 def is_connected(client: socket.socket) -> bool:
     """Return whether the handshake is over. Errors: OSError if the connection is refused or reset."""
-    _, writable, _ = select.select([], [client], [], 0)
-    if not writable:
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    if not poll.poll(0):
         return False
     client.getpeername()
     return True

@@ -14,7 +14,7 @@ import pytest
 from server.store.importing import BadFile, read_instruments
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.gateway.wire import Client
-from tests.processes import SECRET, ServerProcess, eventually, make_token
+from tests.processes import SECRET, START_TIMEOUT, ServerProcess, eventually, make_token
 from tests.stopwatch import Stopwatch
 
 CSV = "symbol,name,type,price,market_cap\n"
@@ -383,7 +383,7 @@ def test_import_that_is_interrupted_lists_nothing(tmp_path):
         [*COMMAND, "import", file], cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    eventually(lambda: written.exists() and written.stat().st_size > 2_000_000)
+    eventually(lambda: written.exists() and written.stat().st_size > 2_000_000, START_TIMEOUT)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, output) == (130, "")
