@@ -1,12 +1,21 @@
 """A short lane of the fuzzer; `python -m tests.fuzz` runs millions."""
 
+from typing import get_args
+
 import trio
 
+from server.quotes.messages import Command
 from tests.fuzz.http import check_server, fuzz_http
-from tests.fuzz.sessions import fuzz
+from tests.fuzz.sessions import EXAMPLES, TYPES, fuzz
 from tests.processes import WITHOUT_BUDGETS, ServerProcess
 
 SEED, INPUTS, HTTP_INPUTS = 20261124, 4000, 4000
+
+
+def test_every_command_is_thrown():
+    """The fuzzer spoils an example of each command that the server knows."""
+    assert {type(example) for example in EXAMPLES} == set(get_args(Command))
+    assert {"ack", "error", "pong", "quotes_patch", "reconnect", "status"} <= TYPES
 
 
 def test_whatever_comes_is_answered_as_documented():

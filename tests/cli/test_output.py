@@ -16,8 +16,8 @@ import pytest
 
 from bench.services import free_port
 from tests.cli.command import COMMAND, environment
-from tests.gateway.wire import Client, eventually, head, target
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, head, target
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
 from tests.workers.host import Host, end_of
 
 AT_ONCE = 3.0
@@ -246,4 +246,4 @@ def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
         host.await_event("stopping", 3)
         assert host.stop(signal.SIGINT) == 128 + signal.SIGINT
         end_of(host.pids, AT_ONCE)
-        assert host.events("workers are killed")[0]["reason"] == "second signal"
+        assert host.await_event("workers are killed")["reason"] == "second signal"

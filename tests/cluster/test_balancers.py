@@ -18,8 +18,15 @@ from bench.services import Redis, free_port
 from tests.cluster.balancers import Balancer, HAProxy, Nginx
 from tests.cluster.checked import Seen
 from tests.cluster.followers import Follower, converge, faults, followers, still_read
-from tests.gateway.wire import TIMEOUT, eventually, new_user, refusal
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, make_token
+from tests.gateway.wire import new_user, refusal
+from tests.processes import (
+    START_TIMEOUT,
+    STOP_TIMEOUT,
+    TIMEOUT,
+    ServerProcess,
+    eventually,
+    make_token,
+)
 from tests.workers.host import Host
 
 CROWD = 16

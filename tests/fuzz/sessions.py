@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, get_args
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -25,8 +26,18 @@ from server.gateway.handshake import Admission, Selection
 from server.gateway.opening import begin
 from server.gateway.pool import Pool
 from server.gateway.session import Session
+from server.quotes import messages
 from server.quotes.instrument import Instrument
-from server.quotes.messages import ErrorCode
+from server.quotes.messages import (
+    Auth,
+    Command,
+    ErrorCode,
+    Ping,
+    Resync,
+    Subscribe,
+    Throttle,
+    Unsubscribe,
+)
 from server.quotes.position import parse_position
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
@@ -34,7 +45,15 @@ from tests.gateway.harness import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.processes import SECRET
 
-TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
+TYPES = {
+    each.__struct_config__.tag
+    for each in vars(messages).values()
+    if isinstance(each, type)
+    and issubclass(each, msgspec.Struct)
+    and each.__struct_config__.tag_field == "type"
+}
+"""What messages of the server may be, by its own definitions."""
+
 ERRORS = set(get_args(ErrorCode))
 CODES = {1002, 1003, 1007, 1008, 1009}
 
@@ -49,15 +68,22 @@ BOMB = 256 * 1024
 memory that is watched is also the fuzzer's own.
 """
 
-COMMANDS: list[dict[str, Any]] = [
-    {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
-    {"action": "subscribe", "symbols": ["*"]},
-    {"action": "unsubscribe", "symbols": ["AAPL", "*"]},
-    {"action": "resync", "symbols": ["AAPL"], "id": 1},
-    {"action": "throttle", "interval": "1s"},
-    {"action": "auth", "token": "x.y.z"},
-    {"action": "ping", "id": "a" * 64},
+EXAMPLES: list[Command] = [
+    Subscribe(symbols=["AAPL", "BRK.B"]),
+    Subscribe(symbols=["*"]),
+    Unsubscribe(symbols=["AAPL", "*"]),
+    Resync(symbols=["AAPL"], id=1),
+    Throttle(interval="1s"),
+    Auth(token="x.y.z"),
+    Ping(id="a" * 64),
 ]
+"""At least one of each command, which tests/test_fuzz.py checks."""
+
+COMMANDS: list[dict[str, Any]] = [msgspec.to_builtins(example) for example in EXAMPLES]
+
+FIELDS = sorted({field for command in COMMANDS for field in command} | {"x"})
+"""Fields that a command may get beside its own."""
+
 VALUES: list[Any] = [
     None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
     ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
@@ -82,7 +108,7 @@ def make_text(random: Random) -> bytes:
     """A command, one with a field spoiled, or its text spoiled."""
     command = dict(random.choice(COMMANDS))
     for _ in range(random.choice((0, 0, 1, 2))):
-        key = random.choice([*command, "action", "symbols", "id", "token", "interval", "x"])
+        key = random.choice([*command, *FIELDS])
         command[key] = random.choice(VALUES)
     text = bytearray(json.dumps(command, ensure_ascii=random.random() < 0.5).encode())
     for _ in range(random.choice((0, 0, 0, 1, 3))):

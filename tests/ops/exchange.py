@@ -2,8 +2,8 @@
 
 import socket
 
-from tests.gateway.wire import TIMEOUT, Answer
-from tests.processes import ServerProcess
+from tests.gateway.wire import Answer
+from tests.processes import TIMEOUT, ServerProcess
 
 
 def ask(server: ServerProcess, method: str, target: str, *headers: str) -> Answer:

@@ -164,7 +164,8 @@ def test_administration_is_for_administrators(tmp_path):
             assert status == 200
             assert set(body) == {"message", "symbols", "count", "status"}
             assert (body["symbols"], body["count"]) == (["WMT", "NOPE"], 1)
-        lines = [line for line in server.log_lines() if line["event"] == "admin"]
+        server.await_event("admin", 2)
+        lines = server.events("admin")
         assert [line["action"] for line in lines] == ["warm", "invalidate"]
         assert all(line["user"] == "service" for line in lines)
 

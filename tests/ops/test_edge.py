@@ -16,8 +16,7 @@ from server.ops.http_edge import MAX_UNFINISHED
 from server.ops.http_request import MAX_BODY, MAX_HEAD, IncomingRequest
 from server.ops.lag import LoopLag
 from server.ops.request_pacer import MAX_INTERVAL, RequestPacer
-from tests.gateway.wire import eventually
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 HOST = b"Host: a\r\n"
 
@@ -245,7 +244,8 @@ def test_refused_requests_are_counted_and_told(tmp_path):
         eventually(
             lambda: server.metric('market_data_http_refused_total{reason="bad_request"}') == 20
         )
-        lines = [each for each in server.log_lines() if each["event"] == "HTTP request refused"]
+        server.await_event("HTTP request refused")
+        lines = server.events("HTTP request refused")
         assert 0 < len(lines) < 20
         assert lines[0]["reason"] == "bad_request"
 

@@ -31,9 +31,9 @@ def test_end_of_the_feed_is_told_also_to_those_who_come_later(tmp_path, day):
                 assert not late or client.quotes["NEW"]["current_price"] == 5.1234
                 assert client.is_answered()
         assert server.metric("market_data_feed_bad_rows_total") == 1
-        bad = [line for line in server.log_lines() if line["event"] == "bad row skipped"]
-        assert [line["line"] for line in bad] == [4]
-        (ended,) = (line for line in server.log_lines() if line["event"] == "feed ended")
+        ended = server.await_event("feed ended")
+        assert server.events("feed ended") == [ended]
+        assert [line["line"] for line in server.events("bad row skipped")] == [4]
         assert (ended["trades"], ended["bad_rows"]) == (3, 1)
         assert server.get("/readyz")[0] == 200
 
@@ -74,6 +74,7 @@ def test_archive_that_breaks_off_is_a_failed_feed(tmp_path, day):
                 message = client.receive()
             assert message["reason"] == "feed_failed"
             assert client.is_answered()
-        failed = [line for line in server.log_lines() if line["event"] == "feed failed"]
+        server.await_event("feed failed")
+        failed = server.events("feed failed")
         assert len(failed) == 1
         assert "day.csv.gz" in failed[0]["problem"]

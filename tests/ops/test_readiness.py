@@ -3,8 +3,8 @@
 import json
 
 from tests.cli.command import run
-from tests.gateway.wire import Client, eventually, refusal
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client, refusal
+from tests.processes import ServerProcess, eventually
 
 NOTICE_TIMEOUT = 30.0
 """Seconds to notice a database's start or stop: it is asked every two, and the machine may be busy."""

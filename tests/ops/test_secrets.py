@@ -14,9 +14,9 @@ from server.config.redaction import redact
 from server.config.settings import BadSetting, load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
-from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, head, new_user
+from tests.gateway.wire import TEXT, Client, RawClient, frame, head, new_user
 from tests.ops.exchange import ask
-from tests.processes import ServerProcess, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 ROOT = str(Path(__file__).parents[2])
 

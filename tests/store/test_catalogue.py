@@ -11,7 +11,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.snapshot import opening_snapshot
 from server.store.catalogue_postgres import open_postgres
 from server.store.stats import StoreStats
-from tests.gateway.wire import eventually
+from tests.processes import eventually
 from tests.store.conftest import TIMEOUT, fill, instrument
 
 IN_PROGRESS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import complaint, run
-from tests.gateway.wire import Client, eventually
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, eventually, make_token
 from tests.store.test_instances import knows, write
 
 SOON = 10.0
