@@ -260,7 +260,7 @@ async def import_instruments(
         cached = await _open_cache(options, stack)
         await catalogue.migrate()
         await catalogue.upsert(instruments, done)
-        await _tell(*cached, [each.symbol for each in instruments])
+        await _invalidate_everywhere(*cached, [each.symbol for each in instruments])
 
     await _run_alone(options, work)
 
@@ -276,13 +276,15 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
         await catalogue.migrate()
         missing = await catalogue.delist(symbols)
         if not missing:
-            await _tell(*cached, symbols)
+            await _invalidate_everywhere(*cached, symbols)
         return missing
 
     return await _run_alone(options, work)
 
 
-async def _tell(cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]) -> None:
+async def _invalidate_everywhere(
+    cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
+) -> None:
     """Have every instance forget `symbols` at once, if Redis can be reached."""
     if not invalidations:
         return
