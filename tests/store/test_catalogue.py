@@ -226,7 +226,8 @@ async def test_change_that_takes_long_is_not_missed(shared_postgres, database):
     async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
         await catalogue.migrate()
         await fill(catalogue, *map(instrument, ["AAPL", "MSFT"]))
-        slow = "UPDATE market_data SET name = 'Apple' WHERE symbol = 'AAPL'; SELECT pg_sleep(0.5);"
+        # Long enough for the mark to be taken meanwhile, even on a busy machine.
+        slow = "UPDATE market_data SET name = 'Apple' WHERE symbol = 'AAPL'; SELECT pg_sleep(2);"
         with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
