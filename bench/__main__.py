@@ -8,24 +8,27 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TypeAlias
 
 from bench import cluster, fleet
 from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
 from bench.hotpath import run_hotpath
+from bench.load import Options
 from bench.peers import PEERS
 from bench.report import print_result, write_json, write_page, write_plot
-from bench.run import Options
 from bench.scenarios import LONG, SCENARIOS
 from bench.screen import show
 from bench.target import TargetError
 
 USAGE_ERROR = 2
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 (argparse has no public name for it)
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is asked for; 0 if what was measured is valid and nothing went wrong."""
+    """Run a command; 0 if its result is valid and nothing went wrong."""
     options = _parser().parse_args(arguments)
     try:
         return 0 if options.run(options) else 1
@@ -50,23 +53,38 @@ def _parser() -> argparse.ArgumentParser:
         _add_load(command, module)
         _add_outputs(command)
         command.set_defaults(run=partial(_run_one, module))
+    _add_all(commands)
+    _add_compare(commands)
+    _add_cluster(commands)
+    _add_hotpath(commands)
+    _add_cache(commands)
+    return parser
 
+
+def _add_all(commands: Commands) -> None:
     command = commands.add_parser("all", help="every scenario, and a page with all figures")
     command.add_argument("--report", type=Path, required=True, metavar="DIR")
-    command.add_argument("--scale", type=_fraction, default=1.0,
-                         help="of connections and durations, to try it out; 1 by default")  # fmt: skip
+    command.add_argument(
+        "--scale",
+        type=_fraction,
+        default=1.0,
+        help="factor for connections and durations, for a quick trial; 1 by default",
+    )
     command.set_defaults(run=_run_all)
 
-    command = commands.add_parser(
-        "compare", help="the same broadcast by other servers, which take turns"
-    )
+
+def _add_compare(commands: Commands) -> None:
+    command = commands.add_parser("compare", help="the same broadcast by other servers, in turn")
     command.add_argument("--connections", type=_positive, default=1000)
     command.add_argument("--duration", type=_seconds, default=5.0, help="seconds a step")
-    command.add_argument("--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER",
-                         help=", ".join(PEERS))  # fmt: skip
+    command.add_argument(
+        "--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER", help=", ".join(PEERS)
+    )
     _add_outputs(command)
     command.set_defaults(run=_run_compare)
 
+
+def _add_cluster(commands: Commands) -> None:
     command = commands.add_parser(
         "cluster", help="two workers against one, the bus, a dead leader, a dead worker"
     )
@@ -74,14 +92,28 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--duration", type=_seconds, default=cluster.DURATION, help="seconds a step"
     )
-    command.add_argument("--rate", type=_seconds, default=fleet.RATE,
-                         help="moves a second of each symbol of the fleet")  # fmt: skip
-    command.add_argument("--kills", type=_positive, default=cluster.KILLS, help="of the leader")
-    command.add_argument("--only", nargs="+", choices=cluster.PARTS, default=[*cluster.PARTS],
-                         metavar="PART", help=", ".join(cluster.PARTS))  # fmt: skip
+    command.add_argument(
+        "--rate",
+        type=_seconds,
+        default=fleet.RATE,
+        help="moves a second of each symbol of the fleet",
+    )
+    command.add_argument(
+        "--kills", type=_positive, default=cluster.KILLS, help="number of leaders to kill"
+    )
+    command.add_argument(
+        "--only",
+        nargs="+",
+        choices=cluster.PARTS,
+        default=[*cluster.PARTS],
+        metavar="PART",
+        help=", ".join(cluster.PARTS),
+    )
     _add_outputs(command)
     command.set_defaults(run=_run_cluster)
 
+
+def _add_hotpath(commands: Commands) -> None:
     command = commands.add_parser(
         "hotpath", help="one price to many subscribers in memory: the cost of our own code"
     )
@@ -89,45 +121,82 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--updates", type=_positive, default=320)
     command.set_defaults(run=run_hotpath)
 
+
+def _add_cache(commands: Commands) -> None:
     command = commands.add_parser(
-        "cache", help="snapshots over HTTP: hits, misses, and what the cache saves the database"
+        "cache", help="snapshots over HTTP: hits, misses, and the queries that the cache saves"
     )
     command.add_argument("--symbols", type=_positive, default=10_000)
-    command.add_argument("--requests", type=_positive, default=1000, help="hits and misses each")
+    command.add_argument(
+        "--requests", type=_positive, default=1000, help="number of hits, and of misses"
+    )
     command.add_argument(
         "--duration",
         type=_seconds,
         default=10.0,
-        help="seconds of each load, of twelve, and the TTL",
+        help="seconds of each of the twelve loads, and the TTL",
     )
     command.set_defaults(run=run_cache)
-    return parser
 
 
 def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
-    command.add_argument("--connections", type=_positive, default=module.CONNECTIONS,
-                         help=f"{module.CONNECTIONS} by default")  # fmt: skip
+    command.add_argument(
+        "--connections",
+        type=_positive,
+        default=module.CONNECTIONS,
+        help=f"{module.CONNECTIONS} by default",
+    )
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--duration", type=_seconds, default=float(module.DURATION),
-                        metavar="SECONDS", help=f"{module.DURATION} by default")  # fmt: skip
-    length.add_argument("--hours", type=_hours, dest="duration", default=argparse.SUPPRESS,
-                        help="the duration in hours")  # fmt: skip
+    length.add_argument(
+        "--duration",
+        type=_seconds,
+        default=float(module.DURATION),
+        metavar="SECONDS",
+        help=f"{module.DURATION} by default",
+    )
+    length.add_argument(
+        "--hours",
+        type=_hours,
+        dest="duration",
+        default=argparse.SUPPRESS,
+        help="the duration in hours",
+    )
     if module.RATE:
-        command.add_argument("--rate", type=_seconds, default=float(module.RATE),
-                             help=f"see above; {module.RATE} by default")  # fmt: skip
-    command.add_argument("--url", default="", help="a running server's, not one of our own")
-    command.add_argument("--token", default=os.environ.get("TOKEN", ""),
-                         help="for --url and all connections; $TOKEN keeps it out of `ps`")  # fmt: skip
-    command.add_argument("--secret", default=os.environ.get("JWT_SECRET", ""),
-                         help="signs a token for each 100; so does $JWT_SECRET")  # fmt: skip
-    command.add_argument("--http", default="", metavar="URL",
-                         help="for --url: its second port, where CPU and memory are read")  # fmt: skip
+        command.add_argument(
+            "--rate",
+            type=_seconds,
+            default=float(module.RATE),
+            help=f"see above; {module.RATE} by default",
+        )
+    command.add_argument(
+        "--url", default="", help="address of a running server to measure; our own by default"
+    )
+    command.add_argument(
+        "--token",
+        default=os.environ.get("TOKEN", ""),
+        help="token of all connections to --url; $TOKEN keeps it out of `ps`",
+    )
+    command.add_argument(
+        "--secret",
+        default=os.environ.get("JWT_SECRET", ""),
+        help="signs a token for each 100 connections to --url; $JWT_SECRET keeps it out of `ps`",
+    )
+    command.add_argument(
+        "--http",
+        default="",
+        metavar="URL",
+        help="HTTP port of the server at --url, to read its CPU and memory",
+    )
 
 
 def _add_outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    command.add_argument("--plot", type=_plot_file, metavar="FILE",
-                         help=".png or .html: latency distribution and timeline")  # fmt: skip
+    command.add_argument(
+        "--plot",
+        type=_plot_file,
+        metavar="FILE",
+        help=".png or .html: latency distribution and timeline",
+    )
 
 
 def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
@@ -140,22 +209,22 @@ def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
         secret=arguments.secret,
         http=arguments.http,
     )
-    return _tell(module.run(options), arguments)
+    return _report(module.run(options), arguments)
 
 
 def _run_compare(arguments: argparse.Namespace) -> bool:
     options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
-    return _tell(run_compare(options, arguments.only), arguments)
+    return _report(run_compare(options, arguments.only), arguments)
 
 
 def _run_cluster(arguments: argparse.Namespace) -> bool:
     options = Options(
         connections=arguments.connections, duration=arguments.duration, rate=arguments.rate
     )
-    return _tell(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
+    return _report(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
 
 
-def _tell(result: Result, arguments: argparse.Namespace) -> bool:
+def _report(result: Result, arguments: argparse.Namespace) -> bool:
     print_result(result)
     if arguments.json:
         write_json([result], arguments.json)

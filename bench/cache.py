@@ -1,10 +1,12 @@
-"""Snapshots over HTTP through Redis and Postgres: hits, misses, and what the cache saves the database.
+"""Snapshots over HTTP through Redis and Postgres: hits, misses, and the queries that the cache saves.
 
-Starts a Postgres, a Redis and the server. Requests come at a steady rate below saturation, and latency
-counts from when each was due, so that a stall is seen by all it holds up; "inside" is from the
-server's own histograms. What the cache saves is measured at one rate with and without it, under
-Zipf's law: few symbols are asked for often. Entries expire meanwhile, as in service: TTL and number of
-symbols are scaled down alike, so that a run need not last many times five minutes.
+It starts a Postgres, a Redis and the server. Requests come at a steady rate below saturation. A latency
+counts from when the request was due, so that a stall shows in all requests that it delays. "Inside"
+latencies come from the server's own histograms.
+
+The saving is measured at one rate, with and without the cache. Requests follow Zipf's law: few symbols
+are requested often. Entries expire meanwhile, as in service. TTL and number of symbols are scaled down
+by the same factor, as a run would otherwise last many times five minutes.
 """
 
 import argparse
@@ -32,10 +34,10 @@ from bench.services import MissingService, Postgres, Redis
 from bench.target import OwnServer, TargetError
 
 RATES = {1: 300, 10: 100}
-"""Requests a second, by the symbols in each: one symbol, and a page of a watchlist."""
+"""Requests a second, by symbols in each request: one symbol, and a page of a watchlist."""
 
 SHIPPED_SYMBOLS = 500
-"""Beside as many as are asked for: about what the server's own catalogue has."""
+"""The second number of symbols to measure: about the size of the shipped catalogue."""
 
 TTL = 300.0
 """Seconds for which the server caches by default."""
@@ -44,22 +46,22 @@ CLIENTS = 4
 """Connections of the load."""
 
 MAX_LAG = 1.0
-"""Seconds that a client may be late with a request: more, and the rate was not a steady one."""
+"""Seconds that a request may be late. If it is later, the rate was not steady."""
 
 ZIPF_EXPONENT = 1.0
-"""Of the popularity of symbols: the n-th is asked for 1/n as often as the first."""
+"""Exponent of the symbols' popularity: the n-th is requested 1/n as often as the first."""
 
 HIT_TARGET, MISS_TARGET = 0.010, 0.050
-"""Seconds at the 99th percentile: what the service this one replaces claims."""
+"""Seconds at the 99th percentile, as claimed for the service that this server replaces."""
 
 HIT_RATE_TARGET = 0.95
 SAVED_TARGET = 0.95
 REDIS_TARGET = 11e6
-"""Bytes for 10,000 symbols, likewise claimed."""
+"""Bytes for 10,000 symbols, as claimed for that service."""
 
 
 class Load(NamedTuple):
-    """What a steady load amounted to. `queries` and `rows` are Postgres's own count."""
+    """The result of a steady load. Postgres counts `queries` and `rows`."""
 
     latencies: list[float]
     hit_rate: float
@@ -68,7 +70,7 @@ class Load(NamedTuple):
 
 
 Kind = tuple[int, int]
-"""Of a load: how many symbols there are, before scaling, and how many each request asks for."""
+"""A kind of load: the number of symbols, before scaling, and of symbols in each request."""
 
 
 def run_cache(options: argparse.Namespace) -> bool:
@@ -91,7 +93,8 @@ def _measure(options: argparse.Namespace, postgres: Postgres, redis: Redis) -> b
         sample = symbols[: options.requests]
         for start in range(0, len(symbols), 500):
             client.ask(symbols[start : start + 500])
-        time.sleep(1)  # writes to the cache wait for nobody
+        # The server answers before it has written to the cache.
+        time.sleep(1)
         used = _redis_bytes(redis) - empty
         hits = _paced(server, [[symbol] for symbol in sample], RATES[1], "hits")
         redis.command("FLUSHALL")
@@ -117,13 +120,14 @@ def _measure(options: argparse.Namespace, postgres: Postgres, redis: Redis) -> b
 def _loads(
     options: argparse.Namespace, postgres: Postgres, redis: Redis, ttl: str
 ) -> dict[Kind, Load]:
-    """What each kind of load amounts to, on a server whose cache is in its steady state."""
+    """Measure each kind of load on a server whose cache is in its steady state."""
     loads: dict[Kind, Load] = {}
     redis.command("FLUSHALL")
     with OwnServer(DATABASE_URL=postgres.url(), REDIS_URL=redis.url, CACHE_TTL=ttl) as server:
         for number in (options.symbols, SHIPPED_SYMBOLS):
             symbols = [f"S{n:05}" for n in range(max(1, round(number * options.duration / TTL)))]
-            _load(server, postgres, symbols, 1, options.duration)  # one TTL, to get there
+            # A load of one TTL brings the cache into its steady state.
+            _load(server, postgres, symbols, 1, options.duration)
             for size in RATES:
                 loads[number, size] = _load(server, postgres, symbols, size, options.duration)
     return loads
@@ -156,13 +160,15 @@ def _p99(load: Load) -> float:
 
 def _latency(name: str, seconds: list[float], target: float) -> bool:
     cuts = quantiles(seconds, n=100)
-    print(f"{name + ', over HTTP':<26} p50 {cuts[49] * 1e3:.2f} ms, p95 {cuts[94] * 1e3:.2f} ms, "
-          f"p99 {cuts[98] * 1e3:.2f} ms; the target is {target * 1e3:g} ms")  # fmt: skip
+    print(
+        f"{name + ', over HTTP':<26} p50 {cuts[49] * 1e3:.2f} ms, p95 {cuts[94] * 1e3:.2f} ms, "
+        f"p99 {cuts[98] * 1e3:.2f} ms; the target is {target * 1e3:g} ms"
+    )
     return cuts[98] < target
 
 
 class Client:
-    """One kept-alive connection."""
+    """One kept-alive HTTP connection."""
 
     def __init__(self, server: OwnServer) -> None:
         self._server = server
@@ -170,7 +176,7 @@ class Client:
         self._connection = http.client.HTTPConnection(urlsplit(server.http).netloc, timeout=30)
 
     def ask(self, symbols: Sequence[str]) -> None:
-        """Ask, and see that the answer has every symbol."""
+        """Request symbols, and check that the answer has all of them."""
         self._connection.request(
             "GET", f"/market-data?symbols={','.join(symbols)}", headers=self._headers
         )
@@ -180,7 +186,7 @@ class Client:
             raise TargetError(f"{response.status} {body[:200]!r}")
 
     def samples(self, metric: str) -> list[tuple[Mapping[str, str], float]]:
-        """Labels and value of all samples of one of the server's metrics."""
+        """Return labels and value of all samples of one of the server's metrics."""
         with urllib.request.urlopen(f"{self._server.http}/metrics") as response:
             text = response.read().decode()
         return [
@@ -191,12 +197,12 @@ class Client:
         ]
 
     def lookups(self, result: str) -> float:
-        """How many symbols the cache was asked for with this result."""
+        """Return the number of symbols whose cache lookup had this result."""
         samples = self.samples("market_data_cache_requests_total")
         return next(value for labels, value in samples if labels["result"] == result)
 
     def quantile(self, metric: str, name: str, part: float) -> float:
-        """The upper bound of the bucket that a histogram's quantile is in."""
+        """Return the upper bound of the bucket with a histogram's quantile."""
         samples = self.samples(f"market_data_{metric}_seconds_bucket")
         found = [(float(s["le"]), count) for s, count in samples if name in s.values()]
         return next(bound for bound, count in found if count >= part * found[-1][1])
@@ -224,8 +230,9 @@ def _load(
 def _paced(
     server: OwnServer, requests: Sequence[Sequence[str]], rate: float, description: str
 ) -> list[float]:
-    """Send `rate` requests a second in turn over `CLIENTS` connections; the seconds from when each was
-    due to its answer.
+    """Send `rate` requests a second over CLIENTS connections in turn.
+
+    Return the seconds of each request from when it was due to its answer.
     """
     seconds, late = [0.0] * len(requests), [0.0] * len(requests)
     begin = time.perf_counter() + 0.1
@@ -247,7 +254,7 @@ def _paced(
         for sender in senders:
             sender.result()
     if max(late) > MAX_LAG:
-        raise TargetError(f"INVALID: {rate:g} requests a second were not kept up with")
+        raise TargetError(f"INVALID: the load did not keep up {rate:g} requests a second")
     return seconds
 
 
@@ -261,8 +268,10 @@ def _import(symbols: list[str], url: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "server", "import", str(file)],
             env={"DATABASE_URL": url, "XDG_STATE_HOME": folder},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise TargetError(done.stderr.strip())
 

@@ -1,4 +1,4 @@
-"""Many processes: what a second worker gives, what the bus carries, how long a dead leader is missed.
+"""Many processes: the gain of a second worker, the bus's limit, and the recovery from a dead leader.
 
 The load runs on the same cores as the servers. Each part starts a Redis of its own.
 """
@@ -8,22 +8,11 @@ from contextlib import ExitStack, contextmanager
 from statistics import median
 from time import monotonic
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.fleet import measure_fleet
 from bench.generator import Generator
 from bench.instances import Instance, Traffic, kill, open_redis
-from bench.latency import Latencies
-from bench.run import (
-    SETTLE,
-    Choice,
-    Meter,
-    Options,
-    choose_some,
-    connect,
-    measure,
-    note_course,
-    open_generator,
-)  # fmt: skip
 from bench.schedule import Schedule, symbol_names
 from bench.screen import show
 from bench.services import Redis
@@ -33,53 +22,53 @@ from bench.target import Target, TargetError
 CONNECTIONS, DURATION, KILLS = 1000, 5.0, 20
 
 BUS_SYMBOLS = 100
-"""Symbols of which the bus carries the moves, one after the other."""
+"""Symbols whose moves the bus carries, one after the other."""
 
 BUS_RATE = 20.0
-"""Moves a second of each, 2,000 in all, for what one costs Redis."""
+"""Moves a second of each symbol, 2,000 in all, to measure a move's cost for Redis."""
 
 STORM_RATE = 1.0
-"""Moves a second of each of these while a worker dies."""
+"""Moves a second of each symbol while a worker dies."""
 
 AFTERWARDS = 4.0
-"""Seconds for which is listened then: if it led, prices are back."""
+"""Seconds to read on after a storm. If the worker led, prices are back by then."""
 
 BURST_RATE = 4.0
-"""Moves a second of the one symbol that all watch."""
+"""Moves a second of the one symbol that all connections watch."""
 
 TURNS = 2
-"""Times that one worker and two are measured."""
+"""Number of times that one worker and two workers are measured."""
 
 EACH = 5
-"""Symbols that a connection watches then."""
+"""Symbols of one connection in the parts `takeover` and `storm`."""
 
 SAMPLE = 10
-"""One connection in so many of these is asked when it got an update."""
+"""One connection in SAMPLE records when it got each update."""
 
 INSTANCES = 3
-"""Of which the leader is killed, over and over."""
+"""Instances of the part `takeover`, which kills the leader again and again."""
 
 WATCHERS = 10
-"""Connections to each instance whose prices stop and go on."""
+"""Connections to each of these instances."""
 
 OFTEN = "20ms"
-"""Between two rounds of prices then: what is measured is not the feed's own rest."""
+"""Their feed's interval: short, as it adds to the time without prices."""
 
 TAKEOVER_MUST = 6.0
 """Seconds: two leases of the default length."""
 
 UNDER_WAY = 0.1
-"""Seconds in which what a leader sent before its death has arrived."""
+"""Seconds in which the last updates of a dead leader arrive."""
 
-HOPELESS = 30.0
-"""Seconds after which nobody waits for prices, or for a leader, any more."""
+WAIT_TIMEOUT = 30.0
+"""Seconds to wait for prices or for a leader."""
 
 POLL = 0.002
 """Seconds for which each instance's clients read in turn."""
 
 
-def run_cluster(options: Options, parts: Sequence[str], kills: int) -> Result:
-    """Measure those of PARTS that are named."""
+def run_cluster(options: load.Options, parts: Sequence[str], kills: int) -> Result:
+    """Measure the named ones of PARTS."""
     result = Result(
         "cluster",
         f"{options.connections:,} connections, {options.duration:g} s a step, {kills} kills",
@@ -89,25 +78,26 @@ def run_cluster(options: Options, parts: Sequence[str], kills: int) -> Result:
     return result
 
 
-def _measure_workers(options: Options, _: int, result: Result) -> None:
-    """One price to all connections, and how fast these are let in, by one worker and by two.
+def _measure_workers(options: load.Options, _: int, result: Result) -> None:
+    """Measure one price to all connections and their handshakes, with one worker and with two.
 
-    Not the most they send: who is behind joins updates, and the load has filled its core before.
+    It does not measure the highest rate: a server that is behind joins updates, and the load would fill
+    its own core first.
     """
     lasts: dict[int, list[float]] = {1: [], 2: []}
     handshakes: dict[int, list[float]] = {1: [], 2: []}
     schedule = options.schedule(1, BURST_RATE, together=True)
-    watch_one: Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
+    watch_one: load.Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
     for turn in range(2 * TURNS):
         count = turn % 2 + 1
         with (
             open_redis() as redis,
             Instance(redis, schedule, workers=count) as target,
-            open_generator(target) as generator,
+            load.open_generator(target) as generator,
         ):
-            seconds = connect(generator, target, options.connections, watch_one, sample=SAMPLE)
-            generator.run_until(monotonic() + SETTLE)
-            window = measure(target, generator, options.duration, Result("", ""))
+            seconds = load.connect(generator, target, options.connections, watch_one, sample=SAMPLE)
+            generator.run_until(monotonic() + load.SETTLE)
+            window = load.measure(target, generator, options.duration, Result("", ""))
             result.busy = max(result.busy, window.busy)
             lasts[count].append(median(generator.last.values()) / 1e6)
             handshakes[count].append(options.connections / seconds)
@@ -122,17 +112,15 @@ def _measure_workers(options: Options, _: int, result: Result) -> None:
                 Figure(f"{label}, servers", window.core, Unit.CORE),
                 Figure(f"{label}, generator", window.busy, Unit.CORE),
             )
-            result.wrong += [f"{label}: {n} × {reason}" for reason, n in generator.failed.items()]
+            load.check_failures(generator, result, f"{label}: ")
     result.add(
         Figure("2 workers to 1, last client", sum(lasts[2]) / sum(lasts[1]), Unit.RATIO),
         Figure("2 workers to 1, handshakes", sum(handshakes[2]) / sum(handshakes[1]), Unit.RATIO),
     )
 
 
-def _measure_bus(options: Options, _: int, result: Result) -> None:
-    """All moves to one client of an instance that has them from the bus, at the highest rate; then
-    what an update costs Redis.
-    """
+def _measure_bus(options: load.Options, _: int, result: Result) -> None:
+    """Find the highest rate of moves to one client of a follower, then the cost of a move for Redis."""
     symbols = ",".join(symbol_names(BUS_SYMBOLS))
 
     @contextmanager
@@ -153,11 +141,11 @@ def _measure_bus(options: Options, _: int, result: Result) -> None:
     with (
         open_redis() as redis,
         _pair(redis, options.schedule(BUS_SYMBOLS, BUS_RATE)) as follower,
-        open_generator(follower) as generator,
+        load.open_generator(follower) as generator,
     ):
-        connect(generator, follower, 1, lambda _: symbols)
+        load.connect(generator, follower, 1, lambda _: symbols)
         before = Traffic.read(redis)
-        window = measure(follower, generator, options.duration, Result("", ""))
+        window = load.measure(follower, generator, options.duration, Result("", ""))
         used = Traffic.read(redis).since(before)
         updates = window.frames or 1
         result.add(
@@ -173,39 +161,38 @@ def _measure_bus(options: Options, _: int, result: Result) -> None:
 
 @contextmanager
 def _pair(redis: Redis, schedule: Schedule) -> Iterator[Instance]:
-    """An instance that follows another one, which replays."""
+    """Start a leader that replays `schedule`, and yield its follower."""
     with Instance(redis, schedule) as leader, Instance(redis, FEED="bus") as follower:
         _wait(lambda: leader.leads)
         yield follower
 
 
-def _measure_takeover(_: Options, kills: int, result: Result) -> None:
-    """Prices of the simulator: from the leader's death to the first price at every other instance."""
+def _measure_takeover(_: load.Options, kills: int, result: Result) -> None:
+    """Measure the time from a leader's death to the first price of every other instance."""
     times: list[float] = []
+    clients: dict[Instance, Generator] = {}
     with ExitStack() as stack:
         redis = stack.enter_context(open_redis())
 
-        def start() -> tuple[Instance, Generator]:
+        def start() -> None:
             instance = stack.enter_context(Instance(redis, PRICE_UPDATE_INTERVAL=OFTEN))
-            generator = stack.enter_context(open_generator(instance))
-            connect(generator, instance, WATCHERS, lambda _: ",".join(symbol_names(EACH)))
-            return instance, generator
+            clients[instance] = stack.enter_context(load.open_generator(instance))
+            symbols = ",".join(symbol_names(EACH))
+            load.connect(clients[instance], instance, WATCHERS, lambda _: symbols)
 
-        cluster = [start() for _ in range(INSTANCES)]
+        while len(clients) < INSTANCES:
+            start()
         while len(times) < kills:
-            _wait(lambda: sum(instance.leads for instance, _ in cluster) == 1)
-            _wait_for_prices([generator for _, generator in cluster])
-            dead = next(member for member in cluster if member[0].leads)
-            cluster.remove(dead)
-            dead[0].kill()
-            times.append(_wait_for_prices([generator for _, generator in cluster]))
+            _wait(lambda: sum(instance.leads for instance in clients) == 1)
+            _wait_for_prices([*clients.values()])
+            leader = next(instance for instance in clients if instance.leads)
+            del clients[leader]
+            leader.kill()
+            times.append(_wait_for_prices([*clients.values()]))
             show(f"leader {len(times):3} of {kills}: prices again after {times[-1]:.2f} s")
-            result.wrong += [
-                f"{count} × {reason}"
-                for _, generator in cluster
-                for reason, count in generator.failed.items()
-            ]
-            cluster.append(start())
+            for generator in clients.values():
+                load.check_failures(generator, result)
+            start()
     result.add(
         Figure("takeover p50", median(times), Unit.SECONDS),
         Figure("takeover max", max(times), Unit.SECONDS, must=TAKEOVER_MUST),
@@ -213,7 +200,7 @@ def _measure_takeover(_: Options, kills: int, result: Result) -> None:
 
 
 def _wait_for_prices(generators: list[Generator]) -> float:
-    """Seconds until every instance's clients got a price that was not under way already."""
+    """Return the seconds until the clients of every instance got a new price."""
     start = monotonic()
     while monotonic() < start + UNDER_WAY:
         for generator in generators:
@@ -223,33 +210,31 @@ def _wait_for_prices(generators: list[Generator]) -> float:
     while not all(generator.frames for generator in generators):
         for generator in generators:
             generator.run_until(monotonic() + POLL)
-        if monotonic() > start + HOPELESS:
+        if monotonic() > start + WAIT_TIMEOUT:
             raise TargetError("prices do not come back")
     return monotonic() - start
 
 
-def _measure_storm(options: Options, _: int, result: Result) -> None:
-    """One of two workers dies: until all that were connected to it have a snapshot again."""
+def _measure_storm(options: load.Options, _: int, result: Result) -> None:
+    """Kill one of two workers, and measure until all its clients have a snapshot again."""
     schedule = options.schedule(BUS_SYMBOLS, STORM_RATE)
-    choose = choose_some(schedule.symbols, EACH)
+    choose = load.choose_some(schedule.symbols, EACH)
     with (
         open_redis() as redis,
         Instance(redis, schedule, workers=2) as target,
-        open_generator(target) as generator,
+        load.open_generator(target) as generator,
     ):
-        connect(generator, target, options.connections, choose, sample=SAMPLE)
+        load.connect(generator, target, options.connections, choose, sample=SAMPLE)
         kill(target.workers[0])
-        meter = Meter(target, generator)
+        meter = load.Meter(target, generator)
         lost = _count_lost(generator)
         generator.answered.clear()
-        seconds = connect(generator, target, lost, choose, in_flight=lost, sample=SAMPLE)
+        seconds = load.connect(generator, target, lost, choose, in_flight=lost, sample=SAMPLE)
         generator.run_until(monotonic() + AFTERWARDS)
         window = meter.read()
-        note_course(generator, window, result)
-        back = Latencies()
-        for client in generator.answered:
-            back.add(round((client.answered_at - client.opened_at) * 1e6))
-        found, others = back.percentiles(), generator.latencies.percentiles()
+        load.note_course(generator, window, result)
+        found = load.first_messages(generator).percentiles()
+        others = generator.latencies.percentiles()
         result.add(
             Figure("storm, connections lost", lost, Unit.COUNT),
             Figure("storm, all have a snapshot after", seconds, Unit.SECONDS, must=20),
@@ -262,27 +247,27 @@ def _measure_storm(options: Options, _: int, result: Result) -> None:
 
 
 def _count_lost(generator: Generator) -> int:
-    """How many connections ended, once no more do."""
-    lost = -1
-    while lost < generator.failed.total():
+    """Count the connections that ended, once no more do."""
+    while True:
         lost = generator.failed.total()
         generator.run_until(monotonic() + UNDER_WAY)
-    generator.failed.clear()
-    return lost
+        if generator.failed.total() == lost:
+            generator.failed.clear()
+            return lost
 
 
 def _wait(check: Callable[[], bool]) -> None:
-    deadline = monotonic() + HOPELESS
+    deadline = monotonic() + WAIT_TIMEOUT
     while not check():
         if monotonic() > deadline:
             raise TargetError("the cluster does not settle on a leader")
 
 
-PARTS: dict[str, Callable[[Options, int, Result], None]] = {
+PARTS: dict[str, Callable[[load.Options, int, Result], None]] = {
     "workers": _measure_workers,
     "bus": _measure_bus,
     "takeover": _measure_takeover,
     "storm": _measure_storm,
     "fleet": measure_fleet,
 }
-"""By name, in the order in which they run."""
+"""The parts by name, in the order in which they run."""

@@ -1,17 +1,17 @@
-"""The same broadcast by other servers: each one's last good step, all in one run, in turn."""
+"""Compares the broadcast of several servers by the last good step of each. They run in turn."""
 
 from collections.abc import Sequence
 
 from bench.figures import Figure, Result, Unit
+from bench.load import Options
 from bench.peers import entrant
-from bench.run import Options
 from bench.scenarios.saturate import LIMIT, OWN, TOGETHER
 from bench.schedule import symbol_names
 from bench.steps import search_all
 
 
 def run_compare(options: Options, names: Sequence[str]) -> Result:
-    """Measure; a peer that is not installed is told and left out."""
+    """Measure. A server that is not installed is left out with a message."""
     result = Result(
         "compare", f"{options.connections:,} connections, {options.duration:g} s a step"
     )

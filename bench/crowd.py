@@ -1,6 +1,6 @@
-"""The clients of one server in a process of their own, as a process may open only so many sockets.
+"""The clients of one server in a process of their own, as a process has a limit of sockets.
 
-They read all the time, whatever the process that commands them does.
+They read all the time, even while the commanding process is busy.
 """
 
 import signal
@@ -11,20 +11,21 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from bench.run import Choice, connect, open_generator, own_cpu
+from bench.load import Choice, connect, open_generator, own_cpu
 from bench.screen import console
 from bench.target import Target, TargetError
 
 SAMPLE = 10
-"""One connection in so many is asked when it got an update, and whether it missed one."""
+"""One connection in SAMPLE records when it got each update, and whether it missed one."""
 
 STEP = 0.02
-"""Seconds for which the clients read before the next command is looked for."""
+"""Seconds for which the clients read between two looks for a command."""
 
 
 class Counts(NamedTuple):
-    """What a crowd has seen since it was reset. `cpu`: its process's seconds; `failed`: since the
-    beginning; `histogram`: latencies in microseconds, encoded.
+    """Counts of a crowd since its last reset; `failed` counts since the start.
+
+    `cpu`: processor seconds of its process. `histogram`: latencies in microseconds, encoded.
     """
 
     frames: int
@@ -35,10 +36,13 @@ class Counts(NamedTuple):
 
 
 class Crowd:
-    """`open` and `reset` only ask for it, so that several crowds do it at once; then `wait`."""
+    """A process with clients. `open` and `reset` only send a command, so that several crowds work at
+    once; `wait` waits for the result.
+    """
 
     def __init__(self, target: Target, choose: Choice) -> None:
-        context = get_context("fork")  # the target, with its process, is not to be copied
+        # Another start method would have to copy the target with its process.
+        context = get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_run, args=(theirs, target, choose), daemon=True)
 
@@ -56,15 +60,15 @@ class Crowd:
         self._process.join()
 
     def open(self, count: int) -> None:
-        """Open so many connections more."""
+        """Open `count` more connections."""
         self._pipe.send(count)
 
     def reset(self) -> None:
-        """Tell what was seen, and begin to count anew."""
+        """Send the counts, and reset them."""
         self._pipe.send(0)
 
     def wait(self) -> Counts | None:
-        """Wait until that is done; what was seen, if it was to be told. Errors: TargetError."""
+        """Wait for the last command, and return the counts after a `reset`. Errors: TargetError."""
         try:
             answer: Counts | str | None = self._pipe.recv()
         except EOFError:
@@ -75,7 +79,8 @@ class Crowd:
 
 
 def _run(pipe: Connection, target: Target, choose: Choice) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who commands this ends it
+    # The commanding process ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     console.quiet = True
     with open_generator(target) as generator:
         used = own_cpu()

@@ -1,4 +1,4 @@
-"""What a scenario has to say: named figures, the targets they are held to, and whether they count."""
+"""The results of scenarios: named figures with targets, and whether the result is valid."""
 
 from enum import Enum
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from hdrh.histogram import HdrHistogram
 from bench.latency import Percentiles, Second
 
 BUSY = 0.9
-"""Share of a core above which the generator, not the server, is what was measured."""
+"""The generator's share of a core above which the result measures it instead of the server."""
 
 
 class Unit(Enum):
-    """What a number counts, and how it is written."""
+    """The units of figures, as written in JSON."""
 
     SECONDS = "s"
     BYTES = "B"
@@ -25,7 +25,7 @@ class Unit(Enum):
 
 
 class Figure(NamedTuple):
-    """`must` and `aim` are bounds from above, or from below if `at_least`; `value` None is unknown."""
+    """A named value, None if unknown. `must` and `aim` are upper bounds, or lower if `at_least`."""
 
     name: str
     value: float | None
@@ -36,7 +36,7 @@ class Figure(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """`aim`, `met` or `missed`; nothing where there is no target or no value."""
+        """Return `aim`, `met` or `missed`; empty without a target or a value."""
         if self.value is None or (self.must is None and self.aim is None):
             return ""
         if self.aim is not None and self._reaches(self.aim):
@@ -49,10 +49,10 @@ class Figure(NamedTuple):
 
 
 class Result:
-    """One scenario's outcome.
+    """The result of one scenario.
 
-    `setting` says what was run; `busy` is the generator's share of its core; `wrong` lists what
-    makes the outcome a failure whatever the figures say.
+    `setting` describes the load. `busy` is the generator's share of its core. `wrong` lists reasons
+    that make the result a failure with any figures.
     """
 
     def __init__(self, scenario: str, setting: str) -> None:
@@ -66,12 +66,12 @@ class Result:
 
     @property
     def valid(self) -> bool:
-        """Whether the server, not the generator, was measured."""
+        """Return whether the server was measured and not the generator."""
         return self.busy <= BUSY
 
     @property
     def good(self) -> bool:
-        """Whether it counts and nothing went wrong; targets that are missed do not matter here."""
+        """Return whether the result is valid and nothing went wrong, even if targets were missed."""
         return self.valid and not self.wrong
 
     def add(self, *figures: Figure) -> None:
@@ -85,7 +85,7 @@ class Result:
             self.add(Figure(f"latency {name}", value, Unit.SECONDS, must.get(name), aim.get(name)))
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: figures by name in base units (seconds, bytes, shares)."""
+        """Return the figures by name, in base units (seconds, bytes, shares)."""
         return {
             "scenario": self.scenario,
             "setting": self.setting,
@@ -93,13 +93,16 @@ class Result:
             "wrong": self.wrong,
             "figures": {
                 figure.name: {
-                    "value": figure.value, "unit": figure.unit.value,
-                    "must": figure.must, "aim": figure.aim, "verdict": figure.verdict,
+                    "value": figure.value,
+                    "unit": figure.unit.value,
+                    "must": figure.must,
+                    "aim": figure.aim,
+                    "verdict": figure.verdict,
                 }
                 for figure in self.figures
             },
             "timeline": [second._asdict() for second in self.timeline],
-        }  # fmt: skip
+        }
 
 
 Targets = dict[str, float]
@@ -107,7 +110,7 @@ Targets = dict[str, float]
 
 
 def written(value: float | None, unit: Unit) -> str:
-    """A figure for people."""
+    """Format a figure for people."""
     if value is None:
         return "unknown"
     scale, decimals, name = _SCALES.get(
@@ -117,7 +120,7 @@ def written(value: float | None, unit: Unit) -> str:
 
 
 _SMALL = {Unit.SECONDS: 10, Unit.BYTES: 1e6}
-"""Below these the smaller scale is used."""
+"""Values below which the smaller scale is used."""
 
 _SCALES = {
     (Unit.SECONDS, True): (1e3, 1, "ms"),
@@ -128,4 +131,4 @@ _SCALES = {
     (Unit.RATIO, False): (1, 2, "×"),
     (Unit.MICROSECONDS, False): (1, 1, "µs"),
 }
-"""Unit and whether the value is small: factor, decimals, and what is written behind it."""
+"""Factor, decimals and suffix, by unit and whether the value is small."""

@@ -1,4 +1,4 @@
-"""Ten instances at once, one of which leads, with the portfolio's load on each: does it add up?"""
+"""Ten instances at once, one of which leads, each with the portfolio's load."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,23 +10,23 @@ from bench.crowd import Counts, Crowd
 from bench.figures import Figure, Result, Unit
 from bench.instances import Instance, Traffic, open_redis
 from bench.latency import DIGITS, LONGEST_US, percentiles
-from bench.run import SETTLE, Options, choose_some
+from bench.load import SETTLE, Options, choose_some
 from bench.schedule import Schedule
 from bench.screen import progress
 
 INSTANCES = 10
 SYMBOLS, EACH, RATE = 50, 5, 0.25
-"""As in `portfolio`: each connection watches five of fifty symbols, which move every 4 s."""
+"""The load of `portfolio`: each connection watches five of fifty symbols, which move every 4 s."""
 
 SLICE = 250
 """Connections opened to each instance at a time."""
 
 TICK = 0.1
-"""Seconds between two movements of the progress bar."""
+"""Seconds between two moves of the progress bar."""
 
 
 def measure_fleet(options: Options, _: int, result: Result) -> None:
-    """`options.connections` to each instance; what a client misses is a failure."""
+    """Measure with `options.connections` to each instance. A missed update is a failure."""
     seconds = INSTANCES * options.connections / 300 + 2 * options.duration + 60
     schedule = Schedule(SYMBOLS, options.rate, seconds, together=False)
     choose = choose_some(schedule.symbols, EACH)
@@ -79,10 +79,10 @@ def measure_fleet(options: Options, _: int, result: Result) -> None:
 
 
 def _all(crowds: list[Crowd], command: Callable[[Crowd], None]) -> list[Counts]:
-    """Have all do it at once; what they tell."""
+    """Send a command to all crowds at once, and return their counts after a `reset`."""
     for crowd in crowds:
         command(crowd)
-    return [told for crowd in crowds if (told := crowd.wait())]
+    return [counts for crowd in crowds if (counts := crowd.wait())]
 
 
 def _listen(seconds: float) -> None:

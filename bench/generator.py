@@ -1,9 +1,9 @@
 """Many WebSocket clients in one thread, far cheaper than the server that they load.
 
-One loop and one shared buffer. Some clients, the sample, are read at once and look at `ts` and
-`versions`: enough to know that no update is missing and how long each took. The others only count
-frames by their headers, and are read every SWEEP_INTERVAL, many frames at a time, as their kernel
-buffers hold that much easily. Nothing is allocated for what they read.
+They share a loop and a buffer. Some clients, the sample, read at once and parse `ts` and `versions`:
+enough to find missing updates and measure latencies. The others only count frames by their headers.
+They read every SWEEP_INTERVAL, many frames at a time, which their kernel buffers easily hold. Nothing
+is allocated for their frames.
 """
 
 import select
@@ -29,29 +29,40 @@ from bench.wire import (
 )
 
 BUFFER_BYTES = 256 * 1024
-"""Read at once; twice what a socket's default receive buffer holds."""
+"""Bytes of one read: twice a socket's default receive buffer."""
 
 EVENTS = 256
 """Sockets read between two looks at the sample: half a millisecond."""
 
 SWEEP_INTERVAL = 0.02
-"""Seconds between two reads of those that only count."""
+"""Seconds between two reads of the clients that only count."""
 
 SOURCES = [f"127.0.0.{number}" for number in range(1, 9)]
-"""Local addresses to connect from in turn: each has 28,000 ports of its own, for as long as closed
-connections hold theirs (TIME_WAIT, a minute).
+"""Local addresses to connect from, in turn. Each has 28,000 ports, and a closed connection holds its
+port for a minute (TIME_WAIT).
 """
+
+IP_BIND_ADDRESS_NO_PORT = 24
+"""A socket option (ip(7)) that the `socket` module does not have."""
 
 OPENED = b"HTTP/1.1 101 "
 
 
 class Client:
-    """One connection. `opened_at`, `answered_at` (by the snapshot): monotonic seconds."""
+    """One connection. `opened_at` and `answered_at` (of the first message) are monotonic seconds."""
 
     __slots__ = (
-        "answered_at", "frames", "handle", "missed", "opened_at", "request", "rest", "sampled",
-        "sock", "versions",
-    )  # fmt: skip
+        "answered_at",
+        "frames",
+        "handle",
+        "missed",
+        "opened_at",
+        "request",
+        "rest",
+        "sampled",
+        "sock",
+        "versions",
+    )
 
     def __init__(self, sock: socket.socket, request: bytes, *, sampled: bool) -> None:
         self.sock = sock
@@ -67,11 +78,11 @@ class Client:
 
 
 class Generator:
-    """All clients, and what they saw.
+    """All clients and their counts.
 
-    `latencies`: from the server's intake (`ts`) to here, of every update the sample got, in
-    microseconds; `last`: the same of the last client, by `ts`.
-    `failed`: why handshakes were not answered with 101, or connections ended unasked.
+    `latencies`: from the server's intake (`ts`) to the client, in microseconds, for every update of the
+    sample. `last`: the latency of the last client, by `ts`. `failed`: reasons of failed handshakes
+    and of connections that the server ended.
     """
 
     def __init__(self, url: str) -> None:
@@ -100,16 +111,16 @@ class Generator:
     def open(
         self, query: str, *, sampled: bool = True, receive_buffer: int = 0, compressed: bool = False
     ) -> Client:
-        """Begin to connect. It goes on in `run_until`; `answered` gets it with its first message.
+        """Begin to connect, which continues in `run_until`.
 
-        `compressed` ones have to be `sampled`.
+        `answered` gets the client with its first message. A `compressed` client must be `sampled`.
         """
         sock = socket.socket(self._family, socket.SOCK_STREAM)
         sock.setblocking(False)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if self._local:
-            sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((SOURCES[self.opened % len(SOURCES)], 0))
         self.opened += 1
         self.pending += 1
@@ -123,7 +134,7 @@ class Generator:
         return client
 
     def run_until(self, end: float) -> None:
-        """Do everything that comes up until `end`, in monotonic seconds."""
+        """Serve all clients until `end`, in monotonic seconds."""
         poll, sweep, by_fd = self._epoll.poll, self._counting.poll, self._by_fd
         while (left := end - (now := monotonic())) > 0:
             for fd, _ in poll(min(left, max(0.0, self._sweep_at - now)), EVENTS):
@@ -137,18 +148,19 @@ class Generator:
                     self._sweep_at = monotonic() + SWEEP_INTERVAL
 
     def pause(self, client: Client) -> None:
-        """Read nothing more of `client`."""
+        """Stop reading from `client`."""
         self._epoll.unregister(client.sock)
 
     def read_some(self, client: Client, size: int) -> None:
-        """Read at most `size` bytes of a paused client, and forget them."""
+        """Read at most `size` bytes of a paused client, and drop them."""
         try:
             self.bytes += client.sock.recv_into(self._view, size)
         except OSError:
-            pass  # nothing there, or the server gave up: `frames` does not count a slow client
+            # There is nothing to read, or the server gave the client up.
+            pass
 
     def cut(self, client: Client) -> None:
-        """Close as a crash does: no close frame."""
+        """Close without a close frame, as a crash does."""
         self._forget(client)
         client.sock.close()
 
@@ -164,7 +176,7 @@ class Generator:
             self._fail(client, error.strerror or "cut")
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Reset all counts."""
         self.latencies = Latencies()
         self.last = {}
         self.frames = self.bytes = self.jumps = 0
@@ -173,11 +185,11 @@ class Generator:
 
     @property
     def missed(self) -> int:
-        """Versions that neither an update nor a full quote in its place brought to the sample."""
+        """Return the number of versions that the sample got neither by update nor by full quote."""
         return sum(client.missed for client in self.clients)
 
     def close(self) -> None:
-        """Let go of all sockets."""
+        """Close all sockets."""
         for client in list(self.clients):
             self.cut(client)
         self._epoll.close()
@@ -186,8 +198,10 @@ class Generator:
     def _forget(self, client: Client) -> None:
         self.clients.discard(client)
         if self._by_fd.pop(client.sock.fileno(), None) and client.handle in (
-            self._connected, self._upgrading, self._first
-        ):  # fmt: skip
+            self._connected,
+            self._upgrading,
+            self._first,
+        ):
             self.pending -= 1
 
     def _fail(self, client: Client, reason: str) -> None:
@@ -217,7 +231,7 @@ class Generator:
                 self._first(client, rest)
 
     def _first(self, client: Client, data: bytes = b"") -> None:
-        """The first message of any kind: the client is served."""
+        """Take the first message of any kind: from then on the client is served."""
         data = client.rest + (data or self._receive(client))
         client.rest = data
         if next_frame(data, 0) is None:
@@ -280,7 +294,8 @@ class Generator:
             self.last[ts] = latency
             return
         for symbol, version in parse_versions(versions).items():
-            if symbol in known:  # a full quote in place of updates that were merged
+            # This is a full quote in place of merged updates.
+            if symbol in known:
                 self.jumps += version - known[symbol]
             known[symbol] = version
 
@@ -294,7 +309,8 @@ class Generator:
             return
         self.bytes += size
         buffer = self._buffer
-        if client.rest and buffer[0] == LONG_TEXT_FRAME[1]:  # the two bytes came in two reads
+        # A frame's first two bytes may come in two reads.
+        if client.rest and buffer[0] == LONG_TEXT_FRAME[1]:
             self._add_frames(client, 1)
         self._add_frames(client, count_long_frames(buffer, size))
         client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""

@@ -1,7 +1,7 @@
-"""What one update costs per subscriber where sockets cost nothing: the fan-out's own code.
+"""The cost of one update per subscriber in the fan-out's own code, without sockets.
 
-The real hub, topic, flusher and outboxes; only each connection's socket is replaced by a sink that
-takes everything. What remains per subscriber is one list append and one call of `send`.
+Hub, topic, flusher and outboxes are real. Each connection's socket is replaced by a sink that accepts
+all bytes. So the cost per subscriber is one list append and one call of `send`.
 """
 
 import argparse
@@ -23,28 +23,30 @@ SYMBOL = "AAPL"
 
 
 class Sink:
-    """A socket that takes everything at once and keeps nothing."""
+    """A socket that accepts all bytes at once and keeps none."""
 
     def send(self, data: bytes) -> int:
-        """How much was taken: all."""
+        """Return the number of accepted bytes: all."""
         return len(data)
 
 
 class BlockCounter(Sink):
-    """Sinks of which the first that is written to counts the memory blocks alive at that moment."""
+    """A sink that counts the live memory blocks at its first write."""
 
     def __init__(self) -> None:
         self.blocks = 0
 
     def send(self, data: bytes) -> int:
-        """As above."""
+        """Return the number of accepted bytes: all."""
         self.blocks = self.blocks or sys.getallocatedblocks()
         return len(data)
 
 
 class Cost(NamedTuple):
-    """Microseconds per subscriber and update; encodings per update; memory blocks per subscriber
-    that a round holds before its write, and that it leaves behind.
+    """The cost of an update.
+
+    Microseconds are per subscriber and update, encodings per update. Memory blocks are per subscriber:
+    those that a round holds before its write, and those that remain after it.
     """
 
     microseconds: float
@@ -54,24 +56,27 @@ class Cost(NamedTuple):
 
 
 def run_hotpath(options: argparse.Namespace) -> bool:
-    """Measure and print; False if anything was encoded more than once an update."""
+    """Measure and print; False if an update was encoded more than once."""
     subscribers, updates = options.subscribers, options.updates
     costs = {n: trio.run(measure, subscribers, updates, n) for n in (1, ROUND_TRADES)}
     print(f"{subscribers} subscribers of one symbol, {updates} updates\n")
     print("updates   µs per subscriber   encodings    blocks held    blocks left")
     print("a round          and update  per update   a subscriber   a subscriber")
     for per_round, cost in costs.items():
-        print(f"{per_round:>7}{cost.microseconds:>20.3f}{cost.encodings:>12.2f}"
-              f"{cost.held:>15.2f}{cost.kept:>15.2f}")  # fmt: skip
+        print(
+            f"{per_round:>7}{cost.microseconds:>20.3f}{cost.encodings:>12.2f}"
+            f"{cost.held:>15.2f}{cost.kept:>15.2f}"
+        )
     return all(cost.encodings == 1 for cost in costs.values())
 
 
 async def measure(subscribers: int, updates: int, per_round: int) -> Cost:
-    """Publish `updates` in rounds of `per_round` to as many `subscribers`."""
+    """Publish `updates` in rounds of `per_round` to `subscribers` connections."""
     rounds = max(1, updates // per_round)
     counter = BlockCounter()
     async with open_fanout(subscribers, counter) as fanout:
-        await fanout.publish(per_round)  # what is made on first use is made
+        # The first round fills pools and caches.
+        await fanout.publish(per_round)
         gc.collect()
         before, counter.blocks = sys.getallocatedblocks(), 0
         await fanout.publish(per_round)
@@ -80,7 +85,8 @@ async def measure(subscribers: int, updates: int, per_round: int) -> Cost:
         await fanout.publish(per_round)
         encoded = fanout.hub.stats.updates_encoded
         gc.collect()
-        gc.freeze()  # as the server does once it has started
+        # The server does so too once it has started.
+        gc.freeze()
         start = perf_counter()
         for _ in range(rounds):
             await fanout.publish(per_round)
@@ -103,7 +109,7 @@ class Fanout:
         self._topic = hub.topics[SYMBOL]
 
     def subscribe(self, sink: Sink) -> None:
-        """Add a connection. A sink has all of a socket that an outbox uses while it is not full."""
+        """Add a connection. An open outbox uses only `send` of its socket, which a sink has."""
         self.hub.subscribe(self.hub.attach(cast("Any", sink)), self._topic)
 
     async def publish(self, updates: int) -> None:
@@ -116,7 +122,8 @@ class Fanout:
             price = round(self._topic.quote.current_price + 0.01 * (number + 1), 2)
             now = time_ns() // 1000
             assert inbox.offer(Trade(SYMBOL, price, 100, now, now))
-        while True:  # an event in the sinks would be part of what is measured
+        # Polled, as an event in the sinks would add to the measured cost.
+        while True:
             await trio.lowlevel.checkpoint()
             if stats.messages_sent >= expected:
                 return
@@ -124,7 +131,7 @@ class Fanout:
 
 @asynccontextmanager
 async def open_fanout(subscribers: int, sink: Sink) -> AsyncIterator[Fanout]:
-    """A hub with as many connections, all of which write to `sink`."""
+    """Run a hub with `subscribers` connections, which all write to `sink`."""
     hub = Hub([Instrument(symbol=SYMBOL, name="Apple Inc.", base_price=175.5)])
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)

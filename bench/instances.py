@@ -1,4 +1,4 @@
-"""Several servers that share a Redis. They may use all cores, as the load may."""
+"""Several servers that share a Redis. They and the load may use all cores."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from bench.target import OwnServer, TargetError, cpu_seconds
 
 @contextmanager
 def open_redis() -> Iterator[Redis]:
-    """A Redis of our own. Errors: TargetError if there is none on this machine."""
+    """Start a Redis of our own. Errors: TargetError if it is not installed."""
     try:
         with Redis() as redis:
             yield redis
@@ -23,7 +23,7 @@ def open_redis() -> Iterator[Redis]:
 
 
 class Instance(OwnServer):
-    """One process, or as many `workers` on one port with their supervisor."""
+    """One server process, or a supervisor with `workers` on one port."""
 
     pinned = False
 
@@ -36,27 +36,28 @@ class Instance(OwnServer):
 
     @property
     def workers(self) -> list[int]:
-        """The workers' process ids."""
-        tasks = Path(f"/proc/{self._process.pid}/task")  # trio starts processes in threads
+        """Return the workers' process ids."""
+        # trio starts processes in threads, and each thread lists its own children.
+        tasks = Path(f"/proc/{self._process.pid}/task")
         return [int(pid) for each in tasks.glob("*/children") for pid in each.read_text().split()]
 
     @property
     def leads(self) -> bool:
-        """Whether the feed runs here."""
+        """Return whether this instance leads and runs the feed."""
         return self.metric("market_data_leader") == 1
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End the process as a crash does."""
         self._process.kill()
         self._process.wait()
 
     def cpu_seconds(self) -> float | None:
-        """Of all its processes."""
+        """Return the processor seconds of all its processes."""
         return sum(map(cpu_seconds, [self._process.pid, *self.workers]))
 
 
 class Traffic(NamedTuple):
-    """What Redis has received and sent since its start, in bytes, and its processor time in seconds."""
+    """Bytes that Redis has received and sent since its start, and its processor time in seconds."""
 
     received: float
     sent: float
@@ -64,7 +65,7 @@ class Traffic(NamedTuple):
 
     @classmethod
     def read(cls, redis: Redis) -> Self:
-        """As `INFO` says."""
+        """Read the counts from `INFO`."""
         values = dict(line.partition(":")[::2] for line in redis.command("INFO").split())
         cpu = float(values["used_cpu_user"]) + float(values["used_cpu_sys"])
         return cls(
@@ -72,7 +73,7 @@ class Traffic(NamedTuple):
         )
 
     def since(self, before: "Traffic") -> "Traffic":
-        """What was added since `before`."""
+        """Return the difference to `before`."""
         return Traffic(*(now - then for now, then in zip(self, before, strict=True)))
 
 

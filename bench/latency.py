@@ -1,4 +1,4 @@
-"""Latencies as they come in, a whole run's: percentiles and a timeline."""
+"""The latencies of a run, with percentiles and a timeline."""
 
 from array import array
 from time import monotonic
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from hdrh.histogram import HdrHistogram
 
 LONGEST_US = 600_000_000
-"""Microseconds: ten minutes, longer than any run; more counts as this."""
+"""Microseconds: ten minutes, longer than any run. Longer latencies count as this."""
 
 DIGITS = 3
-"""Significant decimal digits the histogram keeps: 0.1 %."""
+"""Significant decimal digits of the histogram: 0.1 %."""
 
 
 class Percentiles(NamedTuple):
-    """Seconds."""
+    """Percentiles of latencies in seconds."""
 
     p50: float
     p95: float
@@ -23,7 +23,7 @@ class Percentiles(NamedTuple):
 
 
 class Second(NamedTuple):
-    """A second of a run: its start in seconds, updates seen in it, their p50 and maximum in seconds."""
+    """One second of a run: its start, the number of updates, and their p50 and maximum in seconds."""
 
     start: float
     updates: int
@@ -32,7 +32,7 @@ class Second(NamedTuple):
 
 
 class Latencies:
-    """Microseconds in the order in which they were seen; adding one costs a tenth of a microsecond."""
+    """Latencies in microseconds, in order of arrival. Adding one costs a tenth of a microsecond."""
 
     def __init__(self) -> None:
         self._values = array("q")
@@ -44,22 +44,22 @@ class Latencies:
         return len(self._values)
 
     def mark(self) -> None:
-        """End one step of the timeline and begin the next; called about once a second."""
+        """End one step of the timeline and begin the next. Call it about once a second."""
         self._marks.append((monotonic() - self._start, len(self._values)))
 
     def histogram(self) -> HdrHistogram:
-        """All values, in microseconds."""
+        """Return a histogram of all values, in microseconds."""
         histogram = HdrHistogram(1, LONGEST_US, DIGITS)
         for value in self._values:
             histogram.record_value(min(max(value, 1), LONGEST_US))
         return histogram
 
     def percentiles(self) -> Percentiles | None:
-        """None if nothing was seen."""
+        """Return the percentiles; None without any latency."""
         return percentiles(self.histogram()) if self._values else None
 
     def timeline(self) -> list[Second]:
-        """One entry per marked step in which anything was seen."""
+        """Return an entry for each marked step with an update."""
         steps = []
         begun, first = 0.0, 0
         for at, last in self._marks:
@@ -71,6 +71,6 @@ class Latencies:
 
 
 def percentiles(histogram: HdrHistogram) -> Percentiles:
-    """In seconds; the maximum too is rounded to the histogram's digits."""
+    """Return percentiles in seconds. The maximum too is rounded to the histogram's digits."""
     p50, p95, p99, p100 = (histogram.get_value_at_percentile(p) / 1e6 for p in (50, 95, 99, 100))
     return Percentiles(p50, p95, p99, p100)

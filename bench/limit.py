@@ -1,9 +1,8 @@
-"""The bare loop: what the kernel lets any server do. No trio, no parsing, one constant frame.
+"""The bare loop: the fastest that the kernel allows any server, without trio and parsing.
 
-It answers every request with the same 101 and then, `rate` times a second, writes the same bytes to
-every connection: `burst` frames of one update each, joined into one write. Only the time and the
-version inside the frame are set anew before each round. Its figures are the reference for the
-server's.
+It answers every request with the same 101. Then, `rate` times a second, it writes the same bytes to
+every connection: `burst` frames of one update each, in one write. Before each round it only sets the
+time and the version in the frames. Its figures are the reference for the server's.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from bench.wire import KEY
 BACKLOG = 4096
 
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""RFC 6455 §1.3: the answer to its example key, which is the only one that our generator sends."""
+"""The answer to the example key of RFC 6455 §1.3, the only key that our generator sends."""
 
 RESPONSE = (
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -27,13 +26,13 @@ RESPONSE = (
 
 
 def frames(version: int, burst: int) -> bytes:
-    """One update of each of `burst` symbols, each in a frame of its own."""
+    """Return one update of each of `burst` symbols, each in its own frame."""
     messages = [update(f"S{number:03}", version).encode() for number in range(burst)]
     return b"".join(struct.pack("!BBH", 0x81, 126, len(text)) + text for text in messages)
 
 
 def serve(rate: float, burst: int) -> None:
-    """Serve until killed; prints its address first."""
+    """Print the address, then serve until killed."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
     print("quotes", f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes", flush=True)
@@ -51,7 +50,8 @@ def serve(rate: float, burst: int) -> None:
                 sock.send(RESPONSE + frames(version, burst))
                 clients[fd] = sock
             else:
-                poll.unregister(fd)  # whatever it sent: the generator only ever leaves
+                # A client only sends its close frame.
+                poll.unregister(fd)
                 clients.pop(fd).close()
         if monotonic() >= due:
             version += 1
@@ -76,7 +76,8 @@ def _write(clients: dict[int, socket.socket], data: bytes) -> None:
         try:
             sock.send(data)
         except OSError:
-            pass  # a client that is full or gone misses this round, as the reference it is
+            # A client that is full or gone misses this round.
+            pass
 
 
 def main() -> None:

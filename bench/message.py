@@ -1,4 +1,4 @@
-"""The update that the bare loop and the peers send: as long as the server's own, and read alike."""
+"""The update that the bare loop and the peers send: as long as the server's, in the same format."""
 
 from time import time_ns
 
@@ -13,5 +13,5 @@ _UPDATE = (
 
 
 def update(symbol: str, version: int) -> str:
-    """One price change of `symbol`, taken in just now."""
+    """Return one price change of `symbol` with the present time."""
     return _UPDATE % (time_ns() // 1000, symbol, version, *[symbol] * 5)

@@ -1,4 +1,4 @@
-"""Results for people and machines: a table, JSON, pictures, one page for a whole run."""
+"""Writes results: a table, JSON, pictures, and one page for a whole run."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.figures import Figure, Result, written
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib takes a second to import, and most runs draw nothing
     from matplotlib.figure import Figure as Picture
 
 VERDICTS = {"aim": "green", "met": "yellow", "missed": "red", "": ""}
@@ -33,7 +33,7 @@ img { max-width: 100% }
 
 
 def machine() -> str:
-    """Where this was measured."""
+    """Describe the machine."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -46,9 +46,13 @@ def machine() -> str:
 
 
 def print_result(result: Result) -> None:
-    """A table on standard output."""
-    table = Table(title=f"{result.scenario}: {result.setting}", title_justify="left",
-                  caption=_caption(result), caption_justify="left")  # fmt: skip
+    """Print a table on standard output."""
+    table = Table(
+        title=f"{result.scenario}: {result.setting}",
+        title_justify="left",
+        caption=_caption(result),
+        caption_justify="left",
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("must and aim")
@@ -62,7 +66,7 @@ def print_result(result: Result) -> None:
 
 
 def write_json(results: Sequence[Result], path: Path) -> None:
-    """Figures in base units: seconds, bytes, shares of a core."""
+    """Write the figures in base units: seconds, bytes, shares of a core."""
     document = {
         "machine": machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,7 +76,7 @@ def write_json(results: Sequence[Result], path: Path) -> None:
 
 
 def write_plot(result: Result, path: Path) -> None:
-    """One result's latency distribution and timeline, as a picture or a page with it."""
+    """Write a result's latency distribution and timeline, as a picture or a page."""
     if path.suffix == ".png":
         _draw(result).savefig(path, dpi=120)
     else:
@@ -80,7 +84,7 @@ def write_plot(result: Result, path: Path) -> None:
 
 
 def write_page(results: Sequence[Result], path: Path) -> None:
-    """One page that needs nothing else: all tables and pictures."""
+    """Write one page with all tables and pictures inside."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>quotestream benchmark</title>",
@@ -119,7 +123,7 @@ def _bounds(figure: Figure) -> str:
 
 
 def _draw(result: Result) -> "Picture":
-    """Latency by percentile (the axis stretched towards 100 %), and p50 and maximum over time."""
+    """Draw latency by percentile (the axis stretched towards 100 %), and p50 and maximum over time."""
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(10, 3.6), layout="constrained")

@@ -1,6 +1,6 @@
-"""Who moves when: a file of trades that a server under test replays, so that its load is exact.
+"""Schedules of moves: files of trades that a server under test replays.
 
-The simulator moves a random part of what is watched; here each symbol moves when it is said to.
+The simulator moves a random part of the watched symbols. A schedule makes the load exact.
 """
 
 import csv
@@ -10,13 +10,13 @@ from pathlib import Path
 HEADER = "timestamp_ms,symbol,price,size"
 
 START_MS = 1_764_012_345_000
-"""When the first trade happened; any moment does."""
+"""The time of the first trade. Any time would do."""
 
 
 class Schedule:
-    """`rate`: moves a second of each of `symbols`, all at once (`together`) or one after the other.
+    """Moves of `symbols` symbols, each `rate` times a second for `seconds`.
 
-    `seconds`: how long the file lasts.
+    The symbols move at the same moment if `together`, else one after the other.
     """
 
     def __init__(self, symbols: int, rate: float, seconds: float, *, together: bool) -> None:
@@ -27,11 +27,11 @@ class Schedule:
 
     @property
     def symbols(self) -> list[str]:
-        """Those that move."""
+        """Return the symbols that move."""
         return [symbol for symbol, _ in self._instruments]
 
     def write(self, path: Path) -> Path:
-        """Write the file. A symbol's price goes up and down by cents, so that each trade is news."""
+        """Write the file. Prices go up and down by cents, so that each trade changes the quote."""
         interval = 1000 / self._rate
         apart = 0 if self._together else interval / len(self._instruments)
         with path.open("w") as lines:
@@ -44,12 +44,12 @@ class Schedule:
 
 
 def symbol_names(count: int) -> list[str]:
-    """The symbols that a schedule of so many moves."""
+    """Return the symbols of a schedule with `count` symbols."""
     return [symbol for symbol, _ in largest_instruments(count)]
 
 
 def largest_instruments(count: int) -> list[tuple[str, float]]:
-    """Symbol and base price in dollars of the companies worth most."""
+    """Return symbol and base price in dollars of the companies with the largest market cap."""
     with files("server.store").joinpath("instruments.csv").open(encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if row["market_cap"]]
     rows.sort(key=lambda row: -int(row["market_cap"]))

@@ -1,4 +1,4 @@
-"""What is shown while a benchmark runs: progress where somebody watches, lines elsewhere."""
+"""Output during a benchmark: progress bars on a terminal, and lines about results."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 console = Console(stderr=True)
-"""Standard error: the figures on standard output stay clean."""
+"""Standard error, as standard output has only the figures."""
 
 
 @contextmanager
 def progress(label: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar that moves when the function given is called; drawing takes a millisecond each time."""
+    """Show a bar, and yield a function that moves it. Each call takes a millisecond to draw."""
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -22,5 +22,5 @@ def progress(label: str, total: float) -> Iterator[Callable[[float], None]]:
 
 
 def show(line: str) -> None:
-    """One line about what has just been measured."""
+    """Show one line about a result."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)

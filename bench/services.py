@@ -1,4 +1,4 @@
-"""Private Postgres and Redis servers on unix sockets and free ports; also what the tests break."""
+"""Private Postgres and Redis servers on free ports, for benchmarks and tests."""
 
 import os
 import pwd
@@ -15,25 +15,35 @@ from pathlib import Path
 from typing import Any, Self
 
 POSTGRES_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-"""Where Debian puts Postgres, the newest first; elsewhere PATH is looked at."""
+"""Debian's folders of Postgres, the newest first. Other systems have its programs in PATH."""
 
 START_TIMEOUT = 20.0
+"""Seconds for a server to start."""
+
+KEPT_PORTS = range(20_000, 32_000)
+"""Below the ports that Linux gives to clients. So no client takes a server's port while it restarts."""
 
 
 class MissingService(Exception):
-    """A server's program is not installed; the message says which package has it."""
-
-
-KEPT_PORTS = range(20_000, 32_000)
-"""Below those that Linux gives to clients: none of them can take a server's before it is back."""
+    """A server's program is not installed. The message names its package."""
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a port of this machine on which no process listens, and keep it for this process.
+
+    Another process that calls this gets other ports, even while a server of this one is down.
+    """
     while True:
         port = random.choice(KEPT_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        # A name without a file (unix(7), "abstract"): the kernel frees it when the process ends.
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0quotestream-port-{port}")
+            with socket.create_server(("127.0.0.1", port)):
+                mark.detach()
+                return port
+        except OSError:
+            mark.close()
 
 
 class Service(ABC):
@@ -42,7 +52,7 @@ class Service(ABC):
     package = ""
 
     def __init__(self) -> None:
-        # Not below pytest's own folders: those are closed to the user that Postgres runs as.
+        # Not below pytest's own folders, which Postgres's user cannot read.
         self.folder = Path(tempfile.mkdtemp(prefix="quotestream-"))
         self.folder.chmod(0o755)
         self.port = free_port()
@@ -60,7 +70,7 @@ class Service(ABC):
         self.close()
 
     def start(self) -> None:
-        """Start, or start anew; returns when it answers."""
+        """Start or restart the server, and return when it answers."""
         with (self.folder / "log").open("ab") as log:
             self._process = self.launch(log.fileno())
         deadline = time.monotonic() + START_TIMEOUT
@@ -74,7 +84,7 @@ class Service(ABC):
         """Start the process with its output to `log`."""
 
     def answers(self) -> bool:
-        """Whether it can be connected to."""
+        """Return whether a client can connect."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), 0.2):
                 return True
@@ -82,35 +92,36 @@ class Service(ABC):
             return False
 
     def kill(self) -> None:
-        """SIGKILL it, with every process it started."""
+        """Send SIGKILL to the server and every process that it started."""
         if self._process is not None:
-            with suppress(ProcessLookupError):  # it has ended by itself
+            # It may have ended by itself.
+            with suppress(ProcessLookupError):
                 self.signal(signal.SIGCONT)
                 self.signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, the kernel takes what is sent, nothing answers."""
+        """Send SIGSTOP: connections stay open, the kernel accepts bytes, and nothing answers."""
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """The opposite of `freeze`."""
+        """Let a frozen server continue."""
         self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process and all it started."""
+        """Send a signal to the server and every process that it started."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        """End it and remove its files."""
+        """End the server and remove its files."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Postgres(Service):
-    """A fresh cluster, of which any user of this machine is the superuser; no fsync."""
+    """A new database cluster without fsync. Every user of this machine is its superuser."""
 
     package = "postgresql"
 
@@ -121,42 +132,40 @@ class Postgres(Service):
         data.mkdir()
         if os.geteuid() == 0:
             shutil.chown(data, "postgres", "postgres")
-        command = [
-            str(self._programs / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "quotes",
-            "-A",
-            "trust",
-            "--no-sync",
-        ]
-        done = subprocess.run(
-            [*command, "-E", "UTF8", "--locale=C.UTF-8"], capture_output=True, check=False,
-            **_as_postgres(),
-        )  # fmt: skip
+        options = ["-U", "quotes", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]
+        command = [str(self._programs / "initdb"), "-D", str(data), *options]
+        done = subprocess.run(command, capture_output=True, check=False, **_as_postgres())
         if done.returncode:
             raise RuntimeError(done.stderr.decode())
 
     def launch(self, log: int) -> subprocess.Popen[bytes]:
-        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
+        # A killed server leaves its file.
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
         settings = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-            "fsync": "off", "shared_preload_libraries": "pg_stat_statements",
-            "log_statement": "none", "max_connections": 60,
-        }  # fmt: skip
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_preload_libraries": "pg_stat_statements",
+            "log_statement": "none",
+            "max_connections": 60,
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
             [str(self._programs / "postgres"), "-D", str(self.folder / "data"), *options],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_postgres(),
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+            **_as_postgres(),
+        )
 
     def answers(self) -> bool:
         check = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(check, check=False).returncode == 0
 
     def signal(self, number: signal.Signals) -> None:
-        # Its backends lead sessions of their own, so the group of the first process has not all.
+        # Its backends lead sessions of their own, so they are not in the first process's group.
         assert self._process is not None
         for pid in [self._process.pid, *_children(self._process.pid)]:
             try:
@@ -165,29 +174,21 @@ class Postgres(Service):
                 pass
 
     def url(self, database: str = "postgres") -> str:
-        """What DATABASE_URL is set to."""
+        """Return the value of DATABASE_URL."""
         return f"postgresql://quotes@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """What psql prints of the result, fields parted by `|`."""
-        command = [
-            str(self._programs / "psql"),
-            "-qXAt",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-            self.url(database),
-        ]
-        done = subprocess.run(
-            [*command, "-c", statement], capture_output=True, text=True, check=False
-        )
+        """Run a statement with psql, and return its output with fields separated by `|`."""
+        options = ["-qXAt", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement]
+        command = [str(self._programs / "psql"), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
         return done.stdout.strip()
 
 
 class Redis(Service):
-    """A server without any file."""
+    """A Redis that writes no files."""
 
     package = "redis-server"
 
@@ -195,24 +196,27 @@ class Redis(Service):
         program = shutil.which("redis-server")
         if program is None:
             raise MissingService("redis-server is not installed (Debian: redis-server)")
+        options = ["--bind", "127.0.0.1", "--appendonly", "no", "--daemonize", "no", "--save"]
         return subprocess.Popen(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", "--daemonize", "no"],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            [program, "--port", str(self.port), *options, ""],
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )
 
     @property
     def url(self) -> str:
-        """What REDIS_URL is set to."""
+        """Return the value of REDIS_URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self, *words: str) -> str:
-        """What redis-cli prints of the answer."""
+        """Run a command with redis-cli, and return its output."""
         command = ["redis-cli", "-p", str(self.port), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def publish(self, channel: str, message: bytes) -> None:
-        """Publish what may be any bytes."""
+        """Publish a message of any bytes."""
         command = ["redis-cli", "-p", str(self.port), "-x", "PUBLISH", channel]
         subprocess.run(command, input=message, capture_output=True, check=True)
 
@@ -227,7 +231,7 @@ def _postgres_programs() -> Path:
 
 
 def _as_postgres() -> dict[str, Any]:
-    """Postgres refuses to run as root."""
+    """Return the options to run as another user, as Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     entry = pwd.getpwnam("postgres")

@@ -1,7 +1,7 @@
-"""How much a server delivers: the rate is raised step by step until it no longer keeps up.
+"""Finds the highest rate of a server, step by step.
 
-Each step is a new process and new connections, so that servers can take turns and none inherits
-another's queues. The rate doubles until a step fails; then the gap is halved (geometrically).
+Each step has a new process and new connections: so servers can take turns, and no step inherits
+queues. The rate doubles until a step fails. Then the gap is halved (geometrically).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from time import monotonic
 
 from bench.figures import BUSY, Result, Unit, written
 from bench.latency import Percentiles
-from bench.run import SETTLE, connect, measure, open_generator
+from bench.load import SETTLE, connect, measure, open_generator
 from bench.screen import show
 from bench.target import Target, TargetError
 
@@ -20,33 +20,38 @@ FIRST_RATE = 16.0
 """Rounds a second: 16,000 frames with 1,000 connections."""
 
 SLOWEST_RATE = 0.5
-"""Where even FIRST_RATE is too much it is halved down to this."""
+"""The lowest rate to try. If FIRST_RATE is too high, it is halved down to this."""
 
 HIGHEST_RATE = 1000.0
+"""The rate at which the search ends."""
 
 HALVINGS = 2
-"""Of the gap between the last good and the first bad step: a factor of 1.19 is left."""
+"""Halvings of the gap between the last good and the first bad step: a factor of 1.19 is left."""
 
 TRIES = 2
-"""A step that fails is tried again: the machine may have been busy with something else."""
+"""Tries of a failing step, as the machine may have been busy with other work."""
 
 LATENCY_LIMIT = 0.250
-"""Seconds: a step whose p99 is above has failed."""
+"""Seconds: a step with a higher p99 has failed."""
 
 DELIVERED_SHARE = 0.97
-"""Of what was to be delivered, but for one round that the window may cut; less has failed."""
+"""Share of the offered frames that a good step delivers, not counting one round that the window may
+cut.
+"""
 
 SAMPLE = 50
-"""One connection in so many is asked when it got an update; the others count."""
+"""One connection in SAMPLE records when it got each update, the others count frames."""
 
 Start = Callable[[float], AbstractContextManager[Target]]
-"""Starts a server that sends so many rounds a second."""
+"""Starts a server that sends a number of rounds a second."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One rate's outcome: frames a second, `offered` ones, and what one round more or less makes of
-    them. `busy` is the generator's share of its core.
+    """The result of one rate: `frames` delivered a second, of those `offered`.
+
+    `one_round` is the frames of one round as a rate over the step. `busy` is the generator's share of
+    its core.
     """
 
     rate: float
@@ -60,7 +65,7 @@ class Step:
 
     @property
     def good(self) -> bool:
-        """Whether the server kept up, and the generator too: beyond it nothing can be measured."""
+        """Return whether server and generator kept up. A busy generator cannot measure the server."""
         return (
             not self.failures
             and self.busy <= BUSY
@@ -82,7 +87,8 @@ def run_step(
         except TargetError:
             # A server that cannot even let clients in beside this load has failed at it.
             return Step(rate, 0, None, None, 0, generator.pending, offered, one_round)
-        generator.run_until(monotonic() + SETTLE)  # what connecting has held up is not this rate's
+        # Frames delayed by connecting do not count.
+        generator.run_until(monotonic() + SETTLE)
         window = measure(target, generator, seconds, scrap)
         return Step(
             rate,
@@ -97,7 +103,7 @@ def run_step(
 
 
 class Search:
-    """Finds one server's highest good rate; `next_rate` and `note` take turns until it is None."""
+    """Finds one server's highest good rate: try `next_rate` and `note` the step until it is None."""
 
     def __init__(self) -> None:
         self.best: Step | None = None
@@ -106,7 +112,7 @@ class Search:
 
     @property
     def next_rate(self) -> float | None:
-        """The rate to be tried next."""
+        """Return the rate to try next, None at the end."""
         good = self.best.rate if self.best else None
         bad = self.worst.rate if self.worst else None
         if good is None:
@@ -117,7 +123,7 @@ class Search:
         return sqrt(good * bad) if self._halvings < HALVINGS else None
 
     def note(self, step: Step) -> None:
-        """Take in what came of it."""
+        """Note the result of a step."""
         self._halvings += self.best is not None and self.worst is not None
         if step.good:
             self.best = step
@@ -132,7 +138,7 @@ Entrants = dict[str, Start]
 def search_all(
     entrants: Entrants, burst: int, connections: int, symbols: str, seconds: float
 ) -> dict[str, Step | None]:
-    """Each entrant's last good step; they take turns at every step."""
+    """Return each entrant's last good step. The entrants take turns at every step."""
     searches = {name: Search() for name in entrants}
     while any(search.next_rate for search in searches.values()):
         for name, search in searches.items():
@@ -147,7 +153,7 @@ def search_all(
 
 
 def describe(step: Step) -> str:
-    """One line for people."""
+    """Describe a step in one line."""
     p99 = written(step.latency.p99 if step.latency else None, Unit.SECONDS)
     return (
         f"{step.rate:8.1f} rounds/s  {step.frames:12,.0f} of {step.offered:12,.0f} frames/s  "

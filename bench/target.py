@@ -1,4 +1,4 @@
-"""What is measured: a server of our own on a core of its own, or one that runs already."""
+"""The server to measure: one of our own on its own core, or one that runs already."""
 
 import os
 import secrets
@@ -16,48 +16,45 @@ import jwt
 
 from bench.schedule import Schedule
 
-START_TIMEOUT = 20.0
-STOP_TIMEOUT = 15.0
-
-SCRAPE_TIMEOUT = 10.0
+START_TIMEOUT, STOP_TIMEOUT, SCRAPE_TIMEOUT = 20.0, 15.0, 10.0
+"""Seconds for a server to start, to stop, and to answer a request for its metrics."""
 
 FAR_FUTURE = 4_102_444_800
 """Unix seconds: tokens of a benchmark do not expire."""
 
 
 class TargetError(Exception):
-    """The server cannot be measured; one line says why."""
+    """The server cannot be measured. The message gives the reason in one line."""
 
 
 class Target(Protocol):
-    """What scenarios need of a server. Figures it cannot tell are None."""
+    """A server for a scenario. Values that it cannot tell are None."""
 
     url: str
 
     def query(self, user: str, symbols: str) -> str:
-        """The request's query: a token of `user` and what is subscribed to."""
+        """Return the request's query with a token of `user` and the symbols to subscribe to."""
 
     def cpu_seconds(self) -> float | None:
-        """Processor time used so far, in user and kernel."""
+        """Return the processor time used so far, in user and kernel."""
 
     def resident_bytes(self) -> int | None:
-        """Resident memory now."""
+        """Return the resident memory."""
 
     def peak_bytes(self) -> int | None:
-        """The most that was ever resident since the server started."""
+        """Return the largest resident memory since the server started."""
 
     def descriptors(self) -> int | None:
-        """Open file descriptors."""
+        """Return the number of open file descriptors."""
 
     def metric(self, name: str) -> float | None:
-        """One of the server's own metrics: the sum of its samples, or that with the labels given."""
+        """Return a metric of the server: the sum of its samples, or the sample with given labels."""
 
 
 class Process:
-    """A process on the first core this process may use; this one moves to the others.
+    """A server process on the first core that this process may use. This process moves to the others.
 
-    Its first line names the address to connect to. `query` is what connections ask for. One that is
-    not `pinned` may use all cores, and so may this process.
+    The server's first line names its address. If it is not `pinned`, both may use all cores.
     """
 
     pinned = True
@@ -74,8 +71,9 @@ class Process:
         self.prepare(folder)
         log = folder / "log"
         with log.open("w") as stderr:
+            # The server inherits the core.
             if alone:
-                os.sched_setaffinity(0, cores[:1])  # inherited by the server
+                os.sched_setaffinity(0, cores[:1])
             try:
                 self._process = subprocess.Popen(
                     self._command,
@@ -119,10 +117,10 @@ class Process:
         self._folder.cleanup()
 
     def prepare(self, folder: Path) -> None:
-        """Called before the process starts, with a folder that lives as long as it does."""
+        """Prepare the start. `folder` lives as long as the process."""
 
     def started(self) -> None:
-        """Called once the process has printed its first line."""
+        """Finish the start, after the process has printed its first line."""
 
     def query(self, user: str, symbols: str) -> str:  # noqa: ARG002 (peers ask for no token)
         return f"symbols={symbols}"
@@ -148,15 +146,19 @@ class Process:
 
 
 class OwnServer(Process):
-    """The project's own, which replays `schedule` or whatever `variables` say."""
+    """The project's own server, which replays `schedule` or uses the feed in `variables`."""
 
     def __init__(self, schedule: Schedule | None = None, **variables: str) -> None:
         self._schedule = schedule
         self._secret = secrets.token_urlsafe(32)
         settings = {
-            "WS_PORT": "0", "HTTP_PORT": "0", "LOG_FORMAT": "json", "JWT_SECRET": self._secret,
-            "WS_MAX_CONNECTIONS": "20000", **variables,
-        }  # fmt: skip
+            "WS_PORT": "0",
+            "HTTP_PORT": "0",
+            "LOG_FORMAT": "json",
+            "JWT_SECRET": self._secret,
+            "WS_MAX_CONNECTIONS": "20000",
+            **variables,
+        }
         super().__init__([sys.executable, "-m", "server", "serve"], **settings)
 
     def prepare(self, folder: Path) -> None:
@@ -177,12 +179,12 @@ class OwnServer(Process):
 
 
 class RunningServer:
-    """A server that somebody else started.
+    """A server that runs already.
 
     Arguments:
-        token: for every connection; or
-        secret: signs one for each user, as WS_MAX_CONNECTIONS_PER_USER may call for.
-        http: the address of its second port, where CPU and memory are read; else they are unknown.
+        token: the token of all connections.
+        secret: signs a token for each user instead, as WS_MAX_CONNECTIONS_PER_USER may require.
+        http: the URL of its HTTP port. Without it, CPU and memory are unknown.
     """
 
     def __init__(self, url: str, token: str, secret: str, http: str) -> None:
@@ -197,7 +199,7 @@ class RunningServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves the server as it is."""
+        """Leave the server running."""
 
     def query(self, user: str, symbols: str) -> str:
         token = self._token or jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
@@ -222,22 +224,19 @@ class RunningServer:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used, in user and kernel."""
+    """Return the processor time that a process has used, in user and kernel."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def scrape(http: str, name: str) -> float:
-    """The sum of all samples of one metric, or the one whose labels are given. Errors: TargetError."""
+    """Return the sum of a metric's samples, or the sample with given labels. Errors: TargetError."""
     try:
         with urllib.request.urlopen(f"{http}/metrics", timeout=SCRAPE_TIMEOUT) as response:
             lines = response.read().decode().splitlines()
     except (OSError, ValueError) as error:
         raise TargetError(f"cannot read {http}/metrics: {error}") from None
-    values = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return sum(float(value) for sample, _, value in values if name in _names(sample))
-
-
-def _names(sample: str) -> tuple[str, str]:
-    """With its labels and without."""
-    return sample, sample.partition("{")[0]
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return sum(
+        float(value) for sample, _, value in samples if name in (sample, sample.partition("{")[0])
+    )

@@ -1,4 +1,4 @@
-"""A day of trades: the recorded one where it lies beside the project, else one that is made up."""
+"""A day of trades: the recorded day if it lies beside the project, else a generated one."""
 
 import csv
 import gzip
@@ -10,7 +10,7 @@ from bench.schedule import HEADER
 RECORDED = Path(__file__).parents[2] / "shared" / "data" / "trades-2013-10-07.csv.gz"
 
 GENERATED_TRADES = 137_816
-"""As many as the recorded day has."""
+"""The number of trades of the recorded day."""
 
 OPENING_MS = 1_381_152_600_000
 SYMBOLS = {"AIG": 48.90, "BAC": 13.80, "IBM": 182.10}
@@ -19,12 +19,12 @@ Rows = list[list[str]]
 
 
 def describe() -> str:
-    """Which day it is."""
+    """Return which day it is."""
     return "recorded, 2013-10-07" if RECORDED.exists() else "generated"
 
 
 def load_day() -> Rows:
-    """All rows, without the header, in time order."""
+    """Return all rows, without the header, in time order."""
     if not RECORDED.exists():
         return generate_day(GENERATED_TRADES)
     with gzip.open(RECORDED, "rt") as lines:
@@ -32,7 +32,7 @@ def load_day() -> Rows:
 
 
 def generate_day(trades: int) -> Rows:
-    """Random walks of three symbols with quiet and busy seconds, the same every time."""
+    """Generate random walks of three symbols with quiet and busy seconds, the same every time."""
     random = Random(20131007)
     prices = dict(SYMBOLS)
     now = OPENING_MS
@@ -47,7 +47,7 @@ def generate_day(trades: int) -> Rows:
 
 
 def write_day(path: Path, rows: Rows) -> Path:
-    """A replay file of `rows`."""
+    """Write a replay file of `rows`."""
     with path.open("w", newline="") as lines:
         lines.write(HEADER + "\n")
         csv.writer(lines).writerows(rows)

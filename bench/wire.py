@@ -1,14 +1,14 @@
-"""The client's half of the wire: the opening request, frames' headers, what a message says. No I/O."""
+"""The client's side of the protocol: opening request, frame headers, message contents. No I/O."""
 
 import re
 import zlib
 from urllib.parse import SplitResult
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-"""RFC 6455 §1.3's example: the key protects proxies, not a benchmark."""
+"""The example key of RFC 6455 §1.3. Keys protect proxies, which a benchmark has not."""
 
 LONG_TEXT_FRAME = b"\x81\x7e"
-"""How every frame with 126 to 65,535 bytes of text begins; the first byte is not in ASCII JSON."""
+"""The first bytes of every frame with 126 to 65,535 bytes of text. ASCII JSON has no 0x81."""
 
 SHORTEST_LONG_FRAME = 4 + 126
 """Bytes of its header and text."""
@@ -17,18 +17,18 @@ PING = 0x89
 CLOSE = 0x88
 
 COMPRESSED = 0x40
-"""The bit of a frame's first byte that says so (RFC 7692 §6)."""
+"""The bit of a frame's first byte for a compressed message (RFC 7692 §6)."""
 
 OFFER_COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 HEADER = re.compile(
     rb'\{"type":"quotes_patch","ts":(\d+),"versions":\{([^}]*)\},"operations":\[\{"op":"(\w)'
 )
-"""`ts`, versions and the first operation's first letter: all that is looked at of a message."""
+"""`ts`, versions and the first operation's first letter: all that a client parses of a message."""
 
 
 def opening_request(url: SplitResult, query: str, *, compressed: bool = False) -> bytes:
-    """The request that asks for a WebSocket; `compressed`: one that may compress."""
+    """Return the request for a WebSocket; `compressed` offers compression."""
     extensions = OFFER_COMPRESSION if compressed else ""
     return (
         f"GET {url.path}?{query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
@@ -38,12 +38,12 @@ def opening_request(url: SplitResult, query: str, *, compressed: bool = False) -
 
 
 def control_frame(opcode: int, payload: bytes = b"") -> bytes:
-    """A client's control frame, masked as it has to be (RFC 6455 §5.3) with the cheapest mask, 0."""
+    """Return a client's control frame. It must be masked (RFC 6455 §5.3); a mask of 0 is cheapest."""
     return bytes((opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
 def next_frame(buffer: bytes, start: int) -> tuple[int, int] | None:
-    """Where the payload of the frame at `start` begins and ends; None if it is not there as a whole."""
+    """Return begin and end of the payload of the frame at `start`; None if it is not complete."""
     have = len(buffer) - start
     if have < 2:
         return None
@@ -56,9 +56,10 @@ def next_frame(buffer: bytes, start: int) -> tuple[int, int] | None:
 
 
 def count_long_frames(buffer: bytes | bytearray, size: int) -> int:
-    """How many of them begin in the first `size` bytes, wherever those begin.
+    """Count the long text frames that begin in the first `size` bytes.
 
-    Looking for one byte, and then beyond that frame's header, takes half of `count`'s time for two.
+    The buffer may begin within a frame. A search for one byte that then skips the shortest frame takes
+    half the time of `count` for both bytes.
     """
     first, second = LONG_TEXT_FRAME
     frames, at, last = 0, 0, size - 1
@@ -66,18 +67,19 @@ def count_long_frames(buffer: bytes | bytearray, size: int) -> int:
         if buffer[at + 1] == second:
             frames += 1
             at += SHORTEST_LONG_FRAME
-        else:  # a length's
+        else:
+            # This byte belongs to a length.
             at += 1
     return frames
 
 
 def inflate(payload: bytes) -> bytes:
-    """What a message says that was compressed for itself (RFC 7692 §7.2.2)."""
+    """Decompress a message that was compressed by itself (RFC 7692 §7.2.2)."""
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + b"\0\0\xff\xff")
 
 
 def parse_versions(text: bytes) -> dict[bytes, int]:
-    """`"AAPL":3,"MSFT":7` as a dictionary of quoted symbols."""
+    """Parse `"AAPL":3,"MSFT":7` into versions by quoted symbol."""
     versions = {}
     for part in text.split(b","):
         symbol, _, version = part.rpartition(b":")

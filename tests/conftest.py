@@ -8,7 +8,7 @@ import pytest
 from bench.trading_day import describe
 from tests.processes import ServerProcess
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.reporting"]
 
 
 def pytest_configure() -> None:

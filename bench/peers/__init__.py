@@ -1,4 +1,4 @@
-"""Other servers that do the same broadcast, each a process that is started with a rate and a burst."""
+"""Other servers with the same broadcast, each a process with a rate and a burst."""
 
 import importlib.util
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.run import Options
+from bench.load import Options
 from bench.screen import show
 from bench.steps import Start
 from bench.target import Process
@@ -19,23 +19,23 @@ MODULES = {
     "trio-websocket": ("bench.peers.trio_websocket_plain", "trio_websocket"),
     "picows": ("bench.peers.picows_server", "picows"),
 }
-"""Module to run, and the package it needs."""
+"""The module to run and the package that it needs, by name."""
 
 PEERS = ["quotestream", *MODULES, "ws"]
 
 
 def own_server(options: Options, burst: int) -> Start:
-    """The project's own; its symbols all move at the same moment."""
+    """Return a starter of the project's own server. All its symbols move at the same moment."""
     return lambda rate: options.open(options.schedule(burst, rate, together=True))
 
 
 def bare_loop(rate: float, burst: int = 1) -> Process:
-    """The reference: bench/limit.py."""
+    """Return the reference server, bench/limit.py."""
     return _process([sys.executable, "-m", "bench.limit"], rate, burst)
 
 
 def entrant(name: str, options: Options, burst: int) -> Start | None:
-    """What starts the server `name`; None, with a line that says why, if it is not installed."""
+    """Return a starter of the server `name`; None, with a message, if it is not installed."""
     if name == "quotestream":
         return own_server(options, burst)
     command = _node() if name == "ws" else _python(name)
@@ -57,7 +57,7 @@ def _python(name: str) -> list[str] | None:
 
 
 def _node() -> list[str] | None:
-    """Node with `ws`, found where it was installed (bench/peers/node_modules) or globally."""
+    """Return the command of Node with the package `ws`, from bench/peers/node_modules or global."""
     node = shutil.which("node")
     if node is None:
         return None

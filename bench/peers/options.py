@@ -1,11 +1,11 @@
-"""The command line and the first line of output that all peers share."""
+"""The command line and the first line of output of all peers."""
 
 import argparse
 import socket
 
 
 def settings() -> tuple[float, int]:
-    """Rounds a second, and messages a round and connection."""
+    """Return the rounds a second, and the messages for each connection in a round."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, default=1.0)
     parser.add_argument("--burst", type=int, default=1)
@@ -14,5 +14,5 @@ def settings() -> tuple[float, int]:
 
 
 def say_address(listener: socket.socket) -> None:
-    """Tell the benchmark where to connect."""
+    """Print the address that the benchmark connects to."""
     print("quotes", f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes", flush=True)

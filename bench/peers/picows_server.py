@@ -1,4 +1,4 @@
-"""picows (Cython, asyncio on uvloop where it is installed): a loop over all transports."""
+"""A picows server (Cython, asyncio on uvloop if installed): a loop over all transports."""
 
 import asyncio
 

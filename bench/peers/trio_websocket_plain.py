@@ -1,4 +1,4 @@
-"""trio-websocket as usual: each connection's task sends what its own channel brings."""
+"""A usual trio-websocket server: each connection's task sends the messages of its own channel."""
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
@@ -7,7 +7,7 @@ from bench.message import update
 from bench.peers.options import settings
 
 CHANNEL_MESSAGES = 64
-"""Waiting for one connection; more are dropped, as no server may grow without bound."""
+"""Messages that wait for one connection. More are dropped, as no server may grow without bound."""
 
 
 async def main() -> None:

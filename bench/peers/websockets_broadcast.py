@@ -1,4 +1,4 @@
-"""The `websockets` library: its `broadcast()` to all connections (asyncio)."""
+"""A server with the library `websockets` (asyncio) and its `broadcast()` to all connections."""
 
 import asyncio
 

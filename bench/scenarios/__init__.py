@@ -1,7 +1,7 @@
-"""The scenarios: one file each, with the load it makes and the figures it tells.
+"""The scenarios: one file each, with its load and its figures.
 
-Each has `run(options)` and its defaults: CONNECTIONS, DURATION in seconds and RATE, whose meaning
-its docstring says.
+Each has `run(options)` and its defaults: CONNECTIONS, DURATION in seconds, and RATE, which its
+docstring explains.
 """
 
 from types import ModuleType
@@ -23,7 +23,7 @@ SCENARIOS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (establish, portfolio, burst, saturate, churn, storm, slow, replay, growth)
 }
-"""By name, in the order in which `all` runs them."""
+"""Scenarios by name, in the order in which `all` runs them."""
 
 LONG: dict[str, ModuleType] = {"soak": soak}
-"""Takes hours, so `all` leaves it out."""
+"""Scenarios that take hours, so `all` leaves them out."""

@@ -1,31 +1,24 @@
-"""One price to everybody: all connections watch one symbol, which moves every 4 s.
+"""One price to all clients: all connections watch one symbol, which moves every 4 s.
 
-`--rate` is moves per second. The bare loop sends the same to as many connections, before and after.
+`--rate` is moves per second. Before and after, the bare loop sends the same to as many connections.
 """
 
 from contextlib import AbstractContextManager
 from statistics import median
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.peers import bare_loop
-from bench.run import (
-    Options,
-    check_failures,
-    common_figures,
-    connect,
-    measure,
-    open_generator,
-)  # fmt: skip
 from bench.target import Target
 
 CONNECTIONS, DURATION, RATE = 10_000, 40, 0.25
 
 SAMPLE = 10
-"""One connection in so many is asked when it got an update: its last stands for all connections'."""
+"""One connection in SAMPLE records when it got each update. The last of them stands for all."""
 
 
-def run(options: Options) -> Result:
-    """Measure; without the bare loop if a running server was named."""
+def run(options: load.Options) -> Result:
+    """Measure, without the bare loop if `options` name a running server."""
     result = Result(
         "burst",
         f"{options.connections:,} connections on one symbol, {options.rate:g} moves/s, "
@@ -48,13 +41,16 @@ def run(options: Options) -> Result:
 
 
 def _last_client(
-    server: AbstractContextManager[Target], symbol: str, options: Options, result: Result | None
+    server: AbstractContextManager[Target],
+    symbol: str,
+    options: load.Options,
+    result: Result | None,
 ) -> float:
-    """Seconds from intake to the last client, the median of all updates."""
+    """Return the seconds from intake to the last client, as the median of all updates."""
     scrap = result or Result("burst", "")
-    with server as target, open_generator(target) as generator:
-        connect(generator, target, options.connections, lambda _: symbol, sample=SAMPLE)
-        window = measure(target, generator, options.duration, scrap)
+    with server as target, load.open_generator(target) as generator:
+        load.connect(generator, target, options.connections, lambda _: symbol, sample=SAMPLE)
+        window = load.measure(target, generator, options.duration, scrap)
         lasts = [last / 1e6 for last in generator.last.values()]
         last = median(lasts) if lasts else float("nan")
         if result:
@@ -63,9 +59,9 @@ def _last_client(
             result.add(
                 Figure("last client", last, Unit.SECONDS),
                 Figure("server CPU a frame", cost, Unit.MICROSECONDS),
-                *common_figures(window),
+                *load.common_figures(window),
             )
-            check_failures(generator, result)
+            load.check_failures(generator, result)
             if generator.missed:
                 result.wrong.append(f"{generator.missed} updates missed")
     return last

@@ -1,25 +1,15 @@
-"""Coming and going: so many connections a second open and as many close, beside 5,000 steady ones.
+"""Coming and going: 400 connections a second open and close, beside 5,000 steady ones.
 
-`--connections` are the steady ones, `--rate` is openings per second. Who came stays a second.
+`--connections` are the steady ones, `--rate` is openings per second. Each visitor stays a second.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 
+from bench import load
 from bench.figures import Figure, Result, Unit
 from bench.generator import Client, Generator
-from bench.run import (
-    STEP,
-    Meter,
-    Options,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    note_course,
-    open_generator,
-)  # fmt: skip
 from bench.screen import progress
 from bench.target import Target
 
@@ -27,65 +17,72 @@ CONNECTIONS, DURATION, RATE = 5000, 60, 400
 SYMBOLS, EACH = 50, 5
 
 STAY = 1.0
-"""Seconds from a visitor's first message to its leaving."""
+"""Seconds from a visitor's first message until it leaves."""
 
 LATE = 10.0
-"""Seconds after the last opening at which nobody is waited for any more."""
+"""Seconds to wait for answers after the last opening."""
 
 TICK = 0.01
-"""Seconds between two looks at who has to come or go."""
+"""Seconds between two looks at the visitors that are due to come or leave."""
 
 REST = 5.0
-"""Seconds after the last has left until the memory is read."""
+"""Seconds between the last visitor's leaving and the reading of the memory."""
 
 MUST = {"p99": 0.100}
 
 
-def run(options: Options) -> Result:
-    """Measure; a visitor that is refused or fails is a failure."""
+def run(options: load.Options) -> Result:
+    """Measure. A visitor that is refused or fails makes the result a failure."""
     result = Result(
         "churn",
         f"{options.connections:,} steady connections, {options.rate:g} opened and closed a second "
         f"for {options.duration:g} s",
     )
     schedule = options.schedule(SYMBOLS, 0.25)
-    choose = choose_some(schedule.symbols, EACH)
-    with options.open(schedule) as target, open_generator(target) as generator:
-        connect(generator, target, options.connections, choose)
+    choose = load.choose_some(schedule.symbols, EACH)
+    with options.open(schedule) as target, load.open_generator(target) as generator:
+        load.connect(generator, target, options.connections, choose)
         before = target.resident_bytes()
-        meter = Meter(target, generator)
+        meter = load.Meter(target, generator)
         visited, late = visit(generator, target, options.rate, options.duration, schedule.symbols)
         window = meter.read()
-        note_course(generator, window, result)
+        load.note_course(generator, window, result)
         result.add_latency(generator.latencies.percentiles(), MUST, {})
         generator.run_until(monotonic() + REST)
         after = target.resident_bytes()
         grown = None if before is None or after is None else after / before
         result.add(
-            Figure("opened and closed", visited / options.duration, Unit.PER_SECOND,
-                   0.98 * min(options.rate, 400), 980, at_least=True),
+            Figure(
+                "opened and closed",
+                visited / options.duration,
+                Unit.PER_SECOND,
+                must=0.98 * min(options.rate, 400),
+                aim=980,
+                at_least=True,
+            ),
             Figure("failed", generator.failed.total(), Unit.COUNT, must=0),
             Figure("unanswered at the end", late, Unit.COUNT, must=0),
             Figure("memory before", before, Unit.BYTES),
             Figure("memory after", after, Unit.BYTES),
             Figure("memory after to before", grown, Unit.RATIO, must=1.05),
-            *common_figures(window),
-        )  # fmt: skip
-        check_failures(generator, result)
+            *load.common_figures(window),
+        )
+        load.check_failures(generator, result)
     return result
 
 
 def visit(
     generator: Generator, target: Target, rate: float, seconds: float, symbols: Sequence[str]
 ) -> tuple[int, int]:
-    """Open `rate` connections a second for so many seconds, each of which leaves after STAY.
+    """Open `rate` connections a second for `seconds`. Each leaves after STAY.
 
-    How many came and left, and how many still wait for an answer long after.
+    Return the number that came and left, and the number still without an answer after LATE.
     """
     start, opened, left = monotonic(), 0, 0
     staying: deque[Client] = deque()
     marked = start
-    generator.answered.clear()  # those who stay
+    # The steady connections are not visitors.
+    generator.answered.clear()
     with progress("coming and going", seconds) as move:
         while (now := monotonic()) < start + seconds or staying or generator.pending:
             while opened < int(min(now - start, seconds) * rate):
@@ -102,7 +99,7 @@ def visit(
             if now > start + seconds + LATE:
                 break
             generator.run_until(now + TICK)
-            if now - marked >= STEP:
+            if now - marked >= load.STEP:
                 marked = now
                 generator.latencies.mark()
                 move(now - start)

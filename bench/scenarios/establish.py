@@ -1,55 +1,43 @@
-"""Opening connections, each with a token of its own: as fast as it goes, and at a steady pace.
+"""Opening connections, each with a token of its own: as fast as possible, and at a steady rate.
 
 `--rate` is handshakes per second of the second part, which has a third of the connections.
 """
 
 from time import monotonic
 
+from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.latency import Latencies
-from bench.run import (
-    SETTLE,
-    Meter,
-    Options,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    note_course,
-    open_generator,
-)  # fmt: skip
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 300
 SYMBOLS, EACH = 50, 5
 
 
-def run(options: Options) -> Result:
-    """Measure; `duration` bounds the second part."""
+def run(options: load.Options) -> Result:
+    """Measure. `duration` bounds the second part."""
     result = Result(
         "establish",
         f"{options.connections:,} connections of {EACH} symbols as fast as it goes, "
         f"then {options.rate:g} a second",
     )
     schedule = options.schedule(SYMBOLS, 0.25)
-    choose = choose_some(schedule.symbols, EACH)
+    choose = load.choose_some(schedule.symbols, EACH)
     with options.open(schedule) as target:
-        with open_generator(target) as generator:
-            meter = Meter(target, generator)
-            seconds = connect(generator, target, options.connections, choose)
+        with load.open_generator(target) as generator:
+            meter = load.Meter(target, generator)
+            seconds = load.connect(generator, target, options.connections, choose)
             fast = meter.read()
-            note_course(generator, fast, result)
-            check_failures(generator, result)
-        with open_generator(target) as generator:
-            generator.run_until(monotonic() + SETTLE)  # the others' end is not what is measured
-            meter = Meter(target, generator)
+            load.note_course(generator, fast, result)
+            load.check_failures(generator, result)
+        with load.open_generator(target) as generator:
+            # The end of the first part's connections is not measured.
+            generator.run_until(monotonic() + load.SETTLE)
+            meter = load.Meter(target, generator)
             count = min(options.connections // 3, int(options.rate * options.duration)) or 1
-            connect(generator, target, count, choose, rate=options.rate)
+            load.connect(generator, target, count, choose, rate=options.rate)
             paced = meter.read()
-            first = Latencies()
-            for client in generator.answered:
-                first.add(round((client.answered_at - client.opened_at) * 1e6))
-            note_course(generator, paced, result)
-            check_failures(generator, result)
+            first = load.first_messages(generator)
+            load.note_course(generator, paced, result)
+            load.check_failures(generator, result)
     result.histogram = first.histogram()
     found = first.percentiles()
     assert found is not None, "connect() returns once every client has its first message"
@@ -62,6 +50,6 @@ def run(options: Options) -> Result:
         Figure("first snapshot p50", found.p50, Unit.SECONDS),
         Figure("first snapshot p95", found.p95, Unit.SECONDS),
         Figure("first snapshot p99", found.p99, Unit.SECONDS, must=0.050),
-        *common_figures(fast),
+        *load.common_figures(fast),
     )
     return result

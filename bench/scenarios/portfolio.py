@@ -1,19 +1,10 @@
-"""The mission's load: every connection watches five of fifty symbols, each of which moves every 4 s.
+"""The reference load: every connection watches five of fifty symbols, and each moves every 4 s.
 
 `--rate` is moves per second and symbol. The moves are spread over the interval.
 """
 
+from bench import load
 from bench.figures import Figure, Result, Unit
-from bench.run import (
-    Options,
-    behind,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    measure,
-    open_generator,
-)  # fmt: skip
 
 CONNECTIONS, DURATION, RATE = 10_000, 60, 0.25
 SYMBOLS, EACH = 50, 5
@@ -22,20 +13,22 @@ MUST = {"p95": 0.025, "p99": 0.050}
 AIM = {"p95": 0.010}
 
 
-def run(options: Options) -> Result:
-    """Measure; a missed update is a failure."""
+def run(options: load.Options) -> Result:
+    """Measure. A missed update makes the result a failure."""
     result = Result(
         "portfolio",
         f"{options.connections:,} connections, {EACH} of {SYMBOLS} symbols each, "
         f"{options.rate:g} moves/s of each symbol, {options.duration:g} s",
     )
     schedule = options.schedule(SYMBOLS, options.rate)
-    with options.open(schedule) as target, open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target) as generator:
         empty = target.resident_bytes()
-        connect(generator, target, options.connections, choose_some(schedule.symbols, EACH))
-        window = measure(target, generator, options.duration, result)
+        load.connect(
+            generator, target, options.connections, load.choose_some(schedule.symbols, EACH)
+        )
+        window = load.measure(target, generator, options.duration, result)
         result.add_latency(generator.latencies.percentiles(), MUST, AIM)
-        missed = generator.missed + behind(generator)
+        missed = generator.missed + load.behind(generator)
         if missed or generator.jumps:
             result.wrong.append(f"{missed} updates missed, {generator.jumps} merged")
         resident = target.resident_bytes()
@@ -49,7 +42,7 @@ def run(options: Options) -> Result:
             Figure(
                 "memory a connection", each and each / options.connections, Unit.BYTES, must=9000
             ),
-            *common_figures(window),
+            *load.common_figures(window),
         )
-        check_failures(generator, result)
+        load.check_failures(generator, result)
     return result

@@ -1,8 +1,8 @@
-"""Long lives: steady clients, visitors that come and go, and some that never read, for hours.
+"""Hours of service: steady clients, visitors that come and go, and some clients that never read.
 
-`--connections` are the steady ones: of twenty, four ask for a price every ten seconds only, four have
-their messages compressed, and one never reads, until the server gives it up and another takes its
-place. `--rate` is visitors per second. Every minute is a row; at the end, how memory and latency grew.
+`--connections` are the steady ones. Of twenty, four ask for a price every ten seconds, four have their
+messages compressed, and one never reads. When the server gives that one up, another replaces it.
+`--rate` is visitors per second. Every minute prints a row; the end shows growth of memory and latency.
 """
 
 from collections import deque
@@ -11,20 +11,10 @@ from statistics import linear_regression
 from time import monotonic
 from typing import NamedTuple
 
+from bench import load
 from bench.figures import Figure, Result, Unit, written
 from bench.generator import Client, Generator
 from bench.latency import Latencies
-from bench.run import (
-    Choice,
-    Meter,
-    Options,
-    check_failures,
-    choose_some,
-    common_figures,
-    connect,
-    note_course,
-    open_generator,
-)
 from bench.scenarios.churn import visit
 from bench.schedule import Schedule
 from bench.screen import show
@@ -34,18 +24,19 @@ CONNECTIONS, DURATION, RATE = 1000, 1800, 20
 SYMBOLS, EACH = 50, 5
 
 INTERVAL = "&interval=10s"
-"""What the throttled ones ask for: two to three moves of a symbol become one."""
+"""The parameter of throttled clients: two to three moves of a symbol become one."""
 
 ROWS = 30
-"""Rows of a run that is shorter than half an hour; a row is a minute otherwise."""
+"""Rows of a run of less than half an hour. In longer runs, a row is a minute."""
 
 LONGEST_ROW = 60.0
+"""Seconds of a row in a long run."""
 
 MUTE_ROWS = 4
-"""Rows for which one that never reads is kept: in the second minute the server gives it up."""
+"""Rows until a client that never reads is closed. The server gives it up in the second minute."""
 
 SLOW_BUFFER = 8 * 1024
-"""Bytes of a receive buffer: who never reads is behind after seconds."""
+"""Bytes of a receive buffer: it is small, so that seconds are enough to fill it."""
 
 OPEN = 'market_data_circuit_breakers{state="open"}'
 CONFLATED = "market_data_conflated_total"
@@ -53,8 +44,8 @@ EVICTED = 'market_data_connections_closed_total{code="4429"}'
 
 
 class Row(NamedTuple):
-    """One minute: seconds from the start, bytes resident, open descriptors, circuit breakers open,
-    updates conflated and connections given up since the start, p50 and p99 in seconds.
+    """One minute: seconds since the start, resident bytes, open descriptors and open circuit breakers;
+    updates conflated and connections given up since the start; p50 and p99 in seconds.
     """
 
     at: float
@@ -67,36 +58,36 @@ class Row(NamedTuple):
     p99: float
 
 
-def run(options: Options) -> Result:
-    """Measure; what the readers miss is a failure."""
+def run(options: load.Options) -> Result:
+    """Measure. An update that a reading client misses makes the result a failure."""
     result = Result(
         "soak",
         f"{options.connections:,} connections, {options.rate:g} visitors/s, "
         f"{options.duration / 3600:.2f} hours",
     )
     schedule = Schedule(SYMBOLS, 0.25, options.duration + 120, together=False)
-    choose = choose_some(schedule.symbols, EACH)
+    choose = load.choose_some(schedule.symbols, EACH)
     some, mute = options.connections // 5, max(1, options.connections // 20)
     with (
         options.open(schedule, WS_COMPRESSION="shared") as target,
-        open_generator(target) as generator,
+        load.open_generator(target) as generator,
     ):
-        connect(generator, target, some, lambda number: choose(number) + INTERVAL)
-        connect(generator, target, some, choose, compressed=True)
-        connect(generator, target, options.connections - 2 * some - mute, choose)
-        meter = Meter(target, generator)
+        load.connect(generator, target, some, lambda number: choose(number) + INTERVAL)
+        load.connect(generator, target, some, choose, compressed=True)
+        load.connect(generator, target, options.connections - 2 * some - mute, choose)
+        meter = load.Meter(target, generator)
         rows = _live(generator, target, options, schedule.symbols, mute)
         window = meter.read()
-        note_course(generator, window, result)
-        result.add(*_growth(rows), *common_figures(window))
+        load.note_course(generator, window, result)
+        result.add(*_growth(rows), *load.common_figures(window))
         if generator.missed:
             result.wrong.append(f"{generator.missed} updates missed by those that read")
-        check_failures(generator, result)
+        load.check_failures(generator, result)
     return result
 
 
 def _live(
-    generator: Generator, target: Target, options: Options, symbols: Sequence[str], mute: int
+    generator: Generator, target: Target, options: load.Options, symbols: Sequence[str], mute: int
 ) -> list[Row]:
     rows: list[Row] = []
     start = monotonic()
@@ -116,10 +107,12 @@ def _live(
     return rows
 
 
-def _add_mute(generator: Generator, target: Target, count: int, choose: Choice) -> list[Client]:
-    """Clients that read their snapshot, or its beginning, and nothing more."""
+def _add_mute(
+    generator: Generator, target: Target, count: int, choose: load.Choice
+) -> list[Client]:
+    """Open clients that read their snapshot, or its beginning, and nothing more."""
     generator.answered.clear()
-    connect(generator, target, count, choose, receive_buffer=SLOW_BUFFER)
+    load.connect(generator, target, count, choose, receive_buffer=SLOW_BUFFER)
     mute = list(generator.answered)
     for client in mute:
         generator.pause(client)
@@ -150,7 +143,7 @@ def _written(row: Row) -> str:
 
 
 def _growth(rows: list[Row]) -> list[Figure]:
-    """Of the second half, when what is made on first use is made."""
+    """Return the growth in the second half: by then, caches and pools are filled."""
     half = rows[len(rows) // 2 :]
     slope = linear_regression([r.at for r in half], [r.resident for r in half]).slope
     third = max(1, len(rows) // 3)

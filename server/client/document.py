@@ -1,4 +1,4 @@
-"""A client's copy of the quotes, kept by applying patches, and the proof that nothing was missed."""
+"""A client's copy of the quotes. It applies patches and detects missed ones."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,15 +8,15 @@ import jsonpatch
 from server.quotes.position import format_position
 
 MAX_RESUME = 8 * 1024
-"""Characters of a position: half of what a server takes of a request, for 500 symbols or so. What does
-not fit is sent in full.
+"""Characters of a position: half of a server's limit for a request, for 500 symbols or so. The server
+sends the full quotes of symbols that do not fit.
 """
 
 
 class Document:
-    """`quotes` by symbol as the server has them; `versions` of each.
+    """Quotes and their versions, by symbol.
 
-    It outlives a connection: `position` is what the next one resumes with.
+    A document outlives its connection: the next one resumes from `position`.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class Document:
 
     @property
     def quotes(self) -> dict[str, dict[str, Any]]:
-        """Symbol to quote."""
+        """Return the quotes by symbol."""
         quotes: dict[str, dict[str, Any]] = self._document["quotes"]
         return quotes
 
     def apply(self, message: dict[str, Any]) -> list[str]:
-        """Apply one `quotes_patch`; the symbols for which a version was missed, to be resynced."""
+        """Apply one `quotes_patch` and return the symbols that missed a version, to be resynced."""
         operations, versions = message["operations"], message["versions"]
         self._document = jsonpatch.apply_patch(self._document, operations, in_place=True)
         replaced = any(operation["op"] == "replace" for operation in operations)
@@ -51,18 +51,16 @@ class Document:
 
     @property
     def position(self) -> str:
-        """What `resume` asks with: all that is known to be as the server had it; empty for nothing."""
+        """Return the value of `resume`: all quotes known to match the server's; empty for none."""
         if not self._epoch:
             return ""
         held = [(symbol, self.versions[symbol]) for symbol in self._proven & self.quotes.keys()]
         position = format_position(self._epoch, held)
-        return (
-            position[: MAX_RESUME + 1].rpartition(",")[0]
-            if len(position) > MAX_RESUME
-            else position
-        )
+        if len(position) <= MAX_RESUME:
+            return position
+        return position[: MAX_RESUME + 1].rpartition(",")[0]
 
     def keep(self, symbols: Collection[str]) -> None:
-        """Forget the quotes of all but `symbols`: those the server goes on with."""
+        """Forget all quotes but those of `symbols`, which the server continues to send."""
         for symbol in self.quotes.keys() - symbols:
             del self.quotes[symbol]

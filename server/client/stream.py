@@ -1,4 +1,4 @@
-"""A connection to the quotes that survives the server's restarts."""
+"""A stream of quotes that reconnects after a server's restart."""
 
 import json
 import random
@@ -20,22 +20,23 @@ from trio_websocket import (
 from server.client.document import Document
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds: the range from which the wait before a reconnection is drawn doubles up to the longest."""
+"""Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the TCP connection, and again for the handshake."""
 
 PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
-"""Seconds between two pings, and for the answer: a cable that was pulled says nothing by itself."""
+"""Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
 
 TRY_AGAIN = {429, 503}
-"""Refusals that time may cure; all others are about the request itself."""
+"""Statuses of temporary refusals. All others concern the request itself."""
 
 TOKEN_EXPIRED = 4401
+"""The close code for an expired token."""
 
 
 class StreamRefused(Exception):
-    """The server will not serve this request, now or later; the message says why."""
+    """The server refuses this request for good. The message gives the reason."""
 
 
 Listener = Callable[[Document, dict[str, Any]], None]
@@ -47,28 +48,29 @@ class Credential:
     __slots__ = ("_token",)
 
     def __init__(self, token: str) -> None:
-        """Errors: ValueError, without the token, for what no header can hold."""
+        """Errors: ValueError if a header cannot hold the token. The message leaves it out."""
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ValueError("a token is ASCII characters without spaces")
         self._token = token
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the request's headers that show who asks; none without a token."""
+        """Return the request's `Authorization` header, or nothing without a token."""
         return [(b"Authorization", f"Bearer {self._token}".encode())] if self._token else []
 
 
 async def follow(url: str, token: str, symbols: Sequence[str], listener: Listener) -> NoReturn:
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
 
-    A lost connection is taken up again after a random wait (exponential backoff, full jitter) or
-    the one the server asks for, with what changed since. That it is lost, or cannot be made, is told
-    to the listener as a message of type `connection`. A redirection is a refusal: the token is sent to
-    no address but this one.
+    After a lost connection, the client resumes from its position. It first waits as long as the server
+    asks, or a random time (exponential backoff, full jitter). If a connection is lost or cannot be
+    made, the listener gets a message of type `connection`. A redirection is a refusal: the token is
+    sent to this address only.
 
     Errors: StreamRefused; ValueError for a token that cannot be sent.
     """
     credential = Credential(token)
-    del token  # a traceback with local variables shows this frame
+    # A traceback with local variables would show the token in this frame.
+    del token
     target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
     document = Document()
     attempt = 0
@@ -85,10 +87,10 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
             if rejection.status_code not in TRY_AGAIN:
                 raise StreamRefused(_message(rejection)) from None
             wait, problem = _retry_after(rejection), _message(rejection)
-        # An OSError is the listener's: those of the network are mapped where they arise.
+        # An OSError would come from the listener, as the network's errors are mapped below.
         except (HandshakeError, trio.BrokenResourceError) as error:
             problem = str(error.__cause__ or error) or problem
-        except h11.ProtocolError:  # wsproto has trio-websocket answer what is no HTTP
+        except h11.ProtocolError:
             problem = "the server does not speak HTTP"
         except trio.TooSlowError:
             problem = "the server does not answer"
@@ -105,7 +107,7 @@ def _resuming(url: str, document: Document) -> str:
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-    """Errors: BrokenResourceError, TooSlowError."""
+    """Connect to the server. Errors: BrokenResourceError, TooSlowError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -124,8 +126,9 @@ async def _follow_once(
     document: Document,
     listener: Listener,
 ) -> float | None:
-    """One connection; the stream stays the caller's to close, as trio-websocket leaves it open when
-    the server closes first.
+    """Follow quotes on one connection, and return the seconds that the server asks to stay away.
+
+    The caller closes the stream, as trio-websocket leaves it open when the server closes first.
     """
     parts = urlsplit(url)
     resource = f"{parts.path or '/'}?{parts.query}"
@@ -139,7 +142,7 @@ async def _follow_once(
             wait = await _read(socket, document, listener)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # Either we failed or trio-websocket's reader did; the other was only cancelled.
+        # Our reader or trio-websocket's task failed; the other was only cancelled.
         raise group.exceptions[0] from None
     return wait
 
@@ -147,7 +150,7 @@ async def _follow_once(
 async def _read(
     socket: WebSocketConnection, document: Document, listener: Listener
 ) -> float | None:
-    """Read until the connection ends; the seconds the server asked to stay away."""
+    """Read until the connection ends, and return the seconds that the server asks to stay away."""
     wait: float | None = None
     try:
         while True:
@@ -167,7 +170,7 @@ async def _read(
 
 
 async def _keep_asking(socket: WebSocketConnection) -> None:
-    """Ping until the connection ends. Errors: TooSlowError if the server is not there any more."""
+    """Ping until the connection ends. Errors: TooSlowError if the server does not answer."""
     with suppress(ConnectionClosed):
         while True:
             await trio.sleep(PING_INTERVAL)

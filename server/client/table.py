@@ -1,4 +1,4 @@
-"""A live table of quotes in the terminal; plain lines where the output is no terminal."""
+"""A live table of quotes in the terminal; plain lines if the output is not a terminal."""
 
 import json
 import sys
@@ -28,9 +28,10 @@ async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
 
 
 def print_message(document: Document, message: dict[str, Any]) -> None:
-    """One line per changed quote, or per message that is about something else."""
+    """Print a line for each changed quote, or for a message of another type."""
     if message["type"] != "quotes_patch":
-        if "recovered" in message:  # for hundreds of symbols, perhaps
+        # `recovered` may name hundreds of symbols, so count them by result.
+        if "recovered" in message:
             message = message | {"recovered": dict(Counter(message["recovered"].values()))}
         print(json.dumps(message, ensure_ascii=False), flush=True)
         return
@@ -45,7 +46,7 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
 
 
 class Screen:
-    """What is to be drawn: the newest document and the newest word about the connection."""
+    """The newest document and the state of the connection, drawn as a table."""
 
     def __init__(self) -> None:
         self._document = Document()
@@ -62,12 +63,10 @@ class Screen:
             self._quiet.clear()
             return
         elif message["type"] == "status" and "symbols" in message:
-            turn = (
-                self._quiet.update
-                if message["status"] == "stale"
-                else self._quiet.difference_update
-            )
-            turn(message["symbols"])
+            if message["status"] == "stale":
+                self._quiet.update(message["symbols"])
+            else:
+                self._quiet.difference_update(message["symbols"])
         elif message["type"] == "status":
             self._state = f"{message['status']}: {message['reason']}"
         elif message["type"] == "error":
@@ -75,8 +74,9 @@ class Screen:
         self._document = document
 
     def draw(self) -> Table:
-        """The table as it is now."""
-        caption = Text(self._state + self._refused)  # what others wrote is no markup of ours
+        """Return the table with the present quotes."""
+        # As Text, since the server's words may look like rich's markup.
+        caption = Text(self._state + self._refused)
         table = Table(
             box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
         )
@@ -101,6 +101,6 @@ class Screen:
 
 
 def _price(price: float, *, sign: str = "-") -> str:
-    """With the decimals it came with, two at least."""
+    """Format a price with its own decimals, but at least two."""
     _, _, decimals = f"{Decimal(repr(price)):f}".partition(".")
     return f"{price:{sign},.{max(2, len(decimals))}f}"

@@ -1,1 +1,1 @@
-"""Where prices come from. A feed is a coroutine that sends `Trade`s until it ends or is cancelled."""
+"""Feeds, the sources of prices. A feed is a coroutine that sends trades until it ends."""

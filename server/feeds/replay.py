@@ -1,6 +1,6 @@
-"""Recorded trades from a CSV file (`timestamp_ms,symbol,price,size`), in their own time or faster.
+"""Replays recorded trades from a CSV file (`timestamp_ms,symbol,price,size`), at any speed.
 
-The file is read block by block in a worker thread, so neither its size nor a slow disk matters.
+A worker thread reads the file in blocks, so neither its size nor a slow disk matters.
 """
 
 import csv
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import dropwhile
 from pathlib import Path
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 import structlog
 import trio
@@ -23,7 +23,7 @@ from server.quotes.snapshot import LATEST_US
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
 
 BLOCK_ROWS = 1024
-"""Rows read at a time: 2 ms of parsing, after which the other tasks get their turn."""
+"""Rows read at a time: 2 ms of parsing, after which other tasks run."""
 
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about bad rows."""
@@ -32,37 +32,57 @@ MAX_SIZE = 10**12
 """Shares in one trade: more than any company has issued."""
 
 MAX_TIMESTAMP_MS = LATEST_US // 1000
-"""The end of the year 9999, the last that a timestamp on the wire can name."""
-
-RawTrade = tuple[str, float, int, int]
-"""Symbol, price, size, milliseconds since the epoch."""
+"""The end of the year 9999, the last one that a timestamp on the wire can name."""
 
 PriceDecimals = Callable[[str], int]
-"""A symbol's tick precision."""
-
-if TYPE_CHECKING:
-    from _csv import Reader as Rows
+"""Returns a symbol's tick precision."""
 
 log = structlog.get_logger()
 
 
 class ReplayError(Exception):
-    """The file cannot be replayed at all; the message says why in one line."""
+    """The file cannot be replayed at all. The message gives the reason in one line."""
 
 
 class BadRow(Exception):
-    """One row that is no trade."""
+    """One row that is not a trade."""
+
+
+class Rows(Protocol):
+    """A reader of the csv module."""
+
+    @property
+    def line_num(self) -> int:
+        """Return the number of lines read so far."""
+
+    def __iter__(self) -> "Rows": ...
+
+    def __next__(self) -> list[str]: ...
+
+
+class RawTrade(NamedTuple):
+    """A recorded trade; `time_ms` is in milliseconds since the Unix epoch."""
+
+    symbol: str
+    price: float
+    size: int
+    time_ms: int
+
+    @property
+    def time_us(self) -> int:
+        """Return the time in microseconds since the Unix epoch."""
+        return self.time_ms * 1000
 
 
 class Block(NamedTuple):
-    """The trades of some rows, and what came behind them, if it was not more rows."""
+    """The trades of some rows. `end` tells how the file ended behind them, None if it goes on."""
 
     trades: list[RawTrade]
     end: StopIteration | ReplayError | None = None
 
 
 def as_first_seen(_: str) -> int:
-    """The tick precision of symbols that no catalogue has."""
+    """Return the tick precision of symbols that no catalogue has."""
     return FIRST_SEEN_DECIMALS
 
 
@@ -73,7 +93,7 @@ class Replay:
         """Check the file's header.
 
         Arguments:
-            speed: how many times faster than it happened; 0 for as fast as it is taken.
+            speed: how many times faster than recorded; 0 for as fast as the server takes trades.
             loop: start over at the end.
 
         Errors: ReplayError if there is no such file or it does not start with HEADER.
@@ -92,18 +112,18 @@ class Replay:
         price_decimals: PriceDecimals = as_first_seen,
         after: int = 0,
     ) -> None:
-        """Send every trade of the file, waiting wherever the channel is full.
+        """Send every trade of the file, and wait while the channel is full.
 
         Arguments:
-            price_decimals: called in a worker thread; a price that is zero at its symbol's tick is
-                a bad row.
-            after: begin with the first trade later than this, in microseconds since the Unix epoch;
-                if the file ends before it, that was said of another one, and all of it is sent.
+            price_decimals: called in a worker thread. A price that rounds to zero at its symbol's
+                tick is a bad row.
+            after: begin with the first trade later than this, in microseconds since the Unix epoch.
+                If the file ends before it, `after` belongs to another file, and all trades are sent.
 
-        Errors: ReplayError if the file breaks off (a damaged archive), has become unreadable, or is
-        to be repeated and holds no trade.
+        Errors: ReplayError if the file breaks off (a damaged archive), has become unreadable, or has
+        no trade to repeat.
         """
-        while (last := await self._run_once(trades, price_decimals, after)) >= 0:
+        while (last := await self._run_once(trades, price_decimals, after)) is not None:
             if not self.loop and last >= after:
                 return
             after = 0
@@ -112,18 +132,18 @@ class Replay:
 
     async def _run_once(
         self, trades: trio.MemorySendChannel[Trade], price_decimals: PriceDecimals, after: int
-    ) -> int:
-        """The last trade's time in microseconds since the Unix epoch, -1 if there is none."""
-        last, skipping = -1, after > 0
+    ) -> int | None:
+        """Return the last trade's time in microseconds since the Unix epoch, None without a trade."""
+        last, skipping = None, after > 0
         with self._open() as lines:
             rows = _rows(lines, self.path)
             pace = Pace(self.speed)
             end = None
             while end is None:
                 block, end = await trio.to_thread.run_sync(self._read_block, rows, price_decimals)
-                last = block[-1][3] * 1000 if block else last
+                last = block[-1].time_us if block else last
                 if skipping:
-                    block = [*dropwhile(lambda trade: trade[3] * 1000 <= after, block)]
+                    block = [*dropwhile(lambda trade: trade.time_us <= after, block)]
                     skipping = not block
                 for symbol, price, size, time_ms in block:
                     await pace.wait(time_ms)
@@ -146,8 +166,8 @@ class Replay:
         except OSError as error:
             raise ReplayError(f"cannot read {self.path}: {error.strerror or error}") from None
 
-    def _read_block(self, rows: "Rows", price_decimals: PriceDecimals) -> Block:
-        """Up to BLOCK_ROWS rows' trades, without the bad ones."""
+    def _read_block(self, rows: Rows, price_decimals: PriceDecimals) -> Block:
+        """Read BLOCK_ROWS rows at most, and skip the bad ones."""
         trades: list[RawTrade] = []
         for _ in range(BLOCK_ROWS):
             try:
@@ -166,31 +186,34 @@ class Replay:
             self._report_at = monotonic() + REPORT_INTERVAL
             log.warning(
                 "bad row skipped",
-                file=str(self.path), line=line, problem=str(problem), bad_rows=self.bad_rows,
-            )  # fmt: skip
+                file=str(self.path),
+                line=line,
+                problem=str(problem),
+                bad_rows=self.bad_rows,
+            )
 
 
 class Pace:
-    """Keeps the recorded distances in time, divided by `speed`; not at all if it is 0."""
+    """Keeps the recorded intervals between trades, divided by `speed`; none if it is 0."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
-        self._start: tuple[float, int] | None = None
+        self._started: tuple[float, int] | None = None
 
     async def wait(self, time_ms: int) -> None:
-        """Sleep until the moment recorded as `time_ms` is due."""
+        """Sleep until the trade recorded at `time_ms` is due."""
         if self._speed == 0:
             return
-        if self._start is None:
-            self._start = trio.current_time(), time_ms
-        start, first_ms = self._start
-        due = start + (time_ms - first_ms) / 1000 / self._speed
+        if self._started is None:
+            self._started = trio.current_time(), time_ms
+        started_at, first_ms = self._started
+        due = started_at + (time_ms - first_ms) / 1000 / self._speed
         if due > trio.current_time():
             await trio.sleep_until(due)
 
 
 def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
-    """One row's (symbol, price, size, milliseconds since the epoch); BadRow says what is wrong."""
+    """Parse one row. Errors: BadRow."""
     if len(row) != len(HEADER):
         raise BadRow(f"{len(row)} fields instead of {len(HEADER)}")
     try:
@@ -209,11 +232,13 @@ def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
         raise BadRow(f"not a size: {row[3]!r}")
     if not 0 <= time_ms <= MAX_TIMESTAMP_MS:
         raise BadRow(f"not a timestamp: {row[0]!r}")
-    return symbol, price, size, time_ms
+    return RawTrade(symbol, price, size, time_ms)
 
 
-def _rows(lines: TextIO, path: Path) -> "Rows":
-    """The rows after the header. Nothing is quoted: a stray quote must not swallow lines."""
+def _rows(lines: TextIO, path: Path) -> Rows:
+    """Check the header and return the rows after it. Quotes have no meaning: a single one must not
+    swallow lines.
+    """
     rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
     try:
         header = next(rows, [])

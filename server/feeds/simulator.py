@@ -1,8 +1,8 @@
-"""Made-up prices: the "price oscillation" of the Go service this server replaces.
+"""Simulated prices: the "price oscillation" of the Go service that this server replaces.
 
-In each interval a random subset of the watched symbols, at least one, moves to a price within one
-percent of its base price, in whole cents and never under a dollar. The moments are spread over the
-interval: all at its start would be one burst and four seconds of silence.
+In each interval, a random subset of the watched symbols moves, at least one. A new price is within one
+percent of the base price, in whole cents and at least a dollar. The moves are spread over the
+interval: all at its start would be one burst and then silence.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,21 +16,21 @@ from server.quotes.quote import Quote, Trade
 from server.quotes.snapshot import LARGEST_PRICE
 
 OSCILLATION = 0.01
-"""Largest distance from the base price, as a part of it."""
+"""Largest distance from the base price, as a share of it."""
 
 LOWEST_CENTS = 100
-"""No simulated price is under one dollar."""
+"""The lowest simulated price, one dollar."""
 
 HIGHEST_CENTS = int(LARGEST_PRICE) * 100
-"""Nor over what other instances take for a price."""
+"""The highest simulated price: other instances accept no higher one."""
 
 CATCH_UP = 1.0
-"""Seconds that are made up for. Not all that a machine has slept: it would come at once. But some, as a
-simulator that is late must not idle, or an overload would not be seen.
+"""Largest delay in seconds that the simulator makes up for. After a machine's sleep, the whole delay
+would be one burst. Without any, a late simulator would idle and hide an overload.
 """
 
 LARGEST_LOTS = 20
-"""A trade is of one to so many round lots of 100 shares."""
+"""Most round lots of 100 shares in one trade."""
 
 
 async def run_simulator(
@@ -43,10 +43,10 @@ async def run_simulator(
     """Send trades until cancelled.
 
     Arguments:
-        watched: the quotes that may move, asked anew at the start of each interval.
-        is_watched: whether a symbol is still to move when its moment has come.
+        watched: returns the quotes that may move; called at the start of each interval.
+        is_watched: returns whether a symbol may still move when its moment has come.
         interval: seconds.
-        random: the source of every choice; seeded alike it chooses alike.
+        random: the source of every choice. The same seed gives the same choices.
     """
     start = trio.current_time()
     while True:
@@ -64,7 +64,7 @@ async def run_simulator(
 def plan_interval(
     quotes: list[Quote], interval: float, random: Random
 ) -> Iterator[tuple[float, Quote]]:
-    """Who moves when: (seconds from the interval's start, quote), in time order."""
+    """Choose the quotes to move, each with its seconds from the interval's start, in time order."""
     if not quotes:
         return iter(())
     movers = random.sample(quotes, random.randint(1, len(quotes)))
@@ -72,7 +72,7 @@ def plan_interval(
 
 
 def simulated_price(quote: Quote, random: Random) -> float:
-    """A price within OSCILLATION of the base price, other than the present one if there is one."""
+    """Choose a price within OSCILLATION of the base price, and not the present one if possible."""
     base_cents = quote.base_price * 100
     low = max(LOWEST_CENTS, ceil(base_cents * (1 - OSCILLATION)))
     high = min(max(low, floor(base_cents * (1 + OSCILLATION))), HIGHEST_CENTS)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
+from server.config.redaction import redact
 from server.fanout.throttle import granted
 from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken
@@ -43,7 +44,6 @@ from server.quotes.messages import (
     Unsubscribe,
 )
 from server.quotes.patch import Remove
-from server.redaction import redact
 
 NO_SUCH_SYMBOL = "no such symbol"
 NOT_SUBSCRIBED = "not subscribed to these symbols"

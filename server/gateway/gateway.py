@@ -37,13 +37,13 @@ from server.gateway.services import Services
 from server.gateway.session import Session
 from server.gateway.sockets import (
     ACCEPT_PAUSE,
-    BACKLOG,
     OutOfResources,
     accept_nowait,
     close,
     ignore_new,
     send_last,
 )
+from server.process.binding import BACKLOG
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds a client has to send its request, and again to take the answer to it."""

@@ -6,31 +6,11 @@ without a task switch, and a connection that only listens holds a few hundred by
 
 import ctypes
 import errno
-import os
-import resource
 import socket
 import struct
 import sys
-from typing import Any, NamedTuple
 
 import trio
-
-BACKLOG = 4096
-"""TCP handshakes that the kernel queues (Linux's default somaxconn): one or two seconds of a storm."""
-
-NOTSENT_LOWAT = 16 * 1024
-"""Bytes, as in trio. A peer that does not read then takes 100 KB of kernel memory, not 4 MB."""
-
-USER_TIMEOUT_MS = 180_000
-"""Milliseconds until the kernel gives up a peer that acknowledges or reads nothing (RFC 5482). This is
-longer than heartbeats and circuit breakers take, which tell a dead peer from a slow one.
-"""
-
-RESERVED_DESCRIPTORS = 100
-"""Descriptors that are not for clients: stores, bus, listeners and files need them."""
-
-MIN_HTTP_CONNECTIONS = 8
-"""Connections that the HTTP port has at least, for probes and a scrape."""
 
 ACCEPT_PAUSE = 1.0
 """Seconds between two tries to accept, and two log lines, while descriptors have run out."""
@@ -69,110 +49,8 @@ _DROP_SYN = (
 """A socket filter (bpf(4)): code, jump if true, jump if false, operand."""
 
 
-class BindError(Exception):
-    """The server cannot listen on an address. The message says on which, and why."""
-
-
 class OutOfResources(Exception):
     """Descriptors or memory have run out, so no connection can be accepted. The message says which."""
-
-
-class Room(NamedTuple):
-    """The number of connections that the descriptors allow on each port."""
-
-    streaming: int
-    http: int
-
-
-def allow_sockets(http_connections: int) -> Room:
-    """Raise this process's limit of descriptors as far as possible, and divide them.
-
-    The HTTP port gets up to `http_connections`. Neither port can take what the other one has.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    spare = most // 2 - RESERVED_DESCRIPTORS
-    http = max(MIN_HTTP_CONNECTIONS, min(http_connections, spare))
-    return Room(max(most - RESERVED_DESCRIPTORS - http, most // 2), http)
-
-
-def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
-    """Return listening sockets for `host`, one for each of its addresses, all on one port.
-
-    `shared` sockets do not listen yet, and other processes may share their port: the kernel spreads
-    connections among those that listen (socket(7), SO_REUSEPORT). Linux hands the options that are
-    set here on to every accepted socket.
-
-    Errors: BindError, which names the `setting` of the address.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        for family, _, _, _, (ip, asked, *scope) in _addresses(host, port):
-            # Each gets the port of the first.
-            address = (ip, _port(sockets[0]) if sockets else asked, *scope)
-            listener = (
-                _bind_shared(family, address)
-                if shared
-                else socket.create_server(address, family=family, backlog=BACKLOG)
-            )
-            sockets.append(listener)
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    # UnicodeError: DNS cannot have such a name.
-    except (OSError, OverflowError, UnicodeError) as error:
-        for listener in sockets:
-            listener.close()
-        raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
-    return sockets
-
-
-def _reason(error: Exception) -> str:
-    """Return the system's own words, to which `create_server` adds the address once more."""
-    # The numbers of this error have other meanings.
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-
-
-def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Return sockets that keep a port for processes that share it, but do not listen.
-
-    Errors: BindError.
-    """
-    # A foreign process that shares its port would let this one in. So first try without sharing.
-    alone = bind(host, port, setting)
-    port = _port(alone[0])
-    for sock in alone:
-        sock.close()
-    return bind(host, port, setting, shared=True)
-
-
-def _port(sock: socket.socket) -> int:
-    _, port, *_ = sock.getsockname()
-    return int(port)
-
-
-def _bind_shared(family: int, address: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # As `create_server` does: IPv4 has its own socket.
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _addresses(host: str, port: int) -> list[tuple[Any, ...]]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys(found))
 
 
 def ignore_new(listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask over HTTP and how often: tokens, and the budgets that both ports share."""
+"""Admits HTTP requests: checks their tokens and charges the budgets that both ports share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ from server.gateway.sampling import Sampler
 from server.ops.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, ApiError
 
 ADMIN = "admin"
-"""The token's role that may change the cache."""
+"""The role of tokens that may change the cache."""
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Never refused: a load balancer would take the server for dead, for what somebody else did."""
+"""Paths that are never refused: a load balancer would take the server for dead."""
 
 TOO_OFTEN = "too many requests from your address, try again later"
 
@@ -33,7 +33,7 @@ class Gate:
     _refused: Sampler = field(default_factory=lambda: Sampler("request refused"))
 
     def admit(self, scope: Scope, role: str) -> Identity:
-        """Return whose request it is, and charge the user for it; failures are charged to the address.
+        """Return the request's user, and charge the user for it. A bad token is charged to its address.
 
         Errors: ApiError.
         """
@@ -51,7 +51,7 @@ class Gate:
         return identity
 
     def is_admin(self, scope: Scope) -> bool:
-        """Whether the request has a token with the role `admin`; False without a token.
+        """Return whether the request has a token with the role `admin`; False without a token.
 
         Errors: ApiError for a bad token.
         """
@@ -59,15 +59,15 @@ class Gate:
         return token is not None and self.admit(scope, "user").role == ADMIN
 
     def charge_failure(self, address: str) -> None:
-        """Charge the address of a client whose request came to no user."""
+        """Charge the address of a request that was refused before its user was known."""
         self.budgets.failures.charge(budget_key(address))
 
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
-        """Charge the user for what a request is about, as a command would be."""
+        """Charge the user for the symbols of a request, at the price of a command's."""
         self.budgets.commands.add_debt(identity.user, symbols // SYMBOLS_A_COMMAND)
 
-    def refuse_stranger(self, scope: Scope) -> ApiError | None:
-        """Charge a request for which no token is asked; the answer to it if there were too many."""
+    def refuse_anonymous(self, scope: Scope) -> ApiError | None:
+        """Charge the address of a request without a token, and return a refusal of one too many."""
         address = self._address(scope)
         wait = self.budgets.requests.take(budget_key(address))
         return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None
@@ -92,10 +92,8 @@ class Gate:
         return ApiError(RATE_LIMITED, message, wait)
 
 
-class LimitStrangers:
-    """ASGI middleware: bounds requests to anything but probes and the routes of users, which charge
-    the user.
-    """
+class LimitAnonymous:
+    """ASGI middleware that bounds requests without a user. The routes of users charge the user."""
 
     def __init__(self, app: ASGIApp, gate: Gate, users: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -103,14 +101,14 @@ class LimitStrangers:
         self._users = users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Errors: ApiError if its address has sent too many."""
-        if scope["type"] == "http" and self._is_strangers(scope):
-            refused = self._gate.refuse_stranger(scope)
+        """Serve one request. Errors: ApiError if its address sent too many."""
+        if scope["type"] == "http" and self._is_anonymous(scope):
+            refused = self._gate.refuse_anonymous(scope)
             if refused is not None:
                 raise refused
         await self._app(scope, receive, send)
 
-    def _is_strangers(self, scope: Scope) -> bool:
+    def _is_anonymous(self, scope: Scope) -> bool:
         if scope["path"] in PROBES:
             return False
         return all(route.matches(scope)[0] is not Match.FULL for route in self._users)

@@ -1,6 +1,7 @@
-"""The API for other services: names and prices, search, live quotes, and the cache's administration."""
+"""The API for other services: names, prices, search, live quotes, and control of the cache."""
 
 from collections.abc import Sequence
+from functools import partial
 from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
@@ -31,29 +32,31 @@ from server.store.loader import Loaded, TooManyLookups
 from server.store.store import Store
 
 MAX_SYMBOLS = 500
-"""Symbols of one request, as of one WebSocket connection by default."""
+"""Symbols of one request: as many as one WebSocket connection may have by default."""
 
 MAX_SYMBOLS_LENGTH = MAX_SYMBOLS * (MAX_SYMBOL_LENGTH + 1)
-"""Characters of `symbols`: the longest there are, with commas; a request's head may be larger."""
+"""Characters of `symbols`: enough for the longest symbols with commas, and below a head's limit."""
 
 MAX_RESULTS = 100
-"""Instruments a search returns at most."""
+"""Instruments that a search returns at most."""
 
 SEARCH_TIMEOUT = 3.0
 """Seconds for a search, which takes milliseconds."""
 
 UNAVAILABLE = "Unavailable-Symbols"
-"""Header that tells symbols which are left out because nobody knows from those that are unknown."""
+"""Header with the symbols left out because the store gave no answer. Unknown symbols are not in it."""
 
 LOGGED_SYMBOLS = 20
-"""Symbols named in one line of the audit log."""
+"""Symbols named in one line of the log or one error."""
 
 log = structlog.get_logger()
 
 
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category`: 1 stock, 2 exchange-traded fund. `stale` is there, and true, if
-    the price is older than CACHE_TTL because the database gives no answer.
+    """Name and last price. `category` is 1 for a stock, 2 for an exchange-traded fund.
+
+    `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
+    answer.
     """
 
     symbol: str
@@ -64,7 +67,7 @@ class MarketData(msgspec.Struct, frozen=True):
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument; prices in US dollars, `market_cap` in whole ones, null where unknown."""
+    """An instrument. Prices are in US dollars; `market_cap` is in whole dollars, null if unknown."""
 
     symbol: str
     name: str
@@ -77,7 +80,7 @@ class InstrumentView(msgspec.Struct, frozen=True):
 
 
 class QuoteView(msgspec.Struct, frozen=True):
-    """A quote as WebSocket clients have it, and its version."""
+    """A quote as WebSocket clients get it, and its version."""
 
     version: int
     quote: Quote
@@ -85,7 +88,7 @@ class QuoteView(msgspec.Struct, frozen=True):
 
 
 class CacheAction(msgspec.Struct, frozen=True):
-    """What was done: `count` is how many of `symbols` were cached, or are loaded now."""
+    """The result of an action. `count` of the `symbols` were cached, or are loaded now."""
 
     message: str
     symbols: Sequence[str]
@@ -102,30 +105,33 @@ SYMBOLS = Parameter(
 
 
 class Api:
-    """The routes' handlers."""
+    """The handlers of the routes."""
 
     def __init__(self, hub: Hub, store: Store) -> None:
         self._hub = hub
         self._store = store
 
     async def market_data(self, call: Call) -> list[MarketData]:
-        """Names and last prices of those symbols that exist."""
+        """Return names and last prices of those symbols that exist."""
         loaded = await self._load_known(call)
         return [
             MarketData(
-                each.symbol, each.name, each.category, each.last_quote,
+                each.symbol,
+                each.name,
+                each.category,
+                each.last_quote,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
-        ]  # fmt: skip
+        ]
 
     async def quotes(self, call: Call) -> list[QuoteView]:
-        """Quotes of those symbols that exist; those that stream are as they are this moment."""
+        """Return quotes of those symbols that exist. Streaming symbols have their present quote."""
         loaded = await self._load_known(call)
         return [self._quote(each, loaded) for each in loaded.found.values()]
 
     async def search(self, call: Call) -> list[InstrumentView]:
-        """The best matches, the best first."""
+        """Return the best matches, the best first."""
         query = "".join(c if c.isprintable() else " " for c in call.values["query"]).strip()
         if not query:
             return []
@@ -139,11 +145,11 @@ class Api:
         return [_view(self._hub.snapshot(each.symbol) or each) for each in found]
 
     async def instrument(self, call: Call) -> InstrumentView:
-        """One instrument."""
+        """Return one instrument."""
         symbol = normalize_symbol(call.values["symbol"])
         loaded = await self._store.loader.load([symbol], payer=call.payer)
         if loaded.unavailable:
-            raise _untold(loaded)
+            raise _not_loaded(loaded)
         if symbol not in loaded.found:
             raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
         return _view(loaded.found[symbol])
@@ -169,11 +175,11 @@ class Api:
         return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
 
     async def _load_known(self, call: Call) -> Loaded:
-        """The symbols that are asked for, as far as they are known; an error if none is."""
+        """Load the requested symbols. Errors: ApiError if all known ones are unavailable."""
         loaded = await self._store.loader.load(_symbols(call), payer=call.payer)
         if loaded.unavailable:
             if not loaded.found:
-                raise _untold(loaded)
+                raise _not_loaded(loaded)
             call.headers[UNAVAILABLE] = ",".join(escape(each) for each in loaded.unavailable)
         return loaded
 
@@ -190,58 +196,78 @@ class Api:
 
 
 def endpoints(api: Api) -> list[Endpoint]:
-    """All routes of the API; the OpenAPI document is made from them too."""
-    reading = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
-    admin = (*reading, FORBIDDEN)
+    """Return all routes of the API. The OpenAPI document is made from them too."""
+    problems = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
+    unavailable = {
+        UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
+        "escaped as in a query; without any other symbol, the answer is 503"
+    }
+    of_symbols = partial(
+        Endpoint, method="GET", parameters=[SYMBOLS], problems=problems, headers=unavailable
+    )
+    of_cache = partial(
+        Endpoint,
+        result=CacheAction,
+        parameters=[SYMBOLS],
+        problems=(*problems, FORBIDDEN),
+        role="admin",
+    )
     query = Parameter(
         "query",
         Annotated[str, Meta(min_length=1, max_length=100)],
         "The beginning of a symbol, or of words of the name",
         "micro",
     )
-    partial = {
-        UNAVAILABLE: "Symbols that are left out because the store gives no answer, separated by "
-        "commas and escaped as in a query; 503 if that is all that could be answered"
-    }
     limit = Parameter(
         "limit", Annotated[int, Meta(ge=1, le=MAX_RESULTS)], "How many to return", 20, default=20
     )
     symbol = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
     return [
-        Endpoint(
-            path="/market-data", method="GET", handle=api.market_data, result=list[MarketData],
+        of_symbols(
+            path="/market-data",
+            handle=api.market_data,
+            result=list[MarketData],
             summary="Names and last prices; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading, headers=partial,
         ),
-        Endpoint(
-            path="/quotes", method="GET", handle=api.quotes, result=list[QuoteView],
+        of_symbols(
+            path="/quotes",
+            handle=api.quotes,
+            result=list[QuoteView],
             summary="Live quotes with their versions; unknown symbols are left out",
-            parameters=[SYMBOLS], problems=reading, headers=partial,
         ),
         Endpoint(
-            path="/instruments", method="GET", handle=api.search, result=list[InstrumentView],
+            path="/instruments",
+            method="GET",
+            handle=api.search,
+            result=list[InstrumentView],
             summary="Search by the beginning of the symbol or of words of the name",
             parameters=[query, limit],
             problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         Endpoint(
-            path="/instruments/{symbol}", method="GET", handle=api.instrument,
-            result=InstrumentView, summary="One instrument", parameters=[symbol],
+            path="/instruments/{symbol}",
+            method="GET",
+            handle=api.instrument,
+            result=InstrumentView,
+            summary="One instrument",
+            parameters=[symbol],
             problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
-        Endpoint(
-            path="/admin/market-data/cache/invalidate", method="DELETE", handle=api.invalidate,
-            result=CacheAction, summary="Forget symbols, on every instance",
-            parameters=[SYMBOLS], problems=admin, role="admin",
+        of_cache(
+            path="/admin/market-data/cache/invalidate",
+            method="DELETE",
+            handle=api.invalidate,
+            summary="Forget symbols, on every instance",
         ),
-        Endpoint(
-            path="/admin/market-data/cache/warm", method="POST", handle=api.warm,
-            result=CacheAction, summary="Load symbols into the cache",
-            parameters=[SYMBOLS], problems=admin, role="admin",
+        of_cache(
+            path="/admin/market-data/cache/warm",
+            method="POST",
+            handle=api.warm,
+            summary="Load symbols into the cache",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _symbols(call: Call) -> list[str]:
@@ -255,13 +281,18 @@ def _symbols(call: Call) -> list[str]:
 def _view(snapshot: Snapshot) -> InstrumentView:
     instrument = snapshot.instrument
     return InstrumentView(
-        instrument.symbol, instrument.name, instrument.type, instrument.base_price,
-        snapshot.last_quote, instrument.market_cap, instrument.price_decimals,
+        instrument.symbol,
+        instrument.name,
+        instrument.type,
+        instrument.base_price,
+        snapshot.last_quote,
+        instrument.market_cap,
+        instrument.price_decimals,
         instrument.made_up_price,
-    )  # fmt: skip
+    )
 
 
-def _untold(loaded: Loaded) -> ApiError:
+def _not_loaded(loaded: Loaded) -> ApiError:
     names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
     return ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")
 
@@ -273,5 +304,11 @@ def _unavailable(error: Exception) -> ApiError:
 
 def _audit(action: str, call: Call, symbols: Sequence[str], count: int) -> None:
     user = call.user.user if call.user else None
-    log.info("admin", action=action, user=user, symbols=symbols[:LOGGED_SYMBOLS],
-             asked=len(symbols), count=count)  # fmt: skip
+    log.info(
+        "admin",
+        action=action,
+        user=user,
+        symbols=symbols[:LOGGED_SYMBOLS],
+        asked=len(symbols),
+        count=count,
+    )

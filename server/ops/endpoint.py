@@ -1,4 +1,4 @@
-"""What every route of the API does alike: who may ask, its parameters, the shape of answers."""
+"""The parts that all routes of the API share: admission, parameters and answers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Parameter(NamedTuple):
-    """One parameter of a route: its schema's type, where it is, and an example."""
+    """One parameter of a route, with its schema's type, its place and an example."""
 
     name: str
     type: Any
@@ -30,8 +30,10 @@ class Parameter(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request that was let in; `values` by parameter. `user` and `payer`, for whom symbols are looked
-    up, are None where anyone may ask. `headers` are the answer's, to which the handler may add.
+    """An admitted request, with its values by parameter.
+
+    `payer` is the user's budget for lookups. It and `user` are None on routes without tokens. The
+    handler may add to the answer's `headers`.
     """
 
     user: Identity | None
@@ -42,11 +44,11 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One route. `handle` returns what `result` describes.
+    """One route. `handle` returns a value of the type `result`.
 
-    `role`: None for anyone, `user` for any good token, `admin` for one with that role. `cacheable`
-    answers get an ETag, to be asked for again (RFC 9110 §8.8.3); others are not to be stored.
-    `headers`: those that `handle` may add, each with what it means.
+    `role`: None for requests without a token, `user` for any valid token, `admin` for one with that
+    role. `cacheable` answers get an ETag (RFC 9110 §8.8.3); clients must not store others. `headers`
+    explains the headers that `handle` may add.
     """
 
     path: str
@@ -61,7 +63,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def route(self, gate: Gate) -> Route:
-        """For Starlette."""
+        """Return the route for Starlette, with admission by `gate`."""
 
         async def endpoint(request: Request) -> Response:
             user = gate.admit(request.scope, self.role) if self.role else None
@@ -79,28 +81,30 @@ class Endpoint:
             response.headers.update(call.headers)
             return response
 
-        # A symbol may hold a slash, which arrives here unescaped.
+        # A symbol may contain a slash, which arrives here unescaped.
         path = self.path.replace("{symbol}", "{symbol:path}")
         return Route(path, endpoint, methods=[self.method])
 
 
 def answer(
-    request: Request, body: bytes, media_type: str, *, cacheable: bool,
+    request: Request,
+    body: bytes,
+    media_type: str,
+    *,
+    cacheable: bool,
     headers: Mapping[str, str] | None = None,
-) -> Response:  # fmt: skip
-    """The body with `headers` beside its own, or 304 if the client has it."""
-    headers = headers or {}
+) -> Response:
+    """Return an answer with `headers` beside its own, or 304 if the client has the same body."""
     if not cacheable:
-        headers = {"Cache-Control": "no-store", **headers}
-        return Response(body, media_type=media_type, headers=headers)
+        all_headers = {"Cache-Control": "no-store", **(headers or {})}
+        return Response(body, media_type=media_type, headers=all_headers)
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {
-        "ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization", **headers
-    }  # fmt: skip
-    known = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
-    if {tag, f"W/{tag}", "*"} & set(known):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type=media_type, headers=headers)
+    caching = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    all_headers = {**caching, **(headers or {})}
+    known = {each.strip() for each in request.headers.get("if-none-match", "").split(",")}
+    if {tag, f"W/{tag}", "*"} & known:
+        return Response(status_code=304, headers=all_headers)
+    return Response(body, media_type=media_type, headers=all_headers)
 
 
 def _value(request: Request, parameter: Parameter) -> Any:

@@ -1,4 +1,4 @@
-"""What every request to the HTTP port passes before any route: one boundary around the application."""
+"""A boundary around the HTTP application, which every request passes before any route."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import unquote
@@ -12,17 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.gateway.target import split_target
 
 NOSNIFF = "X-Content-Type-Options", "nosniff"
-"""Has a browser take each answer for what it says it is: no JSON for a page or script."""
+"""Tells browsers to trust an answer's media type: JSON must not run as a page or script."""
 
 _ANSWERS = ("http.response.start", "websocket.http.response.start")
 
 
 class Guard:
-    """Lets exact paths through to `app`, answers its failures, and adds NOSNIFF to each answer.
+    """Passes exact paths on to `app`, answers its failures, and adds NOSNIFF to each answer.
 
     Arguments:
-        answer: makes the answer to a request that failed.
-        escapable: the beginnings of those paths whose rest may hold %-escapes, as a symbol's may.
+        answer: makes the answer to a failed request.
+        escapable: beginnings of paths whose rest may contain %-escapes, such as a symbol.
     """
 
     def __init__(
@@ -52,15 +52,17 @@ class Guard:
         try:
             await self._app(self._exact(scope), receive, send_guarded)
         except Exception as error:
+            # Once an answer has begun, the connection can only be cut.
             if started or scope["type"] != "http":
-                raise  # the connection can only be cut
+                raise
             response = await self._answer(HTTPConnection(scope), error)
             await response(scope, receive, send_guarded)
 
     def _exact(self, scope: Scope) -> Scope:
-        """The scope of a path that can be one of ours. Errors: HTTPException.
+        """Return the scope with an exact path. Errors: HTTPException.
 
-        Starlette's routes also take a path that ends in a line feed, and see only decoded paths.
+        Starlette's routes would also accept a path that ends in a line feed, and they see only the
+        decoded path.
         """
         raw, path = scope.get("raw_path"), scope["path"]
         if raw is not None:

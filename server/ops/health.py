@@ -1,8 +1,8 @@
-"""How the service is doing: checks that are made again and again, and what they found.
+"""Checks the service's components at an interval, and reports their health.
 
-Each component is one named check: a function that looks at what the component counts anyway and
-says how it is. A check never waits; what needs I/O to be known (a store, a bus) is found out by
-the component itself and only told here. So health costs nothing and cannot hang.
+Each component has one named check: a function that grades counts which the component keeps anyway. A
+check never waits. A component that needs I/O (a store, a bus) does it itself, and the check reads the
+result. So health costs nothing and cannot hang.
 """
 
 from collections import deque
@@ -17,42 +17,42 @@ import structlog
 import trio
 
 from server.cluster.member import Member
+from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
-from server.redaction import redact
 from server.store.component import Component
 from server.store.store import Store
 
 HISTORY = 100
-"""Checks that `/health` shows."""
+"""Number of past checks that `/health` shows."""
 
 DEGRADED_USE, UNHEALTHY_USE = 0.80, 0.95
 """Shares of the pool's places taken."""
 
 DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS = 0.05, 0.20, 0.50
-"""Shares of what was attempted since the last check that failed through no fault of the client."""
+"""Shares of the attempts since the last check that the server failed."""
 
 MIN_ATTEMPTS = 20
-"""Attempts below which no share is drawn: one failure of two is no trend."""
+"""Attempts needed for a share: one failure of two is not a trend."""
 
 DEGRADED_LAG, UNHEALTHY_LAG = 0.1, 1.0
-"""Seconds the event loop was late at worst since the last check."""
+"""Longest delay of the event loop since the last check, in seconds."""
 
 OUR_REFUSALS = ("at_capacity",)
-"""Refusals that say something about the server; the others do about the client and its request."""
+"""Reasons of refusals that depend on the server. All others depend on the client's request."""
 
 CLIENTS_FAILURES = ("handshake_timeout", "handshake_aborted", "tls_on_plain_port", "not_http")
-"""Ways not to finish a handshake."""
+"""Reasons for which a client did not finish its handshake."""
 
 log = structlog.get_logger()
 
 
 class Health(IntEnum):
-    """From good to bad; the service is as its worst component."""
+    """From good to bad. The service has the health of its worst component."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -61,7 +61,7 @@ class Health(IntEnum):
 
 
 class Finding(NamedTuple):
-    """How one component is, and why, in words with numbers."""
+    """The health of one component, and its reason in words with numbers."""
 
     health: Health
     detail: str
@@ -71,7 +71,7 @@ Check = Callable[[], Finding]
 
 
 class HealthMonitor:
-    """Owns the checks' history. `checks` by the component's name; each is called once a round."""
+    """Runs the checks, given by the component's name, and keeps their history."""
 
     def __init__(self, checks: Mapping[str, Check], interval: float) -> None:
         self._checks = checks
@@ -88,9 +88,10 @@ class HealthMonitor:
             await trio.sleep(self._interval)
 
     def check(self) -> None:
-        """Look at every component once; a change of the whole is one line in the log."""
+        """Check every component once, and log a change of the service's health."""
         findings = {name: check() for name, check in self._checks.items()}
-        self._findings = {  # a driver's words may hold what its URL does
+        # A driver's message may contain its URL with a password.
+        self._findings = {
             name: Finding(each.health, redact(each.detail)) for name, each in findings.items()
         }
         health = max((finding.health for finding in self._findings.values()), default=self.health)
@@ -100,16 +101,18 @@ class HealthMonitor:
             if finding.health is not Health.HEALTHY
         ]
         if health is not self.health:
-            log.warning("health changed", health=_name(health), was=_name(self.health),
-                        reasons=reasons)  # fmt: skip
+            log.warning(
+                "health changed", health=_name(health), was=_name(self.health), reasons=reasons
+            )
             self._since = _now()
         self.health = health
         self._history.append({"at": _now(), "status": _name(health), "reasons": reasons})
 
     def report(self, *, details: bool = True) -> dict[str, object]:
-        """Return what `/health` answers; the newest check is the last.
+        """Return the answer of `/health`. The newest check is the last.
 
-        `details` tell why: they name addresses, roles and databases, and are not for everybody.
+        `details` adds the reasons. They name addresses, roles and databases, so only operators get
+        them.
         """
         return {
             "status": _name(self.health),
@@ -131,7 +134,7 @@ def _component(finding: Finding, *, details: bool) -> dict[str, str]:
 
 
 def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]:
-    """The checks of what every server has; stores, caches and buses add theirs."""
+    """Return the checks of components that every server has."""
     return {
         "pool": lambda: check_pool(gateway.pool),
         "refusals": _Share(lambda: _refusals(gateway.pool), "connections refused for want of room"),
@@ -144,53 +147,55 @@ def service_checks(hub: Hub, gateway: Gateway, lag: LoopLag) -> dict[str, Check]
 
 
 def store_checks(store: Store) -> dict[str, Check]:
-    """The checks of the catalogue and the cache: streaming goes on without either."""
+    """Return the checks of the catalogue and the cache. Streaming continues without either."""
     return {component.role: partial(check_component, component) for component in store.components}
 
 
 def cluster_checks(member: Member | None) -> dict[str, Check]:
-    """The check of the bus, where there is one."""
+    """Return the check of the bus, if there is one."""
     return {"bus": partial(check_bus, member)} if member else {}
 
 
 def check_bus(member: Member) -> Finding:
-    """Whether what is published arrives; that prices are stale for it is the feed's check."""
+    """Check whether published batches arrive. The feed's check tells whether prices are stale."""
     if member.bus.tried.is_set() and not member.bus.connection:
         return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
     if member.bus.refusal:
         return Finding(Health.DEGRADED, f"the bus does not do as asked: {member.bus.refusal}")
-    return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
+    return Finding(
+        Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch or 0}"
+    )
 
 
 def check_component(component: Component) -> Finding:
-    """Whether the store's part answers."""
+    """Check whether a part of the store answers."""
     if component.state == "ok":
         return Finding(Health.HEALTHY, f"{component.name} answers")
     return Finding(Health.DEGRADED, f"{component.name} is {component.state}: {component.reason}")
 
 
 def check_pool(pool: Pool) -> Finding:
-    """How many places are taken."""
+    """Check how many of the pool's places are taken."""
     health = _grade(pool.use, DEGRADED_USE, UNHEALTHY_USE)
     return Finding(health, f"{pool.use:.0%} of the connections are taken")
 
 
 def check_clients(pool: Pool) -> Finding:
-    """What clients failed to do: worth knowing, but never the server's error."""
+    """Count the failures of clients. They are never the server's error."""
     unfinished = sum(pool.rejected[reason] for reason in CLIENTS_FAILURES)
     detail = f"{unfinished} never finished a handshake, {pool.lost} were silent or too slow"
     return Finding(Health.HEALTHY, f"since the start, {detail}")
 
 
 def check_lag(worst: float) -> Finding:
-    """How late timers were."""
+    """Check how late timers were."""
     return Finding(
         _grade(worst, DEGRADED_LAG, UNHEALTHY_LAG), f"timers were late by {worst * 1000:.0f} ms"
     )
 
 
 def check_feed(hub: Hub) -> Finding:
-    """Whether prices flow: critical if none can any more, not yet so while the market may rest."""
+    """Check whether prices flow: a quiet feed may be a resting market, any other stop is critical."""
     status = hub.status.message
     if status.status == "stale":
         health = Health.DEGRADED if status.reason == FEED_QUIET else Health.CRITICAL
@@ -199,14 +204,17 @@ def check_feed(hub: Hub) -> Finding:
 
 
 def check_overload(hub: Hub) -> Finding:
-    """Whether updates are conflated for all."""
+    """Check whether an overload conflates all updates."""
     if hub.conflation:
         return Finding(Health.DEGRADED, f"one update of a symbol every {hub.conflation:g} s")
     return Finding(Health.HEALTHY, "every update is published")
 
 
 class _Share:
-    """Failures in the attempts between two checks; `count` gives both since the start."""
+    """A check of the share of failures since the last check.
+
+    `count` returns the number of failures and of attempts since the start.
+    """
 
     def __init__(self, count: Callable[[], tuple[int, int]], what: str) -> None:
         self._count = count
@@ -215,11 +223,12 @@ class _Share:
 
     def __call__(self) -> Finding:
         failures, attempts = self._count()
-        new_failures, new_attempts = failures - self._before[0], attempts - self._before[1]
+        old_failures, old_attempts = self._before
         self._before = (failures, attempts)
-        detail = f"{new_failures} of {new_attempts} {self._what}"
-        share = new_failures / new_attempts if new_attempts >= MIN_ATTEMPTS else 0.0
-        return Finding(_grade(share, DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS), detail)
+        failed, total = failures - old_failures, attempts - old_attempts
+        share = failed / total if total >= MIN_ATTEMPTS else 0.0
+        health = _grade(share, DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS)
+        return Finding(health, f"{failed} of {total} {self._what}")
 
 
 def _refusals(pool: Pool) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The HTTP application: its routes for probes and operators, and the one shape of errors."""
+"""The HTTP application: its routes for probes and operators, and the form of all errors."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from server.config.redaction import redact
 from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
 from server.ops.problems import ApiError
-from server.redaction import redact
 
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -23,10 +23,10 @@ log = structlog.get_logger()
 
 
 def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
-    """What load balancers and process managers ask.
+    """Return the routes for load balancers and process managers.
 
     Arguments:
-        unready: the reasons why no client should be sent here now; none if one should.
+        unready: returns the reasons to send no client here now; empty if the server is ready.
     """
 
     async def healthz(_: Request) -> Response:
@@ -41,7 +41,7 @@ def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
 
 
 def everybody(_: Scope) -> bool:
-    """Take each request for an administrator's: on a listener that only operators reach."""
+    """Treat each request as an administrator's, on a listener that only operators reach."""
     return True
 
 
@@ -50,11 +50,11 @@ def operator_routes(
     health: HealthMonitor,
     is_admin: Callable[[Scope], bool],
 ) -> list[Route]:
-    """What operators and their monitoring ask.
+    """Return the routes for operators and their monitoring.
 
     Arguments:
-        metrics_page: what `/metrics` shows, of one worker if it is named; None if there is no such one.
-        is_admin: whether a request gets the details of `/health`. Errors: ApiError.
+        metrics_page: returns the page of all metrics, or of a named worker; None for an unknown one.
+        is_admin: returns whether a request gets the details of `/health`. Errors: ApiError.
     """
 
     async def health_report(request: Request) -> Response:
@@ -71,18 +71,19 @@ def operator_routes(
 
 
 def build_http_app(routes: Sequence[Route], *inner: Middleware) -> Starlette:
-    """An application of `routes` behind `inner`, whose errors have the protocol's one shape."""
+    """Return an application of `routes` behind the middleware `inner`. Errors have one form."""
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _error},
         middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes)), *inner],
     )
-    app.router.redirect_slashes = False  # another path is not found, it does not redirect
+    # A path with another ending is answered 404 and not redirected.
+    app.router.redirect_slashes = False
     return app
 
 
 def _escapable(routes: Sequence[Route]) -> list[str]:
-    """The beginnings of the paths that end in a parameter."""
+    """Return the beginnings of the paths that end in a parameter."""
     return [start for start, brace, _ in (each.path.partition("{") for each in routes) if brace]
 
 
@@ -90,7 +91,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
 
 
 async def _error(_: HTTPConnection, error: Exception) -> Response:
-    """Every error in the one shape of the protocol."""
+    """Answer an error in the protocol's form."""
     if isinstance(error, HTTPException):
         status, message, headers = error.status_code, error.detail, error.headers
     else:

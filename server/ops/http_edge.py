@@ -1,10 +1,10 @@
-"""The edge of an HTTP port: what accepts, bounds and outlives its connections. Hypercorn is behind it.
+"""The edge of an HTTP port: it accepts and bounds connections, and runs Hypercorn for each.
 
-Hypercorn's own server runs every connection in the application's nursery, takes HTTP/2 and WebSocket
-from anybody, and writes without a deadline: one hostile packet ended the process, and one client that
-did not read held up its stop. So the edge accepts connections itself, up to a limit that leaves the
-streaming port its descriptors. It runs Hypercorn's `TCPServer` once for each, on a stream that gives
-it good HTTP/1.1 requests only (`http_stream.py`). Whatever is raised there ends that connection.
+Hypercorn's own server runs all connections in the application's nursery, accepts HTTP/2 and WebSocket,
+and writes without a deadline. One hostile packet ended the process, and one client that did not read
+delayed its stop. So the edge accepts connections itself, up to a limit that leaves descriptors for the
+streaming port. It runs Hypercorn's `TCPServer` for each connection, on a stream that passes on only
+valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only that connection.
 """
 
 import logging
@@ -31,33 +31,33 @@ from server.gateway.sockets import (
 )
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
-from server.ops.pace import Pace
+from server.ops.request_pacer import RequestPacer
 
 HTTP_BACKLOG = 256
-"""Connections the kernel queues: a second's worth. A longer queue only makes clients wait longer."""
+"""Connections that the kernel queues: a second's worth. A longer queue only makes clients wait."""
 
 GRACEFUL_TIMEOUT = 3.0
-"""Seconds a request in progress may take at a shutdown: as long as routes wait for a store."""
+"""Seconds for a request in progress at a shutdown: as long as routes wait for a store."""
 
 CLOSE_TIME = 0.25
-"""Seconds that cut connections have to end."""
+"""Seconds for cut connections to end."""
 
 MAX_UNFINISHED = 4 * 1024 * 1024
-"""Bytes of unfinished requests, of all connections. A hundred long heads at once are an attack, and the
-C library's allocator would not return their memory to the system.
+"""Bytes of unfinished requests on all connections. More are an attack, and the C library's allocator
+would not return their memory to the system.
 """
 
 WRITE_PATIENCE = 0.5
-"""Seconds for which a client may not take its answer while others wait for its place."""
+"""Seconds for which a client may leave its answer unread while other clients wait for a place."""
 
 ANSWER_TIMEOUT = 30.0
-"""Seconds the application has for one request; its own deadlines are shorter."""
+"""Seconds for the application to answer one request. Its own deadlines are shorter."""
 
 log = structlog.get_logger()
 
 
 class HttpPorts:
-    """The HTTP port and the operators' own, as one."""
+    """All HTTP ports of the server together."""
 
     def __init__(self, edges: Sequence["HttpEdge"]) -> None:
         self.edges = edges
@@ -70,22 +70,22 @@ class HttpPorts:
             task_status.started()
 
     def leave(self) -> None:
-        """Leave new connections to the processes that share the ports (see `HttpEdge.leave`)."""
+        """Leave new connections to other processes that share the ports (see `HttpEdge.leave`)."""
         for edge in self.edges:
             edge.leave()
 
     async def stop(self) -> None:
-        """Stop all at once (see `HttpEdge.stop`)."""
+        """Stop all ports at the same time (see `HttpEdge.stop`)."""
         async with trio.open_nursery() as nursery:
             for edge in self.edges:
                 nursery.start_soon(edge.stop)
 
 
 class HttpEdge:
-    """Serves `app` on `listeners`, which it closes. `run` is called once.
+    """Serves `app` on `listeners`, and closes them. `run` is called once.
 
-    `failures` counts connections that ended by an exception, `evicted` those that were cut to make
-    room, `refused` requests by the code of their refusal.
+    `failures` counts connections and requests that ended with an exception, `evicted` connections that
+    were cut to make room, `refused` requests by the code of their refusal.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class HttpEdge:
         app: ASGIApp,
         listeners: Sequence[socket.socket],
         max_connections: int,
-        pace: Pace,
+        pacer: RequestPacer,
         charge: Callable[[str], None],
     ) -> None:
         """
         Arguments:
-            charge: is told the address of each client whose request is refused here.
+            charge: gets the client's address for each request that is refused here.
         """
         self.streams: dict[RequestStream, None] = {}
         self.failures = 0
@@ -107,7 +107,7 @@ class HttpEdge:
         self._app = app
         self._listeners = listeners
         self._max_connections = max_connections
-        self._pace = pace
+        self._pacer = pacer
         self._charge = charge
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
@@ -127,7 +127,8 @@ class HttpEdge:
                                 accepting.start_soon(self._accept, listener, connections)
                             task_status.started()
                     await self._finish()
-                finally:  # cancelled alone, they would wait for clients that do not read
+                finally:
+                    # Cancelled without a cut, they would wait for clients that do not read.
                     for stream in self.streams:
                         stream.cut()
                     connections.cancel_scope.cancel()
@@ -137,17 +138,17 @@ class HttpEdge:
             self._stopped.set()
 
     def leave(self) -> None:
-        """Leave new connections to the processes that share the port. Each open connection gets one
-        more answer, which says `Connection: close` (RFC 9112 §9.6): so no request meets a close.
+        """Leave new connections to other processes that share the port.
+
+        Each open connection gets one more answer, with `Connection: close` (RFC 9112 §9.6): so no
+        request is lost.
         """
         self._config.keep_alive_max_requests = 0
         for listener in self._listeners:
             ignore_new(listener)
 
     async def stop(self) -> None:
-        """Close the port and idle connections, and return when what was asked is answered, or has had
-        GRACEFUL_TIMEOUT.
-        """
+        """Close the port and idle connections. Requests in progress have GRACEFUL_TIMEOUT to end."""
         self._config.keep_alive_max_requests = 0
         self._accepting.cancel()
         with trio.move_on_after(GRACEFUL_TIMEOUT + CLOSE_TIME):
@@ -157,7 +158,8 @@ class HttpEdge:
         for listener in self._listeners:
             close(listener)
         for stream in list(self.streams):
-            await stream.context.terminated.set()  # Hypercorn closes it once it is idle
+            # Hypercorn closes the stream once it is idle.
+            await stream.context.terminated.set()
         with trio.move_on_after(GRACEFUL_TIMEOUT):
             while self.streams:
                 await self._changed.park()
@@ -165,7 +167,7 @@ class HttpEdge:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
-            await self._pace.enter()
+            await self._pacer.enter()
             await self._make_room()
             try:
                 accepted = accept_nowait(listener)
@@ -178,7 +180,7 @@ class HttpEdge:
             sock, address = accepted
             stream = RequestStream(
                 sock,
-                self._pace.enter,
+                self._pacer.enter,
                 partial(self._on_refused, address),
                 self._bound_unfinished,
             )
@@ -186,8 +188,10 @@ class HttpEdge:
             connections.start_soon(self._serve, stream, name="HTTP connection")
 
     async def _make_room(self) -> None:
-        """Wait for room. The connection that has been idle for longest is cut for it; if none is idle,
-        the one whose client has not taken its answer for longest, after WRITE_PATIENCE.
+        """Wait until there is room for a connection.
+
+        For that, the connection that has been idle for longest is cut. If none is idle, the one whose
+        client has left its answer unread for longest is cut, after WRITE_PATIENCE.
         """
         while len(self.streams) >= self._max_connections:
             open_ones = [stream for stream in self.streams if not stream.over]
@@ -206,18 +210,18 @@ class HttpEdge:
         self.evicted += 1
 
     def _bound_unfinished(self) -> None:
-        """Cut the connections that hold most of MAX_UNFINISHED, if it is exceeded."""
+        """Cut the connection with the most unfinished bytes if all exceed MAX_UNFINISHED."""
         if sum(stream.unfinished for stream in self.streams) > MAX_UNFINISHED:
             self._evict(max(self.streams, key=lambda stream: stream.unfinished))
 
     async def _serve(self, stream: RequestStream) -> None:
-        """Run one connection. Nothing that is raised in it gets past here but a cancellation."""
+        """Run one connection. Only a cancellation passes this method."""
         server = TCPServer(
             partial(self._answer, stream),
             self._config,
             stream.context,
             ConnectionState({}),
-            stream,  # type: ignore[arg-type]  # it has what Hypercorn uses of a socket's stream
+            stream,  # type: ignore[arg-type]  # it has all that Hypercorn uses of a socket stream
         )
         try:
             await server.run()
@@ -226,21 +230,23 @@ class HttpEdge:
             log.error("HTTP connection failed", exc_info=errors)
         finally:
             stream.cut()
-            vars(server).clear()  # a cycle, which would be kept until the next full collection
+            # Breaks a reference cycle, which would live until the next full collection.
+            vars(server).clear()
             del self.streams[stream]
             self._changed.unpark_all()
 
     async def _answer(
         self, stream: RequestStream, scope: Scope, receive: Receive, send: Send, *_: Any
     ) -> None:
-        """Have the application answer one request."""
+        """Let the application answer one request."""
         try:
             with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
                 await self._app(scope, receive, send)
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
-        except* Exception as errors:  # Starlette has answered 500, and raises it for the log
+        except* Exception as errors:
+            # Starlette has answered 500 and raises the error again for the log.
             self.failures += 1
             log.error("request failed", exc_info=errors.exceptions[0])
         finally:
@@ -254,7 +260,7 @@ class HttpEdge:
 
 
 def _hypercorn_config() -> Config:
-    """Return Hypercorn's settings; the stream has the deadlines and the limits."""
+    """Return settings that disable Hypercorn's limits and deadlines, as the stream has its own."""
     config = Config()
     config.h11_max_incomplete_size = MAX_HEAD + MAX_BODY
     config.keep_alive_timeout = float("inf")

@@ -1,8 +1,7 @@
-"""Requests to the HTTP port, checked before Hypercorn sees them: pure, no I/O.
+"""Checks requests to the HTTP port before Hypercorn sees them, without I/O.
 
-Hypercorn gets each request whole and rewritten: an HTTP/1.1 request without a body and without a
-word about upgrades. What its HTTP/2, WebSocket and chunk parsers make of hostile bytes then does not
-matter, as they get none.
+Hypercorn gets each request whole and rewritten: an HTTP/1.1 request without a body or an upgrade. So no
+hostile bytes reach its HTTP/2, WebSocket and chunk parsers.
 """
 
 from typing import NamedTuple
@@ -14,37 +13,38 @@ from server.gateway.request import MAX_HEADERS, NOT_HTTP, check_host, parse_head
 from server.gateway.target import split_target
 
 MAX_HEAD = 128 * 1024
-"""Bytes of a request's head: the longest list of symbols takes 75 KiB with every character escaped; one
-that is somewhat longer is still refused as such.
+"""Bytes of a request's head. The longest list of symbols takes 75 KiB with every character escaped. A
+somewhat longer list still gets the error for too many symbols.
 """
 
 MAX_BODY = 64 * 1024
-"""Bytes of a request's body; no route reads one yet."""
+"""Bytes of a request's body. No route reads one yet."""
 
 CHUNK_OVERHEAD = 2
-"""How many times its size a chunked body may take on the wire: chunks of eight bytes or more."""
+"""Largest ratio of a chunked body's size on the wire to its size: for chunks of eight bytes or more."""
 
-_REPLACED = {
-    b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings", b"te",
-    b"trailer", b"transfer-encoding", b"content-length", b"expect",
-}  # fmt: skip
-"""Headers about the connection (RFC 9110 §7.6.1) and the body's framing, for which the edge answers."""
+_DROPPED = set(
+    b"connection keep-alive proxy-connection upgrade http2-settings te trailer "
+    b"transfer-encoding content-length expect".split()
+)
+"""Headers about the connection (RFC 9110 §7.6.1) and the body's framing. The edge handles them."""
 
 
 class Target(NamedTuple):
-    """A request target in origin form, and the authority if it came with one (RFC 9112 §3.2)."""
+    """A request target in origin form, and the authority if the client sent one (RFC 9112 §3.2)."""
 
     path: bytes
     authority: bytes | None
 
 
 class IncomingRequest:
-    """One request: a head, then its body piece by piece. `event` is the head as h11 parsed it,
-    `on_wire` the number of bytes of the body that have come.
+    """One request: a head, then its body in pieces.
+
+    `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received.
     """
 
     def __init__(self, head: bytes) -> None:
-        """Errors: Refusal."""
+        """Parse and check the head. Errors: Refusal."""
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
@@ -53,9 +53,8 @@ class IncomingRequest:
         self._headers = self.event.headers
         if self.event.http_version not in (b"1.0", b"1.1"):
             raise Refusal(Refused.HTTP_VERSION, "this port speaks HTTP/1.1 only")
-        if (
-            self.event.method != self.event.method.upper()
-        ):  # as Hypercorn would make it (RFC 9110 §9.1)
+        # Hypercorn would make the method upper case, but methods are case-sensitive (RFC 9110 §9.1).
+        if self.event.method != self.event.method.upper():
             raise Refusal(Refused.BAD_REQUEST, "methods are written in upper case")
         if len(self._headers) > MAX_HEADERS:
             raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
@@ -68,15 +67,16 @@ class IncomingRequest:
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1)."""
+        """Return whether the client waits for `100 Continue` (RFC 9110 §10.1.1)."""
         return self._parser.they_are_waiting_for_100_continue
 
     def take_body(self, received: bytearray) -> bool:
-        """Take what belongs to the body from the front of `received`; True once it is complete.
+        """Take the body's bytes from the front of `received`; True once the body is complete.
 
         Errors: Refusal.
         """
-        if received:  # nothing would tell h11 that the client has left
+        # h11 would take an empty buffer for the end of the stream.
+        if received:
             self.on_wire += len(received)
             self._parser.receive_data(bytes(received))
             received.clear()
@@ -95,25 +95,25 @@ class IncomingRequest:
         return False
 
     def rewritten(self) -> bytes:
-        """Return the request as Hypercorn gets it: without its body, which no route reads.
+        """Return the request for Hypercorn, without its body, which no route reads.
 
-        Hypercorn would close a connection without a word whose body it has not handed on when the
-        answer is there.
+        If an answer were complete before the body was read, Hypercorn would close the connection.
         """
         event, (path, authority) = self.event, self._target
         lines = [b"%s %s HTTP/%s" % (event.method, path, event.http_version)]
         lines += [
             b"%s: %s" % (name, authority if name == b"host" and authority else value)
             for name, value in self._headers
-            if name not in _REPLACED
+            if name not in _DROPPED
         ]
         if b"close" in self._tokens(b"connection"):
             lines.append(b"connection: close")
         return b"\r\n".join([*lines, b"", b""])
 
     def _check_framing(self, head: bytes) -> None:
-        """Let the body have one length (RFC 9112 §6.1)."""
-        lengths = head.lower().count(b"\r\ncontent-length:")  # h11 merges equal ones
+        """Refuse a body with more than one length (RFC 9112 §6.1)."""
+        # Counted in the raw head, as h11 merges equal headers.
+        lengths = head.lower().count(b"\r\ncontent-length:")
         chunked = len(self._values(b"transfer-encoding"))
         if lengths + chunked > 1 or (chunked and self.event.http_version == b"1.0"):
             raise Refusal(Refused.BAD_REQUEST, "the body's length is given in more than one way")
@@ -129,7 +129,7 @@ class IncomingRequest:
 
 
 def _origin_form(event: h11.Request) -> Target:
-    """Accept the absolute form too, as every server must (RFC 9112 §3.2.2). Errors: Refusal."""
+    """Accept the absolute form of a target too, as RFC 9112 §3.2.2 demands. Errors: Refusal."""
     target = event.target.decode("ascii")
     if target.startswith("/") or (target == "*" and event.method == b"OPTIONS"):
         return Target(event.target, None)

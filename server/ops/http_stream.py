@@ -1,8 +1,8 @@
-"""One connection of the HTTP port as Hypercorn sees it: a stream that gives it whole, good requests.
+"""One connection of the HTTP port: a stream that passes only whole, valid requests to Hypercorn.
 
-Hypercorn reads a request, has the application answer it, and reads the next. This stream gives it the
-next one only when the last is answered. So a client that pipelines a thousand requests is served one
-by one, in turn with the others. When it leaves, what is not answered yet is never begun.
+Hypercorn reads a request, lets the application answer it, and reads the next. This stream passes on the
+next request only after the last was answered. So a client that pipelines a thousand requests takes
+turns with the others. After it leaves, its remaining requests are never started.
 """
 
 import math
@@ -20,26 +20,26 @@ from server.gateway.sockets import close, has_left, receive, receive_nowait, sen
 from server.ops.http_request import MAX_HEAD, IncomingRequest
 
 KEEP_ALIVE_TIMEOUT = 15.0
-"""Seconds an idle connection is kept: a scrape interval."""
+"""Seconds for which an idle connection is kept: a scrape interval."""
 
 REQUEST_TIMEOUT = 10.0
 """Seconds from a request's first byte to its last."""
 
 WRITE_TIMEOUT = 10.0
-"""Seconds a client has to take what is written at once, which is an answer's head or body."""
+"""Seconds for a client to read one write, which is an answer's head or body."""
 
 RECEIVE_BYTES = 4 * 1024
-"""Bytes read at once: as chunks of one byte they take 6 ms, then others get their turn."""
+"""Bytes of one read. As chunks of one byte they take 6 ms; then other tasks run."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestStream:
-    """Owned by its connection's task. `busy`: a request was given to Hypercorn and is not answered.
+    """A connection's stream, owned by the connection's task.
 
-    `socket` is what Hypercorn asks for the addresses, `context` has it close the connection once that
-    is idle. `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is
-    being written.
+    `busy`: Hypercorn has a request and has not answered it. Hypercorn reads the addresses from
+    `socket`; `context` tells it to close an idle connection. `idle_since` and `writing_since` are in
+    trio's time, the latter infinite if nothing is being written.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class RequestStream:
     ) -> None:
         """
         Arguments:
-            enter: waits for this connection's turn to have a request answered.
-            refused: is told the code and the message of each request that is refused here.
+            enter: waits until this connection may start a request.
+            refused: gets the code and the message of each refusal.
             received: is called when `unfinished` has grown.
         """
         self.socket = sock
@@ -71,7 +71,7 @@ class RequestStream:
         self._served = 0
 
     async def receive_some(self, _max_bytes: int | None = None) -> bytes:
-        """Return the next request, or nothing if there will be none."""
+        """Return the next request, or nothing if there is none."""
         await self._answered.wait()
         request = await self._next_request()
         if isinstance(request, IncomingRequest):
@@ -81,23 +81,23 @@ class RequestStream:
             return request.rewritten()
         if request is not None:
             await self._refuse(request)
-        # Else Hypercorn would wait for its own timer, and keep the descriptor until then.
+        # Otherwise Hypercorn would keep the descriptor until its own timer ends.
         await self.context.terminated.set()
         return b""
 
     @property
     def unfinished(self) -> int:
-        """Bytes that have come of a request, or behind the one that is answered."""
+        """Return the number of bytes received of requests that are not whole yet or must wait."""
         return len(self._received) + (self._reading.on_wire if self._reading else 0)
 
     def answered(self) -> None:
-        """Note that the application has done with the request."""
+        """Note that the application has finished the request."""
         self.busy = False
         self.idle_since = trio.current_time()
         self._answered.set()
 
     async def send_all(self, data: bytes) -> None:
-        """Write within WRITE_TIMEOUT, whatever shield Hypercorn has around this.
+        """Write within WRITE_TIMEOUT, even in a scope that Hypercorn shields.
 
         Errors: BrokenResourceError, ClosedResourceError.
         """
@@ -106,19 +106,23 @@ class RequestStream:
             with trio.fail_after(WRITE_TIMEOUT):
                 await send_all(self.socket, data)
         except (OSError, trio.TooSlowError) as error:
-            self.cut()  # what it has sent further is not begun
+            # After the cut, the client's further requests are not started.
+            self.cut()
             raise trio.BrokenResourceError from error
         finally:
             self.writing_since = math.inf
 
     async def send_eof(self) -> None:
-        """Say that nothing more is written."""
+        """Close the writing side."""
         await trio.lowlevel.checkpoint()
-        with suppress(OSError):  # the client is gone
+        # An OSError means that the client is gone.
+        with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
-        """Close; what the client has sent already must not have its kernel drop our answer."""
+        """Read what the client has sent, then close: unread bytes would make the kernel send a reset,
+        which may destroy our answer.
+        """
         await trio.lowlevel.checkpoint()
         with suppress(OSError):
             receive_nowait(self.socket, MAX_HEAD)
@@ -126,19 +130,20 @@ class RequestStream:
 
     @property
     def over(self) -> bool:
-        """Whether the connection was cut."""
+        """Return whether the connection was cut."""
         return self.socket.fileno() == -1
 
     def cut(self) -> None:
-        """Close at once, whatever waits for the socket, or for an answer that will not come."""
+        """Close at once, and wake all tasks that wait for the socket or an answer."""
         close(self.socket)
         self._answered.set()
         self._received.clear()
         self._reading = None
 
     async def _next_request(self) -> IncomingRequest | Refusal | None:
-        """Return a whole request when it is its turn, or what is to be answered in place of it; None
-        if the client has left, or sends none.
+        """Return the next request when it may start, or the refusal to answer.
+
+        None: the client has left, or sent nothing in time.
         """
         try:
             return await self._whole_request()
@@ -149,9 +154,10 @@ class RequestStream:
             return Refusal(Refused.REQUEST_TIMEOUT, message)
         except NotHttp as other:
             self._refused(other.reason, str(other))
+            return None
         except (OSError, trio.ClosedResourceError):
-            pass  # the client is gone, or was cut
-        return None
+            # The client is gone, or its connection was cut.
+            return None
 
     async def _whole_request(self) -> IncomingRequest | None:
         if not self._received:
@@ -162,7 +168,7 @@ class RequestStream:
         with trio.fail_after(REQUEST_TIMEOUT):
             request = await self._read_request()
         await self._enter()
-        # A client may send one request and close its side; of more than one, it reads no answer.
+        # A client may send one request and close its side. It reads no answers to further requests.
         return None if self._served and has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
@@ -182,7 +188,7 @@ class RequestStream:
         return request
 
     async def _receive(self) -> bool:
-        """Read on; False at the end of the stream."""
+        """Read more bytes; False at the end of the stream."""
         data = await receive(self.socket, RECEIVE_BYTES)
         self._received += data
         self._on_received()

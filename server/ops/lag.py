@@ -1,6 +1,7 @@
-"""How late the event loop is, what a timer set for now would be delayed by, and how busy it is."""
+"""Measures how late the event loop's timers are, and how busy the loop is."""
 
 from time import perf_counter
+from typing import NamedTuple
 
 import trio
 
@@ -8,31 +9,44 @@ INTERVAL = 0.5
 """Seconds between two measurements."""
 
 
+class _Look(NamedTuple):
+    """One look at the load: when, and the loop's seconds of waiting until then."""
+
+    at: float
+    waited: float
+
+
 class LoopLag(trio.abc.Instrument):
-    """`seconds` is the latest measurement. As an instrument of the loop it times when that waits."""
+    """The loop's lateness and load. `seconds` is the latest delay of a timer.
+
+    As an instrument of trio's loop, it times the loop's waits for I/O. Each reader has a name, so that
+    readers do not reset each other's measurements.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._worst: dict[str, float] = {}
         self._waited = 0.0
         self._waiting_since = 0.0
-        self._looks: dict[str, tuple[float, float]] = {}
+        self._looks: dict[str, _Look] = {}
 
     def take_worst(self, reader: str) -> float:
-        """The worst measurement since `reader` last called this."""
+        """Return the longest delay since `reader` last called this."""
         worst = self._worst.get(reader, 0.0)
         self._worst[reader] = 0.0
         return worst
 
     def take_busy(self, reader: str) -> float:
-        """Return the share of the time, 0 to 1, that the loop did not wait since `reader` last asked.
+        """Return the share of the time, 0 to 1, that the loop was busy since `reader` last asked.
 
-        Not the processor's time: on a machine shared with others that is less than there was to do.
+        It is not the share of processor time: that is lower on a shared machine, as the loop waits for
+        the processor too.
         """
-        now = perf_counter()
-        looked_at, waited = self._looks.get(reader, (now, self._waited))
-        self._looks[reader] = now, self._waited
-        return 1 - (self._waited - waited) / (now - looked_at) if now > looked_at else 0.0
+        now = _Look(perf_counter(), self._waited)
+        last = self._looks.get(reader, now)
+        self._looks[reader] = now
+        elapsed = now.at - last.at
+        return 1 - (now.waited - last.waited) / elapsed if elapsed > 0 else 0.0
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
         self._waiting_since = perf_counter()

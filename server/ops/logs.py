@@ -1,4 +1,4 @@
-"""Log lines by structlog: readable on a terminal, JSON elsewhere; libraries' lines in the same form."""
+"""Configures the log: readable on a terminal, JSON elsewhere. Libraries' lines have the same form."""
 
 import logging
 import sys
@@ -7,8 +7,8 @@ from functools import partial
 
 import structlog
 
+from server.config.redaction import redact
 from server.ops.tracebacks import TracebackSampler, add_left_out
-from server.redaction import redact
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
@@ -20,7 +20,7 @@ _SHARED: list[structlog.typing.Processor] = [
 def _in_reading_order(
     _: object, __: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """When, how bad and what before everything else."""
+    """Put time, level and event before all other fields."""
     first = {key: line.pop(key) for key in ("timestamp", "level", "event") if key in line}
     return first | dict(line)
 
@@ -33,7 +33,7 @@ def _name(
 
 
 def _redact(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Hide secrets in every value, before a form is chosen whose quotes would have to stay."""
+    """Hide secrets in every value, before rendering: quoting could hide a secret from the search."""
     return {key: _without_secrets(value) for key, value in line.items()}
 
 
@@ -48,15 +48,16 @@ def _without_secrets(value: object) -> object:
 
 
 def configure_logging(form: str, level: str, worker: int | None = None) -> None:
-    """Write lines of `level` and above to standard error; `form` is auto, console or json. The lines
-    of a worker name it.
+    """Write lines of `level` and above to standard error.
+
+    `form` is auto, console or json. `worker` is the number that each line of a worker carries.
     """
     if form == "auto":
         form = "console" if sys.stderr.isatty() else "json"
     shared: list[structlog.typing.Processor] = list(_SHARED)
     if worker is not None:
         shared.append(partial(_name, worker))
-    # The console's default, rich's tracebacks, would show local variables, and tokens among them.
+    # The console's default, rich's tracebacks, would show local variables, such as tokens.
     finish: list[structlog.typing.Processor] = (
         [
             structlog.dev.ConsoleRenderer(
@@ -91,5 +92,5 @@ def configure_logging(form: str, level: str, worker: int | None = None) -> None:
 
 
 def set_level(level: str) -> None:
-    """Write lines of `level` and above from now on."""
+    """Change the lowest level that is written."""
     logging.getLogger("server").setLevel(level.upper())

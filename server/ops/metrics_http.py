@@ -1,27 +1,21 @@
-"""The metrics of the HTTP ports, read from what their edges count."""
+"""The metrics of the HTTP ports."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
+from server.ops.families import PackageCollector, by_label, counter, counters, gauge
 from server.ops.http_edge import HttpEdge
-from server.ops.metrics import counter, counters, gauge
 
 
-class HttpCollector(Collector):
-    """Turns the counts of `edges` into metric families, added up."""
+class HttpCollector(PackageCollector):
+    """Adds up the counts of `edges`."""
 
     def __init__(self, edges: Sequence[HttpEdge]) -> None:
         self._edges = edges
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry then does not collect once at registration."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
-        """All families, at this moment."""
         edges = self._edges
         refused: Counter[str] = sum((each.refused for each in edges), Counter())
         yield gauge(
@@ -33,7 +27,7 @@ class HttpCollector(Collector):
             "market_data_http_refused",
             "Requests that the HTTP ports' edge refused",
             ["reason"],
-            {(reason,): count for reason, count in refused.items()},
+            by_label(refused),
         )
         yield counter(
             "market_data_http_evicted",

@@ -1,50 +1,67 @@
-"""The store's metrics, read from what it counts."""
+"""The store's metrics: catalogue and cache."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 
-from server.ops.metrics import counter, counters, gauge, histograms
+from server.ops.families import (
+    PackageCollector,
+    by_label,
+    counter,
+    counters,
+    gauge,
+    gauges,
+    histograms,
+)
 from server.store.store import Store
 
 BREAKER_STATES = ("closed", "open", "half_open")
 
 
-class StoreCollector(Collector):
-    """Turns the store's counts into metric families."""
+class StoreCollector(PackageCollector):
+    """Reads the store's counts."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry then does not collect once at registration."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
-        """All families, at this moment."""
+        yield from self._cache()
+        yield from self._database()
+        yield gauges(
+            "market_data_store_breaker",
+            "1 for the state that each breaker is in",
+            ["component", "state"],
+            {
+                (component.role, state): component.breaker == state
+                for component in self._store.components
+                for state in BREAKER_STATES
+            },
+        )
+
+    def _cache(self) -> Iterator[Metric]:
         stats = self._store.stats
+        results = {
+            "hit": stats.hits,
+            "miss": stats.misses,
+            "negative": stats.negative,
+            "error": stats.errors,
+        }
         yield counters(
             "market_data_cache_requests",
             "Symbols that were not live, by what the cache had",
             ["result"],
-            {
-                ("hit",): stats.hits,
-                ("miss",): stats.misses,
-                ("negative",): stats.negative,
-                ("error",): stats.errors,
-            },
+            by_label(results),
         )
         asked = stats.hits + stats.misses
         yield gauge(
             "market_data_cache_hit_ratio",
-            "Hits among what the cache was asked for since the start, 0 to 1",
+            "Hits among hits and misses since the start, 0 to 1",
             stats.hits / asked if asked else 0.0,
         )
         yield counter("market_data_live_snapshots", "Symbols answered from memory", stats.live)
         yield counter(
             "market_data_cache_collapsed",
-            "Symbols that waited for a load somebody else had begun",
+            "Symbols that waited for a load that another request had begun",
             stats.collapsed,
         )
         yield counter("market_data_cache_stale", "Symbols served past their TTL", stats.stale)
@@ -53,36 +70,23 @@ class StoreCollector(Collector):
             "Symbols not written to the cache: too many waited, or it failed",
             stats.dropped_writes,
         )
-        yield counter("market_data_db_errors", "Statements that failed", stats.db_errors)
-        yield counter("market_data_prices_saved", "Last prices written back", stats.saved)
         yield histograms(
             "market_data_cache_operation_seconds",
             "Operations of the cache",
             ["operation"],
             {(name,): counts for name, counts in stats.operations.items()},
         )
+
+    def _database(self) -> Iterator[Metric]:
+        stats = self._store.stats
+        yield counter("market_data_db_errors", "Statements that failed", stats.db_errors)
+        yield counter("market_data_prices_saved", "Last prices written back", stats.saved)
         yield histograms(
             "market_data_db_query_seconds",
             "Statements of the database, with the wait for a connection",
             ["query"],
             {(name,): counts for name, counts in stats.queries.items()},
         )
-        yield from self._pool()
-        yield self._breakers()
-
-    def _pool(self) -> Iterator[Metric]:
-        if self._store.pool_use:
-            used, size = self._store.pool_use()
-            yield gauge("market_data_db_pool_used", "Connections in use", used)
-            yield gauge("market_data_db_pool_size", "Connections there may be", size)
-
-    def _breakers(self) -> Metric:
-        family = GaugeMetricFamily(
-            "market_data_store_breaker",
-            "1 for the state each breaker is in",
-            labels=["component", "state"],
-        )
-        for component in self._store.components:
-            for state in BREAKER_STATES:
-                family.add_metric([component.role, state], component.breaker == state)
-        return family
+        if pool := self._store.catalogue.pool_use():
+            yield gauge("market_data_db_pool_used", "Connections in use", pool.used)
+            yield gauge("market_data_db_pool_size", "Largest number of connections", pool.size)

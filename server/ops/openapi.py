@@ -1,4 +1,4 @@
-"""The API's description (OpenAPI 3.1), made from the routes and their msgspec types; and its page."""
+"""The API's description (OpenAPI 3.1), made from the routes and their msgspec types, and its page."""
 
 import re
 from base64 import b64encode
@@ -17,7 +17,6 @@ from server.ops.endpoint import Endpoint, Parameter, answer
 
 _REF = "#/components/schemas/{name}"
 
-
 _INLINE = re.compile(rb"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
@@ -29,13 +28,13 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """Every error."""
+    """The body of every error."""
 
     error: ErrorDetail
 
 
 def description_route(endpoints: Sequence[Endpoint]) -> Route:
-    """`/openapi.json`."""
+    """Return the route `/openapi.json`."""
     document = msgspec.json.encode(openapi(endpoints))
 
     async def openapi_json(request: Request) -> Response:
@@ -45,7 +44,7 @@ def description_route(endpoints: Sequence[Endpoint]) -> Route:
 
 
 def docs_route() -> Route:
-    """`/docs`, to read the description with; it needs nothing from another site."""
+    """Return the route `/docs`, a page that shows the description without help of another site."""
     page = files("server.ops").joinpath("docs.html").read_bytes()
     protection = {
         "Content-Security-Policy": content_policy(page),
@@ -59,8 +58,10 @@ def docs_route() -> Route:
 
 
 def content_policy(page: bytes) -> str:
-    """Return a Content-Security-Policy by which `page` runs its own inline script and style and no
-    other, asks nobody but this server, and is shown in no frame (CSP Level 3).
+    """Return a Content-Security-Policy (CSP Level 3) for `page`.
+
+    The page runs only its own inline script and style, connects only to this server, and cannot be
+    shown in a frame.
     """
     hashes: dict[str, list[str]] = {"script": [], "style": []}
     for kind, text in _INLINE.findall(page):
@@ -74,7 +75,7 @@ def content_policy(page: bytes) -> str:
 
 
 def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The document."""
+    """Return the OpenAPI document of `endpoints`."""
     results = [each.result for each in endpoints]
     shapes, components = msgspec.json.schema_components([*results, ErrorBody], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}

@@ -1,9 +1,8 @@
-"""What is done when the machine cannot keep up: every symbol is published less often, for everyone.
+"""Publishes every symbol less often, for all clients, while the machine cannot keep up.
 
-Once a second the longest burst of the fan-out, the worst lateness of the event loop and the share of
-the time it was busy are looked at. Beyond a limit twice in a row, the conflation interval of all
-topics doubles; calm again for a while, it halves. Clients are told by a `status` message. Nobody is
-refused or cut for it.
+Once a second it looks at the fan-out's longest burst and the event loop's longest delay and load. If a
+limit is exceeded twice in a row, the conflation interval of all topics doubles. After a calm time it
+halves. A `status` message tells the clients. No client is refused or cut for it.
 """
 
 import structlog
@@ -16,28 +15,30 @@ CHECK_INTERVAL = 1.0
 """Seconds between two looks."""
 
 LAG_LIMIT = 0.1
-"""Seconds a timer may be late: then each price is late by that, of the 250 ms promised."""
+"""Longest delay of a timer in seconds. It delays every price, of which 250 ms are promised."""
 
 BURST_LIMIT = 0.5
-"""Seconds one round may take to reach everybody; 10,000 clients with one price take a fifth."""
+"""Longest round in seconds. One price for 10,000 clients takes a fifth of that."""
 
 BUSY_LIMIT = 0.95
-"""Share of the time; a loop that is never idle is behind, though each turn of it may be short."""
+"""Share of the time that the loop is busy. A loop that is never idle falls behind, even if each pass is
+short.
+"""
 
 OVER_CHECKS = 2
-"""Looks in a row beyond a limit until the interval grows: one garbage collection is no overload."""
+"""Looks in a row above a limit before the interval grows: one garbage collection is not an overload."""
 
 CALM_CHECKS = 5
-"""Looks in a row below half of all limits until the interval shrinks: half of it is twice the work."""
+"""Looks in a row below half of all limits before the interval shrinks, which doubles the work."""
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 0.25, 4.0
-"""Seconds between two publications of one symbol; doubled and halved between these."""
+"""Bounds of the time between two publications of one symbol, in seconds."""
 
 log = structlog.get_logger()
 
 
 class OverloadControl:
-    """Decides on the interval; knows neither clock nor loop."""
+    """Decides on the interval, without clock and event loop."""
 
     def __init__(self) -> None:
         self.interval = 0.0
@@ -45,8 +46,10 @@ class OverloadControl:
         self._calm = 0
 
     def look(self, *, lag: float = 0.0, burst: float = 0.0, busy: float = 0.0) -> float:
-        """The interval after one more look: at the worst `lag` and `burst` since the last one, in
-        seconds, and how `busy` the loop was, from 0 to 1.
+        """Return the interval after one more look.
+
+        `lag` and `burst` are the longest since the last look, in seconds. `busy` is the share of the
+        time that the loop was busy, 0 to 1.
         """
         pressure = max(lag / LAG_LIMIT, burst / BURST_LIMIT, busy / BUSY_LIMIT)
         self._over = self._over + 1 if pressure > 1 else 0
@@ -61,13 +64,20 @@ class OverloadControl:
 
 
 async def run_overload_control(hub: Hub, lag: LoopLag) -> None:
-    """Adjust the hub's conflation until cancelled. For feeds that cannot be held back."""
+    """Adjust the hub's conflation until cancelled. It is for feeds that cannot be held back."""
     control = OverloadControl()
     while True:
         await trio.sleep(CHECK_INTERVAL)
-        before, late, busy = control.interval, lag.take_worst("overload"), lag.take_busy("overload")
+        before = control.interval
+        late, busy = lag.take_worst("overload"), lag.take_busy("overload")
         burst = hub.stats.take_longest_burst()
         if control.look(lag=late, burst=burst, busy=busy) != before:
             hub.set_conflation(control.interval)
-            log.warning("conflation changed", interval=control.interval, was=before,
-                        lag=round(late, 3), burst=round(burst, 3), busy=round(busy, 2))  # fmt: skip
+            log.warning(
+                "conflation changed",
+                interval=control.interval,
+                was=before,
+                lag=round(late, 3),
+                burst=round(burst, 3),
+                busy=round(busy, 2),
+            )

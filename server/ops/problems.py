@@ -1,4 +1,4 @@
-"""What can be wrong with a request to the API: status, code, and what the description says of it."""
+"""The errors of the API: status, code, and text for the API's description."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from server.gateway.refusals import RETRIED, retry_after
 
 
 class Problem(NamedTuple):
-    """`status` and what the description says about it."""
+    """One kind of error. The API's description shows `text`."""
 
     status: int
     code: str
@@ -18,23 +18,25 @@ class Problem(NamedTuple):
 BAD_REQUEST = Problem(400, "bad_request", "A parameter is missing or not allowed")
 TOO_MANY_SYMBOLS = Problem(400, "too_many_symbols", "More symbols than one request may name")
 UNAUTHORIZED = Problem(401, "unauthorized", "The token is missing or not valid")
-FORBIDDEN = Problem(403, "forbidden", "The token has not the role that is needed")
+FORBIDDEN = Problem(403, "forbidden", "The token does not have the required role")
 UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "There is no such instrument")
 RATE_LIMITED = Problem(
-    429, "rate_limited", "More than the user, or the address, may ask; `Retry-After` tells when to"
+    429, "rate_limited", "Too many requests of the user or the address; wait for `Retry-After`"
 )
 STORE_UNAVAILABLE = Problem(503, "store_unavailable", "The store gives no answer; try again")
 
 
 class ApiError(HTTPException):
-    """A request that is answered with an error in the protocol's shape; `wait`: the seconds after which
-    it may be made again, where that is known.
+    """A request that is answered with an error in the protocol's form.
+
+    `wait`: the seconds after which the client may try again, 0 if unknown.
     """
 
     def __init__(self, problem: Problem, message: str, wait: float = 0.0) -> None:
         headers = {"Cache-Control": "no-store"}
         if problem is UNAUTHORIZED:
-            headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 §3
+            # RFC 6750 §3 requires it.
+            headers["WWW-Authenticate"] = "Bearer"
         if problem.status in RETRIED:
             headers["Retry-After"] = retry_after(wait)
         super().__init__(problem.status, message, headers)

@@ -1,4 +1,4 @@
-"""Tracebacks as they are written: without local variables, without secrets, one a second per place."""
+"""Writes tracebacks without local variables and secrets, one a second for each place."""
 
 import logging
 import sys
@@ -9,19 +9,19 @@ from types import TracebackType
 
 import structlog
 
-from server.redaction import redact
+from server.config.redaction import redact
 
 SAMPLE_INTERVAL = 1.0
-"""Seconds between two tracebacks of one place: a client may cause a thousand a second."""
+"""Seconds between two tracebacks of one place, as a client may cause a thousand a second."""
 
 LEFT_OUT = "left_out"
-"""The field of a line with a traceback: the number left out of the same place since the last one."""
+"""The field with the number of tracebacks of the same place left out since the last one."""
 
 
 class TracebackSampler(logging.Filter):
-    """Lets a record with an exception pass at most once in SAMPLE_INTERVAL per place.
+    """Lets a record with an exception pass once in SAMPLE_INTERVAL for each place.
 
-    A place is the line that raised, and the exception's type: a fixed set, which clients cannot extend.
+    A place is the raising line and the exception's type: a fixed set, which clients cannot extend.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class TracebackSampler(logging.Filter):
         self._left_out: dict[object, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to write `record`; it gets the number left out."""
+        """Return whether to write `record`, and put the number left out into it."""
         if (error := _error(record)) is None:
             return True
         place, now = _place(error), monotonic()
@@ -45,7 +45,7 @@ class TracebackSampler(logging.Filter):
 def add_left_out(
     _: object, __: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Put the sampler's number into the line, as a processor of structlog's formatter."""
+    """Copy the number left out into the line, as a processor of structlog's formatter."""
     left_out = getattr(line["_record"], LEFT_OUT, None)
     if left_out is not None:
         line[LEFT_OUT] = left_out
@@ -53,14 +53,14 @@ def add_left_out(
 
 
 def install_hooks() -> None:
-    """Write exceptions that nobody catches, in any thread, without secrets."""
+    """Write uncaught exceptions of all threads without secrets."""
     sys.excepthook = _print
     threading.excepthook = _print_of_thread
     sys.unraisablehook = _print_unraisable
 
 
 def _error(record: logging.LogRecord) -> BaseException | None:
-    """The exception of a line: structlog's lines hold it in their fields, other ones beside them."""
+    """Return a line's exception: structlog has it in the fields, other loggers in the record."""
     given: object = record.exc_info
     if isinstance(record.msg, dict):
         given = record.msg.get("exc_info")

@@ -1,1 +1,1 @@
-"""What a quote is and how its changes are written down: pure values, no I/O, no trio."""
+"""Quotes, their changes and the messages that carry them: pure values, no I/O, no trio."""

@@ -1,16 +1,16 @@
-"""Durations as people write them: `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
+"""Reads durations as people write them: `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
 
 import re
 
 SHOWN = 60
-"""Characters of a wrong duration that are repeated to whoever wrote it."""
+"""Characters of a wrong duration that the error message repeats."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, zero or more. Errors: ValueError."""
+    """Return the seconds, zero or more. Errors: ValueError."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(f"{text[:SHOWN]!r} is not a duration")

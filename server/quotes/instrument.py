@@ -1,4 +1,4 @@
-"""What can be quoted: an instrument's identity and the reference values its quote starts from."""
+"""Instruments: their identity, and the reference values that a quote starts from."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ MAX_NAME_LENGTH = 200
 """Characters: the width of `market_data.name` (varchar(200))."""
 
 MAX_DECIMALS = 12
-"""Of a price. A float holds 15 digits, so of a price in thousands the last of twelve are not exact."""
+"""Decimals of a price. A float holds 15 digits: above 1,000 dollars the last decimals are not exact."""
 
 LARGEST_WHOLE = 2**53 - 1
 """The largest integer that Postgres, SQLite, a Lua script and a JSON reader in JavaScript all hold."""
@@ -24,17 +24,16 @@ CENT_DECIMALS = 2
 FIRST_SEEN_DECIMALS = 4
 """Precision of an instrument known only from its trades: the finest tick of Rule 612."""
 
-
 MAX_PRICE = 1e9
-"""US dollars: a thousand times the dearest share there has been, and exact to the finest tick."""
+"""US dollars: a thousand times the highest share price ever, and exact to the finest tick."""
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One listed instrument.
 
-    `base_price` is in US dollars and is what `change` is counted from; `market_cap` is in
-    whole US dollars, None where unknown; `price_decimals` is the tick precision no published
-    price exceeds; `made_up_price` says that the source had no price and a fixed one was invented.
+    `base_price` is in US dollars; a quote's `change` is counted from it. `market_cap` is in whole US
+    dollars, None if unknown. `price_decimals` is the tick precision: published prices have no more
+    decimals. `made_up_price` marks an invented base price, if the source had none.
     """
 
     symbol: Symbol
@@ -47,22 +46,25 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def first_seen(symbol: str, price: float) -> Instrument:
-    """The instrument for a symbol that a feed traded before any catalogue named it."""
+    """Return the instrument for a symbol that a feed traded but no catalogue has."""
     return Instrument(
         symbol=symbol, name=symbol, base_price=price, price_decimals=FIRST_SEEN_DECIMALS
     )
 
 
 def is_price(price: float, decimals: int) -> bool:
-    """Whether an instrument with this tick precision can be traded at `price`, in US dollars."""
-    return price <= MAX_PRICE and round(price, decimals) > 0  # NaN is neither
+    """Return whether an instrument with this tick precision can trade at `price`, in US dollars.
+
+    NaN is not a price, as it fails both comparisons.
+    """
+    return price <= MAX_PRICE and round(price, decimals) > 0
 
 
 def normalize_symbol(text: str) -> str:
-    """The one spelling of a symbol: without surrounding space, in upper case."""
+    """Return the only spelling of a symbol: without surrounding space, in upper case."""
     return text.strip().upper()
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a normalized text can be an instrument's symbol at all."""
+    """Return whether a normalized text can be an instrument's symbol."""
     return 0 < len(text) <= MAX_SYMBOL_LENGTH and text.isprintable() and text != "*"

@@ -1,4 +1,4 @@
-"""The WebSocket protocol's JSON messages: what the server says and what clients may say."""
+"""The WebSocket protocol's JSON messages, of the server and of clients."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from server.quotes.patch import Operation
 
 MAX_ID_LENGTH = 64
-"""Characters of a command's `id`, which is echoed."""
+"""Characters of a command's `id`, which the answer repeats."""
 
 CommandId = int | Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
@@ -17,8 +17,10 @@ Symbols = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_patch"):
-    """Changes of quotes. `ts`: microseconds since 1970 when the feed gave the newest of them;
-    `epoch`, with full quotes only: which line of versions theirs belong to.
+    """Changes of quotes.
+
+    `ts`: when the newest change came from the feed, in microseconds since 1970. `epoch`, with full
+    quotes only: the epoch that their versions belong to.
     """
 
     ts: int
@@ -28,12 +30,13 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
 
 
 Recovered = Literal["current", "patches", "quote"]
-"""What a client that comes back gets of a symbol: nothing, what it missed, or the full quote."""
+"""What a resuming client gets of a symbol: nothing, the patches it missed, or the full quote."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
-    """A command was carried out on `symbols`; `interval`: the seconds `throttle` granted;
-    `recovered`: what `resume` brings for each symbol.
+    """A command was carried out on `symbols`.
+
+    `interval`: the seconds that `throttle` granted. `recovered`: what `resume` sends for each symbol.
     """
 
     action: str
@@ -56,7 +59,7 @@ ErrorCode = Literal[
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """A command, or a part of it, was refused; the connection goes on."""
+    """A command, or a part of it, was refused. The connection stays open."""
 
     code: ErrorCode
     message: str
@@ -65,8 +68,9 @@ class Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
 
 
 class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
-    """Whether prices are flowing: all, or those of `symbols`. `interval`: seconds between two
-    updates of a symbol while the server is overloaded; 0 if it is not (again).
+    """Prices flow or not: all of them, or those of `symbols`.
+
+    `interval`: seconds between two updates of a symbol during an overload; 0 when it has ended.
     """
 
     status: Literal["live", "stale"]
@@ -76,13 +80,13 @@ class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
 
 
 class Reconnect(msgspec.Struct, frozen=True, tag_field="type", tag="reconnect"):
-    """The server will close soon; come back in `after_ms` milliseconds."""
+    """The server will close soon. The client should reconnect in `after_ms` milliseconds."""
 
     after_ms: int
 
 
 class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
-    """Answer to `ping`; `ts` in microseconds since the epoch."""
+    """The answer to `ping`; `ts` is in microseconds since 1970."""
 
     ts: int
     id: CommandId | UnsetType = UNSET
@@ -93,7 +97,7 @@ class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
 
     @property
     def action(self) -> str:
-        """The command's name on the wire."""
+        """Return the command's name on the wire."""
         return str(self.__struct_config__.tag)
 
 
@@ -149,7 +153,7 @@ Command = Subscribe | Unsubscribe | Resync | Auth | Throttle | Ping
 
 
 class BadCommand(Exception):
-    """A text message that is no command. `id` is the sender's, where it could be read."""
+    """A text message that is not a command. `id` is the command's, if it could be read."""
 
     def __init__(
         self, code: Literal["bad_json", "bad_command"], message: str, id: CommandId | UnsetType
@@ -172,11 +176,11 @@ encode = msgspec.json.Encoder().encode
 
 
 def parse_command(text: str) -> Command:
-    """One text message as a command; BadCommand if it is not JSON or not one of ours."""
+    """Parse one text message. Errors: BadCommand if it is not JSON or not a known command."""
     try:
         command: Command = _command_decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:
-        # What is wrong with a command is found before what is wrong with the JSON behind that.
+        # msgspec may stop at a wrong field before it reaches invalid JSON behind it.
         if problem := _syntax_error(text):
             raise BadCommand("bad_json", problem, UNSET) from None
         raise BadCommand("bad_command", str(error), readable_id(text)) from None
@@ -184,7 +188,7 @@ def parse_command(text: str) -> Command:
 
 
 def _syntax_error(text: str) -> str | None:
-    # Of half a surrogate pair at the end, msgspec says that the text is cut off, unless more follows.
+    # For half a surrogate pair at the end, msgspec reports a cut text, unless more follows.
     try:
         _syntax_decoder.decode(text + " " * len("\\uD800"))
     except (msgspec.DecodeError, RecursionError) as error:
@@ -193,7 +197,7 @@ def _syntax_error(text: str) -> str | None:
 
 
 def readable_id(text: str) -> CommandId | UnsetType:
-    """The `id` of a message that is refused, where it has one that can be echoed."""
+    """Return the `id` of a refused message, if it has a valid one."""
     try:
         return _id_decoder.decode(text).id
     except (msgspec.MsgspecError, RecursionError):

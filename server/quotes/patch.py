@@ -1,7 +1,7 @@
 """JSON Patch (RFC 6902) operations on the document `{"quotes": {symbol: quote}}`.
 
-A quote is flat and its fields are known, so the difference of two takes a microsecond or two;
-the general `jsonpatch.make_patch` takes a hundred times that and serves as the tests' oracle.
+A quote is flat and its fields are known, so comparing two takes a microsecond or two. The general
+`jsonpatch.make_patch` takes a hundred times longer; the tests compare the results with it.
 """
 
 from datetime import datetime
@@ -11,11 +11,11 @@ import msgspec
 from server.quotes.quote import Quote
 
 MOVING_FIELDS = ("current_price", "change", "change_percent", "last_updated", "volume")
-"""What a trade can change; everything else in a quote is fixed when it is listed."""
+"""Fields that a trade can change. The others are fixed when the instrument is listed."""
 
 
 class Add(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="add"):
-    """RFC 6902 §4.1; replaces the quote where the document already has one."""
+    """RFC 6902 §4.1. It replaces the quote if the document already has one."""
 
     path: str
     value: Quote
@@ -38,12 +38,12 @@ Operation = Add | Replace | Remove
 
 
 def quote_pointer(symbol: str) -> str:
-    """JSON Pointer to a symbol's quote, escaped as RFC 6901 §3 says: `~` first, then `/`."""
+    """Return the JSON Pointer to a symbol's quote, escaped by RFC 6901 §3: `~` first, then `/`."""
     return "/quotes/" + symbol.replace("~", "~0").replace("/", "~1")
 
 
 def difference(old: Quote, new: Quote, pointer: str) -> list[Replace]:
-    """The operations that turn `old` into `new`, which is at `pointer`; empty if they are equal."""
+    """Return the operations that turn `old` into `new`, both at `pointer`; empty if they are equal."""
     return [
         Replace(f"{pointer}/{field}", value)
         for field in MOVING_FIELDS

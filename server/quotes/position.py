@@ -1,4 +1,4 @@
-"""How far a client had come when its connection ended: `<epoch>:<SYM>=<version>,…` in its next one."""
+"""A client's position, by which its next connection resumes: `<epoch>:<SYM>=<version>,…`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ _HELD = re.compile(r"(.+)=([0-9]{1,18})", re.DOTALL)
 
 
 class Position(NamedTuple):
-    """`versions` by symbol, all of one epoch."""
+    """The last versions that a client got, by symbol, all of one epoch."""
 
     epoch: str
     versions: Mapping[str, int]
 
 
 def parse_position(text: str) -> Position:
-    """The parameter `resume`. Errors: ValueError."""
+    """Parse the parameter `resume`. Errors: ValueError."""
     epoch, colon, rest = text.partition(":")
     if not (epoch and colon):
         raise ValueError("does not start with an epoch and a colon")
@@ -26,12 +26,12 @@ def parse_position(text: str) -> Position:
         if part.strip():
             held = _HELD.fullmatch(part)
             if held is None:
-                raise ValueError(f"{part[:60]!r} is no SYMBOL=version")
+                raise ValueError(f"{part[:60]!r} is not SYMBOL=version")
             versions[normalize_symbol(held[1])] = int(held[2])
     return Position(epoch, versions)
 
 
 def format_position(epoch: str, versions: Iterable[tuple[str, int]]) -> str:
-    """The opposite of `parse_position`; symbols with a comma, which it cannot name, are left out."""
+    """Format a position for `parse_position`. Symbols with a comma cannot be named and are left out."""
     held = ",".join(f"{symbol}={version}" for symbol, version in versions if "," not in symbol)
     return f"{epoch}:{held}"

@@ -1,4 +1,4 @@
-"""The quote of one instrument and the trade that moves it."""
+"""The quote of one instrument, and the trades that move it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,10 +15,10 @@ PERCENT_DECIMALS = 4
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
-    """One execution as a feed saw it.
+    """One trade from a feed.
 
-    `price` is in US dollars, `size` in shares, `time_us` the moment of the trade and `ts` the
-    moment the server took it in, both in microseconds since the Unix epoch.
+    `price` is in US dollars, `size` in shares. `time_us` is when the trade happened, `ts` is when the
+    server received it, both in microseconds since the Unix epoch.
     """
 
     symbol: str
@@ -28,14 +28,15 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     ts: int
 
     def merged_with(self, later: "Trade") -> "Trade":
-        """Conflation: the later price, and the shares of both."""
+        """Conflate two trades: the later price, and the shares of both."""
         return msgspec.structs.replace(later, size=self.size + later.size)
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A change of a quote to which another instance has given its version.
+    """A change of a quote to which another instance, the leader, has given a version.
 
-    `version` is the quote's after it, `volume` the shares traded until then; the rest is as in `Trade`.
+    `version` is the quote's version after the change, `volume` the shares traded until then. The
+    other fields are as in `Trade`.
     """
 
     symbol: str
@@ -46,23 +47,23 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ts: Whole
 
     def trade_after(self, quote: "Quote") -> Trade:
-        """The trade that turns `quote` into what this says."""
+        """Return the trade that applies this move to `quote`."""
         return Trade(self.symbol, self.price, self.volume - quote.volume, self.time_us, self.ts)
 
 
 Update = Trade | Move
-"""What moves a quote."""
+"""A change of a quote."""
 
 
 def merged(earlier: Update, later: Update) -> Update:
-    """Conflation: both in one."""
+    """Conflate two updates. A move replaces all updates before it, as it has the whole volume."""
     if isinstance(earlier, Trade) and isinstance(later, Trade):
         return earlier.merged_with(later)
-    return later  # a move says all that those before it said
+    return later
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False):
-    """What a client sees of an instrument; the fields are the wire's, in the wire's order."""
+    """An instrument's quote as clients see it, with the wire's fields in the wire's order."""
 
     symbol: str
     name: str
@@ -77,7 +78,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
 
 def opening_quote(instrument: Instrument, time_us: int) -> Quote:
-    """The quote before the first trade: at the base price, nothing traded."""
+    """Return the quote before the first trade: at the base price, with a volume of zero."""
     base = round(instrument.base_price, instrument.price_decimals)
     return Quote(
         symbol=instrument.symbol,
@@ -94,7 +95,7 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
 
 
 def resumed_quote(snapshot: Snapshot) -> Quote:
-    """The quote as it was when `snapshot` was taken, after at least one trade."""
+    """Return the quote that `snapshot` was taken of, after at least one trade."""
     instrument = snapshot.instrument
     opening = opening_quote(instrument, snapshot.quoted_at)
     last = Trade(snapshot.symbol, snapshot.last_quote, snapshot.volume, snapshot.quoted_at, 0)
@@ -102,14 +103,13 @@ def resumed_quote(snapshot: Snapshot) -> Quote:
 
 
 def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
-    """The quote once `trade` has happened, its prices rounded to `decimals` places.
+    """Return the quote after `trade`, its prices rounded to `decimals` places.
 
-    Of a base price of zero, which a catalogue may hold, nothing is a percentage: it stays at zero.
-    A volume beyond LARGEST_WHOLE stays there.
+    With a base price of zero, which a catalogue may hold, the percentage is zero. The volume stops at
+    LARGEST_WHOLE.
     """
     price = round(trade.price, decimals)
-    volume = quote.volume + trade.size
-    volume = min(volume, LARGEST_WHOLE)
+    volume = min(quote.volume + trade.size, LARGEST_WHOLE)
     change = price - quote.base_price
     percent = change * 100 / quote.base_price if quote.base_price else 0.0
     return Quote(
@@ -119,7 +119,8 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
         price,
         quote.base_price,
         round(change, decimals),
-        round(percent, PERCENT_DECIMALS) + 0.0,  # -0.0 becomes 0.0
+        # Adding zero turns -0.0 into 0.0.
+        round(percent, PERCENT_DECIMALS) + 0.0,
         from_microseconds(trade.time_us),
         volume,
         quote.market_cap,
@@ -127,10 +128,10 @@ def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
 
 
 def from_microseconds(time_us: int) -> datetime:
-    """UTC time, exact to the microsecond (a float of seconds would not be)."""
+    """Return the UTC time, exact to the microsecond. A float of seconds would not be exact."""
     return _EPOCH + timedelta(microseconds=time_us)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """The opposite of `from_microseconds`, as exact: a float would round the year 9999 up to 10000."""
+    """Return the microseconds since the Unix epoch, exactly. A float would round 9999 up to 10000."""
     return (moment - _EPOCH) // _MICROSECOND

@@ -1,9 +1,9 @@
-"""Turns foreign values into records, or says what is wrong with them: the one check for all ways in.
+"""Checks values from outside and turns them into records.
 
-What comes out of a database, a cache, a message or a file may have been written by anybody. A record's
-type carries its bounds (`Snapshot`, `Move`); this module applies them, and the rules that a type
-cannot state. A value that breaks one is a BadRecord. The reader then leaves that value out, reports
-it, and goes on with the others.
+Any program may have written a value in a database, a cache, a message or a file. A record's type
+(`Snapshot`, `Move`) carries bounds for its fields; this module applies them, and the rules that a type
+cannot state. A value that breaks a rule is a BadRecord. The reader leaves it out, reports it, and
+continues with the other values.
 """
 
 import re
@@ -16,20 +16,20 @@ from server.quotes.instrument import is_symbol, normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 MAX_RECORD_BYTES = 16 * 1024
-"""Of one record as JSON: ten times the longest name and symbol, each character escaped."""
+"""Bytes of one record as JSON: ten times the longest name and symbol with all characters escaped."""
 
 MAX_PROBLEM_LENGTH = 200
-"""Characters of what is wrong: one line of a log."""
+"""Characters of a problem's description, which is a part of one log line."""
 
 _COLUMN = re.compile(r"\$\[([0-9]+)\]")
-"""How msgspec names a column."""
+"""The number of a column in msgspec's messages."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Snapshot)
 
 
 class BadRecord(Exception):
-    """A value is not a record; the message says in one line what is wrong."""
+    """A value is not a record. The message describes the problem in one line."""
 
 
 class _Row(Snapshot, frozen=True, gc=False, array_like=True):
@@ -37,7 +37,7 @@ class _Row(Snapshot, frozen=True, gc=False, array_like=True):
 
 
 class Decoder(Generic[T]):
-    """Decodes one type of message. `most`: bytes; longer messages are not looked at."""
+    """Decodes messages of one type. Messages longer than `most` bytes are not decoded."""
 
     def __init__(
         self, kind: type[T], form: Literal["json", "msgpack"], most: int = MAX_RECORD_BYTES
@@ -48,18 +48,18 @@ class Decoder(Generic[T]):
         self._most = most
 
     def decode(self, data: bytes | str) -> T:
-        """Errors: BadRecord."""
+        """Decode one message. Errors: BadRecord."""
         if len(data) > self._most:
             raise BadRecord(f"{len(data)} bytes are more than {self._most}")
         try:
             return self._decoder.decode(data)  # type: ignore[arg-type]  # only JSON comes as text
         except (ValueError, RecursionError) as error:
-            # msgspec's own errors are ValueErrors, as is that of a string which is not UTF-8.
+            # msgspec's own errors are ValueErrors, as is the error for a string that is not UTF-8.
             raise BadRecord(_line(error)) from None
 
 
 def read_symbol(value: object) -> str:
-    """`value` as a symbol in its one spelling. Errors: BadRecord."""
+    """Return `value` if it is a symbol in its only spelling. Errors: BadRecord."""
     if not isinstance(value, str):
         raise BadRecord(f"the symbol is {type(value).__name__}, not text")
     if not is_symbol(value):
@@ -70,7 +70,7 @@ def read_symbol(value: object) -> str:
 
 
 def read_row(row: Sequence[object]) -> Snapshot:
-    """The snapshot whose fields, in their order, are `row`. Errors: BadRecord."""
+    """Return the snapshot whose fields are `row`, in the same order. Errors: BadRecord."""
     try:
         checked = msgspec.convert(row, _Row)
     except (ValueError, RecursionError) as error:
@@ -80,7 +80,7 @@ def read_row(row: Sequence[object]) -> Snapshot:
 
 
 def filed_under(symbol: str, snapshot: S) -> S:
-    """`snapshot`, if `symbol`, under which it was found, is a symbol and its own. Errors: BadRecord."""
+    """Return `snapshot` if `symbol`, its key in a store, is its own symbol. Errors: BadRecord."""
     if read_symbol(snapshot.symbol) != symbol:
         raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
     return snapshot

@@ -1,4 +1,4 @@
-"""What is kept of an instrument between two runs: its reference data and its last price."""
+"""Snapshots: the data of an instrument that survive a restart, with its last price."""
 
 from typing import Annotated
 
@@ -18,12 +18,12 @@ STOCK, ETF = 1, 2
 """`market_data.category`."""
 
 LATEST_US = 253_402_300_799_999_999
-"""Microseconds since the Unix epoch to the end of the year 9999, the last that RFC 3339 can name."""
+"""Microseconds since the Unix epoch at the end of the year 9999, the last one in RFC 3339."""
 
 LARGEST_PRICE = 2 * MAX_PRICE
 """US dollars: a simulated price may be above its base price."""
 
-# Every store and every JSON reader can hold what these allow. Postgres has no NUL, UTF-8 no surrogates.
+# Every store and every JSON reader can hold these values. Postgres has no NUL, UTF-8 no surrogates.
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00\ud800-\udfff]*$")]
 Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
 BasePrice = Annotated[float, Meta(gt=0, le=LARGEST_PRICE)]
@@ -35,11 +35,11 @@ Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
-    """One row of `market_data`; as JSON, one value of the cache. Other services read both.
+    """One row of `market_data`, and as JSON one value of the cache. Other services read both.
 
-    Prices are in US dollars, `market_cap` in whole US dollars, `volume` in shares; `version` is the
-    quote's, 1 as long as nothing was traded; `quoted_at` is the last trade's time in microseconds
-    since the Unix epoch, 0 as long as there was none.
+    Prices are in US dollars, `market_cap` in whole US dollars, `volume` in shares. `version` is the
+    quote's version, 1 before the first trade. `quoted_at` is the last trade's time in microseconds
+    since the Unix epoch, 0 before the first trade.
     """
 
     symbol: Symbol
@@ -56,7 +56,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def instrument(self) -> Instrument:
-        """The reference data."""
+        """Return the reference data."""
         return Instrument(
             symbol=self.symbol,
             name=self.name,
@@ -68,8 +68,12 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+PRICE_FIELDS = ("last_quote", "volume", "version", "quoted_at")
+"""Fields of a snapshot that trades change. The others are reference data."""
+
+
 class LiveSnapshot(Snapshot, frozen=True, gc=False):
-    """A snapshot as instances share it; `ts`: when the server took its price in, in microseconds
+    """A snapshot as instances share it. `ts` is when a server received its price, in microseconds
     since the Unix epoch.
     """
 
@@ -77,12 +81,12 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False):
 
 
 def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
-    """`snapshot` with the moment its price was taken in."""
+    """Return `snapshot` with the time at which its price was received."""
     return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
-    """The snapshot before the first trade: at the base price."""
+    """Return the snapshot before the first trade: at the base price."""
     return Snapshot(
         symbol=instrument.symbol,
         name=instrument.name,

@@ -1,4 +1,4 @@
-"""Gathers keys that come one by one and works on many of them at once."""
+"""Gathers keys that arrive one by one and handles them in batches."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -11,19 +11,24 @@ Work = Callable[[Sequence[str]], Awaitable[None]]
 
 
 class Batcher:
-    """Each key that is added is in exactly one batch.
+    """Puts each added key into exactly one batch.
 
     Arguments:
-        work: what is done with a batch; a failure of it is logged and given to `failed`.
-        window: seconds to wait for more keys after the first one; 0 for what comes at once.
+        work: handles a batch. If it raises, the error is logged and `failed` gets the batch.
+        window: seconds to wait for more keys after the first one; 0 to wait for none.
         max_keys: keys of one batch.
-        max_running: batches worked on at a time; meanwhile keys gather for the next.
+        max_running: batches handled at a time. Meanwhile keys gather for the next one.
     """
 
     def __init__(
-        self, work: Work, failed: Callable[[Sequence[str]], None],
-        *, window: float, max_keys: int, max_running: int,
-    ) -> None:  # fmt: skip
+        self,
+        work: Work,
+        failed: Callable[[Sequence[str]], None],
+        *,
+        window: float,
+        max_keys: int,
+        max_running: int,
+    ) -> None:
         self._work = work
         self._failed = failed
         self._window = window
@@ -33,13 +38,13 @@ class Batcher:
         self._wake = trio.Event()
 
     def add(self, keys: Iterable[str]) -> None:
-        """Have `keys` worked on soon."""
+        """Queue `keys` for the next batch."""
         self._keys |= dict.fromkeys(keys)
         if self._keys:
             self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Handle batches until cancelled."""
         async with trio.open_nursery() as tasks:
             while True:
                 await self._wake.wait()

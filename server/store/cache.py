@@ -1,4 +1,4 @@
-"""The cache in front of the catalogue: its interface, and what guards whichever cache is used."""
+"""The cache in front of the catalogue: its interface, and a guard for any implementation."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import uniform
@@ -11,7 +11,7 @@ from server.store.stats import StoreStats
 from server.store.ttl_lru import Kept
 
 TTL_JITTER = 0.1
-"""Part of the TTL by which it may be shorter: what was cached together should not expire together."""
+"""Largest part of the TTL that is cut off: values cached together should not expire together."""
 
 T = TypeVar("T")
 
@@ -21,25 +21,25 @@ class Cache(Protocol):
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """Return the cache's name for the log."""
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
-        """What is cached of `symbols` and not past its TTL, in one operation."""
+        """Return the cached ones of `symbols` that are within their TTL, in one operation."""
 
     async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
         """Cache each for up to `ttl` seconds (see `jittered`), in one operation."""
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
-        """Forget; how many there were."""
+        """Remove `symbols` and return how many of them were cached."""
 
 
 def jittered(ttl: float) -> float:
-    """A lifetime for one value."""
+    """Return a random lifetime for one value, at most `ttl` seconds."""
     return ttl * uniform(1 - TTL_JITTER, 1)
 
 
 class GuardedCache:
-    """A cache that is not asked while it fails, and whose operations are timed."""
+    """Puts a breaker and timers in front of a cache: a failing cache is not asked."""
 
     def __init__(self, cache: Cache, component: Component, stats: StoreStats) -> None:
         self.name = cache.name

@@ -8,7 +8,7 @@ from server.store.ttl_lru import Kept, TtlLru
 
 
 class MemoryCache:
-    """See `Cache`. `size`: symbols, of which the least recently used are forgotten first."""
+    """See `Cache`. It holds at most `size` symbols and forgets the least recently used first."""
 
     name = "memory"
 

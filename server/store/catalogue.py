@@ -1,4 +1,4 @@
-"""The catalogue: which instruments there are and what each last cost. The interface and its error."""
+"""The catalogue's interface and errors. It holds all instruments and their last prices."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,103 +8,122 @@ from server.quotes.instrument import Instrument, normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 BATCH_ROWS = 1000
-"""Rows of one statement or page: some 5 ms of work, after which others get their turn."""
+"""Rows of one statement or page: some 5 ms of work, after which other tasks run."""
 
 SEARCH_CANDIDATES = 1000
-"""Names looked at for one search: of a word that more names have, that many are ranked."""
+"""Names that one search ranks at most. If more names match, the rest is not looked at."""
 
 _SEPARATORS = re.compile(r"[\x00-/:-@\[-`{-\x7f]+")
-"""What parts words: everything in ASCII but letters and digits."""
+"""Separators of words: all ASCII characters but letters and digits."""
 
 
 class StoreUnavailable(Exception):
-    """The database or the cache gave no answer; trying later may help. No driver's error gets past."""
+    """The database or the cache gave no answer. Trying later may help.
+
+    Drivers' own errors never leave the store: it raises this one in their place.
+    """
 
 
 class StoreMisconfigured(StoreUnavailable):
-    """Trying later does not help, but whoever runs it: the database's address cannot be, or its schema
-    is a newer version's.
+    """Trying later does not help. The operator must correct the database's address, or run the newer
+    version that the schema belongs to.
     """
 
 
 class RowsRefused(StoreUnavailable):
-    """The database answers, but does not take a row that it was given; others it may take."""
+    """The database answers, but refuses a row. It may accept other rows."""
 
 
 class Change(NamedTuple):
-    """A symbol was listed or delisted, or its reference data changed; `mark` tells changes apart."""
+    """A symbol was listed or delisted, or its reference data changed. `mark` orders changes."""
 
     symbol: str
     delisted: bool
     mark: int
 
 
-class Catalogue(Protocol):
-    """Postgres, SQLite or memory. Every method but `close` may raise StoreUnavailable.
+class PoolUse(NamedTuple):
+    """Connections of a database's pool: in use now, and at most."""
 
-    Symbols are in upper case. What is found is in no particular order unless that is said. Rows that
-    are not what `quotes.record` takes for a record are left out.
+    used: int
+    size: int
+
+
+class Catalogue(Protocol):
+    """Postgres, SQLite or memory. Every method may raise StoreUnavailable.
+
+    Symbols are in upper case. Results are unordered unless a method says otherwise. Rows that
+    `quotes.record` does not accept as records are left out.
     """
 
     @property
     def name(self) -> str:
-        """What metrics and log call it."""
+        """Return the catalogue's name for metrics and log."""
+
+    def pool_use(self) -> PoolUse | None:
+        """Count the pool's connections; None if the database has no pool."""
 
     async def migrate(self) -> list[str]:
-        """Bring the schema up to date; the names of the migrations that this call applied.
+        """Bring the schema up to date and return the names of the migrations applied now.
 
         Errors: StoreMisconfigured.
         """
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        """The rows of those symbols that exist, in one query."""
+        """Return the rows of those symbols that exist, in one query."""
 
     async def page(self, after: str, limit: int) -> list[Snapshot]:
-        """Up to `limit` rows of symbols above `after`, by symbol: a page of the whole catalogue. Fewer
-        are its end, also where rows were left out.
+        """Return up to `limit` rows with symbols above `after`, ordered by symbol.
+
+        Fewer rows mean the end of the catalogue, even if rows were left out.
         """
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        """Instruments whose symbol begins with `query` or whose name has words that begin with its
-        words: the exact symbol first, then other symbols, names that begin so, other names.
+        """Return instruments that match `query`, the best first.
+
+        A symbol matches if it begins with the query. A name matches if each word of the query begins
+        one of its words. The exact symbol is first. Then come other symbols, names that begin with the
+        query's first word, and other names.
         """
 
     async def recently_watched(self, limit: int) -> list[str]:
-        """Symbols, the most recently watched first."""
+        """Return symbols, the most recently watched first."""
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
-        """List `instruments`, each once, all or none; the price of what was traded stays.
+        """List `instruments`, all or none. An instrument that was traded keeps its last price.
 
-        `done` is told after each batch how many were written so far. Cancelled before its end, it lists
-        none.
+        No symbol may occur twice. `done` gets the number written so far after each batch. If the call
+        is cancelled before its end, it lists none.
         """
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
-        """Delist `symbols`, all or none; returns those that are not listed: then nothing was done.
+        """Delist `symbols`, all or none, and return those that were not listed.
 
-        `upsert` lists a symbol again.
+        If any was not listed, nothing was done. `upsert` lists a symbol again.
         """
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
-        """What whoever it was changed since a mark, prices aside, and the mark to go on from; to
-        begin with (None), what is delisted. What changed at a mark may be told twice.
+        """Return the mark to continue from and the reference data changed since `since`, by any writer.
+
+        With None, which a server begins with, return the delisted symbols. Changes at the mark itself
+        may be returned twice. Prices are not reference data.
         """
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
         """Write last prices, but never over a newer version, and note which symbols are watched.
 
-        A symbol that the catalogue never had is listed then. Errors: RowsRefused, and then none of
+        A symbol that the catalogue never had becomes listed. Errors: RowsRefused. After it, none of
         `snapshots` may be written.
         """
 
 
 def words(text: str) -> list[str]:
-    """The words of a name or a search, in lower case."""
+    """Return the words of a name or a search, in lower case."""
     return [word for word in _SEPARATORS.split(text.lower()) if word]
 
 
 def search_rank(snapshot: Snapshot, query: str) -> tuple[int, str] | None:
-    """Where a row stands among what a search finds; None if it is not found. Smaller is better."""
+    """Return a row's rank in a search's result, smaller is better; None if it does not match."""
     prefix, wanted = normalize_symbol(query), words(query)
     if snapshot.symbol == prefix:
         return 0, snapshot.symbol

@@ -1,4 +1,4 @@
-"""A catalogue that lasts as long as the process: for tests, and where no file can be written."""
+"""A catalogue in memory, lost with the process: for tests, and if no file can be written."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
@@ -7,7 +7,7 @@ from time import monotonic
 import msgspec
 
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
 from server.store.catalogue import Change, search_rank
 
 
@@ -22,6 +22,9 @@ class MemoryCatalogue:
         self._delisted: set[str] = set()
         self._changes: dict[str, int] = {}
         self._marks = count(1)
+
+    def pool_use(self) -> None:
+        return None
 
     async def migrate(self) -> list[str]:
         return []
@@ -49,10 +52,7 @@ class MemoryCatalogue:
         for instrument in instruments:
             row, old = opening_snapshot(instrument), self._rows.get(instrument.symbol)
             if old and old.version > 1:
-                row = msgspec.structs.replace(
-                    row, last_quote=old.last_quote, volume=old.volume,
-                    version=old.version, quoted_at=old.quoted_at,
-                )  # fmt: skip
+                row = _with_price_of(old, row)
             self._delisted.discard(row.symbol)
             self._rows[row.symbol] = row
             self._changes[row.symbol] = next(self._marks)
@@ -79,8 +79,9 @@ class MemoryCatalogue:
                 self._rows[snapshot.symbol] = snapshot
                 self._changes[snapshot.symbol] = next(self._marks)
             elif snapshot.version > row.version:
-                self._rows[snapshot.symbol] = msgspec.structs.replace(
-                    row, last_quote=snapshot.last_quote, volume=snapshot.volume,
-                    version=snapshot.version, quoted_at=snapshot.quoted_at,
-                )  # fmt: skip
+                self._rows[snapshot.symbol] = _with_price_of(snapshot, row)
         self._watched |= dict.fromkeys(watched, monotonic())
+
+
+def _with_price_of(priced: Snapshot, row: Snapshot) -> Snapshot:
+    return msgspec.structs.replace(row, **{field: getattr(priced, field) for field in PRICE_FIELDS})

@@ -1,7 +1,7 @@
-"""The catalogue in Postgres, through a pool of asyncpg that lives on the trio-asyncio loop.
+"""The catalogue in Postgres, through an asyncpg pool on the trio-asyncio loop.
 
-Every statement runs in a task of the store (`DeadlineCalls`) and ends within QUERY_TIMEOUT: a
-connection that does not answer is thrown away, so that a frozen server cannot keep places of the pool.
+Every statement runs in a task of the store (`DeadlineCalls`) and ends within QUERY_TIMEOUT. A
+connection that does not answer is terminated: a frozen database cannot exhaust the pool.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from server.store.catalogue import (
     BATCH_ROWS,
     SEARCH_CANDIDATES,
     Change,
+    PoolUse,
     RowsRefused,
     StoreMisconfigured,
     StoreUnavailable,
@@ -28,7 +29,15 @@ from server.store.catalogue import (
 )
 from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
-from server.store.rows import SOUND, Rows
+from server.store.rows import Rows
+from server.store.sql import (
+    COLUMNS,
+    FIELDS,
+    ON_CONFLICT_LIST,
+    ON_CONFLICT_SAVE,
+    RECENTLY_WATCHED,
+    SELECT_CHANGES,
+)
 from server.store.stats import StoreStats
 
 Connection = Any
@@ -38,19 +47,19 @@ CONNECT_TIMEOUT = 2.0
 """Seconds for a new connection, and for a place in the pool."""
 
 QUERY_TIMEOUT = 2.0
-"""Seconds of one statement; those of the loader take milliseconds."""
+"""Seconds for one statement; the loader's take milliseconds."""
 
 BULK_TIMEOUT = 120.0
-"""Seconds of a migration or an import as a whole; 100,000 rows take some ten."""
+"""Seconds for a whole migration or import; 100,000 rows take some ten."""
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds in which connections are closed politely at a shutdown."""
+"""Seconds for a clean close of all connections at a shutdown. Then they are cut."""
 
 WAITING_CALLS = 64
-"""Calls that may be in progress for each connection of the pool; more are refused at once."""
+"""Calls in progress for each connection of the pool; more are refused at once."""
 
-MIGRATION_LOCK = 0x71756F7465  # "quote"
-"""Key of the advisory lock: two instances that start together migrate one after the other."""
+MIGRATION_LOCK = int.from_bytes(b"quote")
+"""Key of the advisory lock: instances that start together migrate one after the other."""
 
 ERRORS = (
     asyncpg.PostgresError,
@@ -61,8 +70,8 @@ ERRORS = (
     ValueError,
     OverflowError,
 )
-"""What asyncpg raises where the database is at fault; a server that is down is an OSError, and a value
-that Python cannot hold or read a ValueError or OverflowError.
+"""asyncpg's errors when the database is at fault. A server that is down is an OSError; a value that
+Python cannot read is a ValueError or OverflowError.
 """
 
 REFUSALS = (
@@ -72,65 +81,48 @@ REFUSALS = (
     ValueError,
     OverflowError,
 )
-"""What is raised where a row is at fault: Postgres refuses a value, a constraint or another service's
-trigger refuses the row, or asyncpg cannot send it.
+"""Errors when a row is at fault: a value, a constraint or another service's trigger forbids it, or
+asyncpg cannot send it.
 """
-
-COLUMNS = ", ".join(Snapshot.__struct_fields__)
 
 
 def _as_float(column: str) -> str:
-    """SQL: NaN for what a float cannot hold, as the cast would fail, and with it the whole query."""
-    rounded = (
-        f"round({column}::numeric, 100)::float8"  # of what is closer to zero the cast fails, too
-    )
+    """Return SQL that gives NaN for a number outside a float's range.
+
+    The plain cast would fail for it, and the whole query with it. Rounding is for numbers too close to
+    zero, for which the cast fails as well.
+    """
+    rounded = f"round({column}::numeric, 100)::float8"
     return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
 
 
 _SELECTED = ", ".join(
-    _as_float(field) if field in ("last_quote", "base_price") else field
-    for field in Snapshot.__struct_fields__
+    _as_float(field) if field in ("last_quote", "base_price") else field for field in FIELDS
 )
 
 _TYPES = {
-    "symbol": "varchar", "name": "varchar", "category": "int", "last_quote": "float8",
-    "base_price": "float8", "market_cap": "bigint", "price_decimals": "smallint",
-    "made_up_price": "bool", "volume": "bigint", "version": "bigint", "quoted_at": "bigint",
-}  # fmt: skip
+    "symbol": "varchar",
+    "name": "varchar",
+    "category": "int",
+    "last_quote": "float8",
+    "base_price": "float8",
+    "market_cap": "bigint",
+    "price_decimals": "smallint",
+    "made_up_price": "bool",
+    "volume": "bigint",
+    "version": "bigint",
+    "quoted_at": "bigint",
+}
 
-_ROWS = ", ".join(
-    f"${number}::{_TYPES[field]}[]" for number, field in enumerate(Snapshot.__struct_fields__, 1)
-)
+_ROWS = ", ".join(f"${number}::{_TYPES[field]}[]" for number, field in enumerate(FIELDS, 1))
 
-_KEPT = ", ".join(
-    f"{field} = CASE WHEN market_data.version > 1 AND {SOUND} THEN market_data.{field} "
-    f"ELSE excluded.{field} END"
-    for field in ("last_quote", "volume", "version", "quoted_at")
-)
-
-_UPSERT = f"""
-INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
-ON CONFLICT (symbol) DO UPDATE SET
-    name = excluded.name, category = excluded.category, base_price = excluded.base_price,
-    market_cap = excluded.market_cap, price_decimals = excluded.price_decimals,
-    made_up_price = excluded.made_up_price,
-    {_KEPT},
-    delisted = false
-"""
-
-_SAVE = f"""
-INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS})
-ON CONFLICT (symbol) DO UPDATE SET
-    last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
-    quoted_at = excluded.quoted_at
-WHERE excluded.version > market_data.version OR ({SOUND}) IS NOT TRUE
-"""
+_INSERT = f"INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) "
 
 _LOCK = """
 SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted
 ORDER BY symbol COLLATE "C" FOR UPDATE
 """
-"""Whoever writes many rows does so in the order of symbols: two of them cannot wait for each other."""
+"""All writers lock rows in the order of symbols, so that two of them cannot deadlock."""
 
 _WATCHED = f"""
 WITH locked AS ({_LOCK})
@@ -168,13 +160,14 @@ class PostgresCatalogue:
             min_size=0,
             max_size=pool_size,
             timeout=CONNECT_TIMEOUT,
-            command_timeout=BULK_TIMEOUT,  # `_on_connection` sets the shorter ones
+            # The longest one; `_on_connection` sets the shorter ones.
+            command_timeout=BULK_TIMEOUT,
             server_settings={"application_name": "quotestream"},
         )
 
-    def pool_use(self) -> tuple[int, int]:
-        """Connections that are in use, and that there may be."""
-        return self.pool.get_size() - self.pool.get_idle_size(), self.pool.get_max_size()
+    def pool_use(self) -> PoolUse:
+        used = self.pool.get_size() - self.pool.get_idle_size()
+        return PoolUse(used, self.pool.get_max_size())
 
     async def migrate(self) -> list[str]:
         return await self._run("migrate", BULK_TIMEOUT, _migrate)
@@ -186,23 +179,16 @@ class PostgresCatalogue:
         return await self._rows.page(self._read_page, after, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        # Words hold no ASCII but letters and digits, so none can end its quotes or be a regex.
+        # The only ASCII characters in words are letters and digits: no quote, no regex syntax.
         wanted = words(query)
         lexemes = " & ".join(f"'{word}':*" for word in wanted)
         begins = "^[^a-z0-9]*" + wanted[0] if wanted else "^$"
-        rows = await self._run(
-            "search", QUERY_TIMEOUT,
-            lambda db: db.fetch(_SEARCH, normalize_symbol(query), lexemes, begins, limit),
-        )  # fmt: skip
-        return self._rows.snapshots(map(tuple, rows))
+        parameters = normalize_symbol(query), lexemes, begins, limit
+        return self._rows.snapshots(await self._fetch("search", _SEARCH, *parameters))
 
     async def recently_watched(self, limit: int) -> list[str]:
-        query = (
-            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
-            "ORDER BY watched_at DESC LIMIT $1"
-        )
-        rows = await self._run("recent", QUERY_TIMEOUT, lambda db: db.fetch(query, limit))
-        return self._rows.symbols(row["symbol"] for row in rows)
+        rows = await self._fetch("recent", RECENTLY_WATCHED + "$1", limit)
+        return self._rows.symbols(symbol for (symbol,) in rows)
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = _in_order(map(opening_snapshot, instruments))
@@ -219,7 +205,7 @@ class PostgresCatalogue:
         await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
 
     async def close(self) -> None:
-        """On asyncio: end all connections, politely for CLOSE_TIMEOUT."""
+        """Close all connections, and cut them after CLOSE_TIMEOUT. Call it on asyncio."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.pool.close()
@@ -232,6 +218,9 @@ class PostgresCatalogue:
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[tuple[Any, ...]]:
         query = f"SELECT {_SELECTED} FROM market_data WHERE NOT delisted AND {condition}"
+        return await self._fetch(name, query, *parameters)
+
+    async def _fetch(self, name: str, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         rows = await self._run(name, QUERY_TIMEOUT, lambda db: db.fetch(query, *parameters))
         return [tuple(row) for row in rows]
 
@@ -244,7 +233,7 @@ class PostgresCatalogue:
     async def _attempt(
         self, name: str, seconds: float, work: Callable[[Connection], Awaitable[T]]
     ) -> T:
-        """On asyncio: one piece of work, counted, its errors made ours."""
+        """Do, time and count one piece of work on asyncio. Errors: StoreUnavailable."""
         start = perf_counter()
         try:
             return await self._on_connection(seconds, work)
@@ -263,7 +252,8 @@ class PostgresCatalogue:
             async with asyncio.timeout(seconds):
                 result = await work(connection)
         except BaseException:
-            connection.terminate()  # whatever it was: gives the place in the pool back at once
+            # After any error or cancellation, this frees the place in the pool at once.
+            connection.terminate()
             raise
         await self.pool.release(connection, timeout=QUERY_TIMEOUT)
         return result
@@ -273,7 +263,7 @@ class PostgresCatalogue:
 async def open_postgres(
     url: str, pool_size: int, stats: StoreStats
 ) -> AsyncIterator[PostgresCatalogue]:
-    """A pool, not yet connected: a database that is down is found out by the first call."""
+    """Open a pool without a connection yet: the first call finds out if the database is down."""
     catalogue = PostgresCatalogue(url, pool_size, stats)
     await aio_as_trio(catalogue.pool.__aenter__)()
     try:
@@ -290,7 +280,7 @@ async def _migrate(connection: Connection) -> list[str]:
     applied = []
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-        # Not `IF NOT EXISTS`, for which a role needs the right to create tables though it is there.
+        # `IF NOT EXISTS` needs the right to create tables even if the table exists.
         if not await connection.fetchval("SELECT to_regclass('schema_migrations')"):
             await connection.execute(
                 "CREATE TABLE schema_migrations (version integer PRIMARY KEY, "
@@ -311,7 +301,7 @@ async def _upsert(
     async with connection.transaction():
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            await connection.execute(_UPSERT, *_columns(batch))
+            await connection.execute(_INSERT + ON_CONFLICT_LIST, *_columns(batch))
             done(start + len(batch))
 
 
@@ -326,14 +316,15 @@ async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
 
 
 async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
-    """The mark is the oldest transaction that has not ended yet: what it changes is seen only later."""
+    """Return changes, and as the mark the oldest transaction still open: its changes become visible
+    only later.
+    """
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
-    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
     rows = (
-        await connection.fetch(query + "delisted")
+        await connection.fetch(SELECT_CHANGES + "delisted")
         if since is None
-        else await connection.fetch(query + "changed_in >= $1", since)
+        else await connection.fetch(SELECT_CHANGES + "changed_in >= $1", since)
     )
     return mark, [Change(*row) for row in rows]
 
@@ -341,15 +332,15 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
 async def _save(
     snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
 ) -> None:
-    await connection.execute(_SAVE, *_columns(_in_order(snapshots)))
+    await connection.execute(_INSERT + ON_CONFLICT_SAVE, *_columns(_in_order(snapshots)))
     if watched:
         await connection.execute(_WATCHED, watched)
 
 
 def _in_order(rows: Iterable[Snapshot]) -> list[Snapshot]:
-    """By symbol, as `_LOCK` has them."""
+    """Sort rows by symbol, as `_LOCK` does."""
     return sorted(rows, key=lambda row: row.symbol)
 
 
 def _columns(rows: Sequence[Snapshot]) -> list[list[Any]]:
-    return [[getattr(row, field) for row in rows] for field in Snapshot.__struct_fields__]
+    return [[getattr(row, field) for row in rows] for field in FIELDS]

@@ -1,5 +1,6 @@
-"""The embedded catalogue: one SQLite file, with one connection to read and one to write: who writes
-may have to wait for another process, and who reads need not. Each has a thread of its own.
+"""The embedded catalogue: one SQLite file, with one connection to read and one to write.
+
+A write may have to wait for another process, a read never does. Each connection has its own thread.
 """
 
 import sqlite3
@@ -26,54 +27,42 @@ from server.store.catalogue import (
     words,
 )
 from server.store.migrations import pending
-from server.store.rows import SOUND, Rows
+from server.store.rows import Rows
+from server.store.sql import (
+    COLUMNS,
+    FIELDS,
+    ON_CONFLICT_LIST,
+    ON_CONFLICT_SAVE,
+    RECENTLY_WATCHED,
+    SELECT_CHANGES,
+)
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait while another process, a second server or an import, writes to the file."""
+"""Seconds to wait while another process (a second server, an import) writes to the file."""
 
 RETRY_INTERVAL = 0.02
-"""Seconds between two tries to open a file that another process is about to make."""
+"""Seconds between two tries to open a file that another process is creating."""
 
 MARKS_END = 2**53 - 2
-"""Marks of changes are below this; the triggers of `0003_sound_marks` begin anew at it."""
+"""Marks of changes are below this. At this mark, the triggers of `0003_sound_marks` restart them."""
 
 ERRORS = (sqlite3.Error, ValueError, OverflowError)
-"""What sqlite3 raises; of values that it cannot pass on, Python's own errors."""
+"""sqlite3's errors, and Python's own for values that sqlite3 cannot pass on."""
 
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, ValueError, OverflowError)
-"""What is raised where a row is at fault."""
+"""Errors when a row is at fault."""
 
-COLUMNS = ", ".join(Snapshot.__struct_fields__)
+_MADE_UP = FIELDS.index("made_up_price")
 
-_MADE_UP = Snapshot.__struct_fields__.index("made_up_price")
+_VALUES = ", ".join(f":{field}" for field in FIELDS)
 
-_KEPT = ", ".join(
-    f"{field} = CASE WHEN market_data.version > 1 AND {SOUND} THEN market_data.{field} "
-    f"ELSE excluded.{field} END"
-    for field in ("last_quote", "volume", "version", "quoted_at")
-)
+_INSERT = f"INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words) "
 
-_VALUES = ", ".join(f":{field}" for field in Snapshot.__struct_fields__)
+_LIST = f"{_INSERT} {ON_CONFLICT_LIST}, words = excluded.words"
 
-_UPSERT = f"""
-INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
-ON CONFLICT (symbol) DO UPDATE SET
-    name = excluded.name, words = excluded.words, category = excluded.category,
-    base_price = excluded.base_price, market_cap = excluded.market_cap,
-    price_decimals = excluded.price_decimals, made_up_price = excluded.made_up_price,
-    {_KEPT},
-    delisted = 0
-"""
-
-_SAVE = f"""
-INSERT INTO market_data ({COLUMNS}, words) VALUES ({_VALUES}, :words)
-ON CONFLICT (symbol) DO UPDATE SET
-    last_quote = excluded.last_quote, volume = excluded.volume, version = excluded.version,
-    quoted_at = excluded.quoted_at
-WHERE excluded.version > market_data.version OR ({SOUND}) IS NOT TRUE
-"""
+_SAVE = f"{_INSERT} {ON_CONFLICT_SAVE}"
 
 _IS_SYMBOL = "(:prefix <> '' AND symbol >= :prefix AND symbol < :end)"
 
@@ -93,7 +82,7 @@ T = TypeVar("T")
 
 
 class BadText(bytes):
-    """A text that is not UTF-8, as SQLite lets anybody write."""
+    """A text that is not UTF-8, which SQLite accepts from other programs."""
 
 
 Key = str | bytes
@@ -101,7 +90,7 @@ Key = str | bytes
 
 
 class Connected(NamedTuple):
-    """A connection, which is the thread's."""
+    """A connection and the only thread that may use it."""
 
     thread: OwnThread
     connection: sqlite3.Connection
@@ -119,18 +108,24 @@ class SqliteCatalogue:
         shipped: Sequence[Instrument],
         stats: StoreStats,
     ) -> None:
-        """`shipped`: what a new file is filled with."""
+        """
+        Arguments:
+            shipped: the instruments that a new file is filled with.
+        """
         self._reader = reader
         self._writer = writer
         self._shipped = shipped
         self._stats = stats
         self._rows = Rows("sqlite", stats.invalid)
 
+    def pool_use(self) -> None:
+        return None
+
     async def migrate(self) -> list[str]:
         return await self._run(self._writer, "migrate", self._migrate)
 
     async def find(self, symbols: Sequence[str]) -> list[Snapshot]:
-        # One parameter whatever the number of symbols: SQLite's limit of parameters is not met.
+        # One parameter for all symbols, as SQLite limits their number.
         encoded = msgspec.json.encode(symbols).decode()
         among = "symbol IN (SELECT value FROM json_each(?))"
         return self._rows.snapshots(await self._select("find", among, encoded))
@@ -147,7 +142,7 @@ class SqliteCatalogue:
             "begins": f" {wanted[0]}%" if wanted else "",
             "limit": limit,
         }
-        # Words hold no ASCII but letters and digits, so none means anything to LIKE.
+        # The only ASCII characters in words are letters and digits: none is special to LIKE.
         parameters |= {f"word{number}": f"% {word}%" for number, word in enumerate(wanted)}
         conditions = [f"words LIKE :word{number}" for number in range(len(wanted))]
         statement = _SEARCH.format(names=" AND ".join(conditions) or "false")
@@ -155,28 +150,24 @@ class SqliteCatalogue:
         return self._rows.snapshots(map(_fields, rows))
 
     async def recently_watched(self, limit: int) -> list[str]:
-        query = (
-            "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
-            "ORDER BY watched_at DESC LIMIT ?"
-        )
-        return self._rows.symbols(
-            symbol for (symbol,) in await self._read("recent", query, [limit])
-        )
+        rows = await self._read("recent", RECENTLY_WATCHED + "?", [limit])
+        return self._rows.symbols(symbol for (symbol,) in rows)
 
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         rows = [opening_snapshot(each) for each in instruments]
-        given_up = threading.Event()
+        cancelled = threading.Event()
 
-        def unless_given_up(written: int) -> None:
-            if given_up.is_set():
-                raise StoreUnavailable("given up")  # unheard: it only ends the transaction
+        def unless_cancelled(written: int) -> None:
+            if cancelled.is_set():
+                # Nobody receives this error. It rolls the transaction back.
+                raise StoreUnavailable("the import was cancelled")
             done(written)
 
         try:
-            work = partial(_write, _UPSERT, rows, [], unless_given_up)
+            work = partial(_write, _LIST, rows, [], unless_cancelled)
             await self._run(self._writer, "import", work)
         finally:
-            given_up.set()
+            cancelled.set()
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
         return await self._run(self._writer, "delist", partial(_delist, symbols))
@@ -206,10 +197,10 @@ class SqliteCatalogue:
             self._reader, name, lambda reader: reader.execute(query, parameters).fetchall()
         )
 
-    async def _run(self, end: Connected, name: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _run(self, on: Connected, name: str, work: Callable[[sqlite3.Connection], T]) -> T:
         start = perf_counter()
         try:
-            return await end.thread.run(partial(work, end.connection))
+            return await on.thread.run(partial(work, on.connection))
         except ERRORS as error:
             self._stats.db_errors += 1
             kind = RowsRefused if isinstance(error, REFUSALS) else StoreUnavailable
@@ -218,6 +209,7 @@ class SqliteCatalogue:
             self._stats.observe_query(name, perf_counter() - start)
 
     def _migrate(self, connection: sqlite3.Connection) -> list[str]:
+        """Apply pending migrations. The transaction is the lock: a second process waits for it."""
         applied = []
         with _transaction(connection):
             connection.execute(
@@ -228,12 +220,11 @@ class SqliteCatalogue:
             for migration in pending("sqlite", present):
                 for statement in _statements(migration.sql):
                     connection.execute(statement)
-                connection.execute(
-                    "INSERT INTO schema_migrations VALUES (?, ?)", migration[:2]
-                )  # the transaction is the lock: a second process waits, then finds it done
+                insert = "INSERT INTO schema_migrations VALUES (?, ?)"
+                connection.execute(insert, (migration.version, migration.name))
                 applied.append(migration.name)
             if not present:
-                _insert(_UPSERT, [opening_snapshot(each) for each in self._shipped], connection)
+                _insert(_LIST, [opening_snapshot(each) for each in self._shipped], connection)
         return applied
 
 
@@ -241,7 +232,7 @@ class SqliteCatalogue:
 async def open_sqlite(
     path: Path, shipped: Sequence[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
-    """Open the file, which is made where there is none. Errors: StoreUnavailable."""
+    """Open the file, and create it if there is none. Errors: StoreUnavailable."""
     async with _open(path) as writer, _open(path) as reader:
         yield SqliteCatalogue(reader, writer, shipped, stats)
 
@@ -257,14 +248,15 @@ async def _open(path: Path) -> AsyncIterator[Connected]:
         try:
             yield Connected(thread, connection)
         finally:
-            with trio.CancelScope(shield=True):  # after what the thread is at: BUSY_TIMEOUT at most
+            # The thread first ends its current call, which takes BUSY_TIMEOUT at most.
+            with trio.CancelScope(shield=True):
                 await thread.run(connection.close)
     finally:
         thread.close()
 
 
 def _statements(sql: str) -> Iterator[str]:
-    """The statements of a file, triggers with those in them; each ends at a line's end."""
+    """Split a file into statements, each of which ends a line. A trigger is one statement."""
     statement = ""
     for line in sql.splitlines(keepends=True):
         statement += line
@@ -305,27 +297,25 @@ def _delist(symbols: Sequence[str], connection: sqlite3.Connection) -> list[str]
 
 
 def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, list[Change]]:
-    """Each change has a mark of its own, in the order of their commits: one writes at a time. Where
-    marks began anew, all changes since then are new.
+    """Return the next mark and the changes. SQLite has one writer at a time, so marks grow from one
+    commit to the next. After a restart of the marks, all changes since then are new.
     """
     execute = connection.execute
     newest = f"SELECT coalesce(max(changed_in), 0) FROM market_data WHERE changed_in < {MARKS_END}"
     (last,) = execute(newest).fetchone()
-    query = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
     if since is None:
-        rows = execute(query + "delisted").fetchall()
+        rows = execute(SELECT_CHANGES + "delisted").fetchall()
     else:
         first = since if since <= last + 1 else 1
-        rows = execute(query + "changed_in BETWEEN ? AND ?", [first, last]).fetchall()
+        rows = execute(SELECT_CHANGES + "changed_in BETWEEN ? AND ?", [first, last]).fetchall()
     return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
 
 
 def _insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
-    fields = Snapshot.__struct_fields__
     connection.executemany(
         statement,
         [
-            {field: getattr(row, field) for field in fields}
+            {field: getattr(row, field) for field in FIELDS}
             | {"words": "".join(f" {word}" for word in words(row.name))}
             for row in rows
         ],
@@ -337,14 +327,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     connection.text_factory = _text
     _keep_wal(connection)
-    connection.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost seconds
-    connection.execute("SELECT count(*) FROM sqlite_master")  # reads: is this a database at all?
+    # A crash of the machine may lose the last seconds of prices; full syncs would cost more.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    # The first read: it fails if the file is not a database.
+    connection.execute("SELECT count(*) FROM sqlite_master")
     return connection
 
 
 def _keep_wal(connection: sqlite3.Connection) -> None:
-    """Readers and the writer do not wait for each other then. Of two who make a file, SQLite refuses
-    one at once, whatever the timeout.
+    """Set the journal mode in which readers and the writer do not wait for each other.
+
+    If two processes create a file, SQLite refuses one of them at once, despite the timeout. So retry.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
@@ -360,7 +353,7 @@ def _keep_wal(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; takes the write lock at once, so that waiting for it honours the timeout."""
+    """Commit all or nothing. It takes the write lock first: only that wait honours the timeout."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -373,11 +366,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _text(encoded: bytes) -> str | BadText:
     try:
         return encoded.decode()
-    except UnicodeDecodeError:  # of one row: raised here, it would fail the whole query
+    except UnicodeDecodeError:
+        # An error raised here would fail the whole query for one row.
         return BadText(encoded)
 
 
 def _fields(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`row` with a bool, which SQLite does not have, if its integer is one."""
+    """Replace the integer of `made_up_price` by a bool, which SQLite does not have."""
     flag = row[_MADE_UP]
     return (*row[:_MADE_UP], bool(flag) if flag in (0, 1) else flag, *row[_MADE_UP + 1 :])

@@ -1,7 +1,7 @@
-"""Notices which instruments changed in the catalogue, whoever changed them, while the server runs.
+"""Finds instruments that any process changed in the catalogue while the server runs.
 
-It looks every few seconds, so that an import or another service's statement is seen though nobody
-tells, as without Redis, or a notice was lost; a notice makes it look at once.
+It looks every few seconds: so it sees an import or another service's statement without any notice,
+if Redis is not used or a notice was lost. A notice makes it look at once.
 """
 
 from collections.abc import Sequence
@@ -19,26 +19,26 @@ from server.store.component import Component
 from server.store.loader import Loader
 
 LOOK_INTERVAL = 2.0
-"""Seconds between two looks, each a lookup by index that mostly finds nothing."""
+"""Seconds between two looks. Each is a lookup by index, and most find nothing."""
 
 log = structlog.get_logger()
 
 
 class Listings(Protocol):
-    """Whoever holds instruments in memory."""
+    """The holder of instruments in memory: the fan-out."""
 
     def holds(self, symbol: str) -> bool:
-        """Whether it holds the symbol, or would if the symbol existed."""
+        """Return whether it holds the symbol, or would if the symbol existed."""
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take over the reference data of instruments that are listed."""
+        """Take over the reference data of listed instruments."""
 
     async def delist(self, symbols: Sequence[str]) -> None:
-        """Let go of instruments that are not listed any more, and take them from nobody else."""
+        """Drop instruments that are no longer listed, and accept them from no other source."""
 
 
 class Changes:
-    """`database`: the component whose breaker is asked before the catalogue is."""
+    """Tells the fan-out about changed instruments. `database` has the catalogue's breaker."""
 
     def __init__(
         self, catalogue: Catalogue, database: Component, cache: Cache, loader: Loader
@@ -52,11 +52,11 @@ class Changes:
         self._seen: set[Change] = set()
 
     def look(self) -> None:
-        """Look now, and not when the next look is due."""
+        """Look now instead of at the next interval."""
         self._wake.set()
 
     async def run(self, listings: Listings) -> None:
-        """Look until cancelled, and tell `listings`."""
+        """Look until cancelled, and tell `listings` what changed."""
         while True:
             with suppress(StoreUnavailable):
                 await self._database.ask(partial(self._look, listings))
@@ -69,7 +69,7 @@ class Changes:
         new = [change for change in found if change not in self._seen]
         for start in range(0, len(new), BATCH_ROWS):
             await self._take_over(new[start : start + BATCH_ROWS], listings)
-        # Only now, so that what could not be taken over is found again.
+        # Only now, so that a failed change is found again by the next look.
         self._mark, self._seen = mark, set(found)
 
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
@@ -80,11 +80,13 @@ class Changes:
             await listings.relist(await self._catalogue.find(listed))
         if delisted := [change.symbol for change in changes if change.delisted]:
             await listings.delist(delisted)
-        await self._forget(symbols)  # what was cached meanwhile may have the old name
+        # Again, as a value cached meanwhile may have the old name.
+        await self._forget(symbols)
         if held:
             log.info("instruments changed", changed=len(changes), held=len(held))
 
     async def _forget(self, symbols: Sequence[str]) -> None:
         self._loader.invalidate(symbols)
-        with suppress(StoreUnavailable):  # then what is cached lives for its TTL
+        # If the cache fails, its values expire with their TTL.
+        with suppress(StoreUnavailable):
             await self._cache.delete_many(symbols)

@@ -1,4 +1,4 @@
-"""A part of the store that can fail: its state, its breaker, and a log line for each change."""
+"""A part of the store that can fail: its state, its circuit breaker, and a log line for each change."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
@@ -14,11 +14,13 @@ log = structlog.get_logger()
 
 
 class Component:
-    """The catalogue, the cache, or writing to the catalogue, which may be all that fails: it is full,
-    or has become a read-only copy. `name` is for people, `reason` why it last failed.
+    """The catalogue, the cache, or writing to the catalogue.
 
-    After `threshold` failures in a row it is not asked for `recovery` seconds (the breaker is open);
-    then one call may try (half open), and its success closes the breaker. `clock` gives seconds.
+    Writing has its own component: a full or read-only database still answers reads. `name` is for
+    people, `reason` is the last failure.
+
+    After `threshold` failures in a row, the breaker opens and no call is made for `recovery` seconds.
+    Then it is half open: one call may try, and its success closes it. `clock` gives seconds.
     """
 
     def __init__(
@@ -41,20 +43,20 @@ class Component:
 
     @property
     def state(self) -> Literal["ok", "degraded", "down"]:
-        """`degraded` after a failure, `down` while the breaker is not closed."""
+        """Return `degraded` after a failure, `down` while the breaker is not closed."""
         if self._retry_at is not None:
             return "down"
         return "degraded" if self._failures else "ok"
 
     @property
     def breaker(self) -> Literal["closed", "open", "half_open"]:
-        """Whether the component is asked, is not, or is to be tried by the next call."""
+        """Return whether calls are made, are not made, or the next call is the trial."""
         if self._retry_at is None:
             return "closed"
         return "open" if self._clock() < self._retry_at else "half_open"
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` gives, if the breaker lets it through. Errors: StoreUnavailable."""
+        """Return the result of `call` if the breaker lets it through. Errors: StoreUnavailable."""
         if not self.allows():
             raise StoreUnavailable(f"{self.name} is not asked: {self.reason}")
         try:
@@ -66,22 +68,23 @@ class Component:
         return result
 
     def allows(self) -> bool:
-        """Whether to make a call now; one that is made must be told of by `succeeded` or `failed`."""
+        """Return whether to make a call now. Its caller must report `succeeded` or `failed`."""
         if self._retry_at is None:
             return True
         if self._clock() < self._retry_at:
             return False
-        self._retry_at = self._clock() + self._recovery  # this call tries; the others wait for it
+        # This call is the trial. The others are refused until it is answered.
+        self._retry_at = self._clock() + self._recovery
         return True
 
     def succeeded(self) -> None:
-        """A call was answered."""
+        """Note that a call was answered."""
         if self._failures:
             log.info(f"{self.name} is back")
         self._failures, self._retry_at, self.reason = 0, None, ""
 
     def failed(self, reason: str) -> None:
-        """A call was not answered."""
+        """Note that a call was not answered, and why."""
         if not self._failures:
             log.warning(f"{self.name} is unavailable", problem=reason)
         self._failures += 1

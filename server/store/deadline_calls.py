@@ -1,7 +1,7 @@
-"""Calls of a driver, each in a task the store owns; whoever asked waits with a deadline of its own.
+"""Runs a driver's calls in tasks of the store, so that each caller has a deadline of its own.
 
-A driver is not to be trusted with a deadline: with a frozen Postgres, asyncpg came back after six
-seconds from a timeout of one. Here the caller gives up in time and the call is left to end by itself.
+Drivers do not keep deadlines: with a frozen Postgres, asyncpg needed six seconds for a timeout of one.
+Here the caller gives up in time, and the call ends by itself.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DeadlineCalls:
-    """At most `limit` calls are in progress; one more is refused at once."""
+    """Allows `limit` calls in progress; one more is refused at once."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -30,7 +30,7 @@ class DeadlineCalls:
             await trio.sleep_forever()
 
     async def call(self, timeout: float, function: Callable[[], Awaitable[T]]) -> T:  # noqa: ASYNC109 (the call itself is not cancelled)
-        """What `function` returns or raises, or StoreUnavailable after `timeout` seconds."""
+        """Return or raise as `function` does, or raise StoreUnavailable after `timeout` seconds."""
         if self.in_progress >= self.limit:
             raise StoreUnavailable("too many calls are waiting for an answer")
         call = _Call(function)
@@ -47,8 +47,9 @@ class DeadlineCalls:
             call.result = await outcome.acapture(call.function)
         finally:
             self.in_progress -= 1
+        # A cancellation belongs to the nursery, not to the caller.
         if isinstance(call.result, outcome.Error) and not isinstance(call.result.error, Exception):
-            call.result.unwrap()  # a cancellation is the nursery's, not the caller's
+            call.result.unwrap()
         call.done.set()
 
 

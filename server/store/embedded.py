@@ -7,7 +7,7 @@ from server.quotes.instrument import Instrument
 
 
 def load_instruments() -> list[Instrument]:
-    """All shipped instruments, 503 companies and ten exchange-traded funds."""
+    """Return all shipped instruments: 503 companies and ten exchange-traded funds."""
     with files("server.store").joinpath("instruments.csv").open(encoding="utf-8") as lines:
         return [_instrument(row) for row in csv.DictReader(lines)]
 

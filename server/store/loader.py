@@ -1,8 +1,8 @@
-"""How a snapshot is found: live, then cached, then in the catalogue, each asked once for many.
+"""Finds snapshots in memory, then in the cache, then in the catalogue, many symbols at a time.
 
-A symbol that is asked for by many at once is one *flight*: the first to ask starts it, the others
-wait for the same event. It belongs to nobody who waits, so that whoever gives up takes nothing from
-the others; the lookups run in the loader's own tasks.
+If many requests ask for one symbol at once, they share one *flight*: the first request starts it, the
+others wait for the same event. The lookups run in the loader's own tasks, so a request that gives up
+does not end them for the others.
 """
 
 from collections import Counter
@@ -25,40 +25,40 @@ from server.store.stats import StoreStats
 from server.store.ttl_lru import TtlLru
 
 LOAD_TIMEOUT = 2.0
-"""Seconds whoever asks waits, unless it says otherwise; a client waits five for its handshake."""
+"""Seconds that a caller waits by default; a client waits five for its handshake."""
 
 QUERY_WINDOW = 0.0015
 """Seconds over which symbols are gathered for one query: less than the query itself takes."""
 
 MAX_LOOKUPS = 8
-"""Lookups in the cache at a time."""
+"""Concurrent lookups in the cache."""
 
 MAX_QUERIES = 4
-"""Queries at a time: a part of the pool, so that searches and write-back find a place."""
+"""Concurrent queries: a part of the pool, so that searches and write-back find a connection."""
 
 MAX_FLIGHTS = 20_000
-"""Symbols being looked for, of which one request can name 8,000; more are refused at once, and do
-not pile up before a database that cannot keep up. A user may have as many as are left free then: one
-alone gets half of them, ten an eleventh each, and there is always room for another.
+"""Symbols in flight; one request can name 8,000. More are refused at once, so that they do not pile up
+before a slow database. A user may have as many flights as stay free for others: a single user gets
+half of them, each of ten users an eleventh. So there is always room for another user.
 """
 
 FLIGHT_WAIT = 1.0
-"""Seconds after which a user whose flights are too many may ask again: lookups take milliseconds."""
+"""Seconds after which a user with too many flights may ask again: lookups take milliseconds."""
 
 UNKNOWN_TTL = 10.0
-"""Seconds for which a symbol that does not exist is taken not to."""
+"""Seconds for which the loader remembers that a symbol does not exist."""
 
 UNKNOWN_SYMBOLS = 20_000
-"""Symbols that are remembered not to exist, some 2 MB."""
+"""Symbols remembered not to exist, some 2 MB."""
 
 WAITING_WRITES = 10_000
-"""Snapshots that wait to be written to the cache; more are dropped, which costs another query."""
+"""Snapshots waiting to be written to the cache. More are dropped, which costs another query."""
 
 
 class Loaded(NamedTuple):
-    """What became of each symbol: in exactly one of `found`, `unknown` and `unavailable`.
+    """The result for each symbol, which is in exactly one of `found`, `unknown` and `unavailable`.
 
-    `stale` are those of `found` that are past their TTL, as the database could not be asked.
+    Symbols in `stale` are in `found` too: they are past their TTL, but the database gave no answer.
     """
 
     found: Mapping[str, Snapshot]
@@ -72,14 +72,14 @@ class Payer(Protocol):
 
     @property
     def name(self) -> str:
-        """The user's name."""
+        """Return the user's name."""
 
     def pay(self, symbols: float) -> float:
-        """Charge a lookup of so many symbols; 0 if that is paid, else the seconds until it can be."""
+        """Charge a lookup of `symbols` symbols; 0 if that is paid, else the seconds to wait."""
 
 
 class TooManyLookups(Exception):
-    """A user has too many symbols looked up; nothing was. Ask again after `wait` seconds."""
+    """A user asks for too many symbols, and none was looked up. Ask again after `wait` seconds."""
 
     def __init__(self, wait: float) -> None:
         super().__init__("too many symbols that are not in memory, ask for fewer or slower")
@@ -87,9 +87,10 @@ class TooManyLookups(Exception):
 
 
 class Flight:
-    """A symbol that is being looked for, for the user `payer`, or for the server itself. `failed`:
-    nobody could say whether it exists; `round` grows when it is looked for anew, and what an earlier
-    round finds is outdated.
+    """The search for one symbol, for the user `payer` or, if None, for the server itself.
+
+    `failed`: neither cache nor database could tell whether the symbol exists. `round` grows when the
+    search starts over: the results of earlier rounds are outdated.
     """
 
     __slots__ = ("done", "failed", "payer", "round", "snapshot")
@@ -104,9 +105,10 @@ class Flight:
 
 @dataclass(kw_only=True)
 class Loader:
-    """`live` gives a symbol's snapshot while it is in memory; `ttl` is in seconds; `database` is the
-    component whose breaker is asked before the catalogue is; `size` symbols are kept for the time
-    when nothing can be loaded.
+    """Loads snapshots for all parts of the server.
+
+    `live` returns a symbol's snapshot while it is in memory. `database` has the catalogue's breaker.
+    `ttl` is in seconds. `size` symbols are remembered for a time in which nothing can be loaded.
     """
 
     catalogue: Catalogue
@@ -120,7 +122,7 @@ class Loader:
     _to_write: dict[str, Snapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._places: Counter[str] = Counter()  # flights by user
+        self._flights_by_user: Counter[str] = Counter()
         self._known: TtlLru[Snapshot] = TtlLru(self.size)
         self._unknown: TtlLru[None] = TtlLru(UNKNOWN_SYMBOLS)
         self._wake_writer = trio.Event()
@@ -128,9 +130,12 @@ class Loader:
             self._look_up, self._fail, window=0, max_keys=BATCH_ROWS, max_running=MAX_LOOKUPS
         )
         self._queries = Batcher(
-            self._query, self._fail,
-            window=QUERY_WINDOW, max_keys=BATCH_ROWS, max_running=MAX_QUERIES,
-        )  # fmt: skip
+            self._query,
+            self._fail,
+            window=QUERY_WINDOW,
+            max_keys=BATCH_ROWS,
+            max_running=MAX_QUERIES,
+        )
 
     async def run(self) -> None:
         """Look up, query and write to the cache until cancelled."""
@@ -142,7 +147,7 @@ class Loader:
     async def load(
         self,
         symbols: Iterable[str],
-        timeout: float = LOAD_TIMEOUT,  # noqa: ASYNC109 (the others go on)
+        timeout: float = LOAD_TIMEOUT,  # noqa: ASYNC109 (the flights go on without the caller)
         *,
         payer: Payer | None = None,
     ) -> Loaded:
@@ -152,7 +157,7 @@ class Loader:
         """
         found: dict[str, Snapshot] = {}
         unknown: list[str] = []
-        cold: list[str] = []
+        misses: list[str] = []
         for symbol in dict.fromkeys(symbols):
             if snapshot := self.live(symbol):
                 self.stats.live += 1
@@ -161,12 +166,12 @@ class Loader:
                 self.stats.negative += 1
                 unknown.append(symbol)
             else:
-                cold.append(symbol)
-        if not cold:
+                misses.append(symbol)
+        if not misses:
             return Loaded(found, unknown)
         if payer is not None:
-            self._charge(payer, cold)
-        flights = {symbol: self._join(symbol, payer) for symbol in cold}
+            self._charge(payer, misses)
+        flights = {symbol: self._join(symbol, payer) for symbol in misses}
         with trio.move_on_after(timeout):
             for flight in flights.values():
                 await flight.done.wait()
@@ -174,18 +179,19 @@ class Loader:
 
     @property
     def remembers(self) -> bool:
-        """Whether there are symbols that it can give without asking anybody."""
+        """Return whether it can serve any symbol without cache and database."""
         return len(self._known) > 0
 
     def invalidate(self, symbols: Iterable[str]) -> None:
-        """Forget what this process remembers of `symbols`, also of a load that is under way."""
+        """Forget all that this process remembers of `symbols`, and restart their flights."""
         symbols = list(symbols)
         self._known.discard(symbols)
         self._unknown.discard(symbols)
         for symbol in symbols:
             self._to_write.pop(symbol, None)
             if flight := self._flights.get(symbol):
-                flight.round += 1  # those who wait get what is looked up from now on
+                # The waiting requests get the new round's result.
+                flight.round += 1
                 self._lookups.add([symbol])
 
     def forget_unknown(self) -> None:
@@ -193,7 +199,7 @@ class Loader:
         self._unknown.clear()
 
     def remember(self, snapshots: Iterable[Snapshot]) -> None:
-        """Cache newer snapshots than the catalogue gave, without waiting for that."""
+        """Queue `snapshots`, which are newer than the catalogue's, for the cache."""
         for snapshot in snapshots:
             self._known.put(snapshot.symbol, snapshot, self.ttl)
             self._write_later(snapshot)
@@ -202,13 +208,13 @@ class Loader:
         kept = self._unknown.get(symbol)
         return not is_symbol(symbol) or (kept is not None and kept.lifetime > 0)
 
-    def _charge(self, payer: Payer, cold: Sequence[str]) -> None:
-        """Charge `cold`, for whose flights there is room. Errors: TooManyLookups."""
-        new = sum(symbol not in self._flights for symbol in cold)
+    def _charge(self, payer: Payer, misses: Sequence[str]) -> None:
+        """Charge `misses` if there is room for their flights. Errors: TooManyLookups."""
+        new = sum(symbol not in self._flights for symbol in misses)
         left = MAX_FLIGHTS - len(self._flights) - new
-        if new and self._places[payer.name] + new > left:
+        if new and self._flights_by_user[payer.name] + new > left:
             raise TooManyLookups(FLIGHT_WAIT)
-        if wait := payer.pay(len(cold)):
+        if wait := payer.pay(len(misses)):
             raise TooManyLookups(wait)
 
     def _join(self, symbol: str, payer: Payer | None) -> Flight:
@@ -222,17 +228,17 @@ class Loader:
         else:
             self._flights[symbol] = flight
             if payer:
-                self._places[payer.name] += 1
+                self._flights_by_user[payer.name] += 1
             self._lookups.add([symbol])
         return flight
 
     def _land(self, symbol: str) -> Flight | None:
-        """Take a flight out, and give its place back; None if there is none."""
+        """Remove and return the symbol's flight; None if there is none."""
         flight = self._flights.pop(symbol, None)
         if flight and flight.payer is not None:
-            self._places[flight.payer] -= 1
-            if not self._places[flight.payer]:
-                del self._places[flight.payer]
+            self._flights_by_user[flight.payer] -= 1
+            if not self._flights_by_user[flight.payer]:
+                del self._flights_by_user[flight.payer]
         return flight
 
     def _collect(
@@ -292,7 +298,7 @@ class Loader:
         }
 
     def _settle(self, symbol: str, round: int | None, snapshot: Snapshot | None) -> bool:
-        """Tell those who wait what `round` found; False if that may be outdated."""
+        """Give the result of `round` to the waiting requests; False if it may be outdated."""
         flight = self._flights.get(symbol)
         if flight is None or flight.round != round:
             return False
@@ -321,14 +327,15 @@ class Loader:
             await self.write_cache()
 
     async def write_cache(self) -> None:
-        """Write what waits to be written to the cache, or drop it where the cache takes nothing."""
+        """Write all waiting snapshots to the cache, or drop them if the cache fails."""
         while self._to_write:
             batch = dict(islice(self._to_write.items(), BATCH_ROWS))
             try:
                 await self.cache.set_many([*batch.values()], self.ttl)
             except StoreUnavailable:
                 self.stats.dropped_writes += len(batch)
-            outdated = []  # meanwhile: it may have been written after it was deleted
+            # Symbols invalidated meanwhile: the write may have come after their deletion.
+            outdated = []
             for symbol, snapshot in batch.items():
                 if self._to_write.get(symbol) is snapshot:
                     del self._to_write[symbol]

@@ -1,4 +1,4 @@
-"""The asyncio loop that asyncpg and redis need, opened once, around everything that uses them."""
+"""Opens the asyncio loop that asyncpg and redis need, once, around all code that uses them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def open_asyncio_loop(*urls: str) -> AsyncIterator[None]:
-    """trio-asyncio's loop for the time of the context; nothing where none of `urls` is configured.
+    """Keep trio-asyncio's loop open within the context, or do nothing if all `urls` are empty.
 
-    What is raised within comes out as it is, not in groups of the loop's own nurseries.
+    An exception raised within comes out as it is, not in a group of the loop's own nurseries.
     """
     if not any(urls):
         yield

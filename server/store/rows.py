@@ -1,22 +1,13 @@
-"""What a database's rows amount to. Rows that are not records are reported and left out."""
+"""Turns a database's rows into snapshots. Rows that are not records are reported and left out."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from server.invalid import InvalidRecords, Source
-from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.record import read_row, read_symbol
-from server.quotes.snapshot import LARGEST_PRICE, LATEST_US, Snapshot
+from server.quotes.snapshot import Snapshot
 from server.store.catalogue import BATCH_ROWS, Change
-
-SOUND = (
-    f"market_data.version BETWEEN 1 AND {LARGEST_WHOLE} "
-    f"AND market_data.volume BETWEEN 0 AND {LARGEST_WHOLE} "
-    f"AND market_data.quoted_at BETWEEN 0 AND {LATEST_US} "
-    f"AND market_data.last_quote BETWEEN 0 AND {LARGEST_PRICE:.0f}"
-)
-"""SQL: whether a row's last price is one. A price that is not is overwritten by any write."""
 
 Row = Sequence[object]
 """The fields of `Snapshot` in their order; the first is the symbol."""
@@ -25,33 +16,32 @@ K = TypeVar("K")
 
 
 class Rows:
-    """Reads what `source` answers."""
+    """Reads the rows of one database, `source`."""
 
     def __init__(self, source: Source, invalid: InvalidRecords) -> None:
         self._source = source
         self._invalid = invalid
 
     def snapshots(self, rows: Iterable[Row]) -> list[Snapshot]:
-        """The rows that are snapshots."""
+        """Return a snapshot for each valid row."""
         read = (self._invalid.read(self._source, row[0], partial(read_row, row)) for row in rows)
         return [snapshot for snapshot in read if snapshot is not None]
 
     def symbols(self, values: Iterable[object]) -> list[str]:
-        """The values that are symbols."""
+        """Return the values that are symbols."""
         return [value for value in values if self._is_symbol(value) and isinstance(value, str)]
 
     def changes(self, changes: Iterable[Change]) -> list[Change]:
-        """The changes of what is a symbol."""
+        """Return the changes whose symbol is valid."""
         return [change for change in changes if self._is_symbol(change.symbol)]
 
     async def page(
         self, read: Callable[[K, int], Awaitable[Sequence[tuple[K, Row]]]], after: K, limit: int
     ) -> list[Snapshot]:
-        """Up to `limit` snapshots behind `after`; fewer only where the table ends, however many rows
-        are left out.
+        """Return up to `limit` snapshots behind `after`; fewer only at the table's end.
 
         Arguments:
-            read: gives up to so many rows behind a key, in order, each with its own key.
+            read: returns the rows behind a key in order, each with its key, up to a number of rows.
         """
         found: list[Snapshot] = []
         wanted = limit

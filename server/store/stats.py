@@ -1,4 +1,4 @@
-"""What the store counts, in plain integers; only the metrics read it."""
+"""The store's counts, in plain integers. Only the metrics read them."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -7,7 +7,9 @@ from server.histogram import Histogram
 from server.invalid import InvalidRecords
 
 OPERATION_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.5)
-"""Seconds: from a look into memory to a query's timeout. The targets, 10 and 50 ms, are edges."""
+"""Upper edges in seconds, from a lookup in memory to a query's timeout. They include the targets, 10
+and 50 ms.
+"""
 
 
 def _histograms() -> dict[str, Histogram]:
@@ -16,11 +18,12 @@ def _histograms() -> dict[str, Histogram]:
 
 @dataclass(slots=True)
 class StoreStats:
-    """Owned by the store. Symbols are counted, not requests, unless that is said.
+    """Counts of the store, which owns them. They count symbols, not requests, unless noted.
 
-    `hits`, `misses`, `negative`, `errors`: what became of symbols that were not live: in the cache;
-    not in it; known not to exist; the cache gave no answer. `collapsed`: waited for a load that
-    somebody else had begun. `dropped_writes`: not written to the cache, as too many waited.
+    A requested symbol that is not live is one of `hits` (in the cache), `misses` (not in the cache),
+    `negative` (known not to exist) or `errors` (the cache gave no answer). `collapsed` symbols waited
+    for a load that another request had begun. `dropped_writes` were not written to the cache, because
+    too many waited or the cache failed. `db_errors` counts failed statements.
     """
 
     live: int = 0
@@ -38,9 +41,9 @@ class StoreStats:
     invalid: InvalidRecords = field(default_factory=InvalidRecords)
 
     def observe_query(self, name: str, seconds: float) -> None:
-        """A statement of the database ended after so long."""
+        """Count a statement of the database and the seconds that it took."""
         self.queries[name].observe(seconds)
 
     def observe_operation(self, name: str, seconds: float) -> None:
-        """An operation of the cache ended after so long."""
+        """Count an operation of the cache and the seconds that it took."""
         self.operations[name].observe(seconds)

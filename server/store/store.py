@@ -1,54 +1,53 @@
-"""The store as a whole: opens what is configured, prepares it, and runs its tasks."""
+"""The store as a whole: opens catalogue and cache, prepares them, and runs their tasks."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import outcome
 import structlog
 import trio
 
+from server.config.state_folder import state_folder
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
+from server.store.cache_redis import open_redis
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
+from server.store.invalidation import Invalidations
 from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
 
-if TYPE_CHECKING:
-    from server.store.invalidation import Invalidations
-
 PREPARE_TIMEOUT = 5.0
-"""Seconds a start waits for the database; then it serves without, and goes on trying."""
+"""Seconds that a start waits for the database. Then it serves without it, and keeps trying."""
 
 PREPARE_INTERVAL = 2.0
 """Seconds between two tries."""
 
 WARM_SYMBOLS = 1000
-"""The most recently watched symbols that a start warms where no others are configured."""
+"""Recently watched symbols that a start loads into the cache if the settings name no others."""
 
 WARM_TIMEOUT = 10.0
-"""Seconds for a warming by command or at the start."""
+"""Seconds for loading symbols into the cache, at the start or by request."""
 
 FINAL_TIMEOUT = 1.5
-"""Seconds for the last prices at a shutdown, after clients had their five: nine are allowed in all."""
+"""Seconds for writing last prices at a shutdown. Clients had five before; nine are allowed in all."""
 
 DATABASE_RECOVERY = 2.0
-"""Seconds for which a database that failed three times is not asked: a deadline's length."""
+"""Seconds for which a database that failed three times is not asked: as long as a query's timeout."""
 
 CACHE_RECOVERY = 5.0
-"""Seconds for which a cache that failed three times is not asked; the database answers meanwhile."""
+"""Seconds for which a cache that failed three times is not asked. Meanwhile the database answers."""
 
 T = TypeVar("T")
 
@@ -57,11 +56,14 @@ log = structlog.get_logger()
 
 @dataclass(kw_only=True)
 class StoreOptions:
-    """What the settings say. Seconds; `cache_symbols` bounds what a process keeps by itself; without a
-    `sqlite_path` the file is in the user's state folder; `warm` names symbols to load at the start.
+    """The store's settings. Times are in seconds.
+
+    `cache_symbols` is the number of symbols that one process keeps in memory. If `sqlite_path` is
+    empty, the file is in the user's state folder. `warm` names symbols to load at the start. URLs may
+    hold passwords, so `repr` leaves them out.
     """
 
-    database_url: str = field(default="", repr=False)  # it may hold a password
+    database_url: str = field(default="", repr=False)
     database_pool_size: int = 10
     database_migrate: bool = True
     redis_url: str = field(default="", repr=False)
@@ -74,7 +76,7 @@ class StoreOptions:
 
 @dataclass(kw_only=True)
 class Store:
-    """Made by `open_store`, whose caller runs it."""
+    """Made by `open_store`, whose caller runs it. `database` is one of `components`."""
 
     options: StoreOptions
     catalogue: Catalogue
@@ -82,17 +84,19 @@ class Store:
     loader: Loader
     write_back: WriteBack
     changes: Changes
-    invalidations: "Invalidations | None"
+    invalidations: Invalidations | None
+    database: Component
     components: Sequence[Component]
     stats: StoreStats
-    pool_use: Callable[[], tuple[int, int]] | None
     _prepared: trio.Event = field(default_factory=trio.Event)
 
     async def run(
         self, listings: Listings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Prepare the catalogue, then load, listen, write back and tell `listings` what changes until
-        cancelled; last prices are written then, for which FINAL_TIMEOUT is given.
+        """Prepare the catalogue, then run all tasks of the store until cancelled.
+
+        `listings` is told about changed instruments. After a cancellation, last prices are written
+        within FINAL_TIMEOUT.
 
         Errors: StoreMisconfigured before it has started, in the groups of its nurseries.
         """
@@ -118,15 +122,17 @@ class Store:
                 log.warning("the last prices could not be written")
 
     def unready(self) -> list[str]:
-        """Return why clients that name symbols would be refused now, if none of these is in memory."""
-        database = self.components[0]
-        if self.loader.remembers or (self._prepared.is_set() and database.state != "down"):
+        """Return why clients would be refused now whose symbols are not in memory."""
+        if self.loader.remembers or (self._prepared.is_set() and self.database.state != "down"):
             return []
-        since = "does not answer" if self._prepared.is_set() else "has not answered yet"
-        return [f"the catalogue ({database.name}) {since}"]
+        problem = "does not answer" if self._prepared.is_set() else "has not answered yet"
+        return [f"the catalogue ({self.database.name}) {problem}"]
 
     async def invalidate(self, symbols: Sequence[str]) -> int:
-        """Forget `symbols` on every instance; how many the cache had. Errors: StoreUnavailable."""
+        """Forget `symbols` on every instance, and return how many were cached.
+
+        Errors: StoreUnavailable.
+        """
         if not symbols:
             return 0
         try:
@@ -138,11 +144,11 @@ class Store:
         return count
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        """What the catalogue finds (see there). Errors: StoreUnavailable."""
-        return await self.components[0].ask(lambda: self.catalogue.search(query, limit))
+        """Search the catalogue (see `Catalogue.search`). Errors: StoreUnavailable."""
+        return await self.database.ask(lambda: self.catalogue.search(query, limit))
 
     async def warm(self, symbols: Iterable[str], payer: Payer | None = None) -> int:
-        """Load `symbols` into the cache, for a user or the server itself; how many there are.
+        """Load `symbols` into the cache, for a user or the server itself, and return the number found.
 
         Errors: StoreUnavailable, TooManyLookups.
         """
@@ -160,8 +166,8 @@ class Store:
         self.changes.look()
 
     async def _prepare(self) -> None:
-        database = self.components[0]
-        started_at = trio.current_time() + PREPARE_TIMEOUT
+        """Migrate and read the catalogue once; retry until that succeeds."""
+        deadline = trio.current_time() + PREPARE_TIMEOUT
         while True:
             try:
                 if self.options.database_migrate:
@@ -169,12 +175,12 @@ class Store:
                         log.info("migration applied", database=self.catalogue.name, migration=name)
                 if not await self.catalogue.page("", 1):
                     log.warning("the catalogue is empty: `quotestream import` fills it")
-                database.succeeded()
+                self.database.succeeded()
                 break
             except StoreUnavailable as error:
-                if isinstance(error, StoreMisconfigured) and trio.current_time() < started_at:
+                if isinstance(error, StoreMisconfigured) and trio.current_time() < deadline:
                     raise
-                database.failed(str(error))
+                self.database.failed(str(error))
             await trio.sleep(PREPARE_INTERVAL)
         self._prepared.set()
 
@@ -193,47 +199,59 @@ async def open_store(
     snapshot: Callable[[str], Snapshot | None],
     live: Callable[[], Iterable[LiveSymbol]],
 ) -> AsyncIterator[Store]:
-    """Open what `options` name, within `open_asyncio_loop`; asyncpg and redis are imported only where
-    they are used.
+    """Open the databases that `options` name. The caller has opened `open_asyncio_loop` around it.
+
+    asyncpg and redis are imported only if they are used.
 
     Arguments:
-        snapshot: a symbol's state while it is in memory, None if it is not.
-        live: all symbols in memory.
+        snapshot: returns a symbol's state while it is in memory, else None.
+        live: returns all symbols in memory.
 
-    Errors: StoreUnavailable if a file cannot be opened or a URL is none; a server that is down is
-    no error, it may come up.
+    Errors: BadRedisUrl; StoreUnavailable if a file cannot be opened. A server that is down is not an
+    error, as it may come up.
     """
     stats = StoreStats()
     async with AsyncExitStack() as stack:
-        catalogue, pool_use = await _open_catalogue(options, stats, stack)
+        catalogue = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
         cache, invalidations = await _open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
-            catalogue=catalogue, cache=guarded, live=snapshot, database=database, stats=stats,
-            ttl=options.cache_ttl, size=options.cache_symbols,
-        )  # fmt: skip
+            catalogue=catalogue,
+            cache=guarded,
+            live=snapshot,
+            database=database,
+            stats=stats,
+            ttl=options.cache_ttl,
+            size=options.cache_symbols,
+        )
         name = f"writing to {catalogue.name}"
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
         write_back = WriteBack(catalogue, writing, live, loader.remember, stats)
         yield Store(
-            options=options, catalogue=catalogue, cache=guarded, loader=loader,
-            write_back=write_back, changes=Changes(catalogue, database, guarded, loader),
-            invalidations=invalidations, components=(database, guard, writing),
-            stats=stats, pool_use=pool_use,
-        )  # fmt: skip
+            options=options,
+            catalogue=catalogue,
+            cache=guarded,
+            loader=loader,
+            write_back=write_back,
+            changes=Changes(catalogue, database, guarded, loader),
+            invalidations=invalidations,
+            database=database,
+            components=(database, guard, writing),
+            stats=stats,
+        )
 
 
 async def migrate(options: StoreOptions) -> list[str]:
-    """Bring the schema up to date; what was applied. Errors: StoreUnavailable."""
+    """Bring the schema up to date and return the applied migrations. Errors: StoreUnavailable."""
     return await _run_alone(options, lambda catalogue, _: catalogue.migrate())
 
 
 async def import_instruments(
     options: StoreOptions, instruments: Sequence[Instrument], done: Callable[[int], None]
 ) -> None:
-    """List `instruments`, all or none, and have every instance forget what it knew of them.
+    """List `instruments`, all or none, and have every instance forget their old reference data.
 
     Errors: StoreUnavailable.
     """
@@ -242,14 +260,15 @@ async def import_instruments(
         cached = await _open_cache(options, stack)
         await catalogue.migrate()
         await catalogue.upsert(instruments, done)
-        await _tell(*cached, [each.symbol for each in instruments])
+        await _invalidate_everywhere(*cached, [each.symbol for each in instruments])
 
     await _run_alone(options, work)
 
 
 async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
-    """Delist `symbols`, all or none, everywhere; returns those that are not listed: then nothing was
-    done. Errors: StoreUnavailable.
+    """Delist `symbols` on every instance, all or none, and return those that were not listed.
+
+    If any was not listed, nothing was done. Errors: StoreUnavailable.
     """
 
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
@@ -257,16 +276,16 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
         await catalogue.migrate()
         missing = await catalogue.delist(symbols)
         if not missing:
-            await _tell(*cached, symbols)
+            await _invalidate_everywhere(*cached, symbols)
         return missing
 
     return await _run_alone(options, work)
 
 
-async def _tell(
-    cache: Cache, invalidations: "Invalidations | None", symbols: Sequence[str]
+async def _invalidate_everywhere(
+    cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
 ) -> None:
-    """Have every instance that can be told at once forget `symbols`."""
+    """Have every instance forget `symbols` at once, if Redis can be reached."""
     if not invalidations:
         return
     try:
@@ -275,57 +294,46 @@ async def _tell(
             await cache.delete_many(batch)
             await invalidations.publish(batch)
     except StoreUnavailable as error:
-        log.warning("servers see it when they look, in some seconds", problem=str(error))
+        message = "servers could not be told; they notice the change within two seconds"
+        log.warning(message, problem=str(error))
 
 
 async def _run_alone(
     options: StoreOptions, work: Callable[[Catalogue, AsyncExitStack], Awaitable[T]]
 ) -> T:
-    """Do `work` with the catalogue, without what a server has around it."""
+    """Do `work` with the catalogue for one command, without a running store."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_asyncio_loop(options.database_url, options.redis_url))
-        catalogue, _ = await _open_catalogue(options, StoreStats(), stack)
-        # Captured, as the drivers' nurseries would wrap what is raised into groups.
+        catalogue = await _open_catalogue(options, StoreStats(), stack)
+        # Captured, as the drivers' nurseries would wrap an exception into groups.
         result = await outcome.acapture(work, catalogue, stack)
     return result.unwrap()
 
 
 async def _open_catalogue(
     options: StoreOptions, stats: StoreStats, stack: AsyncExitStack
-) -> tuple[Catalogue, Callable[[], tuple[int, int]] | None]:
-    """The catalogue, and where it has a pool, what tells its use."""
+) -> Catalogue:
     if options.database_url:
         from server.store.catalogue_postgres import open_postgres
 
-        postgres = await stack.enter_async_context(
+        return await stack.enter_async_context(
             open_postgres(options.database_url, options.database_pool_size, stats)
         )
-        return postgres, postgres.pool_use
-    path = Path(options.sqlite_path) if options.sqlite_path else default_path()
+    path = Path(options.sqlite_path) if options.sqlite_path else state_folder() / "quotes.db"
     shipped = load_instruments()
     try:
-        sqlite = await stack.enter_async_context(open_sqlite(path, shipped, stats))
+        return await stack.enter_async_context(open_sqlite(path, shipped, stats))
     except StoreUnavailable as error:
         if options.sqlite_path:
             raise StoreUnavailable(f"SQLITE_PATH: {error}") from None
         log.warning("last prices are not kept: SQLITE_PATH may name a file", problem=str(error))
-        return MemoryCatalogue(shipped), None
-    return sqlite, None
+        return MemoryCatalogue(shipped)
 
 
 async def _open_cache(
     options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
-) -> "tuple[Cache, Invalidations | None]":
+) -> tuple[Cache, Invalidations | None]:
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
-    from server.store.cache_redis import open_redis
-    from server.store.invalidation import Invalidations
-
     redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
-
-
-def default_path() -> Path:
-    """The embedded catalogue's file in the user's state folder (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "quotestream" / "quotes.db"

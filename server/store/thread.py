@@ -1,4 +1,4 @@
-"""One thread for what blocks, and may only be used by the thread that made it."""
+"""One thread for blocking calls to an object that only its creating thread may use."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,27 +9,29 @@ import trio
 from server.store.catalogue import StoreUnavailable
 
 WAITING_CALLS = 64
-"""DeadlineCalls in line, of which the longest take some 50 ms; one more is refused at once."""
+"""Calls in the queue. The longest take some 50 ms. One more is refused at once."""
 
 T = TypeVar("T")
 
 
 class OwnThread:
-    """Carries out calls in order. Resource handling: whoever makes it closes it."""
+    """Runs calls in order. Its creator must close it."""
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
-        self._in_line = 0
+        self._waiting = 0
 
     async def run(self, function: Callable[[], T]) -> T:
-        """What `function` returns or raises. A cancelled call that has begun goes on to its end,
-        unheard; one that has not never does. Errors: StoreUnavailable.
+        """Return or raise as `function` does.
+
+        If the caller is cancelled, a call that has begun runs to its end and its result is lost. A
+        call that has not begun never does. Errors: StoreUnavailable.
         """
-        if self._in_line >= WAITING_CALLS:
+        if self._waiting >= WAITING_CALLS:
             raise StoreUnavailable("too many calls are waiting")
         done, token = trio.Event(), trio.lowlevel.current_trio_token()
         call = self._executor.submit(function)
-        self._in_line += 1
+        self._waiting += 1
 
         def ended(_: Future[T]) -> None:
             token.run_sync_soon(self._leave, done)
@@ -42,9 +44,9 @@ class OwnThread:
         return call.result()
 
     def close(self) -> None:
-        """End the thread once the call that it is at is over; waits for nothing."""
+        """End the thread after its current call, without waiting for that."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _leave(self, done: trio.Event) -> None:
-        self._in_line -= 1
+        self._waiting -= 1
         done.set()

@@ -1,4 +1,4 @@
-"""A bounded mapping that forgets what was used least recently, and knows until when a value is good."""
+"""A bounded mapping with a lifetime for each value. It forgets the least recently used value first."""
 
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class Kept(NamedTuple, Generic[T]):
-    """A value and how many seconds it is still good; none or fewer: it is past that."""
+    """A value and the seconds until it expires; zero or less if it has expired."""
 
     value: T
     lifetime: float
 
 
 class TtlLru(Generic[T]):
-    """At most `size` values by key. Those past their time stay until there is no room for them."""
+    """At most `size` values by key. Expired ones stay until their place is needed."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -26,24 +26,24 @@ class TtlLru(Generic[T]):
         return len(self._values)
 
     def get(self, key: str) -> Kept[T] | None:
-        """The value, good or not; it then is the most recently used one."""
+        """Return the value, expired or not, and make it the most recently used one."""
         kept = self._values.pop(key, None)
         if kept is None:
             return None
-        self._values[key] = kept
-        return Kept(kept[0], kept[1] - trio.current_time())
+        self._values[key] = value, expires_at = kept
+        return Kept(value, expires_at - trio.current_time())
 
     def put(self, key: str, value: T, lifetime: float) -> None:
-        """Keep `value`, good for `lifetime` seconds."""
+        """Keep `value`, which expires in `lifetime` seconds."""
         self._values.pop(key, None)
         self._values[key] = value, trio.current_time() + lifetime
         if len(self._values) > self.size:
             del self._values[next(iter(self._values))]
 
     def discard(self, keys: Iterable[str]) -> int:
-        """Forget; how many there were."""
+        """Remove `keys` and return how many were present."""
         return sum(self._values.pop(key, None) is not None for key in keys)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all values."""
         self._values.clear()

@@ -1,13 +1,13 @@
 """Writes last prices to the catalogue every few seconds, so that a restart continues from them.
 
-Nothing is queued: what is not written yet is seen from the versions, so a database that is down
-delays the newest price of each symbol and costs no memory. A row that the database refuses holds
-nobody up: its batch is written in halves until it is alone, and then it is left out for a while.
+There is no queue: a symbol is due if its version is newer than the one written. So a database that is
+down costs no memory, and only delays the newest price of each symbol. A refused row does not block
+others: its batch is halved until the row is alone, and the row is then left out for a while.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -20,11 +20,11 @@ REFUSED_INTERVAL = 60.0
 """Seconds until a row that the database refused is tried again; doubled each time."""
 
 LONGEST_INTERVAL = 3600.0
-"""Seconds: then the row is tried again, as somebody may have mended what was in its way."""
+"""Longest wait in seconds. The row is never given up, as the operator may remove the cause."""
 
 
 class LiveSymbol(Protocol):
-    """A symbol in memory, as the fan-out has it."""
+    """A symbol in memory, held by the fan-out."""
 
     version: int
     delisted: bool
@@ -34,14 +34,21 @@ class LiveSymbol(Protocol):
 
     @property
     def watched(self) -> bool:
-        """Whether any client gets its updates."""
+        """Return whether any client gets its updates."""
 
     def snapshot(self) -> Snapshot:
-        """What is to be kept of it."""
+        """Return its current reference data and last price."""
+
+
+class Refusal(NamedTuple):
+    """A row that the database refused: when to try again, and the seconds waited for that."""
+
+    retry_at: float
+    interval: float
 
 
 class WriteBack:
-    """`live` gives all symbols in memory; `written` is told what was written."""
+    """Writes symbols that `live` returns, and passes each written batch to `written`."""
 
     def __init__(
         self,
@@ -57,7 +64,7 @@ class WriteBack:
         self._written = written
         self._stats = stats
         self._versions: dict[str, int] = {}
-        self._refused: dict[str, tuple[float, float]] = {}
+        self._refused: dict[str, Refusal] = {}
 
     async def run(self, interval: float) -> None:
         """Write every `interval` seconds until cancelled."""
@@ -66,7 +73,7 @@ class WriteBack:
             await self.flush()
 
     async def flush(self) -> bool:
-        """Write what moved since it was written; False if the database did not take it all."""
+        """Write symbols that moved since they were written; False if some are still not written."""
         moved = [each for each in self._live() if each.version > self._versions.get(each.symbol, 1)]
         due = [each for each in moved if self._is_due(each.symbol)]
         for start in range(0, len(due), BATCH_ROWS):
@@ -77,12 +84,12 @@ class WriteBack:
                 await self._writing.ask(partial(self._save, snapshots, watched))
             except StoreUnavailable:
                 return False
-            # As they are now: one may have been renamed meanwhile, or delisted and not to be found.
+            # Snapshots of now: meanwhile a symbol may have been renamed. A delisted one is left out.
             self._written([each.snapshot() for each in batch if not each.delisted])
         return len(due) == len(moved) and not any(each.symbol in self._refused for each in due)
 
     async def _save(self, snapshots: Sequence[Snapshot], watched: set[str]) -> None:
-        """Write all of `snapshots` that the database takes. Errors: StoreUnavailable."""
+        """Write the `snapshots` that the database accepts. Errors: StoreUnavailable."""
         symbols = [each.symbol for each in snapshots]
         try:
             await self._catalogue.save(snapshots, [each for each in symbols if each in watched])
@@ -100,11 +107,11 @@ class WriteBack:
             self._refused.pop(symbol, None)
 
     def _is_due(self, symbol: str) -> bool:
-        retry_at, _ = self._refused.get(symbol, (0.0, 0.0))
-        return retry_at <= trio.current_time()
+        refusal = self._refused.get(symbol)
+        return refusal is None or refusal.retry_at <= trio.current_time()
 
     def _put_off(self, symbol: str, problem: str) -> None:
-        _, interval = self._refused.get(symbol, (0.0, REFUSED_INTERVAL / 2))
-        interval = min(2 * interval, LONGEST_INTERVAL)
-        self._refused[symbol] = trio.current_time() + interval, interval
+        last = self._refused.get(symbol)
+        interval = min(2 * last.interval, LONGEST_INTERVAL) if last else REFUSED_INTERVAL
+        self._refused[symbol] = Refusal(trio.current_time() + interval, interval)
         self._stats.invalid.report("write_back", symbol, problem)

@@ -16,8 +16,8 @@ import pytest
 
 from bench.services import free_port
 from tests.cli.command import COMMAND, environment
-from tests.gateway.wire import Client, eventually, head, target
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, head, target
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
 from tests.workers.host import Host, end_of
 
 AT_ONCE = 3.0
@@ -118,7 +118,7 @@ def test_log_goes_on_once_there_is_room(tmp_path):
     """Lines that waited come whole and in order, and the number of those that were dropped is said."""
     program = """
 import logging, sys, time
-from server import output
+from server.process import output
 from server.ops.logs import configure_logging
 output.MAX_WAITING = 2000
 output.take_over_output()
@@ -194,7 +194,7 @@ def test_workers_and_their_supervisor_end_though_nothing_can_be_said(tmp_path, r
 
 HANGING = """
 import re, sys, time, trio
-from server import signals
+from server.process import signals
 async def main():
     signals.LAST_WORDS = 0.3
     signals.Signals(0.3)
@@ -246,4 +246,4 @@ def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
         host.await_event("stopping", 3)
         assert host.stop(signal.SIGINT) == 128 + signal.SIGINT
         end_of(host.pids, AT_ONCE)
-        assert host.events("workers are killed")[0]["reason"] == "second signal"
+        assert host.await_event("workers are killed")["reason"] == "second signal"

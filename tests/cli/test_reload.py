@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.gateway.wire import Client, eventually, new_user, refusal
-from tests.processes import SECRET, START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, new_user, refusal
+from tests.processes import SECRET, START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
 from tests.workers.host import Host, is_alive
 
 OTHER_SECRET = "another secret of the tests, also 32 bytes or longer"

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from server.settings import Settings
+from server.config.settings import Settings
 from tests.cli.command import complaint, run
 from tests.processes import SECRET, ServerProcess
 
@@ -130,7 +130,10 @@ def test_limit_of_descriptors_is_raised(tmp_path):
     try:
         with ServerProcess(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
             given = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-            warnings = [each for each in server.log_lines() if "ulimit" in each["event"]]
+            warnings = [
+                server.await_event("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS")
+            ]
+            assert sum("ulimit" in each["event"] for each in server.log_lines()) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert given == (hard, hard)

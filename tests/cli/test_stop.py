@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import COMMAND, TIMEOUT, environment
-from tests.gateway.wire import RawClient, eventually, head, target
-from tests.processes import SECRET, ServerProcess
+from tests.gateway.wire import RawClient, head, target
+from tests.processes import SECRET, ServerProcess, eventually
 
 STOP_LIMIT = 10.0
 

@@ -16,8 +16,8 @@ from websockets.trio.client import ClientConnection, connect
 from bench.services import Redis
 from server.quotes.snapshot import LiveSnapshot
 from tests.cluster.checked import CheckedQuotes, Seen
-from tests.gateway.wire import eventually, new_user
-from tests.processes import make_token
+from tests.gateway.wire import new_user
+from tests.processes import eventually, make_token
 
 CONNECT_TIMEOUT = 5.0
 """Seconds: a first packet that a leaving worker dropped comes again after one."""

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.cluster.checked import CheckedQuotes, Seen
-from tests.gateway.wire import new_user
+from tests.gateway.wire import is_overload, new_user
 from tests.processes import ServerProcess, make_token
 
 CONVERGENCE_TIMEOUT = 15.0
@@ -87,7 +87,7 @@ class Watcher(CheckedQuotes):
             self.closed = received.code if received else 1006
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        if message["type"] == "status" and "symbols" not in message:
+        if message["type"] == "status" and "symbols" not in message and not is_overload(message):
             self.statuses.append((time.monotonic(), message["status"], message["reason"]))
         if message["type"] != "quotes_patch":
             return

@@ -15,8 +15,9 @@ from websockets.sync.client import connect
 from tests.cli.command import run
 from tests.faults.cluster import Cluster, report, two_instances
 from tests.faults.proxy import Proxy
-from tests.gateway.wire import eventually, is_move, new_user
-from tests.processes import make_token
+from tests.gateway.wire import is_move, is_overload, new_user
+from tests.processes import eventually, make_token
+from tests.stopwatch import Stopwatch
 
 LEASE = 3.0
 
@@ -42,7 +43,10 @@ def test_client_goes_on_at_another_instance(tmp_path, redis):
         epoch, version = one.held["AAPL"]
         url = follower.url("AAPL", make_token(new_user()))
         with connect(f"{url}&resume={epoch}:AAPL={version}") as connection:
-            answer, update = (json.loads(connection.recv(timeout=5)) for _ in range(2))
+            messages = (
+                message for message in map(json.loads, connection) if not is_overload(message)
+            )
+            answer, update = next(messages), next(messages)
         assert answer["recovered"]["AAPL"] in ("current", "patches")
         assert update["versions"] == {"AAPL": version + 1}
         assert is_move(update)
@@ -68,12 +72,12 @@ def test_leader_is_killed(tmp_path, redis):
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         before = dict(other.held)
         prices = {s: q["current_price"] for s, q in other.document["quotes"].items()}
-        killed_at = time.monotonic()
+        watch = Stopwatch(follower.process.pid)
         one.over = True
         leader.process.kill()
         took = other.wait_for(lambda it: it.epochs.isdisjoint({e for e, _ in before.values()}))
         report("takeover after a kill", took)
-        assert time.monotonic() - killed_at < 2 * LEASE
+        assert watch.seconds < 2 * LEASE
         assert prices
         for symbol, (_, version) in before.items():
             assert other.held[symbol][1] >= version
@@ -108,9 +112,9 @@ def test_leader_hands_over(tmp_path, redis, number):
         if number == signal.SIGTERM:
             one.over = True  # sent away, as in any drain
         leader.process.send_signal(number)
-        took = other.wait_for(lambda it: it.epochs.isdisjoint(old))
-        report("handed over", took)
-        assert took < 1
+        watch = Stopwatch(leader.process.pid, follower.process.pid)
+        report("handed over", other.wait_for(lambda it: it.epochs.isdisjoint(old)))
+        assert watch.seconds < 1
         assert "leader_lost" not in [reason for _, _, reason in one.statuses + other.statuses]
         rest = [one, other] if number == signal.SIGUSR1 else [other]
         cluster.moves_on(rest)
@@ -124,10 +128,11 @@ def test_redis_goes_and_comes_back(tmp_path, redis, fault):
     Killed it comes back empty: the instance that led then leads, and has the newest state.
     """
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        watch = Stopwatch(follower.process.pid)
         getattr(redis, fault)()
         took = other.wait_for(lambda it: it.status == ("stale", "bus_lost"))
         report(f"stale after {fault}", took)
-        assert took < (1 if fault == "kill" else 5)
+        assert watch.seconds < (1 if fault == "kill" else 5)
         eventually(lambda: follower.get("/readyz")[0] == 503)
         assert "bus_lost" in follower.get("/readyz")[1]
         assert leader.get("/readyz")[0] == 200
@@ -324,7 +329,7 @@ def test_redis_is_full(tmp_path, redis):
         redis.command("CONFIG", "SET", "maxmemory", "1")
         other.wait_for(lambda it: it.status == ("stale", "leader_lost"))
         cluster.moves_on([one])
-        assert "maxmemory" in leader.log.read_text()
+        eventually(lambda: "maxmemory" in leader.log.read_text())
         assert follower.get("/readyz")[0] == 503
         redis.command("CONFIG", "SET", "maxmemory", "0")
         other.wait_for(lambda it: it.status[0] == "live")

@@ -15,8 +15,7 @@ import pytest
 from bench.schedule import symbol_names
 from bench.services import Redis
 from tests.faults.cluster import Cluster, report
-from tests.gateway.wire import eventually
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 CLIENTS = 12
 """Of each instance, each on eight of forty symbols."""

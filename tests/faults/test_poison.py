@@ -27,8 +27,8 @@ from tests.faults.poison import (
     poisons,
     snapshots,
 )
-from tests.gateway.wire import Client, eventually
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, eventually
 
 EXAMPLES = int(os.environ.get("POISON_EXAMPLES", "15"))
 """Of some poisons each, half a second; a long run takes thousands."""
@@ -109,6 +109,16 @@ def saved(stores: Stores, symbol: str) -> int:
     return int(stores.postgres.sql(sql, stores.database) or 0)
 
 
+def invalid(server: ServerProcess) -> list[dict[str, Any]]:
+    """Return the log's lines about invalid records."""
+    return [line for line in server.log_lines() if line["event"].startswith("invalid")]
+
+
+def named(server: ServerProcess) -> list[str]:
+    """Return the keys of the invalid records that the log names."""
+    return [line["key"] for line in invalid(server)]
+
+
 def writes_on(stores: Stores, symbol: str = "AAPL") -> None:
     """Wait until the database has a newer version."""
     before = saved(stores, symbol)
@@ -127,9 +137,8 @@ def test_poisoned_hash(tmp_path, redis, stores):
         watchers.append(cluster.watch(started))
         cluster.moves_on(watchers)
         assert started.metric('market_data_invalid_records_total{source="hash"}') >= len(SPOILT) + 4
-        named = [line["key"] for line in started.log_lines() if line["event"].startswith("invalid")]
-        assert sorted(named) == sorted({*named}), "each is named once"
-        assert {*SPOILT, "AES", "AFL"} <= {*named}
+        eventually(lambda: {*SPOILT, "AES", "AFL"} <= {*named(started)})
+        assert sorted(named(started)) == sorted({*named(started)}), "each is named once"
         # What the catalogue has takes the place of what is no snapshot.
         assert ask_of(started, SPOILT) == {*SPOILT}
         with Client(started, ",".join([*SPOILT, "AES", "AFL"])) as client:
@@ -219,7 +228,8 @@ def test_row_that_the_database_refuses_holds_nobody_up(tmp_path, stores):
         for _ in range(3):
             writes_on(stores)
         assert tried() == tries
-        lines = [line for line in server.log_lines() if line["event"].startswith("invalid")]
+        eventually(lambda: len(invalid(server)) >= 2)
+        lines = invalid(server)
         assert sorted(line["key"] for line in lines) == ["IBM", "MMM"]
         assert all("not this one" in line["problem"] for line in lines)
         breaker = 'market_data_store_breaker{component="write_back",state="closed"}'

@@ -9,8 +9,8 @@ import pytest
 
 from server.fanout.breaker import MAX_REOPENINGS
 from tests.faults.cut import cut
-from tests.gateway.wire import Client, RawClient, eventually, head, new_user, target
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, target
+from tests.processes import ServerProcess, eventually, make_token
 
 SYMBOLS = 500
 MUTE_CLIENTS = 1000
@@ -76,10 +76,11 @@ def test_client_that_never_reads_ends_with_4429(hasty):
             if quick.versions["AAPL"] > version + 50 or version > 100:
                 break
         assert quick.is_answered()
-    changes = [line["reason"] for line in hasty.log_lines() if line["event"] == "circuit breaker"]
+    hasty.await_event("circuit breaker", reason="given_up")
+    changes = [line["reason"] for line in hasty.events("circuit breaker")]
     assert {"open", "half_open", "given_up"} <= set(changes)
     assert changes.count("open") <= 1 + MAX_REOPENINGS
-    assert breakers(hasty, "open") + breakers(hasty, "half_open") == 0
+    eventually(lambda: breakers(hasty, "open") + breakers(hasty, "half_open") == 0)
 
 
 def test_client_that_reads_again_gets_current_quotes(hasty):

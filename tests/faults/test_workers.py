@@ -65,7 +65,7 @@ def test_crash_loop_is_slowed_down_and_said(tmp_path, redis):
         ends = host.events("worker ended")
         assert {(line["worker"], line["signal"]) for line in ends} == {(2, "SIGKILL")}
         assert [line["after"] for line in host.events("worker is started anew")] == [0.5, 1, 2]
-        assert len(host.events("worker started", 1)) == 1
+        assert len(host.events("worker started", worker=1)) == 1
 
 
 def test_frozen_worker_is_killed_and_replaced(tmp_path, redis):
@@ -129,7 +129,7 @@ def test_stop_while_a_worker_starts_or_waits_to_be_started(tmp_path, redis):
         host.await_event("worker started", 2, worker=1)
         for _ in range(3):
             host.kill(2)
-            restarts = len(host.events("worker started", 2))
+            restarts = len(host.events("worker started", worker=2))
             host.await_event("worker started", restarts + 1, worker=2)
         host.kill(2)
         host.await_event("worker ended", 4, worker=2)
@@ -148,6 +148,7 @@ def test_workers_end_with_their_supervisor(tmp_path, redis):
             assert code == 1001
             assert messages[-1]["type"] == "reconnect"
         assert end_of(host.pids, STOP_LIMIT) < STOP_LIMIT
+        host.await_event("the supervisor is gone", 2)
         assert len(host.events("the supervisor is gone")) == 2
 
 

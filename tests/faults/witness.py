@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.gateway.wire import TIMEOUT, Client
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client
+from tests.processes import TIMEOUT, ServerProcess
 
 PERIOD = 0.02
 """Seconds between two pings of one client; WS_COMMAND_RATE must be above 50."""

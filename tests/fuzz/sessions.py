@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, get_args
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -25,8 +26,11 @@ from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
 from server.gateway.selection import Selection
 from server.gateway.session import Session
+from server.quotes import messages
 from server.quotes.instrument import Instrument
-from server.quotes.messages import ErrorCode
+from server.quotes.messages import (
+    ErrorCode,
+)
 from server.quotes.position import parse_position
 from tests.commands import COMMANDS, FIELDS, example
 from tests.frames import take_frame
@@ -35,7 +39,15 @@ from tests.gateway.harness import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.processes import SECRET
 
-TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
+TYPES = {
+    each.__struct_config__.tag
+    for each in vars(messages).values()
+    if isinstance(each, type)
+    and issubclass(each, msgspec.Struct)
+    and each.__struct_config__.tag_field == "type"
+}
+"""What messages of the server may be, by its own definitions."""
+
 ERRORS = set(get_args(ErrorCode))
 CODES = {1002, 1003, 1007, 1008, 1009}
 

@@ -20,15 +20,13 @@ from tests.gateway.wire import (
     PING,
     PONG,
     TEXT,
-    TIMEOUT,
     Client,
     RawClient,
     close,
-    eventually,
     frame,
     new_user,
 )
-from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
+from tests.processes import STOP_TIMEOUT, TIMEOUT, ServerProcess, eventually, make_token
 
 MAX_MESSAGE = 16 * 1024
 

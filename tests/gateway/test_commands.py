@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, paths
+from tests.gateway.wire import TEXT, Client, RawClient, frame, paths
+from tests.processes import eventually
 
 LIMIT = 20
 """Symbols of one connection to the shared server."""

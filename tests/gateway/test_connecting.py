@@ -11,8 +11,8 @@ import trio
 from trio_websocket import open_websocket_url
 
 from tests.gateway.conftest import AUDIENCE, ISSUER, ORIGIN
-from tests.gateway.wire import TIMEOUT, Client, RawClient, head, new_user, paths, refusal, target
-from tests.processes import SECRET, ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, paths, refusal, target
+from tests.processes import SECRET, TIMEOUT, ServerProcess, make_token
 
 LIMIT = 20
 """Symbols of one connection to the shared server."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.gateway.wire import Client, RawClient, eventually, head, new_user, refusal, target
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, refusal, target
+from tests.processes import ServerProcess, eventually, make_token
 
 
 @pytest.fixture

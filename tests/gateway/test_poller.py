@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from server.gateway.poller import Poller
-from tests.gateway.wire import TIMEOUT
+from tests.processes import TIMEOUT
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from tests.gateway.conftest import AUDIENCE, ISSUER
-from tests.gateway.wire import KEY, Client, RawClient, eventually, head, new_user, target
-from tests.processes import make_token
+from tests.gateway.wire import KEY, Client, RawClient, head, new_user, target
+from tests.processes import eventually, make_token
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds a client has for its request."""

@@ -9,8 +9,8 @@ from trio_websocket import open_websocket_url
 from websockets.sync.client import connect
 
 from server.fanout.ring import RING_UPDATES
-from tests.gateway.wire import TIMEOUT, Client, is_move, new_user, refusal
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, is_move, new_user, refusal
+from tests.processes import TIMEOUT, ServerProcess, make_token
 
 
 def resuming(position: str, symbols: str = "AAPL,MSFT") -> str:

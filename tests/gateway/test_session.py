@@ -16,7 +16,8 @@ from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
 from server.quotes.snapshot import opening_snapshot
 from tests.gateway.harness import READ_CUSHION, SessionHarness
-from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, TIMEOUT, close, frame
+from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, close, frame
+from tests.processes import TIMEOUT
 
 
 @pytest.fixture

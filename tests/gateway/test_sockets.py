@@ -2,18 +2,20 @@
 
 import errno
 import os
+import select
 import socket
-import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.sockets import BACKLOG, OutOfResources, accept_nowait, bind, ignore_new
+from server.gateway.sockets import OutOfResources, accept_nowait, ignore_new
+from server.process.binding import BACKLOG, bind
 from tests.gateway.harness import SessionHarness
-from tests.gateway.wire import TIMEOUT, head
+from tests.gateway.wire import head
+from tests.processes import TIMEOUT, eventually
 
 CLIENTS = 16
 """Enough clients that the kernel sends all to one of two listeners once in 30,000 runs."""
@@ -26,21 +28,36 @@ def test_port_is_left_to_others_without_a_refusal():
     (staying,) = bind("127.0.0.1", 0, setting="", shared=True)
     address = staying.getsockname()
     (leaving,) = bind("127.0.0.1", address[1], setting="", shared=True)
-    leaving.listen(BACKLOG)
-    with socket.create_connection(address, 5) as early, staying, ThreadPoolExecutor() as threads:
+    with ExitStack() as sockets:
+        sockets.enter_context(staying)
+        sockets.enter_context(leaving)
+        leaving.listen(BACKLOG)
+        early = sockets.enter_context(socket.create_connection(address, TIMEOUT))
         staying.listen(BACKLOG)
         ignore_new(leaving)
-        calls = [threads.submit(socket.create_connection, address, 5) for _ in range(CLIENTS)]
-        # All begin within the world's longest round trip.
-        time.sleep(0.3)
-        assert 0 < sum(call.done() for call in calls) < CLIENTS
-        accepted, _ = leaving.accept()
+        # The kernel sends each first packet at once, and delivers it before `connect_ex` returns.
+        calls = [sockets.enter_context(socket.socket()) for _ in range(CLIENTS)]
+        for call in calls:
+            call.setblocking(False)
+            assert call.connect_ex(address) == errno.EINPROGRESS
+        eventually(lambda: any(map(is_connected, calls)))
+        assert not all(map(is_connected, calls))
+        accepted = sockets.enter_context(leaving.accept()[0])
         assert accepted.getpeername() == early.getsockname()
         leaving.close()
-        for call in calls:
-            call.result().close()
+        eventually(lambda: all(map(is_connected, calls)))
+        for _ in calls:
             staying.accept()[0].close()
-        accepted.close()
+
+
+def is_connected(client: socket.socket) -> bool:
+    """Return whether the handshake is over. Errors: OSError if the connection is refused or reset."""
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    if not poll.poll(0):
+        return False
+    client.getpeername()
+    return True
 
 
 def test_addresses_of_a_name_share_one_port():

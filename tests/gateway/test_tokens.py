@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from server.gateway.auth import Authenticator, BadKey, BadToken
-from tests.gateway.wire import Client, RawClient, eventually, head, new_user, refusal
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, refusal
+from tests.processes import ServerProcess, eventually, make_token
 
 PRIVATE_KEYS: dict[str, Any] = {
     "RS256": rsa.generate_private_key(65537, 2048),

@@ -1,4 +1,4 @@
-"""Tokens, keys and passwords are in no output of a server, whatever goes wrong."""
+"""No output of a server has tokens, keys or passwords, whatever fails."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from server.redaction import redact
-from server.settings import BadSetting, load_settings
+from server.config.redaction import redact
+from server.config.settings import BadSetting, load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
-from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, head, new_user
+from tests.gateway.wire import TEXT, Client, RawClient, frame, head, new_user
 from tests.ops.exchange import ask
-from tests.processes import ServerProcess, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -32,58 +32,77 @@ class FaultyServer(ServerProcess):
 
 
 def forms(secret: str) -> set[str]:
-    """How a secret may be written."""
+    """Return the forms in which a secret may be written."""
     return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
 
 
 def output_of(server: ServerProcess) -> str:
-    """All that a server says to anybody, and what `ps` shows of it."""
+    """Return all outputs of a server, and its command line in `ps`."""
     pages = [
         server.get(path)[1] for path in ("/metrics", "/health", "/readyz", "/docs", "/nowhere")
     ]
-    return "\n".join([
-        server.log.read_text(), *server.lines, *pages,
-        Path(f"/proc/{server.process.pid}/cmdline").read_text(),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            server.log.read_text(),
+            *server.lines,
+            *pages,
+            Path(f"/proc/{server.process.pid}/cmdline").read_text(),
+        ]
+    )
 
 
 @pytest.mark.parametrize(("form", "stores"), [("console", False), ("json", True)])
 def test_no_secret_is_in_any_output(tmp_path, form, stores):
-    """A server, whose stores may be away, is asked for what it cannot do, and for what breaks it."""
+    """A server, perhaps without its stores, gets requests that fail and requests that break it."""
     claims = {"sub": "canary", "exp": time.time() + 600, "role": "admin"}
     token = jwt.encode(claims, SECRET, "HS256")
     variables = {
-        "JWT_SECRET": SECRET, "LOG_FORMAT": form, "LOG_LEVEL": "debug", "PYTHONPATH": ROOT,
-    }  # fmt: skip
+        "JWT_SECRET": SECRET,
+        "LOG_FORMAT": form,
+        "LOG_LEVEL": "debug",
+        "PYTHONPATH": ROOT,
+    }
     addresses = {
         "DATABASE_URL": f"postgresql://canary:{quote(DATABASE_PASSWORD, safe='')}@127.0.0.1:1/canary",
         "REDIS_URL": f"redis://canary:{REDIS_PASSWORD}@127.0.0.1:1/0",
-    }  # fmt: skip
+    }
     bodies = []
     with FaultyServer(tmp_path, **variables, **(addresses if stores else {})) as server:
         for target in (
-            f"/ws/quotes?symbols={FAULT}&token={token}", f"/ws/quotes?symbols=NOPE&token={token}",
-            f"/ws/quotes?interval={token}&token={token}", f"/ws/quotes?resume={token}&token={token}",
-            f"/ws/quotes?token={token}x", f"/ws/{token}?token={token}", f"//[?token={token}",
-        ):  # fmt: skip
+            f"/ws/quotes?symbols={FAULT}&token={token}",
+            f"/ws/quotes?symbols=NOPE&token={token}",
+            f"/ws/quotes?interval={token}&token={token}",
+            f"/ws/quotes?resume={token}&token={token}",
+            f"/ws/quotes?token={token}x",
+            f"/ws/{token}?token={token}",
+            f"//[?token={token}",
+        ):
             with RawClient(server, head(target, Authorization=None)) as client:
                 client.is_over()
                 bodies.append(client.received.decode())
         with RawClient(server, head(f"/ws/quotes?token={token}")) as client:
             assert client.read_head().startswith("HTTP/1.1 101 ")
-            for command in ({"action": token}, {"action": "throttle", "interval": token},
-                            {"action": "auth", "token": token + "x"}):  # fmt: skip
+            for command in (
+                {"action": token},
+                {"action": "throttle", "interval": token},
+                {"action": "auth", "token": token + "x"},
+            ):
                 client.send(frame(TEXT, json.dumps(command).encode()))
                 bodies.append(json.dumps(client.read_message()))
         bearer = f"Authorization: Bearer {token}"
         targets = [
-            f"/instruments?query={FAULT}", "/instruments?query=a", "/quotes?symbols=AAPL",
-            f"/instruments?limit={token}&query=a", "/health", f"/%0a?token={token}",
-        ]  # fmt: skip
+            f"/instruments?query={FAULT}",
+            "/instruments?query=a",
+            "/quotes?symbols=AAPL",
+            f"/instruments?limit={token}&query=a",
+            "/health",
+            f"/%0a?token={token}",
+        ]
         bodies += [ask(server, "GET", target, bearer).body.decode() for target in targets]
         assert json.loads(bodies[10])["error"] == {
-            "code": "internal_error", "message": "something went wrong here",
-        }  # fmt: skip
+            "code": "internal_error",
+            "message": "something went wrong here",
+        }
         seen = output_of(server) + "".join(bodies)
         assert "connection failed" in seen
         assert "request failed" in seen
@@ -95,7 +114,7 @@ def test_no_secret_is_in_any_output(tmp_path, form, stores):
 
 
 def test_tracebacks_are_sampled(tmp_path):
-    """One a second per place, with the number left out; another place's is not held back by that."""
+    """Each place writes one traceback a second, with the number left out, independent of others."""
     with FaultyServer(tmp_path, PYTHONPATH=ROOT) as server:
         started = time.monotonic()
         for _ in range(100):
@@ -116,7 +135,7 @@ def test_tracebacks_are_sampled(tmp_path):
 
 
 def crash(server: ServerProcess) -> None:
-    """Ask for what fails."""
+    """Send a request that fails."""
     with RawClient(
         server, head(f"/ws/quotes?symbols={FAULT}&token={make_token(new_user())}")
     ) as one:
@@ -124,7 +143,7 @@ def crash(server: ServerProcess) -> None:
 
 
 def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
-    """The log's lines of this kind, each with a traceback."""
+    """Return the log's lines of this event, each with a traceback."""
     lines = [line for line in server.log_lines() if line["event"] == event]
     assert all("Traceback" in line["exception"] for line in lines)
     return lines
@@ -133,16 +152,24 @@ def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
 @pytest.mark.parametrize(
     "text",
     [
-        "canary postgresql://u:SECRET@h/d", "redis://:SECRET@h", "//u:p@SECRET@h",
+        "canary postgresql://u:SECRET@h/d",
+        "redis://:SECRET@h",
+        "//u:p@SECRET@h",
         "/ws?token=SECRET&a=b",
-        "Authorization: Bearer SECRET", "b'bearer SECRET'", "password='SECRET'", 'api_key="SECRET"',
-        "?sslpassword=SECRET", "-----BEGIN PRIVATE KEY-----\nSECRET", f"x{make_token()}SECRET",
+        "Authorization: Bearer SECRET",
+        "b'bearer SECRET'",
+        "password='SECRET'",
+        'api_key="SECRET"',
+        "?sslpassword=SECRET",
+        "-----BEGIN PRIVATE KEY-----\nSECRET",
+        f"x{make_token()}SECRET",
         "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
-        f"%22{make_token()}SECRET%22", f"bearer.{make_token()}SECRET",
+        f"%22{make_token()}SECRET%22",
+        f"bearer.{make_token()}SECRET",
     ],
-)  # fmt: skip
+)
 def test_forms_of_secrets_are_known(text):
-    """Also of secrets that nobody configured: those of clients."""
+    """Secrets of clients, which are not in the settings, are recognized by their form."""
     assert "SECRET" not in redact(text)
 
 
@@ -159,7 +186,7 @@ def test_forms_of_secrets_are_known(text):
     ],
 )
 def test_other_words_stay(text):
-    """A log that hides too much helps nobody."""
+    """Other words are not hidden."""
     assert redact(text) == text
 
 
@@ -167,7 +194,7 @@ def test_other_words_stay(text):
     "part", ["ey", "eyA", "//:", "token", "bearer ", "a.", "eyJ.", "//a:b", "='"]
 )
 def test_hiding_takes_no_time(part):
-    """Clients choose some of what is logged: 64 KB of anything take well under a tenth of a second."""
+    """Redacting 64 KB of any text, which clients may choose, takes under a tenth of a second."""
     text = part * (65536 // len(part))
     started = time.perf_counter()
     redact(text)
@@ -175,14 +202,14 @@ def test_hiding_takes_no_time(part):
 
 
 def test_settings_do_not_show_themselves():
-    """They may stand in somebody's traceback or debugger."""
+    """The `repr` of settings has no secrets, as a traceback or debugger may show it."""
     url = "postgresql://u:canary@h/d"
     settings = load_settings({"JWT_SECRET": "canary", "DATABASE_URL": url})
     assert "canary" not in repr(settings) + repr(StoreOptions(database_url=url, redis_url=url))
 
 
 def test_uncaught_exceptions_hide_secrets():
-    """What ends a process, a thread or a destructor is written without secrets, too."""
+    """Exceptions that end a process, a thread or a destructor are written without secrets."""
     program = """
 import threading
 from server.ops.tracebacks import install_hooks
@@ -204,13 +231,16 @@ raise ExceptionGroup("3", [ValueError("3 Bearer canary")])
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_URL", "postgresql://u:canary"), ("DATABASE_URL", "postgresql://u:canary/d"),
-        ("DATABASE_URL", "postgresql://h:x/d?password=canary"), ("REDIS_URL", "redis://h/0?password=canary"),
-        ("REDIS_URL", "redis://h:x?ssl_password=canary"), ("REDIS_URL", "rediss://:canary@h:x"),
+        ("DATABASE_URL", "postgresql://u:canary"),
+        ("DATABASE_URL", "postgresql://u:canary/d"),
+        ("DATABASE_URL", "postgresql://h:x/d?password=canary"),
+        ("REDIS_URL", "redis://h/0?password=canary"),
+        ("REDIS_URL", "redis://h:x?ssl_password=canary"),
+        ("REDIS_URL", "rediss://:canary@h:x"),
     ],
-)  # fmt: skip
+)
 def test_complaint_shows_no_password(variable, value):
-    """Whatever else is wrong with an address."""
+    """The error for an address with a password does not repeat the password."""
     with pytest.raises(BadSetting) as refused:
         load_settings({variable: value})
     assert str(refused.value).startswith(f"{variable}=")

@@ -1,4 +1,4 @@
-"""What clients may say: every text is a command or a refusal that names the reason."""
+"""Clients' messages: every text is a command or a refusal with its reason."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_every_command_is_read(action):
 
 @given(st.text() | nearly_commands.map(json.dumps) | nearly_commands.map(str))
 def test_any_text_is_a_command_or_refused(text):
-    """Nothing but BadCommand comes of what is no command; bad JSON and bad commands are told apart."""
+    """Any other text raises BadCommand, which tells bad JSON from bad commands."""
     try:
         command = parse_command(text)
     except BadCommand as error:
@@ -72,12 +72,12 @@ def test_any_text_is_a_command_or_refused(text):
     ],
 )
 def test_commands_are_read(text, command):
-    """Whatever the order of the fields, with space and with fields of later versions."""
+    """Fields may be in any order, with space, and beside fields of later versions."""
     assert parse_command(text) == command
 
 
 def test_message_order_is_the_protocol_s():
-    """`type` is first and `ts` right after it, so that a client can read both without parsing."""
+    """`type` is first and `ts` second, so that a client can read both without parsing."""
     text = encode(QuotesPatch(5, {"A": 1}, [])).decode()
     assert text == '{"type":"quotes_patch","ts":5,"versions":{"A":1},"operations":[]}'
     assert encode(Status("stale", "feed_ended")) == (

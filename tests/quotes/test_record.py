@@ -1,4 +1,4 @@
-"""What is a record and what is not: the check that every way in shares."""
+"""The check of records that every source of values shares."""
 
 import math
 
@@ -31,15 +31,31 @@ FIELDS = Snapshot.__struct_fields__
 GOOD = Snapshot("AAPL", "Apple Inc.", 1, 175.5, 170.0, 2 * 10**12, 2, False, 300, 7, 10**15)
 
 LARGEST = Snapshot(
-    "A" * 50, "x" * 200, 2**31 - 1, 2e9, 2e9, LARGEST_WHOLE, MAX_DECIMALS, True, LARGEST_WHOLE,
-    LARGEST_WHOLE, LATEST_US,
-)  # fmt: skip
+    "A" * 50,
+    "x" * 200,
+    2**31 - 1,
+    2e9,
+    2e9,
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    True,
+    LARGEST_WHOLE,
+    LARGEST_WHOLE,
+    LATEST_US,
+)
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(),
-    st.sampled_from([2**53 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, -1, LATEST_US, LATEST_US + 1]),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.sampled_from(
+        [2**53 - 1, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, -1, LATEST_US, LATEST_US + 1]
+    ),
     st.lists(st.integers(), max_size=2),
-)  # fmt: skip
+)
 
 
 def row(**changed: object) -> list[object]:
@@ -47,7 +63,7 @@ def row(**changed: object) -> list[object]:
 
 
 def test_whole_range_is_taken():
-    """A row at every bound is a snapshot, and so is its JSON; a quote can be made of it."""
+    """A row at every bound is a snapshot, also as JSON, and gives a quote."""
     for snapshot in (GOOD, LARGEST):
         assert read_row(msgspec.structs.astuple(snapshot)) == snapshot
         encoded = msgspec.json.encode(snapshot)
@@ -58,21 +74,51 @@ def test_whole_range_is_taken():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("volume", 2**53), ("volume", 2**63 - 1), ("volume", -1), ("volume", 1.5), ("volume", "7"),
-        ("version", 2**53), ("version", 0), ("version", True), ("version", None),
-        ("quoted_at", LATEST_US + 1), ("quoted_at", -1),
-        ("price_decimals", 13), ("price_decimals", 32767), ("price_decimals", -1),
-        ("last_quote", math.nan), ("last_quote", math.inf), ("last_quote", -0.01),
-        ("last_quote", 2e9 + 1), ("last_quote", b"7"), ("last_quote", None),
-        ("base_price", 0.0), ("base_price", math.inf), ("market_cap", 2**53), ("market_cap", "1"),
-        ("category", 2**31), ("made_up_price", 1), ("made_up_price", None),
-        ("name", None), ("name", "x" * 201), ("name", "a\0b"), ("name", "\ud800"), ("name", b"\xff"),
-        ("symbol", ""), ("symbol", "aapl"), ("symbol", " AAPL"), ("symbol", "*"), ("symbol", "A\nB"),
-        ("symbol", "A" * 51), ("symbol", None), ("symbol", b"AAPL"), ("symbol", "\ud800"),
+        ("volume", 2**53),
+        ("volume", 2**63 - 1),
+        ("volume", -1),
+        ("volume", 1.5),
+        ("volume", "7"),
+        ("version", 2**53),
+        ("version", 0),
+        ("version", True),
+        ("version", None),
+        ("quoted_at", LATEST_US + 1),
+        ("quoted_at", -1),
+        ("price_decimals", 13),
+        ("price_decimals", 32767),
+        ("price_decimals", -1),
+        ("last_quote", math.nan),
+        ("last_quote", math.inf),
+        ("last_quote", -0.01),
+        ("last_quote", 2e9 + 1),
+        ("last_quote", b"7"),
+        ("last_quote", None),
+        ("base_price", 0.0),
+        ("base_price", math.inf),
+        ("market_cap", 2**53),
+        ("market_cap", "1"),
+        ("category", 2**31),
+        ("made_up_price", 1),
+        ("made_up_price", None),
+        ("name", None),
+        ("name", "x" * 201),
+        ("name", "a\0b"),
+        ("name", "\ud800"),
+        ("name", b"\xff"),
+        ("symbol", ""),
+        ("symbol", "aapl"),
+        ("symbol", " AAPL"),
+        ("symbol", "*"),
+        ("symbol", "A\nB"),
+        ("symbol", "A" * 51),
+        ("symbol", None),
+        ("symbol", b"AAPL"),
+        ("symbol", "\ud800"),
     ],
-)  # fmt: skip
+)
 def test_row_beyond_the_bounds_is_not_a_record(field, value):
-    """What is wrong is one line, which names the field where the type says so."""
+    """The problem is one line, which names the field if its type is at fault."""
     with pytest.raises(BadRecord) as bad:
         read_row(row(**{field: value}))
     assert "\n" not in str(bad.value)
@@ -81,7 +127,7 @@ def test_row_beyond_the_bounds_is_not_a_record(field, value):
 
 @given(st.sampled_from(FIELDS), anything)
 def test_any_value_in_any_field_is_a_record_or_bad(field, value):
-    """Nothing but BadRecord is raised; what is taken makes a quote, and encodes."""
+    """Only BadRecord is raised. Accepted values give a quote and can be encoded."""
     try:
         snapshot = read_row(row(**{field: value}))
     except BadRecord:
@@ -97,7 +143,7 @@ def test_any_value_in_any_field_is_a_record_or_bad(field, value):
     | st.recursive(anything, st.lists).map(repr).map(str.encode)
 )
 def test_any_message_is_a_record_or_bad(data):
-    """Whatever the form: no error of the decoder's gets out."""
+    """The decoder's own errors are never raised, for any message."""
     for decoder in (Decoder(LiveSnapshot, "json"), Decoder(LiveSnapshot, "msgpack")):
         with pytest.raises(BadRecord):
             decoder.decode(data)
@@ -106,18 +152,22 @@ def test_any_message_is_a_record_or_bad(data):
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"symbol":"\xff"}', b'{"x":' + b"[" * 15_000, b"\xff", b"", b"1" * MAX_RECORD_BYTES,
+        b'{"symbol":"\xff"}',
+        b'{"x":' + b"[" * 15_000,
+        b"\xff",
+        b"",
+        b"1" * MAX_RECORD_BYTES,
         b" " * (MAX_RECORD_BYTES + 1),
     ],
-)  # fmt: skip
+)
 def test_message_that_decoders_fail_on_is_bad(data):
-    """Text that is not UTF-8 and nesting without end raise what is not the decoder's own error."""
+    """Text that is not UTF-8 and endless nesting, which raise other errors in msgspec, are bad too."""
     with pytest.raises(BadRecord):
         Decoder(LiveSnapshot, "json").decode(data)
 
 
 def test_snapshot_is_filed_under_its_own_symbol():
-    """One of another symbol would take that one's place."""
+    """A snapshot under another symbol's key is bad, as it would replace that symbol's."""
     assert filed_under("AAPL", GOOD) is GOOD
     with pytest.raises(BadRecord, match="another symbol, AAPL"):
         filed_under("MSFT", GOOD)
@@ -127,12 +177,12 @@ def test_snapshot_is_filed_under_its_own_symbol():
 
 @pytest.mark.parametrize("symbol", ["BTC/USD", "EURUSD=X", "^GSPC", "7203.T", "BRK.B", "É", "A~B"])
 def test_symbols_of_every_kind_are_symbols(symbol):
-    """They are read as they are."""
+    """Symbols with unusual characters are accepted unchanged."""
     assert read_symbol(symbol) == symbol
 
 
 def test_volume_stays_at_its_largest():
-    """Legal trades cannot carry it beyond what a JSON reader can hold."""
+    """Valid trades cannot make the volume larger than a JSON reader can hold."""
     quote = resumed_quote(msgspec.structs.replace(GOOD, volume=LARGEST_WHOLE - 10))
     quote = quote_after(quote, Trade("AAPL", 176.0, 1000, 10**15, 0), 2)
     assert quote.volume == LARGEST_WHOLE
@@ -141,5 +191,5 @@ def test_volume_stays_at_its_largest():
 
 @given(st.integers(0, LATEST_US))
 def test_times_are_exact(time_us):
-    """Also those that a float of seconds would round, up to the last microsecond of the year 9999."""
+    """Times are exact up to the last microsecond of the year 9999, where a float of seconds is not."""
     assert to_microseconds(from_microseconds(time_us)) == time_us

@@ -1,4 +1,4 @@
-"""Many ask for the same cold symbols at once: each is looked for once, for all, on a real Postgres."""
+"""Many requests for the same uncached symbols at once share their lookups, on a real Postgres."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ REQUESTS = 10_000
 
 @asynccontextmanager
 async def open_running(**options) -> AsyncIterator[Store]:
-    """A store with nothing in memory and all of SYMBOLS in its catalogue, running."""
+    """Run a store with nothing in memory and all of SYMBOLS in its catalogue."""
     made = StoreOptions(**options)
     await import_instruments(made, [instrument(each) for each in SYMBOLS], lambda _: None)
     async with (
@@ -40,7 +40,7 @@ def redis_url(request) -> str:
 async def test_ten_thousand_requests_make_a_handful_of_queries(
     shared_postgres, database, redis_url
 ):
-    """Each gets all symbols; 50 rows are loaded, by as many queries as one hand has fingers."""
+    """Each request gets all symbols. 50 rows are loaded by at most five queries."""
     shared_postgres.sql("CREATE EXTENSION pg_stat_statements", database)
     answers = []
     with trio.fail_after(60):
@@ -67,7 +67,7 @@ async def test_ten_thousand_requests_make_a_handful_of_queries(
 
 
 async def test_those_who_wait_outlive_the_one_that_asked_first(shared_postgres, database):
-    """The first to ask is cancelled while a lock holds the query up; the others get the answer."""
+    """The first request is cancelled while a lock delays the query. The others get the answer."""
     with trio.fail_after(30):
         async with open_running(database_url=shared_postgres.url(database)) as store:
             lock = "BEGIN; LOCK market_data IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1); COMMIT"

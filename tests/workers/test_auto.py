@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from tests.cluster.checked import Seen
 from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.gateway.wire import eventually
+from tests.processes import eventually
 from tests.workers.host import Host
 
 SCALE_TIMEOUT = 60.0

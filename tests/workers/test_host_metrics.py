@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.wire import Client, eventually, is_move
+from tests.gateway.wire import Client, is_move
+from tests.processes import eventually
 from tests.workers.host import Host
 
 CROWD = 16

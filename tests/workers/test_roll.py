@@ -10,7 +10,8 @@ from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 from tests.cluster.checked import Seen
 from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.gateway.wire import TIMEOUT, RawClient, eventually, head, target
+from tests.gateway.wire import RawClient, head, target
+from tests.processes import TIMEOUT, eventually
 from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 150

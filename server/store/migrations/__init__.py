@@ -1,4 +1,4 @@
-"""Numbered SQL files, one folder for each database; applied in order, each once, by the catalogues."""
+"""Numbered SQL files, one folder for each database. The catalogues apply each once, in order."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -8,7 +8,7 @@ from server.store.catalogue import StoreMisconfigured
 
 
 class Migration(NamedTuple):
-    """`name` is the file's, without its ending."""
+    """One SQL file; `name` is the file's name without its ending."""
 
     version: int
     name: str
@@ -16,7 +16,7 @@ class Migration(NamedTuple):
 
 
 def migrations(database: Literal["postgres", "sqlite"]) -> list[Migration]:
-    """All there are, by version."""
+    """Return all migrations of a database, ordered by version."""
     found = []
     for file in files("server.store.migrations").joinpath(database).iterdir():
         name = file.name.removesuffix(".sql")
@@ -25,7 +25,10 @@ def migrations(database: Literal["postgres", "sqlite"]) -> list[Migration]:
 
 
 def pending(database: Literal["postgres", "sqlite"], applied: Mapping[int, str]) -> list[Migration]:
-    """What is still to be applied, beside names by version. Errors: StoreMisconfigured."""
+    """Return the migrations that are not in `applied` (names by version).
+
+    Errors: StoreMisconfigured if the database is at a newer version.
+    """
     known = migrations(database)
     newest = max(applied, default=0)
     if newest > known[-1].version:

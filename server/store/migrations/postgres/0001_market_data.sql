@@ -1,4 +1,4 @@
--- The table that other services know. One of that form which is there already is taken over.
+-- The table that other services know. If it exists already, it is used as it is.
 CREATE TABLE IF NOT EXISTS market_data (
     id serial PRIMARY KEY,
     symbol varchar(50) NOT NULL UNIQUE,

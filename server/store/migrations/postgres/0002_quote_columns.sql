@@ -1,4 +1,4 @@
--- What a quote needs beyond the last price.
+-- Columns that a quote needs beside the last price.
 ALTER TABLE market_data
     ADD COLUMN base_price numeric,
     ADD COLUMN market_cap bigint,
@@ -9,7 +9,7 @@ ALTER TABLE market_data
     ADD COLUMN quoted_at bigint NOT NULL DEFAULT 0, -- microseconds since the Unix epoch, 0 for never
     ADD COLUMN watched_at timestamptz;
 
--- Rows that another service writes have no base price: the price they come with is it.
+-- Rows of another service have no base price: their last price becomes it.
 CREATE FUNCTION market_data_base_price() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.base_price := COALESCE(NEW.base_price, NULLIF(GREATEST(NEW.last_quote, 0), 0), 0.01);

@@ -1,10 +1,10 @@
--- A delisted instrument keeps its row, for those who refer to it and for the day it is listed again.
+-- A delisted instrument keeps its row: other tables may refer to it, and it may be listed again.
 ALTER TABLE market_data
     ADD COLUMN delisted boolean NOT NULL DEFAULT false,
     ADD COLUMN changed_in bigint NOT NULL DEFAULT 0; -- transaction that last changed more than a price
 CREATE INDEX market_data_changed ON market_data (changed_in);
 
--- Whoever changes reference data, every server sees it by looking here every few seconds.
+-- Every server looks here every few seconds, so it sees changes by any writer.
 CREATE FUNCTION market_data_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.changed_in := pg_current_xact_id()::text::bigint;

@@ -1,6 +1,6 @@
--- A delisted instrument keeps its row, for the day it is listed again.
+-- A delisted instrument keeps its row, as it may be listed again.
 ALTER TABLE market_data ADD COLUMN delisted integer NOT NULL DEFAULT 0;
--- Grows with each change of more than a price: a server looks here every few seconds.
+-- Grows with each change of reference data. Every server looks here every few seconds.
 ALTER TABLE market_data ADD COLUMN changed_in integer NOT NULL DEFAULT 0;
 CREATE INDEX market_data_changed ON market_data (changed_in);
 CREATE TRIGGER market_data_listed AFTER INSERT ON market_data BEGIN

@@ -1,5 +1,5 @@
--- Marks stay below 2^53 - 2, whatever anybody wrote into the column. What is not below it (texts and blobs are
--- above all numbers) is cleared. When marks reach it, all of them begin anew, which servers notice.
+-- Marks stay below 2^53 - 2, even if another program writes into the column. Other values are cleared: texts and
+-- blobs sort above all numbers. When marks reach the limit, they restart at 1, and servers notice that.
 DROP TRIGGER market_data_listed;
 DROP TRIGGER market_data_changed;
 CREATE TRIGGER market_data_listed AFTER INSERT ON market_data BEGIN

@@ -1,8 +1,9 @@
-"""How fast the HTTP port may start requests: as fast as the event loop has time for beside streaming.
+"""Paces the requests to an HTTP port, so that streaming comes first.
 
-A request costs about as much as fifty frames. Clients that ask without pause would take all that is
-left of the processor, and prices would be conflated for everybody (`overload.py`). So requests start
-one in each pass of the event loop, in the order in which they came, and further apart while it is busy.
+A request costs about as much as fifty frames. Clients that send requests without a pause would take the
+rest of the processor, and prices would be conflated for everybody (`overload.py`). So one request
+starts in each pass of the event loop, in the order of arrival. While the loop is busy, they start
+further apart.
 """
 
 import trio
@@ -13,23 +14,23 @@ LOOK_INTERVAL = 0.1
 """Seconds between two looks at how busy the event loop is."""
 
 BUSY_LIMIT, CALM_LIMIT = 0.9, 0.7
-"""Shares of the time: above the first requests start further apart, below the second closer again.
-Overload begins at 0.95.
+"""Shares of the time that the loop is busy. Above the first, the interval between requests doubles;
+below the second, it halves. Overload begins at 0.95.
 """
 
 MIN_INTERVAL, MAX_INTERVAL = 0.00025, 0.0025
-"""Seconds between two requests: doubled and halved between these. So 400 requests a second may start on
-the busiest server, and probes are answered.
+"""Bounds of the interval between two requests, in seconds. Even the busiest server starts 400 requests
+a second, so it answers probes.
 """
 
 
-class Pace:
-    """Requests wait in `enter`, first come first served. `interval` is in seconds."""
+class RequestPacer:
+    """Lets waiting requests start in order of arrival, at least `interval` seconds apart."""
 
     def __init__(self, lag: LoopLag) -> None:
         self.interval = 0.0
         self._lag = lag
-        self._reader = f"pace {id(self)}"
+        self._reader = f"request pacer {id(self)}"
         self._turn = trio.Lock()
         self._next_at = 0.0
         self._look_at = 0.0

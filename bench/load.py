@@ -1,4 +1,4 @@
-"""What all scenarios do: open a target, connect, measure for a while, tell the common figures."""
+"""Tools of all scenarios: open a target, connect, measure for a while, add the common figures."""
 
 import gc
 import os
@@ -10,38 +10,39 @@ from time import monotonic
 
 from bench.figures import Figure, Result, Unit
 from bench.generator import Generator
+from bench.latency import Latencies
 from bench.schedule import Schedule
 from bench.screen import progress
 from bench.target import OwnServer, RunningServer, Target, TargetError
 
 USER_CONNECTIONS = 100
-"""Connections each user opens: what WS_MAX_CONNECTIONS_PER_USER allows by default."""
+"""Connections of each user: the default of WS_MAX_CONNECTIONS_PER_USER."""
 
 IN_FLIGHT = 64
-"""Handshakes under way at once while connecting, where a scenario asks for no other pace."""
+"""Concurrent handshakes while connecting, if a scenario does not set another number."""
 
-HOPELESS = 10
-"""Failures, and not one success, after which connecting is given up."""
+MAX_FAILURES = 10
+"""Failures without a success after which connecting is given up."""
 
 CONNECT_TIMEOUT = 120.0
-"""Seconds without any progress until connecting is given up."""
+"""Seconds without any progress after which connecting is given up."""
 
 STEP = 1.0
 """Seconds between two entries of the timeline and two moves of the progress bar."""
 
 SETTLE = 1.0
-"""Seconds for what is under way to arrive."""
+"""Seconds for frames on their way to arrive."""
 
 SPARE_SECONDS = 15
-"""What a schedule is longer than connecting and measuring take."""
+"""Seconds of a schedule beyond connecting and measuring."""
 
 SLOWEST_CONNECTS = 300
-"""Handshakes a second that any machine does; schedules are long enough for that."""
+"""Handshakes a second that any machine manages. Schedules are long enough for that."""
 
 
 @dataclass(kw_only=True, frozen=True)
 class Options:
-    """What the command line says; `rate` means what the scenario says it means."""
+    """The options of the command line. Each scenario explains its `rate`."""
 
     connections: int
     duration: float
@@ -54,20 +55,20 @@ class Options:
     def open(
         self, schedule: Schedule | None = None, **variables: str
     ) -> AbstractContextManager[Target]:
-        """The running server that was named, or one of our own with `schedule` as its feed."""
+        """Return the running server at `url`, or one of our own with `schedule` as its feed."""
         if self.url:
             return RunningServer(self.url, self.token, self.secret, self.http)
         return OwnServer(schedule, **variables)
 
     def schedule(self, symbols: int, rate: float, *, together: bool = False) -> Schedule:
-        """Long enough to connect and to measure."""
+        """Return a schedule long enough to connect and to measure."""
         seconds = self.connections / SLOWEST_CONNECTS + 2 * self.duration + SPARE_SECONDS
         return Schedule(symbols, rate, seconds, together=together)
 
 
 @contextmanager
 def open_generator(target: Target) -> Iterator[Generator]:
-    """Clients for `target`. Nothing here makes cycles, and a collection would be a stall."""
+    """Open clients of `target`, without garbage collection: it would stall, and they make no cycles."""
     generator = Generator(target.url)
     gc.collect()
     gc.disable()
@@ -79,11 +80,11 @@ def open_generator(target: Target) -> Iterator[Generator]:
 
 
 Choice = Callable[[int], str]
-"""A connection's symbols by its number, comma-separated, and further parameters behind a `&`."""
+"""Returns a connection's symbols by its number, comma-separated, and more parameters behind a `&`."""
 
 
 def choose_some(symbols: list[str], count: int) -> Choice:
-    """`count` of `symbols` at random, the same for a number every time."""
+    """Return a choice of `count` random symbols, always the same for a connection's number."""
     return lambda number: ",".join(Random(number).sample(symbols, count))
 
 
@@ -99,16 +100,16 @@ def connect(
     receive_buffer: int = 0,
     compressed: bool = False,
 ) -> float:
-    """Open `count` connections and wait for the first message of each; the seconds that took.
+    """Open `count` connections, wait for the first message of each, and return the seconds.
 
     Arguments:
-        rate: connections a second, whatever comes of them.
-        in_flight: without a rate, how many may be waiting for their answer at once.
-        sample: one in so many looks at what its messages say.
-        receive_buffer: bytes, if not the kernel's default.
+        rate: connections a second, even if earlier ones are not answered.
+        in_flight: concurrent handshakes without a `rate`.
+        sample: one connection in `sample` parses its messages, the others count frames.
+        receive_buffer: bytes of a socket's buffer, 0 for the kernel's default.
         compressed: offer compression.
 
-    Errors: TargetError if nobody gets in, or nothing gets on any more.
+    Errors: TargetError if no connection succeeds, or there is no more progress.
     """
     limit = count if rate else in_flight
     start = last_progress = monotonic()
@@ -126,7 +127,7 @@ def connect(
                     query, sampled=sampled, receive_buffer=receive_buffer, compressed=compressed
                 )
                 opened += 1
-            if generator.failed.total() > HOPELESS and not generator.answered:
+            if generator.failed.total() > MAX_FAILURES and not generator.answered:
                 raise TargetError(
                     f"no connection succeeds: {generator.failed.most_common(1)[0][0]}"
                 )
@@ -144,7 +145,9 @@ def connect(
 
 @dataclass
 class Window:
-    """What happened in a stretch of time. Shares are of one core, None where they cannot be read."""
+    """Counts of a stretch of time. `busy` is the generator's share of a core. Values of the server are
+    None if they cannot be read.
+    """
 
     seconds: float
     frames: int
@@ -155,12 +158,12 @@ class Window:
 
     @property
     def core(self) -> float | None:
-        """The server's share of a core."""
+        """Return the server's share of a core."""
         return None if self.cpu_seconds is None else self.cpu_seconds / self.seconds
 
 
 class Meter:
-    """Reads the clocks at both ends of a window. The generator's counts begin anew."""
+    """Measures a window. Making a meter resets the generator's counts."""
 
     def __init__(self, target: Target, generator: Generator) -> None:
         self._target = target
@@ -171,7 +174,7 @@ class Meter:
         self._start = monotonic()
 
     def read(self) -> Window:
-        """The window from the beginning until now."""
+        """Return the window from the meter's making until now."""
         seconds = monotonic() - self._start
         busy = (own_cpu() - self._used) / seconds
         cpu = self._target.cpu_seconds()
@@ -183,9 +186,12 @@ class Meter:
 
 
 def listen(
-    generator: Generator, seconds: float, *, label: str = "listening",
+    generator: Generator,
+    seconds: float,
+    *,
+    label: str = "listening",
     each_step: Callable[[], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Let the clients read for `seconds`, with a progress bar and a timeline."""
     start = monotonic()
     with progress(label, seconds) as move:
@@ -198,7 +204,7 @@ def listen(
 
 
 def behind(generator: Generator) -> int:
-    """How many versions the clients still lack that somebody had SETTLE seconds ago."""
+    """Count the versions that some client had SETTLE seconds ago and other clients still lack."""
     newest: dict[bytes, int] = {}
     for client in generator.clients:
         for symbol, version in client.versions.items():
@@ -212,7 +218,7 @@ def behind(generator: Generator) -> int:
 
 
 def measure(target: Target, generator: Generator, seconds: float, result: Result) -> Window:
-    """Listen for `seconds`; the common figures and the latencies' course go into `result`."""
+    """Listen for `seconds`, and put the latencies' course into `result`."""
     meter = Meter(target, generator)
     listen(generator, seconds)
     window = meter.read()
@@ -228,7 +234,7 @@ def note_course(generator: Generator, window: Window, result: Result) -> None:
 
 
 def common_figures(window: Window) -> list[Figure]:
-    """What every scenario tells."""
+    """Return the figures that every scenario has."""
     return [
         Figure("delivered", window.frames / window.seconds, Unit.PER_SECOND),
         Figure("received", window.bytes / window.seconds, Unit.BYTES_PER_SECOND),
@@ -239,12 +245,20 @@ def common_figures(window: Window) -> list[Figure]:
     ]
 
 
-def check_failures(generator: Generator, result: Result) -> None:
-    """Connections that failed or ended unasked make the outcome a failure."""
-    result.wrong += [f"{count} × {reason}" for reason, count in generator.failed.items()]
+def first_messages(generator: Generator) -> Latencies:
+    """Return the time from opening each answered connection to its first message."""
+    found = Latencies()
+    for client in generator.answered:
+        found.add(round((client.answered_at - client.opened_at) * 1e6))
+    return found
+
+
+def check_failures(generator: Generator, result: Result, label: str = "") -> None:
+    """Make the result a failure if connections failed or the server ended them."""
+    result.wrong += [f"{label}{count} × {reason}" for reason, count in generator.failed.items()]
 
 
 def own_cpu() -> float:
-    """Processor seconds of this process."""
+    """Return the processor seconds of this process."""
     times = os.times()
     return times.user + times.system
