@@ -18,13 +18,20 @@ def rsa_pem(bits: int) -> str:
 @pytest.mark.parametrize(
     ("secret", "words"),
     [
-        ("short-canary", "32 bytes"), ("x" * 31, "repeated"), ("x" * 64, "repeated"),
+        ("short-canary", "32 bytes"),
+        ("x" * 31, "repeated"),
+        ("x" * 64, "repeated"),
         (" " * 40, "blank"),
-        ("\t\n " * 20, "blank"), (SECRET[:31], "32 bytes"), (SECRET + "\n", "white space"),
-        (" " + SECRET, "white space"), ("é" * 15 + "a", "32 bytes"), (rsa_pem(2048).strip(), "PEM"),
-        ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7", "SSH"), (SECRET + "\udcff", "UTF-8"),
+        ("\t\n " * 20, "blank"),
+        (SECRET[:31], "32 bytes"),
+        (SECRET + "\n", "white space"),
+        (" " + SECRET, "white space"),
+        ("é" * 15 + "a", "32 bytes"),
+        (rsa_pem(2048).strip(), "PEM"),
+        ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7", "SSH"),
+        (SECRET + "\udcff", "UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_weak_secret_is_refused(secret, words):
     """Too short, blank, one character over and over, padded, not a secret at all."""
     with pytest.raises(BadKey, match="JWT_SECRET") as refused:

@@ -36,9 +36,13 @@ class Mute(ServerProcess):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", command],
-                cwd=self._folder, env=environment(**self._variables), text=True,
-                stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=self._folder,
+                env=environment(**self._variables),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         self.quotes_url = f"ws://127.0.0.1:{self._variables['WS_PORT']}/ws/quotes"
         self.http_url = f"http://127.0.0.1:{self._variables['HTTP_PORT']}"
         eventually(self._is_ready, START_TIMEOUT)
@@ -133,8 +137,11 @@ log.warning("the last line")
     with full_pipe() as (reader, writer):
         with subprocess.Popen(
             [sys.executable, "-c", program],
-            cwd=tmp_path, stdin=subprocess.PIPE, stderr=writer, text=True,
-        ) as process:  # fmt: skip
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+        ) as process:
             lost = tmp_path / "lost"
             eventually(lambda: lost.exists() and lost.read_text().endswith("\n"), START_TIMEOUT)
             said = os.read(reader, 4096)

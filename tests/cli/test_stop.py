@@ -87,11 +87,15 @@ def test_interrupted_while_it_waits_for_the_database(tmp_path, postgres, command
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        established = f":{postgres.port:04X} 01 "  # remote port and state (proc(5), /proc/net/tcp)
-        eventually(lambda: established in Path("/proc/net/tcp").read_text())
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=STOP_LIMIT)
+        # Remote port and state (proc(5), /proc/net/tcp).
+        established = f":{postgres.port:04X} 01 "
+        try:
+            eventually(lambda: established in Path("/proc/net/tcp").read_text())
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=STOP_LIMIT)
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGINT
     assert time.monotonic() - start < AT_ONCE
     assert "Traceback" not in said
@@ -110,8 +114,11 @@ def test_ctrl_c_while_it_is_imported(tmp_path):
     """Before there is anything to stop, the command ends without a traceback."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "server", "--version"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     while " trio.abc\n" not in (line := process.stderr.readline()):
         assert line, "it was not imported"

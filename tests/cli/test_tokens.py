@@ -22,16 +22,28 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 def test_token_says_what_was_asked_for(tmp_path):
     """User, lifetime and role; audience and issuer where they are configured."""
     done = run(
-        tmp_path, "token", "--user", "alice", "--ttl", "1h", "--role", "admin",
-        JWT_SECRET=SECRET, JWT_AUDIENCE="quotes", JWT_ISSUER="https://issuer.example",
-    )  # fmt: skip
+        tmp_path,
+        "token",
+        "--user",
+        "alice",
+        "--ttl",
+        "1h",
+        "--role",
+        "admin",
+        JWT_SECRET=SECRET,
+        JWT_AUDIENCE="quotes",
+        JWT_ISSUER="https://issuer.example",
+    )
     claims = jwt.decode(
         done.stdout.strip(), SECRET, ["HS256"], audience="quotes", issuer="https://issuer.example"
     )
     assert abs(claims.pop("exp") - time.time() - 3600) < 10
     assert claims == {
-        "sub": "alice", "role": "admin", "aud": "quotes", "iss": "https://issuer.example",
-    }  # fmt: skip
+        "sub": "alice",
+        "role": "admin",
+        "aud": "quotes",
+        "iss": "https://issuer.example",
+    }
 
 
 @pytest.mark.parametrize("ttl", ["soon", "-1h", "0", "1 year"])
@@ -97,9 +109,14 @@ def test_printed_line_connects(tmp_path, variables):
         assert arguments == ["watch", "AAPL", "MSFT", "TSLA", "--url", server.quotes_url]
         assert words[0].startswith("QUOTESTREAM_TOKEN=") == bool(variables)
         with subprocess.Popen(
-            line, shell=True, cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)), text=True,
-            stdout=subprocess.PIPE, start_new_session=True,
-        ) as shell:  # fmt: skip
+            line,
+            shell=True,
+            cwd=tmp_path,
+            env=environment(XDG_STATE_HOME=str(tmp_path)),
+            text=True,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as shell:
             assert shell.stdout is not None
             seen = {shell.stdout.readline().split()[1] for _ in range(3)}
             subprocess.run(["pkill", "-g", str(shell.pid)], timeout=TIMEOUT, check=False)

@@ -35,9 +35,14 @@ def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
     terminal, other_end = pty.openpty()
     environ = environment(COLUMNS="120", LINES="40", TERM="xterm")
     process = subprocess.Popen(
-        watch(server, "AAPL", "MSFT", "NOPE"), cwd=tmp_path, env=environ,
-        stdin=other_end, stdout=other_end, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        watch(server, "AAPL", "MSFT", "NOPE"),
+        cwd=tmp_path,
+        env=environ,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(other_end)
     shown = read_until(terminal, "live")
     assert "Apple" in shown
@@ -53,9 +58,13 @@ def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
 def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
     """One line a move; what the server says of other things is shown, too."""
     with subprocess.Popen(
-        watch(server, "AAPL", "NOPE"), cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL", "NOPE"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(6)]
         process.send_signal(signal.SIGINT)
@@ -79,9 +88,13 @@ def test_refusal_is_one_line(server, tmp_path):
 def test_reader_that_has_had_enough_ends_it(server, tmp_path):
     """`watch | head -1` ends at the next line, silently."""
     with subprocess.Popen(
-        watch(server, "AAPL", "MSFT"), cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL", "MSFT"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
@@ -148,9 +161,11 @@ def test_misplaced_token_is_not_repeated(tmp_path):
     """In an address, in an argument that does not exist, in place of a file's name."""
     token = make_token()
     for arguments in (
-        ["--url", f"ws://host/ws/quotes?token={token}"], ["--url", f"ws://user:{SECRET}@:80/x"],
-        ["--tokn", token], ["--token-file", token],
-    ):  # fmt: skip
+        ["--url", f"ws://host/ws/quotes?token={token}"],
+        ["--url", f"ws://user:{SECRET}@:80/x"],
+        ["--tokn", token],
+        ["--token-file", token],
+    ):
         done = run(tmp_path, "watch", "AAPL", *arguments)
         assert done.returncode == 2
         assert token.rpartition(".")[2] not in done.stderr
@@ -167,11 +182,17 @@ def test_help_says_what_other_users_see(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--url", "ws://127.0.0.1:99999/x"], ["--url", "ws://[::1"], ["--url", "garbage"],
-        ["--url", "ws://"], ["--url", "http://127.0.0.1/"], ["--url", "ws://a..b/"],
-        ["--url", "ws://a/b c"], ["--url", "ws://a/ws/quotes?symbols=AAPL"], ["--token", "a\nb"],
+        ["--url", "ws://127.0.0.1:99999/x"],
+        ["--url", "ws://[::1"],
+        ["--url", "garbage"],
+        ["--url", "ws://"],
+        ["--url", "http://127.0.0.1/"],
+        ["--url", "ws://a..b/"],
+        ["--url", "ws://a/b c"],
+        ["--url", "ws://a/ws/quotes?symbols=AAPL"],
+        ["--token", "a\nb"],
     ],
-)  # fmt: skip
+)
 def test_bad_argument_is_said_at_once(tmp_path, arguments):
     """An address or a token that cannot be is not tried."""
     done = run(tmp_path, "watch", "AAPL", *arguments)
@@ -186,8 +207,11 @@ def test_server_of_another_kind_is_told_of(tmp_path):
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes"
         with subprocess.Popen(
             [*COMMAND, "watch", "AAPL", "--url", url, "--token", "x"],
-            cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
@@ -202,9 +226,12 @@ def test_server_that_is_not_there_is_tried_again(tmp_path):
     with ServerProcess(tmp_path) as server:
         port = str(server.address[1])
     with subprocess.Popen(
-        watch(server, "AAPL"), cwd=tmp_path, env=environment(JWT_SECRET=SECRET),
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL"),
+        cwd=tmp_path,
+        env=environment(JWT_SECRET=SECRET),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         lost = json.loads(process.stdout.readline())
         assert port in lost["problem"]

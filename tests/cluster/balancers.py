@@ -62,8 +62,11 @@ class HAProxy(Balancer):
     def launch(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [self.program(), "-db", "-f", str(self.config)],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )
 
 
 class Nginx(Balancer):
@@ -84,5 +87,8 @@ class Nginx(Balancer):
         own = f"daemon off; pid {self.folder}/pid; error_log {self.folder}/errors;"
         return subprocess.Popen(
             [self.program(), "-p", str(self.folder), "-c", str(self.config), "-g", own],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )

@@ -149,9 +149,10 @@ def converge(redis: Redis, crowd: Sequence[Follower], seen: Seen) -> None:
     eventually(
         lambda: all(
             follower.held[each.symbol] >= (epoch, each.version)
-            for follower in crowd for each in published
+            for follower in crowd
+            for each in published
         )
-    )  # fmt: skip
+    )
     for each in published:
         quote = seen[epoch, each.symbol, each.version]
         assert (quote["current_price"], quote["volume"]) == (each.last_quote, each.volume)

@@ -23,16 +23,17 @@ class Host(ServerProcess):
         self.arguments = ("--workers", str(size))
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log without what is no log: the line of a worker that could not start."""
+        """The log, without the error of a worker that could not start."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def events(self, name: str, worker: int | None = None) -> list[dict[str, Any]]:
         """The supervisor's and workers' log lines of one kind."""
         return [
-            line for line in self.log_lines()
+            line
+            for line in self.log_lines()
             if line["event"] == name and (worker is None or line.get("worker") == worker)
-        ]  # fmt: skip
+        ]
 
     def pid(self, worker: int) -> int:
         """Of the process that was last started as `worker`."""

@@ -98,11 +98,12 @@ def test_least_number_is_there_from_the_start_and_survives_a_roll(tmp_path, redi
     with Host(tmp_path, redis, "auto", **variables) as host:
         assert [line["worker"] for line in host.events("worker serves")] == [1, 2]
         eventually(
-            lambda: host.metric(
-                'market_data_scaler_decisions_total{action="hold",reason="minimum"}'
-            ) > 0,
+            lambda: (
+                host.metric('market_data_scaler_decisions_total{action="hold",reason="minimum"}')
+                > 0
+            ),
             SCALE_TIMEOUT,
-        )  # fmt: skip
+        )
         host.process.send_signal(signal.SIGHUP)
         host.await_event("rolled")
         assert serving(host) == 2

@@ -37,9 +37,10 @@ def by_worker(families: list[Metric], name: str, **labels: str) -> dict[str | No
     """The samples of one name that have these labels, by `worker`."""
     return {
         sample.labels.get("worker"): sample.value
-        for family in families for sample in family.samples
+        for family in families
+        for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
-    }  # fmt: skip
+    }
 
 
 def test_every_scrape_counts_the_connections_of_all_workers(tmp_path, redis):
@@ -100,7 +101,8 @@ def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
                 return False
             opened = by_worker(families, "market_data_connections_total")
             return set(opened) == {"2"} and by_worker(families, "market_data_worker_up") == {
-                "1": 0, "2": 1,
-            }  # fmt: skip
+                "1": 0,
+                "2": 1,
+            }
 
         eventually(says_so, 60)

@@ -36,8 +36,10 @@ class Knocking(threading.Thread):
         """Until told to stop."""
         while not self._over.is_set():
             for name, knock in (
-                ("WebSocket", self._shake_hands), ("HTTP", self._ask), ("kept", self._ask_again),
-            ):  # fmt: skip
+                ("WebSocket", self._shake_hands),
+                ("HTTP", self._ask),
+                ("kept", self._ask_again),
+            ):
                 try:
                     knock()
                 except (OSError, AssertionError, HTTPException) as error:
