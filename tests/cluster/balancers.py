@@ -12,7 +12,7 @@ from tests.processes import make_token
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
 PATHS = ("/usr/sbin", "/usr/local/sbin", "/usr/bin")
-"""Where Debian puts servers that not every user's PATH has."""
+"""Folder of servers on Debian; not every user's PATH has it."""
 
 
 class Balancer(Service):
@@ -49,7 +49,7 @@ class Balancer(Service):
 
 
 class HAProxy(Balancer):
-    """Looks at `/readyz` all the time."""
+    """Polls `/readyz`."""
 
     package = "haproxy"
     document = "haproxy.cfg"
@@ -70,7 +70,7 @@ class HAProxy(Balancer):
 
 
 class Nginx(Balancer):
-    """Notices by failures that an instance has gone."""
+    """Notices by failed connections that an instance has gone."""
 
     package = "nginx"
     document = "nginx.conf"

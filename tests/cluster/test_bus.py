@@ -1,4 +1,4 @@
-"""What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
+"""Scripts and channels of a real Redis: election, fencing, agreement, listening."""
 
 import gc
 import math
@@ -32,7 +32,7 @@ POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
 
 @pytest.fixture(scope="module", autouse=True)
 def small_collections() -> Iterator[None]:
-    """A full collection of all that pytest has loaded takes as long as a command may here."""
+    """Freeze pytest's objects: a full collection takes as long as a command may here."""
     gc.collect()
     gc.freeze()
     yield
@@ -76,7 +76,7 @@ async def test_one_of_two_is_elected_and_the_next_after_its_lease(redis):
 
 
 async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
-    """A leader that was slow is the only one who can have made versions."""
+    """A slow leader is the only instance that can have made versions."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         await trio.sleep(LEASE + 0.05)
@@ -88,7 +88,7 @@ async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
 
 
 async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
-    """Who leads goes on; who does not takes one above all it knows, also of a clock set back."""
+    """The leader goes on in its epoch; another takes one above all it knows, though a clock went back."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         redis.command("FLUSHALL")
@@ -98,7 +98,7 @@ async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
 
 
 async def test_old_leader_is_refused(redis):
-    """Neither the hash nor anybody who listens gets what a paused leader publishes."""
+    """A paused leader's batches reach neither the hash nor a listener."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         await one.publish(Batch(first, 1), [snapshot("AAPL", 5)])
@@ -117,7 +117,7 @@ async def test_old_leader_is_refused(redis):
 
 
 async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):
-    """All who listen get it; then anybody may lead."""
+    """All listeners get it; then any instance may lead."""
     async with buses(redis) as (one, other), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(other.listen, send)
@@ -146,7 +146,7 @@ async def test_first_who_lists_a_symbol_is_agreed_with(redis):
 
 
 async def test_interest_is_heard_from_where_one_asked_last(redis):
-    """Only what was said since, by whomever, and nothing that is too old."""
+    """Only reports since then, of any instance, and none that is too old."""
     async with buses(redis) as (one, other):
         before, heard = await one.share_interest(["AAPL"], 0, 60)
         assert heard == ["AAPL"]
@@ -157,7 +157,8 @@ async def test_interest_is_heard_from_where_one_asked_last(redis):
         no_text = r"redis.call('ZADD', KEYS[1], ARGV[1], '\255')"
         redis.command("EVAL", no_text, "1", WATCHED, str(before + 1))
         _, heard = await one.share_interest([], before + 1, 60)
-        assert set(heard) == {"MSFT", "\ufffd"}  # no symbol, and no harm
+        # Not a symbol, and no harm.
+        assert set(heard) == {"MSFT", "\ufffd"}
         await trio.sleep(0.01)
         _, heard = await one.share_interest([], 0, 0.001)
         assert heard == []
@@ -165,7 +166,7 @@ async def test_interest_is_heard_from_where_one_asked_last(redis):
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 async def test_bus_is_lost_and_comes_back(redis, fault):
-    """Whoever waits is told of both; each connection has a number of its own."""
+    """The reader of the batches is told of both; each connection has a number of its own."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(bus.listen, send)
@@ -187,7 +188,7 @@ async def test_bus_is_lost_and_comes_back(redis, fault):
 
 
 async def test_probe_that_does_not_come_back_is_noticed(redis):
-    """Publishing goes on to work, nothing is heard: the connection is given up for a new one."""
+    """Publishing works but nothing is received: a new connection takes the place of the old one."""
     with Proxy(redis.port) as proxy:
         async with buses(proxy, 1) as (bus,), trio.open_nursery() as nursery:
             send, receive = trio.open_memory_channel(10)
@@ -206,7 +207,8 @@ async def test_what_others_write_is_left_out(redis):
     """No value of the hash and no message breaks anything."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         await bus.claim([snapshot("AAPL", 2)])
-        beyond = msgspec.structs.replace(snapshot("Z", 2), quoted_at=10**18)  # the year 33658
+        # The year 33658.
+        beyond = msgspec.structs.replace(snapshot("Z", 2), quoted_at=10**18)
         far = msgspec.json.encode(beyond).decode()
         for field, value in (("X", "{"), ("Y", '{"symbol":"Y"}'), ("Z", far), ("meta", "[]")):
             redis.command("HSET", "quotestream:quotes", field, value)
@@ -246,7 +248,7 @@ NO_EPOCHS = [
 
 
 async def test_epoch_that_is_no_number_is_forgotten(redis):
-    """The leader goes on in its epoch and tells all again; another takes one from the clock."""
+    """The leader goes on in its epoch and publishes all again; another takes one from the clock."""
     async with buses(redis) as (one, other):
         for junk in NO_EPOCHS:
             first = await lead(one)
@@ -279,7 +281,7 @@ async def test_epochs_begin_anew_after_the_largest(redis):
 
 
 async def test_lease_that_never_ends_is_nobody_s(redis):
-    """Nor is one that lasts for years; one that ends soon is waited for."""
+    """Nor is one that lasts for years. An instance waits for one that ends soon."""
     async with buses(redis, 1) as (bus,):
         redis.command("SET", LEADER, "junk")
         first = await lead(bus)
@@ -326,7 +328,7 @@ async def publish(bus: Bus, epoch: int) -> None:
 
 
 async def test_mended_hash_is_told_again(redis):
-    """What was there before is kept beside it, and counted."""
+    """The old value is kept beside it, and counted."""
     async with buses(redis, 1) as (bus,):
         own = await lead(bus)
         redis.command("DEL", QUOTES)
@@ -339,7 +341,7 @@ async def test_mended_hash_is_told_again(redis):
 
 
 async def test_claim_takes_the_place_of_what_is_no_snapshot(redis):
-    """A symbol of which the hash has junk is listed as the instance knows it; what is good stays."""
+    """A symbol with junk in the hash is listed as the instance knows it; valid values stay."""
     async with buses(redis, 1) as (bus,):
         await bus.claim([snapshot("AAPL", 9)])
         for symbol, value in (("MSFT", "junk"), ("TSLA", '{"symbol":"AAPL"}'), ("IBM", "")):
@@ -374,7 +376,7 @@ BAD_BATCHES = [
 
 
 async def test_batch_that_is_none_is_not_heard(redis):
-    """Neither numbers beyond the bounds, nor what no text, no form and no size of a batch is."""
+    """Numbers beyond the bounds, other texts, forms and sizes are not batches."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(bus.listen, send)
@@ -397,7 +399,7 @@ async def test_batch_that_is_none_is_not_heard(redis):
 
 
 async def test_interest_of_what_is_no_symbol_is_left_out(redis):
-    """So is what was said in a time that has not come; texts that are not UTF-8 harm nobody."""
+    """So are reports of the future; texts that are not UTF-8 do no harm."""
     async with buses(redis, 1) as (bus,):
         now, _ = await bus.share_interest(["AAPL"], 0, 60)
         for member in ("lower", "*", "A\nB", "x" * 51):

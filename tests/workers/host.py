@@ -28,7 +28,7 @@ class Host(ServerProcess):
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def events(self, name: str, worker: int | None = None) -> list[dict[str, Any]]:
-        """The supervisor's and workers' log lines of one kind."""
+        """Return the supervisor's and workers' log lines of one kind."""
         return [
             line
             for line in self.log_lines()
@@ -36,16 +36,16 @@ class Host(ServerProcess):
         ]
 
     def pid(self, worker: int) -> int:
-        """Of the process that was last started as `worker`."""
+        """Return the process id of the last process that was started as `worker`."""
         return int(self.events("worker started", worker)[-1]["pid"])
 
     @property
     def pids(self) -> list[int]:
-        """Of all worker processes there have been."""
+        """Return the process ids of all worker processes so far."""
         return [line["pid"] for line in self.events("worker started")]
 
     def await_event(self, name: str, times: int = 1, worker: int | None = None) -> dict[str, Any]:
-        """The line with which something has happened so often."""
+        """Wait for the line of the `times`-th event of a kind."""
         eventually(lambda: len(self.events(name, worker)) >= times, START_TIMEOUT)
         return self.events(name, worker)[times - 1]
 
@@ -55,7 +55,7 @@ class Host(ServerProcess):
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs, or ran and was not reaped."""
+    """Return whether a process runs, or has ended and was not reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -64,7 +64,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end_of(pids: list[int], timeout: float) -> float:
-    """Wait until none of the processes is there any more; the seconds it took."""
+    """Wait until all of the processes have ended. Return the seconds that it took."""
     start = time.monotonic()
     eventually(lambda: not any(is_alive(pid) for pid in pids), timeout)
     return time.monotonic() - start
