@@ -88,7 +88,7 @@ async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
 
 
 async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
-    """The leader goes on in its epoch; another takes one above all it knows, though a clock went back."""
+    """The leader goes on in its epoch; another takes one above all known ones."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         redis.command("FLUSHALL")

@@ -40,7 +40,7 @@ def test_number_of_workers_is_one_or_more(tmp_path, number):
     """Anything else is a usage error."""
     done = run(tmp_path, "serve", f"--workers={number}")
     assert done.returncode == 2
-    assert f"argument --workers: {number!r} is no number" in done.stderr.splitlines()[-1]
+    assert f"argument --workers: {number!r} is not a number" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
