@@ -107,7 +107,7 @@ def main() -> None:
             sqlite_path=f"{folder}/quotes.db",
         )
         sys.setprofile(trace.profile)
-        trio.run(serve, settings, authenticator, start_client)
+        trio.run(serve, settings, authenticator, lambda: (settings, authenticator), start_client)
         sys.setprofile(None)
     trace.print()
 
