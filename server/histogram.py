@@ -9,7 +9,7 @@ them. A supervisor adds its workers' counts up by them.
 
 
 class Histogram:
-    """The bounds are inclusive upper ones, as in Prometheus."""
+    """`bounds` are inclusive upper bounds, as in Prometheus."""
 
     __slots__ = ("bounds", "counts", "total")
 

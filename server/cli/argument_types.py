@@ -17,7 +17,9 @@ def workers(text: str) -> int | str:
     if text == AUTO:
         return text
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1, nor {AUTO}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of processes from 1, nor {AUTO}"
+        )
     return int(text)
 
 
@@ -35,7 +37,7 @@ def duration(text: str) -> Duration:
     try:
         return Duration.parse(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m or 1h") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30m or 1h") from None
 
 
 def user(text: str) -> str:
@@ -69,5 +71,7 @@ def url(text: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address such as ws://host:8080/ws/quotes")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an address such as ws://host:8080/ws/quotes"
+        )
     return text

@@ -1,11 +1,10 @@
-"""What Redis does for instances in one step: election, fencing, agreement, on a real Redis."""
+"""Scripts and channels of a real Redis: election, fencing, agreement, listening."""
 
 import gc
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
-from itertools import product
 
 import msgspec
 import pytest
@@ -34,7 +33,7 @@ POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
 
 @pytest.fixture(scope="module", autouse=True)
 def small_collections() -> Iterator[None]:
-    """A full collection of all that pytest has loaded takes as long as a command may here."""
+    """Freeze pytest's objects: a full collection takes as long as a command may here."""
     gc.collect()
     gc.freeze()
     yield
@@ -78,7 +77,7 @@ async def test_one_of_two_is_elected_and_the_next_after_its_lease(redis):
 
 
 async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
-    """A leader that was slow is the only one who can have made versions."""
+    """A slow leader is the only instance that can have made versions."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         await trio.sleep(LEASE + 0.05)
@@ -90,7 +89,7 @@ async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
 
 
 async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
-    """Who leads goes on; who does not takes one above all it knows, also of a clock set back."""
+    """The leader goes on in its epoch; another takes one above all known ones."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         redis.command("FLUSHALL")
@@ -100,7 +99,7 @@ async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
 
 
 async def test_old_leader_is_refused(redis):
-    """Neither the hash nor anybody who listens gets what a paused leader publishes."""
+    """A paused leader's batches reach neither the hash nor a listener."""
     async with buses(redis) as (one, other):
         first = await lead(one)
         await one.publish(Batch(first, 1), [snapshot("AAPL", 5)])
@@ -119,7 +118,7 @@ async def test_old_leader_is_refused(redis):
 
 
 async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):
-    """All who listen get it; then anybody may lead."""
+    """All listeners get it; then any instance may lead."""
     async with buses(redis) as (one, other), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(other.listen, send)
@@ -148,7 +147,7 @@ async def test_first_who_lists_a_symbol_is_agreed_with(redis):
 
 
 async def test_interest_is_heard_from_where_one_asked_last(redis):
-    """Only what was said since, by whomever, and nothing that is too old."""
+    """Only reports since then, of any instance, and none that is too old."""
     async with buses(redis) as (one, other):
         before, heard = await one.share_interest(["AAPL"], 0, 60)
         assert heard == ["AAPL"]
@@ -159,7 +158,8 @@ async def test_interest_is_heard_from_where_one_asked_last(redis):
         no_text = r"redis.call('ZADD', KEYS[1], ARGV[1], '\255')"
         redis.command("EVAL", no_text, "1", WATCHED, str(before + 1))
         _, heard = await one.share_interest([], before + 1, 60)
-        assert set(heard) == {"MSFT", "\ufffd"}  # no symbol, and no harm
+        # Not a symbol, and no harm.
+        assert set(heard) == {"MSFT", "\ufffd"}
         await trio.sleep(0.01)
         _, heard = await one.share_interest([], 0, 0.001)
         assert heard == []
@@ -167,7 +167,7 @@ async def test_interest_is_heard_from_where_one_asked_last(redis):
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 async def test_bus_is_lost_and_comes_back(redis, fault):
-    """Whoever waits is told of both; each connection has a number of its own."""
+    """The reader of the batches is told of both; each connection has a number of its own."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(bus.listen, send)
@@ -189,7 +189,7 @@ async def test_bus_is_lost_and_comes_back(redis, fault):
 
 
 async def test_probe_that_does_not_come_back_is_noticed(redis):
-    """Publishing goes on to work, nothing is heard: the connection is given up for a new one."""
+    """Publishing works but nothing is received: a new connection takes the place of the old one."""
     with Proxy(redis.port) as proxy:
         async with buses(proxy, 1) as (bus,), trio.open_nursery() as nursery:
             send, receive = trio.open_memory_channel(10)
@@ -208,7 +208,8 @@ async def test_what_others_write_is_left_out(redis):
     """No value of the hash and no message breaks anything."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         await bus.claim([snapshot("AAPL", 2)])
-        beyond = msgspec.structs.replace(snapshot("Z", 2), quoted_at=10**18)  # the year 33658
+        # The year 33658.
+        beyond = msgspec.structs.replace(snapshot("Z", 2), quoted_at=10**18)
         far = msgspec.json.encode(beyond).decode()
         for field, value in (("X", "{"), ("Y", '{"symbol":"Y"}'), ("Z", far), ("meta", "[]")):
             redis.command("HSET", "quotestream:quotes", field, value)
@@ -220,9 +221,11 @@ async def test_what_others_write_is_left_out(redis):
         await receive.receive()
         redis.command("PUBLISH", "price_updates", "hello")
         for move in (
-            Move("AAPL", 3, math.nan, 1, 1, 1), Move("AAPL", 3, 1e300, 1, 1, 1),
-            Move("AAPL", 3, 1.0, 1, 10**18, 1), Move("AAPL", 2**63, 1.0, 1, 1, 1),
-        ):  # fmt: skip
+            Move("AAPL", 3, math.nan, 1, 1, 1),
+            Move("AAPL", 3, 1e300, 1, 1, 1),
+            Move("AAPL", 3, 1.0, 1, 10**18, 1),
+            Move("AAPL", 2**63, 1.0, 1, 1, 1),
+        ):
             redis.publish("price_updates", msgspec.msgpack.encode(Batch(7, 1, [move])))
         redis.publish("price_updates", msgspec.msgpack.encode([7, 1]))
         assert await receive.receive() == Batch(7, 1)
@@ -230,13 +233,23 @@ async def test_what_others_write_is_left_out(redis):
 
 
 NO_EPOCHS = [
-    "hello", "", "-1", "nan", "inf", "1e300", "0x7f", " 7 ", "7.5", str(2**53 - 1), str(2**63),
+    "hello",
+    "",
+    "-1",
+    "nan",
+    "inf",
+    "1e300",
+    "0x7f",
+    " 7 ",
+    "7.5",
+    str(2**53 - 1),
+    str(2**63),
     "9" * 400,
-]  # fmt: skip
+]
 
 
 async def test_epoch_that_is_no_number_is_forgotten(redis):
-    """The leader goes on in its epoch and tells all again; another takes one from the clock."""
+    """The leader goes on in its epoch and publishes all again; another takes one from the clock."""
     async with buses(redis) as (one, other):
         for junk in NO_EPOCHS:
             first = await lead(one)
@@ -269,7 +282,7 @@ async def test_epochs_begin_anew_after_the_largest(redis):
 
 
 async def test_lease_that_never_ends_is_nobody_s(redis):
-    """Nor is one that lasts for years; one that ends soon is waited for."""
+    """Nor is one that lasts for years. An instance waits for one that ends soon."""
     async with buses(redis, 1) as (bus,):
         redis.command("SET", LEADER, "junk")
         first = await lead(bus)
@@ -283,10 +296,11 @@ async def test_lease_that_never_ends_is_nobody_s(redis):
 TYPES = [["SET", "1"], ["ZADD", "1", "1"], ["HSET", "a", "1"]]
 
 
-async def test_key_of_the_wrong_type_is_put_aside(redis):
+@pytest.mark.parametrize("key", [EPOCH, LEADER, QUOTES, WATCHED])
+async def test_key_of_the_wrong_type_is_put_aside(redis, key):
     """Whichever key and type it is: each operation is done, and the leader goes on."""
     async with buses(redis, 1) as (bus,):
-        for key, command in product([EPOCH, LEADER, QUOTES, WATCHED], TYPES):
+        for command in TYPES:
             own = await lead(bus)
             for operation in (
                 partial(publish, bus, own),
@@ -299,7 +313,8 @@ async def test_key_of_the_wrong_type_is_put_aside(redis):
                 redis.command("DEL", key)
                 redis.command(command[0], key, *command[1:])
                 await operation()
-                for _ in range(2):  # it may have to hear first that Redis has forgotten
+                # The first time Redis may answer that it has forgotten everything.
+                for _ in range(2):
                     own = await lead(bus, own, own)
                     await publish(bus, own)
                 assert own
@@ -308,13 +323,13 @@ async def test_key_of_the_wrong_type_is_put_aside(redis):
 
 
 async def publish(bus: Bus, epoch: int) -> None:
-    """As a leader does, which has to stand again if it is refused."""
+    """Publish as a leader does; if it is refused, it asks for the lease again."""
     with suppress(Fenced):
         await bus.publish(Batch(epoch, 1), [snapshot("AAPL", 2)])
 
 
 async def test_mended_hash_is_told_again(redis):
-    """What was there before is kept beside it, and counted."""
+    """The old value is kept beside it, and counted."""
     async with buses(redis, 1) as (bus,):
         own = await lead(bus)
         redis.command("DEL", QUOTES)
@@ -327,7 +342,7 @@ async def test_mended_hash_is_told_again(redis):
 
 
 async def test_claim_takes_the_place_of_what_is_no_snapshot(redis):
-    """A symbol of which the hash has junk is listed as the instance knows it; what is good stays."""
+    """A symbol with junk in the hash is listed as the instance knows it; valid values stay."""
     async with buses(redis, 1) as (bus,):
         await bus.claim([snapshot("AAPL", 9)])
         for symbol, value in (("MSFT", "junk"), ("TSLA", '{"symbol":"AAPL"}'), ("IBM", "")):
@@ -339,16 +354,30 @@ async def test_claim_takes_the_place_of_what_is_no_snapshot(redis):
 
 
 BAD_BATCHES = [
-    [2**62, 1], [2**64 - 1, 1], [-1, 1], [1, 2**53], [1, -1], [1, 1, [], [], "", "", 10**18], ["1", 1],
-    [1, 1, [["AAPL", 2**53, 1.0, 1, 1, 1]]], [1, 1, [["AAPL", 3, 1.0, 2**53, 1, 1]]],
-    [1, 1, [["AAPL", 3, 1.0, 1, 1, 2**53]]], [1, 1, [["AAPL", 0, 1.0, 1, 1, 1]]],
-    [1, 1, [["AAPL", 3, 3e9, 1, 1, 1]]], [1, 1, [], [], "x" * 41], [1, 1, [], [], "<script>"],
-    [1, 1, [], [], "", "x" * 301], {}, None, 7, [],
-]  # fmt: skip
+    [2**62, 1],
+    [2**64 - 1, 1],
+    [-1, 1],
+    [1, 2**53],
+    [1, -1],
+    [1, 1, [], [], "", "", 10**18],
+    ["1", 1],
+    [1, 1, [["AAPL", 2**53, 1.0, 1, 1, 1]]],
+    [1, 1, [["AAPL", 3, 1.0, 2**53, 1, 1]]],
+    [1, 1, [["AAPL", 3, 1.0, 1, 1, 2**53]]],
+    [1, 1, [["AAPL", 0, 1.0, 1, 1, 1]]],
+    [1, 1, [["AAPL", 3, 3e9, 1, 1, 1]]],
+    [1, 1, [], [], "x" * 41],
+    [1, 1, [], [], "<script>"],
+    [1, 1, [], [], "", "x" * 301],
+    {},
+    None,
+    7,
+    [],
+]
 
 
 async def test_batch_that_is_none_is_not_heard(redis):
-    """Neither numbers beyond the bounds, nor what no text, no form and no size of a batch is."""
+    """Numbers beyond the bounds, other texts, forms and sizes are not batches."""
     async with buses(redis, 1) as (bus,), trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel(10)
         nursery.start_soon(bus.listen, send)
@@ -371,7 +400,7 @@ async def test_batch_that_is_none_is_not_heard(redis):
 
 
 async def test_interest_of_what_is_no_symbol_is_left_out(redis):
-    """So is what was said in a time that has not come; texts that are not UTF-8 harm nobody."""
+    """So are reports of the future; texts that are not UTF-8 do no harm."""
     async with buses(redis, 1) as (bus,):
         now, _ = await bus.share_interest(["AAPL"], 0, 60)
         for member in ("lower", "*", "A\nB", "x" * 51):

@@ -53,7 +53,7 @@ def test_client_goes_on_at_another_instance(tmp_path, redis):
 
 
 def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
-    """The leader hears of what is watched elsewhere, and lists it from its own store."""
+    """The leader learns what is watched elsewhere, and lists it from its own store."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, _, _):
         watcher = cluster.watch(follower, "IBM,NVDA")
         cluster.moves_on([watcher])
@@ -61,7 +61,7 @@ def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
 
 
 def test_lease_that_nobody_renews_is_taken_at_its_end(tmp_path, redis):
-    """Who stands in vain learns how long the lease lasts, and does not wait a third of its own."""
+    """An instance that asks in vain learns how long the lease lasts, and asks again at its end."""
     redis.command("SET", "quotestream:leader", "somebody who died", "PX", "5000")
     with Cluster(tmp_path, redis.url, BUS_LEASE="60s") as cluster:
         cluster.wait_for_leader([cluster.start()])

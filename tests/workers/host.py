@@ -24,12 +24,12 @@ class Host(ServerProcess):
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def pid(self, worker: int) -> int:
-        """Of the process that was last started as `worker`."""
+        """Return the process id of the last process that was started as `worker`."""
         return int(self.events("worker started", worker=worker)[-1]["pid"])
 
     @property
     def pids(self) -> list[int]:
-        """Of all worker processes there have been."""
+        """Return the process ids of all worker processes so far."""
         return [line["pid"] for line in self.events("worker started")]
 
     def kill(self, worker: int, number: signal.Signals = signal.SIGKILL) -> None:
@@ -38,7 +38,7 @@ class Host(ServerProcess):
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs, or ran and was not reaped."""
+    """Return whether a process runs, or has ended and was not reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -47,7 +47,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end_of(pids: list[int], timeout: float) -> float:
-    """Wait until none of the processes is there any more; the seconds it took."""
+    """Wait until all of the processes have ended. Return the seconds that it took."""
     start = time.monotonic()
     eventually(lambda: not any(is_alive(pid) for pid in pids), timeout)
     return time.monotonic() - start

@@ -1,4 +1,4 @@
-"""`serve --workers N`: what stops the start, what is printed, and whose port it is."""
+"""`serve --workers N`: faults that stop the start, the output, and ports of other programs."""
 
 import signal
 import socket
@@ -40,13 +40,13 @@ def test_number_of_workers_is_one_or_more(tmp_path, number):
     """Anything else is a usage error."""
     done = run(tmp_path, "serve", f"--workers={number}")
     assert done.returncode == 2
-    assert f"argument --workers: {number!r} is no number" in done.stderr.splitlines()[-1]
+    assert f"argument --workers: {number!r} is not a number" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
 @pytest.mark.parametrize("shares", [False, True])
 def test_port_of_another_is_not_joined(tmp_path, redis, variable, shares):
-    """Not even one that would share it: clients would come to either."""
+    """Not even if that program shares it: clients would come to either."""
     with socket.create_server(("127.0.0.1", 0), reuse_port=shares) as other:
         port = str(other.getsockname()[1])
         variables = {"REDIS_URL": redis.url, variable: port}
@@ -65,7 +65,7 @@ def test_fault_that_only_a_worker_finds_is_said_once(tmp_path, redis):
 
 
 def test_one_banner_and_every_line_of_the_log_names_its_worker(tmp_path, redis):
-    """Two lines are printed, once all workers serve; none but the supervisor's lines are nameless."""
+    """Two lines are printed once all workers serve. Only the supervisor's log lines name no worker."""
     with Host(tmp_path, redis, 2) as host:
         assert host.process.stdout is not None
         assert host.get("/healthz")[0] == 200
@@ -79,7 +79,7 @@ def test_one_banner_and_every_line_of_the_log_names_its_worker(tmp_path, redis):
 
 
 def test_a_development_secret_is_the_same_for_all(tmp_path, redis):
-    """The printed token is good wherever the kernel sends its client, though no file keeps the key."""
+    """The printed token is valid at each worker, although no file keeps the key."""
     variables = {"XDG_STATE_HOME": "/proc", "SQLITE_PATH": str(tmp_path / "quotes.db")}
     with Host(tmp_path, redis, 2, JWT_SECRET="", **variables) as host:
         token = host.lines[2].split()[1]
