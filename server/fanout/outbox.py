@@ -90,8 +90,8 @@ class Outbox:
             self._add(frame.source for frame in frames)
 
     def send_many(self, sources: Collection[Source]) -> None:
-        """Send the current frames of `sources` as fast as the client reads. Frames are made as the
-        socket takes them, so the unread ones do not exist. Never waits.
+        """Send the current frames of `sources` as fast as the client reads. Each frame is made when the
+        socket has room for it. Never waits.
         """
         self.flush()
         if self.state is State.OPEN and sources:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from server.histogram import Histogram
 from server.invalid import InvalidRecords
@@ -9,10 +10,6 @@ from server.quotes.messages import Recovered
 
 DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Seconds. The service's own targets, 10 to 250 ms, are edges."""
-
-
-def _delivery_histogram() -> Histogram:
-    return Histogram(DELIVERY_BUCKETS)
 
 
 @dataclass(slots=True)
@@ -27,8 +24,8 @@ class FanoutStats:
     feed_updates: int = 0
     feed_waits: int = 0
     last_intake_us: int = 0
-    delivery_latency: Histogram = field(default_factory=_delivery_histogram)
-    fanout_burst: Histogram = field(default_factory=_delivery_histogram)
+    delivery_latency: Histogram = field(default_factory=partial(Histogram, DELIVERY_BUCKETS))
+    fanout_burst: Histogram = field(default_factory=partial(Histogram, DELIVERY_BUCKETS))
     longest_burst: float = 0.0
     invalid: InvalidRecords = field(default_factory=InvalidRecords)
 

@@ -283,9 +283,7 @@ class Topic(Source):
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
-        version = self.version
-        operations = self.absorb(update)
-        self.publish_since(version, operations)
+        self.publish_since(self.version, self.absorb(update))
 
     def publish_since(self, version: int, operations: list[Operation]) -> None:
         """Publish the change since `version`: `operations` if they are all of it, else the full quote.
@@ -293,11 +291,16 @@ class Topic(Source):
         that come back.
         """
         versions = self.version - version
-        if versions and (self.active or self.watched):
-            if versions == 1 and operations:
-                self._publish_update(operations)
-            else:
-                self.publish_quote(self.ts)
+        if not versions or not (self.active or self.watched):
+            return
+        if versions > 1 or not operations or self.quote_due:
+            self.publish_quote(self.ts)
+            return
+        message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
+        self.context.stats.updates_encoded += 1
+        frame = UpdateFrame(text_frame(encode(message)), self)
+        self.history.append(frame)
+        self._publish_frame(frame, self.ts)
 
     def publish_quote(self, ts: int) -> None:
         """Queue the full quote for all subscribers; `ts`: the moment since which they wait for it."""
@@ -308,17 +311,6 @@ class Topic(Source):
     def publish_freshness(self) -> None:
         """Tell all subscribers whether this symbol's prices are flowing."""
         self._publish_frame(self.freshness.current_frame(), time_ns() // 1000)
-
-    def _publish_update(self, operations: list[Operation]) -> None:
-        """Queue the last change of the quote."""
-        if self.quote_due:
-            self.publish_quote(self.ts)
-            return
-        message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
-        self.context.stats.updates_encoded += 1
-        frame = UpdateFrame(text_frame(encode(message)), self)
-        self.history.append(frame)
-        self._publish_frame(frame, self.ts)
 
     def _publish_frame(self, frame: UpdateFrame, ts: int) -> None:
         flusher = self.context.flusher

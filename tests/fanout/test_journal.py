@@ -40,7 +40,7 @@ async def test_full_journal_remembers_which_symbols_moved():
     assert journal.take(10) == [move("LATE", 1)]
 
 
-async def test_whoever_waits_is_woken(autojump_clock):
+async def test_wait_ends_when_there_is_something_to_tell(autojump_clock):
     """A move, a loss or `wake` ends a wait, also one that came before it; nothing else does."""
     journal = Journal()
     for wake in (lambda: journal.record(move("A", 1)), lambda: journal.lose(["A"]), journal.wake):
