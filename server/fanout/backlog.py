@@ -1,4 +1,4 @@
-"""What one connection still has to be sent while its socket is full or its client throttled."""
+"""The frames and symbols that wait while a connection's socket is full or its client throttled."""
 
 import trio
 
@@ -45,8 +45,8 @@ class Backlog:
         frames, self.unsent = self.unsent, []
         size = sum(map(len, frames))
         taken: list[Source] = []
-        # Deleting the first entry each time would make the next search start from the dict's
-        # front, over all deleted ones: quadratic time.
+        # They are deleted after the loop: to look for the first entry again after each deletion
+        # takes quadratic time.
         for source in self.pending.values():
             if size >= DRAIN_BYTES:
                 break

@@ -28,7 +28,7 @@ class Source(Protocol):
 
     @property
     def key(self) -> object:
-        """The entry that the source takes among pending ones; the last added takes it alone."""
+        """The key of the source's pending entry: a source replaces the one with the same key."""
         return self
 
     def current_frame(self) -> "UpdateFrame":

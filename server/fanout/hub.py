@@ -126,8 +126,8 @@ class Hub:
         self.topic_tasks.publish_due(topics)
 
     def delist(self, symbols: Iterable[str]) -> None:
-        """Take symbols away from all subscribers, and drop their trades, and what other instances tell
-        of them, until they are listed again. The symbols need not be known here.
+        """Take symbols, which need not be known here, away from all subscribers. Until they are listed
+        again, drop their trades and their moves from other instances.
         """
         for symbol in symbols:
             topic = self.topics.pop(symbol, None)

@@ -1,11 +1,11 @@
-"""What one connection is sent, and in which order.
+"""The frames that one connection is sent, and their order.
 
 The states are the table in outbox_state.py. An open outbox has a `queue` of frames, which a flush
 hands to the kernel in one write. A blocked or throttled outbox has a `Backlog` instead. It keeps
 symbols, not updates, so its size is bounded by the subscriptions, however long it stays blocked.
 
-Rejected: a channel per connection, which costs a task switch for every frame and client. Rejected:
-a bounded queue of frames, whose prices are stale by the time they are sent.
+Rejected: a channel per connection, as every frame and client would cost a task switch. A bounded
+queue of frames, as its prices are stale by the time they are sent.
 """
 
 import socket
