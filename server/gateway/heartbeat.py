@@ -14,10 +14,11 @@ import trio
 from server.fanout.topic import Topic
 from server.gateway.closing import Close
 from server.gateway.connection import Connection
-from server.gateway.deadlines import CHECKPOINT_EVERY, DeadlineWheel
+from server.gateway.deadlines import DeadlineWheel
 from server.gateway.lifecycle import Event, State
 from server.gateway.pool import Pool
 from server.gateway.sockets import unacknowledged_for
+from server.pacing import CHECKPOINT_EVERY
 
 CLOCK_LOOK = 1.0
 """Seconds between two checks whether the wall clock was stepped."""

@@ -124,7 +124,7 @@ class SessionHarness:
     def trade(self, symbol: str, price: float) -> None:
         """Move a quote. Its update waits for the end of the round."""
         now = time.time_ns() // 1000
-        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now), self.hub._flusher)
+        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now))
 
     def end(self) -> None:
         """End the connection, as its task does."""

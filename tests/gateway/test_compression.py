@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
-from server.fanout.frame import UpdateFrame, deflate, text_frame
+from server.fanout.frame import Source, UpdateFrame, deflate, text_frame
 from server.gateway.deflate import ANSWER, Inflate, negotiate
 from tests.gateway.wire import (
     CONTINUATION,
@@ -89,7 +89,7 @@ def test_offers_are_answered_as_rfc_7692_says(offer, answer):
 def test_frame_is_compressed_once():
     """All clients that negotiated it get the same bytes, with the content of the plain ones."""
 
-    class Nothing:
+    class Nothing(Source):
         def current_frame(self) -> UpdateFrame:
             return UpdateFrame(b"", self)
 
