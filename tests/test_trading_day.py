@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.trading_day import load_day, write_day
-from tests.processes import ServerProcess
+from tests.processes import TIMEOUT, ServerProcess
 
 CHOICES = ["AIG", "BAC", "IBM", "AIG,BAC", "BAC,IBM", "AIG,BAC,IBM", "IBM,AAPL", "*"]
 """The clients' subscriptions, in turn."""
@@ -79,9 +79,16 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
     narrow.connect(server.address)
     async with asyncio.timeout(DAY_TIMEOUT), asyncio.TaskGroup() as tasks:
         for follower in followers:
-            client = await connect(server.url(follower.symbols), max_queue=None)
+            client = await connect(
+                server.url(follower.symbols),
+                max_queue=None,
+                ping_interval=None,
+                close_timeout=TIMEOUT,
+            )
             tasks.create_task(follower.follow(client))
-        client = await connect(server.url(slow.symbols), sock=narrow, max_queue=1)
+        client = await connect(
+            server.url(slow.symbols), sock=narrow, max_queue=1, ping_interval=None
+        )
         tasks.create_task(slow.follow(client, pause=0.02))
     async with connect(server.url("*")) as client:
         truth: dict[str, Any] = {}

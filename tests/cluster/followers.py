@@ -19,7 +19,7 @@ from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import new_user
 from tests.processes import eventually, make_token
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 10.0
 """Seconds: a first packet that a leaving worker dropped comes again after one."""
 
 SERVED_TIMEOUT = 40.0
@@ -62,7 +62,9 @@ class Follower(CheckedQuotes):
         due = 0.0
         while True:
             try:
-                async with connect(self._resuming(), open_timeout=CONNECT_TIMEOUT) as connection:
+                async with connect(
+                    self._resuming(), open_timeout=CONNECT_TIMEOUT, ping_interval=None
+                ) as connection:
                     wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:
                 self.faults.append(f"cannot connect: {error!r}")

@@ -38,7 +38,7 @@ class Watcher(CheckedQuotes):
         self.closed: int | None = None
         self.over = False
         url = server.url(symbols, make_token(new_user()))
-        self._connecting = connect(url, max_queue=None)
+        self._connecting = connect(url, max_queue=None, ping_interval=None)
         self._connection = self._connecting.__enter__()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

@@ -312,7 +312,7 @@ def test_anything_anywhere(tmp_path, redis, stores):
 
         story()
         for key in (HASH, EPOCH, LEADER, WATCHED):  # as after the worst of them
-            stores.redis.delete(key)
-            stores.redis.rpush(key, "1")
+            # In one step: an instance may write the key anew between two.
+            stores.redis.eval("redis.call('DEL', KEYS[1]) redis.call('RPUSH', KEYS[1], 1)", 1, key)
         cluster.converge(cluster.wait_for_leader(stores.servers), watchers)
         writes_on(stores)
