@@ -29,6 +29,8 @@ def survivors(clients: list[Client]) -> list[Client]:
     alive = []
     for client in clients:
         try:
+            # The answer comes after all that a worker that died has sent before.
+            assert client.is_answered()
             for _ in range(2):
                 while not is_move(client.receive()):
                     pass

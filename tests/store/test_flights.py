@@ -18,7 +18,7 @@ SYMBOLS = [f"COLD{number}" for number in range(50)]
 REQUESTS = 10_000
 
 REQUESTS_OF_BUSY_MACHINE = 1000
-"""A number that the loader answers within its two seconds though other programs take most of the time."""
+"""Few enough for the loader's two seconds though other programs take most of the time."""
 
 
 @asynccontextmanager
