@@ -9,6 +9,9 @@ from _pytest.terminal import TerminalReporter
 STARTERS = {"subprocess", "bench.services", "tests.cli.command", "tests.processes"}
 """Modules whose names a test or a fixture uses if it starts processes."""
 
+LONGEST = "tests/test_trading_day.py"
+"""Would keep one processor busy while the others have nothing left to do."""
+
 SERVICES = {"postgres", "redis"}
 """Parameters for which a fixture starts a process."""
 
@@ -43,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `quick` the tests that start no process."""
+    """Mark as `quick` the tests that start no process; put the longest first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     for item in items:
         if isinstance(item, pytest.Function) and not _starts_processes(item):
             item.add_marker("quick")

@@ -41,7 +41,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the project's folder."""
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=PROJECT, capture_output=True, text=True, timeout=480, check=False
     )
 
 

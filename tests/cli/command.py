@@ -7,7 +7,8 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "server"]
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+"""Seconds for a command, which an idle machine runs in less than one."""
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.services import free_port
 from tests.cli.command import COMMAND, TIMEOUT, environment
 from tests.gateway.wire import RawClient, head, target
 from tests.processes import SECRET, ServerProcess, eventually
@@ -39,7 +40,8 @@ def stubborn_clients(server: ServerProcess) -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
     """The exit is clean and in time, and the ports are free at once."""
-    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms") as server:
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms", **ports) as server:
         with stubborn_clients(server):
             start = time.monotonic()
             assert server.stop(number) == 0
@@ -47,8 +49,7 @@ def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
         lines = server.log_lines()
         assert lines[-1]["event"] == "stopped"
         assert not any(line["level"] == "error" for line in lines)
-        again = {"WS_PORT": str(server.address[1]), "HTTP_PORT": str(server.http_address[1])}
-    with ServerProcess(tmp_path, **again) as server:
+    with ServerProcess(tmp_path, **ports) as server:
         assert server.get("/healthz")[0] == 200
 
 

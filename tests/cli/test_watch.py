@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.services import free_port
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.processes import SECRET, ServerProcess, make_token
 
@@ -223,8 +224,9 @@ def test_server_of_another_kind_is_told_of(tmp_path):
 
 def test_server_that_is_not_there_is_tried_again(tmp_path):
     """It reports that it waits, and shows quotes once there is a server."""
-    with ServerProcess(tmp_path) as server:
-        port = str(server.address[1])
+    port = str(free_port())
+    with ServerProcess(tmp_path, WS_PORT=port) as server:
+        pass
     with subprocess.Popen(
         watch(server, "AAPL"),
         cwd=tmp_path,

@@ -14,6 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from websockets.sync.server import ServerConnection, serve
 
+from bench.services import free_port
 from server.client.stream import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -296,8 +297,8 @@ async def test_expired_token_is_final(server):
 
 async def test_killed_server_is_found_again(tmp_path):
     """After a server was killed, the client gets full quotes from its successor."""
-    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="50ms") as first:
-        port = str(first.address[1])
+    port = str(free_port())
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="50ms", WS_PORT=port) as first:
         url = first.quotes_url
         state = {"killed": False}
 

@@ -28,7 +28,7 @@ LEASE = 1.5
 
 TIMEOUT = 30.0
 
-POLICY = Policy(lease=LEASE, stale_after=0.5, candidate=True, local=False)
+POLICY = Policy(lease=LEASE, stale_after=2.0, candidate=True, local=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

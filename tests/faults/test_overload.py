@@ -1,4 +1,4 @@
-"""More prices than the machine can deliver: all clients get fewer updates, none is refused."""
+"""More prices than the machine can deliver: all clients get fewer updates, and none is refused."""
 
 from tests.faults.test_slow_clients import MuteClient
 from tests.gateway.wire import Client, new_user
@@ -8,8 +8,8 @@ CROWD = 60
 
 
 def test_overload_conflates_for_all_and_ends(tmp_path):
-    """Five hundred symbols fifty times a second: the interval grows and is told, everybody is
-    served, and once the crowd is gone it shrinks and every move is sent again.
+    """Five hundred symbols move fifty times a second. The interval grows, clients are told, and all
+    are served. Once the crowd is gone the interval shrinks, and every move is sent again.
     """
     with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="20ms") as server:
         interval = "market_data_conflation_interval_seconds"

@@ -1,9 +1,9 @@
 """Throws frames and commands at sessions.
 
-Each input is a handful of frames, well formed, nearly so, or not at all, given to a real session on
-a pair of sockets; half of the sessions resume from a position that may be anything. It must be
-answered as documented or fail the connection with a documented code; the session must never raise,
-nor the process grow. The seed that is printed reproduces a failure.
+Each input is a handful of frames that are well formed, nearly so, or not at all. A real session on
+a pair of sockets receives them; half of the sessions resume from an arbitrary position. The session
+must answer as documented or close with a documented code. It must never raise, and the process must
+not grow. The printed seed reproduces a failure.
 """
 
 import json
@@ -46,20 +46,20 @@ TYPES = {
     and issubclass(each, msgspec.Struct)
     and each.__struct_config__.tag_field == "type"
 }
-"""What messages of the server may be, by its own definitions."""
+"""The types of the server's messages, from its own definitions."""
 
 ERRORS = set(get_args(ErrorCode))
 CODES = {1002, 1003, 1007, 1008, 1009}
 
 WARM_UP = 1000
-"""Inputs after which all that is made on first use is made."""
+"""Inputs after which the process has made all that it makes on first use."""
 
 MEMORY_LIMIT = 8 * 1024 * 1024
-"""Bytes the process may grow by after that."""
+"""Bytes by which the process may grow after WARM_UP."""
 
 BOMB = 256 * 1024
-"""Bytes of text that some compressed messages hold: 16 times what is allowed, and no more, as the
-memory that is watched is also the fuzzer's own.
+"""Bytes of text in some compressed messages, 16 times the limit. More would show in the watched
+memory, which is also the fuzzer's.
 """
 
 SENT: list[dict[str, Any]] = [
@@ -109,7 +109,7 @@ NOT_HELD = [
 
 
 def make_text(random: Random) -> bytes:
-    """A command, one with a field spoiled, or its text spoiled."""
+    """Return a command, one with a spoiled field, or spoiled text."""
     command = dict(random.choice(SENT))
     for _ in range(random.choice((0, 0, 1, 2))):
         key = random.choice([*command, "action", *FIELDS, "x"])
@@ -123,7 +123,7 @@ def make_text(random: Random) -> bytes:
 
 
 def make_resume(random: Random, epoch: str) -> str:
-    """The parameter `resume`: a position, in this epoch or none, or a text that spoils one."""
+    """Return the parameter `resume`: a position in this epoch or another, or a text that is not one."""
     held = (
         random.choice(NOT_HELD)
         if random.random() < 0.05
@@ -143,7 +143,7 @@ def make_resume(random: Random, epoch: str) -> str:
 
 
 def make_frames(random: Random) -> bytes:
-    """One to four frames."""
+    """Return one to four frames."""
     return b"".join(
         random.choices(MAKERS, WEIGHTS)[0](random, make_text(random))
         for _ in range(random.randint(1, 4))
@@ -190,7 +190,7 @@ WEIGHTS = (60, 10, 5, 10, 3, 2, 10)
 
 
 class Outcome(NamedTuple):
-    """How many of what came back; inputs a second; bytes resident after WARM_UP and at the end."""
+    """Answers by kind, inputs a second, and resident bytes after WARM_UP and at the end."""
 
     seen: dict[str, int]
     rate: float
@@ -236,7 +236,7 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
 
 
 async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: str) -> None:
-    """One session, from its beginning to its end, for one input."""
+    """Run one session from its beginning to its end for one input."""
     ours, client = socket.socketpair()
     for end in (ours, client):
         end.setblocking(False)

@@ -70,7 +70,7 @@ def test_what_is_not_known_comes_in_full(quiet):
 
 def test_missed_patches_are_sent_again(server):
     """The client gets the texts that others got, in order, and then those that all get."""
-    there = connect(server.url("AAPL", make_token(new_user())), max_queue=None)
+    there = connect(server.url("AAPL", make_token(new_user())), max_queue=None, ping_interval=None)
     with Client(server, "AAPL") as away:
         epoch = away.receive()["epoch"]
         held = away.versions["AAPL"]

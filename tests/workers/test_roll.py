@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 from tests.cluster.checked import Seen
-from tests.cluster.followers import converge, faults, followers, report, still_read
+from tests.cluster.followers import SERVED_TIMEOUT, converge, faults, followers, report, still_read
 from tests.gateway.wire import RawClient, head, target
 from tests.processes import TIMEOUT, eventually
 from tests.workers.host import Host, end_of, is_alive
@@ -107,7 +107,7 @@ def test_roll_under_load_refuses_nobody(tmp_path, redis):
         host.await_event("rolled")
         assert not any(is_alive(pid) for pid in old)
         assert len([pid for pid in host.pids if is_alive(pid)]) == 2
-        eventually(lambda: all(follower.visits > 1 for follower in crowd))
+        eventually(lambda: all(follower.visits > 1 for follower in crowd), SERVED_TIMEOUT)
         still_read(crowd)
         converge(redis, crowd, seen)
         report("rolled", crowd)
