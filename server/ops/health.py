@@ -17,13 +17,13 @@ import structlog
 import trio
 
 from server.cluster.member import Member
+from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
-from server.redaction import redact
 from server.store.component import Component
 from server.store.store import Store
 

@@ -4,10 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from server.gateway.sockets import reserve
-from server.listeners import Addresses, bind_all
-from server.settings import BadSetting, Settings
-from server.stop import hard_exit_after
+from server.config.settings import BadSetting, Settings
+from server.process.binding import reserve
+from server.process.listeners import Addresses, bind_all
+from server.process.signals import hard_exit_after
 from server.workers.process import Launch
 from server.workers.scaler import ScalePolicy, Scaler
 from server.workers.supervisor import STOP_TIMEOUT, Supervisor

@@ -15,7 +15,7 @@ from itertools import count
 import structlog
 import trio
 
-from server.signals import Signals
+from server.process.signals import Signals
 from server.workers.control import AskHost, HostMetrics
 from server.workers.host_metrics import HostPage
 from server.workers.process import Launch, Worker
