@@ -5,11 +5,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from msgspec.structs import fields
 
 from bench.__main__ import _parser as bench_parser
 from server.cli.commands import _parser as server_parser
+from server.config.settings import Settings
+from server.quotes.messages import Command, ErrorCode
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -89,6 +93,35 @@ def test_every_test_that_shows_security_exists():
     for file, function in named:
         text = (TESTS / file).read_text()
         assert function is None or f"def {function}(" in text, f"{file}::{function}"
+
+
+def test_every_metric_is_documented():
+    """operations.md names each metric in full, or its end after `…`."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    named = set()
+    files = [*(ROOT / "server/ops").glob("*.py"), *(ROOT / "server/workers").glob("*.py")]
+    for file in files:
+        named |= set(re.findall(r'"market_data_(\w+)"', file.read_text()))
+    assert len(named) > 50
+    for name in named:
+        ends = [name[i:] for i, letter in enumerate(name) if letter == "_"]
+        assert f"market_data_{name}" in text or any(f"…{end}" in text for end in ends), name
+
+
+def test_every_setting_is_documented():
+    """A document names each setting in full."""
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    for field in fields(Settings):
+        assert field.name.upper() in text, field.name
+
+
+def test_every_command_and_error_is_documented():
+    """protocol.md names each command and each error code."""
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    for command in get_args(Command):
+        assert f'{{"action":"{command.__struct_config__.tag}"' in text
+    for code in get_args(ErrorCode):
+        assert f"`{code}`" in text
 
 
 def test_unknown_commands_are_noticed():
