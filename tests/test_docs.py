@@ -104,7 +104,7 @@ def test_every_metric_is_documented():
         named |= set(re.findall(r'"market_data_(\w+)"', file.read_text()))
     assert len(named) > 50
     for name in named:
-        ends = [name[i:] for i, letter in enumerate(name) if letter == "_"]
+        ends = [f"_{name}"[i:] for i, letter in enumerate(f"_{name}") if letter == "_"]
         assert f"market_data_{name}" in text or any(f"…{end}" in text for end in ends), name
 
 
@@ -184,7 +184,10 @@ def _check_module(module: str, arguments: list[str]) -> None:
 
 def _check_arguments(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     """Assert that a subcommand and its options exist; values may be placeholders."""
-    choices = next(action.choices for action in parser._actions if action.nargs == "A...")
+    choices: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            choices |= action.choices
     if not arguments or re.fullmatch(r"[A-Z…]+", arguments[0]):
         return
     if arguments[0].startswith("-"):
