@@ -49,7 +49,7 @@ async def test_symbols_looked_for_already_are_counted(autojump_clock, harness):
 
 
 async def test_failures_of_the_cache_are_counted(autojump_clock, harness, monkeypatch):
-    """Symbols it was not asked for in vain are loaded all the same, and so are those it does not take."""
+    """Symbols are loaded all the same, whether it cannot be read or not be written."""
     monkeypatch.setattr(harness.cache, "get_many", unavailable)
     monkeypatch.setattr(harness.cache, "set_many", unavailable)
     for symbols in (["AAPL", "MSFT"], ["AAPL"]):
