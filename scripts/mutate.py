@@ -67,11 +67,7 @@ PARTS = {
     ),
     "cluster": Part(
         ("server/cluster/*.py",),
-        (
-            "tests/cluster/test_member.py",
-            "tests/cluster/test_interest.py",
-            "tests/cluster/test_wire.py",
-        ),
+        ("tests/cluster/members", "tests/cluster/test_wire.py"),
         without=("server/cluster/bus.py", "server/cluster/scripts.py"),
     ),
 }

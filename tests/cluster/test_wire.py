@@ -1,6 +1,7 @@
 """What instances read from Redis, where anybody may have written anything."""
 
 import msgspec
+from structlog.testing import capture_logs
 
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import (
@@ -38,7 +39,7 @@ def test_batch_without_the_symbols_that_are_none():
     read = decode_batch(encode_batch(batch), invalid)
     assert read == msgspec.structs.replace(batch, listed=[snapshot("A"), snapshot("C")])
     assert decode_batch(b"\xc1", invalid) is None
-    assert sum(invalid.counts.values()) == 3
+    assert invalid.counts == {"bus": 3}
 
 
 def test_mark_that_is_none():
@@ -49,7 +50,7 @@ def test_mark_that_is_none():
     assert invalid.counts == {}
     assert decode_mark(encode_json(Mark(5, 6)), invalid) == Mark(5, 6)
     assert decode_mark(b"7", invalid) is None
-    assert sum(invalid.counts.values()) == 1
+    assert invalid.counts == {"hash": 1}
 
 
 def test_snapshots_that_are_none_are_left_out():
@@ -58,11 +59,23 @@ def test_snapshots_that_are_none_are_left_out():
     good = encode_json(snapshot("A"))
     fields = [(b"A", good), (b"B", good), (b"\xff", good), (b"C", b"{}")]
     assert decode_snapshots(fields, invalid) == {"A": snapshot("A")}
-    assert sum(invalid.counts.values()) == 3
+    assert invalid.counts == {"hash": 3}
 
 
 def test_watched_symbols_that_are_none_are_left_out():
     """Bytes that are not UTF-8 are counted, too."""
     invalid = ClusterStats().invalid
     assert decode_watched([b"A", b"*", b"\xff\n", b"B"], invalid) == ["A", "B"]
-    assert sum(invalid.counts.values()) == 2
+    assert invalid.counts == {"watched": 2}
+
+
+def test_log_names_what_was_left_out():
+    """The channel, the hash's field, or the symbol."""
+    invalid = ClusterStats().invalid
+    with capture_logs() as logs:
+        decode_batch(b"\xc1", invalid)
+        decode_batch(encode_batch(Batch(5, 6, [], [snapshot("a")])), invalid)
+        decode_mark(b"7", invalid)
+        decode_snapshots([(b"C", b"{}")], invalid)
+        decode_watched([b"b"], invalid)
+    assert [each["key"] for each in logs] == ["price_updates", "a", "meta", "C", "b"]

@@ -284,3 +284,12 @@ class Instance:
 def instrument(symbol: str) -> Instrument:
     """One at a hundred dollars."""
     return Instrument(symbol=symbol, name=f"{symbol} Inc.", base_price=100.0)
+
+
+async def until(condition):
+    """Wait for `condition`, to a hundredth of a second."""
+    for _ in range(3000):
+        if condition():
+            return
+        await trio.sleep(0.01)
+    raise AssertionError("it did not happen within 30 seconds")

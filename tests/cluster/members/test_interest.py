@@ -3,7 +3,7 @@
 import trio
 
 from server.cluster.interest import INTERVAL, LIFETIME, REFRESH
-from tests.cluster.memory import Instance, MemoryRedis, instrument
+from tests.cluster.members.memory import Instance, MemoryRedis, instrument
 from tests.fanout.peer import Peer
 
 ASKED = 2 * INTERVAL + 0.1

@@ -1,0 +1,176 @@
+"""What an instance that leads tells the others, on a clock that jumps."""
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from server.cluster.leader import HANDOVER_TIMEOUT
+from server.cluster.wire import Batch
+from server.quotes.snapshot import live, opening_snapshot
+from tests.cluster.members.memory import (
+    LEASE,
+    SOON,
+    Instance,
+    instrument,
+    until,
+)
+
+
+async def test_leader_that_stops_publishes_all_it_has(autojump_clock, leader, follower, redis):
+    """Also more than one batch, and the lease's end with the last."""
+    for number in range(2500):
+        leader.trade("AAPL", 100 + number / 100)
+    leader.stop()
+    await trio.sleep(2 * SOON)
+    assert follower.version() == 2501
+    assert follower.member.leading
+    assert [batch.handover for batch in redis.published].count("leader") == 1
+
+
+async def test_last_batch_gives_the_lease_up(autojump_clock, leader, follower, redis):
+    """Also one that is full."""
+    leader.trade("MSFT", 101.0)
+    await trio.testing.wait_all_tasks_blocked()
+    before = len(redis.published)
+    for number in range(1000):
+        leader.trade("AAPL", 100 + number / 100)
+    leader.stop()
+    await trio.sleep(0.02)
+    [batch] = [batch for batch in redis.published[before:] if batch.moves]
+    assert (len(batch.moves), batch.handover) == (1000, "leader")
+
+
+async def test_handover_does_not_keep_a_leader_from_stopping(autojump_clock, leader, follower):
+    """It gives up after a moment when Redis is slow or away."""
+    leader.bus.delay = 100.0
+    leader.trade("AAPL", 101.0)
+    begun = trio.current_time()
+    leader.stop()
+    await trio.sleep(0.01)
+    await until(lambda: not (leader.feeding or leader.member.leading))
+    assert trio.current_time() - begun < HANDOVER_TIMEOUT + 0.1
+
+
+async def test_price_whose_publication_failed_is_told_by_its_state(
+    autojump_clock, leader, follower
+):
+    """Whether it arrived or not: a number is left out, and everybody reads the hash."""
+    for fault in (leader.bus.failing, leader.bus.unanswered):
+        fault.add("publish")
+        leader.trade("AAPL", leader.hub.topics["AAPL"].quote.current_price + 1)
+        await trio.sleep(0.3)
+        fault.clear()
+        await trio.sleep(1)
+        assert follower.state == leader.state
+    assert leader.member.leading
+    assert follower.stats.gaps >= 1
+
+
+async def test_batches_with_gaps_are_rare(autojump_clock, leader, follower, redis):
+    """Everybody reads the hash for each: four a second at most, however often prices move."""
+    for number in range(100):
+        leader.hub.journal.lose(["AAPL"])
+        leader.trade("AAPL", 100 + number)
+        await trio.sleep(0.01)
+    await trio.sleep(2 * SOON)
+    assert follower.state == leader.state
+    assert 2 <= follower.stats.gaps <= 6
+
+
+async def test_overflowing_journal_is_told_by_its_state(autojump_clock, leader, follower, redis):
+    """Thousands of symbols at once are written page by page."""
+    for number in range(2500):
+        leader.hub.list_instrument(instrument(f"S{number}"))
+    for round_ in range(5):
+        for number in range(2500):
+            leader.trade(f"S{number}", 101.0 + round_)
+    await trio.sleep(2)
+    assert follower.state == leader.state
+    assert redis.quotes == leader.state
+
+
+async def test_redis_that_forgot_everything_is_told_again(
+    autojump_clock, leader, follower, redis, nursery
+):
+    """Without a new epoch: clients do not notice."""
+    epoch = leader.member.epoch
+    leader.trade("AAPL", 101.0)
+    leader.trade("MSFT", 101.0)
+    await trio.sleep(SOON)
+    redis.forget_everything()
+    await trio.sleep(LEASE)
+    assert redis.quotes == leader.state
+    assert leader.member.epoch == follower.member.epoch == epoch
+    late = Instance(redis, "late")
+    await nursery.start(late.run)
+    assert late.state == leader.state
+    assert late.member.epoch == epoch
+
+
+async def test_leader_that_is_refused_asks_at_once(autojump_clock, leader, follower, redis):
+    """An epoch that begins elsewhere fences it: it does not wait for the lease's end."""
+    redis.leader, redis.lease_end, redis.epoch = "other", trio.current_time() + 60, 10**15
+    leader.trade("AAPL", 101.0)
+    await trio.sleep(0.05)
+    assert not leader.member.leading
+
+
+async def test_leader_that_hears_another_asks_at_once(autojump_clock, leader, follower, redis):
+    """A batch of a newer epoch is a reason, one of an older epoch is not."""
+    asked = leader.bus.calls["acquire_lease"]
+    leader.bus.hear(Batch(leader.member.epoch - 1, 7))
+    leader.trade("AAPL", 101.0)
+    await trio.sleep(0.02)
+    assert leader.bus.calls["acquire_lease"] == asked
+    leader.bus.hear(Batch(leader.member.epoch + 1, 7))
+    leader.trade("AAPL", 102.0)
+    await trio.sleep(0.02)
+    assert leader.bus.calls["acquire_lease"] == asked + 1
+
+
+async def test_another_s_newer_version_of_a_first_trade_makes_a_new_epoch(
+    autojump_clock, leader, follower, redis
+):
+    """A leader that lists a symbol from a trade may not go back behind what others had."""
+    theirs = live(opening_snapshot(instrument("NEW")), 1)
+    redis.quotes["NEW"] = msgspec.structs.replace(theirs, last_quote=50.0, version=9, quoted_at=1)
+    epoch = leader.member.epoch
+    leader.hub.list_instrument(instrument("NEW"))
+    leader.trade("NEW", 101.0)
+    await trio.sleep(1)
+    assert leader.member.leading
+    assert leader.member.epoch > epoch
+    assert leader.version("NEW") >= 9
+    assert follower.state == leader.state
+    leader.trade("NEW", 102.0)
+    await trio.sleep(SOON)
+    assert follower.state == leader.state
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_leader_that_could_not_ask_begins_a_new_epoch(
+    autojump_clock, leader, follower, redis, lost
+):
+    """It listed a symbol that others may know better: with them it agrees afterwards."""
+    opening = opening_snapshot(instrument("NEW"))
+    redis.quotes["NEW"] = live(
+        msgspec.structs.replace(opening, last_quote=50.0, version=9, quoted_at=1), 2
+    )
+    epoch = leader.member.epoch
+    if lost:
+        leader.bus.lose()
+    leader.bus.failing.add("claim")
+    await leader.member.agree([opening])
+    assert leader.version("NEW") == 1
+    leader.bus.failing.clear()
+    if lost:
+        leader.bus.come_back()
+    await trio.sleep(LEASE)
+    assert leader.member.leading
+    assert leader.member.epoch > epoch
+    assert leader.version("NEW") == 9
+    leader.trade("NEW", 101.0)
+    await trio.sleep(SOON)
+    assert follower.version("NEW") == 10
+    assert follower.state == leader.state
