@@ -77,6 +77,29 @@ async def test_others_ask_a_little_apart(autojump_clock, leader, follower, redis
         third.stop()
 
 
+async def test_instance_that_finds_no_leader_says_so(autojump_clock, redis, nursery):
+    """One that may not lead itself does not wait for `stale_after`."""
+    spectator = Instance(redis, "spectator", candidate=False)
+    await nursery.start(spectator.run)
+    await trio.sleep(SOON)
+    assert spectator.status == ("stale", "leader_lost")
+    late = Instance(redis, "late")
+    await nursery.start(late.run)
+    await trio.sleep(SOON)
+    assert spectator.status == ("live", "bus_back")
+
+
+async def test_candidates_ask_later_than_they_need_to(
+    autojump_clock, leader, follower, monkeypatch
+):
+    """Each by a time of its own, so that they do not ask together."""
+    monkeypatch.setattr(member_module, "ACQUIRE_JITTER", LEASE)
+    monkeypatch.setattr(member_module, "uniform", lambda _, longest: longest)
+    asked = follower.bus.calls["acquire_lease"]
+    await trio.sleep(4 * LEASE)
+    assert 2 <= follower.bus.calls["acquire_lease"] - asked <= 4
+
+
 async def test_candidate_asks_thrice_a_lease(autojump_clock, leader, follower):
     """Whether another holds it or the command fails."""
     for fault in ((), ("acquire_lease",)):

@@ -13,11 +13,11 @@ from tests.cluster.members.memory import (
 from tests.fanout.peer import Peer
 
 
-async def test_prices_of_the_leader_arrive_at_once(autojump_clock, leader, follower):
+async def test_prices_of_the_leader_arrive_at_once(autojump_clock, leader, follower, redis):
     """In the leader's version, with the leader's times; only the leader's feed runs."""
-    leader.trade("AAPL", 101.0)
-    leader.trade("AAPL", 102.0)
-    await trio.sleep(0.02)
+    for price in (101.0, 102.0):
+        leader.trade("AAPL", price)
+        await trio.sleep(0.02)
     assert follower.version() == 3
     assert follower.state == leader.state
     assert (leader.positions, leader.feeding, follower.positions) == ([0], True, [])
@@ -27,7 +27,8 @@ async def test_prices_of_the_leader_arrive_at_once(autojump_clock, leader, follo
     assert leader.hub.epoch == follower.hub.epoch == str(leader.member.epoch)
     assert leader.stats.elections == 1
     assert leader.stats.moves_published == 2
-    assert leader.stats.batches_published >= 1
+    assert leader.stats.batches_published == len(redis.published) == 3
+    assert [batch.seq for batch in redis.published] == [1, 2, 3]
     assert follower.stats.gaps == 0
     assert leader.member.unready() == follower.member.unready() == []
     assert leader.status[0] == follower.status[0] == "live"

@@ -1,5 +1,7 @@
 """What an instance that leads tells the others, on a clock that jumps."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 import trio
@@ -76,6 +78,24 @@ async def test_batches_with_gaps_are_rare(autojump_clock, leader, follower, redi
     await trio.sleep(2 * SOON)
     assert follower.state == leader.state
     assert 2 <= follower.stats.gaps <= 6
+    numbers = [batch.seq for batch in redis.published]
+    assert {later - number for number, later in pairwise(numbers)} == {2}
+
+
+async def test_symbol_is_told_of_with_its_first_move_only(autojump_clock, leader, follower, redis):
+    """Or with none, where its state was written to the hash."""
+    leader.hub.list_instrument(instrument("ONE"))
+    leader.hub.list_instrument(instrument("TWO"))
+    leader.hub.journal.lose(["TWO"])
+    await trio.sleep(1)
+    for price in (101.0, 102.0):
+        leader.trade("ONE", price)
+        leader.trade("TWO", price)
+        leader.trade("AAPL", price)
+        await trio.sleep(SOON)
+    listed = [[each.symbol for each in batch.listed] for batch in redis.published if batch.moves]
+    assert listed == [["ONE"], []]
+    assert follower.state == leader.state
 
 
 async def test_overflowing_journal_is_told_by_its_state(autojump_clock, leader, follower, redis):
