@@ -1,4 +1,4 @@
-"""What the hot path counts, in plain integers: a metrics library's call costs more than a frame."""
+"""The hot path's counters: plain integers, as a metrics library's call costs more than a frame."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ def _delivery_histogram() -> Histogram:
 
 @dataclass(slots=True)
 class FanoutStats:
-    """Owned by the hub; every part of the fan-out adds to it, only operators' side reads it."""
+    """Owned by the hub. Every part of the fan-out adds to it; only metrics and checks read it."""
 
     messages_sent: int = 0
     bytes_sent: int = 0
@@ -33,6 +33,6 @@ class FanoutStats:
     invalid: InvalidRecords = field(default_factory=InvalidRecords)
 
     def take_longest_burst(self) -> float:
-        """The longest round's seconds since this was last called."""
+        """Return the longest round's seconds since the last call."""
         longest, self.longest_burst = self.longest_burst, 0.0
         return longest

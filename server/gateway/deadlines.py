@@ -12,8 +12,7 @@ from typing import Protocol
 
 import trio
 
-CHECKPOINT_EVERY = 128
-"""DeadlineCalls between two checkpoints: a few milliseconds of heartbeats."""
+from server.pacing import CHECKPOINT_EVERY
 
 
 class Timed(Protocol):

@@ -14,9 +14,10 @@ import trio
 
 from server.fanout.topic import Topic
 from server.gateway.closing import Close
-from server.gateway.deadlines import CHECKPOINT_EVERY, DeadlineWheel
+from server.gateway.deadlines import DeadlineWheel
 from server.gateway.lifecycle import Event, State
 from server.gateway.sockets import unacknowledged_for
+from server.pacing import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
     from server.gateway.session import Session

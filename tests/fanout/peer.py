@@ -7,7 +7,6 @@ from typing import Any
 import jsonpatch
 import trio
 
-from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.hub import Hub
 from server.fanout.outbox import Outbox
@@ -41,12 +40,7 @@ def trade(symbol: str, price: float, size: int = 100) -> Trade:
 
 def publish(hub: Hub, symbol: str, price: float, size: int = 100) -> None:
     """Move a quote now; its update waits for the end of the round."""
-    hub.topics[symbol].publish(trade(symbol, price, size), flusher(hub))
-
-
-def flusher(hub: Hub) -> Flusher:
-    """What ends the hub's rounds."""
-    return hub._flusher
+    hub.topics[symbol].publish(trade(symbol, price, size))
 
 
 class Peer:

@@ -122,7 +122,7 @@ async def test_feed_s_end_does_not_wait_for_who_comes_meanwhile(hub, connect):
         hub.topics[each.symbol].inbox.offer(each)
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub.finish_topics)
+            nursery.start_soon(hub.topic_tasks.finish)
             for _ in range(2):  # the first alone may come before the task's turn
                 await trio.lowlevel.checkpoint()
             assert hub.topics["MSFT"].version < 101

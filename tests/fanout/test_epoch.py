@@ -3,7 +3,7 @@
 import trio
 
 from server.fanout.hub import Hub, new_epoch
-from server.fanout.shift import ROUND_TRADES
+from server.fanout.topic_task import ROUND_TRADES
 from tests.fanout.peer import START_US, Peer, instruments, publish
 
 

@@ -2,7 +2,8 @@
 
 import trio
 
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.hub import Hub
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.messages import encode
 from tests.fanout.peer import Peer, instruments, publish, trade
 

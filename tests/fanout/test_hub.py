@@ -7,10 +7,10 @@ from time import time_ns
 
 import trio
 
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.instrument import first_seen
 from server.quotes.quote import Trade
-from tests.fanout.peer import CUSHION, flusher, publish
+from tests.fanout.peer import CUSHION, publish
 
 
 async def test_update_is_encoded_once_for_all(hub, connect):
@@ -51,6 +51,7 @@ async def test_topic_s_task_ends_a_while_after_its_last_subscriber(hub, connect,
     topic = hub.topics["AAPL"]
     assert not topic.active
     first, second = connect("AAPL"), connect("AAPL")
+    inbox = topic.inbox
     assert topic.active
     assert hub.active_symbols == 1
     first.unsubscribe("AAPL")
@@ -61,7 +62,7 @@ async def test_topic_s_task_ends_a_while_after_its_last_subscriber(hub, connect,
     assert topic.active
     await trio.sleep(RETIRE_INTERVAL + 2)
     assert not topic.active
-    assert topic.finished.is_set()
+    assert inbox.finished.is_set()
     assert hub.subscriptions == hub.active_symbols == 0
 
 
@@ -164,7 +165,7 @@ async def test_no_delivery_takes_less_than_no_time(hub, connect):
     """A price by a clock that is ahead, another instance's or ours before it was set back, took 0."""
     peer = connect("AAPL")
     ahead = time_ns() // 1000 + 3600 * 1_000_000
-    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead), flusher(hub))
+    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead))
     await peer.read()
     assert hub.stats.delivery_latency.total == 0.0
     assert sum(hub.stats.delivery_latency.counts) == 1

@@ -8,7 +8,7 @@ from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import Hub
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from tests.fanout.peer import Peer, flusher, instruments, publish, trade
+from tests.fanout.peer import Peer, instruments, publish, trade
 
 
 def listed(symbol: str, **changes: object) -> Snapshot:
@@ -216,7 +216,7 @@ async def test_listed_while_everything_is_watched(hub, connect):
     publish(hub, "AAPL", 99.0)
     hub.delist(["AAPL"])
     hub.list_snapshots([listed(f"NEW{number}") for number in range(40)] + [listed("AAPL")])
-    hub.topics["NEW7"].publish(trade("NEW7", 101.0), flusher(hub))
+    hub.topics["NEW7"].publish(trade("NEW7", 101.0))
     await peer.read()
     assert set(peer.document["quotes"]) == set(hub.topics)
     assert len(hub.topics) == 43

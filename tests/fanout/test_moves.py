@@ -6,7 +6,7 @@ import trio
 from server.fanout.broadcaster import give
 from server.quotes.quote import Move
 from server.quotes.snapshot import live
-from tests.fanout.peer import START_US, flusher, publish
+from tests.fanout.peer import START_US, publish
 
 
 def move(version: int, price: float, volume: int) -> Move:
@@ -19,7 +19,7 @@ async def test_next_version_is_a_patch_and_a_later_one_a_full_quote(hub, connect
     await peer.read()
     topic = hub.topics["AAPL"]
     for each in (move(2, 101.0, 50), move(2, 7.0, 7), move(5, 103.0, 90), move(4, 102.0, 80)):
-        topic.publish(each, flusher(hub))
+        topic.publish(each)
     await peer.read()
     kinds = [[each["op"] for each in message["operations"]] for message in peer.messages[1:]]
     assert kinds[0] == ["replace"] * 5
@@ -36,7 +36,7 @@ async def test_version_that_changes_nothing_is_a_full_quote(hub, connect):
     await peer.read()
     quote = hub.topics["AAPL"].quote
     time_us = round(quote.last_updated.timestamp() * 1e6)
-    hub.topics["AAPL"].publish(Move("AAPL", 2, 100.0, 0, time_us, START_US), flusher(hub))
+    hub.topics["AAPL"].publish(Move("AAPL", 2, 100.0, 0, time_us, START_US))
     await peer.read()
     assert [each["op"] for each in peer.messages[-1]["operations"]] == ["add"]
     assert peer.versions["AAPL"] == 2

@@ -7,9 +7,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.frame import close_frame, pong_frame
 from server.fanout.hub import ONE_MESSAGE, Hub
-from server.fanout.outbox import DRAIN_BYTES
 from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, instruments, publish
 

@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from server.client.document import Document
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.history import HISTORY_UPDATES, SETTLING_TIME
+from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
-from server.fanout.ring import RING_UPDATES
-from server.fanout.shift import publish_conflated
-from server.fanout.topic import SETTLING_TIME
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE, publish_conflated
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
-from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
+from tests.fanout.peer import CUSHION, Peer, instruments, publish, trade
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 
@@ -54,13 +53,13 @@ async def test_ring_is_bounded(hub, connect):
     peer = connect("AAPL")
     await peer.read()
     held = peer.position()
-    move(hub, "AAPL", RING_UPDATES)
+    move(hub, "AAPL", HISTORY_UPDATES)
     assert peer.come_back("AAPL").recovered == {"AAPL": "patches"}
     move(hub, "AAPL")
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
     await peer.read()
     assert peer.document["quotes"] == peer.truth()
-    assert len(hub.topics["AAPL"]._ring) == RING_UPDATES
+    assert len(hub.topics["AAPL"].history._updates) == HISTORY_UPDATES
 
 
 async def test_ring_fills_while_nobody_watches_and_ends_with_the_task(hub, connect, autojump_clock):
@@ -74,7 +73,7 @@ async def test_ring_fills_while_nobody_watches_and_ends_with_the_task(hub, conne
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "patches"}
     peer.unsubscribe("AAPL")
     await trio.sleep(TOPIC_GRACE + RETIRE_INTERVAL + 1)
-    assert hub.topics["AAPL"]._ring is None
+    assert hub.topics["AAPL"].history._updates is None
     encoded = hub.stats.updates_encoded
     move(hub, "AAPL")
     assert hub.stats.updates_encoded == encoded
@@ -200,7 +199,7 @@ async def test_client_that_returns_hears_what_is_quiet(hub, connect):
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, RING_UPDATES + 2)),
+        st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, HISTORY_UPDATES + 2)),
         st.tuples(st.just("merge"), st.sampled_from(SYMBOLS), st.integers(1, 3)),
         st.tuples(st.just("read"), st.integers(1, 3000), st.none()),
         st.tuples(
@@ -269,7 +268,9 @@ def merge(hub: Hub, symbol: str, trades: int) -> None:
     inbox = Inbox(hub.stats)
     for cents in range(trades):
         inbox.offer(trade(symbol, 200 + topic.version + cents / 100))
-    publish_conflated(topic, inbox.take_nowait(), inbox, flusher(hub))
+    first = inbox.take_nowait()
+    assert first is not None
+    publish_conflated(topic, first, inbox)
 
 
 def begin_epoch(hub: Hub, version: int) -> None:

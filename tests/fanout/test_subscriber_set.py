@@ -14,7 +14,7 @@ def test_audience_is_a_set():
     """Whatever the order of joining and leaving, also twice, it holds what a set of them holds."""
     stats, blocked_writers = FanoutStats(), BlockedWriters(BreakerPolicy())
     with socket.socket() as sock:
-        outboxes = [Outbox(sock, stats, blocked_writers) for _ in range(50)]
+        outboxes = [Outbox(sock, stats, blocked_writers.start) for _ in range(50)]
         audience, expected = SubscriberSet(), set[Outbox]()
         choices = random.Random(1)
         for _ in range(2000):

@@ -114,7 +114,7 @@ class SessionHarness:
     def trade(self, symbol: str, price: float) -> None:
         """Move a quote; its update waits for the round's end."""
         now = time.time_ns() // 1000
-        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now), self.hub._flusher)
+        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now))
 
     def end(self) -> None:
         """End the connection, as its task does."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
-from server.fanout.frame import UpdateFrame, deflate, text_frame
+from server.fanout.frame import Source, UpdateFrame, deflate, text_frame
 from server.gateway.deflate import ANSWER, Inflate, negotiate
 from tests.frames import take_frame
 from tests.gateway.wire import (
@@ -92,7 +92,7 @@ def test_offers_are_answered_as_rfc_7692_says(offer, answer):
 def test_frame_is_compressed_once():
     """Whoever asks gets the same bytes, and they mean what the plain ones do."""
 
-    class Nothing:
+    class Nothing(Source):
         def current_frame(self) -> UpdateFrame:
             return UpdateFrame(b"", self)
 

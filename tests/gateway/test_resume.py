@@ -8,7 +8,7 @@ import trio
 from trio_websocket import open_websocket_url
 from websockets.sync.client import connect
 
-from server.fanout.ring import RING_UPDATES
+from server.fanout.history import HISTORY_UPDATES
 from tests.gateway.wire import TIMEOUT, Client, is_move, new_user, refusal
 from tests.processes import ServerProcess, make_token
 
@@ -119,7 +119,7 @@ def test_long_absence_is_one_full_quote(server):
     """What the ring no longer holds is not made up from what it does."""
     with Client(server, "AAPL") as client:
         position = f"{client.receive()['epoch']}:AAPL={client.versions['AAPL']}"
-        moves_of(client, "AAPL", RING_UPDATES + 1)
+        moves_of(client, "AAPL", HISTORY_UPDATES + 1)
     with Client(server, resuming(position, "AAPL")) as client:
         assert client.receive()["recovered"] == {"AAPL": "quote"}
         assert "epoch" in client.receive()
