@@ -48,7 +48,10 @@ class Part(NamedTuple):
 
 PARTS = {
     "quotes": Part(("server/quotes/*.py",), ("tests/quotes",)),
-    "loader": Part(("server/store/loader.py",), ("tests/store/test_loader.py",)),
+    "loader": Part(
+        ("server/store/loader.py",),
+        ("tests/store/test_loader.py", "tests/store/test_loader_counts.py"),
+    ),
     "fanout": Part(("server/fanout/*.py",), ("tests/fanout",)),
     # The tests of these files' whole servers and of a real Redis take too long for a thousand runs.
     "gateway": Part(
