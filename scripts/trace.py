@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 import trio
 
-from server.app import Addresses, serve
+from server.app.serve import serve
+from server.config.settings import FeedChoice, Settings
 from server.gateway.auth import Authenticator
 from server.ops.logs import configure_logging
-from server.settings import FeedChoice, Settings
+from server.process.listeners import Addresses
 
 SECRET = "a secret for a minute, of 32 bytes"
 

@@ -12,9 +12,9 @@ def main() -> None:
         # They would end a server that has just been started. The kernel keeps them until it can act.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
     try:
-        from server import cli
+        from server.cli import commands
 
-        cli.main()
+        commands.main()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server import garbage
+from server.process import garbage
 
 
 class Node:

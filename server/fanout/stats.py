@@ -3,12 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from server.histogram import Histogram
+from server.histogram import DELIVERY_BUCKETS, Histogram
 from server.invalid import InvalidRecords
 from server.quotes.messages import Recovered
-
-DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds. The service's own targets, 10 to 250 ms, are edges."""
 
 
 def _delivery_histogram() -> Histogram:

@@ -40,13 +40,13 @@ from server.gateway.sampling import Sampler
 from server.gateway.session import Session
 from server.gateway.sockets import (
     ACCEPT_PAUSE,
-    BACKLOG,
     OUT_OF_RESOURCES,
     close,
     ignore_new,
     receive,
     send_all,
 )
+from server.process.binding import BACKLOG
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds a client has to send its request, and again to take the answer."""

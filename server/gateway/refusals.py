@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import h11
 
+from server.config.redaction import redact
 from server.quotes.messages import encode
-from server.redaction import redact
 
 MIN_RETRY, MAX_RETRY = 1, 5
 """Seconds in `Retry-After`, drawn evenly: those refused together should not come back together."""

@@ -13,6 +13,7 @@ import trio
 from msgspec import UNSET, UnsetType
 from wsproto.frame_protocol import CloseReason, Frame, Opcode, ParseFailed
 
+from server.config.redaction import redact
 from server.fanout.breaker import BreakerState
 from server.fanout.frame import PING_FRAME, close_frame, pong_frame, text_frame
 from server.fanout.topic import Topic, full_quotes
@@ -39,7 +40,6 @@ from server.quotes.messages import (
     parse_command,
     readable_id,
 )
-from server.redaction import redact
 
 if TYPE_CHECKING:
     from server.gateway.gateway import Gateway

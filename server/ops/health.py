@@ -17,13 +17,13 @@ import structlog
 import trio
 
 from server.cluster.member import Member
+from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.lag import LoopLag
-from server.redaction import redact
 from server.store.component import Component
 from server.store.store import Store
 
@@ -159,7 +159,9 @@ def check_bus(member: Member) -> Finding:
         return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
     if member.bus.refusal:
         return Finding(Health.DEGRADED, f"the bus does not do as asked: {member.bus.refusal}")
-    return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
+    return Finding(
+        Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch or 0}"
+    )
 
 
 def check_component(component: Component) -> Finding:

@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from server.config.redaction import redact
 from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
 from server.ops.problems import ApiError
-from server.redaction import redact
 
 NO_STORE = {"Cache-Control": "no-store"}
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import structlog
 
+from server.config.redaction import redact
 from server.ops.tracebacks import TracebackSampler, add_left_out
-from server.redaction import redact
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,

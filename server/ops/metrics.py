@@ -26,7 +26,7 @@ from server.gateway.pool import Pool
 from server.histogram import Histogram
 from server.ops.health import Health, HealthMonitor
 from server.ops.lag import LoopLag
-from server.output import lost_lines
+from server.process.output import lost_lines
 
 
 def render(registry: CollectorRegistry) -> str:

@@ -34,11 +34,11 @@ class ClusterCollector(Collector):
             yield from self._bus(member, stats)
 
     def _bus(self, member: Member, stats: ClusterStats) -> Iterator[Metric]:
-        yield gauge("market_data_bus_epoch", "The newest epoch followed or led", member.epoch)
+        yield gauge("market_data_bus_epoch", "The newest epoch followed or led", member.epoch or 0)
         yield gauge(
             "market_data_bus_connected",
             "1 if what this instance publishes comes back to it",
-            member.bus.connection > 0,
+            member.bus.connection is not None,
         )
         yield gauge("market_data_bus_round_trip_seconds", "The last probe's way", stats.round_trip)
         yield counter("market_data_bus_moves", "Moves in them", stats.moves_received)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from server.listeners import Listeners
 from server.ops.admission import Gate, LimitStrangers
 from server.ops.http import build_http_app
 from server.ops.http_edge import HttpEdge, HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.pace import Pace
+from server.process.listeners import Listeners
 
 OPS_MAX_CONNECTIONS = 16
 """Connections to the operators' port: some scrapers and people; they come out of the reserve."""

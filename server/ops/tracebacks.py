@@ -9,7 +9,7 @@ from types import TracebackType
 
 import structlog
 
-from server.redaction import redact
+from server.config.redaction import redact
 
 SAMPLE_INTERVAL = 1.0
 """Seconds between two tracebacks of one place: a client may cause a thousand a second."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import outcome
 import structlog
@@ -15,19 +15,18 @@ from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
+from server.store.cache_redis import open_redis
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
+from server.store.invalidation import Invalidations
 from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
-
-if TYPE_CHECKING:
-    from server.store.invalidation import Invalidations
 
 PREPARE_TIMEOUT = 5.0
 """Seconds a start waits for the database; then it serves without, and goes on trying."""
@@ -82,7 +81,7 @@ class Store:
     loader: Loader
     write_back: WriteBack
     changes: Changes
-    invalidations: "Invalidations | None"
+    invalidations: Invalidations | None
     components: Sequence[Component]
     stats: StoreStats
     pool_use: Callable[[], tuple[int, int]] | None
@@ -200,7 +199,7 @@ async def open_store(
         snapshot: a symbol's state while it is in memory, None if it is not.
         live: all symbols in memory.
 
-    Errors: StoreUnavailable if a file cannot be opened or a URL is none; a server that is down is
+    Errors: BadRedisUrl; StoreUnavailable if a file cannot be opened; a server that is down is
     no error, it may come up.
     """
     stats = StoreStats()
@@ -263,9 +262,7 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
     return await _run_alone(options, work)
 
 
-async def _tell(
-    cache: Cache, invalidations: "Invalidations | None", symbols: Sequence[str]
-) -> None:
+async def _tell(cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]) -> None:
     """Have every instance that can be told at once forget `symbols`."""
     if not invalidations:
         return
@@ -315,12 +312,9 @@ async def _open_catalogue(
 
 async def _open_cache(
     options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
-) -> "tuple[Cache, Invalidations | None]":
+) -> tuple[Cache, Invalidations | None]:
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
-    from server.store.cache_redis import open_redis
-    from server.store.invalidation import Invalidations
-
     redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from server.stop import hard_exit_after
+from server.process.signals import hard_exit_after
 from tests.cli.command import complaint
 from tests.cli.test_stop import AT_ONCE, STOP_LIMIT, stubborn_clients
 from tests.gateway.wire import Client, RawClient, eventually, head, target

@@ -118,7 +118,7 @@ def test_log_goes_on_once_there_is_room(tmp_path):
     """Lines that waited come whole and in order, and the number of those that were dropped is said."""
     program = """
 import logging, sys, time
-from server import output
+from server.process import output
 from server.ops.logs import configure_logging
 output.MAX_WAITING = 2000
 output.take_over_output()
@@ -194,7 +194,7 @@ def test_workers_and_their_supervisor_end_though_nothing_can_be_said(tmp_path, r
 
 HANGING = """
 import re, sys, time, trio
-from server import signals
+from server.process import signals
 async def main():
     signals.LAST_WORDS = 0.3
     signals.Signals(0.3)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from server.settings import Settings
+from server.config.settings import Settings
 from tests.cli.command import complaint, run
 from tests.processes import SECRET, ServerProcess
 

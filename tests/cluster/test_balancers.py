@@ -31,7 +31,7 @@ RETURN_TIMEOUT = 20.0
 SYMBOLS = "AAPL,MSFT,TSLA"
 
 
-class ClusterContext(ServerProcess):
+class Instance(ServerProcess):
     """One of the instances, which comes back on the same ports."""
 
     def __init__(self, folder: Path, redis: Redis, **variables: str) -> None:
@@ -112,7 +112,7 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
     and 1001, and go on elsewhere from where they were. All others are let in.
     """
     seen: Seen = {}
-    a, b = (ClusterContext(tmp_path / name, redis) for name in "ab")
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
     with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
         assert min(served(a), served(b)) >= CROWD / 2
         with visitors(balancers) as both:
@@ -134,7 +134,7 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
 def test_killed_instance_costs_its_clients_a_reconnection(tmp_path, redis):
     """They come back to the other one at once: the dead one costs nobody a refusal."""
     seen: Seen = {}
-    a, b = (ClusterContext(tmp_path / name, redis) for name in "ab")
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
     with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
         theirs = served(a)
         with visitors(balancers):
@@ -172,7 +172,7 @@ def test_roll_of_workers_refuses_nobody(tmp_path, redis):
 @pytest.mark.parametrize("balancer", [HAProxy, Nginx])
 def test_refusal_is_passed_on(tmp_path, redis, balancer):
     """A client that meets full instances hears from them when to come back, and why."""
-    a, b = (ClusterContext(tmp_path / name, redis, WS_MAX_CONNECTIONS="1") for name in "ab")
+    a, b = (Instance(tmp_path / name, redis, WS_MAX_CONNECTIONS="1") for name in "ab")
     with a, b, balancer([a.ports, b.ports]) as front, ExitStack() as taken:
         for instance in (a, b):
             taken.enter_context(connect(instance.url("AAPL"), open_timeout=TIMEOUT))

@@ -14,13 +14,14 @@ import trio_asyncio
 from redis import Redis
 
 from server.cluster.bus import Bus, open_bus
-from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.errors import BusLost, Fenced
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import EPOCH, LEADER, MAX_BATCH_BYTES, QUOTES, WATCHED, Batch, Mark
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from server.redis_link import BadRedisUrl
 from tests.faults.proxy import Proxy
 
 LEASE = 0.4
@@ -54,49 +55,56 @@ def snapshot(symbol: str, version: int) -> LiveSnapshot:
     return LiveSnapshot(symbol, symbol, 1, 10.0, 10.0, version=version, quoted_at=1, ts=2)
 
 
+async def lead(bus: Bus, own: int | None = None, known: int | None = None) -> int:
+    """Get the lease, and return the epoch to lead in."""
+    epoch = (await bus.acquire_lease(own=own, known=known)).epoch
+    assert epoch is not None
+    return epoch
+
+
 async def test_one_of_two_is_elected_and_the_next_after_its_lease(redis):
     """The loser learns how long the lease lasts; each new leader's epoch is higher."""
     async with buses(redis) as (one, other):
-        first = await one.acquire_lease(own=0, known=0)
-        assert first.epoch > 1_700_000_000_000
-        lost = await other.acquire_lease(own=0, known=0)
-        assert lost.epoch == 0
+        first = await lead(one)
+        assert first > 1_700_000_000_000
+        lost = await other.acquire_lease(own=None, known=None)
+        assert lost.epoch is None
         assert 0 < lost.taken_for <= LEASE
-        assert (await one.acquire_lease(own=first.epoch, known=first.epoch)).epoch == first.epoch
+        assert await lead(one, first, first) == first
         await trio.sleep(lost.taken_for + 0.1)
-        assert (await other.acquire_lease(own=0, known=first.epoch + 5)).epoch > first.epoch + 5
-        assert (await one.acquire_lease(own=first.epoch, known=first.epoch)).epoch == 0
+        assert await lead(other, known=first + 5) > first + 5
+        assert (await one.acquire_lease(own=first, known=first)).epoch is None
 
 
 async def test_lapsed_lease_goes_on_in_its_epoch_unless_somebody_stood(redis):
     """A leader that was slow is the only one who can have made versions."""
     async with buses(redis) as (one, other):
-        first = (await one.acquire_lease(own=0, known=0)).epoch
+        first = await lead(one)
         await trio.sleep(LEASE + 0.05)
         assert await one.acquire_lease(own=first, known=first) == (first, 0, False)
         await trio.sleep(LEASE + 0.05)
-        second = (await other.acquire_lease(own=0, known=0)).epoch
+        second = await lead(other)
         await trio.sleep(LEASE + 0.05)
-        assert (await one.acquire_lease(own=first, known=first)).epoch > second
+        assert await lead(one, first, first) > second
 
 
 async def test_epoch_grows_though_redis_has_forgotten_everything(redis):
     """Who leads goes on; who does not takes one above all it knows, also of a clock set back."""
     async with buses(redis) as (one, other):
-        first = (await one.acquire_lease(own=0, known=0)).epoch
+        first = await lead(one)
         redis.command("FLUSHALL")
         assert await one.acquire_lease(own=first, known=first) == (first, 0, True)
         redis.command("FLUSHALL")
-        assert (await other.acquire_lease(own=0, known=first + 10**9)).epoch > first + 10**9
+        assert await lead(other, known=first + 10**9) > first + 10**9
 
 
 async def test_old_leader_is_refused(redis):
     """Neither the hash nor anybody who listens gets what a paused leader publishes."""
     async with buses(redis) as (one, other):
-        first = (await one.acquire_lease(own=0, known=0)).epoch
+        first = await lead(one)
         await one.publish(Batch(first, 1), [snapshot("AAPL", 5)])
         await trio.sleep(LEASE + 0.05)
-        second = (await other.acquire_lease(own=0, known=first)).epoch
+        second = await lead(other, known=first)
         await other.publish(Batch(second, 1), [snapshot("AAPL", 6)])
         with pytest.raises(Fenced):
             await one.publish(Batch(first, 2), [snapshot("AAPL", 7)])
@@ -116,12 +124,12 @@ async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):
         nursery.start_soon(other.listen, send)
         assert await receive.receive() is None
         assert other.connection == 1
-        epoch = (await one.acquire_lease(own=0, known=0)).epoch
+        epoch = await lead(one)
         move = Move("AAPL", 6, 175.92, 300, 1, 2)
         batch = Batch(epoch, 1, [move], [snapshot("AAPL", 6)], "", "i0")
         await one.publish(batch, [snapshot("AAPL", 6)], release=True)
         assert await receive.receive() == batch
-        assert (await other.acquire_lease(own=0, known=0)).epoch > epoch
+        assert await lead(other) > epoch
         nursery.cancel_scope.cancel()
 
 
@@ -165,7 +173,7 @@ async def test_bus_is_lost_and_comes_back(redis, fault):
         await receive.receive()
         getattr(redis, fault)()
         await receive.receive()
-        assert bus.connection == 0
+        assert bus.connection is None
         assert bus.problem
         with pytest.raises(BusLost):
             await bus.load()
@@ -189,7 +197,7 @@ async def test_probe_that_does_not_come_back_is_noticed(redis):
             proxy.mute_oldest()
             await receive.receive()
             assert bus.problem == "no probe came back"
-            assert (await bus.acquire_lease(own=0, known=0)).epoch
+            assert await lead(bus)
             await receive.receive()
             assert bus.connection == 2
             nursery.cancel_scope.cancel()
@@ -230,7 +238,7 @@ async def test_epoch_that_is_no_number_is_forgotten(redis):
     """The leader goes on in its epoch and tells all again; another takes one from the clock."""
     async with buses(redis) as (one, other):
         for junk in NO_EPOCHS:
-            first = (await one.acquire_lease(own=0, known=0)).epoch
+            first = await lead(one)
             redis.command("SET", EPOCH, junk)
             with pytest.raises(Fenced):
                 await one.publish(Batch(first, 1), [])
@@ -238,7 +246,7 @@ async def test_epoch_that_is_no_number_is_forgotten(redis):
             await one.publish(Batch(first, 2), [])
             redis.command("DEL", LEADER)
             redis.command("SET", EPOCH, junk)
-            second = (await other.acquire_lease(own=0, known=first)).epoch
+            second = await lead(other, known=first)
             assert first < second < 10**13
             await other.publish(Batch(second, 1), [])
             redis.command("FLUSHALL")
@@ -248,13 +256,13 @@ async def test_epochs_begin_anew_after_the_largest(redis):
     """The largest is an epoch like any other; the one after it is the clock's."""
     async with buses(redis) as (one, other):
         redis.command("SET", EPOCH, str(LARGEST_WHOLE - 1))
-        largest = (await one.acquire_lease(own=0, known=0)).epoch
+        largest = await lead(one)
         assert largest == LARGEST_WHOLE
         assert await one.acquire_lease(own=largest, known=largest) == (largest, 0, False)
         await one.publish(Batch(largest, 1), [snapshot("AAPL", 2)])
         assert (await other.load()).mark == Mark(largest, 1)
         redis.command("DEL", LEADER)
-        second = (await other.acquire_lease(own=0, known=largest)).epoch
+        second = await lead(other, known=largest)
         assert 10**12 < second < 10**13
         await other.publish(Batch(second, 1), [])
 
@@ -263,10 +271,10 @@ async def test_lease_that_never_ends_is_nobody_s(redis):
     """Nor is one that lasts for years; one that ends soon is waited for."""
     async with buses(redis, 1) as (bus,):
         redis.command("SET", LEADER, "junk")
-        first = (await bus.acquire_lease(own=0, known=0)).epoch
+        first = await lead(bus)
         assert first
         redis.command("SET", LEADER, "junk", "EX", "100000000")
-        assert (await bus.acquire_lease(own=first, known=first)).epoch == first
+        assert await lead(bus, first, first) == first
         redis.command("SET", LEADER, "junk", "PX", "5000")
         assert 0 < (await bus.acquire_lease(own=first, known=first)).taken_for <= 5
 
@@ -278,7 +286,7 @@ async def test_key_of_the_wrong_type_is_put_aside(redis):
     """Whichever key and type it is: each operation is done, and the leader goes on."""
     async with buses(redis, 1) as (bus,):
         for key, command in product([EPOCH, LEADER, QUOTES, WATCHED], TYPES):
-            own = (await bus.acquire_lease(own=0, known=0)).epoch
+            own = await lead(bus)
             for operation in (
                 partial(publish, bus, own),
                 bus.load,
@@ -291,7 +299,7 @@ async def test_key_of_the_wrong_type_is_put_aside(redis):
                 redis.command(command[0], key, *command[1:])
                 await operation()
                 for _ in range(2):  # it may have to hear first that Redis has forgotten
-                    own = (await bus.acquire_lease(own=own, known=own)).epoch
+                    own = await lead(bus, own, own)
                     await publish(bus, own)
                 assert own
                 assert list((await bus.load()).snapshots) == ["AAPL"]
@@ -307,7 +315,7 @@ async def publish(bus: Bus, epoch: int) -> None:
 async def test_mended_hash_is_told_again(redis):
     """What was there before is kept beside it, and counted."""
     async with buses(redis, 1) as (bus,):
-        own = (await bus.acquire_lease(own=0, known=0)).epoch
+        own = await lead(bus)
         redis.command("DEL", QUOTES)
         redis.command("SET", QUOTES, "somebody's")
         with pytest.raises(Fenced):
@@ -377,6 +385,6 @@ async def test_interest_of_what_is_no_symbol_is_left_out(redis):
 
 async def test_address_that_is_none_is_refused():
     """The error names the variable."""
-    with pytest.raises(BadBusUrl, match="REDIS_URL"):
+    with pytest.raises(BadRedisUrl, match="REDIS_URL"):
         async with open_bus("redis://x:y", "", POLICY, ClusterStats()):
             pass

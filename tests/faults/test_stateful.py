@@ -23,7 +23,7 @@ from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
 from server.gateway.lifecycle import State
 from server.gateway.pool import Pool
-from server.gateway.sockets import bind
+from server.process.binding import bind
 from tests.fanout.peer import instruments, publish
 from tests.faults.model_client import ModelClient
 from tests.gateway.harness import COMPLETE

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.sockets import BACKLOG, bind, ignore_new
+from server.gateway.sockets import ignore_new
+from server.process.binding import BACKLOG, bind
 from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import TIMEOUT, head
 

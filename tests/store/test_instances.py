@@ -447,7 +447,7 @@ def test_file_that_cannot_be_opened(tmp_path, redis):
 def test_drivers_are_imported_only_where_they_are_used(tmp_path):
     """A server without Postgres and Redis does not pay for them."""
     code = (
-        "import sys, server.app, server.cli; "
+        "import sys, server.app.serve, server.cli.commands; "
         "print([m for m in ('asyncpg', 'redis', 'trio_asyncio', 'asyncio') if m in sys.modules])"
     )
     done = subprocess.run(

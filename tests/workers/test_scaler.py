@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.fanout.stats import DELIVERY_BUCKETS
+from server.histogram import DELIVERY_BUCKETS
 from server.workers.scaler import Decision, Load, ScalePolicy, Scaler, percentile
 
 POLICY = ScalePolicy(minimum=1, maximum=4, after=10, cooldown=30)

@@ -10,7 +10,7 @@ from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.http_edge import HttpPorts
-from server.signals import Signals
+from server.process.signals import Signals
 from server.workers.control import Sample
 from server.workers.worker import NoHost, SupervisorLink, WorkerCallbacks
 

@@ -10,9 +10,9 @@ import msgspec
 import structlog
 import trio
 
+from server.config.settings import BadSetting, Settings
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import set_level
-from server.settings import BadSetting, Settings
 
 KEYS = ("jwt_secret", "jwt_public_key", "jwt_algorithms", "jwt_audience", "jwt_issuer")
 

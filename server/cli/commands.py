@@ -13,9 +13,9 @@ import structlog
 import trio
 
 from server import __version__
-from server.app import serve
-from server.cluster.errors import BadBusUrl
-from server.credentials import (
+from server.app.options import store_options
+from server.app.serve import serve
+from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
     development_token,
@@ -25,18 +25,8 @@ from server.credentials import (
     secret_of,
     token_for_watch,
 )
-from server.feeds.replay import ReplayError
-from server.gateway.auth import Authenticator, BadKey
-from server.gateway.claims import MAX_NAME_LENGTH, is_name
-from server.gateway.sockets import BindError
-from server.listeners import Addresses
-from server.ops.logs import configure_logging
-from server.ops.tracebacks import install_hooks
-from server.options import store_options
-from server.output import take_over_output
-from server.quotes.instrument import normalize_symbol
-from server.redaction import hide, redact
-from server.settings import (
+from server.config.redaction import hide, redact
+from server.config.settings import (
     BadSetting,
     Duration,
     Settings,
@@ -44,7 +34,17 @@ from server.settings import (
     load_settings,
     secrets_in,
 )
-from server.signals import end_start_at_sigterm
+from server.feeds.replay import ReplayError
+from server.gateway.auth import Authenticator, BadKey
+from server.gateway.claims import MAX_NAME_LENGTH, is_name
+from server.ops.logs import configure_logging
+from server.ops.tracebacks import install_hooks
+from server.process.binding import BindError
+from server.process.listeners import Addresses
+from server.process.output import take_over_output
+from server.process.signals import end_start_at_sigterm
+from server.quotes.instrument import normalize_symbol
+from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.embedded import load_instruments
 from server.store.importing import BadFile, read_instruments
@@ -64,7 +64,7 @@ EXPECTED = (
     BindError,
     ReplayError,
     StoreUnavailable,
-    BadBusUrl,
+    BadRedisUrl,
     BadFile,
     BadTokenSource,
 )

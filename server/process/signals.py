@@ -22,7 +22,7 @@ from typing import NoReturn
 import structlog
 import trio
 
-from server.output import drain_output
+from server.process.output import drain_output
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,7 +38,18 @@ SIGQUIT keeps its default: it ends the process at once, with a core dump if thos
 LAST_WORDS = 0.9
 """Seconds from the decision for a hard exit to the kernel's alarm."""
 
+STOP_TIMEOUT = 9.0
+"""Seconds from the first signal to a hard exit, with the default DRAIN_DELAY; 10 are promised."""
+
+INCLUDED_DELAY = 2.0
+"""Seconds of DRAIN_DELAY that STOP_TIMEOUT has room for. A longer delay moves the hard exit."""
+
 log = structlog.get_logger()
+
+
+def hard_exit_after(drain_delay: float, timeout: float = STOP_TIMEOUT) -> float:
+    """Return the seconds from the first signal to the hard exit; `timeout` is for the default delay."""
+    return timeout + max(0.0, drain_delay - INCLUDED_DELAY)
 
 
 def exit_now(reason: str, code: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """What the settings mean to each package: its own options, made from them."""
 
 from server.cluster.state import Policy
+from server.config.settings import Settings
 from server.fanout.breaker import BreakerPolicy
 from server.gateway.budgets import (
     ADDRESS_BURST_SECONDS,
@@ -9,7 +10,6 @@ from server.gateway.budgets import (
     Budgets,
 )
 from server.quotes.instrument import normalize_symbol
-from server.settings import Settings
 from server.store.store import StoreOptions
 
 

@@ -14,8 +14,8 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from msgspec import Meta
 
+from server.config.redaction import HIDDEN, redact
 from server.quotes.duration import parse_duration
-from server.redaction import HIDDEN, redact
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
 """Up to the last `@`: who forgets to escape one in a password should not read it in the log. Without an

@@ -15,28 +15,17 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from server.app.readiness import Readiness
+from server.app.reload import Reloading
 from server.cluster.member import Member
 from server.gateway.gateway import Gateway
-from server.readiness import Readiness
-from server.reload import Reloading
-from server.signals import Signals
+from server.process.signals import Signals
 from server.store.store import FINAL_TIMEOUT
-
-STOP_TIMEOUT = 9.0
-"""Seconds from the first signal to a hard exit, with the default DRAIN_DELAY; 10 are promised."""
-
-INCLUDED_DELAY = 2.0
-"""Seconds of DRAIN_DELAY that STOP_TIMEOUT has room for. A longer delay moves the hard exit."""
 
 CLOSING_TIME = 0.25
 """Seconds for what is left when everything has stopped: to close files, to leave the interpreter."""
 
 log = structlog.get_logger()
-
-
-def hard_exit_after(drain_delay: float, timeout: float = STOP_TIMEOUT) -> float:
-    """Return the seconds from the first signal to the hard exit; `timeout` is for the default delay."""
-    return timeout + max(0.0, drain_delay - INCLUDED_DELAY)
 
 
 def time_for_http(signals: Signals) -> float:

@@ -7,21 +7,28 @@ from random import Random
 import structlog
 import trio
 
+from server.app.options import breaker_policy, budgets, cluster_policy, store_options
+from server.app.readiness import Readiness
+from server.app.reload import Load, Reloading
+from server.app.reporting import Sampling, follow_supervisor, leave_cluster, metrics_page
+from server.app.stop import (
+    begin_stop,
+    handle_signals,
+    time_for_http,
+)
 from server.cluster.interest import Interest
 from server.cluster.member import Member, open_member
+from server.config.settings import Settings
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
-from server.garbage import freeze_survivors
 from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
-from server.gateway.sockets import Room, allow_sockets, bind
-from server.listeners import Addresses, bind_all
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
@@ -33,22 +40,14 @@ from server.ops.openapi import description_route, docs_route
 from server.ops.overload import run_overload_control
 from server.ops.ports import Routes, build_ports
 from server.ops.registry import build_registry
-from server.options import breaker_policy, budgets, cluster_policy, store_options
+from server.process.binding import Room, allow_sockets, bind
+from server.process.garbage import freeze_survivors
+from server.process.listeners import Addresses, bind_all
+from server.process.signals import Signals, hard_exit_after
 from server.quotes.quote import Trade
-from server.readiness import Readiness
-from server.reload import Load, Reloading
-from server.settings import Settings
-from server.signals import Signals
-from server.stop import (
-    begin_stop,
-    handle_signals,
-    hard_exit_after,
-    time_for_http,
-)
 from server.store.catalogue import StoreUnavailable
 from server.store.loop import open_asyncio_loop
 from server.store.store import open_store
-from server.workers.reporting import Sampling, follow_supervisor, leave_cluster, metrics_page
 from server.workers.worker import SupervisorLink, WorkerCallbacks
 
 JOIN_TIMEOUT = 3.0
@@ -69,7 +68,7 @@ async def serve(
 
     With a `supervisor`, which it ends with, the ports are shared with the other workers.
 
-    Errors: BindError, ReplayError, StoreUnavailable, BadBusUrl, before anything was started;
+    Errors: BindError, ReplayError, StoreUnavailable, BadRedisUrl, before anything was started;
     StoreMisconfigured in groups, before clients can connect.
     """
     replay = _open_replay(settings)

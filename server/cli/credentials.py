@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from server.config.redaction import hide
+from server.config.settings import Duration, Settings
 from server.gateway.auth import Authenticator, development_secret
-from server.redaction import hide
-from server.settings import Duration, Settings
 
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from server.settings import Settings
+from server.config.settings import Settings
 
 Bind = Callable[[str, int, str], list[socket.socket]]
 """Binds host and port; the last argument names the variables that an error is about."""

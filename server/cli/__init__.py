@@ -1,0 +1,1 @@
+"""The `quotestream` command: its arguments, its subcommands, and the tokens they use."""

@@ -1,0 +1,115 @@
+"""Listening sockets, and the descriptors that a process may open."""
+
+import os
+import resource
+import socket
+from typing import NamedTuple
+
+BACKLOG = 4096
+"""Handshakes the kernel queues (Linux's default somaxconn): a reconnect storm of a second or two."""
+
+NOTSENT_LOWAT = 16 * 1024
+"""Bytes, trio's own: a peer that does not read then absorbs 100 KB of kernel memory, not 4 MB."""
+
+USER_TIMEOUT_MS = 180_000
+"""Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
+line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
+"""
+
+RESERVED_DESCRIPTORS = 100
+"""Descriptors that no client gets: the stores, the bus, listeners and files need them."""
+
+MIN_HTTP_CONNECTIONS = 8
+"""Connections that the HTTP port gets however few descriptors there are: for probes and a scrape."""
+
+
+class BindError(Exception):
+    """An address cannot be listened on; the message says which and why."""
+
+
+class Room(NamedTuple):
+    """Connections that the descriptors allow on each port."""
+
+    streaming: int
+    http: int
+
+
+def allow_sockets(http_connections: int) -> Room:
+    """Raise this process's limit of descriptors as far as it goes, and share them out.
+
+    The HTTP port gets up to `http_connections`, which the streaming port can then not take, nor the
+    other way round.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    spare = most // 2 - RESERVED_DESCRIPTORS
+    http = max(MIN_HTTP_CONNECTIONS, min(http_connections, spare))
+    return Room(max(most - RESERVED_DESCRIPTORS - http, most // 2), http)
+
+
+def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
+    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
+    names the `setting` that said so.
+
+    `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
+    that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
+
+    The options are set here once: Linux hands them on to every accepted socket.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in _addresses(host, port):
+            if sockets:
+                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901 (the same port for each)
+            listener = (
+                _bind_shared(family, address)
+                if shared
+                else socket.create_server(address, family=family, backlog=BACKLOG)
+            )
+            sockets.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
+        for listener in sockets:
+            listener.close()
+        raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
+    return sockets
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words: create_server adds the address to them once more."""
+    if isinstance(error, socket.gaierror):  # whose numbers are not those of other errors
+        return str(error.strerror)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
+    """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
+    # Whoever shares its port would let us in without a word, but not if we do not share.
+    alone = bind(host, port, setting)
+    port = alone[0].getsockname()[1]
+    for sock in alone:
+        sock.close()
+    return bind(host, port, setting, shared=True)
+
+
+def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:  # as `create_server`: the other family has its own socket
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(found))  # type: ignore[arg-type]  # TCP addresses: (host, port, …)
