@@ -166,6 +166,8 @@ async def test_one_is_invalidated_and_the_others_are_found(autojump_clock, harne
         times[symbol] = round(trio.current_time() - begun, 1)
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(harness.load, "AAPL", "MSFT", within=9))
+        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(ask, "AAPL")
         nursery.start_soon(ask, "MSFT")
         await trio.sleep(0.5)

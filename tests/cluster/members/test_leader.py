@@ -7,8 +7,9 @@ import pytest
 import trio
 import trio.testing
 
+from server.cluster.errors import BusLost
 from server.cluster.leader import HANDOVER_TIMEOUT
-from server.cluster.wire import Batch
+from server.cluster.wire import Batch, Mark
 from server.quotes.snapshot import live, opening_snapshot
 from tests.cluster.members.memory import (
     LEASE,
@@ -181,7 +182,7 @@ async def test_leader_that_could_not_ask_begins_a_new_epoch(
     if lost:
         leader.bus.lose()
     leader.bus.failing.add("claim")
-    await leader.member.agree([opening])
+    await leader.member.agree([opening, opening_snapshot(instrument("ONLY"))])
     assert leader.version("NEW") == 1
     leader.bus.failing.clear()
     if lost:
@@ -189,8 +190,112 @@ async def test_leader_that_could_not_ask_begins_a_new_epoch(
     await trio.sleep(LEASE)
     assert leader.member.leading
     assert leader.member.epoch > epoch
+    assert leader.positions == [0]
+    assert leader.stats.elections == 2
     assert leader.version("NEW") == 9
+    assert redis.quotes["ONLY"].version == 1
     leader.trade("NEW", 101.0)
     await trio.sleep(SOON)
     assert follower.version("NEW") == 10
     assert follower.state == leader.state
+
+
+async def test_lease_is_renewed_thrice_in_its_time(autojump_clock, leader):
+    """So that it survives two failures."""
+    asked = leader.bus.calls["acquire_lease"]
+    await trio.sleep(4 * LEASE)
+    assert 11 <= leader.bus.calls["acquire_lease"] - asked <= 12
+
+
+async def test_leader_that_comes_back_after_another_leads_on_from_its_prices(
+    autojump_clock, leader, follower, redis
+):
+    """Nobody holds the lease any more: its feed begins anew after the other's newest trade."""
+    leader.bus.lose()
+    await trio.sleep(LEASE + 1)
+    follower.trade("AAPL", 101.0, time_us=1_700_000_000_000_000)
+    await trio.sleep(0.02)
+    leader.trade("AAPL", 55.0)
+    follower.bus.lose()
+    await trio.sleep(LEASE + 1)
+    leader.bus.come_back()
+    await trio.sleep(1)
+    assert leader.member.leading
+    assert leader.hub.topics["AAPL"].quote.current_price == 101.0
+    assert len(leader.positions) == 2
+    follower.bus.come_back()
+    await trio.sleep(1)
+    assert not follower.member.leading
+    assert leader.state == follower.state
+
+
+async def test_deposed_leader_publishes_nothing_more(autojump_clock, leader, follower):
+    """There is no lease that it could give up."""
+    leader.bus.lose()
+    await trio.sleep(LEASE + 1)
+    leader.trade("AAPL", 55.0)
+    leader.bus.come_back()
+    published = leader.bus.calls["publish"]
+    await trio.sleep(1)
+    assert not leader.member.leading
+    assert leader.bus.calls["publish"] == published
+
+
+async def test_candidate_that_has_missed_an_epoch_begins_with_its_prices(
+    autojump_clock, leader, follower, redis
+):
+    """It was elected before it noticed that another had led: that one's prices win."""
+    follower.bus.deaf = True
+    await trio.sleep(SOON)
+    redis.epoch += 1000
+    theirs = msgspec.structs.replace(
+        leader.state["AAPL"], last_quote=50.0, version=1, quoted_at=0, ts=9
+    )
+    redis.quotes["AAPL"] = theirs
+    between = redis.epoch
+    redis.mark = Mark(between, 7)
+    leader.stop()
+    redis.lease_end = 0.0
+    await until(lambda: follower.member.leading)
+    assert follower.member.epoch > between
+    assert follower.state["AAPL"].ts == 9
+
+
+async def test_price_that_was_never_published_survives_a_pause(
+    autojump_clock, leader, follower, redis
+):
+    """The leader gave its lease up without being able to publish; it leads again in the end."""
+    follower.bus.failing.add("acquire_lease")
+    leader.bus.failing.update(["publish", "write"])
+    leader.trade("AAPL", 101.0)
+    leader.member.hand_over()
+    await trio.sleep(2)
+    leader.bus.failing.clear()
+    await trio.sleep(2 * LEASE)
+    assert leader.member.leading
+    assert leader.version() == 2
+    assert follower.state == leader.state
+
+
+async def test_instance_that_is_elected_in_vain_does_not_lead(
+    autojump_clock, redis, nursery, monkeypatch
+):
+    """It cannot read the hash, and asks again when its lease is over."""
+    instance = Instance(redis, "only")
+    load = instance.bus.load
+    loads = iter([True, False])
+
+    async def fail_second():
+        if next(loads, True):
+            return await load()
+        raise BusLost("no answer")
+
+    monkeypatch.setattr(instance.bus, "load", fail_second)
+    await nursery.start(instance.run)
+    await trio.sleep(SOON)
+    assert not instance.member.leading
+    assert instance.positions == []
+    await trio.sleep(LEASE + 1)
+    assert instance.member.leading
+    assert instance.member.epoch == redis.epoch
+    assert instance.stats.elections == 1
