@@ -53,21 +53,23 @@ PARTS = {
         ("tests/store/test_loader.py", "tests/store/test_loader_counts.py"),
     ),
     "fanout": Part(("server/fanout/*.py",), ("tests/fanout",)),
-    # The tests of these files' whole servers and of a real Redis take too long for a thousand runs.
+    # Its other tests start whole servers, which takes too long for a thousand runs.
     "gateway": Part(
         ("server/gateway/*.py",),
         (
             "tests/gateway/test_addresses.py",
             "tests/gateway/test_budgets.py",
-            "tests/gateway/test_dead_connections.py",
+            "tests/gateway/test_claims.py",
             "tests/gateway/test_handshake_pacer.py",
             "tests/gateway/test_heartbeat.py",
             "tests/gateway/test_poller.py",
             "tests/gateway/test_session.py",
             "tests/gateway/test_sockets.py",
             "tests/gateway/test_units.py",
+            "--deselect=tests/gateway/test_claims.py::test_every_wrong_claim_is_401_at_each_door",
         ),
     ),
+    # The bus and its scripts need a real Redis (tests/cluster/test_bus.py).
     "cluster": Part(
         ("server/cluster/*.py",),
         ("tests/cluster/members", "tests/cluster/test_wire.py"),
