@@ -253,6 +253,19 @@ async def test_alone_an_instance_makes_its_own_prices(autojump_clock, redis, nur
     assert not local.feeding  # the time begins anew with each outage
 
 
+async def test_instance_may_be_alone_from_the_start(autojump_clock, redis, nursery):
+    """It knows of no epoch yet."""
+    local = Instance(redis, "local", local=True)
+    local.bus.failing.update(["load", "acquire_lease"])
+    nursery.start_soon(local.run)
+    await trio.sleep(SOON)
+    local.bus.lose()
+    await trio.sleep(STALE_AFTER + SOON)
+    assert local.feeding
+    assert re.fullmatch(r"0\.[0-9a-f]{8}", local.hub.epoch)
+    assert local.positions == [0]
+
+
 async def test_instance_without_redis_from_the_start_is_settled(autojump_clock, redis, nursery):
     """It serves what it has, as stale, and says why."""
     instance = Instance(redis, "early")

@@ -3,6 +3,8 @@
 import trio
 import trio.testing
 
+from server.cluster.wire import Batch
+from server.quotes.quote import Move
 from server.quotes.snapshot import live, opening_snapshot
 from tests.cluster.members.memory import (
     LEASE,
@@ -45,6 +47,22 @@ async def test_all_that_trades_at_once_arrives(autojump_clock, leader, follower,
     assert [len(batch.moves) for batch in redis.published if batch.moves] == [1000, 200]
     assert follower.stats.gaps == 0
     assert redis.quotes == leader.state
+
+
+async def test_others_have_their_turn_while_a_batch_is_routed(autojump_clock, leader, follower):
+    """A thousand moves are some milliseconds of work."""
+    names = [f"S{number}" for number in range(1000)]
+    for name in names:
+        follower.hub.list_instrument(instrument(name))
+    await trio.sleep(SOON)
+    moves = [Move(name, 2, 101.0, 1, 1, 1) for name in names]
+    follower.bus.hear(Batch(leader.member.epoch, 2, moves))
+    seen = set()
+    for _ in range(200):
+        await trio.lowlevel.checkpoint()
+        seen.add(sum(follower.version(name) == 2 for name in names))
+    assert max(seen) == 1000
+    assert 10 <= len(seen) <= 20
 
 
 async def test_follower_that_misses_one_batch_reads_the_hash(autojump_clock, leader, follower):

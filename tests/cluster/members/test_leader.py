@@ -132,9 +132,13 @@ async def test_redis_that_forgot_everything_is_told_again(
 async def test_leader_that_is_refused_asks_at_once(autojump_clock, leader, follower, redis):
     """An epoch that begins elsewhere fences it: it does not wait for the lease's end."""
     redis.leader, redis.lease_end, redis.epoch = "other", trio.current_time() + 60, 10**15
+    redis.mark = Mark(redis.epoch, 7)
+    redis.quotes["AAPL"] = msgspec.structs.replace(leader.state["AAPL"], ts=9)
     leader.trade("AAPL", 101.0)
     await trio.sleep(0.05)
     assert not leader.member.leading
+    await trio.sleep(SOON)
+    assert leader.state["AAPL"] == redis.quotes["AAPL"]
 
 
 async def test_leader_that_hears_another_asks_at_once(autojump_clock, leader, follower, redis):
