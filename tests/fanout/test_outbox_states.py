@@ -38,7 +38,7 @@ class ScriptedSocket:
 
     @property
     def sent(self) -> list[bytes]:
-        """The payloads of all frames, which have to come whole."""
+        """Return the payloads of all frames, which have to be whole."""
         data, payloads = b"".join(self.writes), []
         while frame := take_frame(data):
             _, payload, data = frame
@@ -80,7 +80,7 @@ class Notice(Source):
 
 
 class Rig:
-    """An outbox, its socket, its counters, and how often it became blocked."""
+    """An outbox, its socket, its counters, and the number of times it became blocked."""
 
     def __init__(self, room: int = PLENTY) -> None:
         self.sock = ScriptedSocket(room)
@@ -135,7 +135,7 @@ def cause(rig: Rig, event: Event) -> None:
 
 @pytest.mark.parametrize(("before", "event"), TRANSITIONS)
 def test_each_event_leads_where_the_table_says(before, event):
-    """From each state, on a real outbox; queue and backlog are there in the states that need them."""
+    """An outbox has a queue and a backlog only in the states that need them."""
     rig = in_state(before)
     cause(rig, event)
     state, outbox = rig.outbox.state, rig.outbox
@@ -147,7 +147,7 @@ def test_each_event_leads_where_the_table_says(before, event):
 
 
 def test_table_is_whole():
-    """Each state is reached, each event is used, and only the connection's end leaves `closed`."""
+    """Each state is reached, each event is used, and only the connection's end can follow `closed`."""
     assert {state for state, _ in TRANSITIONS} == set(TRANSITIONS.values()) == set(State)
     assert {event for _, event in TRANSITIONS} == set(Event)
     assert [event for state, event in TRANSITIONS if state is State.CLOSED] == [Event.ENDED]
@@ -158,7 +158,7 @@ def test_table_is_whole():
 
 
 def test_event_that_cannot_happen_is_an_error():
-    """A socket cannot be filled by an outbox that is blocked already."""
+    """An outbox that is blocked already cannot fill its socket."""
     with pytest.raises(KeyError):
         in_state(State.BLOCKED).outbox._on(Event.FILLED)
 
@@ -167,7 +167,7 @@ def test_event_that_cannot_happen_is_an_error():
     "count", [1, 2, *(WRITE_FRAMES + n for n in (-1, 0, 1, 2)), 2 * WRITE_FRAMES + 1]
 )
 def test_no_answer_is_lost_wherever_a_socket_stops(count):
-    """Each answer of a round arrives once and in order, at whichever byte of it the socket is full."""
+    """Each answer of a round arrives once and in order, at whichever byte the socket is full."""
     frames = [pong_frame(b"%03d" % number) for number in range(count)]
     expected = [frame[2:] for frame in frames]
     for room in range(len(b"".join(frames)) + 1):
@@ -187,7 +187,7 @@ def test_no_answer_is_lost_wherever_a_socket_stops(count):
 
 @pytest.mark.parametrize("count", [1, 2, WRITE_FRAMES, WRITE_FRAMES + 1, WRITE_FRAMES + 2])
 def test_no_symbol_is_lost_wherever_a_socket_stops(count):
-    """Of each symbol that moved, the client gets the update or the full quote, and one of both."""
+    """For each symbol that moved, the client gets either the update or the full quote."""
     size = len(Symbol("S000").update())
     for room in range(size * count + 1):
         symbols = [Symbol(f"S{number:03}") for number in range(count)]
@@ -206,7 +206,7 @@ def test_no_symbol_is_lost_wherever_a_socket_stops(count):
 
 
 def test_writes_of_a_few_bytes_make_whole_frames():
-    """What was cut goes on where it was cut, before what came later, however little room there is."""
+    """The rest of a cut frame goes out before all that came later, however little room there is."""
     for room in (1, 2, 3, 7, 50):
         a, b = Symbol("A"), Symbol("B")
         rig = Rig(3)
@@ -220,7 +220,7 @@ def test_writes_of_a_few_bytes_make_whole_frames():
 
 
 def test_blocked_until_nothing_is_pending():
-    """One write holds DRAIN_BYTES or a little more; while anything is pending, the outbox does not
+    """One write holds DRAIN_BYTES or a little more. While anything is pending the outbox does not
     open, though the socket takes all it is given.
     """
     size = 1000
@@ -289,7 +289,7 @@ def test_throttled_and_blocked_is_throttled_again():
 
 @pytest.mark.parametrize("room", [5, PLENTY])
 def test_nothing_follows_the_close_frame(room):
-    """Answers that wait come before it; pending symbols, and all that is given later, do not come."""
+    """Answers that wait come before it; pending symbols and later frames do not come."""
     for state in (State.OPEN, State.THROTTLED, State.BLOCKED):
         a, b = Symbol("A"), Symbol("B")
         rig = in_state(state)
@@ -310,7 +310,7 @@ def test_nothing_follows_the_close_frame(room):
 
 
 def test_broken_socket_closes():
-    """A write that fails ends all, also in the middle of a round."""
+    """A write that fails in the middle of a round closes the outbox."""
     rig = Rig()
     assert rig.outbox.queue is not None
     rig.outbox.queue += [pong_frame(b"x")] * (2 * WRITE_FRAMES)
@@ -336,7 +336,7 @@ def test_queued_updates_go_out_before_a_throttle_holds_back_the_next():
 
 
 def test_symbol_has_one_pending_entry():
-    """The last that was added is sent; forgetting the other leaves it."""
+    """The source that was added last is sent; forgetting the other one leaves it."""
     for first, last in (("quote", "notice"), ("notice", "quote")):
         symbol = Symbol("A")
         sources: dict[str, Source] = {"quote": symbol, "notice": Notice(symbol)}
@@ -381,7 +381,7 @@ def test_current_state_is_sent_once():
 
 
 def test_sending_no_quotes_leaves_an_outbox_open():
-    """Else its updates would wait for a release that nobody calls."""
+    """A throttled one would wait for a release that nobody calls."""
     rig = Rig()
     rig.outbox.send_many([])
     assert rig.outbox.state is State.OPEN
@@ -392,7 +392,7 @@ def test_sending_no_quotes_leaves_an_outbox_open():
 
 @pytest.mark.parametrize("end", ["drained", "drained, throttled", "closed", "abandoned"])
 async def test_session_waits_until_its_outbox_has_drained(nursery, end):
-    """Also if the outbox is throttled then, or closes; not longer than the connection lives."""
+    """The wait ends if the outbox opens, is throttled or closes, and if the connection ends."""
     rig = in_state(State.BLOCKED)
     done = trio.Event()
 
