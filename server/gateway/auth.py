@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jwt
 from jwt.utils import is_pem_format, is_ssh_key
 
+from server.config.state_folder import state_folder
 from server.gateway.claims import BadClaim, check_claims
 
 if TYPE_CHECKING:
@@ -205,8 +206,7 @@ def development_secret() -> str:
     Kept, so that `quotestream token` and a restarted server agree. Where the folder cannot be
     written the secret lives as long as the process.
     """
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    file = Path(base) / "quotestream" / "development-secret"
+    file = state_folder() / "development-secret"
     fresh = secrets.token_urlsafe(DEVELOPMENT_SECRET_BYTES)
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,6 +1,5 @@
 """The store as a whole: opens what is configured, prepares it, and runs its tasks."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import outcome
 import structlog
 import trio
 
+from server.config.state_folder import state_folder
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
@@ -298,7 +298,7 @@ async def _open_catalogue(
             open_postgres(options.database_url, options.database_pool_size, stats)
         )
         return postgres, postgres.pool_use
-    path = Path(options.sqlite_path) if options.sqlite_path else default_path()
+    path = Path(options.sqlite_path) if options.sqlite_path else state_folder() / "quotes.db"
     shipped = load_instruments()
     try:
         sqlite = await stack.enter_async_context(open_sqlite(path, shipped, stats))
@@ -317,9 +317,3 @@ async def _open_cache(
         return MemoryCache(options.cache_symbols), None
     redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
-
-
-def default_path() -> Path:
-    """The embedded catalogue's file in the user's state folder (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "quotestream" / "quotes.db"

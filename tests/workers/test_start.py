@@ -2,10 +2,11 @@
 
 import signal
 import socket
+import subprocess
 
 import pytest
 
-from tests.cli.command import complaint, run
+from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.processes import SECRET, ServerProcess, make_token
 from tests.workers.host import Host
 
@@ -14,6 +15,24 @@ def test_workers_need_redis(tmp_path):
     """One line says what is missing."""
     line = complaint(tmp_path, "serve", "--workers", "2")
     assert line == ("quotestream: --workers needs REDIS_URL: workers share prices through Redis")
+
+
+def test_supervisor_imports_nothing_that_serves_clients(tmp_path):
+    """Its process stays small: neither the server nor a driver is imported."""
+    done = subprocess.run(
+        [COMMAND[0], "-X", "importtime", *COMMAND[1:], "serve", "--workers", "2"],
+        cwd=tmp_path,
+        env=environment(JWT_SECRET=SECRET),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "server.workers.supervisor" in imported
+    serving = {"server.app", "server.fanout", "server.cluster", "server.gateway.gateway"}
+    drivers = {"server.store.store", "asyncpg", "redis", "trio_asyncio"}
+    assert not imported & (serving | drivers)
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
