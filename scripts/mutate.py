@@ -79,6 +79,8 @@ PARTS = {
 
 TYPE_CHECKED = "caught by type check"
 
+_COMMENT = re.compile(r"  # .*$")
+
 _DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -228,11 +230,13 @@ def diff(copy: Path, name: str) -> str:
 
 
 def key(changed: str) -> str:
-    """The file and the changed lines of a diff, without its context and its line numbers."""
-    file, *lines = [
-        line for line in changed.splitlines() if line[:1] in ("+", "-") and line[:3] != "+++"
+    """The file and the changed lines of a diff, without context, line numbers and comments."""
+    lines = [
+        f"{line[0]} {_COMMENT.sub('', line[1:]).strip()}"
+        for line in changed.splitlines()
+        if line[:1] in ("+", "-") and line[:3] != "+++"
     ]
-    return "\n".join([file, *(f"{line[0]} {line[1:].strip()}" for line in lines)])
+    return "\n".join(lines)
 
 
 def equivalents() -> Counter[str]:

@@ -178,7 +178,9 @@ async def test_times_of_messages_that_are_no_prices(hub, connect):
     """They are made now, so nothing counts them as delivered minutes late."""
     peer = connect("AAPL", "MSFT")
     hub.set_status("stale", "feed_lost")
+    await peer.read()
     hub.topics["AAPL"].publish_freshness()
+    await peer.read()
     hub.delist(["MSFT"])
     await peer.read()
     assert hub.stats.delivery_latency.total < 60
