@@ -10,7 +10,7 @@ from server.fanout.backlog import DRAIN_BYTES, Backlog
 from server.fanout.broadcaster import give
 from server.fanout.frame import UpdateFrame
 from server.fanout.history import SETTLING_TIME
-from server.fanout.hub import Hub
+from server.fanout.hub import ONE_MESSAGE, Hub
 from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.throttle import granted
@@ -172,6 +172,18 @@ async def test_epoch_that_begins_counts_proofs_anew(autojump_clock, hub, connect
     assert peer.come_back("MSFT", position=Position("another", {"MSFT": 1})).recovered == {
         "MSFT": way
     }
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_thousand_quotes_are_one_message(hub, connect, more):
+    """Of more, each is made when the client takes it."""
+    names = [f"S{number}" for number in range(ONE_MESSAGE + more)]
+    hub.list_snapshots([msgspec.structs.replace(LAST, symbol=name) for name in names])
+    peer = connect()
+    hub.send_quotes(peer.outbox, [hub.topics[name] for name in names])
+    await peer.read()
+    assert len(peer.document["quotes"]) == len(names)
+    assert (len(peer.messages) == 1) is (more == 0)
 
 
 async def test_times_of_messages_that_are_no_prices(hub, connect):

@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from typing import Any
 
 import jwt
 import pytest
@@ -22,7 +23,7 @@ SECRET = "0123456789" * 7
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 
-PRIVATE_KEYS = {
+PRIVATE_KEYS: dict[str, Any] = {
     "RS256": RSA_KEY, "RS384": RSA_KEY, "RS512": RSA_KEY,
     "PS256": RSA_KEY, "PS384": RSA_KEY, "PS512": RSA_KEY,
     "ES256": ec.generate_private_key(ec.SECP256R1()),
@@ -32,7 +33,7 @@ PRIVATE_KEYS = {
 
 def public(private) -> str:
     key = private.public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return str(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "ascii")
 
 
 def claims(**more):
