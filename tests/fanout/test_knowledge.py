@@ -107,33 +107,34 @@ async def test_conflated_versions_are_counted(autojump_clock, hub, connect):
     assert [each["operations"][0]["op"] for each in updates] == ["add", "replace", "add"]
 
 
-async def test_symbol_in_its_grace_time_gets_no_more_time_to_trade(autojump_clock, nursery):
-    """One that nobody watched for long does: its first subscriber to everything waits for it."""
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_symbol_in_its_grace_time_gets_no_more_time_to_trade(
+    autojump_clock, nursery, by_name
+):
+    """One that nobody watched for long does: its first subscriber waits for it."""
     hub = Hub(instruments("AAPL", "MSFT", "BRK.B"), quiet_after=10.0)
     await nursery.start(hub.run)
     await trio.sleep(100)
-    first, everything = Peer(hub), Peer(hub)
+    first, second = Peer(hub), Peer(hub)
     first.subscribe("AAPL")
     publish(hub, "AAPL", 101.0)
     await trio.sleep(1)
     first.unsubscribe("AAPL")
     await trio.sleep(6)
-    hub.subscribe_everything(everything.outbox)
-    hub.send_quotes(everything.outbox, list(hub.topics.values()))
-    for _ in range(6):
-        await trio.sleep(1)
-        publish(hub, "BRK.B", 100 + trio.current_time() / 100)
-        await everything.read()
-    quiet = [each["symbols"] for each in everything.messages if each["type"] == "status"]
-    assert quiet == [["AAPL"]]
-    for _ in range(6):
-        await trio.sleep(1)
-        publish(hub, "BRK.B", 100 + trio.current_time() / 100)
-        await everything.read()
-    quiet = [each["symbols"] for each in everything.messages if each["type"] == "status"]
-    assert quiet == [["AAPL"], ["MSFT"]]
+    if by_name:
+        second.subscribe("AAPL", "MSFT", "BRK.B")
+    else:
+        hub.subscribe_everything(second.outbox)
+        hub.send_quotes(second.outbox, list(hub.topics.values()))
+    for quiet in ([["AAPL"]], [["AAPL"], ["MSFT"]]):
+        for _ in range(6):
+            await trio.sleep(1)
+            publish(hub, "BRK.B", 100 + trio.current_time() / 100)
+            await second.read()
+        told = [each["symbols"] for each in second.messages if each["type"] == "status"]
+        assert told == quiet
     first.close()
-    everything.close()
+    second.close()
 
 
 async def test_new_reference_data_reach_all_that_come_back(autojump_clock, hub, connect):

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 import trio
 
+from server.fanout import throttle
 from server.fanout.blocked_writers import _unsent
 from server.fanout.broadcaster import give, run_broadcaster
+from server.fanout.inbox import Inbox
 from server.fanout.topic_task import ROUND_TRADES
-from server.pacing import CHECKPOINT_EVERY
 from server.quotes.quote import Trade
 from tests.fanout.peer import Peer, publish, trade
 
@@ -30,8 +31,34 @@ async def test_round_ends_after_sixteen_trades(hub, connect):
     assert versions[-1] == versions[0] + 5 * ROUND_TRADES
 
 
-async def test_waits_of_the_feed_are_counted(hub, connect):
+async def test_task_begins_when_the_one_before_it_has_ended(autojump_clock, hub, connect, nursery):
+    """What was given to that comes first."""
+    connect("AAPL")
+    hub.set_conflation(1.0)
+    topic = hub.topics["AAPL"]
+    for price in (101.0, 102.0):
+        give(hub, topic, trade("AAPL", price))
+        await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(hub.topic_tasks.finish)
+    await trio.testing.wait_all_tasks_blocked()
+    give(hub, topic, trade("AAPL", 103.0))
+    await trio.testing.wait_all_tasks_blocked()
+    assert topic.quote.current_price == 101.0
+    await trio.sleep(5)
+    assert topic.quote.current_price == 103.0
+    assert topic.version == 4
+
+
+async def test_waits_of_the_feed_are_counted(hub, connect, monkeypatch):
     """Each trade that met a full inbox, and every trade that came in."""
+    waited = []
+    put = Inbox.put
+
+    async def note(inbox, update):
+        waited.append(update)
+        await put(inbox, update)
+
+    monkeypatch.setattr(Inbox, "put", note)
     connect("AAPL")
     send, receive = trio.open_memory_channel[Trade](1000)
     for number in range(600):
@@ -40,13 +67,15 @@ async def test_waits_of_the_feed_are_counted(hub, connect):
     with trio.fail_after(10):
         await run_broadcaster(hub, receive, lossless=True)
     assert hub.stats.feed_updates == 600
-    assert 1 < hub.stats.feed_waits <= 600 - 256
+    assert len(waited) > 1
+    assert hub.stats.feed_waits == len(waited)
     assert hub.topics["AAPL"].version == 601
 
 
-async def test_all_throttled_clients_are_released(autojump_clock, hub):
+async def test_all_throttled_clients_are_released(autojump_clock, hub, monkeypatch):
     """However many they are, each gets one quote when its interval is over."""
-    peers = [Peer(hub) for _ in range(CHECKPOINT_EVERY + 2)]
+    monkeypatch.setattr(throttle, "CHECKPOINT_EVERY", 4)
+    peers = [Peer(hub) for _ in range(10)]
     for peer in peers:
         peer.subscribe("AAPL")
         peer.receive()
