@@ -38,6 +38,7 @@ class MemoryRedis:
         self.mark: Mark | None = None
         self.quotes: dict[str, LiveSnapshot] = {}
         self.watched: dict[str, int] = {}
+        self.behind_ms = 0
         self.buses: list[MemoryBus] = []
         self.published: list[Batch] = []
 
@@ -48,8 +49,8 @@ class MemoryRedis:
 
     @property
     def now_ms(self) -> int:
-        """Redis' clock."""
-        return START_MS + round(trio.current_time() * 1000)
+        """Redis' clock, which may be behind."""
+        return START_MS + round(trio.current_time() * 1000) - self.behind_ms
 
     def forget_everything(self) -> None:
         """Restart empty, so quickly that no connection is lost."""

@@ -89,6 +89,40 @@ async def test_instance_that_finds_no_leader_says_so(autojump_clock, redis, nurs
     assert spectator.status == ("live", "bus_back")
 
 
+async def test_redis_that_forgot_the_time_too_gets_a_higher_epoch(
+    autojump_clock, leader, follower, redis
+):
+    """The candidate tells it which epochs there were."""
+    last = leader.member.epoch
+    leader.bus.lose()
+    redis.forget_everything()
+    redis.behind_ms = 10**11
+    await trio.sleep(2 * LEASE)
+    assert follower.member.leading
+    assert follower.member.epoch == last + 1
+
+
+async def test_candidate_that_came_back_waits_for_a_lease_once(
+    autojump_clock, leader, follower, redis
+):
+    """Later it asks right after the lease's end, also if it has just read the hash."""
+    follower.bus.lose()
+    follower.bus.come_back()
+    await trio.sleep(3 * LEASE)
+    await until(lambda: redis.lease_end - trio.current_time() < LEASE - 0.9)
+    follower.bus.deaf = True
+    leader.trade("AAPL", 101.0)
+    await trio.sleep(0.01)
+    follower.bus.deaf = False
+    leader.trade("AAPL", 102.0)
+    await trio.sleep(0.01)
+    end = redis.lease_end
+    leader.bus.lose()
+    await until(lambda: follower.member.leading)
+    assert follower.stats.gaps == 1
+    assert trio.current_time() - end < 0.3
+
+
 async def test_candidates_ask_later_than_they_need_to(
     autojump_clock, leader, follower, monkeypatch
 ):
