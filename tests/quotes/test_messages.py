@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from server.quotes.messages import (
     Auth,
@@ -83,3 +84,30 @@ def test_message_order_is_the_protocol_s():
     assert encode(Status("stale", "feed_ended")) == (
         b'{"type":"status","status":"stale","reason":"feed_ended"}'
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "id"),
+    [
+        ('{"action":"fly","id":7}', "bad_command", "Invalid value 'fly' - at `$.action`", 7),
+        ('{"action":"auth","id":"x"}', "bad_command", "missing required field `token`", "x"),
+        ('{"action":"ping","id":[]}', "bad_command", "Expected `int | str`, got `array`", UNSET),
+        ('{"action":"ping","id":"' + "x" * 65 + '"}', "bad_command", "length <= 64", UNSET),
+        ("7", "bad_command", "Expected `object`, got `int`", UNSET),
+        ('{"action":"ping"', "bad_json", "Input data was truncated", UNSET),
+        ('{"action":"fly"} x', "bad_json", "trailing characters", UNSET),
+        ('{"action":"auth","token":"\\ud800"}', "bad_json", "surrogate", UNSET),
+        ('{"action":"auth","token":"\\ud800', "bad_json", "surrogate", UNSET),
+    ],
+)
+def test_refusal_says_what_is_wrong(text, code, message, id):
+    """In words for a person, with the id where it can be echoed."""
+    with pytest.raises(BadCommand) as refusal:
+        parse_command(text)
+    assert (refusal.value.code, refusal.value.id) == (code, id)
+    assert message in str(refusal.value)
+
+
+def test_token_is_not_shown():
+    """A command may be logged."""
+    assert repr(Auth(token="secret")) == "Auth(…)"

@@ -140,6 +140,13 @@ def test_base_price_of_zero_has_no_percentage():
     assert (quote.base_price, quote.change, quote.change_percent) == (0.0, 5.0, 0.0)
 
 
+def test_tiny_fall_is_no_negative_zero():
+    """A cent less of a million dollars is no change in percent."""
+    opening = opening_quote(first_seen("X", 1e6), 7)
+    quote = quote_after(opening, Trade("X", 1e6 - 0.01, 100, 7, 8), 2)
+    assert (str(quote.change), str(quote.change_percent)) == ("-0.01", "0.0")
+
+
 def test_a_trade_that_changes_nothing_is_no_operation():
     """A trade with the same price and time and without shares makes no operation."""
     quote = quote_after(opening_quote(first_seen("X", 5.0), 7), Trade("X", 5.0, 0, 7, 8), 4)

@@ -57,3 +57,11 @@ def test_half_a_position_is_none(text):
 def test_symbols_are_written_as_in_symbols():
     """Symbols may be in lower case and have space around. Empty parts are ignored."""
     assert parse_position("7: aapl=1,,brk.b=2,") == Position("7", {"AAPL": 1, "BRK.B": 2})
+
+
+def test_error_says_what_is_missing():
+    """The part that is wrong is repeated, up to sixty characters of it."""
+    with pytest.raises(ValueError, match=r"^does not start with an epoch and a colon$"):
+        parse_position("AAPL=1")
+    with pytest.raises(ValueError, match=f"^'{'A' * 60}' is "):
+        parse_position("7:MSFT=1," + "A" * 100)

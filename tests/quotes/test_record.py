@@ -24,7 +24,7 @@ from server.quotes.record import (
     read_row,
     read_symbol,
 )
-from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot
+from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot, live
 
 FIELDS = Snapshot.__struct_fields__
 
@@ -193,3 +193,32 @@ def test_volume_stays_at_its_largest():
 def test_times_are_exact(time_us):
     """Times are exact up to the last microsecond of the year 9999, where a float of seconds is not."""
     assert to_microseconds(from_microseconds(time_us)) == time_us
+
+
+def test_bad_values_are_named():
+    """The log says what is wrong in one line, and how much too long a message is."""
+    with pytest.raises(BadRecord, match=r"^the symbol is int, not text$"):
+        read_symbol(7)
+    with pytest.raises(BadRecord, match=r"^not a symbol$"):
+        read_symbol("*")
+    with pytest.raises(BadRecord, match=r"^not a symbol$"):
+        read_symbol("")
+    with pytest.raises(BadRecord, match=r"^5 bytes are more than 4$"):
+        Decoder(LiveSnapshot, "json", 4).decode(b"12345")
+    with pytest.raises(BadRecord, match="Expected `object`, got `int`"):
+        Decoder(LiveSnapshot, "json").decode(b"7")
+
+
+@pytest.mark.parametrize(("form", "encode"), [("json", msgspec.json), ("msgpack", msgspec.msgpack)])
+def test_message_is_read_in_its_form(form, encode):
+    """Up to the very size that is allowed; the other form is bad."""
+    snapshot = live(GOOD, 10**15)
+    data = encode.encode(snapshot)
+    assert Decoder(LiveSnapshot, form, len(data)).decode(data) == snapshot
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form, len(data) - 1).decode(data)
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form).decode(encode.encode([1]))
+    other = msgspec.msgpack if form == "json" else msgspec.json
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form).decode(other.encode(snapshot))
