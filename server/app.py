@@ -162,7 +162,7 @@ async def serve(
             with trio.move_on_after(time_for_http(signals)):
                 await http.stop()
             nursery.cancel_scope.cancel()
-    log.info("stopped", connections_served=gateway.pool.opened)
+    log.info("stopped", connections_served=gateway.pool.opened_total)
 
 
 def _gateway(

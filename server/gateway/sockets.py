@@ -1,7 +1,7 @@
-"""Non-blocking TCP sockets as the gateway uses them.
+"""Non-blocking TCP sockets for both ports.
 
-Plain sockets and trio's `wait_readable`, not `trio.SocketStream`: the outbox writes without a task
-switch, and a connection that only listens holds a few hundred bytes of frames instead of thousands.
+These are plain sockets with trio's `wait_readable`, not `trio.SocketStream`. So the outbox writes
+without a task switch, and a connection that only listens holds a few hundred bytes, not thousands.
 """
 
 import ctypes
@@ -11,67 +11,83 @@ import resource
 import socket
 import struct
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
 BACKLOG = 4096
-"""Handshakes the kernel queues (Linux's default somaxconn): a reconnect storm of a second or two."""
+"""TCP handshakes that the kernel queues (Linux's default somaxconn): one or two seconds of a storm."""
 
 NOTSENT_LOWAT = 16 * 1024
-"""Bytes, trio's own: a peer that does not read then absorbs 100 KB of kernel memory, not 4 MB."""
+"""Bytes, as in trio. A peer that does not read then takes 100 KB of kernel memory, not 4 MB."""
 
 USER_TIMEOUT_MS = 180_000
-"""Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
-line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
+"""Milliseconds until the kernel gives up a peer that acknowledges or reads nothing (RFC 5482). This is
+longer than heartbeats and circuit breakers take, which tell a dead peer from a slow one.
 """
 
 RESERVED_DESCRIPTORS = 100
-"""Descriptors that no client gets: the stores, the bus, listeners and files need them."""
+"""Descriptors that are not for clients: stores, bus, listeners and files need them."""
 
 MIN_HTTP_CONNECTIONS = 8
-"""Connections that the HTTP port gets however few descriptors there are: for probes and a scrape."""
+"""Connections that the HTTP port has at least, for probes and a scrape."""
 
 ACCEPT_PAUSE = 1.0
-"""Seconds to wait, and between two log lines, while there are no more descriptors."""
+"""Seconds between two tries to accept, and two log lines, while descriptors have run out."""
 
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+LINGER_TIMEOUT = 1.0
+"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+
+LINGER_BYTES = 16 * 1024
+"""Bytes read at once, and dropped, of what a refused client goes on sending."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_BROKEN_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+"""Errors that will not pass. The others are those of a peer that was gone before it was accepted
+(accept(2)), which trio ignores as well.
+"""
 
 _TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
-"""Offset in Linux' `struct tcp_info`, and its value until either side has closed or reset."""
+"""Offset of the state in Linux' `struct tcp_info`, and its value until either side has closed."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
-"""Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
+"""Offsets in Linux' `struct tcp_info`. The last field has four bytes, in milliseconds."""
 
 _SO_ATTACH_FILTER = 26
 """socket(7)."""
 
 _DROP_SYN = (
-    (0x30, 0, 0, 13),  # load the byte with TCP's flags (RFC 9293 §3.1)
-    (0x54, 0, 0, 0x12),  # keep SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # else take it
+    # Load the byte with TCP's flags (RFC 9293 §3.1), and keep SYN and ACK.
+    (0x30, 0, 0, 13),
+    (0x54, 0, 0, 0x12),
+    # Drop a packet with SYN alone, take any other.
+    (0x15, 0, 1, 0x02),
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
 )
 """A socket filter (bpf(4)): code, jump if true, jump if false, operand."""
 
 
 class BindError(Exception):
-    """An address cannot be listened on; the message says which and why."""
+    """The server cannot listen on an address. The message says on which, and why."""
+
+
+class OutOfResources(Exception):
+    """Descriptors or memory have run out, so no connection can be accepted. The message says which."""
 
 
 class Room(NamedTuple):
-    """Connections that the descriptors allow on each port."""
+    """The number of connections that the descriptors allow on each port."""
 
     streaming: int
     http: int
 
 
 def allow_sockets(http_connections: int) -> Room:
-    """Raise this process's limit of descriptors as far as it goes, and share them out.
+    """Raise this process's limit of descriptors as far as possible, and divide them.
 
-    The HTTP port gets up to `http_connections`, which the streaming port can then not take, nor the
-    other way round.
+    The HTTP port gets up to `http_connections`. Neither port can take what the other one has.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -81,19 +97,19 @@ def allow_sockets(http_connections: int) -> Room:
 
 
 def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
-    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
-    names the `setting` that said so.
+    """Return listening sockets for `host`, one for each of its addresses, all on one port.
 
-    `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
-    that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
+    `shared` sockets do not listen yet, and other processes may share their port: the kernel spreads
+    connections among those that listen (socket(7), SO_REUSEPORT). Linux hands the options that are
+    set here on to every accepted socket.
 
-    The options are set here once: Linux hands them on to every accepted socket.
+    Errors: BindError, which names the `setting` of the address.
     """
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, address in _addresses(host, port):
-            if sockets:
-                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901 (the same port for each)
+        for family, _, _, _, (ip, asked, *scope) in _addresses(host, port):
+            # Each gets the port of the first.
+            address = (ip, _port(sockets[0]) if sockets else asked, *scope)
             listener = (
                 _bind_shared(family, address)
                 if shared
@@ -105,7 +121,8 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[so
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
+    # UnicodeError: DNS cannot have such a name.
+    except (OSError, OverflowError, UnicodeError) as error:
         for listener in sockets:
             listener.close()
         raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
@@ -113,26 +130,36 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[so
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words: create_server adds the address to them once more."""
-    if isinstance(error, socket.gaierror):  # whose numbers are not those of other errors
+    """Return the system's own words, to which `create_server` adds the address once more."""
+    # The numbers of this error have other meanings.
+    if isinstance(error, socket.gaierror):
         return str(error.strerror)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
-    # Whoever shares its port would let us in without a word, but not if we do not share.
+    """Return sockets that keep a port for processes that share it, but do not listen.
+
+    Errors: BindError.
+    """
+    # A foreign process that shares its port would let this one in. So first try without sharing.
     alone = bind(host, port, setting)
-    port = alone[0].getsockname()[1]
+    port = _port(alone[0])
     for sock in alone:
         sock.close()
     return bind(host, port, setting, shared=True)
 
 
-def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
+def _port(sock: socket.socket) -> int:
+    _, port, *_ = sock.getsockname()
+    return int(port)
+
+
+def _bind_shared(family: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if family == socket.AF_INET6:  # as `create_server`: the other family has its own socket
+        # As `create_server` does: IPv4 has its own socket.
+        if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -143,16 +170,16 @@ def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+def _addresses(host: str, port: int) -> list[tuple[Any, ...]]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys(found))  # type: ignore[arg-type]  # TCP addresses: (host, port, …)
+    return list(dict.fromkeys(found))
 
 
 def ignore_new(listener: socket.socket) -> None:
-    """Let connections whose handshake has begun still come; of others drop the first packet.
+    """Drop the first packet of each new TCP handshake, and let those under way finish.
 
-    To close a listener resets what waits to be accepted, and handshakes under way. A first packet
-    that was dropped comes again after a second (RFC 6298 §2), to whoever shares the port then.
+    To close a listener resets connections that wait to be accepted, and handshakes under way. A first
+    packet that was dropped comes again after a second (RFC 6298 §2), to a process that then listens.
     """
     instructions = ctypes.create_string_buffer(
         b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN)
@@ -161,10 +188,30 @@ def ignore_new(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-async def receive(sock: socket.socket, size: int) -> bytes:
-    """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
+def accept_nowait(listener: socket.socket) -> tuple[socket.socket, str] | None:
+    """Return the next connection that waits, and its client's address; None if none waits.
 
-    Always a checkpoint: a peer that sends without end would otherwise keep the loop to itself.
+    Errors: OutOfResources; OSError, if the listener itself is broken.
+    """
+    while True:
+        try:
+            sock, (address, *_) = listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise OutOfResources(error.strerror) from None
+            if error.errno in _BROKEN_LISTENER:
+                raise
+        else:
+            sock.setblocking(False)
+            return sock, address
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """Return at least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
+
+    This always is a checkpoint, else a peer that sends without end would block the event loop.
     """
     await trio.lowlevel.checkpoint()
     while (data := receive_nowait(sock, size)) is None:
@@ -173,7 +220,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
-    """As `receive`, but None where nothing is there. Errors: OSError."""
+    """Return as `receive` does, but None if there is nothing to read. Errors: OSError."""
     try:
         return sock.recv(size)
     except BlockingIOError:
@@ -181,7 +228,7 @@ def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:
-    """Errors: OSError, ClosedResourceError."""
+    """Send all of `data`. Errors: OSError, ClosedResourceError."""
     rest = memoryview(data)
     while rest:
         try:
@@ -190,23 +237,36 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             await trio.lowlevel.wait_writable(sock)
 
 
+async def send_last(sock: socket.socket, data: bytes) -> None:
+    """Send `data`, close this side, and read until the peer has closed, within LINGER_TIMEOUT.
+
+    To close at once could destroy `data`. Errors: OSError, ClosedResourceError.
+    """
+    with trio.move_on_after(LINGER_TIMEOUT):
+        await send_all(sock, data)
+        sock.shutdown(socket.SHUT_WR)
+        while await receive(sock, LINGER_BYTES):
+            pass
+
+
 def has_left(sock: socket.socket) -> bool:
-    """Return whether the peer has closed or reset, even behind bytes that are not read yet."""
+    """Whether the peer has closed or reset, even if some of its bytes are not read yet."""
     try:
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STATE + 1)
-    except OSError:  # closed
+    except OSError:
         return True
     return state[_TCP_INFO_STATE] != _TCP_ESTABLISHED
 
 
 def unacknowledged_for(sock: socket.socket) -> float:
-    """Seconds for which the peer's kernel has left our retransmissions or window probes unanswered.
+    """Return the seconds since the peer's kernel last answered retransmissions or window probes.
 
-    0 for a peer that answers them, however little its program reads.
+    0 for a peer that answers them, even if its program does not read.
     """
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LAST_ACK + 4)
-    except OSError:  # a pair of sockets, as in tests: their other end is in this machine
+    except OSError:
+        # A pair of sockets, as in tests.
         return 0.0
     if not info[_TCP_INFO_RETRANSMITS] and not info[_TCP_INFO_PROBES]:
         return 0.0
@@ -214,7 +274,7 @@ def unacknowledged_for(sock: socket.socket) -> float:
 
 
 def close(sock: socket.socket) -> None:
-    """Close, waking whoever waits for the socket."""
+    """Close a socket, and wake the tasks that wait for it."""
     if sock.fileno() != -1:
         trio.lowlevel.notify_closing(sock)
         sock.close()

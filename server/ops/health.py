@@ -224,7 +224,7 @@ class _Share:
 
 def _refusals(pool: Pool) -> tuple[int, int]:
     refused = sum(pool.rejected[reason] for reason in OUR_REFUSALS)
-    return refused, pool.opened + refused
+    return refused, pool.opened_total + refused
 
 
 def _errors(gateway: Gateway) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class ServiceCollector(Collector):
             if breaker is not BreakerState.CLOSED:
                 breakers.add_metric([breaker.value], not_closed[breaker])
         yield breakers
-        yield counter("market_data_connections", "Connections opened", pool.opened)
+        yield counter("market_data_connections", "Connections opened", pool.opened_total)
         yield counters(
             "market_data_connections_rejected",
             "Connections refused before the upgrade",

@@ -21,13 +21,14 @@ from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
 from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Admission, Selection
-from server.gateway.opening import begin
+from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
+from server.gateway.selection import Selection
 from server.gateway.session import Session
 from server.quotes.instrument import Instrument
 from server.quotes.messages import ErrorCode
 from server.quotes.position import parse_position
+from tests.commands import COMMANDS, FIELDS, example
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
 from tests.gateway.harness import COMPLETE
@@ -49,19 +50,36 @@ BOMB = 256 * 1024
 memory that is watched is also the fuzzer's own.
 """
 
-COMMANDS: list[dict[str, Any]] = [
-    {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
+SENT: list[dict[str, Any]] = [
+    *map(example, COMMANDS),
     {"action": "subscribe", "symbols": ["*"]},
     {"action": "unsubscribe", "symbols": ["AAPL", "*"]},
-    {"action": "resync", "symbols": ["AAPL"], "id": 1},
-    {"action": "throttle", "interval": "1s"},
-    {"action": "auth", "token": "x.y.z"},
-    {"action": "ping", "id": "a" * 64},
 ]
+"""Commands that are sent, whole or spoiled."""
+
 VALUES: list[Any] = [
-    None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
-    ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    2**64,
+    1e308,
+    "",
+    "é",
+    "\x00",
+    "*",
+    "AAPL",
+    "a" * 300,
+    [],
+    {},
+    [[]],
+    ["AAPL"] * 600,
+    {"a": {"b": []}},
+    "1s",
+    "∞",
+    "\u0661s",
+]
 
 
 RESUMED = ["AAPL", "AAPL", "aapl ", "MSFT", "NOPE", "*", "A=B", "\u0661", "\x00"]
@@ -80,9 +98,9 @@ NOT_HELD = [
 
 def make_text(random: Random) -> bytes:
     """A command, one with a field spoiled, or its text spoiled."""
-    command = dict(random.choice(COMMANDS))
+    command = dict(random.choice(SENT))
     for _ in range(random.choice((0, 0, 1, 2))):
-        key = random.choice([*command, "action", "symbols", "id", "token", "interval", "x"])
+        key = random.choice([*command, "action", *FIELDS, "x"])
         command[key] = random.choice(VALUES)
     text = bytearray(json.dumps(command, ensure_ascii=random.random() < 0.5).encode())
     for _ in range(random.choice((0, 0, 0, 1, 3))):
@@ -173,15 +191,19 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
-        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret=SECRET),
-            directory=COMPLETE, max_symbols=2,
-        command_rate=1000, budgets=Budgets(commands=Budget(1e9)),
-    )  # fmt: skip
+        hub=hub,
+        pool=Pool(10, 10),
+        authenticator=Authenticator(secret=SECRET),
+        directory=COMPLETE,
+        max_symbols=2,
+        command_rate=1000,
+        budgets=Budgets(commands=Budget(1e9)),
+    )
     baseline, started = 0, time.monotonic()
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
-        nursery.start_soon(gateway.deadlines.run)
-        nursery.start_soon(gateway.poller.run)
+        nursery.start_soon(gateway.services.deadlines.run)
+        nursery.start_soon(gateway.services.poller.run)
         for number in range(inputs):
             with trio.fail_after(10):
                 await throw(
@@ -212,7 +234,8 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     pool.reserve_for("ann")
     data = make_frames(random)
     deflate = random.random() < 0.5
-    session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
+    identity = Identity("ann", None, time.time() + 600)
+    session = Session(gateway.services, ours, identity, deflate=deflate)
     pool.add(session)
     position = None
     if random.random() < 0.5:
@@ -222,7 +245,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
             seen["bad resume"] = seen.get("bad resume", 0) + 1
     try:
         selection = Selection([gateway.hub.topics["AAPL"]], [])
-        begin(session, Admission(session.identity, selection, position=position))
+        session.begin(Admission(session.identity, selection, position=position))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])
@@ -232,7 +255,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     except Exception as error:
         raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
     finally:
-        gateway.end(session)
+        session.end()
         ours.close()
         client.close()
 

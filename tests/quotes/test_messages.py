@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from server.quotes.messages import (
     encode,
     parse_command,
 )
+from tests.commands import COMMANDS, FIELDS, example
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70),
@@ -27,13 +29,17 @@ json_values = st.recursive(
     max_leaves=5,
 )
 nearly_commands = st.fixed_dictionaries(
-    {"action": st.sampled_from(["subscribe", "unsubscribe", "resync", "auth", "ping", "fly"])},
-    optional={
-        "id": json_values,
-        "symbols": json_values | st.lists(st.text()),
-        "token": json_values,
-    },
+    {"action": st.sampled_from([*COMMANDS, "fly"])},
+    optional=dict.fromkeys(FIELDS, json_values) | {"symbols": json_values | st.lists(st.text())},
 )
+
+
+@pytest.mark.parametrize("action", COMMANDS)
+def test_every_command_is_read(action):
+    """A good command of each name is read as its type, with the fields that were sent."""
+    command = parse_command(json.dumps(example(action)))
+    assert isinstance(command, COMMANDS[action])
+    assert msgspec.to_builtins(command) == example(action)
 
 
 @given(st.text() | nearly_commands.map(json.dumps) | nearly_commands.map(str))
