@@ -177,7 +177,7 @@ def _run(part: Part, copy: Path, jobs: int | None, accepted: Counter[str]) -> in
 
 def _run_mutmut(copy: Path, jobs: int | None) -> int:
     """Run mutmut in `copy`; its exit status. However this ends, no process is left."""
-    command = [BIN / "mutmut", "run", *(["--max-children", str(jobs)] if jobs else [])]
+    command = [str(BIN / "mutmut"), "run", *(["--max-children", str(jobs)] if jobs else [])]
     (copy / "tmp").mkdir()
     # Its progress goes to stderr: `scripts/mutate > survivors` shows it all the same.
     process = subprocess.Popen(
@@ -234,7 +234,7 @@ def _packages(part: Part) -> list[str]:
 
 def results(copy: Path) -> Iterator[Mutant]:
     """All mutants of the run in `copy`."""
-    command = [BIN / "mutmut", "results", "--all", "true"]
+    command = [str(BIN / "mutmut"), "results", "--all", "true"]
     shown = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout
     for line in shown.splitlines():
         name, _, status = line.strip().partition(": ")
@@ -243,7 +243,7 @@ def results(copy: Path) -> Iterator[Mutant]:
 
 def diff(copy: Path, name: str) -> str:
     """How a mutant differs from the file."""
-    command = [BIN / "mutmut", "show", name]
+    command = [str(BIN / "mutmut"), "show", name]
     shown = subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout
     return shown[shown.index("--- ") :].strip()
 

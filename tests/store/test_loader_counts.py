@@ -10,12 +10,12 @@ from server.store import loader as loader_module
 from server.store.catalogue import BATCH_ROWS, StoreUnavailable
 from server.store.loader import UNKNOWN_TTL, TooManyLookups
 from tests.store.conftest import instrument
-from tests.store.test_loader import TTL, SessionHarness, User
+from tests.store.test_loader import TTL, LoaderHarness, User
 
 
 @pytest.fixture
 async def harness(nursery):
-    made = SessionHarness()
+    made = LoaderHarness()
     nursery.start_soon(made.loader.run)
     return made
 
