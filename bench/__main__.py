@@ -209,22 +209,22 @@ def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
         secret=arguments.secret,
         http=arguments.http,
     )
-    return _tell(module.run(options), arguments)
+    return _report(module.run(options), arguments)
 
 
 def _run_compare(arguments: argparse.Namespace) -> bool:
     options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
-    return _tell(run_compare(options, arguments.only), arguments)
+    return _report(run_compare(options, arguments.only), arguments)
 
 
 def _run_cluster(arguments: argparse.Namespace) -> bool:
     options = Options(
         connections=arguments.connections, duration=arguments.duration, rate=arguments.rate
     )
-    return _tell(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
+    return _report(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
 
 
-def _tell(result: Result, arguments: argparse.Namespace) -> bool:
+def _report(result: Result, arguments: argparse.Namespace) -> bool:
     print_result(result)
     if arguments.json:
         write_json([result], arguments.json)

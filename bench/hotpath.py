@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import trio
 
 from server.fanout.hub import Hub
-from server.fanout.shift import ROUND_TRADES
+from server.fanout.topic_task import ROUND_TRADES
 from server.quotes.instrument import Instrument
 from server.quotes.quote import Trade
 

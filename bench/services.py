@@ -29,11 +29,21 @@ class MissingService(Exception):
 
 
 def free_port() -> int:
-    """Return a port of this machine on which no process listens."""
+    """Return a port of this machine on which no process listens, and keep it for this process.
+
+    Another process that calls this gets other ports, even while a server of this one is down.
+    """
     while True:
         port = random.choice(KEPT_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        # A name without a file (unix(7), "abstract"): the kernel frees it when the process ends.
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0quotestream-port-{port}")
+            with socket.create_server(("127.0.0.1", port)):
+                mark.detach()
+                return port
+        except OSError:
+            mark.close()
 
 
 class Service(ABC):

@@ -1,7 +1,7 @@
 """Follow one price through a running server, from the replayed file to a client's socket.
 
-Prints what docs/architecture.md shows: `.venv/bin/python scripts/trace.py`. The server is the whole
-one; Python's profiler hook notes when the price passes the functions named in STATIONS.
+`.venv/bin/python scripts/trace.py` prints the table of docs/architecture.md. It runs a whole server.
+Python's profiler hook notes when the price passes the functions named in STATIONS.
 """
 
 import os
@@ -27,7 +27,7 @@ from server.process.listeners import Addresses
 
 SECRET = "a secret for a minute, of 32 bytes"
 
-# The first trade passes before anybody watches; the second is followed.
+# The first trade passes before a client watches; the trace follows the second.
 DAY = (
     "timestamp_ms,symbol,price,size\n1764012345678,AAPL,175.50,100\n1764012346678,AAPL,175.92,200\n"
 )
@@ -45,23 +45,23 @@ STATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 class Trace:
-    """What happened when; times are those of `perf_counter`."""
+    """Notes what happened when, in seconds of `perf_counter`."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[float, str, object]] = []
 
     def note(self, where: str, what: object) -> None:
-        """Something happened just now."""
+        """Note that something happens now."""
         self.lines.append((perf_counter(), where, what))
 
     def profile(self, frame: FrameType, event: str, _: object) -> None:
-        """Python's profiler hook."""
+        """Note a call of a station; Python calls this as its profiler hook."""
         station = frame.f_code.co_qualname
         if event == "call" and station in STATIONS:
             self.note(station, STATIONS[station](frame.f_locals))
 
     def print(self) -> None:
-        """From the followed trade's arrival at its topic on."""
+        """Print what happened since the second trade came to its inbox."""
         first = max(i for i, line in enumerate(self.lines) if line[1] == "Inbox.offer")
         start = self.lines[first][0]
         last = next(i for i, line in enumerate(self.lines) if line[1] == "client")
@@ -70,7 +70,7 @@ class Trace:
 
 
 def listen(trace: Trace, authenticator: Authenticator, addresses: Addresses) -> None:
-    """A client: connect, read the snapshot and one update, stop the server."""
+    """Connect as a client, read the snapshot and one update, and stop the server."""
     url = urlsplit(addresses.quotes)
     token = authenticator.sign("trace", 60)
     with socket.create_connection((url.hostname, url.port or 80)) as sock:
@@ -89,7 +89,7 @@ def listen(trace: Trace, authenticator: Authenticator, addresses: Addresses) -> 
 
 
 def main() -> None:
-    """Run the server with a profiler hook until the client has what it wants."""
+    """Run the server with the profiler hook until the client has its update."""
     configure_logging("json", "error")
     trace = Trace()
     authenticator = Authenticator(secret=SECRET)
@@ -107,7 +107,7 @@ def main() -> None:
             sqlite_path=f"{folder}/quotes.db",
         )
         sys.setprofile(trace.profile)
-        trio.run(serve, settings, authenticator, start_client)
+        trio.run(serve, settings, authenticator, lambda: (settings, authenticator), start_client)
         sys.setprofile(None)
     trace.print()
 

@@ -1,4 +1,4 @@
-"""Counts stored values and messages that are not records, and names each of them once in the log."""
+"""Counts stored values and messages that are not valid records, and logs each of them once."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,19 +10,27 @@ import structlog
 from server.quotes.record import BadRecord
 
 NAMED_KEYS = 1000
-"""Keys that are remembered as named, some 200 KB. Further ones are counted only."""
+"""Keys that are remembered as logged, some 200 KB. Further ones are only counted."""
 
 NAMED_ANEW_AFTER = 3600.0
-"""Seconds for which nothing more is named once so many keys were; then naming begins anew."""
+"""Seconds for which nothing more is logged after NAMED_KEYS keys. Then logging begins anew."""
 
 MAX_KEY_LENGTH = 80
 """Characters of a key in the log: a symbol, or the name of a key in Redis."""
 
 Source = Literal[
-    "postgres", "sqlite", "cache", "hash", "bus", "watched", "invalidations", "redis_keys",
-    "write_back", "versions",
-]  # fmt: skip
-"""Where a value came from: the metric's label."""
+    "postgres",
+    "sqlite",
+    "cache",
+    "hash",
+    "bus",
+    "watched",
+    "invalidations",
+    "redis_keys",
+    "write_back",
+    "versions",
+]
+"""Where a value came from: the label of the metric."""
 
 T = TypeVar("T")
 
@@ -30,7 +38,7 @@ log = structlog.get_logger()
 
 
 class InvalidRecords:
-    """`counts` by source. `clock` gives seconds. May be used from one thread at a time only."""
+    """`counts` by source. `clock` gives seconds. Only one thread at a time may use it."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.counts: Counter[Source] = Counter()
@@ -39,7 +47,7 @@ class InvalidRecords:
         self._full_at: float | None = None
 
     def read(self, source: Source, key: object, reading: Callable[[], T]) -> T | None:
-        """What `reading` returns; None, and `key` is reported, if it raises BadRecord."""
+        """Return the result of `reading`. If it raises BadRecord, report `key` and return None."""
         try:
             return reading()
         except BadRecord as bad:
@@ -47,7 +55,7 @@ class InvalidRecords:
             return None
 
     def report(self, source: Source, key: object, problem: str) -> None:
-        """Count one value, and name `key` unless it was named before."""
+        """Count one value. Log `key` if it was not logged before."""
         self.counts[source] += 1
         text = _printable(key)
         if (source, text) not in self._named and self._has_room():
@@ -62,8 +70,9 @@ class InvalidRecords:
             self._full_at = now
             log.warning(
                 "more invalid records are only counted: see market_data_invalid_records_total",
-                named=NAMED_KEYS, for_seconds=NAMED_ANEW_AFTER,
-            )  # fmt: skip
+                named=NAMED_KEYS,
+                for_seconds=NAMED_ANEW_AFTER,
+            )
         elif now - self._full_at >= NAMED_ANEW_AFTER:
             self._named.clear()
             self._full_at = None
@@ -74,7 +83,8 @@ class InvalidRecords:
 def _printable(key: object) -> str:
     if isinstance(key, bytes):
         text = key.decode(errors="backslashreplace")
-    else:  # the text of what is neither may be of any length and depth
+    # Of other objects only the type: their text may be of any length and depth.
+    else:
         text = key if isinstance(key, str) else type(key).__name__
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= MAX_KEY_LENGTH else text[:MAX_KEY_LENGTH] + "…"

@@ -8,11 +8,11 @@ import pytest
 from bench.trading_day import describe
 from tests.processes import ServerProcess
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.reporting"]
 
 
 def pytest_configure() -> None:
-    """Let child processes take Ctrl-C, which a shell ignores for what runs in its background."""
+    """Let child processes receive Ctrl-C. A shell that runs the tests in its background ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -22,7 +22,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with the simulator at ten moves a second, shared by tests that leave it as it was."""
+    """Start a server whose prices move ten times a second, for tests that leave it as it was."""
     with ServerProcess(
         tmp_path_factory.mktemp("server"),
         PRICE_UPDATE_INTERVAL="100ms",

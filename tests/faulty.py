@@ -1,4 +1,4 @@
-"""A server with two faults of ours built in: requests for BOOM end in exceptions full of secrets."""
+"""A server with two built-in faults: requests for BOOM raise exceptions that hold secrets."""
 
 import os
 from typing import Any

@@ -1,8 +1,11 @@
-"""Takes a server's frames apart: unmasked, unfragmented (RFC 6455 §5.2)."""
+"""Take a server's frames apart: they are unmasked and unfragmented (RFC 6455 §5.2)."""
 
 
 def take_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """First byte (FIN, reserved bits, opcode), payload, and what follows; None if it is not whole."""
+    """Return the first byte (FIN, reserved bits, opcode), the payload, and the bytes that follow.
+
+    Return None if the frame is not whole yet.
+    """
     if len(data) < 2:
         return None
     size, start = data[1], 2

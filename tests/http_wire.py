@@ -1,4 +1,4 @@
-"""Reads HTTP/1.1 answers strictly, and holds conversations that no proper client would begin."""
+"""Reads HTTP/1.1 answers strictly, and sends what no well-behaved client sends."""
 
 import json
 import re
@@ -22,12 +22,13 @@ READ_SIZE = 256 * 1024
 
 
 class BadAnswer(Exception):
-    """What the server sent is not an HTTP/1.1 answer; the message says why."""
+    """The server sent bytes that are not an HTTP/1.1 answer; the message says why."""
 
 
 class HttpAnswer(NamedTuple):
-    """One answer; the names of `headers` are in lower case; `body` is None where there is none, as to
-    HEAD.
+    """One answer.
+
+    The names of `headers` are in lower case. `body` is None if the answer has none, as after HEAD.
     """
 
     status: int
@@ -36,12 +37,14 @@ class HttpAnswer(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether the server says that it closes after this answer."""
+        """Whether the server says that it closes the connection after this answer."""
         return "close" in self.headers.get("connection", "").lower()
 
     @property
     def code(self) -> str:
-        """An error's code, "" for answers that are not errors. Errors: BadAnswer for another shape."""
+        """The code of an error, "" for other answers. Errors: BadAnswer if the error has another
+        shape.
+        """
         if self.status < 400 or self.body is None or b'"unready"' in self.body:
             return ""
         if self.headers.get("content-type") != "application/json":
@@ -67,9 +70,9 @@ def _error_code(body: bytes) -> str:
 
 
 def take_answer(data: bytes, method: str = "GET") -> tuple[HttpAnswer, bytes] | None:
-    """The first answer, which is to a request of `method`, and what follows; None if it is not whole.
+    """Return the first answer, to a request of `method`, and the bytes that follow.
 
-    Errors: BadAnswer.
+    Return None if the answer is not whole yet. Errors: BadAnswer.
     """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
@@ -140,7 +143,7 @@ def _take_chunks(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 class AnswerReader:
-    """Takes final answers from what comes, to requests of `methods` and after these to GETs."""
+    """Takes final answers from received bytes: first those to `methods`, then those to GET requests."""
 
     def __init__(self, *methods: str) -> None:
         self.answers: list[HttpAnswer] = []
@@ -148,7 +151,9 @@ class AnswerReader:
         self._data = b""
 
     def feed(self, data: bytes) -> None:
-        """Errors: BadAnswer, also if something follows an answer that said that it was the last."""
+        """Take more bytes. Errors: BadAnswer, also for an answer after the one that said it was the
+        last.
+        """
         self._data += data
         while self._data:
             number = len(self.answers)
@@ -163,20 +168,20 @@ class AnswerReader:
                 self.answers.append(answer)
 
     def end(self) -> None:
-        """Say that the server has ended the connection. Errors: BadAnswer for half an answer."""
+        """Note that the server has ended the connection. Errors: BadAnswer for half an answer."""
         if self._data:
             raise BadAnswer(f"half an answer: {self._data[:200]!r}")
 
 
 class Exchange(NamedTuple):
-    """What came back; whether the server `ended` the connection; after how many `seconds`."""
+    """The received bytes, whether the server `ended` the connection, and after how many `seconds`."""
 
     received: bytes
     ended: bool
     seconds: float
 
     def answers(self) -> list[HttpAnswer]:
-        """The final answers, to requests whose answers have bodies. Errors: BadAnswer."""
+        """Return the final answers, to requests whose answers have bodies. Errors: BadAnswer."""
         reader = AnswerReader()
         reader.feed(self.received)
         if self.ended:
@@ -185,8 +190,9 @@ class Exchange(NamedTuple):
 
 
 def exchange(address: tuple[str, int], data: bytes, *, timeout: float = 5.0) -> Exchange:
-    """Send `data` and read at the same time, until the server ends the connection, or for `timeout`
-    seconds.
+    """Send `data` and read at the same time, until the server ends the connection.
+
+    Stop after `timeout` seconds.
     """
     start = time.monotonic()
     received, unsent = bytearray(), memoryview(data)
@@ -235,7 +241,7 @@ def _receive_last(sock: socket.socket) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with a RST, as a host does whose process died."""
+    """Close with a RST, as the host of a process does that died."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -244,7 +250,7 @@ def reset(sock: socket.socket) -> None:
 def request(
     target: str = "/healthz", method: str = "GET", body: bytes = b"", **headers: Any
 ) -> bytes:
-    """A well-formed request; headers are given with `_` for `-`, None leaves one out."""
+    """Return a well-formed request. Header names are given with `_` for `-`; None leaves one out."""
     fields = {"Host": "localhost", "Content_Length": len(body) or None} | headers
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{k.replace('_', '-')}: {v}" for k, v in fields.items() if v is not None]

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +21,28 @@ WITHOUT_BUDGETS = dict.fromkeys(
     ("USER_COMMAND_RATE", "USER_LOOKUP_RATE", "ADDRESS_FAILURE_RATE", "ADDRESS_REQUEST_RATE"),
     "1000000",
 )
-"""Variables of a server that does not send a single attacker away, so that its requests get further."""
+"""Variables of a server that never tells a client to wait, so that every request of a test is
+served.
+"""
 
-START_TIMEOUT = 20.0
+MACHINE_EVENTS = {"conflation changed", "health changed"}
+"""Events that a server may log because other programs keep the machine busy."""
+
+START_TIMEOUT = 40.0
+"""Seconds in which a server starts on a busy machine. An idle one needs less than one."""
+
 STOP_TIMEOUT = 15.0
+
+TIMEOUT = 10.0
+"""Seconds for everything that has no deadline of its own. An idle machine needs far less."""
+
+
+def eventually(check: Callable[[], bool], timeout: float = TIMEOUT) -> None:
+    """Poll until `check` is true. Errors: AssertionError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def make_token(user: str = "alice", lifetime: float = 600.0, **claims: Any) -> str:
@@ -32,9 +50,10 @@ def make_token(user: str = "alice", lifetime: float = 600.0, **claims: Any) -> s
 
 
 class ServerProcess:
-    """Started on entering; `variables` are the server's environment beside the machine's own.
+    """A server process, which starts on entering.
 
-    `lines` are what it printed on start; its log is at `log`, a JSON object a line.
+    `variables` are its environment beside the machine's own. `lines` are what it prints at its
+    start. Its log is at `log`, one JSON object a line.
     """
 
     arguments: Sequence[str] = ()
@@ -86,29 +105,29 @@ class ServerProcess:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the streaming side, for raw sockets."""
+        """Host and port of the streaming port, for raw sockets."""
         host, _, port = self.quotes_url.split("/")[2].rpartition(":")
         return host, int(port)
 
     @property
     def http_address(self) -> tuple[str, int]:
-        """Host and port of the HTTP side."""
+        """Host and port of the HTTP port."""
         host, _, port = self.http_url.removeprefix("http://").rpartition(":")
         return host, int(port)
 
     def url(self, symbols: str | None = None, token: str | None = None) -> str:
-        """The address to connect to, with a good token unless another is given ('' for none)."""
+        """Return the address to connect to, with a good token unless another is given ('' for none)."""
         token = make_token() if token is None else token
         parts = [f"symbols={symbols}"] if symbols is not None else []
         parts += [f"token={token}"] if token else []
         return f"{self.quotes_url}?{'&'.join(parts)}"
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of an HTTP request to the second port."""
+        """Return status and body of a GET request to the HTTP port."""
         return self.request("GET", path)
 
     def request(self, method: str, path: str, **headers: str) -> tuple[int, str]:
-        """Status and body; headers are given with `_` for `-`."""
+        """Return status and body of a request. Header names are given with `_` for `-`."""
         request = urllib.request.Request(self.http_url + path, method=method)
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
@@ -120,13 +139,13 @@ class ServerProcess:
                 return error.code, error.read().decode()
 
     def ask(self, path: str, method: str = "GET", role: str = "user") -> tuple[int, Any]:
-        """Status and decoded body of a request to the API with a good token."""
+        """Return status and decoded body of a request to the API with a good token."""
         token = make_token("service", role=role)
         status, body = self.request(method, path, Authorization=f"Bearer {token}")
         return status, json.loads(body)
 
     def metric(self, sample: str) -> float:
-        """One sample of `/metrics` by its name and labels as they are printed; 0 where absent."""
+        """Return one sample of `/metrics` by its name and labels as printed; 0 if it is absent."""
         _, text = self.get("/metrics")
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
@@ -135,8 +154,23 @@ class ServerProcess:
         return 0.0
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Return the log so far, without a line that the server is just writing."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """Return the log's lines of one event that have these fields."""
+        wanted = {"event": name, **fields}.items()
+        return [line for line in self.log_lines() if wanted <= line.items()]
+
+    def await_event(self, name: str, times: int = 1, **fields: object) -> dict[str, Any]:
+        """Wait until an event has been logged `times`, and return the line of the last of these.
+
+        A client may see an effect before the server logs it. A test therefore waits for each line
+        that it wants, and looks at once only for lines that must not be there.
+        """
+        eventually(lambda: len(self.events(name, **fields)) >= times, START_TIMEOUT)
+        return self.events(name, **fields)[times - 1]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""

@@ -1,4 +1,6 @@
-"""Servers that the tests start once and share; each test gets a database of its own."""
+"""Databases and caches for tests: shared ones that stay whole, and single ones that a test may
+break.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -12,14 +14,14 @@ _numbers = count()
 
 @pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[Postgres]:
-    """A Postgres that nobody breaks."""
+    """Start the Postgres that all tests of this process share, and that none of them breaks."""
     with Postgres() as postgres:
         yield postgres
 
 
 @pytest.fixture
 def database(shared_postgres: Postgres) -> Iterator[str]:
-    """The name of a new, empty database in it."""
+    """Create an empty database in the shared Postgres, and return its name."""
     name = f"test{next(_numbers)}"
     shared_postgres.sql(f"CREATE DATABASE {name}")
     yield name
@@ -28,19 +30,19 @@ def database(shared_postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(shared_postgres: Postgres, database: str) -> str:
-    """The address of a new, empty database."""
+    """Create an empty database in the shared Postgres, and return its address."""
     return shared_postgres.url(database)
 
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:
-    """A Redis that may be broken."""
+    """Start a Redis that the test may break."""
     with Redis() as server:
         yield server
 
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    """A Postgres that may be broken."""
+    """Start a Postgres that the test may break."""
     with Postgres() as server:
         yield server

@@ -3,10 +3,15 @@
 import trio
 
 from tests.fuzz.http import check_server, fuzz_http
-from tests.fuzz.sessions import fuzz
+from tests.fuzz.sessions import TYPES, fuzz
 from tests.processes import WITHOUT_BUDGETS, ServerProcess
 
 SEED, INPUTS, HTTP_INPUTS = 20261124, 4000, 4000
+
+
+def test_every_type_of_message_is_known():
+    """An answer of a type that the documents do not name would be found."""
+    assert {"ack", "error", "pong", "quotes_patch", "reconnect", "status"} <= TYPES
 
 
 def test_whatever_comes_is_answered_as_documented():

@@ -10,7 +10,7 @@ from server.process import garbage
 
 
 class Node:
-    """Can be a part of a cycle."""
+    """An object that can be part of a cycle."""
 
     other: "Node"
 
@@ -26,14 +26,14 @@ def frozen() -> Iterator[None]:
 
 
 def cycle() -> Node:
-    """Two objects that only a collection can free."""
+    """Return one of two objects that refer to each other, so that only a collection frees them."""
     one, two = Node(), Node()
     one.other, two.other = two, one
     return one
 
 
 def test_survivors_are_looked_at_once() -> None:
-    """What a full collection found alive is no work for the next one."""
+    """The next full collection does not look at objects that survived one."""
     kept = [cycle() for _ in range(1000)]
     gc.collect()
     assert len(gc.get_objects(generation=2)) < len(kept)

@@ -10,33 +10,35 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.trading_day import load_day, write_day
-from tests.processes import ServerProcess
+from tests.processes import TIMEOUT, ServerProcess
 
 CHOICES = ["AIG", "BAC", "IBM", "AIG,BAC", "BAC,IBM", "AIG,BAC,IBM", "IBM,AAPL", "*"]
-"""What the clients subscribe to, in turn."""
+"""The clients' subscriptions, in turn."""
 
 CLIENTS = 19
-"""Beside the slow one."""
+"""The number of quick clients."""
 
 FOLLOWED_SECONDS = 20
-"""Length of the replay that clients can follow."""
+"""Seconds of the replay that clients can follow."""
 
 LEADER_TRADES = 400_000
-"""Of a symbol only `*` asks for, before the day begins: a few seconds in which clients connect."""
+"""The first row, of a symbol that only `*` subscribers watch, some seconds before the others:
+meanwhile the clients connect.
+"""
 
 DAY_TIMEOUT = 300
-"""Seconds for the clients to read 1.4 million messages at full speed; a minute where it is quiet."""
+"""Seconds in which the clients read 1.4 million messages at full speed. An idle machine needs sixty."""
 
 
 class Follower:
-    """One client's messages in order, and what they amount to."""
+    """One client's messages in order, and the document that they make."""
 
     def __init__(self, symbols: str) -> None:
         self.symbols = symbols
         self.messages: list[dict[str, Any]] = []
 
     async def follow(self, client: ClientConnection, pause: float = 0) -> None:
-        """Read until the feed's end is announced, resting after each message if it is a slow one."""
+        """Read until the server announces the feed's end. A slow client rests after each message."""
         async with client:
             message: dict[str, Any] = {"type": None}
             while message["type"] != "status":
@@ -46,7 +48,7 @@ class Follower:
         assert (message["status"], message["reason"]) == ("stale", "feed_ended")
 
     def check(self) -> tuple[dict[str, Any], int]:
-        """Apply everything; the document, and how often a version was jumped over by an `add`."""
+        """Apply all messages. Return the document and the number of versions that an `add` skipped."""
         document: dict[str, Any] = {"quotes": {}}
         versions: dict[str, int] = {}
         jumps = 0
@@ -66,7 +68,9 @@ class Follower:
 
 
 async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, dict[str, Any]]:
-    """Run all clients over the day; the quick ones, the slow one, and the server's quotes after it."""
+    """Run all clients over the day. Return the quick ones, the slow one, and the server's last
+    quotes.
+    """
     followers = [Follower(CHOICES[number % len(CHOICES)]) for number in range(CLIENTS)]
     followers.sort(key=lambda follower: follower.symbols == "*")
     slow = Follower("AIG,BAC,IBM")
@@ -75,9 +79,16 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
     narrow.connect(server.address)
     async with asyncio.timeout(DAY_TIMEOUT), asyncio.TaskGroup() as tasks:
         for follower in followers:
-            client = await connect(server.url(follower.symbols), max_queue=None)
+            client = await connect(
+                server.url(follower.symbols),
+                max_queue=None,
+                ping_interval=None,
+                close_timeout=TIMEOUT,
+            )
             tasks.create_task(follower.follow(client))
-        client = await connect(server.url(slow.symbols), sock=narrow, max_queue=1)
+        client = await connect(
+            server.url(slow.symbols), sock=narrow, max_queue=1, ping_interval=None
+        )
         tasks.create_task(slow.follow(client, pause=0.02))
     async with connect(server.url("*")) as client:
         truth: dict[str, Any] = {}
@@ -88,7 +99,7 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
 
 
 def assert_equals_server(follower: Follower, truth: dict[str, Any]) -> int:
-    """The client's document is the server's; returns the number of jumped versions."""
+    """Check that the client's document is the server's. Return the number of skipped versions."""
     quotes, jumps = follower.check()
     wanted = truth if follower.symbols == "*" else follower.symbols.split(",")
     assert quotes == {symbol: truth[symbol] for symbol in wanted}
@@ -96,7 +107,7 @@ def assert_equals_server(follower: Follower, truth: dict[str, Any]) -> int:
 
 
 def test_clients_that_can_follow_see_every_version(tmp_path):
-    """At a speed clients can follow, each sees every version of every symbol in turn."""
+    """At a speed that clients can follow, each sees every version of every symbol in turn."""
     rows = load_day()[60_000:64_000]
     seconds = (int(rows[-1][0]) - int(rows[0][0])) / 1000
     day = write_day(tmp_path / "day.csv", rows)
@@ -112,7 +123,7 @@ def test_clients_that_can_follow_see_every_version(tmp_path):
 
 
 def test_full_speed_loses_nothing_and_skips_nothing(tmp_path):
-    """At full speed a `replace` never skips a version and all documents end as the server's."""
+    """At full speed a `replace` never skips a version, and all documents end as the server's."""
     rows = load_day()
     leader = [[rows[0][0], "LEADER", "1.00", "1"]] * LEADER_TRADES
     day = write_day(tmp_path / "day.csv", leader + rows)

@@ -24,7 +24,7 @@ def run(options: load.Options) -> Result:
     )
     best = {burst: _best(options, burst) for burst in (1, TOGETHER)}
     for burst, steps in best.items():
-        _tell(result, burst, steps.get(OWN), steps.get(LIMIT))
+        _report(result, burst, steps.get(OWN), steps.get(LIMIT))
     joined = best[TOGETHER].get(OWN)
     result.add(
         Figure(f"{TOGETHER} symbols to 1", ratio(joined, best[1].get(OWN)), Unit.RATIO),
@@ -41,7 +41,7 @@ def run(options: load.Options) -> Result:
     return result
 
 
-def _tell(result: Result, burst: int, step: Step | None, limit: Step | None) -> None:
+def _report(result: Result, burst: int, step: Step | None, limit: Step | None) -> None:
     label = f"{burst} symbol{'s' * (burst > 1)}"
     if step and step.latency:
         result.busy = max(result.busy, step.busy)

@@ -7,11 +7,11 @@ from server.store.store import Store
 
 
 class Readiness:
-    """`asked`: whether anybody has wanted to know.
+    """`asked`: whether `/readyz` was ever requested.
 
     A full pool does not make an instance unready. A client that meets it gets 503 `at_capacity` and a
     `Retry-After`. If all instances were full and unready, it would get the load balancer's own answer.
-    A feed that has ended does not either: its last prices are as good here as elsewhere.
+    Nor does a feed that has ended: the last prices are the same on every instance.
     """
 
     def __init__(self, gateway: Gateway, hub: Hub, store: Store, member: Member | None) -> None:

@@ -1,4 +1,4 @@
-"""Takes new keys and a new log level over while the server runs.
+"""Takes over new keys and a new log level while the server runs.
 
 `.env` is read again, and the file of JWT_PUBLIC_KEY. The process's own environment wins over
 `.env`, and cannot change.
@@ -25,9 +25,9 @@ log = structlog.get_logger()
 
 
 class Reloading:
-    """`settings` are in force; `authenticator` is the one that all who verify tokens share.
+    """`settings` are in force; `authenticator` is the one that all parts of the server share.
 
-    `load` reads both anew, in a thread. Errors: BadSetting, BadKey.
+    `load` reads both anew, in a thread. It may raise BadSetting and BadKey.
     """
 
     def __init__(self, settings: Settings, authenticator: Authenticator, load: Load) -> None:
@@ -37,11 +37,11 @@ class Reloading:
         self._wanted = trio.Event()
 
     def request(self) -> None:
-        """Have `run` reload, once more if it is at it."""
+        """Have `run` reload, again if it is reloading now."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Reload when asked to, until cancelled. What cannot be read leaves all as it was."""
+        """Reload at each request, until cancelled. If reading fails, everything stays as it was."""
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
@@ -59,7 +59,8 @@ class Reloading:
         changed = _changed(self._settings, settings)
         reloaded = [name for name in changed if name in RELOADED]
         if not self._authenticator.verifies_as(authenticator):
-            if not set(reloaded) & set(KEYS):  # the same file, with another key in it
+            # The same file has another key in it.
+            if not set(reloaded) & set(KEYS):
                 reloaded.append("jwt_public_key")
             self._authenticator.take_over(authenticator)
         set_level(settings.log_level)

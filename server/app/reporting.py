@@ -1,11 +1,13 @@
-"""What a server does beside serving where it is one of a machine's workers."""
+"""What a server does for its supervisor if it is one of a machine's workers."""
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter, process_time
 
 from starlette.exceptions import HTTPException
 
 from server.cluster.member import Member
+from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
@@ -15,8 +17,8 @@ from server.workers.control import Sample
 from server.workers.worker import NoHost, SupervisorLink, WorkerCallbacks
 
 
-class Sampling:
-    """Says how this worker is doing; processor time is that since it was last asked."""
+class _Sampling:
+    """Reports how this worker is doing. Processor time counts from the last report."""
 
     def __init__(self, pool: Pool, stats: FanoutStats) -> None:
         self._pool = pool
@@ -24,7 +26,7 @@ class Sampling:
         self._at, self._used = perf_counter(), process_time()
 
     def take(self) -> Sample:
-        """How it is now."""
+        """Return a report."""
         now, used = perf_counter(), process_time()
         cpu = (used - self._used) / max(now - self._at, 0.001)
         self._at, self._used = now, used
@@ -36,7 +38,23 @@ class Sampling:
         )
 
 
-async def leave_cluster(gateway: Gateway, member: Member | None, http: HttpPorts) -> None:
+def worker_callbacks(
+    gateway: Gateway,
+    hub: Hub,
+    member: Member | None,
+    http: HttpPorts,
+    metrics: Callable[[], str],
+) -> WorkerCallbacks:
+    """Return the functions that the supervisor's messages call."""
+    return WorkerCallbacks(
+        sample=_Sampling(gateway.pool, hub.stats).take,
+        metrics=metrics,
+        retire=partial(_retire, gateway, member, http),
+        send_away=gateway.pool.send_away,
+    )
+
+
+async def _retire(gateway: Gateway, member: Member | None, http: HttpPorts) -> None:
     """Leave the lead and both ports to the other workers, refusing nobody."""
     if member:
         member.retire()
@@ -48,10 +66,12 @@ async def leave_cluster(gateway: Gateway, member: Member | None, http: HttpPorts
 async def metrics_page(
     own: Callable[[], str], supervisor: SupervisorLink | None, worker: str | None
 ) -> str | None:
-    """The metrics of all workers, or of one; None if there is no such one. `own` without workers.
+    """Return the metrics of all workers, or of one; None if there is no such worker.
 
-    Errors: HTTPException 503 if the supervisor does not answer: a page without label `worker`
-    would look like another machine's.
+    Without a supervisor they are this server's `own`.
+
+    Errors: HTTPException 503 if the supervisor does not answer. A page without the label `worker` would
+    look like another machine's.
     """
     if supervisor is None or worker == str(supervisor.number):
         return own()
@@ -64,6 +84,6 @@ async def metrics_page(
 async def follow_supervisor(
     supervisor: SupervisorLink, callbacks: WorkerCallbacks, signals: Signals
 ) -> None:
-    """Report to the supervisor and do as it says; stop when it is gone."""
+    """Report to the supervisor and do as it says. Stop the server when it is gone."""
     await supervisor.run(callbacks)
     signals.stop()

@@ -1,6 +1,6 @@
-"""What a server does at signals: it stops, hands over, or reloads.
+"""What a server does at a signal: it stops, hands over, or reloads.
 
-The time of a stop, by its phases; the last ones get what the first ones leave (`time_for_http`):
+The time of a stop, by its phases. The last ones get what the first ones leave (`time_for_http`):
 
     DRAIN_DELAY       `/readyz` is red, the port is open: load balancers notice       2 s by default
     the drain         the port is closed, clients are sent away                       2 s, 5 at most
@@ -23,13 +23,13 @@ from server.process.signals import Signals
 from server.store.store import FINAL_TIMEOUT
 
 CLOSING_TIME = 0.25
-"""Seconds for what is left when everything has stopped: to close files, to leave the interpreter."""
+"""Seconds after everything has stopped: to close files and to leave the interpreter."""
 
 log = structlog.get_logger()
 
 
 def time_for_http(signals: Signals) -> float:
-    """Return the seconds that the HTTP port may still take, so that last prices can be written."""
+    """Return the seconds that the HTTP port may still take, so that the last prices can be written."""
     return max(0.0, signals.time_left - FINAL_TIMEOUT - CLOSING_TIME)
 
 
@@ -43,8 +43,8 @@ async def handle_signals(
 ) -> None:
     """Stop at the first SIGINT or SIGTERM. At SIGUSR1 have another instance lead, at SIGHUP reload.
 
-    `stop` begins a stop and returns the seconds for which clients may still come. `signals` itself sees
-    to the second SIGINT or SIGTERM, and to a stop that hangs.
+    `stop` begins a stop and returns the seconds for which clients may still come. `signals` handles the
+    second SIGINT or SIGTERM, and a stop that hangs.
     """
     stopping = False
     async with trio.open_nursery() as tasks:
@@ -62,7 +62,7 @@ async def handle_signals(
 
 
 async def _retire(member: Member | None, delay: float) -> None:
-    """Have another instance lead, but not before the clients go: there may be no other one."""
+    """Have another instance lead, but not before the clients leave: there may be no other instance."""
     await trio.sleep(delay)
     if member:
         member.retire()
@@ -76,8 +76,9 @@ def _hand_over(member: Member | None) -> None:
 
 
 def begin_stop(gateway: Gateway, readiness: Readiness, drain_delay: float, number: int) -> float:
-    """Turn `/readyz` red, and close the port once load balancers have had the time to see that; return
-    that time in seconds. At Ctrl-C there is none if no load balancer has ever asked.
+    """Turn `/readyz` red, and close the port `drain_delay` later. Return the delay in seconds.
+
+    Load balancers notice `/readyz` meanwhile. At Ctrl-C there is no delay if none has ever asked.
     """
     alone = number == signal.SIGINT and not readiness.asked
     delay = 0.0 if alone else drain_delay

@@ -8,27 +8,33 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 import structlog
 import trio
 
 from server import __version__
-from server.app.options import store_options
-from server.app.serve import serve
+from server.cli.argument_types import (
+    AUTO,
+    duration,
+    role,
+    supervisor_link,
+    url,
+    user,
+    word,
+    workers,
+)
 from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
     development_token,
     is_development,
-    is_word,
+    is_secret_kept,
     makes_its_own_token,
     refuse_other_machines,
     secret_of,
     token_for_watch,
 )
 from server.cli.importing import add_import, count_of
-from server.cluster.errors import BadBusUrl
 from server.config.redaction import hide, redact
 from server.config.settings import (
     BadSetting,
@@ -40,7 +46,6 @@ from server.config.settings import (
 )
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
-from server.gateway.claims import MAX_NAME_LENGTH, is_name
 from server.ops.logs import configure_logging
 from server.ops.tracebacks import install_hooks
 from server.process.binding import BindError
@@ -49,17 +54,13 @@ from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
+from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.importing import BadFile
-from server.store.store import delist, list_instruments, migrate
-from server.workers.host import supervise
 from server.workers.worker import SupervisorLink
 
 USAGE_ERROR = 2
-"""Exit code for whatever the operator can mend: an argument, a variable, a key, a busy port."""
-
-AUTO = "auto"
-"""As many workers as it takes."""
+"""Exit code for faults that the operator can correct: an argument, a variable, a key, a busy port."""
 
 EXPECTED = (
     BadSetting,
@@ -67,11 +68,11 @@ EXPECTED = (
     BindError,
     ReplayError,
     StoreUnavailable,
-    BadBusUrl,
+    BadRedisUrl,
     BadFile,
     BadTokenSource,
 )
-"""What ends a command with one line."""
+"""Errors that end a command with one line."""
 
 log = structlog.get_logger()
 
@@ -86,20 +87,22 @@ def main() -> None:
         arguments.run(arguments, settings)
     except EXPECTED as error:
         _fail(str(error))
-    except BaseExceptionGroup as group:  # from the nurseries of a server that was about to start
+    # From the nurseries of a server that was about to start.
+    except BaseExceptionGroup as group:
         if group.split(KeyboardInterrupt)[1] is None:
             sys.exit(128 + signal.SIGINT)
         expected, others = group.split(EXPECTED)
         if expected is None or others:
             raise
         _fail(str(_first(expected)))
-    except BrokenPipeError:  # who read the output, such as `head`, has had enough of it
+    # The reader of the output, such as `head`, has closed it.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Quotes no secret that stands in the wrong place of a command line."""
+    """Hides secrets that are in the wrong place of a command line."""
 
     def error(self, message: str) -> NoReturn:
         super().error(redact(message))
@@ -119,17 +122,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--workers",
-        type=_workers,
+        type=workers,
         metavar="N|auto",
-        help="processes that share the ports, or as many as it takes; needs REDIS_URL",
+        help="number of processes that share the ports; auto: as the load requires; needs REDIS_URL",
     )
-    command.add_argument("--worker", type=_supervisor_link, help=argparse.SUPPRESS)
+    command.add_argument("--worker", type=supervisor_link, help=argparse.SUPPRESS)
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("token", help="make a token for a client")
-    command.add_argument("--user", type=_user, required=True, help="whom the token is for")
-    command.add_argument("--ttl", type=_duration, default=Duration(3600), help="1h by default")
-    command.add_argument("--role", type=_role, help="for instance admin")
+    command.add_argument("--user", type=user, required=True, help="the user that the token names")
+    command.add_argument("--ttl", type=duration, default=Duration(3600), help="1h by default")
+    command.add_argument("--role", type=role, help="such as admin")
     command.set_defaults(run=_token)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
@@ -143,9 +146,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "delist",
-        help="take instruments off the list",
-        description="Take instruments off the list, all or none. Who watches them on a running server "
-        "is told; their last prices are kept for the day they are listed again.",
+        help="remove instruments from the list",
+        description="Remove instruments from the list, all or none. Subscribers on running servers are "
+        "told. The last prices are kept in case they are listed again.",
     )
     command.add_argument("symbols", nargs="+", type=normalize_symbol, metavar="SYMBOL")
     command.set_defaults(run=_delist)
@@ -153,12 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "watch",
         help="show live quotes in the terminal",
-        description="Show live quotes in the terminal. The token comes from --token-file, or from the "
-        "variable QUOTESTREAM_TOKEN, or is made with the configured secret.",
+        description="Show live quotes in the terminal. The token comes from --token-file or from the "
+        "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
     command.add_argument(
-        "--url", type=_url, help="by default the server that the environment configures"
+        "--url", type=url, help="by default the server that the environment configures"
     )
     token = command.add_mutually_exclusive_group()
     token.add_argument(
@@ -168,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.add_argument(
         "--token",
-        type=_word,
-        help="the token itself, which other users of this machine can then see, as `ps` shows it: "
+        type=word,
+        help="the token itself. Other users of this machine can see it with `ps`: "
         "QUOTESTREAM_TOKEN and --token-file keep it private",
     )
     command.set_defaults(run=_watch)
@@ -188,20 +191,23 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     secret = secret_of(settings)
     authenticator = authenticator_of(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
-    load = partial(_load, settings, secret)
-    if supervisor:
-        trio.run(serve, settings, authenticator, load, lambda _: None, supervisor)
-    elif arguments.workers:
-        # Else each would make one up where it cannot be kept.
+    if arguments.workers:
+        from server.workers.host import supervise
+
+        # Otherwise each worker would make one up where it cannot be kept.
         environment = {"JWT_SECRET": secret} if is_development(settings) else {}
         size = None if arguments.workers == AUTO else arguments.workers
         sys.exit(trio.run(supervise, settings, size, environment, say_hello))
-    else:
-        trio.run(serve, settings, authenticator, load, say_hello)
+    # A supervisor needs none of this: it stays small.
+    from server.app.serve import serve
+
+    on_started = (lambda _: None) if supervisor else say_hello
+    load = partial(_load, settings, secret)
+    trio.run(serve, settings, authenticator, load, on_started, supervisor)
 
 
 def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]:
-    """Read settings and keys anew; a development secret stays. Errors: BadSetting, BadKey."""
+    """Read settings and keys anew. A development secret stays. Errors: BadSetting, BadKey."""
     settings = load_settings()
     hide(*secrets_in(settings))
     if not is_development(settings):
@@ -212,7 +218,7 @@ def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]
 
 
 def _warn(settings: Settings) -> None:
-    """Say what is questionable about the settings of a server that could start with them."""
+    """Warn about settings that are not meant for production."""
     if is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
 
@@ -236,7 +242,7 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
 
 
 def _own_command() -> Path:
-    """Return the path of `quotestream`, from the working folder if that still exists."""
+    """Return the path of `quotestream`, relative to the working folder if that still exists."""
     try:
         python = os.path.relpath(sys.executable)
     except OSError:
@@ -245,20 +251,27 @@ def _own_command() -> Path:
 
 
 def _token(arguments: argparse.Namespace, settings: Settings) -> None:
-    print(
-        authenticator_of(settings, secret_of(settings)).sign(
-            arguments.user, arguments.ttl, arguments.role
+    if is_development(settings) and not is_secret_kept():
+        raise BadKey(
+            "no server would take the token: set JWT_SECRET, as no secret can be kept here"
         )
-    )
+    authenticator = authenticator_of(settings, secret_of(settings))
+    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role))
 
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:
+    from server.app.options import store_options
+    from server.store.store import migrate
+
     configure_logging(settings.log_format, settings.log_level)
     applied = trio.run(migrate, store_options(settings))
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> None:
+    from server.app.options import store_options
+    from server.store.store import list_instruments
+
     configure_logging(settings.log_format, settings.log_level)
 
     def show(rows: Sequence[Snapshot]) -> None:
@@ -271,6 +284,9 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
+    from server.app.options import store_options
+    from server.store.store import delist
+
     configure_logging(settings.log_format, settings.log_level)
     symbols = list(dict.fromkeys(arguments.symbols))
     if missing := trio.run(delist, store_options(settings), symbols):
@@ -289,59 +305,6 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:
         _fail(f"{url}: {error}")
-
-
-def _workers(text: str) -> int | str:
-    if text == AUTO:
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1, nor {AUTO}")
-    return int(text)
-
-
-def _supervisor_link(text: str) -> SupervisorLink:
-    try:
-        number, fd = map(int, text.split(":"))
-        return SupervisorLink(number, fd)
-    except (ValueError, OSError):
-        raise argparse.ArgumentTypeError("only a supervisor can start a worker") from None
-
-
-def _duration(text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30m or 1h") from None
-
-
-def _user(text: str) -> str:
-    if not is_name(text):
-        raise argparse.ArgumentTypeError(f"a user is 1 to {MAX_NAME_LENGTH} printable characters")
-    return text
-
-
-def _role(text: str) -> str:
-    if not is_name(text):
-        raise argparse.ArgumentTypeError(f"a role is 1 to {MAX_NAME_LENGTH} printable characters")
-    return text
-
-
-def _word(text: str) -> str:
-    if not is_word(text):
-        raise argparse.ArgumentTypeError("only printable ASCII characters without spaces, please")
-    return text
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(_word(text))
-        host = (parts.hostname or "").encode("idna")
-        good = parts.scheme in ("ws", "wss") and host and parts.port != 0 and not parts.query
-    except ValueError:  # UnicodeError, which a name that DNS cannot have gives, is one
-        good = False
-    if not good:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address such as ws://host:8080/ws/quotes")
-    return text
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -1,4 +1,4 @@
-"""Where the command takes its secret and its tokens from, none of which it shows to other users."""
+"""Secrets and tokens of the command. It shows none of them to other users."""
 
 import sys
 from ipaddress import ip_address
@@ -16,11 +16,11 @@ MAX_TOKEN_LENGTH = 16 * 1024
 
 
 class BadTokenSource(Exception):
-    """There is no token where one was said to be; the message is one line for the user."""
+    """The named source holds no token; the message is one line for the user."""
 
 
 def is_development(settings: Settings) -> bool:
-    """Whether no key is configured, so that the development secret is used."""
+    """Return whether no key is configured, so that the development secret is used."""
     return not settings.jwt_secret and not settings.jwt_public_key
 
 
@@ -47,7 +47,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def secret_of(settings: Settings) -> str:
-    """Return the configured secret or the development secret, which is hidden from the log."""
+    """Return the configured secret, or the development secret, which is then hidden from the log."""
     if not is_development(settings):
         return settings.jwt_secret
     secret = development_secret()
@@ -56,7 +56,7 @@ def secret_of(settings: Settings) -> str:
 
 
 def authenticator_of(settings: Settings, secret: str) -> Authenticator:
-    """Return what the settings say of tokens. Errors: BadKey."""
+    """Return the authenticator that the settings describe. Errors: BadKey."""
     return Authenticator(
         secret=secret,
         public_key=settings.jwt_public_key,
@@ -66,13 +66,14 @@ def authenticator_of(settings: Settings, secret: str) -> Authenticator:
     )
 
 
-def makes_its_own_token(settings: Settings) -> bool:
-    """Whether `watch`, started by this user without any variable, makes a token for this server.
+def is_secret_kept() -> bool:
+    """Return whether the development secret outlives the process. If not, each call makes another."""
+    return development_secret() == development_secret()
 
-    Not where the development secret cannot be kept: then each call makes up another.
-    """
-    kept = development_secret() == development_secret()
-    return kept and not (settings.jwt_audience or settings.jwt_issuer)
+
+def makes_its_own_token(settings: Settings) -> bool:
+    """Return whether `watch`, started by this user without variables, makes a token for the server."""
+    return is_secret_kept() and not (settings.jwt_audience or settings.jwt_issuer)
 
 
 def development_token(authenticator: Authenticator) -> str:
@@ -81,7 +82,7 @@ def development_token(authenticator: Authenticator) -> str:
 
 
 def token_for_watch(given: str | None, file: str | None, settings: Settings) -> str:
-    """Return the token `given`, that in `file`, that of QUOTESTREAM_TOKEN, or else make one.
+    """Return the token `given`, the one in `file`, or that of QUOTESTREAM_TOKEN; else make one.
 
     Errors: BadTokenSource; BadKey if none can be made.
     """
@@ -95,7 +96,7 @@ def token_for_watch(given: str | None, file: str | None, settings: Settings) -> 
 
 
 def is_word(text: str) -> bool:
-    """Whether `text` can stand in a request's line or header."""
+    """Return whether `text` fits into a request's line or header."""
     return text.isascii() and text.isprintable() and " " not in text
 
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import trio
 
-from server.app.options import store_options
 from server.config.settings import Settings
 from server.ops.logs import configure_logging
 from server.quotes.instrument import Instrument
 from server.store.embedded import load_instruments
 from server.store.importing import HEADERS, BadFile, read_instruments
-from server.store.store import import_instruments
 
 SAMPLE = 10
 """Instruments that a dry run shows."""
@@ -51,6 +49,9 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
 def _import(arguments: argparse.Namespace, settings: Settings) -> None:
     from rich.console import Console
     from rich.progress import Progress
+
+    from server.app.options import store_options
+    from server.store.store import import_instruments
 
     configure_logging(settings.log_format, settings.log_level)
     file = arguments.file

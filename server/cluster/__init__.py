@@ -1,1 +1,1 @@
-"""Many processes: instances that share one line of prices, and the workers of one machine."""
+"""Many instances with the same prices: they elect a leader and share its moves through Redis."""

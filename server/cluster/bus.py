@@ -1,29 +1,20 @@
-"""One instance's connections to Redis.
+"""One instance's conversation with the others, through Redis.
 
-The only module here that knows of redis and asyncio. Publishing proves nothing and a frozen Redis is
-never noticed by listening, so the instance publishes probes which it expects to hear: the bus is
-connected from the first that comes back on a connection until one fails to, or anything else fails.
+Nothing else in this package talks to Redis. The bus is connected from the first probe that comes back
+on a connection until one fails to, or until anything else fails (`redis_link.Subscription`).
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import count
-from random import uniform
-from time import monotonic
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import structlog
 import trio
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
-from trio_asyncio import aio_as_trio
 
 from server.cluster import scripts
-from server.cluster.errors import BadBusUrl, BusLost, Fenced
+from server.cluster.errors import BusLost, Fenced
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import (
@@ -46,18 +37,16 @@ from server.cluster.wire import (
     encode_json,
 )
 from server.quotes.snapshot import LiveSnapshot
+from server.redis_link import RedisLink, RedisLost, Subscription, WrongType, open_link
 
 COMMAND_TIMEOUT = 1.0
 """Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
 
-RECONNECT_MIN, RECONNECT_MAX = 0.2, 1.0
-"""Seconds to wait before connecting anew, drawn evenly: instances should not come all at once."""
+RECONNECT_PAUSE = (0.2, 1.0)
+"""Seconds to wait before connecting anew, the shortest and the longest."""
 
 CONNECTIONS = 6
 """To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
-
-ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
-"""Errors of redis-py when Redis is at fault, and Python's own for answers that it cannot read."""
 
 KEY_TYPES = {QUOTES: "hash", EPOCH: "string", LEADER: "string", WATCHED: "zset"}
 """In the order of the script MEND's keys."""
@@ -68,30 +57,34 @@ log = structlog.get_logger()
 
 
 class Answer(NamedTuple):
-    """What became of standing for election: the epoch in which to lead, which is above all known ones
-    if it is not one's own; or 0, and for how many seconds the lease is somebody else's. `forgotten`:
-    Redis has lost all it knew.
+    """The result of asking for the lease.
+
+    `epoch`: the one to lead in; if it is not the caller's own, it is above all known ones. It is None
+    if another instance holds the lease, for `taken_for` seconds. `forgotten`: Redis lost all it knew.
     """
 
-    epoch: int
+    epoch: int | None
     taken_for: float
     forgotten: bool
 
 
 class Bus:
-    """Made by `open_bus`. `connection` is 0 while the bus is lost, for the reason in `problem`, else
-    the number of the connection, so that a new one is seen to be another. `tried` is set once it is
-    known whether the first attempt was good. `refusal` is why the last command failed, '' if it did
-    not: probes may come back from a Redis that is full, or lets itself only be read.
+    """Made by `open_bus`.
+
+    `connection` is None while the bus is lost, for the reason in `problem`. Otherwise it is the number
+    of the connection, and each new connection gets another. `tried` is set once the first attempt to
+    connect has succeeded or failed. `refusal` is why the last command failed, '' if it did not: probes
+    may come back from a Redis that is full or read-only.
     """
 
-    def __init__(self, redis: "Redis", identity: str, policy: Policy, stats: ClusterStats) -> None:
+    def __init__(self, link: RedisLink, identity: str, policy: Policy, stats: ClusterStats) -> None:
         self.identity = identity
-        self.connection = 0
+        self.connection: int | None = None
         self.problem = "not connected yet"
         self.refusal = ""
         self.tried = trio.Event()
-        self._redis = redis
+        self._link = link
+        self._redis = redis = link.redis
         self._lease_ms = round(policy.lease * 1000)
         self._policy = policy
         self._stats = stats
@@ -103,25 +96,45 @@ class Bus:
         self._discard = redis.register_script(scripts.DISCARD)
         self._mend = redis.register_script(scripts.MEND)
 
-    async def listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
-        """Send what is published to `heard` until cancelled, connecting anew as often as needed.
+    async def listen(self, batches: trio.MemorySendChannel[Batch | None]) -> None:
+        """Send each published batch to `batches` until cancelled. Connect anew as often as needed.
 
-        None is sent when `connection` changes. What `heard` has no room for is dropped: whoever
-        reads it sees from the numbers of the batches that some are missing.
+        None is sent when `connection` changes. Batches are dropped while the channel is full; the
+        reader notices a gap in their numbers.
         """
-        await aio_as_trio(self._listen)(heard)
+        probe_channel = PROBE_CHANNEL + self.identity
+        subscription = Subscription(
+            channels=(CHANNEL, probe_channel),
+            probe=(probe_channel, b""),
+            interval=self._policy.heartbeat,
+            patience=self._policy.stale_after,
+            pause=RECONNECT_PAUSE,
+            received=partial(self._on_message, batches),
+            returned=partial(self._on_probe, batches),
+            lost=partial(self._on_lost, batches),
+        )
+        await self._link.listen(subscription)
 
-    async def acquire_lease(self, *, own: int, known: int) -> Answer:
-        """Take the lease, or renew it in the epoch that is one's `own` (0: none). Errors: BusLost."""
-        arguments: list[str | int] = [self.identity, self._lease_ms, own, known]
+    async def acquire_lease(self, *, own: int | None, known: int | None) -> Answer:
+        """Take the lease, or renew it.
+
+        Arguments:
+            own: the epoch that the caller leads in, None if it does not lead.
+            known: the newest epoch that the caller knows.
+
+        Errors: BusLost.
+        """
+        arguments: list[str | int] = [self.identity, self._lease_ms, own or 0, known or 0]
         keys = [LEADER, EPOCH]
         number, forgotten = await self._do(lambda: self._acquire_lease(keys=keys, args=arguments))
-        return Answer(max(number, 0), max(-number, 0) / 1000, bool(forgotten))
+        if number < 0:
+            return Answer(None, -number / 1000, bool(forgotten))
+        return Answer(number, 0.0, bool(forgotten))
 
     async def publish(
         self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False
     ) -> None:
-        """Publish `batch` and write `snapshots` in one step; `release`: give the lease up in it, too.
+        """Publish `batch` and write `snapshots` in one step. `release`: give the lease up in it, too.
 
         Errors: Fenced, BusLost.
         """
@@ -132,12 +145,13 @@ class Bus:
         await self._write(epoch, snapshots)
 
     async def load(self) -> Stored:
-        """What the hash holds of one epoch. Errors: BusLost."""
+        """Return what the hash holds of one epoch. Errors: BusLost."""
         return await self._do(self._load)
 
     async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
-        """Add the symbols that the hash has no snapshot of, and return what it has of all. Errors:
-        BusLost.
+        """Add the symbols that are not in the hash. Return the hash's snapshot of each symbol.
+
+        Errors: BusLost.
         """
         found: list[LiveSnapshot] = []
         for start in range(0, len(snapshots), PAGE_FIELDS):
@@ -151,10 +165,10 @@ class Bus:
     async def share_interest(
         self, symbols: Iterable[str], since: int | None, lifetime: float
     ) -> tuple[int, list[str]]:
-        """Say that `symbols` are watched here, which is forgotten after `lifetime` seconds.
+        """Report `symbols` as watched here. Redis forgets the report after `lifetime` seconds.
 
-        Returns Redis' time in ms and, unless `since` is None, what was said to be watched from
-        then on, by anybody. Errors: BusLost.
+        Returns Redis' time in ms and the symbols that any instance reported from `since` on, none if
+        that is None. Errors: BusLost.
         """
         arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
         arguments += symbols
@@ -173,7 +187,7 @@ class Bus:
     async def _claim_once(
         self, snapshots: Sequence[LiveSnapshot]
     ) -> tuple[dict[str, LiveSnapshot], dict[bytes, bytes]]:
-        """The snapshots by symbol, and of the other fields their values."""
+        """Return the snapshots by symbol, and the values that are not snapshots by field."""
         fields = _fields(snapshots)
         values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))
         pairs = {each.symbol.encode(): value for each, value in zip(snapshots, values, strict=True)}
@@ -198,31 +212,24 @@ class Bus:
             raise Fenced
 
     async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Do an operation of redis-py, again if it met a key of the wrong type. Errors: BusLost."""
         try:
-            result: T = await aio_as_trio(self._attempt)(operation)
-        except BusLost as error:
+            try:
+                result = await self._link.call(operation)
+            except WrongType:
+                await self._link.call(self._mend_keys)
+                result = await self._link.call(operation)
+        except RedisLost as error:
+            problem = str(error)
             if self.connection and not self.refusal:
-                log.warning("the bus does not do what it is asked", problem=str(error))
-            self.refusal = str(error)
-            raise
+                log.warning("the bus does not do what it is asked", problem=problem)
+            self.refusal = problem
+            raise BusLost(problem) from error
         self.refusal = ""
         return result
 
-    async def _attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """On asyncio. Errors: BusLost."""
-        try:
-            try:
-                return await operation()
-            except ResponseError as error:
-                if "WRONGTYPE" not in str(error):
-                    raise
-                await self._mend_keys()
-                return await operation()
-        except ERRORS as error:
-            raise BusLost(str(error) or type(error).__name__) from error
-
     async def _mend_keys(self) -> None:
-        """Put keys of the wrong type aside, so that they cannot stop the election or the publishing."""
+        """Rename keys of the wrong type, so that they cannot stop the election or the publishing."""
         found = await self._mend(keys=list(KEY_TYPES), args=list(KEY_TYPES.values()))
         for key, kind in cast("list[tuple[bytes, bytes]]", found):
             name = key.decode()
@@ -246,75 +253,40 @@ class Bus:
             if (before and before.epoch) == (mark and mark.epoch):
                 return Stored(before, snapshots, bool(await self._redis.exists(LEADER)))
 
-    async def _listen(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
-        probe_channel = PROBE_CHANNEL + self.identity
-        while True:
-            _raise_lost_cancellation()
+    def _on_message(
+        self, batches: trio.MemorySendChannel[Batch | None], channel: bytes, data: bytes
+    ) -> bool:
+        """Pass a batch on. Return whether the message is this instance's probe."""
+        if channel != CHANNEL.encode():
+            return True
+        if batch := decode_batch(data, self._stats.invalid):
+            self._stats.batches_received += 1
+            self._stats.moves_received += len(batch.moves)
             try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(CHANNEL, probe_channel)
-                    await self._receive(pubsub, probe_channel, heard)
-            except ERRORS as error:
-                self._lose(str(error) or type(error).__name__, heard)
-            await asyncio.sleep(uniform(RECONNECT_MIN, RECONNECT_MAX))
+                batches.send_nowait(batch)
+            except trio.WouldBlock:
+                self._stats.dropped += 1
+        return False
 
-    async def _receive(
-        self, pubsub: PubSub, probe_channel: str, heard: trio.MemorySendChannel[Batch | None]
-    ) -> None:
-        expected = probe_channel.encode()
-        returned_at = sent_at = monotonic()
-        probe_at = 0.0
-        while True:
-            _raise_lost_cancellation()
-            if monotonic() >= probe_at:
-                sent_at = monotonic()
-                await self._redis.publish(probe_channel, b"")
-                probe_at = sent_at + self._policy.heartbeat
-            timeout = max(0.001, probe_at - monotonic())
-            message: dict[str, Any] | None = await pubsub.get_message(True, timeout)
-            if message is None:
-                if monotonic() - returned_at > self._policy.stale_after:
-                    raise TimeoutError("no probe came back")
-            elif message["channel"] == expected:
-                returned_at = monotonic()
-                self._stats.round_trip = returned_at - sent_at
-                self._connect(heard)
-            elif batch := decode_batch(message["data"], self._stats.invalid):
-                self._offer(batch, heard)
-
-    def _offer(self, batch: Batch, heard: trio.MemorySendChannel[Batch | None]) -> None:
-        self._stats.batches_received += 1
-        self._stats.moves_received += len(batch.moves)
-        try:
-            heard.send_nowait(batch)
-        except trio.WouldBlock:
-            self._stats.dropped += 1
-
-    def _connect(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
-        if not self.connection:
+    def _on_probe(self, batches: trio.MemorySendChannel[Batch | None], round_trip: float) -> None:
+        self._stats.round_trip = round_trip
+        if self.connection is None:
             self.connection = next(self._numbers)
             self.problem = ""
             if self.connection > 1:
                 log.info("the bus is back")
-            self._wake(heard)
+            self._wake(batches)
 
-    def _lose(self, problem: str, heard: trio.MemorySendChannel[Batch | None]) -> None:
+    def _on_lost(self, batches: trio.MemorySendChannel[Batch | None], problem: str) -> None:
         if self.connection or not self.tried.is_set():
             log.warning("the bus is lost", problem=problem)
-        self.connection, self.problem = 0, problem
-        self._wake(heard)
+        self.connection, self.problem = None, problem
+        self._wake(batches)
 
-    def _wake(self, heard: trio.MemorySendChannel[Batch | None]) -> None:
+    def _wake(self, batches: trio.MemorySendChannel[Batch | None]) -> None:
         self.tried.set()
-        with suppress(trio.WouldBlock):  # then whoever reads it is awake
-            heard.send_nowait(None)
-
-
-def _raise_lost_cancellation() -> None:
-    """While it connects, redis-py may swallow a cancellation, of which trio-asyncio sends only one."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+        with suppress(trio.WouldBlock):  # the reader of a full channel is awake
+            batches.send_nowait(None)
 
 
 def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
@@ -325,20 +297,7 @@ def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
 async def open_bus(
     url: str, identity: str, policy: Policy, stats: ClusterStats
 ) -> AsyncIterator[Bus]:
-    """A bus that connects when it listens. Errors: BadBusUrl."""
-    timeout = min(COMMAND_TIMEOUT, policy.lease / 3)
-    try:
-        # Without retries: silently made connections would have lost messages before.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS, timeout=timeout, socket_timeout=timeout,
-            socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
-        pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
-    except (ValueError, TypeError, RedisError) as error:
-        raise BadBusUrl(f"REDIS_URL: {error}") from None
-    redis = Redis.from_pool(pool)
-    try:
-        yield Bus(redis, identity, policy, stats)
-    finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(timeout):
-            await aio_as_trio(redis.aclose)()
+    """Open a bus that connects when it listens. Errors: BadRedisUrl."""
+    patience = min(COMMAND_TIMEOUT, policy.lease / 3)
+    async with open_link(url, connections=CONNECTIONS, patience=patience) as link:
+        yield Bus(link, identity, policy, stats)

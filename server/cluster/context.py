@@ -1,26 +1,23 @@
-"""What the parts of an instance that leads or follows share."""
+"""What leader, follower and publisher of one instance share."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
 
 import trio
 
+from server.cluster.bus import Bus
 from server.cluster.state import ClusterState, Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 
-if TYPE_CHECKING:  # redis and asyncio are imported only where REDIS_URL is set
-    from server.cluster.bus import Bus
 
-
-class ClusterContext(NamedTuple):
-    """What an instance works with, whether it leads or follows. `batches`: what the bus hears, None
-    where its connection changes.
-    """
+@dataclass(frozen=True, kw_only=True)
+class ClusterContext:
+    """`batches` come from the bus; None stands for a change of its connection."""
 
     hub: Hub
-    bus: "Bus"
+    bus: Bus
     policy: Policy
-    line: ClusterState
+    state: ClusterState
     batches: trio.MemoryReceiveChannel[Batch | None]
     stats: ClusterStats

@@ -1,17 +1,13 @@
-"""What goes wrong with the bus; no driver's error gets past."""
+"""What can go wrong with the bus. No error of redis-py gets past it."""
 
 
 class BusLost(Exception):
-    """Redis did not answer; whether it has done what it was asked to is not known."""
+    """Redis did not answer; it may have done the operation all the same."""
 
 
 class Fenced(Exception):
-    """Redis refused to publish: there is a newer epoch, or Redis has forgotten all."""
+    """Redis refused to publish: there is a newer epoch, or Redis has forgotten everything."""
 
 
 class Disagreement(Exception):
-    """The hash has a newer version of what this leader is about to tell of for the first time."""
-
-
-class BadBusUrl(Exception):
-    """REDIS_URL is none; the message says so in one line."""
+    """The hash has a newer version of a symbol that this leader is about to publish first."""

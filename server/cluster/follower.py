@@ -1,8 +1,8 @@
-"""Gives an instance's clients what the leader publishes, or tells them why that is not possible.
+"""Gives an instance's clients what the leader publishes, or tells them why prices are stale.
 
-There is one answer to everything that may have been missed, a batch, a connection, a change of
-leaders: read the hash, and drop what is not newer. Within an epoch that can only mean higher versions;
-what is of another epoch is taken over as it is, and everybody gets full quotes.
+A batch, a connection, a leader's end: the follower answers everything that it may have missed in one
+way. It reads the hash, and drops what is not newer. Within an epoch that can only raise versions. The
+state of another epoch is taken over as it is, and every client gets full quotes.
 """
 
 import math
@@ -17,21 +17,21 @@ from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
 from server.fanout.freshness import FEED_QUIET
 
-HEARD_BATCHES = 1024
-"""Batches between the bus and who reads them: four seconds' worth, in which the hash has been read.
+WAITING_BATCHES = 1024
+"""Batches between the bus and the follower: four seconds' worth, longer than reading the hash takes.
 More are dropped, which is a gap.
 """
 
 TICK = 0.1
-"""Seconds between two looks at the clocks while nothing is heard."""
+"""Seconds between two looks at the clocks while nothing is received."""
 
 OLD_BATCHES = 1.0
-"""Seconds after the hash was read in which batches that are in it may still come. Later ones mean that
-the hash told a wrong number, and it is read anew.
+"""Seconds after the hash was read in which batches that it includes may still come. A later one means
+that the hash named a wrong number: it is read again.
 """
 
 HANDOVER_JITTER = 0.05
-"""Seconds over which others stand when a leader has given its lease up."""
+"""Seconds over which instances spread their attempts when a leader has given its lease up."""
 
 BUS_LOST, LEADER_LOST, BUS_BACK = "bus_lost", "leader_lost", "bus_back"
 """Reasons of `status`."""
@@ -40,42 +40,48 @@ log = structlog.get_logger()
 
 
 class Follower:
-    """One instance while it does not lead. `in_sync`: it has all that was published."""
+    """One instance while it does not lead.
+
+    `in_sync`: it has everything that was published. `acquire_at`: the time from which on it may ask for
+    the lease.
+    """
 
     def __init__(self, context: ClusterContext) -> None:
         self.in_sync = False
         self.acquire_at = 0.0
-        self._hub, self._bus, self._policy, self._state, self._batches, self._stats = context
+        self._hub, self._bus = context.hub, context.bus
+        self._policy, self._state, self._stats = context.policy, context.state, context.stats
+        self._batches = context.batches
         self._seq = 0
-        self._connection = 0
+        self._connection: int | None = None
         self._returning = False
-        self._heard_at = -math.inf
+        self._received_at = -math.inf
         self._read_at = -math.inf
         self._leader_stale = ""
 
     def begin(self, acquire_at: float) -> None:
-        """Follow from now on, and stand from `acquire_at` on: until now this instance led."""
+        """Follow from now on: until now this instance led. Ask for the lease from `acquire_at` on."""
         self.in_sync, self.acquire_at = False, acquire_at
-        self._heard_at = trio.current_time()
+        self._received_at = trio.current_time()
 
     async def step(self) -> None:
-        """Do whatever is to be done now, then hear for a moment what is published."""
+        """Do whatever is due, then receive for a moment."""
         if not self._bus.connection:
             self.in_sync, self._returning = False, True
             self.report(BUS_LOST)
         elif not self.in_sync or self._state.unclaimed or self._bus.connection != self._connection:
             await self._synchronise()
         if self.in_sync:
-            silence = trio.current_time() - self._heard_at
+            silence = trio.current_time() - self._received_at
             self.report(LEADER_LOST if silence > self._policy.stale_after else self._leader_stale)
         await self.receive()
 
     async def receive(self) -> None:
-        """Give what comes in to the topics, for some time."""
+        """Give incoming batches to the topics, for some time."""
         batch = None
         with trio.move_on_after(TICK):
             batch = await self._batches.receive()
-        for _ in range(HEARD_BATCHES):  # then the clocks are looked at again
+        for _ in range(WAITING_BATCHES):  # then the clocks are looked at again
             if batch is not None:
                 await self._take(batch)
             try:
@@ -92,11 +98,11 @@ class Follower:
             self._hub.set_status("live", BUS_BACK)
 
     async def _take(self, batch: Batch) -> None:
-        self._heard_at = trio.current_time()
+        self._received_at = trio.current_time()
         self._leader_stale = batch.stale
         self._state.position = batch.position or self._state.position
         if batch.handover and batch.handover != self._bus.identity:
-            self.acquire_at = self._heard_at + uniform(0, HANDOVER_JITTER)
+            self.acquire_at = self._received_at + uniform(0, HANDOVER_JITTER)
         if not self.in_sync:
             return
         if batch.epoch != self._state.epoch or batch.seq > self._seq + 1:
@@ -105,7 +111,7 @@ class Follower:
         elif batch.seq == self._seq + 1:
             self._seq = batch.seq
             await self._route(batch)
-        elif self._heard_at > self._read_at + OLD_BATCHES:
+        elif self._received_at > self._read_at + OLD_BATCHES:
             self.in_sync = False
             self._stats.gaps += 1
 
@@ -120,7 +126,7 @@ class Follower:
                 await trio.lowlevel.checkpoint()
 
     async def _synchronise(self) -> None:
-        """Be as the hash is. What was heard before it is read is in it; what comes meanwhile waits."""
+        """Take the hash's state over. It includes what was received before; later batches wait."""
         self._hub.discard_waiting()
         while True:
             try:
@@ -150,8 +156,8 @@ class Follower:
             self._state.epoch, self._seq = stored.mark.epoch, stored.mark.seq
         now = self._read_at = trio.current_time()
         if stored.led:
-            self._heard_at = max(self._heard_at, now)
-        if self._returning:  # who led until then has the newest prices
+            self._received_at = max(self._received_at, now)
+        if self._returning:  # the instance that led until then has the newest prices
             self.acquire_at = max(self.acquire_at, now + self._policy.lease)
         self._returning = False
         self._connection, self.in_sync = connection, True

@@ -1,49 +1,49 @@
-"""Which symbols are watched on other instances: a feed that moves only what is watched has to know."""
+"""Which symbols are watched on other instances: the simulator moves only symbols that are watched."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
 
 import trio
 
+from server.cluster.bus import Bus
 from server.cluster.errors import BusLost
 from server.cluster.wire import PAGE_FIELDS
 from server.fanout.hub import Hub
 from server.quotes.quote import Quote
 
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
-
 INTERVAL = 0.5
-"""Seconds between two looks at what is watched here, and for the leader elsewhere."""
+"""Seconds between two reports, and between two of the leader's questions."""
 
 REFRESH = 10.0
-"""Seconds after which an instance says again that it watches a symbol."""
+"""Seconds after which an instance reports a watched symbol again."""
 
 LIFETIME = 25.0
-"""Seconds for which it is believed: two refreshes and some delay."""
+"""Seconds for which a report counts: two refreshes and some delay."""
 
 MARGIN_MS = 1000
-"""What is asked for anew beyond what is new, as Redis' clock may be set."""
+"""Milliseconds that each question overlaps the one before, as Redis' clock may be set."""
 
 
 class Interest:
-    """`watched_quotes` and `is_watched` are the feed's: of this instance, and of all while it leads."""
+    """Reports the symbols watched here and, while this instance leads, asks for those of all instances.
 
-    def __init__(self, hub: Hub, bus: "Bus") -> None:
+    The feed calls `watched_quotes` and `is_watched`.
+    """
+
+    def __init__(self, hub: Hub, bus: Bus) -> None:
         self._hub = hub
         self._bus = bus
         self._elsewhere: dict[str, float] = {}
         self._since = 0
-        self._connection = 0
-        self._told: dict[str, float] = {}
+        self._connection: int | None = None
+        self._report_at: dict[str, float] = {}
 
     def watched_quotes(self) -> list[Quote]:
-        """The quotes of all symbols that somebody watches somewhere."""
+        """Return the quotes of all symbols that are watched on any instance."""
         topics = self._hub.topics.values()
         return [each.quote for each in topics if each.watched or each.symbol in self._elsewhere]
 
     def is_watched(self, symbol: str) -> bool:
-        """Whether anybody would get this symbol's updates."""
+        """Return whether a client of any instance would get this symbol's updates."""
         return symbol in self._elsewhere or self._hub.is_watched(symbol)
 
     async def run(
@@ -51,7 +51,7 @@ class Interest:
         leading: Callable[[], bool],
         list_symbols: Callable[[Sequence[str]], Awaitable[object]],
     ) -> None:
-        """Say what is watched here, and while `leading` hear what is elsewhere, until cancelled.
+        """Report what is watched here and, while `leading`, ask what is elsewhere, until cancelled.
 
         Arguments:
             list_symbols: has the store list symbols that are not in memory.
@@ -65,26 +65,28 @@ class Interest:
                 try:
                     await self._share(asking=leading())
                 except BusLost:
-                    self._connection = 0  # nobody knows whether it was heard
+                    # The report may not have arrived: make it again.
+                    self._connection = None
             missing = [symbol for symbol in self._elsewhere if symbol not in self._hub.topics]
             if missing:
                 await list_symbols(missing)
 
     async def _share(self, *, asking: bool) -> None:
-        if self._bus.connection != self._connection:  # Redis may have forgotten all
+        if self._bus.connection != self._connection:
+            # Redis may have forgotten everything.
             self._connection = self._bus.connection
-            self._told.clear()
+            self._report_at.clear()
         now = trio.current_time()
         watched = [topic.symbol for topic in self._hub.topics.values() if topic.watched]
-        due = [symbol for symbol in watched if self._told.get(symbol, 0.0) <= now]
+        due = [symbol for symbol in watched if self._report_at.get(symbol, 0.0) <= now]
         for start in range(0, len(due), PAGE_FIELDS):
             await self._bus.share_interest(due[start : start + PAGE_FIELDS], None, LIFETIME)
-        self._told = {symbol: self._told.get(symbol, 0.0) for symbol in watched}
-        self._told.update(dict.fromkeys(due, now + REFRESH))
+        self._report_at = {symbol: self._report_at.get(symbol, 0.0) for symbol in watched}
+        self._report_at.update(dict.fromkeys(due, now + REFRESH))
         if asking:
-            time_ms, heard = await self._bus.share_interest((), self._since, LIFETIME)
+            time_ms, reported = await self._bus.share_interest((), self._since, LIFETIME)
             self._since = time_ms - MARGIN_MS
-            self._elsewhere.update(dict.fromkeys(heard, now + LIFETIME))
+            self._elsewhere.update(dict.fromkeys(reported, now + LIFETIME))
             self._elsewhere = {
                 symbol: until for symbol, until in self._elsewhere.items() if until > now
             }

@@ -1,8 +1,8 @@
-"""Makes prices for all instances: its feed runs, and each move is published, until somebody else leads.
+"""Makes prices for all instances: runs the feed and publishes each move until another instance leads.
 
-A leader that Redis does not answer serves its own clients on, and tells the others later: nobody else
-can make prices for them either, unless they reach a Redis that this instance does not; then it is
-refused there, as of an old epoch, and follows.
+A leader that Redis does not answer goes on serving its own clients, and tells the others later. Nobody
+else can make prices for them meanwhile, unless they reach a Redis that this instance does not reach.
+Then that Redis refuses this instance as a leader of an old epoch, and it follows.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,29 +24,32 @@ log = structlog.get_logger()
 
 
 class Leader:
-    """One instance in the time of its lease. `giving_up`: it is to end that."""
+    """One instance while it holds the lease. Set `giving_up` to end that."""
 
     def __init__(self, context: ClusterContext) -> None:
         self.leading = False
         self.giving_up = False
         self._context = context
-        self._hub, self._bus, self._policy, self._state, self._batches, self._stats = context
+        self._hub, self._bus = context.hub, context.bus
+        self._policy, self._state, self._stats = context.policy, context.state, context.stats
+        self._batches = context.batches
         self._publisher: Publisher
         self._deposed = False
 
     async def lead(
         self, epoch: int, feed: Callable[[int], Awaitable[None]], begun: Callable[[], None]
-    ) -> int:
-        """Lead in `epoch` until somebody else does or it is given up; 0, or the epoch in which to
-        lead anew. `begun` is called once the others are to be told of it.
+    ) -> int | None:
+        """Lead in `epoch` until another instance leads or `giving_up` is set.
+
+        Returns the epoch in which to lead anew, or None. `begun` is called before the feed starts.
         """
         self.giving_up, self._deposed = False, False
         try:
             if not await self._begin(epoch, feeding=False):
-                return 0
+                return None
         except BusLost as error:
             log.warning("elected in vain", epoch=epoch, problem=str(error))
-            return 0
+            return None
         self.leading = True
         begun()
         try:
@@ -64,12 +67,14 @@ class Leader:
         return another
 
     async def _begin(self, epoch: int, *, feeding: bool) -> bool:
-        """Begin `epoch` with the newest state there is; False if that is not this instance's, which
-        has to stop its feed first. Errors: BusLost.
+        """Begin `epoch` with the newest state there is. Errors: BusLost.
+
+        Returns False if this instance is `feeding` and the hash is of a newer epoch than its own: it
+        has to stop its feed first.
         """
         self._state.unclaimed = False
         stored = await self._bus.load()
-        older = stored.mark is not None and stored.mark.epoch > self._state.epoch
+        older = stored.mark is not None and self._state.is_newer(stored.mark.epoch)
         if older and feeding:
             return False
         self._hub.adopt(stored.snapshots.values(), older=older)
@@ -82,19 +87,20 @@ class Leader:
             for symbol, topic in self._hub.topics.items()
             if topic.version > versions.get(symbol, 0)
         )
-        self._publisher = Publisher(self._context, versions)
+        self._publisher = Publisher(self._context, epoch, versions)
         self._stats.elections += 1
         log.info("leading", epoch=epoch, symbols=len(versions))
         return True
 
-    async def _publish(self) -> int:
-        """Publish and renew the lease until somebody else leads or it is given up; 0, or the epoch in
-        which to lead anew.
+    async def _publish(self) -> int | None:
+        """Publish and renew the lease until another instance leads or `giving_up` is set.
+
+        Returns the epoch in which to lead anew, or None.
         """
         renew_at = 0.0
         while not self.giving_up:
             try:
-                if trio.current_time() >= renew_at or self._hears_another():
+                if trio.current_time() >= renew_at or self._another_publishes():
                     if (epoch := await self._renew()) != self._state.epoch:
                         self._deposed = True
                         return epoch
@@ -105,21 +111,23 @@ class Leader:
             except Disagreement:
                 renew_at, self._state.unclaimed = 0.0, True
             except BusLost:
-                renew_at = 0.0  # before anything else: somebody may have been elected meanwhile
+                # Before anything else: another instance may have been elected meanwhile.
+                renew_at = 0.0
                 await trio.sleep(RETRY_INTERVAL)
             else:
                 await self._publisher.wait(renew_at)
-        return 0
+        return None
 
-    async def _renew(self) -> int:
-        """Renew the lease: the line's epoch if this instance goes on to lead, 0 if somebody else leads,
-        another epoch if it has to lead anew in that. Errors: BusLost.
+    async def _renew(self) -> int | None:
+        """Renew the lease. Errors: BusLost.
+
+        Returns the present epoch if this instance goes on to lead, another one if it has to lead anew
+        in that, and None if another instance leads.
         """
         known = self._state.epoch
-        answer = await self._bus.acquire_lease(
-            own=0 if self._state.unclaimed else known, known=known
-        )
-        if not answer.epoch:
+        own = None if self._state.unclaimed else known
+        answer = await self._bus.acquire_lease(own=own, known=known)
+        if answer.epoch is None:
             log.warning("another instance leads", epoch=known)
         elif answer.forgotten:
             log.warning("Redis has forgotten everything and is told again", epoch=known)
@@ -128,18 +136,18 @@ class Leader:
             await self._begin(answer.epoch, feeding=True)
         return answer.epoch
 
-    def _hears_another(self) -> bool:
-        """Whether a newer leader has published since this was last asked."""
+    def _another_publishes(self) -> bool:
+        """Return whether a newer leader has published since the last call."""
         newer = False
         while True:
             try:
                 batch = self._batches.receive_nowait()
             except trio.WouldBlock:
                 return newer
-            newer = newer or (batch is not None and batch.epoch > self._state.epoch)
+            newer = newer or (batch is not None and self._state.is_newer(batch.epoch))
 
     async def _give_up(self) -> None:
-        """Publish what is left, and the lease's end."""
+        """Publish the remaining moves and release the lease."""
         try:
             while self._hub.journal.waiting > BATCH_MOVES:
                 await self._publisher.publish()

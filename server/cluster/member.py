@@ -1,15 +1,15 @@
-"""What one instance does in the cluster: it leads, it follows, or it goes on alone.
+"""One instance of the cluster: it leads, it follows, or it goes on alone.
 
-Theory of operation. One task decides, so that nothing happens between a decision and what follows
-from it. It follows until the lease is its own, then it leads until it is somebody else's:
+Theory of operation. One task decides, so that nothing happens between a decision and its consequences.
+It follows until it gets the lease, then it leads until another instance does:
 
     following ──elected──▶ leading      a lease in Redis, an epoch that only grows
         ▲  │                  │
         │  └──bus lost, BUS_OUTAGE=local──▶ alone, in an epoch of its own ──bus back──▶ following
         └── deposed, or handed over ──┘
 
-What it does is the same wherever prices come from: they are moves of the leader's, or trades of its
-own feed, and go through the topics.
+Prices take the same way in each state: the leader's moves and the trades of the own feed go through
+the topics.
 """
 
 import os
@@ -19,14 +19,14 @@ from random import uniform
 from secrets import token_hex
 from socket import gethostname
 from time import time_ns
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from server.cluster.bus import Bus, open_bus
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost
-from server.cluster.follower import BUS_LOST, HEARD_BATCHES, LEADER_LOST, Follower
+from server.cluster.follower import BUS_LOST, LEADER_LOST, WAITING_BATCHES, Follower
 from server.cluster.interest import Interest
 from server.cluster.leader import Leader
 from server.cluster.state import ClusterState, Policy
@@ -35,14 +35,11 @@ from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 from server.quotes.snapshot import Snapshot, live
 
-if TYPE_CHECKING:
-    from server.cluster.bus import Bus
-
 LOCAL = "local"
 """The reason of `status` on an instance that goes on alone."""
 
 ACQUIRE_JITTER = 0.05
-"""Seconds after a lease's end within which others stand."""
+"""Seconds after a lease's end over which instances spread their attempts."""
 
 Feed = Callable[[int], Awaitable[None]]
 
@@ -50,70 +47,72 @@ log = structlog.get_logger()
 
 
 class Member:
-    """One instance. `settled` is set once it leads, follows, or knows that it can do neither."""
+    """Owns the instance's state. `settled` is set once it leads, follows, or can do neither for now."""
 
-    def __init__(self, hub: Hub, bus: "Bus", policy: Policy, stats: ClusterStats) -> None:
+    def __init__(self, hub: Hub, bus: Bus, policy: Policy, stats: ClusterStats) -> None:
         self.hub = hub
         self.bus = bus
         self.stats = stats
         self.interest = Interest(hub, bus)
         self.settled = trio.Event()
-        self.alone = False
         self._policy = policy
         self._state = ClusterState()
-        self._send, batches = trio.open_memory_channel[Batch | None](HEARD_BATCHES)
-        context = ClusterContext(hub, bus, policy, self._state, batches, stats)
+        self._send, batches = trio.open_memory_channel[Batch | None](WAITING_BATCHES)
+        context = ClusterContext(
+            hub=hub, bus=bus, policy=policy, state=self._state, batches=batches, stats=stats
+        )
         self._follower, self._leader = Follower(context), Leader(context)
         self._retired = False
         self._lost_at: float | None = None
 
     @property
     def leading(self) -> bool:
-        """Whether this instance makes the prices of all."""
+        """Whether this instance makes the prices of all instances."""
         return self._leader.leading
 
     @property
-    def epoch(self) -> int:
-        """The newest epoch that it followed or led."""
+    def epoch(self) -> int | None:
+        """The newest epoch that it followed or led, None before the first."""
         return self._state.epoch
 
     @property
     def authoritative(self) -> bool:
-        """Whether no other instance has newer prices: it leads, or nobody has led since it did."""
-        return self._state.led == self._state.epoch
+        """Whether no other instance has newer prices: none has led since this one did."""
+        return self._state.led is not None and self._state.led == self._state.epoch
 
     async def run(
         self, feed: Feed, list_symbols: Callable[[Sequence[str]], Awaitable[object]]
     ) -> None:
-        """Be a member until cancelled; a leader then gives its lease up.
+        """Be a member until cancelled. A leader then gives its lease up.
 
         Arguments:
-            feed: makes prices until cancelled, those after the last leader's newest (`Batch.position`)
-                if it is a recording.
-            list_symbols: has the store list symbols that others watch.
+            feed: makes prices until cancelled. A replay goes on after the last leader's newest trade,
+                whose time it gets (`Batch.position`).
+            list_symbols: has the store list symbols that other instances watch.
         """
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self.bus.listen, self._send)
             tasks.start_soon(self.interest.run, lambda: self.leading, list_symbols)
             await self.bus.tried.wait()
-            epoch = 0
+            epoch: int | None = None
             while True:
-                epoch = epoch or await self._follow(feed)
+                if epoch is None:
+                    epoch = await self._follow(feed)
                 epoch = await self._leader.lead(epoch, feed, self._on_leading)
                 self._follower.begin(acquire_at=trio.current_time() + self._policy.lease)
 
     def hand_over(self) -> None:
-        """Have somebody else lead, and do not stand for one lease."""
+        """Have another instance lead, and do not ask for the lease for as long as one lasts."""
         self._leader.giving_up = True
         self.hub.journal.wake()
 
     def retire(self) -> None:
-        """Have somebody else lead, and never stand again."""
+        """Have another instance lead, and never ask for the lease again."""
         self._retired = True
         self.hand_over()
 
     def unready(self) -> list[str]:
-        """Why clients should go to other instances, whose prices may be better."""
+        """Return why clients should go to other instances, whose prices may be newer."""
         if not self.settled.is_set():
             return ["not in the cluster yet"]
         status = self.hub.status.message
@@ -122,7 +121,7 @@ class Member:
         return [f"prices are stale: {status.reason}"]
 
     async def agree(self, snapshots: Sequence[Snapshot]) -> None:
-        """List symbols that were not in memory, in the state on which the cluster agrees."""
+        """List symbols that were not in memory, in the state that the whole cluster has."""
         now = time_ns() // 1000
         fresh = [live(each, now) for each in snapshots if each.symbol not in self.hub.topics]
         if self.bus.connection:
@@ -133,28 +132,32 @@ class Member:
         else:
             self._state.unclaimed = True
         self.hub.adopt(fresh, listed=True)
-        self.hub.relist(snapshots)  # the cluster may know older reference data than the catalogue
+        # The cluster may know older reference data than the catalogue.
+        self.hub.relist(snapshots)
 
     async def forget(self, symbols: Sequence[str]) -> None:
-        """Have no instance list symbols because the cluster knows them."""
+        """Remove symbols from the cluster's state, so that no instance lists them for its sake."""
         try:
             await self.bus.forget(symbols)
         except BusLost:
-            pass  # each instance that was told of a delisting keeps it in mind
+            # Each instance that was told of a delisting remembers it.
+            pass
 
     def _on_leading(self) -> None:
         self._follower.report("")
         self.settled.set()
 
     async def _follow(self, feed: Feed) -> int:
-        """Follow until the lease is this instance's; the epoch in which it leads."""
+        """Follow until this instance gets the lease. Return the epoch to lead in."""
         while True:
             await self._follower.step()
             now = trio.current_time()
             if self.bus.connection:
                 self._lost_at = None
-                if self._may_acquire(now) and (epoch := await self._acquire_lease()):
-                    return epoch
+                if self._may_acquire(now):
+                    epoch = await self._acquire_lease()
+                    if epoch is not None:
+                        return epoch
                 if self._follower.in_sync:
                     self.settled.set()
             else:
@@ -167,29 +170,29 @@ class Member:
         wants = self._policy.candidate and not self._retired
         return wants and self._follower.in_sync and now >= self._follower.acquire_at
 
-    async def _acquire_lease(self) -> int:
-        """Stand for election; 0 if somebody else leads."""
+    async def _acquire_lease(self) -> int | None:
+        """Ask for the lease. Return the epoch to lead in, or None if another instance leads."""
         try:
-            answer = await self.bus.acquire_lease(own=0, known=self._state.epoch)
+            answer = await self.bus.acquire_lease(own=None, known=self._state.epoch)
         except BusLost:
             self._follower.acquire_at = trio.current_time() + self._policy.lease / 3
-            return 0
-        if answer.epoch:
+            return None
+        if answer.epoch is not None:
             return answer.epoch
-        # Where the leader does not renew its lease, the next try is right after its end.
+        # If the leader does not renew its lease, the next attempt comes right after its end.
         wait = min(self._policy.lease / 3, answer.taken_for)
         self._follower.acquire_at = trio.current_time() + wait + uniform(0, ACQUIRE_JITTER)
-        return 0
+        return None
 
     async def _go_on_alone(self, feed: Feed) -> None:
         """Make prices for this instance's own clients until the bus is back."""
         self.hub.discard_waiting()
-        await trio.lowlevel.checkpoint()  # what a topic took just now is still of the old epoch
-        epoch = f"{self._state.epoch}.{token_hex(4)}"
+        # Let topics publish what they just took: it is still of the old epoch.
+        await trio.lowlevel.checkpoint()
+        epoch = f"{self._state.epoch or 0}.{token_hex(4)}"
         self.hub.begin_epoch(epoch)
         self.hub.set_status("live", LOCAL)
         log.warning("going on alone", epoch=epoch, problem=self.bus.problem)
-        self.alone = True
         try:
             async with trio.open_nursery() as alone:
                 alone.start_soon(feed, self._state.position)
@@ -197,20 +200,18 @@ class Member:
                     await self._follower.receive()
                 alone.cancel_scope.cancel()
         finally:
-            self.alone = False
             self.hub.discard_waiting()
 
 
 @asynccontextmanager
 async def open_member(url: str, hub: Hub, policy: Policy) -> AsyncIterator[Member | None]:
-    """An instance of the cluster at `url`, within trio-asyncio's loop; None without a URL, and then
-    neither redis nor trio-asyncio are imported. Errors: BadBusUrl.
+    """Open a member of the cluster at `url`, within trio-asyncio's loop; None without a URL.
+
+    Errors: BadRedisUrl.
     """
     if not url:
         yield None
         return
-    from server.cluster.bus import open_bus
-
     stats = ClusterStats()
     identity = f"{gethostname()}:{os.getpid()}:{token_hex(4)}"
     async with open_bus(url, identity, policy, stats) as bus:

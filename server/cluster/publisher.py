@@ -1,4 +1,4 @@
-"""Tells the other instances what moves on the leader: batch after batch, for one epoch."""
+"""Publishes the leader's moves to the other instances, batch after batch, for one epoch."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,41 +11,45 @@ from server.fanout.freshness import FEED_QUIET
 from server.quotes.snapshot import LiveSnapshot
 
 BATCH_MOVES = 1000
-"""The most moves of one batch: some milliseconds of work for whoever gets it."""
+"""The most moves of one batch: some milliseconds of work for each instance that gets it."""
 
 BATCH_INTERVAL = 0.004
-"""Seconds between two batches: what a price may wait here, of the 250 ms promised."""
+"""Seconds between two batches: a price waits here for so long, of the 250 ms promised."""
 
 GAP_INTERVAL = 0.25
-"""Seconds after a batch with a gap: everybody reads the hash for it, so four a second are enough."""
+"""Seconds after a batch with a gap: each gap has every instance read the hash."""
 
 
 class Publisher:
-    """The leader's voice in the line's present epoch. `known` are the symbols that the hash had at its
-    beginning. After the policy's heartbeat an empty batch is published: the others hear that they
-    missed nothing.
+    """Made by the leader for each epoch. `known` are the symbols that the hash had at its beginning.
+
+    When nothing moves, an empty batch is published at each heartbeat of the policy. It shows the others
+    that they missed nothing.
     """
 
-    def __init__(self, context: ClusterContext, known: Iterable[str]) -> None:
-        self._hub, self._bus, self._policy, self._state, _, self._stats = context
-        self.epoch = self._state.epoch
+    def __init__(self, context: ClusterContext, epoch: int, known: Iterable[str]) -> None:
+        self._hub, self._bus = context.hub, context.bus
+        self._policy, self._state, self._stats = context.policy, context.state, context.stats
+        self._epoch = epoch
         self._known = set(known)
         self._seq = 0
         self._beat_at = 0.0
         self._next_at = 0.0
 
     async def wait(self, until: float) -> None:
-        """Wait until there is something to publish, or that time has come; never less than the
-        interval between two batches.
+        """Wait until there is something to publish or `until` has come, but at least for the interval
+        between two batches.
         """
         await trio.sleep_until(self._next_at)
         with trio.move_on_at(min(until, self._beat_at)):
             await self._hub.journal.wait()
 
     async def publish(self, *, release: bool = False) -> None:
-        """Publish what there is, at least a heartbeat if one is due; `release`: as the last batch.
+        """Publish the moves there are, or a heartbeat if one is due. `release`: as the last batch.
 
-        What could not be published is told later by its state. Errors: BusLost, Fenced, Disagreement.
+        Moves that could not be published reach the others later, as state in the hash.
+
+        Errors: BusLost, Fenced, Disagreement.
         """
         journal = self._hub.journal
         lost, moves = list(journal.lost), journal.take(BATCH_MOVES)
@@ -55,7 +59,7 @@ class Publisher:
         moved = dict.fromkeys(move.symbol for move in moves)
         position = max((move.time_us for move in moves), default=self._state.position)
         batch = Batch(
-            epoch=self.epoch,
+            epoch=self._epoch,
             seq=self._seq + (2 if lost else 1),
             moves=moves,
             listed=self._snapshots([symbol for symbol in moved if symbol not in self._known]),
@@ -63,12 +67,13 @@ class Publisher:
             handover=self._bus.identity if release else "",
             position=position,
         )
-        self._seq = batch.seq  # also if it fails: it may have been published all the same
+        # Also if it fails: it may have been published all the same.
+        self._seq = batch.seq
         try:
             await self._agree(batch.listed)
             for start in range(0, len(lost), PAGE_FIELDS):
                 page = self._snapshots(lost[start : start + PAGE_FIELDS])
-                await self._bus.write(self.epoch, page)
+                await self._bus.write(self._epoch, page)
             await self._bus.publish(batch, self._snapshots(moved), release=release)
         except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
@@ -82,7 +87,10 @@ class Publisher:
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
 
     async def _agree(self, listed: Sequence[LiveSnapshot]) -> None:
-        """See that nobody else listed these, known here from trades only, with newer versions."""
+        """Check that no other instance listed these symbols with newer versions. Errors: Disagreement.
+
+        This instance knows them from trades only.
+        """
         if listed:
             versions = {each.symbol: each.version for each in listed}
             claimed = await self._bus.claim(listed)
@@ -90,12 +98,13 @@ class Publisher:
                 raise Disagreement
 
     def _snapshots(self, symbols: Iterable[str]) -> Sequence[LiveSnapshot]:
-        topics = self._hub.topics  # without those that were delisted meanwhile
+        # Without symbols that were delisted meanwhile.
+        topics = self._hub.topics
         return [topics[symbol].live_snapshot() for symbol in symbols if symbol in topics]
 
     @property
     def _stale(self) -> str:
-        """Why this instance has no prices; that nothing trades is found out by each."""
+        """Return why this instance has no prices. Each one notices by itself that nothing trades."""
         status = self._hub.status.message
         quiet = status.status == "live" or status.reason == FEED_QUIET
         return "" if quiet else status.reason

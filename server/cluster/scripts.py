@@ -1,4 +1,4 @@
-"""What Redis does in one step: scripts, each with its keys and arguments."""
+"""Scripts that Redis runs in one step, each with its keys and arguments."""
 
 from server.quotes.instrument import LARGEST_WHOLE
 
@@ -9,7 +9,7 @@ ACQUIRE_LEASE = f"""
 -- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
 -- the highest it knows. Returns the epoch in which the caller leads, or below zero if somebody
 -- else does: the ms until that one's lease ends; then 1 if Redis did not know of the own epoch.
-local function number(text)  -- the epoch, if another can follow it: anybody may have written anything
+local function number(text)  -- the epoch, if another can follow it; other programs may write here
     local is = text and #text <= 16 and string.find(text, '^%d+$') and tonumber(text)
     return is and is > 0 and is < {LARGEST_WHOLE} and is or nil
 end
@@ -33,11 +33,11 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {{tonumber(current), forgotten and 1 or 0}}
 """
-"""The lease and the epoch. A leader whose lease lapsed while nobody else stood, or who alone remembers
-that it leads, goes on in the same epoch: nobody can have made another version of anything in it.
+"""The lease and the epoch. A leader goes on in its epoch if nobody else took its lapsed lease, or if it
+alone remembers that it leads: no other instance can have made versions in that epoch.
 
-An epoch is at most LARGEST_WHOLE, which only a foreign value can be near. After that, and after what
-is not a number, epochs go on from Redis' clock.
+An epoch is at most LARGEST_WHOLE, which only a foreign value can be near. After that, and after a value
+that is not a number, epochs go on from Redis' clock.
 """
 
 PUBLISH = """
@@ -58,7 +58,7 @@ if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) == ARGV[5] then
 end
 return 1
 """
-"""One batch, fenced: whoever was paused while another was elected changes nothing."""
+"""One batch, fenced: an instance that was paused while another was elected changes nothing."""
 
 CLAIM = """
 -- KEYS: quotes. ARGV: symbol, snapshot, … Returns for each symbol what the hash has now.
@@ -69,7 +69,7 @@ for i = 1, #ARGV, 2 do
 end
 return found
 """
-"""Agree on the state of symbols: that of the first who lists one."""
+"""Agree on the state of symbols: that of the first instance that lists one."""
 
 DISCARD = """
 -- KEYS: quotes. ARGV: symbol, value, … Removes each value that is still there.
@@ -79,7 +79,7 @@ for i = 1, #ARGV, 2 do
     end
 end
 """
-"""Make room for the state of symbols of which the hash has something that is none."""
+"""Remove values that are not snapshots, so that symbols can be claimed."""
 
 MEND = """
 -- KEYS: quotes, epoch, leader, watched. ARGV: the type that each is to have. Renames those of another
@@ -98,21 +98,21 @@ for i = 1, #KEYS do
 end
 return found
 """
-"""What follows when Redis says that a key is of the wrong type: anybody may have written it."""
+"""Used when Redis finds a key of the wrong type, which another program may have written."""
 
 WATCH = """
--- KEYS: watched. ARGV: since when the caller wants to know ('': not at all), ms after which a symbol
--- is forgotten, then symbols. Returns Redis' time in ms, and what was said to be watched since.
+-- KEYS: watched. ARGV: the time from which on the caller wants reports ('': none), ms after which a
+-- report is forgotten, then symbols. Returns Redis' time in ms, and the symbols reported since.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 3, #ARGV do
     redis.call('ZADD', KEYS[1], now, ARGV[i])
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')  -- nobody says that
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')  -- no instance reports that
 if ARGV[1] == '' then
     return {now, {}}
 end
 return {now, redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')}
 """
-"""Who watches what: each says so, the leader asks."""
+"""The watched symbols: each instance reports its own, the leader asks for all."""

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 
 HEARTBEAT = 1.0
-"""Seconds between two signs of life, probes and the leader's batches; a third of `stale_after`, if that
-is shorter.
-"""
+"""Seconds between two probes, and two of the leader's batches; at most a third of `stale_after`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """`lease` and `stale_after` are in seconds; `candidate`: whether the instance may lead; `local`:
-    whether it goes on by itself when the bus is lost.
+    """`lease` and `stale_after` are in seconds. `candidate`: the instance may lead. `local`: it goes on
+    by itself while the bus is lost.
     """
 
     lease: float
@@ -27,12 +25,18 @@ class Policy:
 
 @dataclass(kw_only=True)
 class ClusterState:
-    """Owned by the instance's member. `epoch` is the newest that it followed or led. `unclaimed`: it
-    has symbols on whose state the cluster could not be asked to agree. `led`: the last that it led.
-    `position`: the time of the newest trade that was published or heard of, as in `Batch`.
+    """Owned by the instance's member.
+
+    `epoch`: the newest that the instance followed or led, None before the first. `led`: the last that
+    it led. `unclaimed`: it has symbols on whose state the cluster could not agree yet. `position`: the
+    time of the newest trade that was published or received, as in `Batch`.
     """
 
-    epoch: int = 0
-    led: int = -1
+    epoch: int | None = None
+    led: int | None = None
     unclaimed: bool = False
     position: int = 0
+
+    def is_newer(self, epoch: int) -> bool:
+        """Return whether `epoch` is newer than the newest one here."""
+        return self.epoch is None or epoch > self.epoch

@@ -1,4 +1,4 @@
-"""What the cluster counts, in plain integers; only the metrics read it."""
+"""Numbers of the cluster, in plain integers; only the metrics read them."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ from server.invalid import InvalidRecords
 class ClusterStats:
     """Owned by the instance's member.
 
-    `batches_received` are the leader's, `dropped` those for which there was no room; `gaps`: how
-    often batches were missed and the hash was read instead; `fenced`: batches of this instance that
-    were refused as an old leader's; `elections`: how often it was elected; `round_trip`: the last
-    probe's, in seconds.
+    `batches_received` and `moves_received` are the leader's. `dropped`: batches for which there was no
+    room. `gaps`: how often batches were missed and the hash was read instead. `fenced`: batches of this
+    instance that Redis refused as an old leader's. `elections`: how often it was elected. `round_trip`:
+    the seconds of the last probe.
     """
 
     batches_received: int = 0

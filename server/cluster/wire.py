@@ -1,4 +1,4 @@
-"""What instances tell each other through Redis: names of keys and channels, and what is in them."""
+"""The keys and channels in Redis through which instances talk, and their contents."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -16,22 +16,22 @@ CHANNEL = "price_updates"
 """Every batch of the leader is published here."""
 
 PROBE_CHANNEL = "quotestream:probe:"
-"""The identity of an instance follows: each hears its own probes only, or there would be N² of them."""
+"""Followed by an instance's identity: each gets only its own probes, or there would be N² of them."""
 
 LEADER = "quotestream:leader"
-"""The identity of the leader, as long as its lease lasts."""
+"""The identity of the leader while its lease lasts."""
 
 EPOCH = "quotestream:epoch"
-"""The newest leader's epoch; nobody publishes with another."""
+"""The newest leader's epoch. Redis refuses batches of others."""
 
 QUOTES = "quotestream:quotes"
 """A hash: symbol -> `LiveSnapshot` as JSON, and META -> `Mark` as JSON."""
 
 META = "meta"
-"""A field that is no symbol, as those are in upper case."""
+"""A field that cannot be a symbol: those are in upper case."""
 
 WATCHED = "quotestream:watched"
-"""A sorted set: symbol -> when it was last said to be watched, in ms of Redis' clock."""
+"""A sorted set: symbol -> when it was last reported as watched, in ms of Redis' clock."""
 
 PAGE_FIELDS = 1000
 """Symbols read from the hash, or written to it, in one step: some 5 ms of Redis' time."""
@@ -47,12 +47,12 @@ Identity = Annotated[str, Meta(max_length=300)]
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """What the leader publishes at once, as msgpack.
+    """One publication of the leader, as msgpack.
 
-    `seq` grows by one with each batch of an epoch, and by two where moves before this one are only in
-    the hash. `listed` are symbols that the leader tells of for the first time. `stale`: why the
-    leader has no prices, empty if it has. `handover`: its identity if it leads no longer. `position`:
-    the newest trade's time in microseconds since the Unix epoch, 0 before the first.
+    `seq` grows by one with each batch of an epoch, and by two if moves before this batch are only in
+    the hash. `listed` are symbols that the leader publishes for the first time. `stale`: why the leader
+    has no prices, empty if it has. `handover`: its identity if it no longer leads. `position`: the
+    newest trade's time in microseconds since the Unix epoch, 0 before the first.
     """
 
     epoch: Whole
@@ -65,14 +65,14 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Up to which batch the hash includes everything."""
+    """The last batch that the hash includes."""
 
     epoch: Version
     seq: Whole
 
 
 class Stored(NamedTuple):
-    """What Redis holds: without a `mark` no leader has written to it yet; `led`: there is a leader."""
+    """The state in Redis. Without a `mark`, no leader has written yet. `led`: there is a leader."""
 
     mark: Mark | None
     snapshots: Mapping[str, LiveSnapshot]
@@ -88,8 +88,10 @@ _mark_decoder = Decoder(Mark, "json")
 
 
 def decode_batch(data: bytes, invalid: InvalidRecords) -> Batch | None:
-    """None for what is no batch, whoever published it. A batch with one move that cannot be is none:
-    who misses it reads the hash, and leaves out that symbol only.
+    """Return a batch, or None if the data are not a valid one.
+
+    One impossible move makes the whole batch invalid. Followers then miss it and read the hash, where
+    they leave out that symbol only.
     """
     batch = invalid.read("bus", CHANNEL, partial(_batch_decoder.decode, data))
     if batch is None or not batch.listed:
@@ -101,14 +103,14 @@ def decode_batch(data: bytes, invalid: InvalidRecords) -> Batch | None:
 
 
 def decode_mark(data: bytes | str | None, invalid: InvalidRecords) -> Mark | None:
-    """None where there is none, or something else."""
+    """Return the mark, or None if there is no valid one."""
     return invalid.read("hash", META, partial(_mark_decoder.decode, data)) if data else None
 
 
 def decode_snapshots(
     values: Iterable[tuple[bytes, bytes]], invalid: InvalidRecords
 ) -> dict[str, LiveSnapshot]:
-    """The snapshots by symbol, of fields and their values, without what is none."""
+    """Return the valid snapshots of fields and their values, by symbol."""
     snapshots = {}
     for field, value in values:
         snapshot = invalid.read("hash", field, partial(_decode_snapshot, field, value))
@@ -118,7 +120,7 @@ def decode_snapshots(
 
 
 def decode_watched(members: Iterable[bytes], invalid: InvalidRecords) -> list[str]:
-    """The symbols that are said to be watched."""
+    """Return the valid symbols of those reported as watched."""
     symbols = (member.decode(errors="replace") for member in members)
     return [symbol for symbol in symbols if _is_symbol(symbol, invalid, "watched")]
 

@@ -1,1 +1,1 @@
-"""The settings, and the list of secrets that no output may show."""
+"""The settings, the secrets that no output may show, and the folder of the kept state."""

@@ -1,7 +1,7 @@
-"""Hide tokens, secrets and passwords in what is written for people: log lines, errors, tracebacks.
+"""Hides tokens, secrets and passwords in text for people: log lines, errors, tracebacks.
 
-No message of ours quotes a secret. This is for the messages of others: a driver's, a library's, an
-exception's that holds the request. The module owns the process's list of values to hide.
+The server's own messages quote no secret. This is for messages of drivers and libraries, and for
+exceptions that hold a request. The module owns the process's list of values to hide.
 """
 
 import json
@@ -9,10 +9,10 @@ import re
 from urllib.parse import quote
 
 HIDDEN = "…"
-"""Stands where something was hidden."""
+"""Takes the place of each hidden text."""
 
 MIN_HIDDEN = 8
-"""Characters. A shorter value could be part of an ordinary word, such as a password `on`; it is hidden
+"""Characters. A shorter value, such as a password `on`, could be part of an ordinary word. It is hidden
 only in the forms below.
 """
 
@@ -47,7 +47,7 @@ _pattern: re.Pattern[str] | None = None
 
 
 def hide(*values: str) -> None:
-    """Have `redact` hide `values` too, as they are and as JSON, Python and URLs write them."""
+    """Have `redact` hide `values` too, as they are and as they appear in JSON, Python and URLs."""
     global _pattern  # noqa: PLW0603 (one list for the process, as there is one log)
     for value in values:
         if len(value) >= MIN_HIDDEN:
@@ -59,7 +59,7 @@ def hide(*values: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Return `text` with HIDDEN in place of secrets that are known or have a secret's form."""
+    """Return `text` with HIDDEN in place of known secrets and of texts in the form of a secret."""
     if _pattern is not None:
         text = _pattern.sub(HIDDEN, text)
     for form, replacement in _FORMS:

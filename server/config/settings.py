@@ -18,8 +18,8 @@ from server.config.redaction import HIDDEN, redact
 from server.quotes.duration import parse_duration
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
-"""Up to the last `@`: who forgets to escape one in a password should not read it in the log. Without an
-`@`, all that is not a port.
+"""A password in a URL, up to the last `@`: one `@` in it may not be escaped. Without an `@`, everything
+that is not a port.
 """
 
 
@@ -65,7 +65,7 @@ class Origins(NameList):
 
     @classmethod
     def parse(cls, text: str) -> "Origins":
-        """Errors: ValueError for what no browser sends, which would allow nobody."""
+        """Errors: ValueError for a text that no browser sends: it would allow no page."""
         origins = cls(name.lower() for name in NameList.parse(text))
         for origin in origins:
             url = urlsplit(origin)
@@ -86,7 +86,7 @@ class Networks(tuple[IPv4Network | IPv6Network, ...]):
 
 
 class DatabaseUrl(str):
-    """Where Postgres is: one host, or several of which the first that answers is taken."""
+    """The address of Postgres: one host, or several of which the first that answers is taken."""
 
     @classmethod
     def parse(cls, text: str) -> "DatabaseUrl":
@@ -95,7 +95,7 @@ class DatabaseUrl(str):
 
 
 class RedisUrl(str):
-    """Where Redis is. The connection's other options, such as its timeouts, are the server's own."""
+    """The address of Redis. Other options of the connection, such as timeouts, are the server's own."""
 
     @classmethod
     def parse(cls, text: str) -> "RedisUrl":
@@ -110,15 +110,16 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
     url = urlsplit(text)
     for host in url.netloc.rpartition("@")[2].split(","):
         one = urlsplit(f"//{host}")
-        one.port  # noqa: B018 (raises where it is no number)
-        (one.hostname or "").encode("idna")  # raises where DNS can have no such name
+        # Both raise ValueError: for a port that is not a number, for a name that DNS cannot have.
+        one.port  # noqa: B018 (only its error matters)
+        (one.hostname or "").encode("idna")
     if url.scheme not in schemes or not (url.netloc or url.path):
         raise ValueError
     return text
 
 
 class FeedChoice(str):
-    """Where prices come from: `simulator`, `replay:PATH`, or `bus`, other instances."""
+    """Where prices come from: `simulator`, `replay:PATH`, or `bus` for other instances."""
 
     @classmethod
     def parse(cls, text: str) -> "FeedChoice":
@@ -130,7 +131,7 @@ class FeedChoice(str):
 
     @property
     def replay_path(self) -> Path | None:
-        """The file to replay, None for the others."""
+        """The file to replay, None for the other choices."""
         _, _, path = self.partition(":")
         return Path(path) if path else None
 
@@ -146,7 +147,7 @@ Text = Annotated[str, Meta(description="text")]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting with its type and default; the variable is the name in capitals."""
+    """Every setting with its type and default. Its variable is the name in capitals."""
 
     ws_host: Text = "127.0.0.1"
     ws_port: Port = 8080
@@ -254,11 +255,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quotestream_token: Annotated[str, Meta(description="the token of `quotestream watch`")] = ""
 
     def __repr__(self) -> str:
-        return "Settings(…)"  # it holds secrets
+        # The values hold secrets.
+        return "Settings(…)"
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings that `environment` gives, or by default the process's own with `.env` below it.
+    """Return the settings of `environment`, by default the process's own, completed by `.env`.
 
     An empty variable counts as not set. Errors: BadSetting.
     """
@@ -274,7 +276,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def secrets_in(settings: Settings) -> list[str]:
-    """Return what must not be written anywhere: keys, tokens, and passwords as URLs hold them."""
+    """Return the values that no output may show: keys, tokens, and passwords as URLs hold them."""
     found = [settings.jwt_secret, settings.quotestream_token]
     for address in (settings.database_url, settings.redis_url):
         url = urlsplit(address)
@@ -304,7 +306,7 @@ def _check_together(settings: Settings) -> None:
 
 
 def describe_settings() -> str:
-    """The variables, what each may be and its default: a line each."""
+    """Return a line for each variable: its allowed values and its default."""
     lines = []
     for field in msgspec.structs.fields(Settings):
         default = "" if field.default in ("", None, ()) else str(_written(field.default))
@@ -319,7 +321,7 @@ def _environment() -> dict[str, str]:
 
 
 def _dot_env() -> dict[str, str]:
-    """The variables of a `.env` file where the process was started. Errors: BadSetting."""
+    """Return the variables of a `.env` file in the working folder. Errors: BadSetting."""
     try:
         text = Path(".env").read_text("utf-8")
     except FileNotFoundError:
@@ -329,7 +331,7 @@ def _dot_env() -> dict[str, str]:
     for binding in parse_stream(StringIO(text)):
         if binding.error:
             raise BadSetting(f".env, line {binding.original.line}: not a line like NAME=value")
-    # As it is written: `$` and `${…}` may be part of a secret.
+    # Without interpolation: `$` and `${…}` may be part of a secret.
     values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: value for name, value in values.items() if value}
 

@@ -1,7 +1,7 @@
-"""Goes on writing to sockets that were full, and gives up those that stay so.
+"""Tasks that go on writing to sockets that were full, and give up those that stay so.
 
-A task for each blocked outbox and for no other. How long it waits, and when it gives up, is its
-circuit breaker's to say (breaker.py).
+Each blocked outbox has a task, and no other outbox does. The task's circuit breaker (breaker.py)
+says how long it waits and when it gives up.
 """
 
 import fcntl
@@ -9,40 +9,26 @@ import socket
 import sys
 import termios
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from server.fanout.breaker import Breaker, BreakerPolicy, BreakerState
-
-if TYPE_CHECKING:
-    from server.fanout.outbox import Outbox
-    from server.fanout.topic import Topic
-
-
-class Owner(Protocol):
-    """The connection an outbox belongs to."""
-
-    def on_breaker(self, state: BreakerState) -> None:
-        """Called when the breaker of its outbox changes; GIVEN_UP asks it to end."""
-
-    def on_delisted(self, topic: "Topic") -> None:
-        """Called when a symbol that it is subscribed to is no more."""
+from server.fanout.outbox import Outbox
 
 
 class BlockedWriters:
-    """Owned by the hub, which sets `tasks` once it runs; `breakers` counts those not closed."""
+    """Owned by the hub, which sets `tasks` when it starts. `breakers` counts those not closed."""
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.tasks: trio.Nursery
         self.breakers: Counter[BreakerState] = Counter()
         self._policy = policy
 
-    def start(self, outbox: "Outbox") -> None:
-        """Write on as soon as the socket has room."""
+    def start(self, outbox: Outbox) -> None:
+        """Write to `outbox` whenever its socket has room, until it is not blocked any more."""
         self.tasks.start_soon(self._drain, outbox)
 
-    async def _drain(self, outbox: "Outbox") -> None:
+    async def _drain(self, outbox: Outbox) -> None:
         breaker = Breaker(self._policy)
         try:
             while outbox.blocked:
@@ -58,9 +44,9 @@ class BlockedWriters:
         finally:
             self._count(breaker.state, -1)
 
-    async def _attempt(self, outbox: "Outbox", breaker: Breaker) -> None:
+    async def _attempt(self, outbox: Outbox, breaker: Breaker) -> None:
         if breaker.state is BreakerState.OPEN:
-            # Nothing is sent, so only the connection's end comes before.
+            # Nothing is sent meanwhile, so only the connection's end can drain the outbox.
             with trio.move_on_after(self._policy.recovery):
                 await outbox.wait_drained()
             breaker.recovered()
@@ -82,7 +68,7 @@ class BlockedWriters:
 
 
 def _unsent(sock: socket.socket) -> int:
-    """Bytes in the send buffer that the peer's kernel has not taken (tcp(7), SIOCOUTQ)."""
+    """Return the bytes in the send buffer that the peer's kernel has not taken (tcp(7), SIOCOUTQ)."""
     if sock.fileno() == -1:
         raise trio.ClosedResourceError
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -1,7 +1,7 @@
-"""The circuit breaker of a connection whose socket takes nothing: when to stop trying, and for good.
+"""The circuit breaker of a connection whose socket takes nothing: when to pause, when to give up.
 
-Theory of operation: a breaker exists while its connection's outbox is blocked; the many that are
-not blocked have none, so being healthy costs nothing. What happens next is the table below.
+Theory of operation: a breaker exists while its connection's outbox is blocked. Other connections
+have none, so a healthy one costs nothing. The table below names each change of state.
 
     closed ──too many stalls in a row──▶ open ──recovery time──▶ half-open ──trials went out──▶ closed
                                           ▲                          │
@@ -12,14 +12,16 @@ from enum import Enum
 from typing import NamedTuple
 
 MAX_REOPENINGS = 3
-"""Half-open times that end in a stall until the connection is given up."""
+"""The number of half-open times that end in a stall until the connection is given up."""
 
 TRIALS = 3
-"""Writes of a half-open breaker that must get somewhere before it is closed, unless fewer do."""
+"""The number of a half-open breaker's writes that must make progress before it closes. A write after
+which nothing waits closes it at once.
+"""
 
 
 class BreakerPolicy(NamedTuple):
-    """`threshold`: stalls in a row that open a breaker; `recovery`: seconds it then stays open;
+    """`threshold`: stalls in a row that open a breaker. `recovery`: seconds it then stays open.
     `stall_timeout`: seconds without any progress that count as one stall.
     """
 
@@ -29,7 +31,7 @@ class BreakerPolicy(NamedTuple):
 
 
 class BreakerState(Enum):
-    """The value is the metric's label."""
+    """The state; its value is the metric's label."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -55,7 +57,7 @@ _TRANSITIONS = {
 
 
 class Breaker:
-    """Told what became of each attempt to write; `state` says what to do next."""
+    """Learns the result of each attempt to write. `state` says what to do next."""
 
     __slots__ = ("_policy", "_reopenings", "_stalls", "_trials", "state")
 
@@ -67,7 +69,7 @@ class Breaker:
         self._trials = 0
 
     def stalled(self) -> None:
-        """The socket took nothing for the policy's stall timeout."""
+        """Note that the socket took nothing for the policy's stall timeout."""
         if self.state is BreakerState.HALF_OPEN:
             self._reopenings += 1
             last = self._reopenings >= MAX_REOPENINGS
@@ -78,11 +80,11 @@ class Breaker:
                 self._on(_Event.STALLED_TOO_OFTEN)
 
     def trickled(self) -> None:
-        """The socket had no room, but the peer took some of what is in it: slow, not stalled."""
+        """Note that the socket had no room, but the peer took some of its bytes: slow, not stalled."""
         self._stalls = 0
 
     def went_out(self, *, everything: bool) -> None:
-        """A write got somewhere; `everything`: nothing is waiting any more."""
+        """Note that a write made progress; `everything`: nothing waits any more."""
         self._stalls = 0
         if self.state is BreakerState.HALF_OPEN:
             self._trials += 1
@@ -90,7 +92,7 @@ class Breaker:
                 self._on(_Event.WENT_OUT)
 
     def recovered(self) -> None:
-        """The recovery time is over: try again."""
+        """Try again, as the recovery time is over."""
         self._trials = 0
         self._on(_Event.RECOVERY_OVER)
 

@@ -1,4 +1,4 @@
-"""Takes trades off the one channel all feeds share and gives each to its symbol."""
+"""Takes trades off the one channel that all feeds share, and gives each to its symbol's topic."""
 
 from contextlib import suppress
 
@@ -11,11 +11,11 @@ from server.quotes.instrument import first_seen
 from server.quotes.quote import Trade, Update
 
 BROADCAST_TRADES = 1024
-"""Trades between the feed and the broadcaster; small, so that waiting here stays under a round."""
+"""Trades between the feed and the broadcaster: few, so that a trade waits here less than a round."""
 
 BATCH_TRADES = 64
-"""Trades routed without yielding, a tenth of a millisecond: what moves together reaches its topics
-together, and so leaves in one write to each client.
+"""Trades routed without yielding, a tenth of a millisecond. Symbols that move together reach their
+topics together, and so leave in one write to each client.
 """
 
 
@@ -25,19 +25,19 @@ async def run_broadcaster(
     """Route trades until the feed closes its end and every topic has published its last.
 
     Arguments:
-        lossless: the feed can wait. A full inbox then holds it back; otherwise the inbox's
-            newest price stands for those that found no room, and they are counted.
+        lossless: the feed can wait, so a full inbox holds it back. Otherwise the trades that find
+            no room are merged into one, and counted.
     """
     async for first in trades:
         await _route(hub, first, lossless=lossless)
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             for _ in range(BATCH_TRADES - 1):
                 await _route(hub, trades.receive_nowait(), lossless=lossless)
-    await hub.finish_topics()
+    await hub.topic_tasks.finish()
 
 
 async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
-    """Waits only where a lossless feed meets a full inbox."""
+    """Give `trade` to its topic. Wait only if a lossless feed meets a full inbox."""
     if trade.symbol in hub.delisted:
         return
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
@@ -46,18 +46,19 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     if full := give(hub, topic, trade):
         if lossless:
             hub.stats.feed_waits += 1
-            with suppress(trio.ClosedResourceError):  # delisted in the meantime
+            # The inbox is closed if its symbol is delisted meanwhile.
+            with suppress(trio.ClosedResourceError):
                 await full.put(trade)
         else:
             full.conflate(trade)
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:
-    """Count `update` as taken in and give it to its topic; the inbox if that has no room for it."""
+    """Count `update` as taken in, and give it to its topic; return the inbox if it has no room."""
     stats = hub.stats
     stats.feed_updates += 1
     stats.last_intake_us = update.ts
-    inbox = topic.inbox or hub.open_inbox(topic)
+    inbox = topic.inbox or hub.topic_tasks.open_inbox(topic)
     if inbox is None:
         topic.absorb(update)
         return None

@@ -1,7 +1,7 @@
 """Ends each round: every outbox that got frames hands them to the kernel in one write.
 
-One task for all connections. While it writes to ten thousand sockets, topics go on filling the
-outboxes it has not reached yet, so the more there is to send, the more frames share a write.
+One task serves all connections. While it writes to ten thousand sockets, topics go on filling the
+outboxes it has not reached yet. So the more there is to send, the more frames share a write.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,13 @@ import trio
 from server.fanout.frame import UpdateFrame
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
-
-CHECKPOINT_EVERY = 128
-"""Writes between two checkpoints: about a millisecond, so that handshakes and pings go on."""
+from server.pacing import CHECKPOINT_EVERY
 
 
 class Flusher:
     """The outboxes of the coming round. Publishers add to it, `run` empties it.
 
-    `conflation`: seconds each topic lets pass between two publications, 0 if all keep up.
+    `conflation`: seconds that each topic lets pass between two publications; 0 unless overloaded.
     """
 
     def __init__(self, stats: FanoutStats) -> None:
@@ -34,9 +32,9 @@ class Flusher:
     def queue(self, frame: UpdateFrame, outboxes: Iterable[Outbox], ts: int) -> None:
         """Give `frame` to all `outboxes`, to be sent at the end of the round.
 
-        `ts`: when the feed gave what is published, microseconds since the epoch. The loop runs for
-        every client and price. It does not yield: a subscriber that joined or drained half-way would
-        else get this version twice.
+        `ts`: when the feed gave the update, in microseconds since the epoch. The loop runs for every
+        client and price. It does not yield: a subscriber that joined or drained half-way would get
+        this version twice.
         """
         if not self._work.is_set():
             self._work.set()
@@ -64,12 +62,14 @@ class Flusher:
             done, self._done = self._done, trio.Event()
             self._work = trio.Event()
             await self._flush(dirty, self._oldest_ts)
-            del dirty  # a connection may end before the next round
+            # A connection may end before the next round, and must not be kept until then.
+            del dirty
             done.set()
 
     async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:
-        """Delivery time is taken once per chunk, and from the round's oldest price: never flattered.
-        By a clock that was set back it would be less than none, and the sum of all is a counter.
+        """Flush each of `dirty`. The delivery time is taken once per chunk, from the round's oldest
+        price, so it never flatters. It is at least 0: a clock that was set back would make it
+        negative, and the sum of all times is a counter.
         """
         stats = self._stats
         started = perf_counter()

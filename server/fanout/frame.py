@@ -8,7 +8,7 @@ MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
 
 DEFLATE_WINDOW_BITS = 12
-"""4 KB: an update is a tenth of that, and a larger window only takes longer to set up."""
+"""4 KB. An update is a tenth of that, and a larger window only takes longer to set up."""
 
 DEFLATE_MEMORY_LEVEL = 5
 
@@ -18,18 +18,27 @@ _CLOSE = 0x88
 _PONG = 0x8A
 
 PING_FRAME = b"\x89\x00"
-"""A ping with nothing in it."""
+"""A ping without a payload."""
 
 
 class Source(Protocol):
-    """Something whose current state can be sent at any time in place of all that was missed."""
+    """Something whose current state can be sent at any time in place of all missed updates."""
 
-    def current_frame(self) -> bytes:
-        """The whole current state as one frame."""
+    __slots__ = ()
+
+    @property
+    def key(self) -> object:
+        """The key of the source's pending entry: a source replaces the one with the same key."""
+        return self
+
+    def current_frame(self) -> "UpdateFrame":
+        """Return the whole current state as one frame."""
 
 
 class UpdateFrame(bytes):
-    """One update of `source`; a full socket's outbox drops it and owes the source instead."""
+    """One update of `source`. If the socket is full, the outbox drops the update, and later sends
+    the current state of the source.
+    """
 
     source: Source
     _deflated: "DeflatedFrame | None" = None
@@ -41,14 +50,14 @@ class UpdateFrame(bytes):
 
     @property
     def deflated(self) -> "DeflatedFrame":
-        """The same compressed, made once for everyone who negotiated that."""
+        """The update's compressed form, made once for all connections that negotiated compression."""
         if self._deflated is None:
             self._deflated = DeflatedFrame(deflate(self), self.source)
         return self._deflated
 
 
 class DeflatedFrame(UpdateFrame):
-    """An update's compressed form."""
+    """An update in its compressed form."""
 
     @property
     def deflated(self) -> "DeflatedFrame":
@@ -56,12 +65,12 @@ class DeflatedFrame(UpdateFrame):
 
 
 def text_frame(payload: bytes) -> bytes:
-    """`payload`, which is UTF-8, as one text message."""
+    """Return `payload`, which is UTF-8, as one text message."""
     return _frame(_TEXT, payload)
 
 
 def deflate(frame: bytes) -> bytes:
-    """A text frame as one of permessage-deflate, without context takeover (RFC 7692 §7.2.1)."""
+    """Return a text frame as permessage-deflate has it, without context takeover (RFC 7692 §7.2.1)."""
     compressor = zlib.compressobj(
         zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEMORY_LEVEL
     )
@@ -80,12 +89,12 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """The answer to a ping with `payload`."""
+    """Return the answer to a ping with `payload`."""
     return bytes((_PONG, len(payload))) + payload
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A close frame; without a code its payload is empty (RFC 6455 §7.1.5)."""
+    """Return a close frame; without a code its payload is empty (RFC 6455 §7.1.5)."""
     if code is None:
         return bytes((_CLOSE, 0))
     text = reason.encode()[: MAX_CONTROL_PAYLOAD - 2]

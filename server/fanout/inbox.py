@@ -1,7 +1,9 @@
-"""What came in for one symbol and is not published yet: a bounded channel, and for a feed that cannot
-wait the newest of what found no room there.
+"""The updates of one symbol that are not published yet: a bounded channel, and what overflowed.
+
+A feed that cannot wait finds a full channel. Its updates are then merged into one, the overflow.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import trio
@@ -10,15 +12,20 @@ from server.fanout.stats import FanoutStats
 from server.quotes.quote import Update, merged
 
 INBOX_TRADES = 256
-"""Trades waiting for one symbol; 743 a second was the busiest of three symbols' real day."""
+"""Trades waiting for one symbol. On a real day the busiest of three symbols had 743 in a second."""
 
 
 class Inbox:
-    """Filled by the broadcaster, emptied by the topic's task."""
+    """Filled by the broadcaster, emptied by one topic task, which sets `finished` at its end.
 
-    __slots__ = ("_overflow", "_receive", "_send", "_stats")
+    `previous` is the same event of the topic's task before, which has to end first.
+    """
 
-    def __init__(self, stats: FanoutStats) -> None:
+    __slots__ = ("_overflow", "_receive", "_send", "_stats", "finished", "previous")
+
+    def __init__(self, stats: FanoutStats, previous: trio.Event | None = None) -> None:
+        self.finished = trio.Event()
+        self.previous = previous
         self._send, self._receive = trio.open_memory_channel[Update](INBOX_TRADES)
         self._overflow: Update | None = None
         self._stats = stats
@@ -29,7 +36,7 @@ class Inbox:
         return self._overflow is not None or self._send.statistics().current_buffer_used > 0
 
     def offer(self, update: Update) -> bool:
-        """Take `update` unless the inbox, or what overflowed of it, is full."""
+        """Take `update` unless the inbox is full or has an overflow; return whether it was taken."""
         if self._overflow is not None:
             return False
         try:
@@ -43,29 +50,34 @@ class Inbox:
         await self._send.send(update)
 
     def conflate(self, update: Update) -> None:
-        """Keep only the newest of what there was no room for."""
+        """Merge `update` into the overflow."""
         self._stats.conflated += 1 if self._overflow else 0
         self._overflow = merged(self._overflow, update) if self._overflow else update
 
     def take_nowait(self) -> Update | None:
-        """The next update: from the channel, then what overflowed of it, then None."""
+        """Take out the next update: from the channel, then the overflow, else None."""
         try:
             return self._receive.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):
             overflow, self._overflow = self._overflow, None
             return overflow
 
+    def drain(self) -> Iterator[Update]:
+        """Take out one update after another until there is none."""
+        while (update := self.take_nowait()) is not None:
+            yield update
+
     async def take(self) -> Update:
-        """The next update, once there is one. Errors: EndOfChannel once it is closed and empty."""
+        """Take out the next update, once there is one. Errors: EndOfChannel once closed and empty."""
         return self.take_nowait() or await self._receive.receive()
 
     def discard(self) -> None:
-        """Forget what is in it."""
+        """Forget all that is in it."""
         self._overflow = None
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 self._receive.receive_nowait()
 
     def close(self) -> None:
-        """Take nothing more; what is in it can still be taken out."""
+        """Take nothing more. All that is in it can still be taken out."""
         self._send.close()

@@ -1,4 +1,4 @@
-"""What moved here and other instances have not been told yet; written by topics, owned by the hub."""
+"""The moves that other instances have not been told yet; written by topics, owned by the hub."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ import trio
 from server.quotes.quote import Move
 
 JOURNAL_MOVES = 10_000
-"""Moves that wait to be told, some 2 MB; beyond that only which symbols moved is known."""
+"""Moves that wait to be told, some 2 MB. If there are more, only their symbols are kept."""
 
 
 class Journal:
-    """`recording`: whether anybody is to be told at all. `lost` are symbols of which others have to
-    be told the state, as not all of their moves can be.
+    """`recording`: whether other instances are told at all. `lost`: symbols whose state they have to
+    be told, as some of the moves cannot be.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class Journal:
         self.recording = True
 
     def close(self) -> None:
-        """Record no more, and forget what was."""
+        """Record no more, and forget all that is recorded."""
         self.recording = False
         self.lost.clear()
         self._moves.clear()
 
     def record(self, move: Move) -> None:
-        """Add one move, for which a full journal gives up all it has."""
+        """Add one move. A full journal first gives up all moves, and keeps their symbols as lost."""
         if len(self._moves) >= JOURNAL_MOVES:
             self.lose(each.symbol for each in self._moves)
             self._moves.clear()
@@ -42,19 +42,19 @@ class Journal:
         self._news.set()
 
     def lose(self, symbols: Iterable[str]) -> None:
-        """Some moves of `symbols` cannot be told."""
+        """Note that some moves of `symbols` cannot be told."""
         self.lost.update(dict.fromkeys(symbols))
         if self.lost:
             self._news.set()
 
     def take(self, limit: int) -> list[Move]:
-        """The oldest moves, up to `limit`."""
+        """Take out the oldest moves, up to `limit`."""
         moves = self._moves
         return [moves.popleft() for _ in range(min(limit, len(moves)))]
 
     @property
     def waiting(self) -> int:
-        """How many moves are to be told."""
+        """The number of moves that wait to be told."""
         return len(self._moves)
 
     def wake(self) -> None:

@@ -1,4 +1,4 @@
-"""What brings a client up to date, symbol by symbol: nothing, updates it missed, or a full quote."""
+"""How a returning client is brought up to date: per symbol nothing, missed updates, or a full quote."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from server.quotes.position import Position
 
 
 class Recovery(NamedTuple):
-    """`recovered` says how by symbol; `quotes` are the topics whose full quote is needed, `patches`
-    the frames that were missed of the others, `held`.
+    """`recovered`: the way by symbol. `quotes`: the topics whose full quote is needed. `held`: the
+    other topics. `patches`: the frames that the client missed of these.
     """
 
     recovered: dict[str, Recovered]
@@ -21,7 +21,7 @@ class Recovery(NamedTuple):
 
 
 def recover(topics: Iterable[Topic], position: Position | None) -> Recovery:
-    """How a client at `position` gets to where `topics` are now; it may not have them all, or any."""
+    """Return what a client at `position` lacks of `topics`; it may not have them all, or any."""
     if position is None:
         return Recovery({}, list(topics), [], [])
     epoch, versions = position

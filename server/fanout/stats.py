@@ -1,23 +1,17 @@
-"""What the hot path counts, in plain integers: a metrics library's call costs more than a frame."""
+"""The hot path's counters: plain integers, as a metrics library's call costs more than a frame."""
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
-from server.histogram import Histogram
+from server.histogram import DELIVERY_BUCKETS, Histogram
 from server.invalid import InvalidRecords
 from server.quotes.messages import Recovered
-
-DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds. The service's own targets, 10 to 250 ms, are edges."""
-
-
-def _delivery_histogram() -> Histogram:
-    return Histogram(DELIVERY_BUCKETS)
 
 
 @dataclass(slots=True)
 class FanoutStats:
-    """Owned by the hub; every part of the fan-out adds to it, only operators' side reads it."""
+    """Owned by the hub. Every part of the fan-out adds to it; only metrics and checks read it."""
 
     messages_sent: int = 0
     bytes_sent: int = 0
@@ -27,12 +21,12 @@ class FanoutStats:
     feed_updates: int = 0
     feed_waits: int = 0
     last_intake_us: int = 0
-    delivery_latency: Histogram = field(default_factory=_delivery_histogram)
-    fanout_burst: Histogram = field(default_factory=_delivery_histogram)
+    delivery_latency: Histogram = field(default_factory=partial(Histogram, DELIVERY_BUCKETS))
+    fanout_burst: Histogram = field(default_factory=partial(Histogram, DELIVERY_BUCKETS))
     longest_burst: float = 0.0
     invalid: InvalidRecords = field(default_factory=InvalidRecords)
 
     def take_longest_burst(self) -> float:
-        """The longest round's seconds since this was last called."""
+        """Return the longest round's seconds since the last call."""
         longest, self.longest_burst = self.longest_burst, 0.0
         return longest

@@ -1,30 +1,53 @@
-"""What clients are told about the flow of prices: of all of them, and of each symbol's."""
+"""Messages about the flow of prices: of all prices, and of each symbol's."""
 
-from server.fanout.frame import UpdateFrame, text_frame
+from time import time_ns
+from typing import Literal
+
+from msgspec import structs
+
+from server.fanout.flusher import Flusher
+from server.fanout.frame import Source, UpdateFrame, text_frame
+from server.fanout.subscriber_set import SubscriberSet
 from server.quotes.messages import Status, encode
 
 
-class FeedStatus:
+class FeedStatus(Source):
     """Whether prices are flowing at all, and how much they are conflated in an overload.
 
-    A source: a slow client is owed it.
+    Each change is told to all `outboxes`, which are the hub's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flusher: Flusher, outboxes: SubscriberSet) -> None:
         self.message = Status("live", "feed_started")
+        self._flusher = flusher
+        self._outboxes = outboxes
 
     @property
     def is_news(self) -> bool:
-        """Whether somebody who connects now has to be told."""
+        """Whether a client that connects now has to be told."""
         return self.message.status == "stale" or bool(self.message.interval)
 
+    def set(self, status: Literal["live", "stale"], reason: str) -> None:
+        """Tell every connection whether prices are flowing, if that is news."""
+        message = structs.replace(self.message, status=status, reason=reason)
+        if message != self.message:
+            self._announce(message)
+
+    def set_interval(self, interval: float) -> None:
+        """Tell every connection that each symbol is published at most once in `interval` seconds."""
+        self._announce(structs.replace(self.message, interval=interval))
+
     def current_frame(self) -> UpdateFrame:
-        """The status as one frame."""
+        """Return the status as one frame."""
         return UpdateFrame(text_frame(encode(self.message)), self)
 
+    def _announce(self, message: Status) -> None:
+        self.message = message
+        self._flusher.queue(self.current_frame(), self._outboxes, time_ns() // 1000)
 
-class TopicStatus:
-    """Whether one symbol's prices are flowing; a source, too."""
+
+class TopicStatus(Source):
+    """Whether one symbol's prices are flowing."""
 
     __slots__ = ("quiet", "symbol")
 
@@ -33,7 +56,7 @@ class TopicStatus:
         self.quiet = False
 
     def current_frame(self) -> UpdateFrame:
-        """The status as one frame."""
+        """Return the status as one frame."""
         message = (
             Status("stale", "quiet", symbols=[self.symbol])
             if self.quiet

@@ -1,4 +1,4 @@
-"""Those who are sent something: who watches a symbol, who watches everything, everyone there is."""
+"""Sets of connections: a symbol's subscribers, the subscribers to `*`, all that there are."""
 
 from bisect import bisect_left
 
@@ -8,21 +8,21 @@ from server.fanout.outbox import Outbox
 class SubscriberSet(list[Outbox]):
     """A set of outboxes, in the order of their places in memory; `add` and `discard` keep it so.
 
-    A member takes 8 bytes, in a dict 30 and in a set 52, and both of these double when members come
-    and go: ten thousand connections with 500 symbols each are 40 MB here, and 150 to 300 there. To
-    find a place among ten thousand takes a microsecond, to make room for it another.
+    A member takes 8 bytes here, 30 in a dict and 52 in a set. Dicts and sets double in size as
+    members come and go. Ten thousand connections with 500 symbols each take 40 MB here, 150 to 300
+    there. Finding a place among ten thousand takes a microsecond, making room for it another.
     """
 
     __slots__ = ()
 
     def add(self, outbox: Outbox) -> None:
-        """Take `outbox` in; harmless if it is in."""
+        """Add `outbox`; harmless if it is in."""
         place = self._place(outbox)
         if not self._is_at(place, outbox):
             self.insert(place, outbox)
 
     def discard(self, outbox: Outbox) -> None:
-        """Leave `outbox` out; harmless if it is not in."""
+        """Remove `outbox`; harmless if it is not in."""
         place = self._place(outbox)
         if self._is_at(place, outbox):
             del self[place]

@@ -1,34 +1,34 @@
-"""Clients that asked for less: each gets what changed at most once in its interval."""
+"""Clients that asked for less: each symbol is sent at most once in the client's interval."""
 
 import trio
 
 from server.fanout.outbox import Outbox
+from server.pacing import CHECKPOINT_EVERY
 
 GRANTED = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds. Few, so that one timer serves all and those of one interval share each encoded quote."""
+"""Seconds. They are few, so that one timer serves all, and the clients of an interval share each
+encoded quote.
+"""
 
 TICK = 0.25
-"""Seconds: what all intervals are multiples of."""
-
-CHECKPOINT_EVERY = 128
-"""Outboxes released between two checkpoints, as in a flush."""
+"""Seconds of which all intervals are multiples."""
 
 
 def granted(interval: float) -> float:
-    """The interval that is kept for who asks for `interval`: the next longer one there is; 0 for 0."""
+    """Return the shortest interval there is that is not below `interval`, else the longest; 0 for 0."""
     if interval <= 0:
         return 0.0
     return next((choice for choice in GRANTED if choice >= interval), GRANTED[-1])
 
 
 class Throttles:
-    """Who is throttled to which interval; one task for all."""
+    """The throttled outboxes by interval, with one task for all."""
 
     def __init__(self) -> None:
         self._groups: dict[float, set[Outbox]] = {interval: set() for interval in GRANTED}
 
     def set(self, outbox: Outbox, interval: float) -> None:
-        """Throttle `outbox` to one of the `granted` intervals, or to none."""
+        """Throttle `outbox` to one of the `granted` intervals; 0 ends its throttle."""
         self.clear(outbox)
         if interval:
             self._groups[interval].add(outbox)
@@ -40,7 +40,7 @@ class Throttles:
             self._groups[outbox.throttle].discard(outbox)
 
     async def run(self) -> None:
-        """Release everyone in time, until cancelled."""
+        """Release each outbox when its interval is over, until cancelled."""
         start, ticks = trio.current_time(), 0
         while True:
             ticks += 1

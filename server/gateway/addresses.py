@@ -1,27 +1,21 @@
-"""Where a client is: the address that its budget and the log go by.
+"""Finds the client's address, by which its budget and the log go.
 
-Behind a proxy every connection has the proxy's address, and the client's is what the proxy says in
-`X-Forwarded-For`. Anybody can send that header, so it is believed of configured proxies only.
+Behind a proxy every connection has the proxy's address. The proxy tells the client's address in
+`X-Forwarded-For`. Anybody can send that header, so only configured proxies are believed.
 """
 
 from collections.abc import Sequence
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-)  # fmt: skip
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
 
 SITE_BITS = 64
-"""Leading bits of an IPv6 address that tell sites apart: one client has all addresses below them
+"""Leading bits of an IPv6 address that name a site. One client has all addresses of its site
 (RFC 4291 §2.5.1, RFC 6177).
 """
 
 MAX_HOPS = 16
-"""Proxies in a row that are followed back; each request may name thousands."""
+"""Proxies in a row that are followed back. A request may name thousands."""
 
 
 class Proxies:
@@ -33,12 +27,12 @@ class Proxies:
     def client(self, peer: str, forwarded: str) -> str:
         """Return the client's address: `peer`, or what trusted proxies say it is.
 
-        Each proxy adds the address it was called from at the right end. So the rightmost one that is
-        not a trusted proxy's is the client's; what stands left of it is the client's own words.
+        Each proxy adds the address of its own caller at the right end. So the rightmost address that
+        is not a trusted proxy is the client. The client may have sent anything left of it.
 
         Arguments:
             peer: the connection's other end, an address without a port.
-            forwarded: the header's value, several of them joined by commas; empty if there is none.
+            forwarded: the header's value, or several values joined by commas, or an empty text.
         """
         nearest = _parse(peer)
         if nearest is None or not self._trusted:
@@ -54,7 +48,7 @@ class Proxies:
 
 
 def budget_key(address: str) -> str:
-    """Return what is counted for `address`: itself, of IPv6 its site."""
+    """Return the key of the budget of `address`: an IPv4 address itself, or the site of an IPv6 one."""
     if ":" not in address:
         return address
     parsed = _parse(address)
@@ -65,7 +59,7 @@ def budget_key(address: str) -> str:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, which may have a port as some proxies write it; None if it is not one."""
+    """Return the address, None if `text` is not one. It may have a port, as some proxies write it."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

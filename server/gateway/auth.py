@@ -1,4 +1,4 @@
-"""Who a client is: JSON Web Tokens, verified with a key that is bound to its algorithms."""
+"""The user behind a client: JSON Web Tokens, verified with a key that is bound to its algorithms."""
 
 import os
 import secrets
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import jwt
 from jwt.utils import is_pem_format, is_ssh_key
 
+from server.config.state_folder import state_folder
 from server.gateway.claims import BadClaim, check_claims
 
+# Importing cryptography takes megabytes, which servers without a public key do without.
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from jwt.types import Options
@@ -19,32 +21,38 @@ if TYPE_CHECKING:
     PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 HMAC_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""Bytes that a secret has at least: as many as the hash (RFC 7518 §3.2)."""
+"""The fewest bytes of a secret: the length of the hash (RFC 7518 §3.2)."""
 
 HMAC_ALGORITHMS = tuple(HMAC_SECRET_BYTES)
 
 DEVELOPMENT_SECRET_BYTES = 48
-"""Random bytes, of which base64 makes 64 characters: enough for each of the algorithms."""
+"""Random bytes. Base64 makes 64 characters of them, enough for each of the algorithms."""
 
 MIN_RSA_BITS = 2048
-"""RFC 7518 §3.3; a shorter modulus can be factored."""
+"""The shortest modulus (RFC 7518 §3.3): a shorter one can be factored."""
 
 KEY_FILES = (".pem", ".pub", ".key", ".crt", ".cer")
-"""Endings by which JWT_PUBLIC_KEY is known to be a file's name, which may be shown; all else may be a
-secret in the wrong variable.
+"""Endings that show that JWT_PUBLIC_KEY is a file's name. Only a file's name may appear in an error:
+anything else may be a secret in the wrong variable.
 """
 
 
 class BadToken(Exception):
-    """A token that proves nothing; the message says why and never holds the token."""
+    """A token does not prove a user. The message says why, and never holds the token."""
 
 
 class BadKey(Exception):
-    """The configured key cannot verify tokens; the message is one line for the operator."""
+    """The configured key cannot verify tokens. The message is one line for the operator."""
+
+
+def bearer_token(authorization: str) -> str | None:
+    """Return the token in a header `Authorization` (RFC 6750 §2.1); None if it has another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 class Identity(NamedTuple):
-    """A verified token's subject, its role if it has one, and its end in Unix seconds."""
+    """A verified token's subject, its role, if it has one, and its end in Unix seconds."""
 
     user: str
     role: str | None
@@ -52,7 +60,7 @@ class Identity(NamedTuple):
 
 
 class Authenticator:
-    """Verifies tokens, and signs them where it holds a secret."""
+    """Verifies tokens, and signs them if it has a secret."""
 
     def __init__(
         self,
@@ -63,15 +71,15 @@ class Authenticator:
         audience: str = "",
         issuer: str = "",
     ) -> None:
-        """Bind each allowed algorithm to the one key it may be used with.
+        """Bind each allowed algorithm to its one key.
 
-        A token names its own algorithm; were the key chosen apart from it, a token "signed" by
-        HS256 with the public key's text would pass (RFC 8725 §3.1).
+        A token names its own algorithm. With any other choice of the key, a token "signed" by HS256
+        with the public key's text would pass (RFC 8725 §3.1).
 
         Arguments:
-            secret: the key of HS256, HS384 and HS512; by default only HS256 is allowed.
-            public_key: PEM text or the path of a file with it: RSA, EC P-256 or Ed25519.
-            algorithms: the allow-list, if not the default of each key.
+            secret: the key of HS256, HS384 and HS512. By default only HS256 is allowed.
+            public_key: PEM text, or the path of a file with it: RSA, EC P-256 or Ed25519.
+            algorithms: the allowed ones, in place of each key's default.
 
         Errors: BadKey.
         """
@@ -95,15 +103,15 @@ class Authenticator:
         self._issuer = issuer or None
 
     def verifies_as(self, other: "Authenticator") -> bool:
-        """Whether it has the same keys and asks for the same claims as `other`."""
+        """Whether both have the same keys and ask for the same claims."""
         return vars(self) == vars(other)
 
     def take_over(self, other: "Authenticator") -> None:
-        """Verify and sign as `other` from now on. Tokens that were verified before stay so."""
+        """Verify and sign as `other` from now on. Tokens that were verified before stay valid."""
         vars(self).update(vars(other))
 
     def verify(self, token: str) -> Identity:
-        """Return whom a token names. Errors: BadToken, for whatever is wrong with it."""
+        """Return the identity that a token proves. Errors: BadToken."""
         try:
             algorithm = str(jwt.get_unverified_header(token).get("alg"))
             if algorithm not in self._keys:
@@ -123,7 +131,7 @@ class Authenticator:
         return Identity(claims["sub"], claims.get("role"), float(claims["exp"]))
 
     def sign(self, user: str, lifetime: float, role: str | None = None) -> str:
-        """A token for `user` that ends in `lifetime` seconds. Errors: BadKey without a secret."""
+        """Return a token for `user` that lasts `lifetime` seconds. Errors: BadKey, without a secret."""
         algorithm = next((name for name in HMAC_ALGORITHMS if name in self._keys), None)
         if algorithm is None:
             raise BadKey("tokens can be made with JWT_SECRET only; JWT_PUBLIC_KEY just checks them")
@@ -135,10 +143,15 @@ class Authenticator:
 
 
 _SIGNATURE_ONLY: "Options" = {
-    "verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False,
-    "verify_iss": False, "verify_sub": False, "verify_jti": False,
-}  # fmt: skip
-"""The claims are checked here, as PyJWT takes `"exp": "1e9"` and `"exp": true` for numbers."""
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+"""`check_claims` checks the claims, as PyJWT takes `"exp": "1e9"` and `"exp": true` for numbers."""
 
 
 def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list[str]:
@@ -146,7 +159,7 @@ def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list
 
 
 def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
-    """Refuse a secret that can be guessed or is public. Errors: BadKey, without the secret."""
+    """Refuse a secret that can be guessed or is public. Errors: BadKey, which does not quote it."""
     try:
         key = secret.encode()
     except UnicodeEncodeError:
@@ -154,7 +167,7 @@ def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
     if not secret.strip():
         raise BadKey("JWT_SECRET is blank: anyone could make tokens")
     if secret != secret.strip():
-        # Some programs would count a file's last newline as part of the key, and others not.
+        # Some programs count a file's last newline as part of the key, and others do not.
         raise BadKey("JWT_SECRET begins or ends with white space: remove it")
     if len(set(secret)) == 1:
         raise BadKey("JWT_SECRET is one repeated character, which can be guessed")
@@ -169,7 +182,7 @@ def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
 
 
 def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
-    """The key, the algorithms it can be used with, and the one it is used with by default."""
+    """Return the key, the algorithms it can be used with, and its default. Errors: BadKey."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -200,19 +213,22 @@ def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
 
 
 def development_secret() -> str:
-    """The secret for a machine where none is configured: made once, kept in the user's state folder.
+    """Return the secret of a machine without a configured one, from the user's state folder.
 
-    Kept, so that `quotestream token` and a restarted server agree. Where the folder cannot be
-    written the secret lives as long as the process.
+    It is made once and kept, so that `quotestream token` and a restarted server agree. If the folder
+    cannot be written, the secret lives as long as the process.
     """
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    file = Path(base) / "quotestream" / "development-secret"
     fresh = secrets.token_urlsafe(DEVELOPMENT_SECRET_BYTES)
+    try:
+        file = state_folder() / "development-secret"
+    except OSError:
+        return fresh
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
             new.write(fresh)
-    except OSError:  # it is there already, or nothing can be
+    except OSError:
+        # The file exists, or cannot be written.
         pass
     try:
         return file.read_text().strip() or fresh

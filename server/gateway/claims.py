@@ -1,15 +1,15 @@
-"""What a token says, once its signature is good: the types and bounds of its claims (RFC 7519 §4.1)."""
+"""The types and bounds of a token's claims (RFC 7519 §4.1), checked once its signature is good."""
 
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 MAX_NAME_LENGTH = 255
-"""Characters of `sub` and `role`: they stand in log lines and are kept for each connection."""
+"""Characters of `sub` and `role`, which appear in log lines and are kept for each connection."""
 
 
 class BadClaim(Exception):
-    """A claim of the wrong type or value; the message says which and holds no part of the token."""
+    """A claim has a wrong type or value. The message says which, and quotes no part of the token."""
 
 
 def is_name(value: object) -> bool:
@@ -26,11 +26,12 @@ def is_name(value: object) -> bool:
 def check_claims(
     claims: Mapping[str, Any], now: float, audience: str | None, issuer: str | None
 ) -> None:
-    """Check every claim that a server looks at. There is no leeway: a token's end is the end.
+    """Check every claim that the server looks at, without leeway.
 
     Arguments:
         now: the wall clock's time in Unix seconds.
-        audience, issuer: what `aud` must name and `iss` must be, if that is configured.
+        audience: must be named by `aud`, if it is configured.
+        issuer: must be equal to `iss`, if it is configured.
 
     Errors: BadClaim.
     """
@@ -52,7 +53,7 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
             raise BadClaim(f"{name} must be a finite number")
     if claims["exp"] <= now:
         raise BadClaim("it has expired")
-    # `iat` is not compared: a token made just now by a machine whose clock is ahead is not a forgery.
+    # `iat` is not compared: a machine whose clock is ahead may just have made the token.
     if claims.get("nbf", now) > now:
         raise BadClaim("it is not valid yet")
 
@@ -71,7 +72,7 @@ def _check_parties(claims: Mapping[str, Any], audience: str | None, issuer: str 
 
 
 def _is_number(value: object) -> bool:
-    """Whether a JSON value is a number that a float can hold; `true` is an int to Python."""
+    """Whether a JSON value is a number that a float can hold. To Python, `true` is an int."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -1,6 +1,6 @@
-"""Every way a connection ends: the close code, its reason, and where a client finds it described.
+"""Every way in which the server closes a connection: the code and the reason that it sends.
 
-RFC 6455 §7.4.1 for the codes below 3000; those from 4000 are this protocol's own.
+RFC 6455 §7.4.1 defines the codes below 3000. Those from 4000 are this protocol's own.
 """
 
 from enum import Enum
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 
 class Closing(NamedTuple):
-    """`code` and `reason` go into the close frame; `fails` marks a peer whose input is not read on,
-    `lost` one that the network or the server could not keep up with.
+    """`code` and `reason` go into the close frame. With `fails`, all that the client still sends
+    is discarded. `lost`: the client was silent or too slow.
     """
 
     code: int
@@ -19,7 +19,7 @@ class Closing(NamedTuple):
 
 
 class Close(Enum):
-    """The closes this server makes."""
+    """The closes that this server makes."""
 
     GOING_AWAY = Closing(1001, "the server is going away, reconnect")
     PROTOCOL_ERROR = Closing(1002, "protocol error", fails=True)
@@ -43,4 +43,4 @@ ABNORMAL = 1006
 KNOWN_CODES = frozenset(
     {1000, 1001, 1002, 1003, NO_STATUS, ABNORMAL, 1007, 1008, 1009, 1011, 4401, 4408, 4429}
 )
-"""Codes that get a metric label of their own; a client could send four thousand others."""
+"""Codes with a metric label of their own. A client could send four thousand others."""

@@ -1,17 +1,40 @@
-"""What each command of a client does. All of it is immediate, but for `subscribe` to symbols that
-nobody has asked for yet: then the session waits for the store.
+"""Answers each command of a client with replies: first the acknowledgement, then the quotes that the
+command brings or takes away, then the error for what cannot be done.
+
+Nothing here does I/O or waits. A `subscribe` to symbols that are not in memory has two steps: `execute`
+replies with `LookUp`, and the session then calls `subscribe` with what the store knows.
 """
 
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
+
+from server.config.redaction import redact
+from server.fanout.throttle import granted
 from server.fanout.topic import Topic
-from server.gateway.auth import BadToken
-from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Selection, select
+from server.gateway.auth import Authenticator, BadToken
+from server.gateway.budgets import Budgets
+from server.gateway.selection import EVERYTHING, STORE_UNAVAILABLE, Selection, Selector, symbols_of
+from server.gateway.subscriptions import (
+    Answer,
+    LookUp,
+    Renew,
+    Replies,
+    SendQuotes,
+    SetInterval,
+    Subscriptions,
+)
 from server.quotes.duration import parse_duration
 from server.quotes.messages import (
+    Ack,
     Auth,
     Command,
+    CommandId,
+    Error,
+    ErrorCode,
     Ping,
     Pong,
     QuotesPatch,
@@ -21,177 +44,192 @@ from server.quotes.messages import (
     Unsubscribe,
 )
 from server.quotes.patch import Remove
-from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
-
-if TYPE_CHECKING:
-    from server.gateway.session import Session
 
 NO_SUCH_SYMBOL = "no such symbol"
 NOT_SUBSCRIBED = "not subscribed to these symbols"
 
+MAX_MESSAGE = 300
+"""Characters of an error's message, which may quote the command that was wrong."""
 
-def execute(session: "Session", command: Command) -> None:
-    """Carry out one command. The answer comes in this order: the acknowledgement of what was done,
-    the quotes it brings or takes away, the error for what could not be done.
+
+class ClientContext(NamedTuple):
+    """Everything that answers to clients depend on, the same for all of them.
+
+    `max_symbols` is per connection, `command_rate` in commands per second and connection. `counted`
+    has the number of answers by action and result.
     """
-    match command:
-        case Subscribe():
-            _subscribe(session, command)
-        case Unsubscribe():
-            _unsubscribe(session, command)
-        case Resync():
-            _resync(session, command)
-        case Auth():
-            _auth(session, command)
-        case Throttle():
-            _throttle(session, command)
-        case Ping():
-            session.gateway.pool.commands[command.action, "ok"] += 1
-            session.send(Pong(time.time_ns() // 1000, command.id))
+
+    selector: Selector
+    authenticator: Authenticator
+    budgets: Budgets
+    max_symbols: int
+    command_rate: int
+    counted: Counter[tuple[str, str]]
+
+    def refuse(
+        self,
+        action: str,
+        code: ErrorCode,
+        message: str,
+        id: CommandId | UnsetType = UNSET,
+        symbols: list[str] | UnsetType = UNSET,
+    ) -> Error:
+        """Count a refusal of a command, or of a part of it, and return the message."""
+        self.counted[action, code] += 1
+        return Error(code, redact(message[:MAX_MESSAGE]), id, symbols)
+
+    def refuse_missing(
+        self, action: str, selection: Selection, id: CommandId | UnsetType = UNSET
+    ) -> Iterator[Error]:
+        """Refuse the symbols that do not exist, and those for which the store could not say so."""
+        if selection.unknown:
+            yield self.refuse(action, "unknown_symbol", NO_SUCH_SYMBOL, id, selection.unknown)
+        if selection.unavailable:
+            symbols = list(selection.unavailable)
+            yield self.refuse(action, "store_unavailable", STORE_UNAVAILABLE, id, symbols)
 
 
-def _subscribe(session: "Session", command: Subscribe) -> None:
-    selection = select(command.symbols, session.gateway.hub.topics)
-    directory = session.gateway.directory
-    if selection.unknown or (selection.everything and not directory.complete):
-        session.deferred = command
-    else:
-        _subscribe_to(session, command, selection)
+class Commands(NamedTuple):
+    """Answers the commands of `user` on one connection."""
 
+    context: ClientContext
+    user: str
+    subscriptions: Subscriptions
 
-async def subscribe_deferred(session: "Session", command: Subscribe) -> None:
-    """Carry out a `subscribe` for which the store has to be asked."""
-    gateway = session.gateway
-    selection = select(command.symbols, gateway.hub.topics)
-    if selection.everything:
-        try:
-            await gateway.directory.list_everything()
-        except StoreUnavailable:
-            if not session.closing:
-                session.refuse(
-                    command.action, "store_unavailable", STORE_UNAVAILABLE, command.id, [EVERYTHING]
-                )
+    def execute(self, command: Command) -> Answer:
+        """Answer a command. Without a case for each kind of command, mypy misses a return here."""
+        match command:
+            case Subscribe():
+                return self._subscribe(command)
+            case Unsubscribe():
+                return self._unsubscribe(command)
+            case Resync():
+                return self._resync(command)
+            case Auth():
+                return self._auth(command)
+            case Throttle():
+                return self._throttle(command)
+            case Ping():
+                return self._ping(command)
+
+    def _subscribe(self, command: Subscribe) -> Answer:
+        selection = self.context.selector.select(command.symbols)
+        if self.context.selector.is_cold(selection):
+            return (LookUp(command),)
+        return self.subscribe(command, selection)
+
+    def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
+        """Answer `command`, for which `selection` was found."""
+        if selection.refused is None:
+            return self._subscribe_to(command, selection)
+        refusal = self._refuse(command, "rate_limited", str(selection.refused), selection.unknown)
+        if not selection.topics:
+            return (refusal,)
+        return (*self._subscribe_to(command, selection._replace(unknown=[])), refusal)
+
+    def _subscribe_to(self, command: Subscribe, selection: Selection) -> Replies:
+        context, mine = self.context, self.subscriptions
+        if selection.everything:
+            yield self._acknowledge(command, [EVERYTHING])
+            if not mine.everything:
+                new = mine.new_among(context.selector.topics.values())
+                yield mine.start_everything()
+                yield SendQuotes(new)
+        else:
+            new = mine.new_among(selection.topics)
+            if len(mine.topics) + len(new) > context.max_symbols:
+                message = f"at most {context.max_symbols} symbols a connection"
+                yield self._refuse(command, "too_many_symbols", message)
+                return
+            if selection.topics:
+                yield self._acknowledge(command, symbols_of(selection.topics))
+                if new:
+                    yield mine.start(new)
+                    yield SendQuotes(new)
+        yield from context.refuse_missing(command.action, selection, command.id)
+
+    def _unsubscribe(self, command: Unsubscribe) -> Replies:
+        selection = self._subscribed(command)
+        topics = selection.topics
+        if self.subscriptions.everything and not selection.everything:
+            message = "subscribed to *, which only ends as a whole"
+            symbols = symbols_of(topics) + selection.unknown
+            yield self._refuse(command, "not_subscribed", message, symbols)
             return
-        selection = select(command.symbols, gateway.hub.topics)
-    else:
-        cold = len(selection.unknown)
-        payer = gateway.budgets.charge_cold(session.identity.user, cold)
-        try:
-            unavailable = await gateway.directory.list_symbols(selection.unknown, payer)
-        except TooManyLookups as error:
-            _subscribe_to_known(session, command, selection, str(error))
-            return
-        selection = select(command.symbols, gateway.hub.topics).without(unavailable)
-    if not session.closing:
-        _subscribe_to(session, command, selection)
+        if topics:
+            yield self.subscriptions.stop(topics)
+            yield self._acknowledge(command, _named(selection))
+            yield _removal(topics)
+        yield from self._refuse_unsubscribed(command, selection)
 
+    def _resync(self, command: Resync) -> Replies:
+        selection = self._subscribed(command)
+        if selection.topics:
+            yield self._acknowledge(command, _named(selection))
+            yield SendQuotes(selection.topics)
+        yield from self._refuse_unsubscribed(command, selection)
 
-def _subscribe_to_known(
-    session: "Session", command: Subscribe, selection: Selection, message: str
-) -> None:
-    """Leave out the symbols that the user may not have looked up now."""
-    if selection.topics:
-        _subscribe_to(session, command, selection._replace(unknown=[]))
-    session.refuse(command.action, "rate_limited", message, command.id, selection.unknown)
-
-
-def _subscribe_to(session: "Session", command: Subscribe, selection: Selection) -> None:
-    topics, unknown, everything, unavailable = selection
-    if everything:
-        session.acknowledge(command, [EVERYTHING])
-        if not session.everything:
-            session.send_quotes(session.subscribe_everything())
-        if unknown:
-            session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
-        return
-    new = [] if session.everything else [topic for topic in topics if topic not in session.topics]
-    limit = session.gateway.max_symbols
-    if len(session.topics) + len(new) > limit:
-        message = f"at most {limit} symbols a connection"
-        session.refuse(command.action, "too_many_symbols", message, command.id)
-        return
-    if topics:
-        session.acknowledge(command, _symbols(topics))
-        session.subscribe(new)
-        session.send_quotes(new)
-    if unknown or not (topics or unavailable):
-        session.refuse(command.action, "unknown_symbol", NO_SUCH_SYMBOL, command.id, unknown)
-    if unavailable:
-        session.refuse(
-            command.action, "store_unavailable", STORE_UNAVAILABLE, command.id, [*unavailable]
+    def _subscribed(self, command: Unsubscribe | Resync) -> Selection:
+        """Select the subscribed topics; the others are `unknown`. EVERYTHING selects all of them."""
+        mine, selector = self.subscriptions, self.context.selector
+        selection = selector.select(command.symbols)
+        if mine.everything:
+            has = list(selector.topics.values()) if selection.everything else selection.topics
+            return selection._replace(topics=has)
+        has = [topic for topic in selection.topics if topic in mine.topics]
+        others = symbols_of(mine.new_among(selection.topics))
+        return selection._replace(
+            topics=list(mine.topics) if selection.everything else has,
+            unknown=selection.unknown + others,
         )
 
+    def _refuse_unsubscribed(
+        self, command: Unsubscribe | Resync, selection: Selection
+    ) -> Iterator[Error]:
+        if selection.unknown or not selection.topics:
+            # Without a name, the client asked for all that it has, and has nothing.
+            symbols = selection.unknown or [EVERYTHING]
+            yield self._refuse(command, "not_subscribed", NOT_SUBSCRIBED, symbols)
 
-def _unsubscribe(session: "Session", command: Unsubscribe) -> None:
-    topics, rest, everything, _ = _subscribed(session, command.symbols)
-    if session.everything and not everything:
-        message = "subscribed to *, which only ends as a whole"
-        symbols = _symbols(topics) + rest
-        session.refuse(command.action, "not_subscribed", message, command.id, symbols)
-        return
-    if topics:
-        if (
-            session.everything
-        ):  # what is taken away is what it has got, also what was listed just now
-            session.send_owed(topics)
-        if everything:
-            session.unsubscribe_everything()
-        else:
-            session.unsubscribe(topics)
-        session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
-        session.send(_removal(topics))
-    if rest or not topics:
-        _refuse_unsubscribed(session, command, rest)
+    def _auth(self, command: Auth) -> Replies:
+        try:
+            identity = self.context.authenticator.verify(command.token)
+            if identity.user != self.user:
+                raise BadToken("the token is another user's")
+        except BadToken as error:
+            return (self._refuse(command, "unauthorized", str(error)),)
+        return Renew(identity), self._acknowledge(command, [])
 
+    def _throttle(self, command: Throttle) -> Replies:
+        try:
+            interval = granted(parse_duration(str(command.interval)))
+        except ValueError as error:
+            return (self._refuse(command, "bad_command", str(error)),)
+        return SetInterval(interval), self._acknowledge(command, [], interval)
 
-def _resync(session: "Session", command: Resync) -> None:
-    topics, rest, everything, _ = _subscribed(session, command.symbols)
-    if topics:
-        session.acknowledge(command, [EVERYTHING] if everything else _symbols(topics))
-        session.send_quotes(topics)
-    if rest or not topics:
-        _refuse_unsubscribed(session, command, rest)
+    def _ping(self, command: Ping) -> Replies:
+        self.context.counted[command.action, "ok"] += 1
+        return (Pong(time.time_ns() // 1000, command.id),)
 
+    def _acknowledge(
+        self, command: Command, symbols: list[str], interval: float | UnsetType = UNSET
+    ) -> Ack:
+        self.context.counted[command.action, "ok"] += 1
+        return Ack(command.action, symbols, command.id, interval)
 
-def _refuse_unsubscribed(
-    session: "Session", command: Unsubscribe | Resync, symbols: list[str]
-) -> None:
-    """Without `symbols`, the client asked for all that it has, and has none."""
-    symbols = symbols or [EVERYTHING]
-    session.refuse(command.action, "not_subscribed", NOT_SUBSCRIBED, command.id, symbols)
-
-
-def _auth(session: "Session", command: Auth) -> None:
-    try:
-        identity = session.gateway.authenticator.verify(command.token)
-        if identity.user != session.identity.user:
-            raise BadToken("the token is another user's")
-    except BadToken as error:
-        session.refuse(command.action, "unauthorized", str(error), command.id)
-    else:
-        session.renew(identity)
-        session.acknowledge(command, [])
+    def _refuse(
+        self,
+        command: Command,
+        code: ErrorCode,
+        message: str,
+        symbols: list[str] | UnsetType = UNSET,
+    ) -> Error:
+        return self.context.refuse(command.action, code, message, command.id, symbols)
 
 
-def _throttle(session: "Session", command: Throttle) -> None:
-    try:
-        interval = parse_duration(str(command.interval))
-    except ValueError as error:
-        session.refuse(command.action, "bad_command", str(error), command.id)
-    else:
-        session.throttle(command, interval)
-
-
-def _subscribed(session: "Session", names: list[str]) -> Selection:
-    """The subscribed topics among `names`, and the other names; EVERYTHING stands for all it has."""
-    all_topics = session.gateway.hub.topics
-    topics, unknown, everything, _ = select(names, all_topics)
-    if session.everything:
-        return Selection(list(all_topics.values()) if everything else topics, unknown, everything)
-    unknown += [topic.symbol for topic in topics if topic not in session.topics]
-    has = session.topics if everything else [t for t in topics if t in session.topics]
-    return Selection(list(has), unknown, everything)
+def _named(selection: Selection) -> list[str]:
+    """Return the symbols that an acknowledgement names."""
+    return [EVERYTHING] if selection.everything else symbols_of(selection.topics)
 
 
 def _removal(topics: list[Topic]) -> QuotesPatch:
@@ -200,7 +238,3 @@ def _removal(topics: list[Topic]) -> QuotesPatch:
         {topic.symbol: topic.version for topic in topics},
         [Remove(topic.pointer) for topic in topics],
     )
-
-
-def _symbols(topics: list[Topic]) -> list[str]:
-    return [topic.symbol for topic in topics]

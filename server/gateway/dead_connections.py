@@ -1,7 +1,7 @@
-"""Connections whose client is gone without a word make room for a new one of the same user.
+"""Connections whose client is gone without a word make room for a new connection of the same user.
 
-A laptop that wakes up in another network finds its user's places taken by its own past. Instead of
-refusing it for a minute, until the heartbeat notices, its user's connections are asked at once.
+A laptop that wakes up in another network finds its user's places taken by its own old connections.
+The heartbeat would take a minute to notice that these are dead, so they are pinged at once.
 """
 
 import trio
@@ -10,24 +10,24 @@ from server.gateway.closing import Close
 from server.gateway.pool import Pool
 
 PROBE_TIMEOUT = 1.5
-"""Seconds to answer a probe: a mobile network's round trip, and less than a handshake may take."""
+"""Seconds to answer a ping: a mobile network's round trip, and less than a handshake may take."""
 
 PROBE_CHECKS = 30
-"""How often in that time is looked whether all have answered."""
+"""Looks in that time at whether all have answered."""
 
 
 class DeadConnections:
-    """Looks for them, once at a time for each user."""
+    """Finds the dead connections of a user, in one search at a time for each user."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._hunted: set[str] = set()
+        self._probed: set[str] = set()
 
     async def evict(self, user: str) -> None:
-        """Ping all connections of `user`; end the one that has been silent longest, if any is."""
-        if user in self._hunted:
+        """Ping all connections of `user`, and end the one that has been silent for longest, if any."""
+        if user in self._probed:
             return
-        self._hunted.add(user)
+        self._probed.add(user)
         try:
             asked = [session for session in self._pool.sessions if session.identity.user == user]
             for session in asked:
@@ -36,10 +36,8 @@ class DeadConnections:
                 await trio.sleep(PROBE_TIMEOUT / PROBE_CHECKS)
                 if not any(session.unanswered for session in asked):
                     return
-            dead_connections = [
-                session for session in asked if session.unanswered and not session.over
-            ]
-            if dead_connections:
-                max(dead_connections, key=lambda ghost: ghost.unanswered).drop(Close.NO_ANSWER)
+            dead = [session for session in asked if session.unanswered and not session.over]
+            if dead:
+                max(dead, key=lambda session: session.unanswered).drop(Close.NO_ANSWER)
         finally:
-            self._hunted.discard(user)
+            self._probed.discard(user)

@@ -1,9 +1,9 @@
-"""Moments at which something is to be done with a session: one task for all of them.
+"""Deadlines of all sessions, with one task for all of them.
 
-A session has one moment, the next: a heartbeat, its token's end, or the end of its closing.
+A session has one deadline, the next: a heartbeat, its token's end, or the end of its closing.
 
-A timer wheel of one-second slots in a dict. A heap would keep entries of connections long gone until
-their time came; here a session that ends takes its own entry out.
+The deadlines are in a timer wheel: one-second slots in a dict. A session that ends takes its own entry
+out. A heap would keep the entries of connections that ended long ago until their time came.
 """
 
 from collections.abc import Collection
@@ -12,34 +12,34 @@ from typing import Protocol
 
 import trio
 
-CHECKPOINT_EVERY = 128
-"""DeadlineCalls between two checkpoints: a few milliseconds of heartbeats."""
+from server.pacing import CHECKPOINT_EVERY
 
 
 class Timed(Protocol):
-    """Something with at most one moment of its own."""
+    """Something with at most one deadline."""
 
     deadline: float
 
     def on_deadline(self) -> None:
-        """Called within a second after `deadline`; may set a new one."""
+        """Called within a second after `deadline`. It may set a new one."""
 
 
 class DeadlineWheel:
-    """Who is due when. `deadline` is in trio's time; infinite means none."""
+    """Calls each item at its deadline. Deadlines are in trio's time; an infinite one means none."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, dict[Timed, None]] = {}  # half of a set's memory
+        # A dict takes half of a set's memory.
+        self._slots: dict[int, dict[Timed, None]] = {}
 
     def set(self, item: Timed, deadline: float) -> None:
-        """Give `item` a deadline in place of the one it has."""
+        """Set the deadline of `item`, in place of any other."""
         self.clear(item)
         item.deadline = deadline
         if deadline != float("inf"):
             self._slots.setdefault(ceil(deadline), {})[item] = None
 
     def clear(self, item: Timed) -> None:
-        """Take `item` out."""
+        """Remove the deadline of `item`."""
         if item.deadline != float("inf"):
             slot = self._slots.get(ceil(item.deadline), {})
             slot.pop(item, None)
@@ -48,7 +48,7 @@ class DeadlineWheel:
         item.deadline = float("inf")
 
     async def run(self) -> None:
-        """Call everyone who is due, until cancelled."""
+        """Call every item that is due, until cancelled."""
         due = ceil(trio.current_time())
         while True:
             await trio.sleep_until(due)
@@ -58,7 +58,7 @@ class DeadlineWheel:
 
     async def _call(self, items: Collection[Timed]) -> None:
         for number, item in enumerate(items, 1):
-            # While others had their turn it may have been cleared, or given a later deadline.
+            # While other tasks ran, the item may have been cleared, or given a later deadline.
             if item.deadline <= trio.current_time():
                 item.deadline = float("inf")
                 item.on_deadline()

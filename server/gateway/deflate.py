@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692) without context takeover: what is negotiated, and what comes in.
+"""permessage-deflate (RFC 7692) without context takeover: its negotiation, and clients' messages.
 
-Without context takeover a message is compressed by itself, so one compressed frame serves everyone
-who negotiated it; with it, each connection would need its own and 300 KB of memory.
+Without context takeover a message is compressed by itself, so all connections share one compressed
+frame. With it, each connection would need its own compressor, and 300 KB of memory.
 """
 
 import re
@@ -19,7 +19,7 @@ _SYNC_FLUSH = b"\x00\x00\xff\xff"
 
 
 def negotiate(header: str) -> str | None:
-    """The answer to a request's `Sec-WebSocket-Extensions`; None if no offer can be accepted."""
+    """Return the answer to a request's `Sec-WebSocket-Extensions`, None if every offer is declined."""
     for offer in header.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
         if name == "permessage-deflate" and (answer := _accept(parameters)):
@@ -28,7 +28,7 @@ def negotiate(header: str) -> str | None:
 
 
 def _accept(parameters: list[str]) -> str | None:
-    """RFC 7692 §7.1: an offer with anything unknown, repeated or out of range is declined."""
+    """Decline an offer with anything unknown, repeated or out of range (RFC 7692 §7.1)."""
     answer, seen = ANSWER, set[str]()
     for parameter in parameters:
         name, _, value = (part.strip() for part in parameter.partition("="))
@@ -50,10 +50,10 @@ def _accept(parameters: list[str]) -> str | None:
 
 
 class Inflate(Extension):
-    """Decompresses a client's messages, each by itself, of no more than `limit` bytes in either form.
+    """Decompresses a client's messages, each by itself, of at most `limit` bytes in either form.
 
-    wsproto's own extension decompresses whatever comes: 4 KB of zeros make 4 MB. And what makes no
-    text, as empty blocks and all behind the last, could come without end.
+    wsproto's own extension has no limit: 4 KB of zeros make 4 MB. And blocks that make no text, such as
+    empty ones and those behind the last, could come without end.
     """
 
     name = "permessage-deflate"
@@ -75,10 +75,9 @@ class Inflate(Extension):
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
         self._is_control = opcode.iscontrol()
+        # RFC 7692 §6.1: only a message's first frame has the bit.
         if self._is_control or opcode is Opcode.CONTINUATION:
-            return RsvBits(
-                False, False, False
-            )  # RFC 7692 §6.1: only a message's first frame has it
+            return RsvBits(False, False, False)
         self._left, self._compressed = self._limit, 0
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if rsv.rsv1 else None
         return RsvBits(True, False, False)

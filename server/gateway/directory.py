@@ -1,4 +1,4 @@
-"""Lists in the hub the symbols that somebody asks for and that were not asked for before."""
+"""Lists in the hub the symbols that clients ask for, when one is asked for the first time."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,24 +11,24 @@ from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.loader import Loader, Payer
 
 PAGE_TIMEOUT = 4.0
-"""Seconds for all pages of the catalogue: 100,000 instruments take 1.1; a handshake has five."""
+"""Seconds for all pages of the catalogue. 100,000 instruments take 1.1 s; a handshake has five."""
 
 
 class Cluster(Protocol):
-    """The instances that have one line of versions for each symbol."""
+    """The instances that share one line of versions for each symbol."""
 
     async def agree(self, snapshots: Sequence[Snapshot]) -> None:
-        """List symbols in the hub, in a newer state if the cluster knows one."""
+        """List symbols in the hub, in the cluster's state of them if that is newer."""
 
     async def forget(self, symbols: Sequence[str]) -> None:
-        """Have no instance list symbols because the cluster knows them."""
+        """Forget symbols, so that no instance lists them because the cluster knows them."""
 
 
 class Directory:
-    """What stands between the hub, which knows what is in memory, and the store, which knows all.
+    """Stands between the hub, which has the symbols in memory, and the store, which has all.
 
-    A symbol is listed when it is first asked for. The whole catalogue is listed for the first
-    subscriber to `*` only: it costs 1.3 KB and 11 µs a symbol, which few servers would ever use.
+    The first subscriber to `*` has the whole catalogue listed, which costs 1.3 KB and 11 µs a symbol.
+    Few servers ever need that.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Directory:
     async def list_symbols(
         self, symbols: Sequence[str], payer: Payer | None = None
     ) -> Sequence[str]:
-        """List those of `symbols` that exist; returns those of which nobody could say that now.
+        """List those of `symbols` that exist. Return those for which the store could not say so.
 
-        Errors: TooManyLookups, if they are asked for by a user.
+        Errors: TooManyLookups, if the `payer` has too many symbols looked up.
         """
         loaded = await self._loader.load(symbols, payer=payer)
         found = loaded.found.values()
-        # Who has not noticed a delisting yet may have cached the symbol; a listing is noticed by all.
+        # An instance that has not noticed a delisting yet may have cached the symbol. All of them
+        # notice a listing.
         await self._list([each for each in found if each.symbol not in self._hub.delisted])
         return loaded.unavailable
 
@@ -76,17 +77,17 @@ class Directory:
             self._hub.list_snapshots(snapshots)
 
     def holds(self, symbol: str) -> bool:
-        """Whether the symbol is or was listed, or is to be because all are. See `Listings`."""
+        """Whether the symbol is or was listed, or will be because all are. See `Listings`."""
         was = symbol in self._hub.topics or symbol in self._hub.delisted
         return was or self.complete or self._listing.locked()
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take over reference data, and list what is new, for those who watch too."""
+        """Take over reference data, list new symbols, and tell subscribers."""
         self._hub.relist(snapshots)
         await self._list(snapshots)
 
     async def delist(self, symbols: Sequence[str]) -> None:
-        """Take symbols away from those who watch."""
+        """Remove symbols, also from their subscribers."""
         self._hub.delist(symbols)
         if self._cluster:
             await self._cluster.forget(symbols)

@@ -1,4 +1,6 @@
-"""The streaming server: accepts connections, lets them in, runs each as one task, sends them away."""
+"""The streaming server: accepts connections, has each one's task do its handshake and run its session,
+and sends clients away when it stops.
+"""
 
 import errno
 import os
@@ -16,6 +18,7 @@ from server.fanout.hub import Hub
 from server.gateway.addresses import Proxies, budget_key
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import Budgets
+from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
@@ -24,63 +27,65 @@ from server.gateway.handshake import HandshakePolicy, accept_websocket
 from server.gateway.handshake_pacer import HandshakePacer
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
-from server.gateway.opening import begin
 from server.gateway.poller import Poller
 from server.gateway.pool import Pool
-from server.gateway.refusals import OF_NOBODY, Refusal, response
-from server.gateway.request import (
-    MAX_HEAD,
-    NotHttp,
-    Request,
-    parse_head,
-    read_head,
-    read_request,
-)
+from server.gateway.refusals import WITHOUT_USER, Refusal, response
+from server.gateway.request import MAX_HEAD, NotHttp, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
+from server.gateway.selection import Selector
+from server.gateway.services import Services
 from server.gateway.session import Session
 from server.gateway.sockets import (
     ACCEPT_PAUSE,
-    OUT_OF_RESOURCES,
+    OutOfResources,
+    accept_nowait,
     close,
     ignore_new,
-    receive,
-    send_all,
+    send_last,
 )
 from server.process.binding import BACKLOG
 
 HANDSHAKE_TIMEOUT = 5.0
-"""Seconds a client has to send its request, and again to take the answer."""
+"""Seconds a client has to send its request, and again to take the answer to it."""
 
 HANDSHAKES_PER_PASS = 4
-"""Requests decided between two looks at the rest of the program: about a millisecond."""
+"""Requests decided in one pass of the event loop: about a millisecond."""
 
 HANDSHAKE_BURST_SECONDS = 10
-"""Seconds' worth of handshakes taken at once: by default that is three whole pools that come back
-after a deploy, which the pacer spreads. Whoever reconnects over and over meets the rate.
+"""Seconds' worth of handshakes that may come at once, by default those of three whole pools: clients
+that come back after a deploy. The pacer spreads them. The rate is for clients that reconnect often.
 """
 
-LINGER_TIMEOUT = 1.0
-"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
-
 DRAIN_TIMEOUT = 5.0
-"""Seconds clients have at a shutdown to answer the close frame."""
+"""Seconds clients have to answer the close frame when the server stops."""
 
 LAST_HANDSHAKES = 0.5
-"""Seconds for TCP handshakes under way when a port is left to others: a round trip around the world."""
+"""Seconds for TCP handshakes under way when a port is left to others: the longest round trip."""
 
 ACCEPT_BATCH = 64
-"""Connections accepted between two looks at the rest of the program."""
+"""Connections accepted in one pass of the event loop."""
 
 log = structlog.get_logger()
 
 
+class Attempt:
+    """A handshake under way: what is needed to answer and count a failure."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.address = ""
+        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
+        self.method = b""
+
+
 @dataclass(kw_only=True)
 class Gateway:
-    """What the connections share, and the tasks that run them.
+    """Owns all connections and their tasks; `services` is what the sessions share.
 
     `command_rate` is in commands per second and connection, `max_symbols` per connection,
-    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. `max_sockets`
-    may be open, with those that are no connection yet or any more; others wait to be accepted.
+    `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. At most
+    `max_sockets` are open, including those before and after the session; others wait to be accepted.
+    `failures` counts connections that ended by an exception.
     """
 
     hub: Hub
@@ -97,26 +102,37 @@ class Gateway:
     max_sockets: int = sys.maxsize
     budgets: Budgets = field(default_factory=Budgets)
     proxies: Proxies = field(default_factory=Proxies)
-    deadlines: DeadlineWheel = field(default_factory=DeadlineWheel)
-    poller: Poller = field(default_factory=Poller)
 
     def __post_init__(self) -> None:
-        self._policy = HandshakePolicy(
+        context = ClientContext(
+            Selector(self.hub.topics, self.directory, self.budgets),
             self.authenticator,
+            self.budgets,
+            self.max_symbols,
+            self.command_rate,
+            self.pool.commands,
+        )
+        self._policy = HandshakePolicy(
+            context,
             self.pool,
             TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
             DeadConnections(self.pool),
-            self.hub.topics,
-            self.directory,
-            self.max_symbols,
             self.allowed_origins,
-            self.budgets,
         )
-        self.heartbeat = Heartbeat(
-            self.deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        deadlines = DeadlineWheel()
+        heartbeat = Heartbeat(
+            self.pool, deadlines, self.hub.topics, self.ping_interval, self.idle_timeout
+        )
+        self.services = Services(
+            hub=self.hub,
+            pool=self.pool,
+            context=context,
+            deadlines=deadlines,
+            heartbeat=heartbeat,
+            poller=Poller(),
+            breaker_log=Sampler("circuit breaker"),
         )
         self.failures = 0
-        self.breaker_log = Sampler("circuit breaker")
         self._sockets = 0
         self._listening = False
         self._leaving = False
@@ -132,17 +148,18 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop` is called and its delay is over, then send all clients away, which takes
-        DRAIN_TIMEOUT at most; or until `retire` was called and the last client is gone.
+        """Serve until the delay of `stop` is over, then send all clients away within DRAIN_TIMEOUT; or
+        until the last client is gone after `retire`.
 
-        Resource handling: listens on `listeners`; closes them and every connection, always.
+        Resource handling: listens on `listeners`, and always closes them and every connection.
         """
         self._listeners = listeners
-        with closing(self.poller):
+        services = self.services
+        with closing(services.poller):
             async with trio.open_nursery() as connections:
-                connections.start_soon(self.deadlines.run)
-                connections.start_soon(self.heartbeat.watch_clock, self.pool.sessions)
-                connections.start_soon(self.poller.run)
+                connections.start_soon(services.deadlines.run)
+                connections.start_soon(services.heartbeat.watch_clock, self.pool.sessions)
+                connections.start_soon(services.poller.run)
                 connections.start_soon(self._pacer.run)
                 try:
                     with self._accepting:
@@ -162,20 +179,20 @@ class Gateway:
                 connections.cancel_scope.cancel()
 
     def unready(self) -> list[str]:
-        """Why no client should be sent here now; empty if one should."""
+        """Return the reasons why no client should be sent here now; none if it is ready."""
         if self._leaving:
             return ["draining"]
         return [] if self._listening else ["not listening yet"]
 
     def stop(self, delay: float) -> None:
-        """Be unready at once, accept connections for `delay` more seconds, then let `serve` finish."""
+        """Be unready at once, accept connections for `delay` more seconds, then let `serve` end."""
         self._leaving = True
         self._accepting.deadline = trio.current_time() + delay
         self._retirement.cancel()
 
     async def retire(self) -> None:
-        """Leave the port to those who share it, refusing nobody, and let `serve` finish when the last
-        client is gone. Returns when no more connections come.
+        """Leave the port to the processes that share it, without refusing a client, and let `serve` end
+        when the last client is gone. Return when no more connections come.
         """
         for listener in self._listeners:
             ignore_new(listener)
@@ -185,32 +202,42 @@ class Gateway:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
+            if problem := self._accept_waiting(listener, connections):
+                log.error("cannot accept connections", problem=problem)
+                await trio.sleep(ACCEPT_PAUSE)
+
+    def _accept_waiting(self, listener: socket.socket, connections: trio.Nursery) -> str | None:
+        """Start a task for each connection that waits, and return why others have to wait longer.
+
+        Errors: OSError, if the listener itself is broken.
+        """
+        for _ in range(ACCEPT_BATCH):
+            if self._sockets >= self.max_sockets:
+                return os.strerror(errno.EMFILE)
             try:
-                for _ in range(ACCEPT_BATCH):
-                    if self._sockets >= self.max_sockets:
-                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-                    sock, _ = listener.accept()
-                    sock.setblocking(False)
-                    self._sockets += 1
-                    connections.start_soon(self._serve_connection, sock, name="connection")
-            except BlockingIOError:
-                continue
-            except OSError as error:  # the peer was gone before it was accepted, or no descriptors
-                if error.errno in OUT_OF_RESOURCES:
-                    log.error("cannot accept connections", problem=error.strerror)
-                    await trio.sleep(ACCEPT_PAUSE)
+                accepted = accept_nowait(listener)
+            except OutOfResources as error:
+                return str(error)
+            if accepted is None:
+                break
+            self._sockets += 1
+            # Not the address: the task would keep it, as long as the connection lasts.
+            sock, _ = accepted
+            connections.start_soon(self._serve_connection, sock, name="connection")
+        return None
 
     async def _serve_connection(self, sock: socket.socket) -> None:
-        """One connection from its first byte to its last. Nothing it does gets past here."""
+        """Serve one connection from its first byte to its last. No error gets past here."""
         try:
-            session = await self._open(sock)
+            session = await self._open(Attempt(sock))
             if session is not None:
                 try:
                     await session.run()
                 finally:
-                    self.end(session)
+                    session.end()
         except (OSError, trio.ClosedResourceError):
-            pass  # the client is gone
+            # The client is gone.
+            pass
         except Exception:
             self.failures += 1
             log.exception("connection failed")
@@ -218,74 +245,74 @@ class Gateway:
             close(sock)
             self._sockets -= 1
 
-    async def _open(self, sock: socket.socket) -> Session | None:
+    async def _open(self, attempt: Attempt) -> Session | None:
         """Do the opening handshake; None if there is to be no connection."""
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        parsed: h11.Request | None = None
-        address = ""
         try:
             with ExitStack() as undo:
-                self.pool.enter()
-                undo.callback(self.pool.leave)
-                address = sock.getpeername()[0]
-                with trio.fail_after(HANDSHAKE_TIMEOUT):
-                    head, rest = await read_head(sock)
-                await self._pacer.enter()
-                parsed = parse_head(head, connection)
-                request = read_request(parsed, rest)
-                forwarded = request.headers.get("x-forwarded-for", "")
-                address = self.proxies.client(address, forwarded)
-                admission = await self._policy.admit(request, address, undo)
-                extension = self._negotiate(request)
-                with trio.fail_after(HANDSHAKE_TIMEOUT):
-                    await accept_websocket(sock, connection, request, extension)
-                session = Session(
-                    self, sock, admission.identity, request.rest, deflate=extension is not None
-                )
-                self.pool.add(session)
-                undo.pop_all()  # the places are the session's now
-                undo.callback(self.end, session)
-                begin(session, admission)
-                undo.pop_all()
-                return session
+                return await self._shake_hands(attempt, undo)
         except Refusal as refusal:
-            if refusal.refused in OF_NOBODY:
-                self._charge_failure(address)
-            self._count_refusal(refusal.refused.value.code, str(refusal), address)
-            with trio.move_on_after(LINGER_TIMEOUT):
-                has_body = parsed is None or parsed.method != b"HEAD"
-                await send_all(sock, response(refusal, connection, has_body=has_body))
-                sock.shutdown(socket.SHUT_WR)
-                while await receive(sock, MAX_HEAD):
-                    pass
+            refused = refusal.refused
+            charged = refused in WITHOUT_USER
+            self._count_failure(attempt, refused.value.code, str(refusal), charged=charged)
+            answer = response(refusal, attempt.connection, has_body=attempt.method != b"HEAD")
+            await send_last(attempt.sock, answer)
         except NotHttp as other:
-            self._charge_failure(address)
-            self._count_refusal(other.reason, str(other), address)
+            self._count_failure(attempt, other.reason, str(other))
         except trio.TooSlowError:
-            self._charge_failure(address)
             message = f"no handshake in {HANDSHAKE_TIMEOUT:g} s"
-            self._count_refusal("handshake_timeout", message, address)
+            self._count_failure(attempt, "handshake_timeout", message)
         except (EOFError, OSError):
-            self._charge_failure(address)
             message = "the client left during the handshake"
-            self._count_refusal("handshake_aborted", message, address)
+            self._count_failure(attempt, "handshake_aborted", message)
         return None
+
+    async def _shake_hands(self, attempt: Attempt, undo: ExitStack) -> Session:
+        """Let a client in, and tell it what it asked for. `undo` gives back what is taken on the way.
+
+        Errors: Refusal, NotHttp, TooSlowError, EOFError, OSError.
+        """
+        self.pool.enter()
+        undo.callback(self.pool.leave)
+        attempt.address, *_ = attempt.sock.getpeername()
+        with trio.fail_after(HANDSHAKE_TIMEOUT):
+            head, rest = await read_head(attempt.sock)
+        await self._pacer.enter()
+        parsed = parse_head(head, attempt.connection)
+        attempt.method = parsed.method
+        request = read_request(parsed, rest)
+        forwarded = request.headers.get("x-forwarded-for", "")
+        attempt.address = self.proxies.client(attempt.address, forwarded)
+        admission = await self._policy.admit(request, attempt.address, undo)
+        extension = self._negotiate(request)
+        with trio.fail_after(HANDSHAKE_TIMEOUT):
+            await accept_websocket(attempt.sock, attempt.connection, request, extension)
+        session = Session(
+            self.services,
+            attempt.sock,
+            admission.identity,
+            request.rest,
+            deflate=extension is not None,
+        )
+        self.pool.add(session)
+        # From here on the places are the session's to give back.
+        undo.pop_all()
+        try:
+            session.begin(admission)
+        except BaseException:
+            session.end()
+            raise
+        return session
 
     def _negotiate(self, request: Request) -> str | None:
         if not self.compression:
             return None
         return negotiate(request.headers.get("sec-websocket-extensions", ""))
 
-    def end(self, session: Session) -> None:
-        """Let go of what a session holds; harmless if that was done already."""
-        if session.over:
-            return
-        session.end()
-        self.pool.remove(session)
-
-    def _charge_failure(self, address: str) -> None:
-        self.budgets.failures.charge(budget_key(address))
-
-    def _count_refusal(self, reason: str, message: str, address: str) -> None:
+    def _count_failure(
+        self, attempt: Attempt, reason: str, message: str, *, charged: bool = True
+    ) -> None:
+        """Count a handshake that failed; with `charged`, at the cost of the client's address."""
+        if charged:
+            self.budgets.failures.charge(budget_key(attempt.address))
         self.pool.rejected[reason] += 1
-        self._refused.log(reason, message, address=address)
+        self._refused.log(reason, message, address=attempt.address)

@@ -1,8 +1,8 @@
-"""The opening handshake: whether a request is let in, and the answer to it (RFC 6455 §4.2).
+"""The opening handshake: whether a request becomes a connection, and the answer (RFC 6455 §4.2).
 
-h11 reads and writes the HTTP of it and wsproto the accept token: the parts of trio-websocket's own
-handshake, without its nursery, task and connection object, which cost more than everything else a
-new client needs (docs/performance.md).
+h11 reads and writes its HTTP, and wsproto makes the accept token. trio-websocket's handshake has the
+same parts, and a nursery, a task and a connection object for each client. These cost more than all
+else that a new client needs (docs/performance.md).
 """
 
 import socket
@@ -13,54 +13,28 @@ from typing import NamedTuple, TypeVar
 import h11
 from wsproto.utilities import generate_accept_token
 
-from server.fanout.topic import Topic
 from server.gateway.addresses import budget_key
-from server.gateway.auth import Authenticator, BadToken, Identity
-from server.gateway.budgets import HANDSHAKE, Budgets
+from server.gateway.auth import BadToken, Identity, bearer_token
+from server.gateway.budgets import ADDRESS_SPENT, HANDSHAKE, USER_SPENT
+from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
-from server.gateway.directory import Directory
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, require_websocket
+from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
-from server.quotes.instrument import normalize_symbol
 from server.quotes.position import Position, parse_position
-from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
 
 T = TypeVar("T")
 
 PATH = "/ws/quotes"
 
-EVERYTHING = "*"
-"""Stands for all symbols, also those added later."""
-
-
-STORE_UNAVAILABLE = "the catalogue cannot be asked at the moment, try again"
-
-
-class Selection(NamedTuple):
-    """Names resolved to topics; each topic once, in the order of the names.
-
-    `unavailable` may exist or not: the store could not say.
-    """
-
-    topics: list[Topic]
-    unknown: list[str]
-    everything: bool = False
-    unavailable: Sequence[str] = ()
-
-    def without(self, unavailable: Sequence[str]) -> "Selection":
-        """Of the unknown ones, those in `unavailable` are not known to be unknown."""
-        unknown = [symbol for symbol in self.unknown if symbol not in unavailable]
-        return self._replace(unknown=unknown, unavailable=unavailable)
-
 
 class Admission(NamedTuple):
-    """Who was let in and what they asked for; `interval` in seconds if updates are to be conflated,
-    `position` if the client has been here before.
+    """A client that was let in, and what it asked for. `interval`: seconds between two updates of a
+    symbol, if it wants fewer; `position`: where it was, if it resumes.
     """
 
     identity: Identity
@@ -69,36 +43,21 @@ class Admission(NamedTuple):
     position: Position | None = None
 
 
-def select(names: Sequence[str], topics: dict[str, Topic]) -> Selection:
-    """Resolve symbols as clients write them; any EVERYTHING stands for all beside those named."""
-    symbols = dict.fromkeys(normalize_symbol(name) for name in names)
-    everything = EVERYTHING in symbols
-    symbols.pop(EVERYTHING, None)
-    known = [topics[symbol] for symbol in symbols if symbol in topics]
-    unknown = [symbol for symbol in symbols if symbol not in topics]
-    return Selection(known, unknown, everything)
-
-
 class HandshakePolicy(NamedTuple):
-    """What decides whether a request becomes a connection."""
+    """Decides whether a request becomes a connection. `handshakes` limits the rate of all of them."""
 
-    authenticator: Authenticator
+    context: ClientContext
     pool: Pool
     handshakes: TokenBucket
     dead_connections: DeadConnections
-    topics: dict[str, Topic]
-    directory: Directory
-    max_symbols: int
     allowed_origins: Sequence[str]
-    budgets: Budgets
 
     async def admit(self, request: Request, address: str, undo: ExitStack) -> Admission:
-        """Decide in the protocol's order about a client at `address`; places taken on the way are given
-        back by `undo`.
+        """Decide in the protocol's order. `undo` gives back the places that are taken on the way.
 
         Errors: Refusal.
         """
-        vouched = self._vouch(request, address)
+        verified = self._verify_early(request, address)
         if request.path != PATH:
             raise Refusal(Refused.NOT_FOUND, f"nothing here but {PATH}")
         require_websocket(request)
@@ -107,55 +66,54 @@ class HandshakePolicy(NamedTuple):
         undo.callback(self.pool.release)
         if not self.handshakes.take():
             raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
-        identity = vouched or self._identify(request)
+        identity = verified or self._identify(request)
         self._charge(identity.user)
         if self.pool.is_full_for(identity.user):
             await self.dead_connections.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
         selection = await self._select(request, identity.user)
-        sent = len(self.topics) if selection.everything else len(selection.topics)
-        self.budgets.commands.add_debt(identity.user, sent // SYMBOLS_A_COMMAND)
+        topics = self.context.selector.topics if selection.everything else selection.topics
+        self.context.budgets.commands.add_debt(identity.user, len(topics) // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
-        return Admission(
-            identity, selection, interval, _parameter(request, "resume", parse_position)
-        )
+        position = _parameter(request, "resume", parse_position)
+        return Admission(identity, selection, interval, position)
 
-    def _vouch(self, request: Request, address: str) -> Identity | None:
-        """Of an address that has spent its failures, let only good tokens pass, before anything that
-        others need is taken. Errors: Refusal.
+    def _verify_early(self, request: Request, address: str) -> Identity | None:
+        """Verify the token before anything that others need is taken, if the address has spent its
+        failures. Errors: Refusal, without a good token.
 
-        A user is not refused for its neighbours: they may be all who are behind one proxy.
+        A user with a good token is not refused for its neighbours: all users behind one proxy have
+        the same address.
         """
-        wait = self.budgets.failures.wait(budget_key(address))
+        failures = self.context.budgets.failures
+        wait = failures.wait(budget_key(address))
         if not wait:
             return None
         try:
             return self._identify(request)
         except Refusal:
-            self.budgets.failures.refused += 1
-            message = "too many requests without a good token from your address, try again later"
-            raise Refusal(Refused.RATE_LIMITED, message, wait) from None
+            failures.refused += 1
+            raise Refusal(Refused.RATE_LIMITED, ADDRESS_SPENT, wait) from None
 
     def _charge(self, user: str) -> None:
-        """Charge a handshake. Errors: Refusal, which leaves the others their handshakes."""
-        if wait := self.budgets.commands.take(user, HANDSHAKE):
+        """Charge the user for a handshake. Errors: Refusal; other clients may have its handshake."""
+        if wait := self.context.budgets.commands.take(user, HANDSHAKE):
             self.handshakes.give_back()
-            message = "too many connections, commands and requests of yours, slow down"
-            raise Refusal(Refused.RATE_LIMITED, message, wait)
+            raise Refusal(Refused.RATE_LIMITED, USER_SPENT, wait)
 
     def _check_origin(self, origin: str | None) -> None:
         if origin is not None and self.allowed_origins and origin not in self.allowed_origins:
             raise Refusal(Refused.ORIGIN_NOT_ALLOWED, "this origin may not connect")
 
     def _identify(self, request: Request) -> Identity:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            token = request.query.get("token", [""])[-1]
+        token = bearer_token(request.headers.get("authorization", ""))
+        if token is None:
+            token = request.query.get("token", [""])[-1].strip()
         if not token:
             raise Refusal(Refused.UNAUTHORIZED, "a token is required")
         try:
-            return self.authenticator.verify(token.strip())
+            return self.context.authenticator.verify(token)
         except BadToken as error:
             raise Refusal(Refused.UNAUTHORIZED, str(error)) from None
 
@@ -164,25 +122,17 @@ class HandshakePolicy(NamedTuple):
         if given is None:
             return Selection([], [])
         names = [name for name in ",".join(given).split(",") if name.strip()]
-        selection = select(names, self.topics)
-        try:
-            if selection.everything:
-                await self.directory.list_everything()
-                return select(names, self.topics)
-            if selection.unknown:
-                payer = self.budgets.charge_cold(user, len(selection.unknown))
-                unavailable = await self.directory.list_symbols(selection.unknown, payer)
-                selection = select(names, self.topics).without(unavailable)
-        except TooManyLookups as error:
-            raise Refusal(Refused.RATE_LIMITED, str(error), error.wait) from None
-        except StoreUnavailable as error:
-            raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE) from error
+        selection = await self.context.selector.resolve(names, user)
+        if selection.everything:
+            return selection
+        if (refused := selection.refused) is not None:
+            raise Refusal(Refused.RATE_LIMITED, str(refused), refused.wait)
         if selection.unavailable and not selection.topics:
             raise Refusal(Refused.STORE_UNAVAILABLE, STORE_UNAVAILABLE)
         if not selection.topics:
             raise Refusal(Refused.NO_VALID_SYMBOLS, "none of the symbols exists")
-        if len(selection.topics) > self.max_symbols:
-            raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.max_symbols} symbols")
+        if len(selection.topics) > self.context.max_symbols:
+            raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.context.max_symbols} symbols")
         return selection
 
 
@@ -200,7 +150,7 @@ async def accept_websocket(
     request: Request,
     extension: str | None = None,
 ) -> None:
-    """Answer with 101 a request that `require_websocket` let pass; `extension`: what is negotiated.
+    """Answer with 101 a request that `require_websocket` let pass, and accept `extension`.
 
     Errors: OSError.
     """

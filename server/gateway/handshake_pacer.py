@@ -1,15 +1,14 @@
-"""Lets tasks pass a few at a time, with a look at everything else in between.
+"""Lets handshakes pass a few at a time, so that other tasks run in between.
 
-After a deploy ten thousand clients ask to be let in at the same moment. Each handshake is a quarter
-of a millisecond of computing: were all of them served in one pass of the event loop, prices would
-stand still for seconds.
+After a deploy ten thousand clients connect at the same moment. A handshake takes a quarter of a
+millisecond. All of them in one pass of the event loop would stop prices for seconds.
 """
 
 import trio
 
 
 class HandshakePacer:
-    """Tasks call `enter`; `run` is the one task that lets them through, first come first served.
+    """Tasks call `enter`, and the one task in `run` lets them through, first come first served.
 
     `per_pass`: tasks let through in one pass of the event loop.
     """
@@ -20,7 +19,7 @@ class HandshakePacer:
         self._wanted = trio.Event()
 
     async def enter(self) -> None:
-        """Wait for one's turn."""
+        """Wait until the calling task may go on."""
         self._wanted.set()
         await self._waiting.park()
 

@@ -1,8 +1,8 @@
 """The life of a connection as one table.
 
-Theory of operation: a connection is in exactly one state. What happens to it is an event; the table
-says where that leads, and what it does not name cannot happen. The pool counts by state, and only
-`Pool.move` changes a state, so the counts are the connections.
+Theory of operation: a connection is in exactly one state. An event leads to another, as the table
+says; an event that the table does not name cannot happen. The pool counts the connections of each
+state. Only `Pool.move` changes a state, so the counts are exact.
 
     connecting ──opened──▶ active ◀──traffic / quiet──▶ idle
         │                    │                           │
@@ -14,8 +14,8 @@ from enum import Enum
 
 
 class State(Enum):
-    """The value is the metric's label. Connecting: before the upgrade. Idle: no data sent, nothing
-    but pongs received for a heartbeat. Draining: a close frame was sent.
+    """The value is the metric's label. Connecting: before the upgrade. Idle: for a heartbeat, no data
+    was sent and nothing but pongs received. Draining: a close frame was sent.
     """
 
     CONNECTING = "connecting"
@@ -26,7 +26,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What changes a state."""
+    """Changes a state."""
 
     OPENED = "opened"
     QUIET = "quiet"

@@ -1,38 +1,44 @@
-"""How many commands a client may send."""
+"""How many commands a client may send, and how many of them may be wrong."""
+
+from collections.abc import Callable
 
 import trio
 
 BURST_SECONDS = 2
-"""A client may send this many seconds' worth of commands at once, as after a page was opened."""
+"""Seconds' worth of commands that may come at once, as after a page was opened."""
 
 SYMBOLS_A_COMMAND = 50
-"""A command counts once more for so many symbols it is about: their quotes take as long to encode and
-send as a command does to read. Counted once, 50 bytes that ask for all quotes brought 130 KB.
+"""Symbols for which a command counts once more: their quotes take as long to encode and send as a
+command takes to read. Without this, 50 bytes that ask for all quotes bring 130 KB.
 """
 
 REFUSALS_BEFORE_CLOSE = 200
-"""Refused commands, regained at REFUSALS_REGAINED a second, until flooding counts as sustained."""
+"""Commands that may be refused before the connection is closed for flooding."""
 
 REFUSALS_REGAINED = 10
+"""Refusals a second that are forgiven again."""
 
 BAD_COMMANDS_IN_A_ROW = 10
 """More than these close the connection with 1008."""
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens, refilled at `rate` a second; starts full."""
+    """Holds up to `burst` tokens, refilled at `rate` a second of `clock`. It starts full."""
 
-    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+    __slots__ = ("_burst", "_clock", "_filled_at", "_rate", "_tokens")
 
-    def __init__(self, rate: float, burst: float) -> None:
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._clock = clock
         self._tokens = burst
-        self._filled_at = trio.current_time()
+        self._filled_at = clock()
 
     def take(self) -> bool:
         """Take one token; False if there is none."""
-        now = trio.current_time()
+        now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
         if self._tokens < 1:
@@ -41,37 +47,37 @@ class TokenBucket:
         return True
 
     def give_back(self) -> None:
-        """Put a token back that was taken for nothing."""
+        """Put a token back that was not used."""
         self._tokens = min(self._burst, self._tokens + 1)
 
     def add_debt(self, tokens: float) -> None:
-        """Take tokens that there may not be, to be refilled before the next one is taken."""
+        """Take tokens even if there are too few; `take` then fails until these are refilled."""
         self._tokens -= tokens
 
 
 class CommandLimit:
-    """One connection's: how fast it may send commands, how often it may be told that it is too fast,
-    and how many it may get wrong in a row.
+    """Limits one connection: the rate of its commands, the refusals for being too fast, and the bad
+    commands in a row.
     """
 
     __slots__ = ("_bad", "_commands", "_rate", "_refusals")
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, clock: Callable[[], float] = trio.current_time) -> None:
         self._rate = rate
-        self._commands = TokenBucket(rate, rate * BURST_SECONDS)
-        self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE)
+        self._commands = TokenBucket(rate, rate * BURST_SECONDS, clock)
+        self._refusals = TokenBucket(REFUSALS_REGAINED, REFUSALS_BEFORE_CLOSE, clock)
         self._bad = 0
 
     def allows(self) -> bool:
-        """Whether one more command may be carried out now."""
+        """Count a command; False if it came too fast."""
         return self._commands.take()
 
     def charge(self, symbols: int) -> None:
-        """Count a command for what it is about, for at most what may be sent in a second."""
+        """Count a command for its `symbols`, at most as many commands as may come in a second."""
         self._commands.add_debt(min(symbols // SYMBOLS_A_COMMAND, self._rate))
 
     def is_flooded(self) -> bool:
-        """Count a command that came too fast; True once that has gone on for too long."""
+        """Count a command that came too fast; True if too many did."""
         return not self._refusals.take()
 
     def too_many_bad(self, *, good: bool) -> bool:

@@ -1,43 +1,32 @@
-"""What a client is told first: what it asked for in the request, then what else it has to know."""
-
-from typing import TYPE_CHECKING
+"""The first replies to a new client: those to its request."""
 
 from server.fanout.recovery import recover
-from server.gateway.commands import NO_SUCH_SYMBOL
-from server.gateway.handshake import EVERYTHING, STORE_UNAVAILABLE, Admission
-from server.gateway.pool import LATER_MS
+from server.fanout.throttle import granted
+from server.gateway.commands import ClientContext
+from server.gateway.handshake import Admission
+from server.gateway.selection import EVERYTHING, symbols_of
+from server.gateway.subscriptions import Replies, SendRecovery, SetInterval, Subscriptions
 from server.quotes.messages import Ack
 
-if TYPE_CHECKING:
-    from server.gateway.session import Session
-
 CONNECT = "connect"
-"""What stands for the request where refusals are counted by command."""
+"""Stands for the request where refusals are counted by command."""
 
 
-def begin(session: "Session", admission: Admission) -> None:
-    """Subscribe the session to what its client selected, and send what it has not got. Never waits."""
-    gateway, selection = session.gateway, admission.selection
-    gateway.heartbeat.start(session)
+def welcome(admission: Admission, subscriptions: Subscriptions, context: ClientContext) -> Replies:
+    """Subscribe a new connection to what its client selected, and send the quotes that it lacks."""
+    selection = admission.selection
     if selection.everything:
-        topics, names = session.subscribe_everything(), [EVERYTHING]
+        topics, names = list(context.selector.topics.values()), [EVERYTHING]
+        yield subscriptions.start_everything()
     else:
-        topics, names = selection.topics, [topic.symbol for topic in selection.topics]
-        session.subscribe(topics)
+        topics, names = selection.topics, symbols_of(selection.topics)
+        yield subscriptions.start(topics)
     recovery = recover(topics, admission.position)
     if admission.position is not None:
-        gateway.hub.stats.recovered.update(recovery.recovered.values())
-        session.send(Ack("resume", names, recovered=recovery.recovered))
+        yield Ack("resume", names, recovered=recovery.recovered)
     if admission.interval is not None:
-        granted = gateway.hub.throttle(session.outbox, admission.interval)
-        session.send(Ack("throttle", [], interval=granted))
-    gateway.hub.send_recovery(session.outbox, recovery)
-    if selection.unknown:
-        session.refuse(CONNECT, "unknown_symbol", NO_SUCH_SYMBOL, symbols=selection.unknown)
-    if selection.unavailable:
-        symbols = [*selection.unavailable]
-        session.refuse(CONNECT, "store_unavailable", STORE_UNAVAILABLE, symbols=symbols)
-    if gateway.hub.status.is_news:
-        session.outbox.send_current(gateway.hub.status)
-    if gateway.pool.draining:
-        session.send_away(LATER_MS)
+        interval = granted(admission.interval)
+        yield SetInterval(interval)
+        yield Ack("throttle", [], interval=interval)
+    yield SendRecovery(recovery)
+    yield from context.refuse_missing(CONNECT, selection)

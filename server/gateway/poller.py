@@ -1,8 +1,8 @@
-"""Wakes the tasks of connections whose clients have said something.
+"""Wakes the tasks of connections whose clients have sent something.
 
-What trio's own `wait_readable` keeps of a task that waits is 1.4 KB, a third of what a connection
-costs: four coroutines, a closure, entries in tables. Here it is 0.4 KB: the sockets are in an epoll
-of their own, whose descriptor is the only one that trio waits for.
+For each task that waits, trio's own `wait_readable` keeps 1.4 KB, a third of what a connection costs:
+four coroutines, a closure, entries in tables. Here it is 0.4 KB: the sockets are in an epoll of their
+own, and trio waits only for the descriptor of that.
 """
 
 import select
@@ -16,33 +16,35 @@ EVENTS = select.EPOLLIN | select.EPOLLONESHOT
 
 
 class Poller:
-    """Owned by the gateway, which runs and closes it; at most one task waits for each socket."""
+    """Owned by the gateway, which runs and closes it. At most one task waits for each socket."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._waiting: dict[int, trio.lowlevel.Task] = {}
 
     def wait_readable(self, sock: socket.socket) -> Awaitable[None]:
-        """Wait until there is something to read, an error, or `wake`: to be awaited at once, as any
-        coroutine, but not one itself, which would be kept. Errors: OSError.
+        """Wait until there is something to read, an error, or `wake`. Errors: OSError.
+
+        The caller awaits the result at once. It is not a coroutine, which would be kept meanwhile.
         """
         number = sock.fileno()
         try:
             self._epoll.modify(number, EVENTS)
-        except FileNotFoundError:  # waited for the first time
+        except FileNotFoundError:
+            # The first wait for this socket.
             self._epoll.register(number, EVENTS)
         self._waiting[number] = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(  # noqa: ASYNC105 (whoever called awaits it)
-            GivingUp(self._waiting, number)
+        return trio.lowlevel.wait_task_rescheduled(  # noqa: ASYNC105 (the caller awaits it)
+            CancelWait(self._waiting, number)
         )
 
     def wake(self, sock: socket.socket) -> None:
-        """Let the task that waits for `sock`, if any does, see that it will be closed now."""
+        """Wake the task that waits for `sock`, if any, as the socket is about to be closed."""
         if task := self._waiting.pop(sock.fileno(), None):
             trio.lowlevel.reschedule(task)
 
     def close(self) -> None:
-        """Nobody waits any more, nor will."""
+        """Close the epoll, when no task waits any more."""
         self._epoll.close()
 
     async def run(self) -> None:
@@ -50,12 +52,13 @@ class Poller:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for number, _ in self._epoll.poll(0):
-                if task := self._waiting.pop(number, None):  # else it was cancelled meanwhile
+                # A task that was cancelled meanwhile is not there any more.
+                if task := self._waiting.pop(number, None):
                     trio.lowlevel.reschedule(task)
 
 
-class GivingUp:
-    """What trio calls when a task that waits is cancelled; a quarter of a closure's memory."""
+class CancelWait:
+    """Called by trio when a task that waits is cancelled. It takes a quarter of a closure's memory."""
 
     __slots__ = ("_number", "_waiting")
 

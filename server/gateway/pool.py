@@ -1,32 +1,34 @@
-"""The connections there are: how many, of whom, and how they are sent away."""
+"""All connections: how many there are, how many each user has, and how they are sent away."""
 
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import trio
 
+from server.gateway.connection import Connection
 from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.refusals import Refusal, Refused
 
-if TYPE_CHECKING:
-    from server.gateway.session import Session
-
 DRAIN_SLICE = 256
-"""Sessions told to go between two checkpoints."""
+"""Sessions that are sent away between two checkpoints."""
 
 LATER_MS = 5000
-"""Milliseconds over which clients come back that are all sent away at once, when the server stops."""
+"""Milliseconds over which clients come back when the server stops and sends all of them away."""
 
 SOON_MS = 1000
-"""Milliseconds over which those come back that are sent away a few at a time."""
+"""Milliseconds over which clients come back that are sent away a few at a time."""
 
 LAST_HANDSHAKES = 0.5
-"""Seconds for handshakes under way when a server stops; one takes a round trip."""
+"""Seconds for handshakes that are under way when a server stops. One takes a round trip."""
 
 
 class Pool:
-    """Places for connections, in all and per user, and the sessions that take them."""
+    """Has places for connections, in all and per user, and the sessions that take them.
+
+    Three counts differ: `places` are those taken now, by sessions and by handshakes under way;
+    `sessions` are the connections after the upgrade, each in one of the `states`; `opened_total` are
+    all that there have been. `rejected`, `closed`, `lost` and `commands` only grow, as well.
+    """
 
     def __init__(self, max_connections: int, max_per_user: int) -> None:
         self.capacity = max_connections
@@ -34,10 +36,11 @@ class Pool:
         self.places = 0
         self._users: Counter[str] = Counter()
         self._gone = trio.Event()
-        self.sessions: dict[Session, None] = {}  # half of a set's memory
+        # A dict takes half of a set's memory.
+        self.sessions: dict[Connection, None] = {}
         self.states: Counter[State] = Counter()
         self.draining = False
-        self.opened = 0
+        self.opened_total = 0
         self.rejected: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
         self.lost = 0
@@ -55,7 +58,7 @@ class Pool:
 
     @property
     def use(self) -> float:
-        """The share of the places that is taken, from 0 to 1."""
+        """Return the share of the places that is taken, from 0 to 1."""
         return self.places / self.capacity
 
     def is_full_for(self, user: str) -> bool:
@@ -81,28 +84,32 @@ class Pool:
         self.states[State.CONNECTING] += 1
 
     def leave(self) -> None:
-        """Count a connection as over that became no session."""
+        """Count a connection as over that did not become a session."""
         self.move(State.CONNECTING, Event.ENDED)
         self._gone.set()
 
     def move(self, state: State, event: Event) -> State:
-        """The state to which `event` leads from `state`, for a connection that is counted there."""
+        """Count a connection in the state to which `event` leads it from `state`, and return that."""
         new = TRANSITIONS[state, event]
         self.states[state] -= 1
         if new is not State.CLOSED:
             self.states[new] += 1
         return new
 
-    def add(self, session: "Session") -> None:
-        """Count a session as open; it holds a place of the pool and one of its user."""
-        self.opened += 1
-        self.sessions[session] = None
-        session.on(Event.OPENED)
+    def change(self, session: Connection, event: Event) -> None:
+        """Change the state of a session as the table says."""
+        session.state = self.move(session.state, event)
 
-    def remove(self, session: "Session") -> None:
+    def add(self, session: Connection) -> None:
+        """Count a session as open; it holds a place of the pool and one of its user."""
+        self.opened_total += 1
+        self.sessions[session] = None
+        self.change(session, Event.OPENED)
+
+    def remove(self, session: Connection) -> None:
         """Count a session as closed and give its places back."""
         del self.sessions[session]
-        session.on(Event.ENDED)
+        self.change(session, Event.ENDED)
         self.closed[session.close_code] += 1
         self.lost += session.lost
         self.release()
@@ -110,13 +117,13 @@ class Pool:
         self._gone.set()
 
     def send_away(self, count: int) -> None:
-        """Tell so many sessions to come back soon: others serve already, and not all come at once."""
+        """Tell `count` clients to come back soon. Other processes serve them already."""
         staying = (session for session in self.sessions if not session.closing)
         for session in list(islice(staying, count)):
             session.send_away(SOON_MS)
 
     async def wait_empty(self) -> None:
-        """Wait until there is no connection, nor one that may become one."""
+        """Wait until no connection is left, and no handshake is under way."""
         while self.sessions or self.states[State.CONNECTING]:
             self._gone = trio.Event()
             await self._gone.wait()
@@ -128,7 +135,8 @@ class Pool:
             session.send_away(LATER_MS)
             if count % DRAIN_SLICE == DRAIN_SLICE - 1:
                 await trio.lowlevel.checkpoint()
-        with trio.move_on_after(LAST_HANDSHAKES):  # each is told the same when it is over
+        # A client whose handshake ends now is sent away at once.
+        with trio.move_on_after(LAST_HANDSHAKES):
             await self.wait_empty()
         while self.sessions:
             self._gone = trio.Event()

@@ -1,4 +1,4 @@
-"""Every way a connection is refused before the upgrade: status, code and headers, in one table."""
+"""Every refusal of a connection before the upgrade: status, code and headers, in one table."""
 
 from enum import Enum
 from math import ceil
@@ -11,11 +11,11 @@ from server.config.redaction import redact
 from server.quotes.messages import encode
 
 MIN_RETRY, MAX_RETRY = 1, 5
-"""Seconds in `Retry-After`, drawn evenly: those refused together should not come back together."""
+"""Seconds in `Retry-After`, drawn at random: clients refused together should not come back together."""
 
 
 class Reason(NamedTuple):
-    """`status`: the HTTP status; `headers`: what the status calls for beyond the body's own."""
+    """`status`: the HTTP status; `headers`: those that the status calls for."""
 
     status: int
     code: str
@@ -23,7 +23,7 @@ class Reason(NamedTuple):
 
 
 class Refused(Enum):
-    """The protocol's refusals in the order in which they are decided, and those of HTTP itself."""
+    """The refusals of HTTP and of the protocol, these in the order in which they are decided."""
 
     BAD_REQUEST = Reason(400, "bad_request")
     REQUEST_TIMEOUT = Reason(408, "request_timeout")
@@ -46,21 +46,25 @@ class Refused(Enum):
     HTTP_VERSION = Reason(505, "http_version_not_supported")
 
 
-OF_NOBODY = frozenset(
+WITHOUT_USER = frozenset(
     {
-        Refused.BAD_REQUEST, Refused.HEADERS_TOO_LARGE, Refused.NOT_FOUND, Refused.UPGRADE_REQUIRED,
-        Refused.ORIGIN_NOT_ALLOWED, Refused.UNAUTHORIZED,
+        Refused.BAD_REQUEST,
+        Refused.HEADERS_TOO_LARGE,
+        Refused.NOT_FOUND,
+        Refused.UPGRADE_REQUIRED,
+        Refused.ORIGIN_NOT_ALLOWED,
+        Refused.UNAUTHORIZED,
     }
-)  # fmt: skip
-"""Refusals before a user is known, by the client's fault: they are charged to its address."""
+)
+"""Refusals before a user is known, by the client's fault: its address is charged for them."""
 
 RETRIED = frozenset({429, 503})
-"""Statuses that tell in `Retry-After` when to come back (RFC 9110 §10.2.3, RFC 6585 §4)."""
+"""Statuses with a header `Retry-After` (RFC 9110 §10.2.3, RFC 6585 §4)."""
 
 
 class Refusal(Exception):
-    """A request that will not become a connection; `message` goes into the body. `wait`: the seconds
-    after which the client may come back, where that is known.
+    """A request does not become a connection. `message` goes into the body. `wait`: seconds after which
+    the client may come back, if that is known, else 0.
     """
 
     def __init__(self, refused: Refused, message: str, wait: float = 0.0) -> None:
@@ -70,21 +74,20 @@ class Refusal(Exception):
 
 
 def retry_after(wait: float = 0.0) -> str:
-    """Return the header's value: `wait` seconds or more, as those refused together should not come
-    back together.
-    """
+    """Return the header's value: at least `wait` seconds, and at least a random time."""
     return str(ceil(max(wait, uniform(MIN_RETRY, MAX_RETRY))))
 
 
 def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:
-    """The whole HTTP response, to be written at once."""
+    """Return the whole HTTP response, to be written at once."""
     reason = refusal.refused.value
     body = encode({"error": {"code": reason.code, "message": redact(str(refusal))}})
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
-        ("X-Content-Type-Options", "nosniff"),  # a browser takes the body for JSON, not for a page
+        # A browser must not take the body for a page.
+        ("X-Content-Type-Options", "nosniff"),
         *reason.headers,
     ]
     if reason.status in RETRIED:

@@ -1,4 +1,4 @@
-"""The head of the HTTP request that opens a connection: read within limits, and what it asks for."""
+"""The head of an HTTP request: reads it within limits, and checks what could be read in two ways."""
 
 import binascii
 import re
@@ -14,31 +14,31 @@ from server.gateway.sockets import receive
 from server.gateway.target import split_target
 
 NOT_HTTP = "not a well-formed HTTP request"
-"""h11's own words would quote the request, and with it the token, to the client and the log."""
+"""h11's own error would quote the request, and with it the token, to the client and the log."""
 
 NOT_A_URL = "the request's target is not a URL"
 
 MAX_HEAD = 16 * 1024
-"""Bytes of request line and headers: a 500-symbol query and a large token fit twice."""
+"""Bytes of request line and headers. A query with 500 symbols and a large token fit in twice."""
 
 MAX_HEADERS = 100
-"""Header lines, as in Apache and nginx's order of magnitude."""
+"""Header lines: Apache's limit, and nginx's order of magnitude."""
 
 _MALFORMED = re.compile(rb"\r(?!\n)|\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""What two parsers may read differently: a carriage return alone (RFC 9112 §2.2), a folded line (§5.2),
-a control character (RFC 9110 §5.5).
+"""Bytes that two parsers may read differently: a lone carriage return (RFC 9112 §2.2), a folded line
+(§5.2), a control character (RFC 9110 §5.5).
 """
 
 _HOST = re.compile(rb"[!$&'()*+,;=%A-Za-z0-9._~:\[\]-]*")
-"""The characters of a host and its port (RFC 9110 §7.2, RFC 3986 §3.2); anything else is refused with
-400 (RFC 9112 §3.2).
+"""The characters of a host and its port (RFC 9110 §7.2, RFC 3986 §3.2). Others are refused with 400
+(RFC 9112 §3.2).
 """
 
 TLS_RECORD = b"\x16\x03"
-"""How a TLS handshake begins: its record's type and major version (RFC 8446 §5.1)."""
+"""The first bytes of a TLS handshake: its record's type and major version (RFC 8446 §5.1)."""
 
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-"""A method (RFC 9110 §5.6.2); the longest that is registered has 17 characters."""
+"""A method (RFC 9110 §5.6.2). The longest registered one has 17 characters."""
 
 _VERSION = re.compile(rb".* HTTP/\d\.\d\r?", re.DOTALL)
 """The end of a request's first line (RFC 9112 §3)."""
@@ -51,7 +51,7 @@ NOT_HTTP_ADVICE = "a client does not speak HTTP: if it is one of yours, correct 
 
 
 class NotHttp(Exception):
-    """The client speaks another protocol; `reason` counts it, the message tells the operator more."""
+    """The client speaks another protocol. `reason` is its counter; the message advises the operator."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -59,8 +59,8 @@ class NotHttp(Exception):
 
 
 class Request(NamedTuple):
-    """`path` without the query, as it is written; `headers` by lower-case name; `rest`: what came
-    behind the head.
+    """`path` is as it is written, without the query; `headers` are by lower-case name; `rest` are the
+    bytes behind the head.
     """
 
     method: str
@@ -71,13 +71,14 @@ class Request(NamedTuple):
     rest: bytes
 
     def __repr__(self) -> str:
-        return f"Request({self.method} {self.path})"  # query and headers may hold a token
+        # Query and headers may hold a token.
+        return f"Request({self.method} {self.path})"
 
 
 async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    """Read one request's head, and what came behind it.
+    """Return one request's head, and the bytes that came behind it.
 
-    Errors: Refusal and NotHttp as in `take_head`; EOFError if the client leaves before its end.
+    Errors: Refusal and NotHttp as in `take_head`; EOFError if the client leaves before.
     """
     received, searched = bytearray(), 0
     while (head := take_head(received, searched)) is None:
@@ -91,11 +92,11 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> bytes | None:
     """Take a whole head from the front of `received`; None if it has not all come.
 
-    Empty lines before it are skipped (RFC 9112 §2.2). `searched`: the length of `received` when it was
-    last looked at; only what came since then is. A head that comes byte by byte would else be costly.
+    Empty lines before it are skipped (RFC 9112 §2.2). `searched`: the length of `received` at the last
+    call. Only later bytes are searched, else a head that comes byte by byte would be costly.
 
-    Errors: Refusal if the head is larger than `limit` bytes, or has a line that ends with a line feed
-    alone; NotHttp as soon as what has come cannot be the beginning of a head.
+    Errors: Refusal if the head is larger than `limit` bytes, or a line ends with a line feed alone;
+    NotHttp as soon as the bytes cannot be the beginning of a head.
     """
     while received.startswith(b"\r\n"):
         del received[:2]
@@ -104,7 +105,8 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
     size = len(received) if end < 0 else end + 4
     if size > limit:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {limit} bytes")
-    if end < 0 and received.find(b"\n", 0, searched) < 0:  # the first line was not seen before
+    # The first line is checked until all of it was there.
+    if end < 0 and received.find(b"\n", 0, searched) < 0:
         _require_http(received)
     line_feed = received.find(b"\n", searched, size)
     while line_feed >= 0:
@@ -119,7 +121,7 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
 
 
 def _require_http(received: bytearray) -> None:
-    """Check the first line of a head, so that no client waits for an answer in another protocol."""
+    """Check the first line: no client should wait for an answer in its protocol. Errors: NotHttp."""
     if received.startswith(TLS_RECORD[: len(received)]):
         if len(received) >= len(TLS_RECORD):
             raise NotHttp("tls_on_plain_port", TLS_ADVICE)
@@ -132,7 +134,7 @@ def _require_http(received: bytearray) -> None:
 
 
 def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
-    """Have h11 parse a head. Errors: Refusal if it is not HTTP, or could be read in two ways."""
+    """Have h11 parse a head. Errors: Refusal if it is not HTTP, or can be read in two ways."""
     if _MALFORMED.search(head):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     try:
@@ -152,7 +154,7 @@ def check_host(event: h11.Request) -> None:
 
 
 def read_request(event: h11.Request, rest: bytes) -> Request:
-    """What is asked for. Errors: Refusal if that is no URL or there are too many headers."""
+    """Return the request. Errors: Refusal if its target is not a URL, or it has too many headers."""
     check_host(event)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
@@ -161,7 +163,8 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
         query = parse_qs(written, keep_blank_values=True, errors="replace")
     except ValueError:
         raise Refusal(Refused.BAD_REQUEST, NOT_A_URL) from None
-    if "[" in path or "]" in path:  # they belong to IPv6 addresses (RFC 3986 §3.2.2)
+    # Brackets belong to IPv6 addresses (RFC 3986 §3.2.2).
+    if "[" in path or "]" in path:
         raise Refusal(Refused.BAD_REQUEST, NOT_A_URL)
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
@@ -172,7 +175,7 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
 
 
 def require_websocket(request: Request) -> None:
-    """Check that this is an opening handshake (RFC 6455 §4.2.1). Errors: Refusal."""
+    """Check that a request is an opening handshake (RFC 6455 §4.2.1). Errors: Refusal."""
     headers = request.headers
     if (
         request.method != "GET"

@@ -1,4 +1,4 @@
-"""Log lines for what a hostile client could cause a thousand times a second: one a second at most."""
+"""Logs at most one line a second for each kind of event that a hostile client could cause."""
 
 import structlog
 import trio
@@ -10,7 +10,7 @@ log = structlog.get_logger()
 
 
 class Sampler:
-    """Logs `event` at most once in SAMPLE_INTERVAL per key, with the number left out since.
+    """Logs `event` at most once in SAMPLE_INTERVAL per key, with the number of lines left out since.
 
     Keys come from a fixed set, not from clients.
     """
@@ -21,7 +21,7 @@ class Sampler:
         self._left_out: dict[str, int] = {}
 
     def log(self, key: str, message: str, **details: str) -> None:
-        """Log `key` as the reason, unless it was logged a moment ago."""
+        """Log `key` as the reason, if it was not logged within SAMPLE_INTERVAL."""
         now = trio.current_time()
         if now < self._next.get(key, now):
             self._left_out[key] = self._left_out.get(key, 0) + 1

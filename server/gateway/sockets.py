@@ -1,7 +1,7 @@
-"""Non-blocking TCP sockets as the gateway uses them.
+"""Non-blocking TCP sockets for both ports.
 
-Plain sockets and trio's `wait_readable`, not `trio.SocketStream`: the outbox writes without a task
-switch, and a connection that only listens holds a few hundred bytes of frames instead of thousands.
+These are plain sockets with trio's `wait_readable`, not `trio.SocketStream`. So the outbox writes
+without a task switch, and a connection that only listens holds a few hundred bytes, not thousands.
 """
 
 import ctypes
@@ -13,34 +13,51 @@ import sys
 import trio
 
 ACCEPT_PAUSE = 1.0
-"""Seconds to wait, and between two log lines, while there are no more descriptors."""
+"""Seconds between two tries to accept, and two log lines, while descriptors have run out."""
 
-OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+LINGER_TIMEOUT = 1.0
+"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+
+LINGER_BYTES = 16 * 1024
+"""Bytes read at once, and dropped, of what a refused client goes on sending."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_BROKEN_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+"""Errors that will not pass. The others are those of a peer that was gone before it was accepted
+(accept(2)), which trio ignores as well.
+"""
 
 _TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
-"""Offset in Linux' `struct tcp_info`, and its value until either side has closed or reset."""
+"""Offset of the state in Linux' `struct tcp_info`, and its value until either side has closed."""
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
-"""Offsets in Linux' `struct tcp_info`; the last one is in milliseconds, of four bytes."""
+"""Offsets in Linux' `struct tcp_info`. The last field has four bytes, in milliseconds."""
 
 _SO_ATTACH_FILTER = 26
 """socket(7)."""
 
 _DROP_SYN = (
-    (0x30, 0, 0, 13),  # load the byte with TCP's flags (RFC 9293 §3.1)
-    (0x54, 0, 0, 0x12),  # keep SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # else take it
+    # Load the byte with TCP's flags (RFC 9293 §3.1), and keep SYN and ACK.
+    (0x30, 0, 0, 13),
+    (0x54, 0, 0, 0x12),
+    # Drop a packet with SYN alone, take any other.
+    (0x15, 0, 1, 0x02),
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
 )
 """A socket filter (bpf(4)): code, jump if true, jump if false, operand."""
 
 
-def ignore_new(listener: socket.socket) -> None:
-    """Let connections whose handshake has begun still come; of others drop the first packet.
+class OutOfResources(Exception):
+    """Descriptors or memory have run out, so no connection can be accepted. The message says which."""
 
-    To close a listener resets what waits to be accepted, and handshakes under way. A first packet
-    that was dropped comes again after a second (RFC 6298 §2), to whoever shares the port then.
+
+def ignore_new(listener: socket.socket) -> None:
+    """Drop the first packet of each new TCP handshake, and let those under way finish.
+
+    To close a listener resets connections that wait to be accepted, and handshakes under way. A first
+    packet that was dropped comes again after a second (RFC 6298 §2), to a process that then listens.
     """
     instructions = ctypes.create_string_buffer(
         b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN)
@@ -49,10 +66,30 @@ def ignore_new(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-async def receive(sock: socket.socket, size: int) -> bytes:
-    """At least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
+def accept_nowait(listener: socket.socket) -> tuple[socket.socket, str] | None:
+    """Return the next connection that waits, and its client's address; None if none waits.
 
-    Always a checkpoint: a peer that sends without end would otherwise keep the loop to itself.
+    Errors: OutOfResources; OSError, if the listener itself is broken.
+    """
+    while True:
+        try:
+            sock, (address, *_) = listener.accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise OutOfResources(error.strerror) from None
+            if error.errno in _BROKEN_LISTENER:
+                raise
+        else:
+            sock.setblocking(False)
+            return sock, address
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """Return at least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
+
+    This always is a checkpoint, else a peer that sends without end would block the event loop.
     """
     await trio.lowlevel.checkpoint()
     while (data := receive_nowait(sock, size)) is None:
@@ -61,7 +98,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
-    """As `receive`, but None where nothing is there. Errors: OSError."""
+    """Return as `receive` does, but None if there is nothing to read. Errors: OSError."""
     try:
         return sock.recv(size)
     except BlockingIOError:
@@ -69,7 +106,7 @@ def receive_nowait(sock: socket.socket, size: int) -> bytes | None:
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:
-    """Errors: OSError, ClosedResourceError."""
+    """Send all of `data`. Errors: OSError, ClosedResourceError."""
     rest = memoryview(data)
     while rest:
         try:
@@ -78,23 +115,36 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             await trio.lowlevel.wait_writable(sock)
 
 
+async def send_last(sock: socket.socket, data: bytes) -> None:
+    """Send `data`, close this side, and read until the peer has closed, within LINGER_TIMEOUT.
+
+    To close at once could destroy `data`. Errors: OSError, ClosedResourceError.
+    """
+    with trio.move_on_after(LINGER_TIMEOUT):
+        await send_all(sock, data)
+        sock.shutdown(socket.SHUT_WR)
+        while await receive(sock, LINGER_BYTES):
+            pass
+
+
 def has_left(sock: socket.socket) -> bool:
-    """Return whether the peer has closed or reset, even behind bytes that are not read yet."""
+    """Whether the peer has closed or reset, even if some of its bytes are not read yet."""
     try:
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_STATE + 1)
-    except OSError:  # closed
+    except OSError:
         return True
     return state[_TCP_INFO_STATE] != _TCP_ESTABLISHED
 
 
 def unacknowledged_for(sock: socket.socket) -> float:
-    """Seconds for which the peer's kernel has left our retransmissions or window probes unanswered.
+    """Return the seconds since the peer's kernel last answered retransmissions or window probes.
 
-    0 for a peer that answers them, however little its program reads.
+    0 for a peer that answers them, even if its program does not read.
     """
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LAST_ACK + 4)
-    except OSError:  # a pair of sockets, as in tests: their other end is in this machine
+    except OSError:
+        # A pair of sockets, as in tests.
         return 0.0
     if not info[_TCP_INFO_RETRANSMITS] and not info[_TCP_INFO_PROBES]:
         return 0.0
@@ -102,7 +152,7 @@ def unacknowledged_for(sock: socket.socket) -> float:
 
 
 def close(sock: socket.socket) -> None:
-    """Close, waking whoever waits for the socket."""
+    """Close a socket, and wake the tasks that wait for it."""
     if sock.fileno() != -1:
         trio.lowlevel.notify_closing(sock)
         sock.close()

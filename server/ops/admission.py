@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.addresses import Proxies, budget_key
-from server.gateway.auth import Authenticator, BadToken, Identity
-from server.gateway.budgets import HTTP_REQUEST, Budgets
+from server.gateway.auth import Authenticator, BadToken, Identity, bearer_token
+from server.gateway.budgets import ADDRESS_SPENT, HTTP_REQUEST, USER_SPENT, Budgets
 from server.gateway.limits import SYMBOLS_A_COMMAND
 from server.gateway.sampling import Sampler
 from server.ops.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, ApiError
@@ -20,8 +20,6 @@ ADMIN = "admin"
 PROBES = frozenset({"/healthz", "/readyz"})
 """Paths that are never refused: a load balancer would take the server for dead."""
 
-SLOW_DOWN = "too many requests, commands and connections of yours, slow down"
-WITHOUT_USER = "too many requests without a good token from your address, try again later"
 TOO_OFTEN = "too many requests from your address, try again later"
 
 
@@ -44,10 +42,10 @@ class Gate:
             identity = self._verify(Headers(scope=scope).get("authorization", ""))
         except BadToken as error:
             if wait := self.budgets.failures.take(budget_key(address)):
-                raise self._refuse("failures", WITHOUT_USER, wait, address) from None
+                raise self._refuse("failures", ADDRESS_SPENT, wait, address) from None
             raise ApiError(UNAUTHORIZED, str(error)) from None
         if wait := self.budgets.commands.take(identity.user, HTTP_REQUEST):
-            raise self._refuse("commands", SLOW_DOWN, wait, address, identity.user)
+            raise self._refuse("commands", USER_SPENT, wait, address, identity.user)
         if role == ADMIN and identity.role != ADMIN:
             raise ApiError(FORBIDDEN, "this needs a token with the role admin")
         return identity
@@ -57,8 +55,8 @@ class Gate:
 
         Errors: ApiError for a bad token.
         """
-        scheme = Headers(scope=scope).get("authorization", "").partition(" ")[0]
-        return scheme.lower() == "bearer" and self.admit(scope, "user").role == ADMIN
+        token = bearer_token(Headers(scope=scope).get("authorization", ""))
+        return token is not None and self.admit(scope, "user").role == ADMIN
 
     def charge_failure(self, address: str) -> None:
         """Charge the address of a request that was refused before its user was known."""
@@ -76,10 +74,10 @@ class Gate:
 
     def _verify(self, authorization: str) -> Identity:
         """Errors: BadToken."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        token = bearer_token(authorization)
+        if not token:
             raise BadToken("a token is required: Authorization: Bearer <JWT>")
-        return self.authenticator.verify(token.strip())
+        return self.authenticator.verify(token)
 
     def _address(self, scope: Scope) -> str:
         peer, _ = scope.get("client") or ("", 0)

@@ -1,6 +1,7 @@
 """The API for other services: names, prices, search, live quotes, and control of the cache."""
 
 from collections.abc import Sequence
+from functools import partial
 from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
@@ -205,8 +206,21 @@ class Api:
 
 def endpoints(api: Api) -> list[Endpoint]:
     """Return all routes of the API. The OpenAPI document is made from them too."""
-    reading = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
-    admin = (*reading, FORBIDDEN)
+    problems = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
+    unavailable = {
+        UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
+        "escaped as in a query; without any other symbol, the answer is 503"
+    }
+    of_symbols = partial(
+        Endpoint, method="GET", parameters=[SYMBOLS], problems=problems, headers=unavailable
+    )
+    of_cache = partial(
+        Endpoint,
+        result=CacheAction,
+        parameters=[SYMBOLS],
+        problems=(*problems, FORBIDDEN),
+        role="admin",
+    )
     query = Parameter(
         "query",
         Annotated[str, Meta(min_length=1, max_length=100)],
@@ -221,34 +235,22 @@ def endpoints(api: Api) -> list[Endpoint]:
         "AAPL",
         default="",
     )
-    partial = {
-        UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
-        "escaped as in a query; without any other symbol, the answer is 503"
-    }
     limit = Parameter(
         "limit", Annotated[int, Meta(ge=1, le=MAX_RESULTS)], "How many to return", 20, default=20
     )
     symbol = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
     return [
-        Endpoint(
+        of_symbols(
             path="/market-data",
-            method="GET",
             handle=api.market_data,
             result=list[MarketData],
             summary="Names and last prices; unknown symbols are left out",
-            parameters=[SYMBOLS],
-            problems=reading,
-            headers=partial,
         ),
-        Endpoint(
+        of_symbols(
             path="/quotes",
-            method="GET",
             handle=api.quotes,
             result=list[QuoteView],
             summary="Live quotes with their versions; unknown symbols are left out",
-            parameters=[SYMBOLS],
-            problems=reading,
-            headers=partial,
         ),
         Endpoint(
             path="/instruments",
@@ -273,25 +275,17 @@ def endpoints(api: Api) -> list[Endpoint]:
             problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
-        Endpoint(
+        of_cache(
             path="/admin/market-data/cache/invalidate",
             method="DELETE",
             handle=api.invalidate,
-            result=CacheAction,
             summary="Forget symbols, on every instance",
-            parameters=[SYMBOLS],
-            problems=admin,
-            role="admin",
         ),
-        Endpoint(
+        of_cache(
             path="/admin/market-data/cache/warm",
             method="POST",
             handle=api.warm,
-            result=CacheAction,
             summary="Load symbols into the cache",
-            parameters=[SYMBOLS],
-            problems=admin,
-            role="admin",
         ),
     ]
 

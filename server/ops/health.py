@@ -162,7 +162,9 @@ def check_bus(member: Member) -> Finding:
         return Finding(Health.DEGRADED, f"the bus is lost: {member.bus.problem}")
     if member.bus.refusal:
         return Finding(Health.DEGRADED, f"the bus does not do as asked: {member.bus.refusal}")
-    return Finding(Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch}")
+    return Finding(
+        Health.HEALTHY, f"{'leading' if member.leading else 'following'} {member.epoch or 0}"
+    )
 
 
 def check_component(component: Component) -> Finding:
@@ -231,7 +233,7 @@ class _Share:
 
 def _refusals(pool: Pool) -> tuple[int, int]:
     refused = sum(pool.rejected[reason] for reason in OUR_REFUSALS)
-    return refused, pool.opened + refused
+    return refused, pool.opened_total + refused
 
 
 def _errors(gateway: Gateway) -> tuple[int, int]:

@@ -22,7 +22,13 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.sampling import Sampler
-from server.gateway.sockets import ACCEPT_PAUSE, OUT_OF_RESOURCES, close, ignore_new
+from server.gateway.sockets import (
+    ACCEPT_PAUSE,
+    OutOfResources,
+    accept_nowait,
+    close,
+    ignore_new,
+)
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer
@@ -164,19 +170,18 @@ class HttpEdge:
             await self._pacer.enter()
             await self._make_room()
             try:
-                sock, address = listener.accept()
-            except BlockingIOError:
+                accepted = accept_nowait(listener)
+            except OutOfResources as error:
+                log.error("cannot accept HTTP connections", problem=str(error))
+                await trio.sleep(ACCEPT_PAUSE)
                 continue
-            except OSError as error:  # the peer was gone before it was accepted, or no descriptors
-                if error.errno in OUT_OF_RESOURCES:
-                    log.error("cannot accept HTTP connections", problem=error.strerror)
-                    await trio.sleep(ACCEPT_PAUSE)
+            if accepted is None:
                 continue
-            sock.setblocking(False)
+            sock, address = accepted
             stream = RequestStream(
                 sock,
                 self._pacer.enter,
-                partial(self._on_refused, address[0]),
+                partial(self._on_refused, address),
                 self._bound_unfinished,
             )
             self.streams[stream] = None

@@ -16,7 +16,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from server.gateway.refusals import Refusal, Refused, response
 from server.gateway.request import NotHttp, take_head
-from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all
+from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all, send_last
 from server.ops.http_request import MAX_HEAD, IncomingRequest
 
 KEEP_ALIVE_TIMEOUT = 15.0
@@ -27,9 +27,6 @@ REQUEST_TIMEOUT = 10.0
 
 WRITE_TIMEOUT = 10.0
 """Seconds for a client to read one write, which is an answer's head or body."""
-
-LINGER_TIMEOUT = 1.0
-"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes of one read. As chunks of one byte they take 6 ms; then other tasks run."""
@@ -200,11 +197,8 @@ class RequestStream:
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer what Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
-        with trio.move_on_after(LINGER_TIMEOUT), suppress(OSError, trio.ClosedResourceError):
-            answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
-            if self._is_head:  # which the new h11 connection does not know
-                answer = answer[: answer.index(b"\r\n\r\n") + 4]
-            await send_all(self.socket, answer)
-            self.socket.shutdown(socket.SHUT_WR)
-            while await receive(self.socket, RECEIVE_BYTES):
-                pass
+        answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
+        if self._is_head:  # which the new h11 connection does not know
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        with suppress(OSError, trio.ClosedResourceError):
+            await send_last(self.socket, answer)

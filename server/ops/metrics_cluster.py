@@ -30,11 +30,11 @@ class ClusterCollector(PackageCollector):
             yield from self._bus(member, stats)
 
     def _bus(self, member: Member, stats: ClusterStats) -> Iterator[Metric]:
-        yield gauge("market_data_bus_epoch", "The newest epoch followed or led", member.epoch)
+        yield gauge("market_data_bus_epoch", "The newest epoch followed or led", member.epoch or 0)
         yield gauge(
             "market_data_bus_connected",
             "1 if this instance receives its own probes back from Redis",
-            member.bus.connection > 0,
+            member.bus.connection is not None,
         )
         yield gauge(
             "market_data_bus_round_trip_seconds", "The last probe's round trip", stats.round_trip

@@ -35,7 +35,7 @@ class GatewayCollector(PackageCollector):
             {(state.value,): pool.states[state] for state in State if state is not State.CLOSED},
         )
         yield self._breakers()
-        yield counter("market_data_connections", "Connections opened", pool.opened)
+        yield counter("market_data_connections", "Connections opened", pool.opened_total)
         yield counters(
             "market_data_connections_rejected",
             "Connections refused before the upgrade",

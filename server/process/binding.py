@@ -12,15 +12,15 @@ NOTSENT_LOWAT = 16 * 1024
 """Bytes, trio's own: a peer that does not read then absorbs 100 KB of kernel memory, not 4 MB."""
 
 USER_TIMEOUT_MS = 180_000
-"""Milliseconds until the kernel gives up a peer that acknowledges nothing, or reads nothing: the last
-line (RFC 5482). Longer than heartbeats and circuit breakers, which tell a dead peer from a slow one.
+"""Milliseconds until the kernel gives up a peer that acknowledges or reads nothing (RFC 5482).
+Heartbeats and circuit breakers, which tell a dead peer from a slow one, are faster.
 """
 
 RESERVED_DESCRIPTORS = 100
-"""Descriptors that no client gets: the stores, the bus, listeners and files need them."""
+"""Descriptors that no client gets. The stores, the bus, listeners and files need them."""
 
 MIN_HTTP_CONNECTIONS = 8
-"""Connections that the HTTP port gets however few descriptors there are: for probes and a scrape."""
+"""Connections that the HTTP port always gets, for probes and a scrape."""
 
 
 class BindError(Exception):
@@ -37,8 +37,7 @@ class Room(NamedTuple):
 def allow_sockets(http_connections: int) -> Room:
     """Raise this process's limit of descriptors as far as it goes, and share them out.
 
-    The HTTP port gets up to `http_connections`, which the streaming port can then not take, nor the
-    other way round.
+    The HTTP port gets up to `http_connections`. Neither port can take the other's share.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -48,13 +47,14 @@ def allow_sockets(http_connections: int) -> Room:
 
 
 def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
-    """Listening sockets for `host`, one per address it has, all on one port. Errors: BindError, which
-    names the `setting` that said so.
+    """Return listening sockets, one for each address of `host`, all on one port.
 
-    `shared` ones do not listen yet, and others that are so may be bound to the same port: among those
-    that listen the kernel spreads connections (socket(7), SO_REUSEPORT).
+    `shared` sockets do not listen yet. Other shared sockets may be bound to the same port; the kernel
+    spreads connections over those that listen (socket(7), SO_REUSEPORT).
 
-    The options are set here once: Linux hands them on to every accepted socket.
+    The options are set here once: each accepted socket inherits them on Linux.
+
+    Errors: BindError, which names the `setting`.
     """
     sockets: list[socket.socket] = []
     try:
@@ -72,7 +72,8 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[so
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name that DNS can have
+    # A name that DNS cannot have raises UnicodeError.
+    except (OSError, OverflowError, UnicodeError) as error:
         for listener in sockets:
             listener.close()
         raise BindError(f"{setting}: cannot listen on {host}:{port}: {_reason(error)}") from None
@@ -80,15 +81,16 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[so
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words: create_server adds the address to them once more."""
-    if isinstance(error, socket.gaierror):  # whose numbers are not those of other errors
+    """Return the system's own words: create_server would repeat the address."""
+    # Its numbers are not those of other errors.
+    if isinstance(error, socket.gaierror):
         return str(error.strerror)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Sockets that hold a port, but never listen, for those who share it. Errors: BindError."""
-    # Whoever shares its port would let us in without a word, but not if we do not share.
+    """Return sockets that reserve a port for others and never listen. Errors: BindError."""
+    # A program that shares its port lets shared sockets in. An exclusive one finds it in use.
     alone = bind(host, port, setting)
     port = alone[0].getsockname()[1]
     for sock in alone:
@@ -99,7 +101,8 @@ def reserve(host: str, port: int, setting: str) -> list[socket.socket]:
 def _bind_shared(family: int, address: tuple[str, int]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if family == socket.AF_INET6:  # as `create_server`: the other family has its own socket
+        # As in `create_server`: IPv4 has a socket of its own.
+        if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

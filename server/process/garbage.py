@@ -1,13 +1,13 @@
-"""Keeps the garbage collector from stopping the world once there are ten thousand connections.
+"""Keeps the garbage collector from stopping the server once there are ten thousand connections.
 
-A full collection looks at every container there is: a fifth of a second with 10,000 connections, and
-while they come in each quarter more of them is reason for another. Nearly all of it stays, or is freed
-by its reference count when a connection ends. So what has survived a full collection is frozen: the
-next one looks only at what is new. Once in a while everything is thawed, so that no cycle of frozen
-objects stays for ever.
+A full collection looks at every container, which takes a fifth of a second with 10,000 connections.
+While clients come in, each quarter more objects cause another one. Nearly all objects stay, or are
+freed by their reference counts when a connection ends. So objects that survive a full collection are
+frozen, and the next one looks only at new objects. Once an hour everything is thawed, so that no cycle
+of frozen objects stays for ever.
 
 Rejected: no collections at all (an exception's traceback is a cycle), and a high threshold (the
-collection that comes at last stops the world as long).
+collection that comes at last takes as long).
 """
 
 import gc
@@ -19,7 +19,7 @@ THAW_INTERVAL = 3600.0
 
 
 class Freezer:
-    """A callback of the collector, which calls it before and after each collection."""
+    """A callback for the collector, which calls it before and after each collection."""
 
     def __init__(self) -> None:
         self._thaw_at = monotonic() + THAW_INTERVAL
@@ -35,6 +35,6 @@ class Freezer:
 
 
 def freeze_survivors() -> None:
-    """Collect, freeze what exists now, and from now on what survives a full collection."""
+    """Collect and freeze all objects now, and the survivors of each full collection from now on."""
     gc.callbacks.append(Freezer())
     gc.collect()

@@ -1,17 +1,22 @@
-"""The ports that a server listens on, or a supervisor holds for its workers."""
+"""The ports that a server listens on or a supervisor holds for its workers."""
 
 import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+import structlog
+
 from server.config.settings import Settings
+from server.process.binding import Room, allow_sockets
 
 Bind = Callable[[str, int, str], list[socket.socket]]
-"""Binds host and port; the last argument names the variables that an error is about."""
+"""Binds host and port. The last argument names the variables that an error is about."""
+
+log = structlog.get_logger()
 
 
 class Addresses(NamedTuple):
-    """Where the server listens: URLs. Without `ops`, operators' pages are on the HTTP port."""
+    """URLs of the ports. Without `ops`, operators' pages are on the HTTP port."""
 
     quotes: str
     http: str
@@ -27,7 +32,7 @@ class Listeners(NamedTuple):
 
     @property
     def addresses(self) -> Addresses:
-        """The URLs at which the sockets are reached."""
+        """The URLs of the sockets."""
         return Addresses(
             f"ws://{_address(self.quotes)}/ws/quotes",
             f"http://{_address(self.http)}",
@@ -36,7 +41,7 @@ class Listeners(NamedTuple):
 
     @property
     def ports(self) -> dict[str, str]:
-        """The variables that have another process listen on the same ports."""
+        """The variables with which another process listens on the same ports."""
         ports = {"WS_PORT": self.quotes, "HTTP_PORT": self.http, "OPS_PORT": self.ops}
         return {name: str(_port(sockets)) for name, sockets in ports.items() if sockets}
 
@@ -50,6 +55,20 @@ def bind_all(settings: Settings, bind: Bind) -> Listeners:
         if settings.ops_port is None
         else bind(settings.ops_host, settings.ops_port, "OPS_HOST, OPS_PORT"),
     )
+
+
+def share_descriptors(settings: Settings) -> Room:
+    """Raise the limit of descriptors and share them out. Warn if there are too few."""
+    room = allow_sockets(settings.http_max_connections)
+    if room.streaming < settings.ws_max_connections:
+        log.warning(
+            "ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS", connections=room.streaming
+        )
+    if room.http < settings.http_max_connections:
+        log.warning(
+            "ulimit -n leaves room for fewer than HTTP_MAX_CONNECTIONS", connections=room.http
+        )
+    return room
 
 
 def _address(sockets: list[socket.socket]) -> str:

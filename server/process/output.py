@@ -1,8 +1,8 @@
-"""Standard output and error of a server: threads write them, so that nothing holds the server up.
+"""Standard output and error of a server: threads write them, so that writing never blocks the server.
 
 A full disk, a closed pipe, a pipe that nobody reads or a stopped terminal would end or freeze an event
-loop that writes there itself. Here a thread for each descriptor writes what waits in a bounded queue.
-What cannot be written is dropped and counted.
+loop that writes there itself. Here each descriptor has a thread, which writes the lines of a bounded
+queue. Lines that cannot be written are dropped and counted.
 
 *Rejected:* O_NONBLOCK. It belongs to the open file, which other processes share, as does the
 operator's shell.
@@ -20,10 +20,10 @@ from typing import TextIO, cast
 import structlog
 
 MAX_WAITING = 1024 * 1024
-"""Bytes that wait for a descriptor: some 4,000 log lines. More are dropped."""
+"""Bytes that wait for a descriptor: some 4,000 log lines. Further lines are dropped."""
 
 DRAIN_TIMEOUT = 0.2
-"""Seconds that the end of the process waits for each descriptor."""
+"""Seconds that the process waits for each descriptor at its end."""
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Output(io.TextIOBase):
-    """A text file that never blocks and never fails. Its thread owns the writing to `descriptor`.
+    """A text file that never blocks and never fails. Its thread alone writes to `descriptor`.
 
     `lost` counts the lines that were dropped: there was no room for them, or the descriptor failed.
     """
@@ -51,7 +51,7 @@ class Output(io.TextIOBase):
         threading.Thread(target=self._write_waiting, name=name, daemon=True).start()
 
     def write(self, text: str) -> int:
-        """Have whole lines written; what follows the last one waits for its end."""
+        """Queue whole lines. The rest waits for the end of its line."""
         with self._lock:
             lines, end, self._begun = (self._begun + text).rpartition("\n")
             if end:
@@ -59,19 +59,19 @@ class Output(io.TextIOBase):
         return len(text)
 
     def writable(self) -> bool:
-        """Whether text may be written."""
+        """Return True: text may be written."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether a person may be reading."""
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
     def drain(self) -> None:
-        """Wait until all is written that was given so far, for DRAIN_TIMEOUT at most."""
+        """Wait until everything given so far is written, for DRAIN_TIMEOUT at most."""
         if self._begun:
             self.write("\n")
         reached = threading.Event()
@@ -105,7 +105,8 @@ class Output(io.TextIOBase):
         while rest:
             try:
                 written = os.write(self._descriptor, rest)
-            except BlockingIOError:  # another process has made the open file non-blocking
+            # Another process has made the open file non-blocking.
+            except BlockingIOError:
                 select.select([], [self._descriptor], [])
                 continue
             rest = rest[written:]
@@ -121,7 +122,8 @@ class Output(io.TextIOBase):
     def _on_success(self) -> None:
         self._failed = False
         lost = self.lost
-        if lost > self._told and self._size < MAX_WAITING / 2:  # else this would be lost, too
+        # In a full queue this line would be lost, too.
+        if lost > self._told and self._size < MAX_WAITING / 2:
             log.warning("lines of output were lost", lines=lost - self._told)
             self._told = lost
 
@@ -130,23 +132,24 @@ _taken_over: list[Output] = []
 
 
 def take_over_output() -> None:
-    """Have threads write what this process says on standard output and error from now on.
+    """Have threads write this process's standard output and error from now on.
 
-    Descriptors that the caller's parent has closed lead to /dev/null: else the next socket
-    would get such a number, and what is said would go there.
+    Descriptors that the parent process has closed lead to /dev/null. Otherwise the next socket would
+    get such a number, and with it the output.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            # It gets the lowest free number.
+            os.open(os.devnull, os.O_RDWR)
     _taken_over[:] = Output(STDOUT), Output(STDERR)
     sys.stdout, sys.stderr = (cast("TextIO", each) for each in _taken_over)
     atexit.register(drain_output)
 
 
 def drain_output() -> None:
-    """Give what was said last a moment to be written. Never fails."""
+    """Give the last lines a moment to be written. Never fails."""
     for each in _taken_over:
         each.drain()
 

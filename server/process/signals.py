@@ -1,11 +1,11 @@
-"""Signals, and the hard exit: a process that is told to stop ends in time, whatever hangs in it.
+"""Signals, and the hard exit: a process that is told to stop ends in time, even if it hangs.
 
-Three lines of defence, each of which needs less than the one before it:
+Three lines of defence. Each needs less than the one before it:
 
 1. The event loop is told and stops cleanly.
 2. A thread waits for the second signal, or for the clean stop to take too long, and ends the process.
    It needs neither the event loop nor the main thread.
-3. The kernel's alarm ends the process (SIGALRM), though no thread gets to run Python any more.
+3. The kernel's alarm ends the process (SIGALRM), even if no thread runs Python any more.
 """
 
 import math
@@ -27,16 +27,16 @@ from server.process.output import drain_output
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 ORDERS = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals on which the process goes on. `__main__` has the kernel keep them during the start."""
+"""Signals after which the process goes on. `__main__` has the kernel keep them during the start."""
 
 IGNORED = (signal.SIGUSR2, signal.SIGTTOU)
-"""Signals that have no meaning here, and would end the process, or stop it when it logs to a terminal.
+"""Signals without a meaning here. They would end the process, or stop it when it logs to a terminal.
 
 SIGQUIT keeps its default: it ends the process at once, with a core dump if those are enabled.
 """
 
 LAST_WORDS = 0.9
-"""Seconds from the decision for a hard exit to the kernel's alarm."""
+"""Seconds from the decision for a hard exit until the kernel's alarm."""
 
 STOP_TIMEOUT = 9.0
 """Seconds from the first signal to a hard exit, with the default DRAIN_DELAY; 10 are promised."""
@@ -53,7 +53,7 @@ def hard_exit_after(drain_delay: float, timeout: float = STOP_TIMEOUT) -> float:
 
 
 def exit_now(reason: str, code: int) -> NoReturn:
-    """End the process. Say so before, if that is possible."""
+    """End the process. Log the reason first if that is possible."""
     try:
         signal.setitimer(signal.ITIMER_REAL, LAST_WORDS)
         log.warning("exit at once", reason=reason)
@@ -63,7 +63,7 @@ def exit_now(reason: str, code: int) -> NoReturn:
 
 
 def end_start_at_sigterm() -> None:
-    """Let SIGTERM end a start. Its default would not: a container's first process has no defaults."""
+    """Let SIGTERM end a start. A container's first process has no default action for it."""
     signal.signal(signal.SIGTERM, _end_start)
 
 
@@ -72,11 +72,14 @@ def _end_start(number: int, _: FrameType | None) -> None:
 
 
 class Signals:
-    """Takes the process's signals, for the rest of its life. The main thread makes it, within trio.
+    """Takes the process's signals for the rest of its life. The main thread makes it, within trio.
 
-    `received` gives the numbers to the event loop. `timeout`: seconds from the first SIGINT or SIGTERM
-    to the hard exit. `last_act` is called before that, in a thread, and must not wait for anything
-    but a time.
+    `received` gives their numbers to the event loop.
+
+    Arguments:
+        timeout: seconds from the first SIGINT or SIGTERM to the hard exit.
+        last_act: called before the hard exit, in a thread, with the reason. It may sleep, but must not
+            wait for anything else.
     """
 
     def __init__(self, timeout: float, last_act: Callable[[str], None] = lambda _: None) -> None:
@@ -96,11 +99,11 @@ class Signals:
 
     @property
     def time_left(self) -> float:
-        """Seconds until the hard exit; infinite if nothing has told the process to stop."""
+        """Seconds until the hard exit; infinite if the process was not told to stop."""
         return math.inf if self._begun_at is None else self._begun_at + self._timeout - monotonic()
 
     def stop(self) -> None:
-        """Stop as at a first SIGTERM. Harmless if that has begun."""
+        """Stop as at a first SIGTERM. Harmless if the stop has begun."""
         if self._begun_at is None:
             self._on_signal(signal.SIGTERM, None)
 

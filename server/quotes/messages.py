@@ -101,25 +101,35 @@ class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
         return str(self.__struct_config__.tag)
 
 
-class Subscribe(_Command, frozen=True, kw_only=True):
+class _SymbolCommand(_Command, frozen=True, kw_only=True):
+    symbols: Symbols
+
+    @property
+    def charged_symbols(self) -> Sequence[str]:
+        """The symbols for which the client is charged. Each command must have this property."""
+        return self.symbols
+
+
+class _PlainCommand(_Command, frozen=True, kw_only=True):
+    @property
+    def charged_symbols(self) -> Sequence[str]:
+        """The symbols for which the client is charged: none."""
+        return ()
+
+
+class Subscribe(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' quotes from now on."""
 
-    symbols: Symbols
 
-
-class Unsubscribe(_Command, frozen=True, kw_only=True):
+class Unsubscribe(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' quotes no longer."""
 
-    symbols: Symbols
 
-
-class Resync(_Command, frozen=True, kw_only=True):
+class Resync(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' full quotes again."""
 
-    symbols: Symbols
 
-
-class Auth(_Command, frozen=True, kw_only=True):
+class Auth(_PlainCommand, frozen=True, kw_only=True):
     """Go on with a new token."""
 
     token: str
@@ -128,17 +138,18 @@ class Auth(_Command, frozen=True, kw_only=True):
         return "Auth(…)"
 
 
-class Throttle(_Command, frozen=True, kw_only=True):
+class Throttle(_PlainCommand, frozen=True, kw_only=True):
     """Send each symbol at most once in this time: seconds, or text such as `250ms`; 0 for no limit."""
 
     interval: float | str
 
 
-class Ping(_Command, frozen=True):
+class Ping(_PlainCommand, frozen=True, kw_only=True):
     """Answer with a `pong` message."""
 
 
 Command = Subscribe | Unsubscribe | Resync | Auth | Throttle | Ping
+"""A new command is a struct above, a member here, and a handler in server/gateway/commands.py."""
 
 
 class BadCommand(Exception):

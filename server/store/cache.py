@@ -21,7 +21,7 @@ class Cache(Protocol):
 
     @property
     def name(self) -> str:
-        """The cache's name in the log."""
+        """Return the cache's name for the log."""
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
         """Return the cached ones of `symbols` that are within their TTL, in one operation."""

@@ -9,16 +9,12 @@ from typing import Annotated, TypeVar
 import msgspec
 import trio
 from msgspec import Meta
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from trio_asyncio import aio_as_trio
 
 from server.quotes.record import Decoder, filed_under
 from server.quotes.snapshot import LATEST_US, Snapshot
+from server.redis_link import RedisLink, RedisLost, open_link
 from server.store.cache import jittered
-from server.store.catalogue import StoreUnavailable, reason_of
+from server.store.catalogue import StoreUnavailable
 from server.store.deadline_calls import DeadlineCalls
 from server.store.stats import StoreStats
 from server.store.ttl_lru import Kept
@@ -35,9 +31,6 @@ CONNECTIONS = 16
 WAITING_CALLS = 64
 """Operations in progress; more are refused at once."""
 
-ERRORS = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
-"""Errors of redis-py when Redis is at fault, and Python's own for answers that it cannot read."""
-
 T = TypeVar("T")
 
 
@@ -52,8 +45,9 @@ class RedisCache:
 
     name = "redis"
 
-    def __init__(self, redis: "Redis", stats: StoreStats) -> None:
-        self.redis = redis
+    def __init__(self, link: RedisLink, stats: StoreStats) -> None:
+        self.link = link
+        self.redis = link.redis
         self.stats = stats
         self.calls = DeadlineCalls(WAITING_CALLS)
 
@@ -86,41 +80,31 @@ class RedisCache:
             await pipeline.execute()
 
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """What an operation of redis-py gives, in time. Errors: StoreUnavailable."""
-        return await self.calls.call(OPERATION_TIMEOUT, partial(aio_as_trio(_attempt), operation))
+        """Return the result of an operation of redis-py, in time. Errors: StoreUnavailable."""
+        return await self.calls.call(OPERATION_TIMEOUT, partial(self._attempt, operation))
 
-
-async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
-    try:
-        return await operation()
-    except ERRORS as error:
-        raise StoreUnavailable(f"Redis: {reason_of(error)}") from error
+    async def _attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self.link.call(operation)
+        except RedisLost as error:
+            raise StoreUnavailable(f"Redis: {error}") from error
 
 
 @asynccontextmanager
 async def open_redis(url: str, stats: StoreStats | None = None) -> AsyncIterator[RedisCache]:
-    """A client that connects when it is used. Errors: StoreUnavailable if the URL is none.
+    """Open a cache that connects when it is used. Errors: BadRedisUrl.
 
     Arguments:
-        stats: where it counts what it leaves out; none are needed by a command.
+        stats: counts the values that are left out. A command needs none.
     """
-    try:
-        # Without retries: the breaker and the next request are the retry.
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS, timeout=OPERATION_TIMEOUT,
-            socket_timeout=OPERATION_TIMEOUT, socket_connect_timeout=OPERATION_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
-        pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
-    except (ValueError, TypeError, RedisError) as error:
-        raise StoreUnavailable(f"REDIS_URL: {error}") from None
-    cache = RedisCache(Redis.from_pool(pool), stats or StoreStats())
-    async with trio.open_nursery() as nursery:
+    async with (
+        open_link(url, connections=CONNECTIONS, patience=OPERATION_TIMEOUT) as link,
+        trio.open_nursery() as nursery,
+    ):
+        cache = RedisCache(link, stats or StoreStats())
         await nursery.start(cache.calls.run)
         yield cache
         nursery.cancel_scope.cancel()
-    with trio.CancelScope(shield=True):
-        await aio_as_trio(cache.redis.aclose)()
 
 
 _encode = msgspec.json.Encoder().encode

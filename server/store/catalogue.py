@@ -60,7 +60,7 @@ class Catalogue(Protocol):
 
     @property
     def name(self) -> str:
-        """The catalogue's name in metrics and log."""
+        """Return the catalogue's name for metrics and log."""
 
     def pool_use(self) -> PoolUse | None:
         """Count the pool's connections; None if the database has no pool."""

@@ -72,7 +72,7 @@ class Payer(Protocol):
 
     @property
     def name(self) -> str:
-        """The user's name."""
+        """Return the user's name."""
 
     def pay(self, symbols: float) -> float:
         """Charge a lookup of `symbols` symbols; 0 if that is paid, else the seconds to wait."""

@@ -1,33 +1,32 @@
 """The store as a whole: opens catalogue and cache, prepares them, and runs their tasks."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import outcome
 import structlog
 import trio
 
+from server.config.state_folder import state_folder
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
+from server.store.cache_redis import open_redis
 from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
 from server.store.component import Component
 from server.store.embedded import load_instruments
+from server.store.invalidation import Invalidations
 from server.store.loader import Loader, Payer
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
-
-if TYPE_CHECKING:  # redis is imported only if REDIS_URL is set
-    from server.store.invalidation import Invalidations
 
 PREPARE_TIMEOUT = 5.0
 """Seconds that a start waits for the database. Then it serves without it, and keeps trying."""
@@ -87,7 +86,7 @@ class Store:
     loader: Loader
     write_back: WriteBack
     changes: Changes
-    invalidations: "Invalidations | None"
+    invalidations: Invalidations | None
     database: Component
     components: Sequence[Component]
     stats: StoreStats
@@ -214,8 +213,8 @@ async def open_store(
         snapshot: returns a symbol's state while it is in memory, else None.
         live: returns all symbols in memory.
 
-    Errors: StoreUnavailable if a file cannot be opened or a URL is not valid. A server that is down
-    is not an error, as it may come up.
+    Errors: BadRedisUrl; StoreUnavailable if a file cannot be opened. A server that is down is not an
+    error, as it may come up.
     """
     stats = StoreStats()
     async with AsyncExitStack() as stack:
@@ -267,7 +266,7 @@ async def import_instruments(
         cached = await _open_cache(options, stack)
         await catalogue.migrate()
         await catalogue.upsert(instruments, done)
-        await _tell(*cached, [each.symbol for each in instruments])
+        await _invalidate_everywhere(*cached, [each.symbol for each in instruments])
 
     await _run_alone(options, work)
 
@@ -307,14 +306,14 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
         await catalogue.migrate()
         missing = await catalogue.delist(symbols)
         if not missing:
-            await _tell(*cached, symbols)
+            await _invalidate_everywhere(*cached, symbols)
         return missing
 
     return await _run_alone(options, work)
 
 
-async def _tell(
-    cache: Cache, invalidations: "Invalidations | None", symbols: Sequence[str]
+async def _invalidate_everywhere(
+    cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
 ) -> None:
     """Have every instance forget `symbols` at once, if Redis can be reached."""
     if not invalidations:
@@ -358,11 +357,11 @@ async def _open_catalogue(
                 pooled=options.database_pooler,
             )
         )
-    path = Path(options.sqlite_path) if options.sqlite_path else default_path()
     shipped = load_instruments() if options.shipped else []
     try:
+        path = Path(options.sqlite_path) if options.sqlite_path else state_folder() / "quotes.db"
         return await stack.enter_async_context(open_sqlite(path, shipped, stats))
-    except StoreUnavailable as error:
+    except (StoreUnavailable, OSError) as error:
         if options.sqlite_path or lasting:
             raise StoreUnavailable(f"SQLITE_PATH: {error}") from None
         log.warning("last prices are not kept: SQLITE_PATH may name a file", problem=str(error))
@@ -371,17 +370,8 @@ async def _open_catalogue(
 
 async def _open_cache(
     options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
-) -> "tuple[Cache, Invalidations | None]":
+) -> tuple[Cache, Invalidations | None]:
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
-    from server.store.cache_redis import open_redis
-    from server.store.invalidation import Invalidations
-
     redis = await stack.enter_async_context(open_redis(options.redis_url, stats))
     return redis, Invalidations(redis)
-
-
-def default_path() -> Path:
-    """Return the embedded catalogue's file, in the user's state folder (XDG Base Directory)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "quotestream" / "quotes.db"

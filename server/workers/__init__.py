@@ -1,1 +1,1 @@
-"""A machine's workers: the supervisor that starts them, and their conversation with it."""
+"""A machine's workers: the supervisor that starts them, and the channel between both."""

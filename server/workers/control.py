@@ -1,4 +1,4 @@
-"""What the supervisor and a worker say to each other: JSON objects, one a line, over a socket pair."""
+"""Messages between a supervisor and a worker: JSON objects, one a line, over a socket pair."""
 
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -20,10 +20,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
-    """How a worker is doing, once a second; the first says that it serves.
+    """A worker's report, once a second. The first one says that the worker serves.
 
-    `places` of the `capacity` are taken; `cpu`: the processor time it used since the last one, as a
-    share of one core; `delivered`: frames since its start by delivery latency, in FanoutStats' buckets.
+    `places` of the `capacity` are taken. `cpu`: processor time used since the last report, as a share
+    of one core. `delivered`: frames since its start by delivery latency, in DELIVERY_BUCKETS.
     """
 
     places: int
@@ -33,14 +33,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
 
 
 class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
-    """A worker's own metrics, as an answer to Collect."""
+    """From a worker: its own metrics, the answer to Collect."""
 
     id: int
     page: str
 
 
 class AskHost(msgspec.Struct, frozen=True, tag="ask_host"):
-    """A worker was asked for the metrics of all, or of one."""
+    """From a worker that is scraped: send the metrics of all workers, or of one."""
 
     id: int
     worker: str | None
@@ -51,7 +51,7 @@ class Retire(msgspec.Struct, frozen=True, tag="retire"):
 
 
 class SendAway(msgspec.Struct, frozen=True, tag="send_away"):
-    """To a worker: tell so many clients to come back, to whoever is there then."""
+    """To a worker: tell `count` clients to reconnect, which brings them to another worker."""
 
     count: int
 
@@ -63,7 +63,7 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
-    """To a worker: what it asked for; None if there is no such worker."""
+    """To a worker: the answer to AskHost; None if there is no such worker."""
 
     id: int
     page: str | None
@@ -74,9 +74,9 @@ ToWorker = Retire | SendAway | Collect | HostMetrics
 
 
 class Channel(Generic[Incoming]):
-    """One end. `incoming` is the type of what comes in.
+    """One end of the channel. `incoming` is the type of the messages that it receives.
 
-    Resource handling: who made it closes it.
+    Resource handling: the code that made the channel closes it.
     """
 
     def __init__(self, sock: socket.socket, incoming: Any) -> None:
@@ -86,7 +86,7 @@ class Channel(Generic[Incoming]):
         self._sending = trio.Lock()
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Not to be cancelled but by the channel's end: half a line would spoil the next one.
+        """Send a message. Only the channel's end may cancel this: half a line would spoil the next one.
 
         Errors: BrokenResourceError and ClosedResourceError if the other end is gone.
         """
@@ -94,8 +94,10 @@ class Channel(Generic[Incoming]):
             await self._stream.send_all(_encode(message) + b"\n")
 
     async def receive(self) -> AsyncIterator[Incoming]:
-        """All messages until the other end is gone; those of another version, after a roll, are left
-        out where they are not understood.
+        """Yield all messages until the other end is gone.
+
+        After a roll the other end may be of another version. Messages that are not understood are left
+        out.
         """
         rest = bytearray()
         try:
@@ -115,12 +117,12 @@ class Channel(Generic[Incoming]):
             pass
 
     def close(self) -> None:
-        """Close this end, which the other one sees."""
+        """Close this end. The other end notices."""
         self._stream.socket.close()
 
 
 class Questions(Generic[Incoming]):
-    """Asked over a channel, each waits `patience` seconds for the answer with its number."""
+    """Questions over a channel. Each waits `patience` seconds for the answer with its number."""
 
     def __init__(self, channel: Channel[Incoming], patience: float) -> None:
         self._channel = channel
@@ -129,7 +131,7 @@ class Questions(Generic[Incoming]):
         self._waiting: dict[int, tuple[trio.Event, list[str | None]]] = {}
 
     async def ask(self, question: Callable[[int], msgspec.Struct]) -> str | None:
-        """The answer. Errors: TooSlowError, and as `Channel.send`."""
+        """Return the answer. Errors: TooSlowError, and those of `Channel.send`."""
         number = next(self._numbers)
         answered, answer = self._waiting[number] = trio.Event(), []
         try:
@@ -141,7 +143,7 @@ class Questions(Generic[Incoming]):
         return answer[0]
 
     def answer(self, number: int, page: str | None) -> None:
-        """What came in; who asked may have given up."""
+        """Pass an answer on, unless its question was given up."""
         if number in self._waiting:
             answered, answer = self._waiting[number]
             answer.append(page)

@@ -1,4 +1,4 @@
-"""A machine's workers as the settings say: the supervisor, and how a worker is started."""
+"""Starts a supervisor as the settings say."""
 
 import os
 import sys
@@ -19,11 +19,13 @@ async def supervise(
     environment: Mapping[str, str],
     on_started: Callable[[Addresses], None],
 ) -> int:
-    """Run so many workers, or as many as it takes, until SIGINT or SIGTERM; the exit code.
+    """Run workers until SIGINT or SIGTERM. Return the exit code. Errors: BadSetting, BindError.
 
-    `environment` is theirs beside the supervisor's own. Each reads the settings itself when it starts.
-
-    Errors: BadSetting, BindError.
+    Arguments:
+        workers: their number; None lets the load decide.
+        environment: variables of the workers beside the supervisor's own. Each worker reads the
+            settings itself when it starts.
+        on_started: called with the addresses once all workers serve.
     """
     if not settings.redis_url:
         raise BadSetting("--workers needs REDIS_URL: workers share prices through Redis")
@@ -42,7 +44,7 @@ async def supervise(
 
 
 def scale_policy(settings: Settings) -> ScalePolicy:
-    """What the settings say about the number of workers."""
+    """Return the settings of the scaler."""
     cores = len(os.sched_getaffinity(0))
     return ScalePolicy(
         minimum=settings.workers_min,
@@ -57,5 +59,5 @@ def scale_policy(settings: Settings) -> ScalePolicy:
 
 
 def worker_command(number: int, fd: int) -> Sequence[str]:
-    """The worker's command line; -P: a folder `server` where it is started is not this one."""
+    """Return the worker's command line. -P: not of a folder `server` in the working folder."""
     return [sys.executable, "-P", "-m", "server", "serve", "--worker", f"{number}:{fd}"]

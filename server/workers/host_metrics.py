@@ -1,8 +1,7 @@
-"""One page of metrics for all workers of a machine, and the supervisor's own."""
+"""One page of metrics for all workers of a machine and their supervisor."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -11,33 +10,33 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from server.workers.process import Stage
-
-if TYPE_CHECKING:
-    from server.workers.supervisor import Supervisor
+from server.workers.restarter import WorkerRestarter
+from server.workers.stats import SupervisorStats
 
 SUPERVISOR = "supervisor"
-"""The label `worker` of what the process collector says of the supervisor."""
+"""The label `worker` of the supervisor's own process metrics."""
 
 
 class HostPage:
-    """Asks the workers when it is asked."""
+    """Asks the workers for their metrics at each scrape."""
 
-    def __init__(self, supervisor: "Supervisor") -> None:
-        self._supervisor = supervisor
+    def __init__(self, restarters: Mapping[int, WorkerRestarter], stats: SupervisorStats) -> None:
+        self._restarters = restarters
+        self._stats = stats
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
     async def render(self) -> str:
-        """The page: each worker's samples with a label `worker`; who gives none is said to be down."""
+        """Return the page. Samples have a label `worker`; a worker that does not answer is down."""
         pages: dict[str, str] = {}
 
         async def collect(number: int) -> None:
-            worker = self._supervisor.restarters[number].worker
+            worker = self._restarters[number].worker
             if worker and worker.sample and (page := await worker.collect()) is not None:
                 pages[str(number)] = page
 
         async with trio.open_nursery() as nursery:
-            for number in self._supervisor.restarters:
+            for number in self._restarters:
                 nursery.start_soon(collect, number)
         pages = dict(sorted(pages.items()))
         pages[SUPERVISOR] = generate_latest(self._process).decode()
@@ -46,60 +45,55 @@ class HostPage:
         return generate_latest(registry).decode()
 
     async def render_one(self, name: str) -> str | None:
-        """One worker's own page; None if there is no such worker, or it gives none."""
-        restarters = {
-            str(number): restarter for number, restarter in self._supervisor.restarters.items()
-        }
-        worker = restarters[name].worker if name in restarters else None
-        return await worker.collect() if worker else None
+        """Return one worker's own page; None if there is no such worker or it does not answer."""
+        for number, restarter in self._restarters.items():
+            if str(number) == name and restarter.worker:
+                return await restarter.worker.collect()
+        return None
 
     def _own(self, pages: Mapping[str, str]) -> Iterator[Metric]:
-        supervisor = self._supervisor
-        stages = Counter(
-            each.worker.stage for each in supervisor.restarters.values() if each.worker
-        )
+        stages = Counter(each.worker.stage for each in self._restarters.values() if each.worker)
         workers = GaugeMetricFamily("market_data_workers", "Workers by state", labels=["state"])
         for stage in Stage:
             workers.add_metric([stage.value], stages[stage])
         yield workers
         up = GaugeMetricFamily("market_data_worker_up", "Whether it answers", labels=["worker"])
-        for number in sorted(supervisor.restarters):
+        for number in sorted(self._restarters):
             up.add_metric([str(number)], str(number) in pages)
         yield up
         restarts = CounterMetricFamily(
             "market_data_worker_restarts", "Workers that took the place of one that ended by itself"
         )
-        restarts.add_metric([], supervisor.restarts)
+        restarts.add_metric([], self._stats.restarts)
         yield restarts
         rolls = CounterMetricFamily("market_data_rolls", "Rolls by result", labels=["result"])
-        for key, times in supervisor.rolls.items():
-            rolls.add_metric(key, times)
+        for result, times in self._stats.rolls.items():
+            rolls.add_metric([result], times)
         yield rolls
         yield from self._scaler()
 
     def _scaler(self) -> Iterator[Metric]:
-        supervisor = self._supervisor
-        if supervisor.scaler is None:
+        load = self._stats.load
+        if load is None:
             return
         decisions = CounterMetricFamily(
             "market_data_scaler_decisions", "Looks at the load", labels=["action", "reason"]
         )
-        for key, times in supervisor.decisions.items():
-            decisions.add_metric(key, times)
+        for decision, times in self._stats.decisions.items():
+            decisions.add_metric(decision, times)
         yield decisions
-        if supervisor.load is not None:
-            load = GaugeMetricFamily(
-                "market_data_scaler_load",
-                "What was seen last: shares from 0 to 1, latency in seconds",
-                labels=["signal"],
-            )
-            for name, value in supervisor.load._asdict().items():
-                load.add_metric([name], value)
-            yield load
+        signals = GaugeMetricFamily(
+            "market_data_scaler_load",
+            "What was seen last: shares from 0 to 1, latency in seconds",
+            labels=["signal"],
+        )
+        for name, value in load._asdict().items():
+            signals.add_metric([name], value)
+        yield signals
 
 
 def merge(pages: Mapping[str, str]) -> list[Metric]:
-    """The families of all `pages`, each once, every sample with the page's name as label `worker`."""
+    """Return the families of all `pages`, each once. Samples get their page's name as `worker`."""
     families: dict[tuple[str, str], Metric] = {}
     for name, page in pages.items():
         for family in text_string_to_metric_families(page):
@@ -114,7 +108,7 @@ def merge(pages: Mapping[str, str]) -> list[Metric]:
 
 
 class _Families(Collector):
-    """What a registry is given to print."""
+    """Families for a registry to print."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families

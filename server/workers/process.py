@@ -15,19 +15,19 @@ import trio
 from server.workers.control import AskHost, Channel, Collect, FromWorker, Metrics, Questions, Sample
 
 START_TIMEOUT = 30.0
-"""Seconds a worker has until it serves: imports take one, a database that is down five."""
+"""Seconds until a worker must serve: imports take one, a database that is down takes five."""
 
 LATENCY_WINDOW = 10.0
-"""Seconds over which latencies are looked at: more than the simulator's four between two moves."""
+"""Seconds over which latencies are measured: longer than the simulator's four between two moves."""
 
 COLLECT_TIMEOUT = 1.0
-"""Seconds a worker has to give its metrics; one that is frozen must not cost the others' page."""
+"""Seconds for a worker's metrics: a frozen one must not cost the others their page."""
 
 EXIT_TIMEOUT = 5.0
 """Seconds a worker may live on without its control channel."""
 
 WATCH_INTERVAL = 0.5
-"""Seconds in which patience is counted: of the time that the machine stood still, only one is."""
+"""Seconds by which silence is counted: if the machine stood still, only one interval counts."""
 
 log = structlog.get_logger()
 
@@ -42,9 +42,9 @@ class Stage(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How a worker is started: `command` gets number and descriptor of the control channel.
+    """How a worker is started. `command` gets its number and the descriptor of the control channel.
 
-    One that says nothing for `silence` seconds is killed.
+    A worker that reports nothing for `silence` seconds is killed.
     """
 
     command: Callable[[int, int], Sequence[str]]
@@ -54,8 +54,9 @@ class Launch:
 
 @dataclass(eq=False)
 class Worker:
-    """Made by `start_worker`. `sample` is its newest report; `changed` is called at each, `asked` when
-    it wants the metrics of all. `delivered`: what it said of latencies of late, and when.
+    """Made by `start_worker`. `sample` is its newest report, `delivered` are its latest latencies.
+
+    `changed` is called at each report, `asked` when it asks for the metrics of all workers.
     """
 
     number: int
@@ -74,7 +75,7 @@ class Worker:
         self._patience = START_TIMEOUT
 
     async def run(self) -> int:
-        """Listen to it until it ends; its exit code, negative for a signal. Cancelled, it is killed."""
+        """Listen until the process ends. Return its exit code. Cancelling kills the process."""
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._watch, tasks.cancel_scope)
@@ -86,7 +87,8 @@ class Worker:
         finally:
             self.channel.close()
             self.signal(signal.SIGKILL)
-            with trio.CancelScope(shield=True):  # the kernel does not let it wait long
+            # The kernel does not let this wait long.
+            with trio.CancelScope(shield=True):
                 code = await self.process.wait()
         return code
 
@@ -94,18 +96,17 @@ class Worker:
         while self._patience > 0:
             await trio.sleep(WATCH_INTERVAL)
             self._patience -= WATCH_INTERVAL
-        log.error(
-            "worker is silent", worker=self.number
-        )  # the kernel would go on giving it connections
+        # The kernel would go on giving it connections.
+        log.error("worker is silent", worker=self.number)
         listening.cancel()
 
     def signal(self, number: int) -> None:
-        """Send a signal; one that has ended does not mind."""
+        """Send a signal. Harmless if the process has ended."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     async def collect(self) -> str | None:
-        """Its metrics; None if it gives none in time."""
+        """Return its metrics; None if it does not answer in time."""
         try:
             return await self._questions.ask(Collect)
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -134,17 +135,17 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether there is no process any more."""
+        """Whether the process has ended."""
         return self.process.returncode is not None
 
     @property
     def places(self) -> int:
-        """Places taken, as it said last."""
+        """Places taken, as last reported."""
         return self.sample.places if self.sample else 0
 
     @property
     def room(self) -> int:
-        """Places that are free."""
+        """Free places, as last reported."""
         return self.sample.capacity - self.sample.places if self.sample else 0
 
     @property
@@ -159,7 +160,7 @@ async def start_worker(
     changed: Callable[[], None],
     asked: Callable[[Worker, AskHost], None],
 ) -> Worker:
-    """Start one. In a process group of its own: a terminal's Ctrl-C is for the supervisor only."""
+    """Start a worker in its own process group: a terminal's Ctrl-C is for the supervisor only."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:

@@ -1,4 +1,4 @@
-"""Keeps one worker running: whenever its process ends by itself, another takes its place."""
+"""Restarts one worker: whenever its process ends by itself, a new one takes its place."""
 
 import signal
 from collections.abc import Callable
@@ -8,21 +8,25 @@ import trio
 
 from server.workers.control import AskHost
 from server.workers.process import Launch, Stage, Worker, start_worker
+from server.workers.stats import SupervisorStats
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds until a process that ended by itself is replaced, doubled each time it ends early."""
+"""Seconds until a process that ended by itself is replaced; doubled if the new one ends early."""
 
 EARLY = 60.0
-"""Seconds; what lived longer did not end of what the one before it ended of."""
+"""Seconds. A process that lived longer probably did not end for the same reason as the one before."""
 
 log = structlog.get_logger()
 
 
 class WorkerRestarter:
-    """`number` names the worker whichever process it is; `changed` wakes those who wait for changes,
-    `asked` is called when a process wants the metrics of all.
+    """`worker` is the present process; `exit_code` is the last one's, once `run` is `over`.
 
-    `worker` is the process that there is now, `exit_code` that of the last one once `run` is over.
+    Arguments:
+        number: names the worker, whichever process it has.
+        changed: is woken at each change.
+        asked: called when a process asks for the metrics of all workers.
+        stats: counts the restarts.
     """
 
     def __init__(
@@ -31,32 +35,34 @@ class WorkerRestarter:
         launch: Launch,
         changed: trio.lowlevel.ParkingLot,
         asked: Callable[[Worker, AskHost], None],
+        stats: SupervisorStats,
     ) -> None:
         self.number = number
         self._asked = asked
         self._launch = launch
         self._changed = changed
+        self._stats = stats
         self._proven = False
         self.leaving = False
         self.over = False
         self.worker: Worker | None = None
         self.exit_code: int | None = None
-        self.restarts = 0
 
     @property
     def serving(self) -> Worker | None:
-        """The process, if it serves and is to go on."""
+        """The process, if it serves and is not about to leave."""
         worker = self.worker
         return worker if worker and worker.stage is Stage.SERVING and not self.leaving else None
 
     async def run(self) -> None:
-        """Run one process after another until told to stop, or the first never got to serve."""
+        """Run one process after another until told to stop, or until the first one ends too soon."""
         delay = FIRST_DELAY
         while not self.leaving:
             started_at = trio.current_time()
             try:
                 self.exit_code = await self._run_process()
-            except OSError as error:  # no more processes, no memory
+            # The machine has no more processes or no memory.
+            except OSError as error:
                 log.error("worker cannot be started", worker=self.number, problem=str(error))
                 self.exit_code = None
             if self.leaving:
@@ -70,7 +76,7 @@ class WorkerRestarter:
             if trio.current_time() > started_at + EARLY:
                 delay = FIRST_DELAY
             log.info("worker is started anew", worker=self.number, after=delay)
-            self.restarts += 1
+            self._stats.restarts += 1
             with trio.move_on_after(delay):
                 while not self.leaving:
                     await self._changed.park()
@@ -79,13 +85,13 @@ class WorkerRestarter:
         self._changed.unpark_all()
 
     def stop(self) -> None:
-        """Have the process end as a server does that is stopped, and none take its place."""
+        """Stop the process as a server is stopped, and start no other one."""
         self.leave()
         if self.worker:
             self.worker.signal(signal.SIGTERM)
 
     def leave(self) -> None:
-        """Have no process take the place of the one that there is."""
+        """Start no other process after the present one."""
         self.leaving = True
         self._changed.unpark_all()
 
@@ -95,10 +101,11 @@ class WorkerRestarter:
             self.worker.signal(signal.SIGKILL)
 
     async def _run_process(self) -> int:
-        """One process from its start to its exit code. Errors: OSError if it cannot be started."""
+        """Start a process and return its exit code. Errors: OSError if it cannot be started."""
         self.worker = await start_worker(self.number, self._launch, self._on_change, self._asked)
         try:
-            if self.leaving:  # it was not there yet when the others were told
+            # It did not exist yet when the others were told.
+            if self.leaving:
                 self.worker.signal(signal.SIGTERM)
             return await self.worker.run()
         finally:
@@ -111,5 +118,5 @@ class WorkerRestarter:
 
 
 def describe_exit(code: int | None) -> dict[str, object]:
-    """An exit code for the log, a signal by its name."""
+    """Return an exit code as fields of the log. A signal is given by its name."""
     return {"signal": signal.Signals(-code).name} if code and code < 0 else {"code": code}

@@ -1,4 +1,4 @@
-"""How a worker leaves while others go on: its clients are sent to them, as many as they can take."""
+"""How a worker leaves while others go on: it sends its clients away as the others have room."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,28 +13,28 @@ SLICE_INTERVAL = 0.25
 """Seconds between two slices of clients that are sent away."""
 
 LEAVE_TIME = 0.75
-"""Seconds in which a worker leaves its ports: who was sent away before could come back to it."""
+"""Seconds in which a worker leaves its ports: clients sent away before could come back to it."""
 
 RETURN_TIME = 5.0
-"""Seconds in which those sent away are back, and counted where they are: they wait for up to one, close
-the connection, and connect; then a sample is due.
+"""Seconds until clients that were sent away are back and counted. They wait for up to one second and
+connect; then the next report is due.
 """
 
 log = structlog.get_logger()
 
 
 class Pace:
-    """How many clients may be sent away; knows neither clock nor workers. `rate`: at most, a second."""
+    """Decides how many clients may be sent away, `rate` a second at most, without clock and workers."""
 
     def __init__(self, rate: int) -> None:
         self._slice = max(1, round(rate * SLICE_INTERVAL))
         self._away: deque[tuple[float, int]] = deque()
 
     def take(self, now: float, room: int) -> int:
-        """The next slice's size, if elsewhere `room` places are free."""
+        """Return the next slice's size. The other workers have `room` free places."""
         while self._away and self._away[0][0] <= now - RETURN_TIME:
             self._away.popleft()
-        # Who is back is counted twice for a while: late is better than refused.
+        # A client that is back counts twice for a while: late is better than refused.
         size = max(0, min(self._slice, room - sum(size for _, size in self._away)))
         if size:
             self._away.append((now, size))
@@ -42,13 +42,14 @@ class Pace:
 
     @property
     def waits(self) -> bool:
-        """Whether nobody is on the way: what there is no room for waits for others to leave."""
+        """Whether no client is on its way: then the rest waits until others leave."""
         return not self._away
 
 
 async def retire(worker: Worker, room: Callable[[], int], rate: int) -> None:
-    """Send the clients of `worker` away, at most `rate` a second and not more than there is `room` for;
-    when the last is gone it ends.
+    """Send the clients of `worker` away, at most `rate` a second and as many as there is `room` for.
+
+    The worker ends after its last client.
     """
     log.info("worker retires", worker=worker.number, connections=worker.places)
     worker.stage = Stage.RETIRING
@@ -66,4 +67,5 @@ async def retire(worker: Worker, room: Callable[[], int], rate: int) -> None:
                 told = True
             await trio.sleep(SLICE_INTERVAL)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # it has ended
+        # It has ended.
+        pass

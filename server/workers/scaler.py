@@ -6,20 +6,21 @@ from itertools import accumulate
 from math import inf
 from typing import Literal, NamedTuple
 
-from server.fanout.stats import DELIVERY_BUCKETS
+from server.histogram import DELIVERY_BUCKETS
 from server.workers.process import Worker
 
 PERCENTILE = 0.95
-"""Of frames, whose delivery latency is looked at."""
+"""Share of the frames that are delivered within the latency of `Load`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScalePolicy:
     """When to change the number of workers, between `minimum` and `maximum`.
 
-    Shares are from 0 to 1, times in seconds. One more: more than `up_connections` of the places
-    taken, more than `up_cpu` of a core used by each, or latencies beyond `up_latency`, for all of
-    `after`. One less: both shares below `down`, as long. Nothing for `cooldown` after a change.
+    Shares are from 0 to 1, times in seconds. A worker is added if one of these holds for all of
+    `after`: more than `up_connections` of the places are taken, each worker uses more than `up_cpu` of
+    a core, or latencies exceed `up_latency`. A worker is removed if both shares stay below `down` as
+    long. Nothing changes for `cooldown` after a change.
     """
 
     minimum: int
@@ -33,7 +34,7 @@ class ScalePolicy:
 
 
 class Load(NamedTuple):
-    """How loaded the workers are together: shares, seconds; no latency where nothing was delivered."""
+    """The load of all workers: shares, and seconds; no latency if nothing was delivered."""
 
     connections: float
     cpu: float
@@ -41,7 +42,7 @@ class Load(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`reason` is one of few words."""
+    """`reason` is one of a few words: a label of the metrics."""
 
     action: Literal["up", "down", "hold"]
     reason: str
@@ -52,7 +53,7 @@ MINIMUM = Decision("hold", "minimum")
 
 
 class Scaler:
-    """Knows neither clock nor workers."""
+    """Decides without clock and workers."""
 
     def __init__(self, policy: ScalePolicy) -> None:
         self.policy = policy
@@ -61,7 +62,7 @@ class Scaler:
         self._quiet_until = -inf
 
     def look(self, now: float, workers: int, load: Load, *, leaving: bool = False) -> Decision:
-        """What to do with so many workers under this load; while one is `leaving`, none follows."""
+        """Decide what to do with `workers` under this load. While one is `leaving`, no other leaves."""
         over = self._over(load)
         calm = not over and not leaving and self._is_calm(workers, load)
         self._over_since = _begun(self._over_since, now) if over else None
@@ -75,12 +76,12 @@ class Scaler:
         return Decision("hold", "rising" if over else "steady")
 
     def changed(self, now: float) -> None:
-        """The workers are others: what was seen of them counts no more."""
+        """Forget the load seen so far: the number of workers changes, or all were replaced."""
         self._over_since = self._calm_since = None
         self._quiet_until = now + self.policy.cooldown
 
     def _over(self, load: Load) -> str:
-        """What is beyond its limit, none if nothing is."""
+        """Return which value is beyond its limit, '' if none is."""
         policy = self.policy
         if load.connections > policy.up_connections:
             return "connections"
@@ -89,15 +90,13 @@ class Scaler:
         return "latency" if load.latency > policy.up_latency else ""
 
     def _is_calm(self, workers: int, load: Load) -> bool:
-        """Whether one may go, and the others then are not at once too few."""
+        """Return whether a worker may leave without the others being too few at once."""
         policy = self.policy
         if workers < 2:
             return load.connections < policy.down and load.cpu < policy.down
         grown = workers / (workers - 1)
-        return (
-            load.connections < min(policy.down, policy.up_connections / grown)
-            and load.cpu < min(policy.down, policy.up_cpu / grown)
-        )  # fmt: skip
+        connections = min(policy.down, policy.up_connections / grown)
+        return load.connections < connections and load.cpu < min(policy.down, policy.up_cpu / grown)
 
     def _held(self, since: float | None, now: float) -> bool:
         return since is not None and now - since >= self.policy.after
@@ -112,7 +111,7 @@ def _begun(since: float | None, now: float) -> float:
 
 
 def measure(workers: Iterable[Worker]) -> Load:
-    """The load of those that serve, of whom there is one at least."""
+    """Return the load of `workers`. At least one of them has reported."""
     samples, delivered = [], [0] * (len(DELIVERY_BUCKETS) + 1)
     for worker in workers:
         if worker.sample:
@@ -129,8 +128,9 @@ def measure(workers: Iterable[Worker]) -> Load:
 
 
 def percentile(counts: Sequence[int]) -> float:
-    """The seconds within which PERCENTILE of what was counted by delivery bucket lies, drawn evenly
-    within its bucket as Prometheus' histogram_quantile does; 0 where nothing was counted.
+    """Return the seconds within which PERCENTILE of the counts lie, which are by delivery bucket.
+
+    Within its bucket it is interpolated as Prometheus' histogram_quantile does. 0 without counts.
     """
     wanted = PERCENTILE * sum(counts)
     if not wanted:

@@ -1,13 +1,11 @@
-"""The supervisor: keeps a number of workers running, rolls them, and hands signals on to them.
+"""The supervisor: runs a number of workers, replaces them one by one, and passes signals on.
 
-It serves nobody itself. Each worker binds the same ports (SO_REUSEPORT) and the kernel spreads
-connections over those that listen, so the supervisor is in no one's way, and its own death costs no
-client anything but a reconnection: workers end with it.
+It serves no client itself. Each worker binds the same ports (SO_REUSEPORT), and the kernel spreads
+connections over the workers that listen. Workers end with their supervisor; clients then reconnect.
 """
 
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -21,29 +19,33 @@ from server.workers.host_metrics import HostPage
 from server.workers.process import Launch, Worker
 from server.workers.restarter import WorkerRestarter
 from server.workers.retirement import retire
-from server.workers.scaler import MAXIMUM, Decision, Load, Scaler, measure
+from server.workers.scaler import MAXIMUM, Decision, Scaler, measure
+from server.workers.stats import SupervisorStats
 
 LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the load: as often as workers report."""
+"""Seconds between two looks at the load: the interval at which workers report."""
 
 STOP_TIMEOUT = 9.5
-"""Seconds from the first signal until workers are killed, with the default DRAIN_DELAY: they stop in
+"""Seconds from the first signal until workers are killed, with the default DRAIN_DELAY. They stop in
 nine; ten are promised.
 """
 
 REAP_TIME = 0.25
-"""Seconds for the event loop to see that killed workers have ended; then the supervisor ends."""
+"""Seconds for the event loop to see that the killed workers have ended. Then the supervisor ends."""
 
 CLEAN_ENDS = (None, 0, -signal.SIGTERM, 128 + signal.SIGTERM)
-"""Exit codes of workers that are told to stop; the last two if they had not begun to serve."""
+"""Exit codes of workers that were told to stop; the last two if they did not serve yet."""
 
 log = structlog.get_logger()
 
 
 class Supervisor:
-    """Owns the workers, by number. `run` is called once. `drain_rate`: clients that a worker which
-    retires sends away in a second. With a `scaler`, it decides how many workers there are. Workers are
-    killed `stop_timeout` seconds after the first signal.
+    """Owns the workers, by number. `run` is called once.
+
+    Arguments:
+        drain_rate: clients a second that a retiring worker sends away.
+        scaler: decides how many workers there are; without one the number stays.
+        stop_timeout: seconds from the first signal until workers are killed.
     """
 
     def __init__(
@@ -55,13 +57,11 @@ class Supervisor:
     ) -> None:
         self._launch = launch
         self._stop_timeout = stop_timeout
-        self.scaler = scaler
-        self.load: Load | None = None
-        self.decisions: Counter[Decision] = Counter()
+        self._scaler = scaler
         self._decision: Decision | None = None
-        self.rolls: Counter[tuple[str]] = Counter()
-        self._gone_restarts = 0
-        self._page = HostPage(self)
+        self._stats = SupervisorStats()
+        self._restarters: dict[int, WorkerRestarter] = {}
+        self._page = HostPage(self._restarters, self._stats)
         self._drain_rate = drain_rate
         self._tasks: trio.Nursery
         self._conducting = trio.CancelScope()
@@ -69,13 +69,12 @@ class Supervisor:
         self._stopping = trio.Event()
         self._roll_wanted = False
         self._exit_code = 0
-        self.restarters: dict[int, WorkerRestarter] = {}
 
     async def run(self, size: int, on_started: Callable[[], None]) -> int:
-        """Run `size` workers until SIGINT or SIGTERM; the exit code.
+        """Run `size` workers until SIGINT or SIGTERM. Return the exit code.
 
-        `on_started` is called once all of them serve. A second signal ends them at once; at SIGHUP
-        each is replaced by a new one.
+        `on_started` is called once all of them serve. A second signal ends them at once. At SIGHUP a
+        new process replaces each of them.
         """
         async with trio.open_nursery() as around:
             around.start_soon(self._take_signals, Signals(self._stop_timeout, self._end_workers))
@@ -87,7 +86,7 @@ class Supervisor:
 
     async def _conduct(self, size: int, on_started: Callable[[], None]) -> None:
         with self._conducting:
-            # One alone first: what is wrong with the configuration is then said once.
+            # One alone first: if the configuration is wrong, only one worker says so.
             if not (await self._start(1) and await self._start(size - 1)):
                 self._stop()
                 return
@@ -100,11 +99,11 @@ class Supervisor:
                 if self._roll_wanted:
                     self._roll_wanted = False
                     await self._roll()
-                elif self.scaler:
-                    await self._scale(self.scaler)
+                elif self._scaler:
+                    await self._scale(self._scaler)
 
     async def _start(self, size: int) -> bool:
-        """Whether so many more workers serve; else the exit code is that of one that does not."""
+        """Start `size` more workers. Return whether all serve; if one ends, take its exit code over."""
         for restarter in [self._add() for _ in range(size)]:
             if not await self._serves(restarter):
                 code = restarter.exit_code or 1
@@ -113,45 +112,46 @@ class Supervisor:
         return True
 
     async def _roll(self) -> None:
-        """Replace each worker by a new one, which reads the settings anew, and is there first."""
-        log.info("rolling", workers=len(self.restarters))
-        for old in [each for each in self.restarters.values() if not each.leaving]:
+        """Replace each worker by a new one, which reads the settings anew and serves first."""
+        log.info("rolling", workers=len(self._restarters))
+        for old in [each for each in self._restarters.values() if not each.leaving]:
             new = self._add()
             if not await self._serves(new):
                 log.error("rolling ended: a new worker does not serve", worker=new.number)
-                self.rolls["failed",] += 1
+                self._stats.rolls["failed"] += 1
                 return
             await self._retire(old)
-        self.rolls["done",] += 1
-        if self.scaler:
-            self.scaler.changed(trio.current_time())
-        log.info("rolled", workers=len(self.restarters))
+        self._stats.rolls["done"] += 1
+        if self._scaler:
+            self._scaler.changed(trio.current_time())
+        log.info("rolled", workers=len(self._restarters))
 
     async def _scale(self, scaler: Scaler) -> None:
-        """Look at the load; start a worker, or have the youngest leave, if that is to be."""
-        serving = [each.serving for each in self.restarters.values() if each.serving]
-        staying = sum(not each.leaving for each in self.restarters.values())
+        """Look at the load. Start a worker or have the youngest leave, as the scaler decides."""
+        serving = [each.serving for each in self._restarters.values() if each.serving]
+        staying = sum(not each.leaving for each in self._restarters.values())
         if not serving:
-            return  # all of them crashed
-        self.load = measure(serving)
-        leaving = staying < len(self.restarters)
-        decision = scaler.look(trio.current_time(), staying, self.load, leaving=leaving)
-        self.decisions[decision] += 1
+            # All of them crashed.
+            return
+        load = self._stats.load = measure(serving)
+        leaving = staying < len(self._restarters)
+        decision = scaler.look(trio.current_time(), staying, load, leaving=leaving)
+        self._stats.decisions[decision] += 1
         before, self._decision = self._decision, decision
-        load = {name: round(value, 3) for name, value in self.load._asdict().items()}
+        figures = {name: round(value, 3) for name, value in load._asdict().items()}
         if decision == MAXIMUM != before:
-            log.warning("too much load for so many workers", workers=staying, **load)
+            log.warning("too much load for so many workers", workers=staying, **figures)
         if decision.action == "hold":
             return
-        log.info("scaling", action=decision.action, reason=decision.reason, workers=staying, **load)
+        log.info("scaling", **decision._asdict(), workers=staying, **figures)
         if decision.action == "down":
             youngest = max(serving, key=lambda worker: worker.started_at)
-            self._tasks.start_soon(self._retire, self.restarters[youngest.number])
+            self._tasks.start_soon(self._retire, self._restarters[youngest.number])
         elif not await self._serves(self._add()):
             log.error("scaling failed: the new worker does not serve")
 
     async def _retire(self, restarter: WorkerRestarter) -> None:
-        """Have a worker leave without loss, and wait until it has."""
+        """Have a worker send its clients away and end. Wait until it has."""
         if worker := restarter.serving:
             restarter.leave()
             await retire(worker, self._room, self._drain_rate)
@@ -160,43 +160,37 @@ class Supervisor:
         while not restarter.over:
             await self._changed.park()
 
-    @property
-    def restarts(self) -> int:
-        """How often a process took the place of one that ended by itself."""
-        return self._gone_restarts + sum(each.restarts for each in self.restarters.values())
-
     def _room(self) -> int:
-        """Free places of all who stay."""
-        return sum(each.serving.room for each in self.restarters.values() if each.serving)
+        """Return the number of free places of the workers that stay."""
+        return sum(each.serving.room for each in self._restarters.values() if each.serving)
 
     def _add(self) -> WorkerRestarter:
-        """Start a worker; its number is the smallest free one: metrics' labels then stay few."""
-        number = next(each for each in count(1) if each not in self.restarters)
-        restarter = self.restarters[number] = WorkerRestarter(
-            number, self._launch, self._changed, self._on_asked
+        """Start a worker. Its number is the smallest free one: metrics then have few labels."""
+        number = next(each for each in count(1) if each not in self._restarters)
+        restarter = self._restarters[number] = WorkerRestarter(
+            number, self._launch, self._changed, self._on_asked, self._stats
         )
-        self._tasks.start_soon(self._keep, restarter)
+        self._tasks.start_soon(self._run_worker, restarter)
         return restarter
 
     def _on_asked(self, worker: Worker, question: AskHost) -> None:
         self._tasks.start_soon(self._answer, worker, question)
 
     async def _answer(self, worker: Worker, question: AskHost) -> None:
-        """Give a worker that is scraped the metrics it wants."""
-        asked_of = question.worker
-        page = await (self._page.render_one(asked_of) if asked_of else self._page.render())
+        """Send a worker that is scraped the metrics it asks for."""
+        name = question.worker
+        page = await (self._page.render_one(name) if name else self._page.render())
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await worker.channel.send(HostMetrics(question.id, page))
 
-    async def _keep(self, restarter: WorkerRestarter) -> None:
+    async def _run_worker(self, restarter: WorkerRestarter) -> None:
         await restarter.run()
-        self._gone_restarts += restarter.restarts
-        del self.restarters[restarter.number]
+        del self._restarters[restarter.number]
         if self._stopping.is_set() and restarter.exit_code not in CLEAN_ENDS:
             self._exit_code = self._exit_code or 1
 
     async def _serves(self, restarter: WorkerRestarter) -> bool:
-        """Wait until it serves; False if it ended instead."""
+        """Wait until the worker serves. Return False if it ended instead."""
         while not (restarter.over or restarter.serving):
             await self._changed.park()
         return not restarter.over
@@ -204,7 +198,7 @@ class Supervisor:
     async def _take_signals(self, signals: Signals) -> None:
         async for number in signals.received:
             if number == signal.SIGUSR1:
-                for restarter in self.restarters.values():
+                for restarter in self._restarters.values():
                     if restarter.serving:
                         restarter.serving.signal(number)
             elif number == signal.SIGHUP:
@@ -219,12 +213,12 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping.set()
         self._conducting.cancel()
-        for restarter in self.restarters.values():
+        for restarter in self._restarters.values():
             restarter.stop()
 
     def _end_workers(self, reason: str) -> None:
-        """Kill all workers. Called in a thread, as the event loop may be what hangs."""
+        """Kill all workers. Called in a thread, as the event loop may hang."""
         log.error("workers are killed", reason=reason)
-        for restarter in list(self.restarters.values()):
+        for restarter in list(self._restarters.values()):
             restarter.kill()
         time.sleep(REAP_TIME)

@@ -1,4 +1,4 @@
-"""A worker's end of the control channel: it reports once a second and ends with its supervisor."""
+"""A worker's end of the control channel. It reports once a second and ends with its supervisor."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -24,9 +24,8 @@ from server.workers.control import (
 SAMPLE_INTERVAL = 1.0
 """Seconds between two reports."""
 
-
 HOST_TIMEOUT = 3.0
-"""Seconds for the metrics of all: longer than one worker has, shorter than a scrape's ten."""
+"""Seconds for the metrics of all workers: longer than one worker has, shorter than a scrape's ten."""
 
 
 class NoHost(Exception):
@@ -38,10 +37,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCallbacks:
-    """What a worker does for its supervisor.
+    """Functions of the server that the supervisor's messages call.
 
-    `sample` and `metrics` tell how it is doing; `retire` takes no new connections, and returns when
-    that is so; `send_away` tells so many clients to go.
+    `sample` and `metrics` report. `retire` stops taking connections and returns when that is done.
+    `send_away` tells a number of clients to reconnect.
     """
 
     sample: Callable[[], Sample]
@@ -51,7 +50,7 @@ class WorkerCallbacks:
 
 
 class SupervisorLink:
-    """`number` names the worker among those of its supervisor; `fd` is the channel's descriptor."""
+    """`number` names the worker among its supervisor's; `fd` is the channel's descriptor."""
 
     def __init__(self, number: int, fd: int) -> None:
         self.number = number
@@ -61,7 +60,7 @@ class SupervisorLink:
         self._questions = Questions(self._channel, HOST_TIMEOUT)
 
     async def run(self, callbacks: WorkerCallbacks) -> None:
-        """Report, and do as told, until the supervisor is gone, or cancelled."""
+        """Report and do as told, until cancelled or until the supervisor is gone."""
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._report, callbacks.sample)
@@ -82,9 +81,9 @@ class SupervisorLink:
         log.error("the supervisor is gone")
 
     async def host_metrics(self, worker: str | None) -> str | None:
-        """The metrics of all workers, or of one; None if there is no such one.
+        """Return the metrics of all workers, or of one; None if there is no such worker.
 
-        Errors: NoHost if the supervisor does not say.
+        Errors: NoHost.
         """
         try:
             return await self._questions.ask(lambda number: AskHost(number, worker))
@@ -100,4 +99,5 @@ class SupervisorLink:
         try:
             await self._channel.send(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # reading tells
+            # The reading side notices, too.
+            pass

@@ -1,4 +1,4 @@
-"""The load's frame counter: what all delivered figures rest on."""
+"""The frame counter, on which all figures of delivered frames depend."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from bench.wire import count_long_frames
 
 AWKWARD = (126, 129, 0x17E, 0x181, 0x7E81)
-"""Lengths with the bytes in them that begin a frame."""
+"""Lengths that contain the bytes that begin a frame."""
 
 
 def frame(size: int) -> bytes:
@@ -15,7 +15,7 @@ def frame(size: int) -> bytes:
 
 @given(st.lists(st.sampled_from(AWKWARD) | st.integers(126, 2000), max_size=30), st.data())
 def test_frames_are_counted_wherever_the_stream_is_cut(sizes, data):
-    """Every frame once, but for one whose first two bytes come apart: the reader adds that."""
+    """Every frame is counted once, except one cut after its first byte, which the reader adds."""
     stream = b"".join(map(frame, sizes))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -24,7 +24,7 @@ def test_frames_are_counted_wherever_the_stream_is_cut(sizes, data):
 
 
 def test_what_was_read_before_is_not_counted():
-    """The buffer is larger than what came in last."""
+    """Old bytes behind the last read are not counted."""
     buffer = bytearray(frame(200) + frame(300))
     assert count_long_frames(buffer, 204) == 1
     assert count_long_frames(buffer, 205) == 1

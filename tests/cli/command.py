@@ -7,17 +7,18 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "server"]
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+"""Seconds for a command, which an idle machine runs in less than one."""
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The machine's own variables, none of the server's, and `variables`."""
+    """Return the machine's own variables, none of the server's, and `variables`."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TERM") if name in os.environ}
     return inherited | variables
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end in `folder`, where a `.env` file would be read."""
+    """Run to the end in `folder`, whose `.env` file is read."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=folder,
@@ -30,7 +31,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 def complaint(folder: Path, *arguments: str, **variables: str) -> str:
-    """The one line with which a command fails that its user can mend."""
+    """Return the one line with which a command fails because of its user's fault."""
     done = run(folder, *arguments, **variables)
     assert done.returncode == 2, done
     lines = done.stderr.splitlines()

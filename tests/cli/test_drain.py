@@ -1,4 +1,4 @@
-"""A stop in its order: red first, open for DRAIN_DELAY, then closed; all that in ten seconds."""
+"""The order of a stop: red first, open for DRAIN_DELAY, then closed; ten seconds in all."""
 
 import signal
 import time
@@ -8,15 +8,15 @@ import pytest
 from server.process.signals import hard_exit_after
 from tests.cli.command import complaint
 from tests.cli.test_stop import AT_ONCE, STOP_LIMIT, stubborn_clients
-from tests.gateway.wire import Client, RawClient, eventually, head, target
-from tests.processes import STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, RawClient, head, target
+from tests.processes import STOP_TIMEOUT, ServerProcess, eventually
 
 DEFAULT = ""
 """What is empty counts as not set."""
 
 
 def test_clients_may_come_for_two_seconds_after_readyz_turned_red(tmp_path):
-    """They are served, and sent away with those who were there before."""
+    """New clients are served, and sent away with the earlier ones."""
     with ServerProcess(tmp_path, DRAIN_DELAY=DEFAULT, PRICE_UPDATE_INTERVAL="50ms") as server:
         assert server.get("/readyz") == (200, '{"status":"ready","reasons":[]}')
         with Client(server, "AAPL") as before:
@@ -35,7 +35,7 @@ def test_clients_may_come_for_two_seconds_after_readyz_turned_red(tmp_path):
 
 
 def test_readyz_is_red_until_the_end_of_the_drain(tmp_path):
-    """Also while clients that do not answer are waited for, when the streaming port is closed."""
+    """Also while the server waits for clients that do not answer, when the streaming port is closed."""
     with ServerProcess(tmp_path) as server, RawClient(server, head(target("*"))):
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: closed(server))
@@ -44,7 +44,7 @@ def test_readyz_is_red_until_the_end_of_the_drain(tmp_path):
 
 
 def test_handshake_under_way_when_the_port_closes_is_let_in(tmp_path):
-    """It is told to come back as all others are, not refused."""
+    """The client is told to come back as all others are; it is not refused."""
     request = head(target("AAPL"))
     with ServerProcess(tmp_path, DRAIN_DELAY="500ms") as server, RawClient(server) as other:
         with RawClient(server, request[:40]) as client:
@@ -58,7 +58,7 @@ def test_handshake_under_way_when_the_port_closes_is_let_in(tmp_path):
 
 
 def test_default_delay_is_within_the_ten_seconds(tmp_path):
-    """Though clients of both ports do all they can."""
+    """The stop is in time although clients of both ports do all they can."""
     with ServerProcess(tmp_path, DRAIN_DELAY=DEFAULT, PRICE_UPDATE_INTERVAL="10ms") as server:
         with stubborn_clients(server):
             start = time.monotonic()
@@ -68,7 +68,7 @@ def test_default_delay_is_within_the_ten_seconds(tmp_path):
 
 
 def test_ctrl_c_is_immediate_where_no_load_balancer_asks(tmp_path):
-    """A developer does not wait for one; SIGTERM, and whoever has asked `/readyz`, gets the delay."""
+    """A developer need not wait. SIGTERM, and a load balancer that asked `/readyz`, get the delay."""
     with ServerProcess(tmp_path, DRAIN_DELAY="3s") as server, Client(server, "AAPL") as client:
         start = time.monotonic()
         server.process.send_signal(signal.SIGINT)
@@ -83,13 +83,13 @@ def test_ctrl_c_is_immediate_where_no_load_balancer_asks(tmp_path):
 
 
 def test_longer_delay_moves_the_hard_exit():
-    """By what it is longer than the default, for which there is room."""
+    """By the time that it is longer than the default."""
     assert [hard_exit_after(delay) for delay in (0, 2, 10)] == [9, 9, 17]
 
 
 @pytest.mark.parametrize("value", ["-1s", "soon", "9" * 400])
 def test_delay_that_cannot_be_is_named(tmp_path, value):
-    """Zero may be; what is no time may not."""
+    """Zero is allowed; a text that is not a time is refused."""
     line = complaint(tmp_path, "serve", DRAIN_DELAY=value)
     assert line.startswith(
         f"quotestream: DRAIN_DELAY={value!r} is not allowed: a duration from zero"
@@ -97,7 +97,7 @@ def test_delay_that_cannot_be_is_named(tmp_path, value):
 
 
 def closed(server: ServerProcess) -> bool:
-    """Whether the streaming port takes no more connections."""
+    """Return whether the streaming port takes no more connections."""
     try:
         RawClient(server, b"").socket.close()
     except ConnectionRefusedError:

@@ -1,4 +1,4 @@
-"""Keys that prove nothing stop the start with one line, which does not show them."""
+"""Weak keys stop the start with one line, which does not show them."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -10,7 +10,7 @@ from tests.processes import SECRET, ServerProcess, make_token
 
 
 def rsa_pem(bits: int) -> str:
-    """A public key's text."""
+    """Return a public key's text."""
     key = rsa.generate_private_key(65537, bits).public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -18,15 +18,22 @@ def rsa_pem(bits: int) -> str:
 @pytest.mark.parametrize(
     ("secret", "words"),
     [
-        ("short-canary", "32 bytes"), ("x" * 31, "repeated"), ("x" * 64, "repeated"),
+        ("short-canary", "32 bytes"),
+        ("x" * 31, "repeated"),
+        ("x" * 64, "repeated"),
         (" " * 40, "blank"),
-        ("\t\n " * 20, "blank"), (SECRET[:31], "32 bytes"), (SECRET + "\n", "white space"),
-        (" " + SECRET, "white space"), ("é" * 15 + "a", "32 bytes"), (rsa_pem(2048).strip(), "PEM"),
-        ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7", "SSH"), (SECRET + "\udcff", "UTF-8"),
+        ("\t\n " * 20, "blank"),
+        (SECRET[:31], "32 bytes"),
+        (SECRET + "\n", "white space"),
+        (" " + SECRET, "white space"),
+        ("é" * 15 + "a", "32 bytes"),
+        (rsa_pem(2048).strip(), "PEM"),
+        ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQC7", "SSH"),
+        (SECRET + "\udcff", "UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_weak_secret_is_refused(secret, words):
-    """Too short, blank, one character over and over, padded, not a secret at all."""
+    """The secret is too short, blank, one repeated character, padded, or a public key."""
     with pytest.raises(BadKey, match="JWT_SECRET") as refused:
         Authenticator(secret=secret)
     assert words in str(refused.value)
@@ -56,7 +63,7 @@ def test_short_modulus_is_refused(bits, good):
 
 
 def test_weak_key_stops_every_command(tmp_path):
-    """One line, exit code 2, nothing of the secret."""
+    """One line without the secret; the exit code is 2."""
     for arguments in (["serve"], ["token", "--user", "ann"], ["watch", "AAPL"]):
         line = complaint(tmp_path, *arguments, JWT_SECRET="canary-secret")
         assert line.startswith("quotestream: JWT_SECRET is shorter than 32 bytes")
@@ -66,14 +73,14 @@ def test_weak_key_stops_every_command(tmp_path):
 
 @pytest.mark.parametrize("value", ["canary/secret+1==", "canary secret", "x/" * 3000 + "canary"])
 def test_secret_in_the_other_key_s_place_is_not_shown(tmp_path, value):
-    """JWT_PUBLIC_KEY may name a file; what does not look like one is not repeated."""
+    """JWT_PUBLIC_KEY may name a file. A text that does not look like a file's name is not repeated."""
     line = complaint(tmp_path, "serve", JWT_PUBLIC_KEY=value)
     assert line.startswith("quotestream: JWT_PUBLIC_KEY")
     assert "canary" not in line
 
 
 def test_dot_env_is_taken_as_it_is_written(tmp_path):
-    """`$` and `${HOME}` in a secret stay; it is the same key as that of the environment."""
+    """`$` and `${HOME}` in a secret stay: the key is the same as from the environment."""
     secret = "a${HOME}b$HOME-$c-$(id)-0123456789-abcdef"
     (tmp_path / ".env").write_text(f"SOME={secret}\nJWT_SECRET='{secret}'\n")
     signed = run(tmp_path, "token", "--user", "ann").stdout.strip()
@@ -81,7 +88,7 @@ def test_dot_env_is_taken_as_it_is_written(tmp_path):
 
 
 def test_padded_public_key_is_read(tmp_path):
-    """The line feed behind a key in PEM is no part of it."""
+    """The line feed behind a key in PEM does not belong to it."""
     with ServerProcess(tmp_path, JWT_PUBLIC_KEY=f"\n{rsa_pem(2048)}\n") as server:
         status, _ = server.request("GET", "/health", Authorization=f"Bearer {make_token()}")
         assert status == 200

@@ -1,4 +1,4 @@
-"""Standard output and error that take nothing neither end nor freeze a server, nor stop its exit."""
+"""A server goes on, stops and exits although its standard output and error take nothing."""
 
 import fcntl
 import os
@@ -16,16 +16,16 @@ import pytest
 
 from bench.services import free_port
 from tests.cli.command import COMMAND, environment
-from tests.gateway.wire import Client, eventually, head, target
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, head, target
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
 from tests.workers.host import Host, end_of
 
 AT_ONCE = 3.0
-"""Seconds for what has no reason to wait, on a busy machine."""
+"""Seconds for an action that has no reason to wait, on a busy machine."""
 
 
 class Mute(ServerProcess):
-    """A server on known ports, as nothing it says can be read. `redirection` is the shell's."""
+    """A server on known ports: its output cannot be read. `redirection` is the shell's."""
 
     def __init__(self, folder: Path, redirection: str, **variables: str) -> None:
         super().__init__(folder, WS_PORT=str(free_port()), HTTP_PORT=str(free_port()), **variables)
@@ -36,9 +36,13 @@ class Mute(ServerProcess):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", command],
-                cwd=self._folder, env=environment(**self._variables), text=True,
-                stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=self._folder,
+                env=environment(**self._variables),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         self.quotes_url = f"ws://127.0.0.1:{self._variables['WS_PORT']}/ws/quotes"
         self.http_url = f"http://127.0.0.1:{self._variables['HTTP_PORT']}"
         eventually(self._is_ready, START_TIMEOUT)
@@ -64,8 +68,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("redirection", BROKEN.values(), ids=BROKEN)
 def test_server_streams_and_stops_though_nothing_can_be_said(tmp_path, redirection):
-    """Prices move, a refusal, which is logged, harms nobody, and the stop is clean."""
-    if "|" in redirection:  # the shell would be the process that is signalled
+    """Prices move, a refusal is logged without harm, and the stop is clean."""
+    # The shell would be the process that gets the signal.
+    if "|" in redirection:
         redirection = f"2>{tmp_path / 'pipe'} >&2"
         os.mkfifo(tmp_path / "pipe")
         reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -89,7 +94,7 @@ def test_server_streams_and_stops_though_nothing_can_be_said(tmp_path, redirecti
 
 @contextmanager
 def full_pipe() -> Iterator[tuple[int, int]]:
-    """Both ends of a pipe in which there is no room."""
+    """Both ends of a full pipe."""
     reader, writer = os.pipe()
     try:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -101,7 +106,7 @@ def full_pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_pipe_that_nobody_reads_freezes_nothing(tmp_path):
-    """The server streams and stops, though nothing that it says can be written."""
+    """The server streams and stops although its output cannot be written."""
     with full_pipe() as (reader, writer):
         redirection = f">/proc/{os.getpid()}/fd/{writer} 2>&1"
         with Mute(tmp_path, redirection, PRICE_UPDATE_INTERVAL="50ms") as server:
@@ -115,7 +120,7 @@ def test_pipe_that_nobody_reads_freezes_nothing(tmp_path):
 
 
 def test_log_goes_on_once_there_is_room(tmp_path):
-    """Lines that waited come whole and in order, and the number of those that were dropped is said."""
+    """Waiting lines come whole and in order. The number of dropped lines is logged."""
     program = """
 import logging, sys, time
 from server.process import output
@@ -133,8 +138,11 @@ log.warning("the last line")
     with full_pipe() as (reader, writer):
         with subprocess.Popen(
             [sys.executable, "-c", program],
-            cwd=tmp_path, stdin=subprocess.PIPE, stderr=writer, text=True,
-        ) as process:  # fmt: skip
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+        ) as process:
             lost = tmp_path / "lost"
             eventually(lambda: lost.exists() and lost.read_text().endswith("\n"), START_TIMEOUT)
             said = os.read(reader, 4096)
@@ -154,7 +162,7 @@ log.warning("the last line")
 
 @pytest.mark.parametrize("redirection", [">/dev/full 2>/dev/full", ">&- 2>&-", "full pipe"])
 def test_second_signal_ends_it_at_once_though_nothing_can_be_said(tmp_path, redirection):
-    """A client that does not answer is waited for; the second signal ends that."""
+    """The server waits for a client that does not answer; the second signal ends that."""
     with full_pipe() as (_, writer):
         if redirection == "full pipe":
             redirection = f">/proc/{os.getpid()}/fd/{writer} 2>&1"
@@ -173,13 +181,13 @@ def test_second_signal_ends_it_at_once_though_nothing_can_be_said(tmp_path, redi
 
 
 class MuteHost(Mute):
-    """A supervisor with two workers, none of which can say anything."""
+    """A supervisor with two workers, whose output nobody reads."""
 
     arguments = ("--workers", "2")
 
 
 def test_workers_and_their_supervisor_end_though_nothing_can_be_said(tmp_path, redis):
-    """They stream, stop cleanly at one signal, and at once at two."""
+    """They stream, stop cleanly at one signal, and stop at once at two."""
     with MuteHost(tmp_path, ">/dev/full 2>/dev/full", REDIS_URL=redis.url) as host:
         with Client(host, "AAPL") as client:
             assert client.receive()["type"] == "quotes_patch"
@@ -213,7 +221,7 @@ trio.run(main)
     ("where", "code"), [("loop", 1), ("call", 1), ("interpreter", -signal.SIGALRM)]
 )
 def test_event_loop_that_hangs_is_ended_at_the_first_signal(tmp_path, where, code):
-    """Also one that lets no other thread run: the kernel's alarm needs none."""
+    """Also a loop that lets no other thread run: the kernel's alarm needs none."""
     with subprocess.Popen(
         [sys.executable, "-c", HANGING, where], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -226,7 +234,7 @@ def test_event_loop_that_hangs_is_ended_at_the_first_signal(tmp_path, where, cod
 
 
 def test_event_loop_that_hangs_is_ended_at_the_second_signal(tmp_path):
-    """At once, and with that signal's code."""
+    """The process ends at once, with that signal's code."""
     program = HANGING.replace("Signals(0.3)", "Signals(60)")
     with subprocess.Popen(
         [sys.executable, "-c", program, "call"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -234,16 +242,17 @@ def test_event_loop_that_hangs_is_ended_at_the_second_signal(tmp_path):
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)  # two signals of one kind that wait are one
+        # Two waiting signals of one kind would be one.
+        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.wait(AT_ONCE) == 128 + signal.SIGINT
 
 
 def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
-    """It says so, ends with that signal's code, and no worker is left."""
+    """It logs the signal, ends with its code, and leaves no worker behind."""
     with Host(tmp_path, redis, 2, DRAIN_DELAY="30s") as host:
         host.process.send_signal(signal.SIGTERM)
         host.await_event("stopping", 3)
         assert host.stop(signal.SIGINT) == 128 + signal.SIGINT
         end_of(host.pids, AT_ONCE)
-        assert host.events("workers are killed")[0]["reason"] == "second signal"
+        assert host.await_event("workers are killed")["reason"] == "second signal"

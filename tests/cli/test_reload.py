@@ -1,4 +1,4 @@
-"""SIGHUP: keys and the log level are taken over, nobody is cut, and what is wrong changes nothing."""
+"""SIGHUP: the server takes over keys and log level, cuts no connection, and ignores faulty settings."""
 
 import signal
 import threading
@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.gateway.wire import Client, eventually, new_user, refusal
-from tests.processes import SECRET, START_TIMEOUT, STOP_TIMEOUT, ServerProcess
+from tests.gateway.wire import Client, new_user, refusal
+from tests.processes import SECRET, START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
 from tests.workers.host import Host, is_alive
 
 OTHER_SECRET = "another secret of the tests, also 32 bytes or longer"
@@ -28,7 +28,7 @@ def publish(key: RSAPrivateKey, file: Path) -> None:
 
 
 def hang_up(server: ServerProcess, event: str) -> dict[str, Any]:
-    """Send SIGHUP; the log line `event` that comes of it."""
+    """Send SIGHUP. Return the log line `event` that follows."""
     before = len(events(server, event))
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: len(events(server, event)) > before)
@@ -40,7 +40,7 @@ def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
 
 
 class ByFile(ServerProcess):
-    """A server whose secret and log level stand in its `.env` file, which `write` changes."""
+    """A server with secret and log level in its `.env` file, which `write` changes."""
 
     def __init__(self, folder: Path, **written: str) -> None:
         super().__init__(folder, PRICE_UPDATE_INTERVAL="100ms")
@@ -55,7 +55,7 @@ class ByFile(ServerProcess):
 
 
 def test_secret_is_replaced_and_clients_stay(tmp_path):
-    """New tokens are good, old ones are not any more, and connections go on."""
+    """New tokens are accepted, old ones are refused, and connections go on."""
     with ByFile(tmp_path) as server, Client(server, "AAPL") as client:
         client.receive()
         server.write(JWT_SECRET=OTHER_SECRET)
@@ -73,7 +73,7 @@ def test_secret_is_replaced_and_clients_stay(tmp_path):
 
 
 def test_public_key_in_a_file_is_read_again(tmp_path):
-    """Though the variable names the same file as before."""
+    """The key is taken over although the variable names the same file as before."""
     file = tmp_path / "key.pem"
     old, new = (generate_private_key(65537, 2048) for _ in range(2))
     publish(old, file)
@@ -106,7 +106,7 @@ def test_public_key_in_a_file_is_read_again(tmp_path):
     ],
 )
 def test_what_is_wrong_changes_nothing(tmp_path, variables, word):
-    """One error line names it; the old keys stay, also if one of the new settings alone is wrong."""
+    """One error line names the fault. The old keys stay even if only one new setting is wrong."""
     with ByFile(tmp_path) as server, Client(server, "AAPL") as client:
         server.write(**({"JWT_SECRET": OTHER_SECRET} | variables))
         line = hang_up(server, "nothing was reloaded, the old settings stay")
@@ -118,7 +118,7 @@ def test_what_is_wrong_changes_nothing(tmp_path, variables, word):
 
 
 def test_log_level_is_reloaded_and_the_rest_asks_for_a_restart(tmp_path):
-    """What needs a restart is named if it changed; without a change one line says that."""
+    """Changed settings that need a restart are named. Without a change one line says so."""
     with ByFile(tmp_path, LOG_LEVEL="error") as server:
         server.write(LOG_LEVEL="info")
         assert hang_up(server, "reloaded")["variables"] == ["LOG_LEVEL"]
@@ -133,7 +133,7 @@ def test_log_level_is_reloaded_and_the_rest_asks_for_a_restart(tmp_path):
 
 
 def test_worker_that_is_hung_up_on_survives(tmp_path, redis):
-    """As a terminal does that goes away; the supervisor rolls."""
+    """A closing terminal sends it to all processes; the supervisor rolls."""
     with Host(tmp_path, redis, 1) as host:
         pid = host.pid(1)
         with Client(host, "AAPL") as client:
@@ -161,7 +161,7 @@ def test_signal_without_a_meaning_ends_nothing(tmp_path, number):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_signal_during_the_start_ends_nothing(tmp_path, number):
-    """It is acted on when the server serves."""
+    """The server acts on it once it serves."""
     server = ServerProcess(tmp_path)
     stopped = threading.Event()
 
@@ -187,7 +187,7 @@ def test_signal_during_the_start_ends_nothing(tmp_path, number):
 
 
 def _blocks(pid: int, number: int) -> bool:
-    """Whether the process has had the time to say that it does not want to be ended."""
+    """Return whether the process already handles the signal."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, mask = line.partition(":\t")
         if name in ("SigBlk", "SigCgt") and int(mask, 16) >> (number - 1) & 1:

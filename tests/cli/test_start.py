@@ -1,4 +1,4 @@
-"""What stops the start: one line that names the fault, and exit code 2."""
+"""Faults that stop the start: one line names the fault, and the exit code is 2."""
 
 import json
 import resource
@@ -24,23 +24,39 @@ jFY2IA==
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("PRICE_UPDATE_INTERVAL", "soon"), ("PRICE_UPDATE_INTERVAL", "-4s"),
-        ("PRICE_UPDATE_INTERVAL", "0"), ("WS_PORT", "99999"), ("HTTP_PORT", "http"),
-        ("WS_MAX_CONNECTIONS", "0"), ("WS_MAX_CONNECTIONS_PER_USER", "-1"),
-        ("WS_MAX_SYMBOLS", "many"), ("WS_COMMAND_RATE", "0.5"), ("FEED", "telepathy"),
-        ("FEED", "replay:"), ("REPLAY_SPEED", "-1"), ("REPLAY_SPEED", "nan"),
-        ("REPLAY_LOOP", "perhaps"), ("SIMULATOR_SEED", "x"), ("LOG_LEVEL", "loud"),
-        ("LOG_FORMAT", "XML"), ("WS_ALLOWED_ORIGINS", "*"),
+        ("PRICE_UPDATE_INTERVAL", "soon"),
+        ("PRICE_UPDATE_INTERVAL", "-4s"),
+        ("PRICE_UPDATE_INTERVAL", "0"),
+        ("WS_PORT", "99999"),
+        ("HTTP_PORT", "http"),
+        ("WS_MAX_CONNECTIONS", "0"),
+        ("WS_MAX_CONNECTIONS_PER_USER", "-1"),
+        ("WS_MAX_SYMBOLS", "many"),
+        ("WS_COMMAND_RATE", "0.5"),
+        ("FEED", "telepathy"),
+        ("FEED", "replay:"),
+        ("REPLAY_SPEED", "-1"),
+        ("REPLAY_SPEED", "nan"),
+        ("REPLAY_LOOP", "perhaps"),
+        ("SIMULATOR_SEED", "x"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "XML"),
+        ("WS_ALLOWED_ORIGINS", "*"),
         ("WS_ALLOWED_ORIGINS", "https://a.example,b.example"),
-        ("WS_ALLOWED_ORIGINS", "https://a.example/"), ("JWT_ALGORITHMS", "RS256"),
-        ("TRUSTED_PROXIES", "proxy.example"), ("TRUSTED_PROXIES", "10.0.0.1/8"),
-        ("TRUSTED_PROXIES", "10.0.0.0/8;::1"), ("TRUSTED_PROXIES", "10.0.0.0/33"),
-        ("USER_COMMAND_RATE", "0"), ("USER_LOOKUP_RATE", "-1"), ("ADDRESS_FAILURE_RATE", "0.5"),
+        ("WS_ALLOWED_ORIGINS", "https://a.example/"),
+        ("JWT_ALGORITHMS", "RS256"),
+        ("TRUSTED_PROXIES", "proxy.example"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8;::1"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("USER_COMMAND_RATE", "0"),
+        ("USER_LOOKUP_RATE", "-1"),
+        ("ADDRESS_FAILURE_RATE", "0.5"),
         ("ADDRESS_REQUEST_RATE", "many"),
     ],
-)  # fmt: skip
+)
 def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
-    """Variable, value, and what may be there."""
+    """The line shows the variable, its value and the allowed values."""
     line = complaint(tmp_path, "serve", **{variable: value})
     assert line.startswith(f"quotestream: {variable}={value!r} is not allowed: ")
     assert len(line) > len(f"quotestream: {variable}={value!r} is not allowed: ") + 3
@@ -58,14 +74,14 @@ def test_bad_variable_is_named_with_what_is_allowed(tmp_path, variable, value):
     ],
 )
 def test_variables_that_cannot_be_or_do_not_go_together(tmp_path, variables, words):
-    """One line says which."""
+    """One line says which settings contradict each other."""
     line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, **variables)
     assert all(word in line for word in words)
 
 
 @pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
 def test_busy_port_is_named(tmp_path, variable):
-    """Whoever else has the port, the line says which it is."""
+    """The line names the port, whichever program has it."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         line = complaint(tmp_path, "serve", **{variable: port})
@@ -84,7 +100,7 @@ def test_development_secret_is_for_this_machine_only(tmp_path, name, host):
 
 
 def test_address_that_is_not_this_machine_s_is_named(tmp_path):
-    """An address that cannot be bound, or a name that does not exist."""
+    """The line names an address that cannot be bound, or a name that does not exist."""
     for host in ("203.0.113.1", "no.such.host.invalid", "a..b", "a" * 64):
         line = complaint(tmp_path, "serve", JWT_SECRET=SECRET, WS_HOST=host)
         assert host in line
@@ -93,7 +109,7 @@ def test_address_that_is_not_this_machine_s_is_named(tmp_path):
 
 
 def test_key_that_cannot_be_used_is_named(tmp_path):
-    """No file, no PEM, an algorithm without a key."""
+    """The file is missing, the text is not PEM, or an algorithm has no key."""
     text = tmp_path / "text"
     text.write_text("hello")
     curve = tmp_path / "curve.pem"
@@ -108,7 +124,7 @@ def test_key_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_replay_that_cannot_be_is_named(tmp_path):
-    """A missing file and a wrong header."""
+    """The file is missing, or its header is wrong."""
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
     for name, word in (("none.csv", "No such file"), ("other.csv", HEADER)):
@@ -119,7 +135,7 @@ def test_replay_that_cannot_be_is_named(tmp_path):
 
 
 def test_dot_env_is_read_and_the_environment_wins(tmp_path):
-    """A `.env` file where the server starts is as good as variables, and gives way to them."""
+    """A `.env` file in the working folder counts as variables. The environment wins over it."""
     (tmp_path / ".env").write_text("WS_MAX_SYMBOLS=none\n")
     assert "WS_MAX_SYMBOLS='none'" in complaint(tmp_path, "serve")
     assert "WS_MAX_SYMBOLS='x'" in complaint(tmp_path, "serve", WS_MAX_SYMBOLS="x")
@@ -127,19 +143,22 @@ def test_dot_env_is_read_and_the_environment_wins(tmp_path):
 
 @pytest.mark.parametrize("content", [b"WS_PORT=0\nA\xff=1\n", b"WS_PORT=0\n= what?\n"])
 def test_dot_env_that_cannot_be_read_is_named(tmp_path, content):
-    """Bytes that are no UTF-8, a line that sets nothing."""
+    """The file is not UTF-8, or a line sets nothing."""
     (tmp_path / ".env").write_bytes(content)
     assert ".env" in complaint(tmp_path, "serve")
 
 
 def test_limit_of_descriptors_is_raised(tmp_path):
-    """A shell's limit is no server's; what even the machine's own is too low for is warned of."""
+    """The server raises the shell's limit. It warns if the machine's own limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
         with ServerProcess(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
             given = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-            warnings = [each for each in server.log_lines() if "ulimit" in each["event"]]
+            warnings = [
+                server.await_event("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS")
+            ]
+            assert sum("ulimit" in each["event"] for each in server.log_lines()) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert given == (hard, hard)
@@ -149,7 +168,7 @@ def test_limit_of_descriptors_is_raised(tmp_path):
 
 
 def test_help_tells_what_there_is(tmp_path):
-    """Commands, their options, and every setting with its default."""
+    """The help shows commands, their options, and every setting with its default."""
     top = run(tmp_path, "--help")
     assert top.returncode == 0
     assert all(command in top.stdout for command in ("serve", "token", "watch"))
@@ -161,14 +180,14 @@ def test_help_tells_what_there_is(tmp_path):
 
 @pytest.mark.parametrize("arguments", [["fly"], ["token"], ["watch"], ["serve", "--fast"]])
 def test_bad_arguments_are_usage_errors(tmp_path, arguments):
-    """argparse's own: the usage, then one line; exit code 2."""
+    """argparse shows the usage, then one line; the exit code is 2."""
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: quotestream")
 
 
 def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
-    """Each JSON line has event, level and time; the other form is not JSON; a level leaves out."""
+    """Each JSON line has event, level and time. The other form is not JSON. A level filters lines."""
     with ServerProcess(tmp_path) as server:
         assert server.stop() == 0
         lines = server.log_lines()
@@ -188,7 +207,7 @@ def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
 
 
 def test_server_s_output_may_be_closed(tmp_path):
-    """Nobody has to read what is printed at the start."""
+    """The output at the start need not be read."""
     with ServerProcess(tmp_path) as server:
         assert isinstance(server.process, subprocess.Popen)
         assert server.process.stdout is not None

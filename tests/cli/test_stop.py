@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: out within ten seconds whatever the clients do, at once when told twice."""
+"""SIGTERM and Ctrl-C: the server ends within ten seconds, at the second signal at once."""
 
 import signal
 import socket
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.services import free_port
 from tests.cli.command import COMMAND, TIMEOUT, environment
-from tests.gateway.wire import RawClient, eventually, head, target
-from tests.processes import SECRET, ServerProcess
+from tests.gateway.wire import RawClient, head, target
+from tests.processes import SECRET, ServerProcess, eventually
 
 STOP_LIMIT = 10.0
 
@@ -38,8 +39,9 @@ def stubborn_clients(server: ServerProcess) -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
-    """The exit is clean and in time, and the ports are free again at once."""
-    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms") as server:
+    """The exit is clean and in time, and the ports are free at once."""
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms", **ports) as server:
         with stubborn_clients(server):
             start = time.monotonic()
             assert server.stop(number) == 0
@@ -47,13 +49,12 @@ def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
         lines = server.log_lines()
         assert lines[-1]["event"] == "stopped"
         assert not any(line["level"] == "error" for line in lines)
-        again = {"WS_PORT": str(server.address[1]), "HTTP_PORT": str(server.http_address[1])}
-    with ServerProcess(tmp_path, **again) as server:
+    with ServerProcess(tmp_path, **ports) as server:
         assert server.get("/healthz")[0] == 200
 
 
 def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
-    """While a client is waited for, `/readyz` says why no other should come."""
+    """While the server waits for a client, `/readyz` says why no other should come."""
     with ServerProcess(tmp_path) as server, stubborn_clients(server):
         assert server.get("/readyz") == (200, '{"status":"ready","reasons":[]}')
         server.process.send_signal(signal.SIGTERM)
@@ -68,7 +69,7 @@ def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
 
 
 def test_stop_right_after_the_start_is_not_lost(tmp_path, redis):
-    """Five times, as whether it comes while Redis is being connected to is a matter of luck."""
+    """Five times: whether the signal comes while Redis is being connected is a matter of luck."""
     for _ in range(5):
         with ServerProcess(tmp_path, REDIS_URL=redis.url) as server:
             start = time.monotonic()
@@ -87,18 +88,22 @@ def test_interrupted_while_it_waits_for_the_database(tmp_path, postgres, command
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        established = f":{postgres.port:04X} 01 "  # remote port and state (proc(5), /proc/net/tcp)
-        eventually(lambda: established in Path("/proc/net/tcp").read_text())
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=STOP_LIMIT)
+        # Remote port and state (proc(5), /proc/net/tcp).
+        established = f":{postgres.port:04X} 01 "
+        try:
+            eventually(lambda: established in Path("/proc/net/tcp").read_text())
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=STOP_LIMIT)
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGINT
     assert time.monotonic() - start < AT_ONCE
     assert "Traceback" not in said
 
 
 def test_handing_over_needs_a_cluster(tmp_path):
-    """SIGUSR1 ends nothing where there is nobody else; the log says so."""
+    """SIGUSR1 does nothing if there is no other instance; the log says so."""
     with ServerProcess(tmp_path) as server:
         server.process.send_signal(signal.SIGUSR1)
         eventually(lambda: "nothing to hand over" in server.log.read_text())
@@ -107,11 +112,14 @@ def test_handing_over_needs_a_cluster(tmp_path):
 
 
 def test_ctrl_c_while_it_is_imported(tmp_path):
-    """Before there is anything to stop, the command ends without a traceback."""
+    """The command ends without a traceback before it has started anything."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "server", "--version"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     while " trio.abc\n" not in (line := process.stderr.readline()):
         assert line, "it was not imported"

@@ -1,4 +1,4 @@
-"""Tokens from the command line, and the secret of a machine where none is configured."""
+"""Tokens from the command line, and the secret of a machine without a configured one."""
 
 import shlex
 import stat
@@ -20,30 +20,42 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 
 
 def test_token_says_what_was_asked_for(tmp_path):
-    """User, lifetime and role; audience and issuer where they are configured."""
+    """The token has user, lifetime and role, and the configured audience and issuer."""
     done = run(
-        tmp_path, "token", "--user", "alice", "--ttl", "1h", "--role", "admin",
-        JWT_SECRET=SECRET, JWT_AUDIENCE="quotes", JWT_ISSUER="https://issuer.example",
-    )  # fmt: skip
+        tmp_path,
+        "token",
+        "--user",
+        "alice",
+        "--ttl",
+        "1h",
+        "--role",
+        "admin",
+        JWT_SECRET=SECRET,
+        JWT_AUDIENCE="quotes",
+        JWT_ISSUER="https://issuer.example",
+    )
     claims = jwt.decode(
         done.stdout.strip(), SECRET, ["HS256"], audience="quotes", issuer="https://issuer.example"
     )
     assert abs(claims.pop("exp") - time.time() - 3600) < 10
     assert claims == {
-        "sub": "alice", "role": "admin", "aud": "quotes", "iss": "https://issuer.example",
-    }  # fmt: skip
+        "sub": "alice",
+        "role": "admin",
+        "aud": "quotes",
+        "iss": "https://issuer.example",
+    }
 
 
 @pytest.mark.parametrize("ttl", ["soon", "-1h", "0", "1 year"])
 def test_bad_lifetime_is_refused(tmp_path, ttl):
-    """A duration is what it takes."""
+    """Only a duration is accepted."""
     done = run(tmp_path, "token", "--user", "alice", f"--ttl={ttl}")
     assert done.returncode == 2
     assert ttl in done.stderr.splitlines()[-1]
 
 
 def test_public_key_cannot_sign(tmp_path):
-    """Where only a public key is configured, somebody else makes the tokens."""
+    """With only a public key configured, the command cannot make tokens."""
     line = complaint(tmp_path, "token", "--user", "alice", JWT_PUBLIC_KEY=PUBLIC_KEY)
     assert "JWT_SECRET" in line
 
@@ -72,7 +84,7 @@ def test_development_needs_no_secret(tmp_path):
 
 @pytest.mark.parametrize("obstacle", ["quotestream", "quotestream/development-secret"])
 def test_state_that_cannot_be_kept(tmp_path, obstacle):
-    """Where something else lies in the secret's place, a server starts and its token connects."""
+    """If the secret's file is unusable, a server starts nevertheless, and its token connects."""
     if "/" in obstacle:
         (tmp_path / obstacle).mkdir(parents=True)
     else:
@@ -97,9 +109,14 @@ def test_printed_line_connects(tmp_path, variables):
         assert arguments == ["watch", "AAPL", "MSFT", "TSLA", "--url", server.quotes_url]
         assert words[0].startswith("QUOTESTREAM_TOKEN=") == bool(variables)
         with subprocess.Popen(
-            line, shell=True, cwd=tmp_path, env=environment(XDG_STATE_HOME=str(tmp_path)), text=True,
-            stdout=subprocess.PIPE, start_new_session=True,
-        ) as shell:  # fmt: skip
+            line,
+            shell=True,
+            cwd=tmp_path,
+            env=environment(XDG_STATE_HOME=str(tmp_path)),
+            text=True,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as shell:
             assert shell.stdout is not None
             seen = {shell.stdout.readline().split()[1] for _ in range(3)}
             subprocess.run(["pkill", "-g", str(shell.pid)], timeout=TIMEOUT, check=False)

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.services import free_port
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.processes import SECRET, ServerProcess, make_token
 
 
 def watch(server: ServerProcess, *symbols: str) -> list[str]:
-    """The command line."""
+    """Return the command line."""
     return [*COMMAND, "watch", *symbols, "--url", server.quotes_url, "--token", make_token()]
 
 
 def read_until(terminal: int, word: str) -> str:
-    """What a terminal shows until `word` is in it."""
+    """Return the terminal's output up to `word`."""
     shown = b""
     deadline = time.monotonic() + TIMEOUT
     while word.encode() not in shown:
@@ -34,13 +35,18 @@ def read_until(terminal: int, word: str) -> str:
 
 
 def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
-    """Names, prices, the connection's state, what does not exist; then no traceback."""
+    """It shows names, prices, the connection's state and unknown symbols; Ctrl-C shows no traceback."""
     terminal, other_end = pty.openpty()
     environ = environment(COLUMNS="120", LINES="40", TERM="xterm")
     process = subprocess.Popen(
-        watch(server, "AAPL", "MSFT", "NOPE"), cwd=tmp_path, env=environ,
-        stdin=other_end, stdout=other_end, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        watch(server, "AAPL", "MSFT", "NOPE"),
+        cwd=tmp_path,
+        env=environ,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(other_end)
     shown = read_until(terminal, "live")
     assert "Apple" in shown
@@ -98,11 +104,15 @@ def test_dumb_terminal_gets_lines(server, tmp_path):
 
 
 def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
-    """One line a move; what the server says of other things is shown, too."""
+    """Each move is a line; other messages of the server are shown, too."""
     with subprocess.Popen(
-        watch(server, "AAPL", "NOPE"), cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL", "NOPE"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(6)]
         process.send_signal(signal.SIGINT)
@@ -115,7 +125,7 @@ def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
 
 
 def test_refusal_is_one_line(server, tmp_path):
-    """A token that is not good, symbols that do not exist."""
+    """The token is refused, or no symbol exists."""
     url = ["--url", server.quotes_url]
     line = complaint(tmp_path, "watch", "AAPL", *url, "--token", "bad")
     assert "token" in line
@@ -126,9 +136,13 @@ def test_refusal_is_one_line(server, tmp_path):
 def test_reader_that_has_had_enough_ends_it(server, tmp_path):
     """`watch | head -1` ends at the next line, silently."""
     with subprocess.Popen(
-        watch(server, "AAPL", "MSFT"), cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL", "MSFT"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
@@ -139,7 +153,7 @@ def test_reader_that_has_had_enough_ends_it(server, tmp_path):
 
 @pytest.mark.parametrize("way", ["variable", ".env", "file", "standard input"])
 def test_token_that_no_list_of_processes_shows(server, tmp_path, way):
-    """From the environment, a file, or standard input; it never is an argument."""
+    """The token comes from the environment, a file or standard input, never from an argument."""
     token = make_token()
     arguments = [*COMMAND, "watch", "AAPL", "--url", server.quotes_url]
     environ = environment(QUOTESTREAM_TOKEN=token) if way == "variable" else environment()
@@ -192,12 +206,14 @@ def test_token_that_is_none_is_said_at_once(tmp_path, arguments, variables, word
 
 
 def test_misplaced_token_is_not_repeated(tmp_path):
-    """In an address, in an argument that does not exist, in place of a file's name."""
+    """The secret is in an address, in an unknown argument, or in place of a file's name."""
     token = make_token()
     for arguments in (
-        ["--url", f"ws://host/ws/quotes?token={token}"], ["--url", f"ws://user:{SECRET}@:80/x"],
-        ["--tokn", token], ["--token-file", token],
-    ):  # fmt: skip
+        ["--url", f"ws://host/ws/quotes?token={token}"],
+        ["--url", f"ws://user:{SECRET}@:80/x"],
+        ["--tokn", token],
+        ["--token-file", token],
+    ):
         done = run(tmp_path, "watch", "AAPL", *arguments)
         assert done.returncode == 2
         assert token.rpartition(".")[2] not in done.stderr
@@ -214,13 +230,19 @@ def test_help_says_what_other_users_see(tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--url", "ws://127.0.0.1:99999/x"], ["--url", "ws://[::1"], ["--url", "garbage"],
-        ["--url", "ws://"], ["--url", "http://127.0.0.1/"], ["--url", "ws://a..b/"],
-        ["--url", "ws://a/b c"], ["--url", "ws://a/ws/quotes?symbols=AAPL"], ["--token", "a\nb"],
+        ["--url", "ws://127.0.0.1:99999/x"],
+        ["--url", "ws://[::1"],
+        ["--url", "garbage"],
+        ["--url", "ws://"],
+        ["--url", "http://127.0.0.1/"],
+        ["--url", "ws://a..b/"],
+        ["--url", "ws://a/b c"],
+        ["--url", "ws://a/ws/quotes?symbols=AAPL"],
+        ["--token", "a\nb"],
     ],
-)  # fmt: skip
+)
 def test_bad_argument_is_said_at_once(tmp_path, arguments):
-    """An address or a token that cannot be is not tried."""
+    """An impossible address or token is refused before anything connects."""
     done = run(tmp_path, "watch", "AAPL", *arguments)
     assert done.returncode == 2
     assert f"error: argument {arguments[0]}: " in done.stderr.splitlines()[-1]
@@ -228,13 +250,16 @@ def test_bad_argument_is_said_at_once(tmp_path, arguments):
 
 
 def test_server_of_another_kind_is_told_of(tmp_path):
-    """What answers with anything but HTTP is no reason for a traceback."""
+    """An answer that is not HTTP causes no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes"
         with subprocess.Popen(
             [*COMMAND, "watch", "AAPL", "--url", url, "--token", "x"],
-            cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
@@ -245,13 +270,17 @@ def test_server_of_another_kind_is_told_of(tmp_path):
 
 
 def test_server_that_is_not_there_is_tried_again(tmp_path):
-    """It says that it waits, and shows quotes once there is a server."""
-    with ServerProcess(tmp_path) as server:
-        port = str(server.address[1])
+    """It reports that it waits, and shows quotes once there is a server."""
+    port = str(free_port())
+    with ServerProcess(tmp_path, WS_PORT=port) as server:
+        pass
     with subprocess.Popen(
-        watch(server, "AAPL"), cwd=tmp_path, env=environment(JWT_SECRET=SECRET),
-        stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        watch(server, "AAPL"),
+        cwd=tmp_path,
+        env=environment(JWT_SECRET=SECRET),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         lost = json.loads(process.stdout.readline())
         assert port in lost["problem"]

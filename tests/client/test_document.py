@@ -1,4 +1,4 @@
-"""The client's copy of the quotes, and its proof that nothing was missed."""
+"""The client's copy of the quotes, and its detection of missed versions."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from server.quotes.position import Position, parse_position
 
 
 def patch(operation: str, version: int, symbol: str = "A", price: float = 1.0) -> dict[str, Any]:
-    """A `quotes_patch` about one symbol."""
+    """Return a `quotes_patch` of one symbol."""
     path = f"/quotes/{symbol}"
     values: dict[str, Any] = {"add": {"value": {"current_price": price}}, "remove": {}}
     fields = values.get(operation, {"value": price})
@@ -19,7 +19,7 @@ def patch(operation: str, version: int, symbol: str = "A", price: float = 1.0) -
 
 
 def test_patches_are_applied_in_order():
-    """Add, replace, remove."""
+    """The operations add, replace and remove are applied in order."""
     document = Document()
     assert document.apply(patch("add", 7)) == []
     assert document.apply(patch("replace", 8, price=2.0)) == []
@@ -30,7 +30,7 @@ def test_patches_are_applied_in_order():
 
 
 def test_a_skipped_version_is_noticed():
-    """After a `replace` the version is the next one, or the symbol has to be resynced."""
+    """A `replace` that skips a version makes the symbol due for a resync."""
     document = Document()
     document.apply(patch("add", 7))
     assert document.apply(patch("replace", 9, price=2.0)) == ["A"]
@@ -38,7 +38,7 @@ def test_a_skipped_version_is_noticed():
 
 
 def test_a_full_quote_may_jump():
-    """`add` stands for whatever was merged into it."""
+    """An `add` may skip versions, as it contains all merged updates."""
     document = Document()
     document.apply(patch("add", 7))
     assert document.apply(patch("add", 70)) == []
@@ -46,7 +46,7 @@ def test_a_full_quote_may_jump():
 
 
 def test_position_is_what_is_proven():
-    """Of the newest epoch, without what was removed, missed or is of an older one."""
+    """A position has the newest epoch's symbols, without removed, missed and older ones."""
     document = Document()
     assert document.position == ""
     document.apply(patch("add", 7, "OLD") | {"epoch": "1"})

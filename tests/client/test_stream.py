@@ -1,6 +1,4 @@
-"""A client that stays: it resyncs, reconnects, waits as long as it is asked to, and gives up when
-there is no hope.
-"""
+"""The client resyncs, reconnects, waits as long as the server asks, and gives up if refused."""
 
 import json
 import threading
@@ -16,6 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from websockets.sync.server import ServerConnection, serve
 
+from bench.services import free_port
 from server.client.stream import (
     FIRST_DELAY,
     LASTING,
@@ -40,7 +39,7 @@ URL = "ws://memory/ws/quotes"
 
 
 def message(version: int, operation: dict[str, Any], symbol: str = "A", **more: str) -> str:
-    """A `quotes_patch` of a server that is not ours."""
+    """Return a `quotes_patch` of a fake server."""
     path = operation["path"].replace("/A", "/" + symbol.replace("/", "~1"))
     return json.dumps(
         {
@@ -57,7 +56,7 @@ def message(version: int, operation: dict[str, Any], symbol: str = "A", **more: 
 def foreign_server(
     handler: Callable[[ServerConnection], None],
 ) -> Iterator[str]:
-    """A server that does what no proper one does; its address."""
+    """Serve with a misbehaving handler, and return the address."""
     with serve(handler, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -67,7 +66,7 @@ def foreign_server(
 
 
 class Seen(Exception):
-    """Raised out of the listener once it has seen what it was waiting for."""
+    """Raised by the listener once it has seen enough."""
 
 
 def raise_when(done: Callable[[Any, Any], bool]) -> Listener:
@@ -83,7 +82,7 @@ def raise_when(done: Callable[[Any, Any], bool]) -> Listener:
 async def follow_until(
     url: str, done: Callable[[Any, Any], bool], symbols: str = "A", patience: float = TIMEOUT
 ) -> list[dict[str, Any]]:
-    """Follow until `done(quotes, message)`; all messages."""
+    """Follow until `done(quotes, message)`, and return all messages."""
     messages: list[dict[str, Any]] = []
 
     def seen(quotes, message):
@@ -96,7 +95,7 @@ async def follow_until(
 
 
 async def test_quotes_of_a_real_server(server):
-    """The document holds each quote asked for, and moves."""
+    """The document holds each requested quote, and the quotes move."""
     moved: set[str] = set()
 
     def done(quotes, message):
@@ -127,8 +126,8 @@ Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
 @pytest.fixture
 def serve_in_memory(monkeypatch, nursery) -> Callable[[Handler], list[float]]:
-    """Lets the client find, instead of a network, a handler of its requests on a clock that jumps;
-    returns the times at which it comes.
+    """Connect the client to a handler in memory, on a clock that jumps, and return the times of its
+    requests.
     """
 
     def serve_in_memory(handler: Handler) -> list[float]:
@@ -173,7 +172,7 @@ async def test_the_delay_asked_for_is_kept(serve_in_memory, autojump_clock):
 
 
 async def test_silent_server_is_left(serve_in_memory, autojump_clock, monkeypatch):
-    """Where no ping is answered, as after a cable was pulled, the client comes back."""
+    """If no ping is answered, as after a pulled cable, the client reconnects."""
 
     async def freeze_once(request: WebSocketRequest) -> None:
         socket = await request.accept()
@@ -190,7 +189,7 @@ async def test_silent_server_is_left(serve_in_memory, autojump_clock, monkeypatc
 
 
 async def test_retry_after_is_kept(serve_in_memory, autojump_clock):
-    """A full server is asked again when it said."""
+    """A client asks a full server again after its `Retry-After`."""
 
     async def full_once(request: WebSocketRequest) -> None:
         if len(came) == 1:
@@ -206,8 +205,8 @@ async def test_retry_after_is_kept(serve_in_memory, autojump_clock):
 
 
 async def test_backoff_has_full_jitter(serve_in_memory, autojump_clock):
-    """Nobody says when to come back: after a time anywhere between none and the longest of the attempt,
-    which doubles up to half a minute.
+    """Without a `Retry-After`, the wait is random between zero and a limit, which doubles up to half a
+    minute.
     """
 
     async def full(request: WebSocketRequest) -> None:
@@ -223,8 +222,8 @@ async def test_backoff_has_full_jitter(serve_in_memory, autojump_clock):
 
 
 async def test_what_is_held_is_resumed(serve_in_memory, autojump_clock):
-    """The next request says how far the client had come, but not of what it knows to be wrong; what the
-    server does not go on with is forgotten.
+    """The next request has the position, without quotes known to be wrong. Symbols that the server does
+    not continue are forgotten.
     """
     queries = []
 
@@ -404,7 +403,7 @@ async def test_short_connections_do_not_reset_the_back_off(
 
 
 async def test_refusal_is_final(server):
-    """A request that no time will cure is not repeated; the server's words are passed on."""
+    """A final refusal is not retried, and its message is passed on."""
     for token, symbols, words in (("bad", "AAPL", "token"), ("", "AAPL", "token is required")):
         with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match=words):
             await follow(server.quotes_url, token, [symbols], lambda *_: None)
@@ -416,7 +415,7 @@ async def test_refusal_is_final(server):
     "token", ["canary\nX-A: b", "canary b", "canary\r", "canaryé", "\x00canary"]
 )
 async def test_token_that_cannot_be_sent_is_not_shown(token):
-    """It is said at once, and the exception, its causes and its traceback do not hold it."""
+    """An invalid token fails at once. The exception, its causes and its traceback do not contain it."""
     with pytest.raises(ValueError, match="token") as refused:
         await follow("ws://127.0.0.1:1/ws/quotes", token, ["A"], lambda *_: None)
     assert "canary" not in repr(refused.value)
@@ -424,7 +423,7 @@ async def test_token_that_cannot_be_sent_is_not_shown(token):
 
 
 async def test_redirection_is_a_refusal():
-    """The token goes to the address it was given for and to no other; no words about it hold it."""
+    """The token goes to its own address only, and no message contains it."""
     token, asked = make_token(), list[str]()
 
     def redirect(connection: Any, request: Any) -> Any:
@@ -449,15 +448,15 @@ async def test_redirection_is_a_refusal():
 
 
 async def test_expired_token_is_final(server):
-    """When the token ends there is nothing to come back with."""
+    """A client with an expired token does not reconnect."""
     with trio.fail_after(TIMEOUT), pytest.raises(StreamRefused, match="expired"):
         await follow(server.quotes_url, make_token(lifetime=1.0), ["AAPL"], lambda *_: None)
 
 
 async def test_killed_server_is_found_again(tmp_path):
-    """Of the server that took the place of the one that was killed the client gets full quotes."""
-    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="50ms") as first:
-        port = str(first.address[1])
+    """After a server was killed, the client gets full quotes from its successor."""
+    port = str(free_port())
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="50ms", WS_PORT=port) as first:
         url = first.quotes_url
         state = {"killed": False}
 

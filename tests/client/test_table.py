@@ -1,4 +1,4 @@
-"""The live table of `quotestream watch` as it is drawn."""
+"""The live table of `quotestream watch`."""
 
 import json
 from io import StringIO
@@ -16,7 +16,7 @@ from tests.fanout.peer import START_US, instruments
 
 
 def test_nothing_but_the_name_is_cut_in_80_columns():
-    """A narrow terminal shows prices, time and version whole, in one line a symbol."""
+    """A narrow terminal shows prices, time and version in full, in one line per symbol."""
 
     opening = opening_quote(Instrument(symbol="BRK.B", name="Berkshire " * 3, base_price=1000.0), 0)
     quote = quote_after(opening, Trade("BRK.B", 876.54, 123_456_789, START_US, START_US), 2)
@@ -104,7 +104,7 @@ def test_keys_of_terminals():
 
 
 def test_brackets_are_no_markup():
-    """Symbols, names and what the server says are shown as they are."""
+    """Brackets in symbols, names and server messages are shown unchanged."""
     document, screen, output = Document(), Screen(), StringIO()
     instrument = Instrument(symbol="[RED]X", name="[/X]", base_price=1.0)
     value = json.loads(encode(opening_quote(instrument, START_US)))
@@ -118,7 +118,7 @@ def test_brackets_are_no_markup():
 
 
 def test_prices_have_their_own_decimals(capsys):
-    """Two at least: what costs a fraction of a cent is not 0.00, on the terminal and in a pipe."""
+    """Prices have at least two decimals, and a fraction of a cent is not 0.00, in both outputs."""
     for price, shown in (
         (0.0012, "0.0012"),
         (7.0, "7.00"),
@@ -139,7 +139,7 @@ def test_prices_have_their_own_decimals(capsys):
 
 
 def test_quiet_symbols_are_dim():
-    """A symbol that does not trade is told from one that does, until it trades again."""
+    """A symbol that does not trade is dim until it trades again."""
     document = Document()
     for instrument in instruments("AAPL", "MSFT"):
         quote = json.loads(encode(opening_quote(instrument, START_US)))

@@ -12,7 +12,7 @@ from tests.processes import make_token
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
 PATHS = ("/usr/sbin", "/usr/local/sbin", "/usr/bin")
-"""Where Debian puts servers that not every user's PATH has."""
+"""Folder of servers on Debian; not every user's PATH has it."""
 
 
 class Balancer(Service):
@@ -49,7 +49,7 @@ class Balancer(Service):
 
 
 class HAProxy(Balancer):
-    """Looks at `/readyz` all the time."""
+    """Polls `/readyz`."""
 
     package = "haproxy"
     document = "haproxy.cfg"
@@ -62,12 +62,15 @@ class HAProxy(Balancer):
     def launch(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [self.program(), "-db", "-f", str(self.config)],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )
 
 
 class Nginx(Balancer):
-    """Notices by failures that an instance has gone."""
+    """Notices by failed connections that an instance has gone."""
 
     package = "nginx"
     document = "nginx.conf"
@@ -84,5 +87,8 @@ class Nginx(Balancer):
         own = f"daemon off; pid {self.folder}/pid; error_log {self.folder}/errors;"
         return subprocess.Popen(
             [self.program(), "-p", str(self.folder), "-c", str(self.config), "-g", own],
-            stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            cwd=self.folder,
+            start_new_session=True,
+        )

@@ -1,4 +1,4 @@
-"""What a client has of the quotes, checked with every message against what the protocol promises."""
+"""A client's quotes: each message is checked against the protocol's promises."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import jsonpatch
 from tests.gateway.wire import is_move
 
 Version = tuple[str, str, int]
-"""Epoch, symbol, version: names one state of one quote, on every instance the same."""
+"""Epoch, symbol, version: they name one state of one quote, the same on every instance."""
 
 Seen = dict[Version, dict[str, Any]]
-"""Quotes that any of several clients had."""
+"""Quotes that at least one of several clients had."""
 
 
 class CheckedQuotes:
@@ -28,11 +28,11 @@ class CheckedQuotes:
 
     @property
     def epochs(self) -> set[str]:
-        """The epochs of the quotes it has."""
+        """The epochs of its quotes."""
         return {epoch for epoch, _ in self.held.values()}
 
     def apply(self, message: dict[str, Any]) -> None:
-        """Take a `quotes_patch` in. Errors: AssertionError says what is wrong with it."""
+        """Apply a `quotes_patch`. Errors: AssertionError names its fault."""
         jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
         for symbol, version in message["versions"].items():
             before = self.held.get(symbol)

@@ -16,28 +16,28 @@ from websockets.trio.client import ClientConnection, connect
 from bench.services import Redis
 from server.quotes.snapshot import LiveSnapshot
 from tests.cluster.checked import CheckedQuotes, Seen
-from tests.gateway.wire import eventually, new_user
-from tests.processes import make_token
+from tests.gateway.wire import new_user
+from tests.processes import eventually, make_token
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 10.0
 """Seconds: a first packet that a leaving worker dropped comes again after one."""
 
-SERVED_TIMEOUT = 20.0
-"""Seconds in which all have come for the first time, on a busy machine."""
+SERVED_TIMEOUT = 40.0
+"""Seconds in which a busy machine serves all of them, also after each has waited for five."""
 
 RETRY_INTERVAL = 0.1
-"""Seconds after which one tries again that could not connect, which is a fault."""
+"""Seconds until a client that could not connect tries again. That is a fault."""
 
 
 class Front(Protocol):
-    """A server, or what stands in front of several."""
+    """A server, or a load balancer in front of several."""
 
     def url(self, symbols: str | None = None, token: str | None = None) -> str:
-        """The address to connect to."""
+        """Return the address to connect to."""
 
 
 class Follower(CheckedQuotes):
-    """Connects, reads, and when it is sent away comes back as late as it is told, with its position.
+    """Connects and reads. Sent away, it comes back after the requested time with its position.
 
     `faults` are to be none: any refusal, any end but 1001 after `reconnect`, any message that is not as
     promised. `recoveries`: seconds from the moment at which it might come back to its first message.
@@ -54,15 +54,17 @@ class Follower(CheckedQuotes):
 
     @property
     def served(self) -> bool:
-        """Whether it has all that it wants."""
+        """Whether it has all its symbols."""
         return len(self.held) >= self._size
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         due = 0.0
         while True:
             try:
-                async with connect(self._resuming(), open_timeout=CONNECT_TIMEOUT) as connection:
+                async with connect(
+                    self._resuming(), open_timeout=CONNECT_TIMEOUT, ping_interval=None
+                ) as connection:
                     wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:
                 self.faults.append(f"cannot connect: {error!r}")
@@ -76,7 +78,7 @@ class Follower(CheckedQuotes):
         return f"{self._url}&resume={epoch}:{','.join(held)}" if held else self._url
 
     async def _read(self, connection: ClientConnection, due: float) -> float:
-        """Until the connection ends; the seconds to stay away."""
+        """Read until the connection ends. Return the seconds to stay away."""
         self.visits += 1
         wait: float | None = None
         try:
@@ -91,7 +93,8 @@ class Follower(CheckedQuotes):
                 elif message["type"] == "reconnect":
                     wait = message["after_ms"] / 1000
         except ConnectionClosed:
-            pass  # the code tells
+            # The close code tells.
+            pass
         except AssertionError as error:
             self.faults.append(str(error))
         else:
@@ -105,7 +108,7 @@ class Follower(CheckedQuotes):
 def followers(
     host: Front, size: int, symbols: str = "AAPL", seen: Seen | None = None
 ) -> Iterator[list[Follower]]:
-    """So many, all served."""
+    """Run `size` clients. Enter once all of them are served."""
     seen = {} if seen is None else seen
     crowd = [Follower(host, symbols, seen) for _ in range(size)]
     over = threading.Event()
@@ -128,14 +131,16 @@ async def _run(crowd: Sequence[Follower], over: threading.Event) -> None:
 
 
 def faults(crowd: Sequence[Follower]) -> list[str]:
-    """What was wrong with any of them."""
+    """Return the faults of all of them."""
     return [fault for follower in crowd for fault in follower.faults]
 
 
 def still_read(crowd: Sequence[Follower]) -> None:
-    """Wait until each has got more messages."""
+    """Wait until each has received more messages."""
     before = [follower.messages for follower in crowd]
-    eventually(lambda: all(f.messages > n + 3 for f, n in zip(crowd, before, strict=True)))
+    eventually(
+        lambda: all(f.messages > n + 3 for f, n in zip(crowd, before, strict=True)), SERVED_TIMEOUT
+    )
 
 
 def converge(redis: Redis, crowd: Sequence[Follower], seen: Seen) -> None:
@@ -149,16 +154,18 @@ def converge(redis: Redis, crowd: Sequence[Follower], seen: Seen) -> None:
     eventually(
         lambda: all(
             follower.held[each.symbol] >= (epoch, each.version)
-            for follower in crowd for each in published
-        )
-    )  # fmt: skip
+            for follower in crowd
+            for each in published
+        ),
+        SERVED_TIMEOUT,
+    )
     for each in published:
         quote = seen[epoch, each.symbol, each.version]
         assert (quote["current_price"], quote["volume"]) == (each.last_quote, each.volume)
 
 
 def report(what: str, crowd: Sequence[Follower]) -> None:
-    """Print how long it took until those who were sent away were served (`pytest -s` shows it)."""
+    """Print the time until clients that were sent away were served (`pytest -s` shows it)."""
     recoveries = sorted(each for follower in crowd for each in follower.recoveries)
     print(
         f"\n{what}: {len(recoveries)} of {len(crowd)} clients sent away; served again after"

@@ -1,4 +1,4 @@
-"""HAProxy and nginx in front of instances: whatever happens to one of these, no client is refused.
+"""HAProxy and nginx in front of instances: no client is refused, whatever happens to one instance.
 
 Both are configured as `docs/haproxy.cfg` and `docs/nginx.conf` say, and stand side by side in front of
 the same instances, each with clients of its own.
@@ -18,21 +18,28 @@ from bench.services import Redis, free_port
 from tests.cluster.balancers import Balancer, HAProxy, Nginx
 from tests.cluster.checked import Seen
 from tests.cluster.followers import Follower, converge, faults, followers, still_read
-from tests.gateway.wire import TIMEOUT, eventually, new_user, refusal
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, make_token
+from tests.gateway.wire import new_user, refusal
+from tests.processes import (
+    START_TIMEOUT,
+    STOP_TIMEOUT,
+    TIMEOUT,
+    ServerProcess,
+    eventually,
+    make_token,
+)
 from tests.workers.host import Host
 
 CROWD = 16
 """Clients of each balancer."""
 
 RETURN_TIMEOUT = 20.0
-"""Seconds for all that were sent away: they wait for up to five."""
+"""Seconds until all clients are back that were sent away: they wait for up to five."""
 
 SYMBOLS = "AAPL,MSFT,TSLA"
 
 
-class ClusterContext(ServerProcess):
-    """One of the instances, which comes back on the same ports."""
+class Instance(ServerProcess):
+    """An instance that comes back on the same ports."""
 
     def __init__(self, folder: Path, redis: Redis, **variables: str) -> None:
         folder.mkdir()
@@ -61,7 +68,7 @@ def crowds(balancers: list[Balancer], seen: Seen) -> Iterator[list[Follower]]:
 
 
 class Visitor(threading.Thread):
-    """Handshakes one after another; what went wrong with them."""
+    """Makes one handshake after another and notes their faults."""
 
     def __init__(self, balancer: Balancer) -> None:
         super().__init__()
@@ -71,7 +78,7 @@ class Visitor(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Run until told to stop."""
         while not self._over.wait(0.01):
             try:
                 url = self._balancer.url("AAPL", make_token(new_user()))
@@ -81,13 +88,13 @@ class Visitor(threading.Thread):
                 self.wrong.append(f"{self._balancer.package}: {error!r}")
 
     def stop(self) -> None:
-        """Come no more."""
+        """Stop the handshakes."""
         self._over.set()
 
 
 @contextmanager
 def visitors(balancers: list[Balancer]) -> Iterator[list[Visitor]]:
-    """One for each balancer; none may be refused."""
+    """Run one visitor for each balancer; none may be refused."""
     all_of_them = [Visitor(balancer) for balancer in balancers]
     for each in all_of_them:
         each.start()
@@ -103,7 +110,7 @@ def visitors(balancers: list[Balancer]) -> Iterator[list[Visitor]]:
 
 
 def served(instance: ServerProcess) -> float:
-    """Its open connections."""
+    """Return the number of its open connections."""
     return instance.metric('market_data_connections{state="active"}')
 
 
@@ -112,7 +119,7 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
     and 1001, and go on elsewhere from where they were. All others are let in.
     """
     seen: Seen = {}
-    a, b = (ClusterContext(tmp_path / name, redis) for name in "ab")
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
     with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
         assert min(served(a), served(b)) >= CROWD / 2
         with visitors(balancers) as both:
@@ -132,9 +139,9 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
 
 
 def test_killed_instance_costs_its_clients_a_reconnection(tmp_path, redis):
-    """They come back to the other one at once: the dead one costs nobody a refusal."""
+    """Its clients come back to the other instance at once, and none is refused."""
     seen: Seen = {}
-    a, b = (ClusterContext(tmp_path / name, redis) for name in "ab")
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
     with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
         theirs = served(a)
         with visitors(balancers):
@@ -153,7 +160,7 @@ def test_killed_instance_costs_its_clients_a_reconnection(tmp_path, redis):
 
 
 def test_roll_of_workers_refuses_nobody(tmp_path, redis):
-    """All workers of a machine are replaced behind the balancers' backs."""
+    """All workers of a machine are replaced, and the balancers do not notice."""
     seen: Seen = {}
     variables = {"PRICE_UPDATE_INTERVAL": "200ms"}
     with Host(tmp_path, redis, 2, **variables) as host:
@@ -171,8 +178,8 @@ def test_roll_of_workers_refuses_nobody(tmp_path, redis):
 
 @pytest.mark.parametrize("balancer", [HAProxy, Nginx])
 def test_refusal_is_passed_on(tmp_path, redis, balancer):
-    """A client that meets full instances hears from them when to come back, and why."""
-    a, b = (ClusterContext(tmp_path / name, redis, WS_MAX_CONNECTIONS="1") for name in "ab")
+    """Full instances tell a client when to come back, and why."""
+    a, b = (Instance(tmp_path / name, redis, WS_MAX_CONNECTIONS="1") for name in "ab")
     with a, b, balancer([a.ports, b.ports]) as front, ExitStack() as taken:
         for instance in (a, b):
             taken.enter_context(connect(instance.url("AAPL"), open_timeout=TIMEOUT))

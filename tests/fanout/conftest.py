@@ -14,7 +14,7 @@ Connect = Callable[..., Peer]
 
 @pytest.fixture
 async def hub(nursery: trio.Nursery) -> Hub:
-    """A running hub with three instruments."""
+    """Return a running hub with three instruments."""
     hub = Hub(instruments("AAPL", "MSFT", "BRK.B"))
     await nursery.start(hub.run)
     return hub
@@ -22,7 +22,7 @@ async def hub(nursery: trio.Nursery) -> Hub:
 
 @pytest.fixture
 async def connect(hub: Hub) -> AsyncIterator[Connect]:
-    """Makes a connection that is subscribed to the symbols given."""
+    """Return a function that makes a connection subscribed to the given symbols."""
     peers: list[Peer] = []
 
     def connect(*symbols: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Peer:

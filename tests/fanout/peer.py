@@ -1,4 +1,6 @@
-"""The client's end of an outbox on real sockets: reads as much as a test wants, checks everything."""
+"""The client's end of an outbox on real sockets. It reads as much as a test wants, and checks all
+it reads.
+"""
 
 import json
 import socket
@@ -7,7 +9,6 @@ from typing import Any
 import jsonpatch
 import trio
 
-from server.fanout.flusher import Flusher
 from server.fanout.frame import text_frame
 from server.fanout.hub import Hub
 from server.fanout.outbox import Outbox
@@ -30,27 +31,22 @@ START_US = 1_764_012_345_678_901
 
 
 def instruments(*symbols: str) -> list[Instrument]:
-    """Instruments at 100 dollars."""
+    """Return instruments whose base price is 100 dollars."""
     return [Instrument(symbol=symbol, name=symbol, base_price=100.0) for symbol in symbols]
 
 
 def trade(symbol: str, price: float, size: int = 100) -> Trade:
-    """A trade of a fixed moment."""
+    """Return a trade of a fixed moment."""
     return Trade(symbol, price, size, START_US, START_US)
 
 
 def publish(hub: Hub, symbol: str, price: float, size: int = 100) -> None:
     """Move a quote now; its update waits for the end of the round."""
-    hub.topics[symbol].publish(trade(symbol, price, size), flusher(hub))
-
-
-def flusher(hub: Hub) -> Flusher:
-    """What ends the hub's rounds."""
-    return hub._flusher
+    hub.topics[symbol].publish(trade(symbol, price, size))
 
 
 class Peer:
-    """A connection's two ends: `outbox`, and what its client has read so far."""
+    """A connection's two ends: `outbox` on the server's, and what the client has read so far."""
 
     def __init__(self, hub: Hub, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self.hub = hub
@@ -72,7 +68,7 @@ class Peer:
         self._received = b""
 
     def subscribe(self, *symbols: str) -> None:
-        """As a session does it: subscribe, then send the full quotes."""
+        """Subscribe, then send the full quotes, as a session does."""
         topics = [self.hub.topics[symbol] for symbol in symbols]
         for topic in topics:
             self.hub.subscribe(self.outbox, topic)
@@ -95,7 +91,7 @@ class Peer:
         return recovery
 
     def position(self) -> Position:
-        """What was read of the newest epoch."""
+        """Return the versions read of the newest epoch."""
         epoch = list(self.epochs.values())[-1] if self.epochs else "none"
         held = {
             symbol: version
@@ -105,7 +101,7 @@ class Peer:
         return Position(epoch, held)
 
     def unsubscribe(self, symbol: str) -> None:
-        """As a session does it: unsubscribe, then take the quote away."""
+        """Unsubscribe, then take the quote away, as a session does."""
         topic = self.hub.topics[symbol]
         self.hub.unsubscribe(self.outbox, topic)
         self.topics.discard(topic)
@@ -113,7 +109,7 @@ class Peer:
         self.outbox.send(text_frame(encode(QuotesPatch(0, versions, [Remove(topic.pointer)]))))
 
     def receive(self, size: int = 65536) -> int:
-        """Read once, at most `size` bytes; how many there were."""
+        """Read once, at most `size` bytes; return the number of bytes."""
         try:
             data = self._client.recv(size)
         except BlockingIOError:
@@ -131,7 +127,7 @@ class Peer:
             await trio.testing.wait_all_tasks_blocked(CUSHION)
 
     async def read_on(self) -> None:
-        """Read whatever comes, until cancelled."""
+        """Read all that comes, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._client)
             self.receive()
@@ -149,7 +145,7 @@ class Peer:
         self._client.close()
 
     def truth(self) -> dict[str, Any]:
-        """What the document must be: the hub's quotes."""
+        """Return the hub's quotes, to which the document has to be equal."""
         topics = list(self.topics)
         return {topic.symbol: json.loads(encode(topic.quote)) for topic in topics}
 
@@ -174,6 +170,7 @@ class Peer:
             elif "add" in kinds:
                 if message["epoch"] == self.epochs.get(symbol):
                     assert version >= self.versions[symbol], "a version goes back"
-                self.epochs.pop(symbol, None)  # the newest is the last
+                # The newest epoch has to be the last in the dict.
+                self.epochs.pop(symbol, None)
                 self.epochs[symbol] = message["epoch"]
             self.versions[symbol] = version

@@ -20,7 +20,7 @@ def opened() -> Breaker:
 
 
 def test_only_stalls_in_a_row_open_it():
-    """A write that gets somewhere, or a peer that takes something, starts the count anew."""
+    """A write that makes progress, or a peer that takes some bytes, starts the count anew."""
     breaker = Breaker(POLICY)
     for _ in range(20):
         breaker.stalled()
@@ -33,7 +33,7 @@ def test_only_stalls_in_a_row_open_it():
 
 
 def test_trials_close_it():
-    """Half-open it takes three writes, or fewer if nothing is left to write."""
+    """A half-open breaker takes three writes to close, or fewer if nothing is left to write."""
     for writes, everything in ((TRIALS, False), (1, True)):
         breaker = opened()
         breaker.recovered()
@@ -70,7 +70,7 @@ class Owner:
 
 
 async def blocked_peer(hub: Hub) -> tuple[Peer, Owner]:
-    """A client whose socket is full, and who learns of its breaker."""
+    """Return a client whose socket is full, and an owner that notes its breaker's states."""
     peer, owner = Peer(hub), Owner()
     peer.outbox.owner = owner
     peer.subscribe("AAPL")
@@ -83,8 +83,8 @@ async def blocked_peer(hub: Hub) -> tuple[Peer, Owner]:
 
 
 async def test_open_breaker_sends_nothing(autojump_clock, nursery):
-    """However writable the socket is meanwhile: only after the recovery time the rest is sent, and
-    with it the current quote.
+    """An open breaker waits for its recovery time even if the socket has room. Then the rest is
+    sent, and the current quote.
     """
     hub = Hub(instruments("AAPL"), breaker=POLICY)
     await nursery.start(hub.run)
@@ -100,8 +100,10 @@ async def test_open_breaker_sends_nothing(autojump_clock, nursery):
     await peer.read()
     assert peer.document["quotes"] == peer.truth()
     assert [state for _, state in owner.states] == [
-        BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED,
-    ]  # fmt: skip
+        BreakerState.OPEN,
+        BreakerState.HALF_OPEN,
+        BreakerState.CLOSED,
+    ]
     assert not any(hub.breakers.values())
     publish(hub, "AAPL", 223.0)
     await peer.read()
@@ -110,16 +112,21 @@ async def test_open_breaker_sends_nothing(autojump_clock, nursery):
 
 
 async def test_timing_is_the_policy_s(autojump_clock, nursery):
-    """Stalls and recovery take the time they are said to, and in the end the owner is asked to end."""
+    """Stalls and recovery take the policy's times, and in the end the owner is asked to end."""
     hub = Hub(instruments("AAPL"), breaker=POLICY)
     await nursery.start(hub.run)
     start = trio.current_time()
     peer, owner = await blocked_peer(hub)
     await trio.sleep(200)
     assert [(round(at - start), state.value) for at, state in owner.states] == [
-        (6, "open"), (36, "half_open"), (38, "open"), (68, "half_open"), (70, "open"),
-        (100, "half_open"), (102, "given_up"),
-    ]  # fmt: skip
+        (6, "open"),
+        (36, "half_open"),
+        (38, "open"),
+        (68, "half_open"),
+        (70, "open"),
+        (100, "half_open"),
+        (102, "given_up"),
+    ]
     assert hub.breakers[BreakerState.GIVEN_UP] == 1
     peer.close()
     await trio.testing.wait_all_tasks_blocked()
@@ -127,7 +134,7 @@ async def test_timing_is_the_policy_s(autojump_clock, nursery):
 
 
 async def test_client_that_trickles_is_not_stalled(autojump_clock, nursery):
-    """A client that takes a little every second stays, slow as it is."""
+    """A slow client that takes a little every second stays connected."""
     hub = Hub(instruments("AAPL"), breaker=POLICY)
     await nursery.start(hub.run)
     peer, owner = await blocked_peer(hub)
@@ -139,8 +146,8 @@ async def test_client_that_trickles_is_not_stalled(autojump_clock, nursery):
     peer.close()
 
 
-async def test_end_of_a_connection_ends_its_drain(autojump_clock, nursery):
-    """Whatever the breaker's state, nothing is left of a connection that is closed."""
+async def test_end_of_a_connection_ends_its_writer(autojump_clock, nursery):
+    """No task and no count is left of a closed connection, whatever its breaker's state."""
     hub = Hub(instruments("AAPL"), breaker=POLICY)
     await nursery.start(hub.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -151,4 +158,5 @@ async def test_end_of_a_connection_ends_its_drain(autojump_clock, nursery):
         peer.close()
         await trio.testing.wait_all_tasks_blocked()
         assert not any(hub.breakers.values())
-    assert trio.lowlevel.current_statistics().tasks_living <= tasks + 1  # AAPL's topic
+    # The one that may be left is AAPL's topic.
+    assert trio.lowlevel.current_statistics().tasks_living <= tasks + 1

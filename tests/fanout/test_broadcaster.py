@@ -1,5 +1,8 @@
-"""From the one channel to each symbol: nothing is lost of a feed that can wait, the rest is merged."""
+"""From the one channel to each symbol: a feed that can wait loses nothing, the trades of another
+are merged.
+"""
 
+import json
 from functools import partial
 from typing import Any, cast
 
@@ -7,8 +10,10 @@ import trio
 
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
+from server.fanout.topic_task import ROUND_TRADES
 from server.quotes.quote import Trade
 from tests.fanout.peer import START_US, Peer, publish, trade
+from tests.frames import take_frame
 
 MANY = 4000
 """Connections that make a round longer than the trades of a round take to come."""
@@ -19,14 +24,14 @@ TIMEOUT = 5.0
 
 
 class Sink:
-    """A socket that takes everything; real ones are used where what they get matters."""
+    """A socket that takes everything, for tests that do not look at what a client gets."""
 
     def send(self, data: bytes) -> int:
         return len(data)
 
 
 async def run_feed(hub: Hub, trades: list[Trade], *, lossless: bool) -> None:
-    """All trades through the broadcaster, sent as fast as the channel takes them."""
+    """Send all trades through the broadcaster, as fast as the channel takes them."""
     send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=lossless))
@@ -36,7 +41,7 @@ async def run_feed(hub: Hub, trades: list[Trade], *, lossless: bool) -> None:
 
 
 def walk(count: int, *symbols: str) -> list[Trade]:
-    """Trades that each move the price, of the symbols in turn."""
+    """Return trades of the symbols in turn, each of which moves the price."""
     return [
         trade(symbols[number % len(symbols)], 100 + number / 100, size=7) for number in range(count)
     ]
@@ -49,7 +54,7 @@ def crowd(hub: Hub) -> None:
 
 
 async def test_feed_that_can_wait_loses_nothing(hub):
-    """A crowd holds the feed back; each trade makes a version, and all are published at the end."""
+    """Many clients hold the feed back; each trade makes a version, and all are published at the end."""
     crowd(hub)
     await run_feed(hub, walk(1500, "AAPL"), lossless=True)
     assert hub.topics["AAPL"].version == 1 + 1500
@@ -61,7 +66,7 @@ async def test_feed_that_can_wait_loses_nothing(hub):
 
 
 async def test_symbol_may_be_delisted_while_its_feed_waits(hub):
-    """What waits for room is dropped, and the feed goes on with the others."""
+    """A trade that waits for room is dropped, and the feed goes on with the other symbols."""
     crowd(hub)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
@@ -76,7 +81,9 @@ async def test_symbol_may_be_delisted_while_its_feed_waits(hub):
 
 
 async def test_feed_that_cannot_wait_is_merged_and_counted(hub):
-    """Of what finds no room the newest price counts, and all shares; the rest is counted."""
+    """Trades that find no room count with the newest price and the sum of shares; the others are
+    counted.
+    """
     crowd(hub)
     await run_feed(hub, walk(1500, "AAPL"), lossless=False)
     topic = hub.topics["AAPL"]
@@ -114,16 +121,61 @@ async def test_first_quote_of_a_new_symbol_is_of_its_first_trade_s_moment(hub, c
     assert [first["ts"]] + [move["ts"] for move in moves] == 3 * [START_US]
 
 
+class Reader(Sink):
+    """A sink that keeps each write's versions of AAPL."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[int]] = []
+
+    def send(self, data: bytes) -> int:
+        versions, rest = [], data
+        while frame := take_frame(rest):
+            _, payload, rest = frame
+            versions.append(json.loads(payload)["versions"]["AAPL"])
+        self.writes.append(versions)
+        return len(data)
+
+
+async def test_topic_waits_for_its_round(hub):
+    """A topic waits for the round's flush after ROUND_TRADES."""
+    reader = Reader()
+    hub.subscribe(hub.attach(cast("Any", reader)), hub.topics["AAPL"])
+    await trio.testing.wait_all_tasks_blocked()
+    for each in walk(2 * ROUND_TRADES + 3, "AAPL"):
+        hub.topics["AAPL"].inbox.offer(each)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [len(versions) for versions in reader.writes] == [ROUND_TRADES, ROUND_TRADES, 3]
+
+
+async def test_topic_s_next_task_waits_for_the_last(hub):
+    """Trades given before a feed's end are published before those that come after it."""
+    topic, trades = hub.topics["AAPL"], walk(200, "AAPL")
+    hub.subscribe(hub.attach(cast("Any", Sink())), topic)
+    for each in trades[:100]:
+        topic.inbox.offer(each)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.topic_tasks.finish)
+        await trio.lowlevel.checkpoint()
+        for each in trades[100:]:
+            topic.inbox.offer(each)
+    await trio.testing.wait_all_tasks_blocked()
+    assert topic.version == 201
+    assert topic.quote.current_price == trades[-1].price
+
+
 async def test_feed_s_end_does_not_wait_for_who_comes_meanwhile(hub, connect):
-    """Who subscribes while the last trades are published gets them, and the end comes all the same."""
+    """A client that subscribes while the last trades are published gets them, and does not delay
+    the end.
+    """
     symbols = ("AAPL", "MSFT")
     connect(*symbols)
     for each in walk(200, *symbols):
         hub.topics[each.symbol].inbox.offer(each)
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub.finish_topics)
-            for _ in range(2):  # the first alone may come before the task's turn
+            nursery.start_soon(hub.topic_tasks.finish)
+            # One checkpoint may be over before the task's turn.
+            for _ in range(2):
                 await trio.lowlevel.checkpoint()
             assert hub.topics["MSFT"].version < 101
             late = connect(*symbols)
@@ -133,7 +185,7 @@ async def test_feed_s_end_does_not_wait_for_who_comes_meanwhile(hub, connect):
 
 
 async def test_all_is_published_when_the_feed_has_ended(hub, connect):
-    """The broadcaster ends once every watcher has been sent the last trade; later ones go on."""
+    """The broadcaster ends once every subscriber was sent the last trade; later updates still come."""
     peer = connect("AAPL", "MSFT")
     await run_feed(hub, walk(500, "AAPL", "MSFT"), lossless=True)
     await peer.read()
@@ -145,7 +197,7 @@ async def test_all_is_published_when_the_feed_has_ended(hub, connect):
 
 
 async def test_fast_reader_sees_every_version_at_full_speed(hub):
-    """A client that reads as it comes gets each version of a lossless feed in turn."""
+    """A client that reads at once gets each version of a lossless feed in turn."""
     async with trio.open_nursery() as nursery:
         peer = Peer(hub)
         peer.subscribe("AAPL")

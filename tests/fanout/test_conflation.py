@@ -1,4 +1,4 @@
-"""When the machine cannot keep up: symbols are published less often, for all, and nothing is lost."""
+"""When the machine cannot keep up, symbols are published less often for all, and nothing is lost."""
 
 from functools import partial
 
@@ -12,7 +12,9 @@ from tests.fanout.peer import Peer, instruments, trade
 
 
 def test_interval_grows_only_while_overloaded_and_shrinks_when_calm():
-    """Two looks beyond a limit double it up to the longest, a calm while halves it down to none."""
+    """Two checks beyond a limit double it up to the longest; a row of calm checks halves it down to
+    none.
+    """
     control = OverloadControl()
     assert control.look(lag=0.5) == 0.0
     assert control.look() == 0.0
@@ -27,7 +29,7 @@ def test_interval_grows_only_while_overloaded_and_shrinks_when_calm():
 
 
 async def test_conflated_topics_publish_once_an_interval(autojump_clock, nursery):
-    """Everyone gets whole current quotes at the same pace, is told so, and misses no version."""
+    """All clients get full current quotes at the same pace, are told so, and miss no version."""
     hub = Hub(instruments("AAPL", "MSFT"))
     await nursery.start(hub.run)
     peer = Peer(hub)

@@ -1,14 +1,14 @@
-"""A new line of versions: everybody is told with full quotes, and then nothing of the old one comes."""
+"""A new epoch begins with full quotes for all clients, and nothing of the old one follows."""
 
 import trio
 
 from server.fanout.hub import Hub, new_epoch
-from server.fanout.shift import ROUND_TRADES
+from server.fanout.topic_task import ROUND_TRADES
 from tests.fanout.peer import START_US, Peer, instruments, publish
 
 
 async def test_full_quotes_tell_the_epoch(hub, connect):
-    """Of one symbol or several; updates and removals do not."""
+    """Full quotes of one symbol or several name the epoch; updates and removals do not."""
     peer = connect("AAPL", "MSFT")
     connect("BRK.B")
     peer.subscribe("BRK.B")
@@ -20,7 +20,9 @@ async def test_full_quotes_tell_the_epoch(hub, connect):
 
 
 async def test_a_new_epoch_begins_with_full_quotes_for_everyone(hub, connect):
-    """Of what each watches, once, the same bytes for all; what nobody watches is not encoded."""
+    """Each client gets the quotes of its symbols once, the same bytes for all. An unwatched symbol
+    is not encoded.
+    """
     peers = [connect("AAPL"), connect("AAPL", "MSFT"), connect()]
     for peer in peers:
         await peer.read()
@@ -40,7 +42,8 @@ async def test_no_update_comes_before_its_epoch_s_full_quote(hub, connect):
     peer = connect("AAPL", "MSFT", "BRK.B")
     publish(hub, "MSFT", 101.0)
     hub.begin_epoch("7")
-    hub.topics["MSFT"].version = 1  # another history: lower than what the client has
+    # The new epoch has another history, with a lower version than the client's.
+    hub.topics["MSFT"].version = 1
     publish(hub, "MSFT", 102.0)
     publish(hub, "MSFT", 103.0)
     await peer.read()
@@ -61,7 +64,7 @@ async def test_old_prices_of_a_new_epoch_are_not_late(hub, connect):
 
 
 async def test_a_full_socket_gets_the_newest_epoch(hub, connect):
-    """Who did not read through several epochs gets the quote of the last, without those between."""
+    """A client that did not read for several epochs gets the quote of the last one only."""
     peer = connect("AAPL")
     while not peer.outbox.blocked:
         publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
@@ -76,7 +79,7 @@ async def test_a_full_socket_gets_the_newest_epoch(hub, connect):
 
 
 async def test_epochs_may_follow_each_other_at_once(hub, connect):
-    """The quotes of one that is over already are not sent."""
+    """The quotes of an epoch that is over already are not sent."""
     peer = connect("AAPL", "MSFT")
     hub.begin_epoch("7")
     hub.begin_epoch("8")
@@ -85,7 +88,7 @@ async def test_epochs_may_follow_each_other_at_once(hub, connect):
 
 
 async def test_others_get_their_turn_between_the_quotes_of_many_symbols(nursery):
-    """The quotes come round by round, so that neither memory nor anybody's patience is used up."""
+    """The quotes come round by round, so that queues stay short and other tasks have their turn."""
     symbols = [f"S{number}" for number in range(5 * ROUND_TRADES)]
     hub = Hub(instruments(*symbols))
     await nursery.start(hub.run)
@@ -106,14 +109,14 @@ async def test_others_get_their_turn_between_the_quotes_of_many_symbols(nursery)
 
 
 def test_no_two_servers_have_the_same_epoch():
-    """Not even when they start in the same millisecond; what a `resume` is made of is not in it."""
+    """Names differ even in the same millisecond, and have none of the characters that `resume` uses."""
     epochs = {new_epoch() for _ in range(1000)}
     assert len(epochs) == 1000
     assert not any(set(epoch) & set(":,=") for epoch in epochs)
 
 
 async def test_a_symbol_listed_in_an_epoch_belongs_to_it(hub, connect):
-    """Listed after the epoch began or before, watched by name or with all others."""
+    """A symbol listed after the epoch began has it, for subscribers to the symbol and to `*`."""
     peers = [connect(), connect("AAPL")]
     hub.subscribe_everything(peers[0].outbox)
     hub.begin_epoch("7")

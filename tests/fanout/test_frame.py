@@ -8,7 +8,7 @@ from server.fanout.frame import MAX_CONTROL_PAYLOAD, close_frame, pong_frame, te
 
 
 def parse(data: bytes) -> Frame:
-    """The one frame that `data` is."""
+    """Return the one frame that `data` is."""
     reader = StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
@@ -22,7 +22,7 @@ def parse(data: bytes) -> Frame:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 1_000_000])
 def test_text_frame_of_any_size(size):
-    """Each of the three length encodings is used where RFC 6455 §5.2 wants it."""
+    """Each of the three length encodings is used as RFC 6455 §5.2 says."""
     frame = parse(text_frame(b"x" * size))
     assert (frame.opcode, frame.fin, len(frame.data)) == (Opcode.TEXT, True, size)
     header = 2 if size < 126 else 4 if size < 65536 else 10
@@ -37,7 +37,7 @@ def test_pong_frame(size):
 
 
 def test_close_frame():
-    """Code and reason, or neither; a reason too long is cut to what a control frame holds."""
+    """It has a code and a reason, or neither; a long reason is cut to what a control frame holds."""
     assert bytes(parse(close_frame(1001, "bye")).data) == b"\x03\xe9bye"
     assert bytes(parse(close_frame(None)).data) == b""
     assert len(parse(close_frame(1008, "x" * 500)).data) == MAX_CONTROL_PAYLOAD

@@ -1,8 +1,9 @@
-"""Clients are never left with prices that silently stopped: what is said when, on a jumping clock."""
+"""Clients learn that prices stopped: each message at its time, on a clock that jumps."""
 
 import trio
 
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.hub import Hub
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.messages import encode
 from tests.fanout.peer import Peer, instruments, publish, trade
 
@@ -10,7 +11,7 @@ QUIET = 10.0
 
 
 def statuses(peer: Peer) -> list[tuple[str, str, list[str] | None]]:
-    """The status messages so far: status, reason, symbols."""
+    """Return the status messages so far: status, reason, symbols."""
     return [
         (message["status"], message["reason"], message.get("symbols"))
         for message in peer.messages
@@ -25,7 +26,7 @@ async def make_hub(nursery: trio.Nursery) -> Hub:
 
 
 async def pass_time(hub: Hub, peers: list[Peer], seconds: float, *symbols: str) -> None:
-    """A trade of each symbol every second, while the clients read."""
+    """Trade each symbol every second, while the clients read."""
     for _ in range(int(seconds)):
         await trio.sleep(1)
         for symbol in symbols:
@@ -36,7 +37,9 @@ async def pass_time(hub: Hub, peers: list[Peer], seconds: float, *symbols: str) 
 
 
 async def test_quiet_symbol_is_stale_until_it_trades(autojump_clock, nursery):
-    """Its watchers are told within a second of the set age, and when it is back; others are not."""
+    """Its subscribers are told within a second of the set age, and when it trades again; others are
+    not.
+    """
     hub = await make_hub(nursery)
     both, other = Peer(hub), Peer(hub)
     both.subscribe("AAPL", "MSFT")
@@ -61,7 +64,7 @@ async def test_quiet_symbol_is_stale_until_it_trades(autojump_clock, nursery):
 
 
 async def test_silent_feed_is_one_message(autojump_clock, nursery):
-    """When nothing trades at all everyone gets one status, not one for each symbol."""
+    """When nothing trades at all, each client gets one status, not one for each symbol."""
     hub = await make_hub(nursery)
     peer = Peer(hub)
     peer.subscribe("AAPL", "MSFT", "BRK.B")
@@ -79,7 +82,7 @@ async def test_silent_feed_is_one_message(autojump_clock, nursery):
 
 
 async def test_feed_that_ended_stays_ended(autojump_clock, nursery):
-    """What is known to be over is not called quiet, nor live again."""
+    """A feed that is known to have ended is not called quiet, nor live again."""
     hub = await make_hub(nursery)
     peer = Peer(hub)
     peer.subscribe("AAPL")
@@ -91,7 +94,7 @@ async def test_feed_that_ended_stays_ended(autojump_clock, nursery):
 
 
 async def test_nobody_watching_is_no_silence(autojump_clock, nursery):
-    """Symbols that nobody watches may rest; whoever comes then is told nothing for the set age."""
+    """Unwatched symbols may rest; a client that comes then is told nothing for the set age."""
     hub = await make_hub(nursery)
     await pass_time(hub, [], 10 * QUIET)
     assert hub.status.message.status == "live"
@@ -104,7 +107,7 @@ async def test_nobody_watching_is_no_silence(autojump_clock, nursery):
 
 
 async def test_unsubscribed_symbol_s_status_is_forgotten(autojump_clock, nursery):
-    """Who left a symbol hears no more of it, though its status was owed."""
+    """A client that left a symbol gets no more of it, though its status was pending."""
     hub = await make_hub(nursery)
     peer = Peer(hub)
     peer.subscribe("AAPL", "MSFT")
@@ -119,7 +122,7 @@ async def test_unsubscribed_symbol_s_status_is_forgotten(autojump_clock, nursery
 
 
 async def test_quiet_symbol_does_not_trade_by_being_watched(autojump_clock, nursery):
-    """Who comes to a symbol that is quiet is told so, and not a second later that it trades."""
+    """A client that subscribes to a quiet symbol is told so, and not a second later that it trades."""
     hub = await make_hub(nursery)
     other, first = Peer(hub), Peer(hub)
     other.subscribe("AAPL")
@@ -147,7 +150,7 @@ def watch_everything(peer: Peer, *_: str) -> None:
 
 
 async def test_what_traded_unwatched_is_not_quiet(autojump_clock, nursery):
-    """A symbol that fell quiet, was left, and has traded since is as any other for who comes then."""
+    """A symbol that was quiet and has traded since, unwatched, is not quiet for its next subscriber."""
     hub = await make_hub(nursery)
     other, first = Peer(hub), Peer(hub)
     other.subscribe("AAPL")
@@ -164,7 +167,7 @@ async def test_what_traded_unwatched_is_not_quiet(autojump_clock, nursery):
 
 
 async def test_symbol_quiet_before_the_feed_stays_so(autojump_clock, nursery):
-    """When the feed is back, what was quiet before it and does not trade is not said to."""
+    """A symbol that was quiet before the feed stopped is still quiet when the feed is back."""
     hub = await make_hub(nursery)
     peer = Peer(hub)
     peer.subscribe("AAPL", "MSFT")

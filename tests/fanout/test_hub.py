@@ -1,4 +1,4 @@
-"""Topics: encoded once, active while watched, the same for those who watch everything."""
+"""Topics encode once, are active while watched, and are the same for subscribers to `*`."""
 
 import gc
 import json
@@ -7,10 +7,10 @@ from time import time_ns
 
 import trio
 
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.instrument import first_seen
 from server.quotes.quote import Trade
-from tests.fanout.peer import CUSHION, flusher, publish
+from tests.fanout.peer import CUSHION, publish
 
 
 async def test_update_is_encoded_once_for_all(hub, connect):
@@ -27,7 +27,7 @@ async def test_update_is_encoded_once_for_all(hub, connect):
 
 
 async def test_full_quote_is_encoded_once_a_version(hub, connect):
-    """However many subscribe at the same version, its full quote is encoded once."""
+    """Fifty clients that subscribe at the same version get a full quote that is encoded once."""
     publish(hub, "AAPL", 101.0)
     encoded = hub.stats.updates_encoded
     for _ in range(50):
@@ -36,21 +36,23 @@ async def test_full_quote_is_encoded_once_a_version(hub, connect):
 
 
 async def test_version_grows_by_one_with_each_change(hub):
-    """Also while nobody watches; a trade that changes nothing is no change."""
+    """Versions also grow while nobody watches; a trade that changes nothing makes none."""
     topic = hub.topics["AAPL"]
     assert topic.version == 1
     publish(hub, "AAPL", 101.0)
-    publish(hub, "AAPL", 101.0)  # the volume grows
+    # The price stays, but the volume grows.
+    publish(hub, "AAPL", 101.0)
     assert topic.version == 3
     publish(hub, "AAPL", 101.001, size=0)
     assert topic.version == 3
 
 
 async def test_topic_s_task_ends_a_while_after_its_last_subscriber(hub, connect, autojump_clock):
-    """Reference counting: active from the first subscriber to the grace time after the last."""
+    """A topic is active from its first subscriber to the grace time after its last."""
     topic = hub.topics["AAPL"]
     assert not topic.active
     first, second = connect("AAPL"), connect("AAPL")
+    inbox = topic.inbox
     assert topic.active
     assert hub.active_symbols == 1
     first.unsubscribe("AAPL")
@@ -61,12 +63,12 @@ async def test_topic_s_task_ends_a_while_after_its_last_subscriber(hub, connect,
     assert topic.active
     await trio.sleep(RETIRE_INTERVAL + 2)
     assert not topic.active
-    assert topic.finished.is_set()
+    assert inbox.finished.is_set()
     assert hub.subscriptions == hub.active_symbols == 0
 
 
 async def test_topic_left_and_joined_again_goes_on(hub, connect, autojump_clock):
-    """Within the grace time it is the same task, after it a new one; the versions continue."""
+    """The versions continue within the grace time, and also after it, in a new task."""
     topic = hub.topics["AAPL"]
     peer = connect("AAPL")
     for pause in (TOPIC_GRACE / 2, 2 * TOPIC_GRACE):
@@ -81,7 +83,7 @@ async def test_topic_left_and_joined_again_goes_on(hub, connect, autojump_clock)
 
 
 async def test_symbol_listed_later_reaches_who_watches_everything(hub, connect):
-    """Those who watch everything get a new symbol's quote at once, and then its moves."""
+    """Subscribers to `*` get a new symbol's quote at once, and then its moves."""
     everything, one = connect(), connect("AAPL")
     hub.subscribe_everything(everything.outbox)
     hub.send_quotes(everything.outbox, list(hub.topics.values()))
@@ -100,7 +102,7 @@ async def test_symbol_listed_later_reaches_who_watches_everything(hub, connect):
 
 
 async def test_status_is_told_when_it_changes(hub, connect):
-    """Everybody is told once, subscribed or not; telling the same again says nothing."""
+    """Each client is told once, subscribed or not; the same status again is not sent."""
     peers = [connect(), connect("AAPL")]
     for status, reason in (
         ("stale", "feed_ended"),
@@ -114,8 +116,8 @@ async def test_status_is_told_when_it_changes(hub, connect):
         assert [message["status"] for message in told] == ["stale", "live"]
 
 
-async def test_status_is_owed_to_a_full_socket(hub, connect):
-    """A client that did not read is told how it is by the time it does."""
+async def test_full_socket_gets_the_newest_status(hub, connect):
+    """A client that did not read gets the status of the moment at which it reads."""
     peer = connect("AAPL")
     while not peer.outbox.blocked:
         publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
@@ -131,7 +133,7 @@ async def test_status_is_owed_to_a_full_socket(hub, connect):
 
 
 async def test_nothing_is_kept_of_a_connection_that_ended(hub, connect):
-    """Neither topics nor the flusher hold a reference to it, whatever state its outbox was in."""
+    """Neither topics nor the flusher hold a reference to it, whatever its outbox's state was."""
     references = []
     for state in ("idle", "queued", "blocked", "everything"):
         peer = connect("AAPL", "MSFT")
@@ -145,7 +147,8 @@ async def test_nothing_is_kept_of_a_connection_that_ended(hub, connect):
         peer.close()
         await trio.testing.wait_all_tasks_blocked(CUSHION)
     del peer
-    connect.__closure__[1].cell_contents.clear()  # the fixture's own list of peers
+    # The fixture's own list of peers.
+    connect.__closure__[1].cell_contents.clear()
     gc.collect()
     assert [reference() for reference in references] == [None] * 4
     assert hub.subscriptions == 0
@@ -161,10 +164,10 @@ async def test_message_starts_with_its_type_and_ts(hub, connect):
 
 
 async def test_no_delivery_takes_less_than_no_time(hub, connect):
-    """A price by a clock that is ahead, another instance's or ours before it was set back, took 0."""
+    """A price from a clock that is ahead counts as delivered in 0 seconds."""
     peer = connect("AAPL")
     ahead = time_ns() // 1000 + 3600 * 1_000_000
-    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead), flusher(hub))
+    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, ahead, ahead))
     await peer.read()
     assert hub.stats.delivery_latency.total == 0.0
     assert sum(hub.stats.delivery_latency.counts) == 1

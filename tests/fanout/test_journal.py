@@ -1,4 +1,4 @@
-"""What a leader writes down for others, within its bounds."""
+"""The moves that a leader records for other instances, and how many."""
 
 import trio
 
@@ -12,12 +12,13 @@ def move(symbol: str, version: int) -> Move:
 
 
 async def test_every_version_is_recorded(hub):
-    """With its running total, whether or not anybody watches; nothing without a cluster."""
+    """Each version has its running total, watched or not; without a cluster none is recorded."""
     publish(hub, "AAPL", 100.5)
     assert hub.journal.take(10) == []
     hub.journal.open()
     publish(hub, "AAPL", 101.0, size=200)
-    publish(hub, "AAPL", 101.0, size=0)  # changes nothing
+    # This one changes nothing.
+    publish(hub, "AAPL", 101.0, size=0)
     publish(hub, "MSFT", 99.0)
     assert hub.journal.take(1) == [Move("AAPL", 3, 101.0, 300, START_US, START_US)]
     assert hub.journal.waiting == 1
@@ -28,7 +29,7 @@ async def test_every_version_is_recorded(hub):
 
 
 async def test_full_journal_remembers_which_symbols_moved():
-    """Its moves are given up for that; later ones are recorded again."""
+    """A full journal gives up its moves and keeps their symbols; later moves are recorded again."""
     journal = Journal()
     journal.open()
     for version in range(JOURNAL_MOVES):
@@ -39,8 +40,8 @@ async def test_full_journal_remembers_which_symbols_moved():
     assert journal.take(10) == [move("LATE", 1)]
 
 
-async def test_whoever_waits_is_woken(autojump_clock):
-    """By a move, a loss, or `wake`, also one that came before; else by nothing."""
+async def test_wait_ends_when_there_is_something_to_tell(autojump_clock):
+    """A move, a loss or `wake` ends a wait, also one that came before it; nothing else does."""
     journal = Journal()
     for wake in (lambda: journal.record(move("A", 1)), lambda: journal.lose(["A"]), journal.wake):
         journal.open()

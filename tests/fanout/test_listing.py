@@ -1,4 +1,4 @@
-"""What watchers see when instruments are listed, renamed and delisted while they watch."""
+"""Instruments are listed, renamed and delisted while clients are subscribed."""
 
 import msgspec
 import pytest
@@ -8,11 +8,11 @@ from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import Hub
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from tests.fanout.peer import Peer, flusher, instruments, publish, trade
+from tests.fanout.peer import Peer, instruments, publish, trade
 
 
 def listed(symbol: str, **changes: object) -> Snapshot:
-    """A row of the catalogue."""
+    """Return a row of the catalogue."""
     [instrument] = instruments(symbol)
     return opening_snapshot(msgspec.structs.replace(instrument, **changes))
 
@@ -25,13 +25,15 @@ def fill(hub: Hub, peer: Peer) -> None:
 
 
 def watch_everything(hub: Hub, peer: Peer) -> None:
-    """As a session does it."""
+    """Subscribe to `*` as a session does."""
     hub.subscribe_everything(peer.outbox)
     hub.send_quotes(peer.outbox, list(hub.topics.values()))
 
 
 async def test_renamed_is_sent_in_full_once(hub, connect):
-    """Who watches gets the new name and base with the price and version there are; others nothing."""
+    """Subscribers get the new name and base price with the present price and version; others get
+    nothing.
+    """
     watcher, other = connect("AAPL"), connect("MSFT")
     publish(hub, "AAPL", 110.0)
     await watcher.read()
@@ -50,7 +52,7 @@ async def test_renamed_is_sent_in_full_once(hub, connect):
 
 
 async def test_price_that_comes_with_a_rename_is_not_lost(hub, connect):
-    """A trade that is faster than the rename's quote is in it."""
+    """A trade that comes before the rename's quote is in that quote."""
     peer = connect("AAPL")
     hub.relist([listed("AAPL", name="Apple")])
     publish(hub, "AAPL", 101.0)
@@ -60,7 +62,7 @@ async def test_price_that_comes_with_a_rename_is_not_lost(hub, connect):
 
 
 async def test_untraded_quote_follows_its_base_price(hub, connect):
-    """Before the first trade the price is the base price, also a new one."""
+    """Before the first trade the price is the base price, also a changed one."""
     peer = connect("AAPL")
     hub.relist([listed("AAPL", base_price=42.5)])
     await peer.read()
@@ -70,7 +72,7 @@ async def test_untraded_quote_follows_its_base_price(hub, connect):
 
 
 async def test_delisted_is_taken_away_from_everybody(hub, connect):
-    """One `remove`, to who watches it and to who watches everything; nothing of it comes later."""
+    """Subscribers to the symbol and to `*` get one `remove`, and nothing of it later."""
     single, everything, other = connect("AAPL", "MSFT"), connect(), connect("MSFT")
     watch_everything(hub, everything)
     topic = hub.topics["AAPL"]
@@ -100,15 +102,16 @@ async def test_full_socket_loses_what_is_delisted(hub, connect):
 
 
 async def test_relisted_is_not_sent_to_who_lost_it(hub, connect):
-    """A client that did not read, or takes updates slowly, is subscribed no more, and does not get
-    the quote when it is listed again before it reads on.
+    """A client that was slow or throttled at the delisting is not subscribed any more. It does not
+    get the quote if the symbol is listed again before it reads.
     """
     slow, filling, throttled = (connect("AAPL") for _ in range(3))
     hub.throttle(throttled.outbox, 60.0)
     fill(hub, slow)
     while filling.receive():
         pass
-    for cents in range(20):  # its socket is full at the end of the round in which the symbol goes
+    # The socket of `filling` is full at the end of the round in which the symbol goes.
+    for cents in range(20):
         publish(hub, "AAPL", 99 + cents / 100)
     hub.delist(["AAPL"])
     hub.list_snapshots([listed("AAPL")])
@@ -121,7 +124,7 @@ async def test_relisted_is_not_sent_to_who_lost_it(hub, connect):
 
 
 async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
-    """Such clients that watch everything have it in the end, and once more lose and get it."""
+    """Slow and throttled subscribers to `*` have the symbol in the end, also after losing it twice."""
     slow, throttled = connect(), connect()
     for peer in (slow, throttled):
         watch_everything(hub, peer)
@@ -137,9 +140,20 @@ async def test_relisted_comes_back_to_who_watches_everything(hub, connect):
         assert set(peer.document["quotes"]) == set(hub.topics)
 
 
+async def test_throttled_client_loses_what_is_delisted_at_once(hub, connect):
+    """A throttled subscriber to `*` does not keep the quote until its next release."""
+    peer = connect()
+    watch_everything(hub, peer)
+    hub.throttle(peer.outbox, 60.0)
+    publish(hub, "AAPL", 101.0)
+    hub.delist(["AAPL"])
+    await peer.read()
+    assert set(peer.document["quotes"]) == {"MSFT", "BRK.B"}
+
+
 @pytest.mark.parametrize("everything", [False, True])
 async def test_relisted_is_sent_to_who_subscribes_again(hub, connect, everything):
-    """A client whose socket was full when it lost a symbol, and that asks for it again, has it."""
+    """A client whose socket was full when it lost a symbol gets it by subscribing again."""
     peer = connect("AAPL")
     await peer.read()
     for cents in range(20):
@@ -157,7 +171,7 @@ async def test_relisted_is_sent_to_who_subscribes_again(hub, connect, everything
 
 
 async def test_relisted_is_sent_to_who_watches_everything_now(hub, connect):
-    """A client whose socket was full when it lost its one symbol, and that asks for all, has it."""
+    """A client whose socket was full when it lost its one symbol gets it by subscribing to `*`."""
     peer = connect("AAPL")
     await peer.read()
     for cents in range(20):
@@ -172,7 +186,9 @@ async def test_relisted_is_sent_to_who_watches_everything_now(hub, connect):
 
 
 async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
-    """A client whose socket was full when a symbol went, and that watches nothing now, loses it."""
+    """A client whose socket was full at the delisting, and that unsubscribed from `*`, loses the
+    symbol.
+    """
     peer = connect()
     watch_everything(hub, peer)
     await peer.read()
@@ -187,7 +203,7 @@ async def test_relisted_is_not_sent_to_who_left_everything(hub, connect):
 
 
 async def test_throttled_client_may_subscribe_again_to_what_was_delisted(hub, connect):
-    """It loses the quote at once, not when its interval is over and it has got the new one."""
+    """It loses the quote at once, not after its interval, when it has the new one already."""
     peer = connect("AAPL")
     hub.throttle(peer.outbox, 60.0)
     publish(hub, "AAPL", 101.0)
@@ -200,7 +216,7 @@ async def test_throttled_client_may_subscribe_again_to_what_was_delisted(hub, co
 
 
 async def test_delisted_before_it_was_sent(hub, connect):
-    """Who watches everything and has not got a new symbol's quote yet can apply its removal."""
+    """A subscriber to `*` that has not got a new symbol's quote yet can apply its removal."""
     peer = connect()
     watch_everything(hub, peer)
     hub.list_snapshots([listed("NEW")])
@@ -210,13 +226,13 @@ async def test_delisted_before_it_was_sent(hub, connect):
 
 
 async def test_listed_while_everything_is_watched(hub, connect):
-    """Who watches everything gets new symbols in full, and one that was delisted when it is back."""
+    """Subscribers to `*` get new symbols in full, and delisted ones that are listed again."""
     peer = connect()
     watch_everything(hub, peer)
     publish(hub, "AAPL", 99.0)
     hub.delist(["AAPL"])
     hub.list_snapshots([listed(f"NEW{number}") for number in range(40)] + [listed("AAPL")])
-    hub.topics["NEW7"].publish(trade("NEW7", 101.0), flusher(hub))
+    hub.topics["NEW7"].publish(trade("NEW7", 101.0))
     await peer.read()
     assert set(peer.document["quotes"]) == set(hub.topics)
     assert len(hub.topics) == 43
@@ -226,7 +242,7 @@ async def test_listed_while_everything_is_watched(hub, connect):
 
 
 async def test_trades_of_the_delisted_are_dropped(hub, connect):
-    """A feed that goes on does not list it again; after it is listed again its prices count."""
+    """A trade does not list the symbol again; once it is listed, its trades count."""
     peer = connect()
     watch_everything(hub, peer)
     hub.delist(["AAPL"])
@@ -240,7 +256,7 @@ async def test_trades_of_the_delisted_are_dropped(hub, connect):
 
 
 async def feed(hub: Hub, symbol: str, price: float) -> None:
-    """One trade through the broadcaster."""
+    """Send one trade through the broadcaster."""
     send, receive = trio.open_memory_channel(1)
     async with send:
         await send.send(trade(symbol, price))

@@ -1,4 +1,4 @@
-"""Prices that another instance made versions of: what a follower's clients get."""
+"""Prices whose versions another instance made: what a follower's clients get."""
 
 import msgspec
 import trio
@@ -6,7 +6,7 @@ import trio
 from server.fanout.broadcaster import give
 from server.quotes.quote import Move
 from server.quotes.snapshot import live
-from tests.fanout.peer import START_US, flusher, publish
+from tests.fanout.peer import START_US, publish
 
 
 def move(version: int, price: float, volume: int) -> Move:
@@ -14,12 +14,12 @@ def move(version: int, price: float, volume: int) -> Move:
 
 
 async def test_next_version_is_a_patch_and_a_later_one_a_full_quote(hub, connect):
-    """What is not newer changes nothing; `ts` is the leader's."""
+    """A move that is not newer changes nothing; `ts` is the leader's."""
     peer = connect("AAPL")
     await peer.read()
     topic = hub.topics["AAPL"]
     for each in (move(2, 101.0, 50), move(2, 7.0, 7), move(5, 103.0, 90), move(4, 102.0, 80)):
-        topic.publish(each, flusher(hub))
+        topic.publish(each)
     await peer.read()
     kinds = [[each["op"] for each in message["operations"]] for message in peer.messages[1:]]
     assert kinds[0] == ["replace"] * 5
@@ -31,19 +31,19 @@ async def test_next_version_is_a_patch_and_a_later_one_a_full_quote(hub, connect
 
 
 async def test_version_that_changes_nothing_is_a_full_quote(hub, connect):
-    """A patch without operations would be none."""
+    """A patch without operations would not be valid."""
     peer = connect("AAPL")
     await peer.read()
     quote = hub.topics["AAPL"].quote
     time_us = round(quote.last_updated.timestamp() * 1e6)
-    hub.topics["AAPL"].publish(Move("AAPL", 2, 100.0, 0, time_us, START_US), flusher(hub))
+    hub.topics["AAPL"].publish(Move("AAPL", 2, 100.0, 0, time_us, START_US))
     await peer.read()
     assert [each["op"] for each in peer.messages[-1]["operations"]] == ["add"]
     assert peer.versions["AAPL"] == 2
 
 
 async def test_flood_of_moves_ends_at_the_last(hub, connect):
-    """What an inbox has no room for is merged; the version jumps."""
+    """Moves that an inbox has no room for are merged; the version jumps."""
     peer = connect("AAPL")
     topic = hub.topics["AAPL"]
     for version in range(2, 1000):
@@ -55,7 +55,7 @@ async def test_flood_of_moves_ends_at_the_last(hub, connect):
 
 
 async def test_newer_state_is_adopted_and_shown(hub, connect):
-    """An older one is not, unless another line of versions begins."""
+    """An older state is adopted only if another epoch begins."""
     peer = connect("AAPL")
     publish(hub, "AAPL", 101.0)
     state = hub.topics["AAPL"].live_snapshot()
@@ -76,7 +76,7 @@ async def test_newer_state_is_adopted_and_shown(hub, connect):
 
 
 async def test_symbol_that_others_list_is_the_same_here(hub):
-    """Also one that has never been traded: it opens at the moment of who listed it first."""
+    """A symbol that was never traded opens at the moment at which another instance listed it."""
     other = live(hub.topics["MSFT"].snapshot(), START_US)
     del hub.topics["MSFT"]
     hub.adopt([other])
@@ -87,14 +87,16 @@ async def test_symbol_that_others_list_is_the_same_here(hub):
 
 
 async def test_what_waits_can_be_discarded(hub, connect):
-    """Of a line of versions that is over, nothing is published any more."""
+    """Moves of an epoch that is over are not published any more."""
     peer = connect("AAPL")
     await peer.read()
     await trio.testing.wait_all_tasks_blocked()
     topic = hub.topics["AAPL"]
-    for version in range(2, 500):  # more than the inbox holds
+    # These are more than the inbox holds.
+    for version in range(2, 500):
         if not topic.inbox.offer(move(version, 101.0, version)):
             topic.inbox.conflate(move(version, 101.0, version))
     hub.discard_waiting()
     await peer.read()
-    assert peer.versions["AAPL"] <= 2  # one was in its hands already
+    # The task had taken one out of the inbox already.
+    assert peer.versions["AAPL"] <= 2

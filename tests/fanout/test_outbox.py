@@ -1,4 +1,4 @@
-"""What one connection gets when its client reads fast, slowly, not at all, or is gone."""
+"""One connection whose client reads fast, slowly, not at all, or is gone."""
 
 import socket
 
@@ -7,9 +7,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.frame import close_frame, pong_frame
 from server.fanout.hub import ONE_MESSAGE, Hub
-from server.fanout.outbox import DRAIN_BYTES
 from server.quotes.snapshot import opening_snapshot
 from tests.fanout.peer import CUSHION, Peer, instruments, publish
 
@@ -17,7 +17,7 @@ SYMBOLS = ["AAPL", "MSFT", "BRK.B"]
 
 
 def fill(peer: Peer) -> int:
-    """Publish moves of AAPL until the socket is full; how many it took."""
+    """Publish moves of AAPL until the socket is full; return the number it took."""
     for count in range(1, 10_000):
         publish(peer.hub, "AAPL", 100 + count / 100)
         peer.outbox.flush()
@@ -27,7 +27,7 @@ def fill(peer: Peer) -> int:
 
 
 async def test_frames_of_a_round_leave_in_one_write(hub, connect):
-    """On a socket that keeps writes apart, all that was queued in a round is one packet."""
+    """On a socket that keeps writes apart, all frames of a round are one packet."""
     peer = connect("AAPL", "MSFT", kind=socket.SOCK_SEQPACKET)
     await peer.read()
     peer.messages.clear()
@@ -43,8 +43,8 @@ async def test_frames_of_a_round_leave_in_one_write(hub, connect):
     assert peer.receive() == 0
 
 
-async def test_full_socket_is_owed_symbols_not_frames(hub, connect):
-    """However many moves a client does not read, it then gets each symbol's newest quote once."""
+async def test_full_socket_gets_symbols_not_frames(hub, connect):
+    """A client that does not read a thousand moves then gets each symbol's newest quote once."""
     peer = connect(*SYMBOLS)
     taken = fill(peer)
     for count in range(1000):
@@ -74,7 +74,7 @@ async def test_one_slow_client_slows_nobody(hub, connect):
 
 
 async def test_answers_are_kept_in_order_when_the_socket_is_full(connect):
-    """What nothing can stand in for waits, and comes whole and in order."""
+    """Answers wait for the socket, and come whole and in order."""
     peer = connect("AAPL")
     fill(peer)
     for number in range(100):
@@ -84,7 +84,7 @@ async def test_answers_are_kept_in_order_when_the_socket_is_full(connect):
 
 
 async def test_close_frame_is_the_last(hub, connect):
-    """After the close frame nothing comes, be the socket full or not; nothing owed comes either."""
+    """Nothing comes after the close frame, whether the socket is full or not."""
     for blocked in (False, True):
         peer = connect("AAPL")
         if blocked:
@@ -98,7 +98,7 @@ async def test_close_frame_is_the_last(hub, connect):
 
 
 async def test_vanished_client_leaves_no_task(hub, connect):
-    """A client that goes while its socket is full is forgotten; so is one that goes before a write."""
+    """A client that goes while its socket is full, or before a write, is forgotten."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     for blocked in (False, True):
         peer = connect()
@@ -111,7 +111,8 @@ async def test_vanished_client_leaves_no_task(hub, connect):
         assert not peer.outbox.blocked
         assert peer.outbox.queue is None
         await peer.outbox.wait_drained()
-    assert trio.lowlevel.current_statistics().tasks_living == tasks + 1  # AAPL's topic
+    # The one that is left is AAPL's topic.
+    assert trio.lowlevel.current_statistics().tasks_living == tasks + 1
 
 
 STEPS = st.lists(
@@ -128,8 +129,8 @@ STEPS = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_any_reader_s_document_ends_right(steps):
-    """However trades, partial reads and changes of subscription follow each other, no `replace`
-    skips a version, nothing is removed that is not there, and the document ends as the server's.
+    """Trades, partial reads and changes of subscription come in any order. No `replace` skips a
+    version, no missing quote is removed, and the document ends as the server's.
     """
     trio.run(play, steps)
 
@@ -142,7 +143,8 @@ async def play(steps):
         peer.subscribe("AAPL")
         for kind, subject, cents in steps:
             if kind == "trade":
-                for extra in range(4):  # enough of them to fill the socket
+                # As many fill the socket after a few steps.
+                for extra in range(4):
                     publish(hub, subject, (cents + extra) / 100)
             elif kind == "read":
                 peer.receive(subject)
@@ -160,7 +162,7 @@ async def play(steps):
 
 
 async def turn(peer: Peer, symbol: str) -> None:
-    """Change a subscription, for which a session waits until its outbox has drained."""
+    """Change a subscription. As a session does, wait first until the outbox has drained."""
     while peer.outbox.blocked:
         await peer.read()
     if peer.hub.topics[symbol] in peer.topics:
@@ -171,8 +173,8 @@ async def turn(peer: Peer, symbol: str) -> None:
 
 @pytest.mark.parametrize("interval", [0.0, 60.0])
 async def test_very_many_quotes_are_not_kept_for_one_client(hub, connect, interval):
-    """Who asks for a large catalogue and does not read, throttled or not, is owed it by name, and gets
-    it all, as it then is, when it reads.
+    """A client that asks for a large catalogue and does not read gets the quotes as they are when
+    it reads. Until then only their symbols are kept.
     """
     symbols = [f"S{number}" for number in range(2 * ONE_MESSAGE)]
     hub.list_snapshots([opening_snapshot(each) for each in instruments(*symbols)])

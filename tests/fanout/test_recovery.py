@@ -1,4 +1,4 @@
-"""A client that comes back: what it has got it does not get again, what it missed it gets."""
+"""A client that comes back gets the updates that it missed, and nothing twice."""
 
 import trio
 from hypothesis import given, settings
@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from server.client.document import Document
-from server.fanout.hub import RETIRE_INTERVAL, TOPIC_GRACE, Hub
+from server.fanout.history import HISTORY_UPDATES, SETTLING_TIME, History
+from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
-from server.fanout.ring import RING_UPDATES
-from server.fanout.shift import publish_conflated
-from server.fanout.topic import SETTLING_TIME
+from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE, publish_conflated
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
-from tests.fanout.peer import CUSHION, Peer, flusher, instruments, publish, trade
+from tests.fanout.peer import CUSHION, Peer, instruments, publish, trade
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 
@@ -25,7 +24,9 @@ def move(hub: Hub, symbol: str, times: int = 1) -> None:
 
 
 async def test_each_symbol_is_recovered_in_its_own_way(hub, connect):
-    """Nothing where nothing happened, the patches missed, the full quote of what is new to it."""
+    """A client gets nothing of an unchanged symbol, the missed patches of another, a full quote of
+    a new one.
+    """
     peer = connect("AAPL", "MSFT")
     await peer.read()
     peer.messages.clear()
@@ -38,7 +39,7 @@ async def test_each_symbol_is_recovered_in_its_own_way(hub, connect):
 
 
 async def test_missed_patches_are_the_bytes_the_others_got(hub, connect):
-    """They are encoded once, for those who were there and those who come back."""
+    """They are encoded once for the clients that stayed and those that come back."""
     there, away = connect("AAPL"), connect("AAPL")
     await away.read()
     move(hub, "AAPL", 3)
@@ -49,22 +50,26 @@ async def test_missed_patches_are_the_bytes_the_others_got(hub, connect):
     assert hub.stats.updates_encoded == encoded
 
 
-async def test_ring_is_bounded(hub, connect):
-    """Who missed more than the ring holds gets the full quote; one less, the patches."""
+async def test_history_is_bounded(hub, connect):
+    """A client that missed more updates than are kept gets the full quote; one less, the patches."""
     peer = connect("AAPL")
     await peer.read()
     held = peer.position()
-    move(hub, "AAPL", RING_UPDATES)
+    move(hub, "AAPL", HISTORY_UPDATES)
     assert peer.come_back("AAPL").recovered == {"AAPL": "patches"}
     move(hub, "AAPL")
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
     await peer.read()
     assert peer.document["quotes"] == peer.truth()
-    assert len(hub.topics["AAPL"]._ring) == RING_UPDATES
+    assert len(hub.topics["AAPL"].history._updates) == HISTORY_UPDATES
 
 
-async def test_ring_fills_while_nobody_watches_and_ends_with_the_task(hub, connect, autojump_clock):
-    """In the grace time the last client's return is awaited; after it nothing is kept or encoded."""
+async def test_history_grows_while_nobody_watches_and_ends_with_the_task(
+    hub, connect, autojump_clock
+):
+    """In the grace time updates are kept for the last client's return; after it nothing is kept or
+    encoded.
+    """
     peer = connect("AAPL")
     await peer.read()
     held = peer.position()
@@ -74,7 +79,7 @@ async def test_ring_fills_while_nobody_watches_and_ends_with_the_task(hub, conne
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "patches"}
     peer.unsubscribe("AAPL")
     await trio.sleep(TOPIC_GRACE + RETIRE_INTERVAL + 1)
-    assert hub.topics["AAPL"]._ring is None
+    assert hub.topics["AAPL"].history._updates is None
     encoded = hub.stats.updates_encoded
     move(hub, "AAPL")
     assert hub.stats.updates_encoded == encoded
@@ -101,7 +106,7 @@ async def test_a_hole_is_never_bridged(hub, connect):
 
 
 async def test_a_state_taken_over_is_a_hole(hub, connect):
-    """What was kept does not lead to where another instance is, though nobody watched when it came."""
+    """The updates kept do not lead to another instance's state, though nobody watched when it came."""
     peer = connect("AAPL")
     await peer.read()
     move(hub, "AAPL")
@@ -116,9 +121,8 @@ async def test_a_state_taken_over_is_a_hole(hub, connect):
 
 
 async def test_renamed_while_away(hub, connect, autojump_clock):
-    """A position up to the rename says nothing about the name, whatever patches came before it, nor
-    does one of soon after it, from an instance that has not heard; one of later does. Other symbols
-    are not sent again.
+    """A position up to the rename does not prove the name, nor does one of soon after it, from an
+    instance that has not heard; a later one does. Other symbols are not sent again.
     """
     peer = connect("AAPL", "MSFT")
     move(hub, "AAPL")
@@ -149,8 +153,22 @@ async def test_renamed_while_away(hub, connect, autojump_clock):
         await peer.read()
 
 
+def test_only_later_versions_prove_new_reference_data():
+    """After a change none proves it until it is settled, then none up to the version of that moment."""
+    history = History()
+    history.keep(HISTORY_UPDATES)
+    assert history.missed(5, 5, 0.0) == []
+    history.on_relisted(0.0)
+    for now in (0.0, SETTLING_TIME - 0.1, SETTLING_TIME):
+        assert history.missed(5, 5, now) is None
+    assert history.missed(6, 6, SETTLING_TIME) == []
+    history.on_epoch()
+    assert history.missed(1, 1, SETTLING_TIME) == []
+    assert history.missed(2, 1, SETTLING_TIME) is None
+
+
 async def test_listed_again_under_another_name_while_away(hub, connect):
-    """The versions go on over a delisting, in the same epoch, and prove as little about the name."""
+    """The versions go on over a delisting, in the same epoch, and do not prove the name either."""
     peer = connect("AAPL")
     await peer.read()
     held = peer.position()
@@ -159,8 +177,8 @@ async def test_listed_again_under_another_name_while_away(hub, connect):
     assert peer.come_back("AAPL", position=held).recovered == {"AAPL": "quote"}
 
 
-async def test_another_line_of_versions_is_no_proof(hub, connect):
-    """Another epoch, or a version this server has not reached: the full quote, whatever the number."""
+async def test_position_of_another_epoch_proves_nothing(hub, connect):
+    """A position of another epoch, or of a version not reached here, gets the full quote."""
     peer = connect("AAPL")
     move(hub, "AAPL", 2)
     await peer.read()
@@ -169,12 +187,13 @@ async def test_another_line_of_versions_is_no_proof(hub, connect):
         assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
     hub.begin_epoch("7")
     assert peer.come_back("AAPL").recovered == {"AAPL": "quote"}
-    position = Position("7", {"AAPL": 2})  # updates of the epoch before are not of this one
+    # The updates of the epoch before do not lead to a version of this one.
+    position = Position("7", {"AAPL": 2})
     assert peer.come_back("AAPL", position=position).recovered == {"AAPL": "quote"}
 
 
 async def test_what_a_full_socket_has_no_room_for_comes_as_a_full_quote(hub, connect):
-    """A client that comes back and does not read is owed what it missed, as anybody is."""
+    """A client that comes back and does not read gets the full quotes of what it missed."""
     peer = connect(*SYMBOLS)
     await peer.read()
     move(hub, "AAPL", 30)
@@ -188,7 +207,7 @@ async def test_what_a_full_socket_has_no_room_for_comes_as_a_full_quote(hub, con
 
 
 async def test_client_that_returns_hears_what_is_quiet(hub, connect):
-    """A symbol that fell quiet is said to be, though its quote is not sent again."""
+    """A client is told of a quiet symbol, though its quote is not sent again."""
     hub.topics["AAPL"].freshness.quiet = True
     peer = connect("AAPL")
     await peer.read()
@@ -200,7 +219,7 @@ async def test_client_that_returns_hears_what_is_quiet(hub, connect):
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, RING_UPDATES + 2)),
+        st.tuples(st.just("trade"), st.sampled_from(SYMBOLS), st.integers(1, HISTORY_UPDATES + 2)),
         st.tuples(st.just("merge"), st.sampled_from(SYMBOLS), st.integers(1, 3)),
         st.tuples(st.just("read"), st.integers(1, 3000), st.none()),
         st.tuples(
@@ -217,8 +236,8 @@ STEPS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_any_return_ends_right(steps):
-    """However trades, merged updates, renames, epochs, cuts and returns follow each other: no `replace`
-    skips a version, and what the client's document ends as is what the server has.
+    """Trades, merged updates, renames, epochs, cuts and returns come in any order. No `replace`
+    skips a version, and the client's document ends as the server's.
     """
     trio.run(play, steps)
 
@@ -240,9 +259,10 @@ async def play(steps):
                 peer.receive()
                 take_in(peer, document)
                 held = parse_position(document.position) if document.position else None
+                # The symbol is renamed while the client is away.
                 if count:
                     peer.close()
-                    rename(hub, count, "Renamed")  # while it is away
+                    rename(hub, count, "Renamed")
                 recovery = peer.come_back(*subject, position=held or Position("none", {}))
                 document.keep(recovery.recovered)
             elif kind == "epoch":
@@ -262,14 +282,16 @@ async def play(steps):
 
 
 def merge(hub: Hub, symbol: str, trades: int) -> None:
-    """What a topic's task does with as many trades in an overload."""
+    """Do what a topic's task does with `trades` trades in an overload."""
     topic = hub.topics[symbol]
     if not topic.active:
         return
     inbox = Inbox(hub.stats)
     for cents in range(trades):
         inbox.offer(trade(symbol, 200 + topic.version + cents / 100))
-    publish_conflated(topic, inbox.take_nowait(), inbox, flusher(hub))
+    first = inbox.take_nowait()
+    assert first is not None
+    publish_conflated(topic, first, inbox)
 
 
 def begin_epoch(hub: Hub, version: int) -> None:
@@ -280,20 +302,20 @@ def begin_epoch(hub: Hub, version: int) -> None:
 
 
 def rename(hub: Hub, symbol: str, name: str) -> None:
-    """What an import of the same symbol with another name does."""
+    """Do what an import of the same symbol with another name does."""
     instrument = structs.replace(hub.topics[symbol].instrument, name=name)
     hub.relist([opening_snapshot(instrument)])
 
 
 def retire(hub: Hub) -> None:
-    """End the grace time of all that nobody watches."""
+    """End the grace time of all topics that nobody watches."""
     for topic in hub.topics.values():
         if not topic.watched:
             topic.deactivate()
 
 
 def take_in(peer: Peer, document: Document) -> None:
-    """Apply what the connection's end has read since this was last called."""
+    """Apply what the client has read since the last call."""
     for message in peer.messages:
         if message["type"] == "quotes_patch":
             assert document.apply(message) == []

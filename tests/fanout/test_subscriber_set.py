@@ -1,4 +1,4 @@
-"""Who is sent something: members come and go in any order, and each is there once."""
+"""Subscriber sets: members come and go in any order, and each is in once."""
 
 import random
 import socket
@@ -10,22 +10,22 @@ from server.fanout.stats import FanoutStats
 from server.fanout.subscriber_set import SubscriberSet
 
 
-def test_audience_is_a_set():
-    """Whatever the order of joining and leaving, also twice, it holds what a set of them holds."""
+def test_subscriber_set_is_a_set():
+    """However members join and leave, also twice, it holds what a set of them holds."""
     stats, blocked_writers = FanoutStats(), BlockedWriters(BreakerPolicy())
     with socket.socket() as sock:
-        outboxes = [Outbox(sock, stats, blocked_writers) for _ in range(50)]
-        audience, expected = SubscriberSet(), set[Outbox]()
+        outboxes = [Outbox(sock, stats, blocked_writers.start) for _ in range(50)]
+        subscribers, expected = SubscriberSet(), set[Outbox]()
         choices = random.Random(1)
         for _ in range(2000):
             outbox = choices.choice(outboxes)
             if choices.random() < 0.5:
-                audience.add(outbox)
+                subscribers.add(outbox)
                 expected.add(outbox)
             else:
-                audience.discard(outbox)
+                subscribers.discard(outbox)
                 expected.discard(outbox)
-            assert len(audience) == len(expected)
-            assert set(audience) == expected
-            assert all((each in audience) == (each in expected) for each in outboxes)
-        assert sorted(audience, key=id) == audience
+            assert len(subscribers) == len(expected)
+            assert set(subscribers) == expected
+            assert all((each in subscribers) == (each in expected) for each in outboxes)
+        assert sorted(subscribers, key=id) == subscribers

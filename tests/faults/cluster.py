@@ -1,4 +1,4 @@
-"""Instances of one cluster, and clients that check what the protocol promises with every message."""
+"""Instances of one cluster, and clients that check the protocol's promises with each message."""
 
 import json
 import threading
@@ -12,11 +12,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.cluster.checked import CheckedQuotes, Seen
-from tests.gateway.wire import new_user
+from tests.gateway.wire import is_overload, new_user
 from tests.processes import ServerProcess, make_token
 
 CONVERGENCE_TIMEOUT = 15.0
-"""Seconds after a fault's end in which all must be as if it had not been."""
+"""Seconds in which all is as before the fault, once the fault is over."""
 
 FAST = {"PRICE_UPDATE_INTERVAL": "100ms", "LOG_LEVEL": "info"}
 """Every symbol moves several times a second."""
@@ -25,8 +25,8 @@ FAST = {"PRICE_UPDATE_INTERVAL": "100ms", "LOG_LEVEL": "info"}
 class Watcher(CheckedQuotes):
     """A client that reads all the time and checks each message.
 
-    `statuses` are what was told of the flow, with the moment; `problem` what was wrong first, `closed`
-    the code of an end.
+    `statuses` are the flow's states, each with its moment. `problem` is the first fault, `closed`
+    the code of a close.
     """
 
     def __init__(self, server: ServerProcess, symbols: str, seen: Seen) -> None:
@@ -38,7 +38,7 @@ class Watcher(CheckedQuotes):
         self.closed: int | None = None
         self.over = False
         url = server.url(symbols, make_token(new_user()))
-        self._connecting = connect(url, max_queue=None)
+        self._connecting = connect(url, max_queue=None, ping_interval=None)
         self._connection = self._connecting.__enter__()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -53,11 +53,11 @@ class Watcher(CheckedQuotes):
 
     @property
     def status(self) -> tuple[str, str]:
-        """The last one's status and reason."""
+        """The last status and its reason."""
         return self.statuses[-1][1:] if self.statuses else ("live", "")
 
     def check(self) -> None:
-        """Raise what was wrong."""
+        """Raise the first problem, if there is one."""
         if self.problem:
             raise self.problem
         assert self.closed is None, f"closed with {self.closed}"
@@ -65,7 +65,7 @@ class Watcher(CheckedQuotes):
     def wait_for(
         self, check: Callable[[Self], bool], timeout: float = CONVERGENCE_TIMEOUT
     ) -> float:
-        """Wait until `check` is true of this client; the seconds that took."""
+        """Wait until `check` is true of this client. Return the seconds that it took."""
         start = time.monotonic()
         while not check(self):
             self.check()
@@ -87,7 +87,7 @@ class Watcher(CheckedQuotes):
             self.closed = received.code if received else 1006
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        if message["type"] == "status" and "symbols" not in message:
+        if message["type"] == "status" and "symbols" not in message and not is_overload(message):
             self.statuses.append((time.monotonic(), message["status"], message["reason"]))
         if message["type"] != "quotes_patch":
             return
@@ -96,7 +96,7 @@ class Watcher(CheckedQuotes):
 
 
 class Cluster:
-    """Instances with one Redis and their clients. `seen`: every quote that any of these had."""
+    """Instances with one Redis, and their clients. `seen` holds every quote of any client."""
 
     def __init__(self, folder: Path, redis_url: str, **variables: str) -> None:
         self.seen: Seen = {}
@@ -116,11 +116,11 @@ class Cluster:
 
     @property
     def running(self) -> list[ServerProcess]:
-        """Those that were not killed."""
+        """The instances that run."""
         return [server for server in self.servers if server.process.poll() is None]
 
     def start(self, **variables: str) -> ServerProcess:
-        """One more instance, with a state folder of its own."""
+        """Start one more instance, with a state folder of its own."""
         folder = self._folder / f"instance{len(self.servers)}"
         folder.mkdir()
         server = ServerProcess(folder, **(self._variables | variables))
@@ -129,20 +129,20 @@ class Cluster:
         return server
 
     def watch(self, server: ServerProcess, symbols: str = "AAPL,MSFT,TSLA") -> Watcher:
-        """A client of `server`, once it has all of its quotes."""
+        """Connect a client to `server`, and return it once it has all of its quotes."""
         watcher = Watcher(server, symbols, self.seen)
         self.watchers.append(watcher)
         watcher.wait_for(lambda it: len(it.held) == len(symbols.split(",")))
         return watcher
 
     def leads(self, server: ServerProcess) -> bool:
-        """Whether it says so."""
+        """Return whether the server's metrics say that it leads."""
         return server.metric("market_data_leader") == 1
 
     def wait_for_leader(
         self, servers: Sequence[ServerProcess], timeout: float = CONVERGENCE_TIMEOUT
     ) -> ServerProcess:
-        """The one of `servers` that leads, once exactly one does."""
+        """Wait until exactly one of `servers` leads, and return it."""
         deadline = time.monotonic() + timeout
         while len(leaders := [each for each in servers if self.leads(each)]) != 1:
             assert time.monotonic() < deadline, f"{len(leaders)} leaders"
@@ -150,9 +150,11 @@ class Cluster:
         return leaders[0]
 
     def converge(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> float:
-        """Wait until every client has what the leader has now, or what came of it; the seconds that
-        took. If `leader` finds meanwhile that another one leads, it is that one's. That equal
-        versions are equal quotes is checked with every message.
+        """Wait until every client has the leader's present quotes or newer ones. Return the seconds
+        that it took.
+
+        If `leader` finds meanwhile that another instance leads, the clients must have the other's
+        quotes. Each message is checked for equal quotes of equal versions.
         """
         start = time.monotonic()
         while not self._reach(leader, watchers):
@@ -160,7 +162,10 @@ class Cluster:
         return time.monotonic() - start
 
     def _reach(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> bool:
-        """Whether all have got to where `leader` was at first; False once it leads no more."""
+        """Return whether all clients have reached the state that `leader` had at first.
+
+        Return False once it leads no more.
+        """
         symbols = sorted({symbol for watcher in watchers for symbol in watcher.held})
         status, quotes = leader.ask(f"/quotes?symbols={','.join(symbols)}")
         assert status == 200
@@ -181,7 +186,7 @@ class Cluster:
         return self.leads(server) and server.metric("market_data_bus_epoch") == epoch
 
     def moves_on(self, watchers: Sequence[Watcher]) -> None:
-        """Wait until each client has got five more updates."""
+        """Wait until each client has received five more updates."""
         for watcher in watchers:
             count = len(watcher.arrivals)
             watcher.wait_for(lambda it: len(it.arrivals) >= count + 5)  # noqa: B023 (called here)
@@ -191,8 +196,9 @@ class Cluster:
 def two_instances(
     folder: Path, redis_url: str, **variables: str
 ) -> Iterator[tuple[Cluster, ServerProcess, ServerProcess, Watcher, Watcher]]:
-    """A leader, a follower, and a client of each; at the end nothing may have been wrong with either
-    client, nor an error in the log.
+    """Start a leader, a follower, and a client of each.
+
+    At the end no client may have seen a fault, and no log may hold an error.
     """
     with Cluster(folder, redis_url, **variables) as cluster:
         leader = cluster.start()

@@ -1,4 +1,4 @@
-"""Room for crowds."""
+"""File descriptors for many clients."""
 
 import resource
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="package", autouse=True)
 def descriptors() -> Iterator[int]:
-    """How many descriptors tests and servers may have: as many as the machine allows."""
+    """Raise the limit of descriptors to the machine's own, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield hard if hard > 0 else 1 << 20

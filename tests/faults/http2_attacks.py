@@ -1,10 +1,10 @@
-"""What HTTP/2 clients may send to a port that speaks HTTP/1.1 only."""
+"""HTTP/2 input for a port that speaks HTTP/1.1 only."""
 
 import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, _GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 2, 3, 4, 6, 7, 8, 9,
 )  # fmt: skip
 END_STREAM, END_HEADERS = 0x1, 0x4
@@ -14,26 +14,26 @@ GET, POST, HTTP, ROOT = b"\x82", b"\x83", b"\x86", b"\x84"
 """HPACK's static entries for the method, the scheme and the path `/` (RFC 7541, appendix A)."""
 
 AUTHORITY = b"\x01\x01a"
-"""`:authority: a`, without which a request is refused before anything worse can happen."""
+"""The header `:authority: a`; without it a request is refused too early."""
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """One frame (RFC 9113 §4.1)."""
+    """Return one frame (RFC 9113 §4.1)."""
     return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
 def path(target: bytes) -> bytes:
-    """`:path` as HPACK has it, not indexed."""
+    """Return `:path` as HPACK writes it, not indexed."""
     return b"\x04" + bytes([len(target)]) + target
 
 
 def headers(stream: int, block: bytes, flags: int = END_STREAM | END_HEADERS) -> bytes:
-    """A request's head, which names its host."""
+    """Return a request's head, which names its host."""
     return frame(HEADERS, flags, stream, block + AUTHORITY)
 
 
 def opening(**settings: int) -> bytes:
-    """Preface and settings."""
+    """Return the preface and settings."""
     numbers = {"window": INITIAL_WINDOW_SIZE}
     payload = b"".join(struct.pack("!HI", numbers[name], value) for name, value in settings.items())
     return PREFACE + frame(SETTINGS, 0, 0, payload)

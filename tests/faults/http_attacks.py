@@ -14,17 +14,17 @@ TOO_LARGE: Verdict = (413, "too_large")
 HEADERS_TOO_LARGE: Verdict = (431, "headers_too_large")
 WRONG_VERSION: Verdict = (505, "http_version_not_supported")
 SILENCE: Verdict = (0, "")
-"""The connection is closed without an answer."""
+"""The answer of a connection that closes without one."""
 
 BODY = 3 * 1024 * 1024
-"""Bytes: what a client may send without malice, and no route takes."""
+"""Bytes that a client may send without malice, and that no route takes."""
 
 NEXT = request("/metrics")
-"""A good request right behind a bad one, which must not be answered."""
+"""A good request right behind a bad one; it must not be answered."""
 
 
 class Case(NamedTuple):
-    """A request and the answers of which the first must be one."""
+    """A request, and the answers of which its first answer must be one."""
 
     name: str
     data: bytes
@@ -32,12 +32,12 @@ class Case(NamedTuple):
 
 
 def get(*lines: bytes, first: bytes = b"GET /healthz HTTP/1.1", body: bytes = b"") -> bytes:
-    """A request with these lines as they are."""
+    """Return a request with these lines as they are."""
     return b"\r\n".join([first, *lines, b"", body])
 
 
 def post(*lines: bytes, body: bytes = b"") -> bytes:
-    """The same as a POST with a host."""
+    """Return the same as a POST request with a host."""
     return get(b"Host: a", *lines, first=b"POST /healthz HTTP/1.1", body=body)
 
 
@@ -245,4 +245,4 @@ BAD_CHUNKS = [
     b"1;a\nb\r\nx\r\n0\r\n\r\n", b"1_0\r\n" + bytes(16) + b"\r\n0\r\n\r\n",
     b"0\r\nnonsense\r\n\r\n", b"0\r\n: x\r\n\r\n", b"0\r\nX: \x00\r\n\r\n",
 ]  # fmt: skip
-"""What may follow `Transfer-Encoding: chunked` and is not a body in chunks (RFC 9112 §7.1)."""
+"""Texts behind `Transfer-Encoding: chunked` that are not a chunked body (RFC 9112 §7.1)."""

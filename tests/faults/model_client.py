@@ -17,13 +17,15 @@ from tests.gateway.wire import close as close_frame
 TOO_SLOW = 4429
 
 RECEIVE_BUFFER = 4096
-"""Bytes: full after a few updates, so that a client that stalls is felt."""
+"""Bytes of a buffer that a few updates fill, so that the server notices a stalled client."""
 
 
 class ModelClient:
-    """`subscribed` is what the server has acknowledged; `unanswered` how many commands wait;
-    `gone`: the server's circuit breaker has given the connection up; `before`: the connection
-    whose quotes this one goes on with.
+    """A client of the model.
+
+    `subscribed` are the symbols that the server has acknowledged. `unanswered` is the number of
+    waiting commands. `gone`: the server's circuit breaker has closed the connection. `before` is
+    the connection whose quotes this one continues.
     """
 
     def __init__(
@@ -65,11 +67,11 @@ class ModelClient:
             self._sock.close()
 
     def symbols(self, everything: list[str]) -> list[str]:
-        """What the client must have once all is quiet."""
+        """The quotes that the client must have once all is quiet."""
         return everything if "*" in self.subscribed else sorted(self.subscribed)
 
     def send(self, action: str, **fields: Any) -> None:
-        """Send a command; its answers are counted by the ping behind it."""
+        """Send a command, and a ping behind it by which its answers are counted."""
         command = json.dumps({"action": action, **fields}).encode()
         ping = b'{"action":"ping"}'
         with suppress(
@@ -79,7 +81,7 @@ class ModelClient:
             self.unanswered += 1 + (action == "ping")
 
     def read(self) -> None:
-        """Take in all there is."""
+        """Read everything that has come."""
         try:
             while data := self._sock.recv(65536):
                 self._received += data
@@ -103,7 +105,7 @@ class ModelClient:
         self._sock.close()
 
     def reset(self) -> None:
-        """End it as a host does whose process died."""
+        """Reset the connection, as the host of a process does that died."""
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()

@@ -1,4 +1,4 @@
-"""What anybody who can write to Redis or Postgres could put there, drawn by Hypothesis."""
+"""Values that other programs could write to Redis or Postgres, drawn by Hypothesis."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from bench.services import Postgres
 from tests.processes import ServerProcess
 
 VICTIMS = ["ABT", "IBM", "MMM"]
-"""Symbols whose values are spoilt; all others have to go on."""
+"""Symbols with spoilt values; all other symbols must go on."""
 
 HASH, EPOCH, LEADER, WATCHED = (
     f"quotestream:{key}" for key in ("quotes", "epoch", "leader", "watched")
@@ -39,7 +39,7 @@ EDGES = [
 
 @dataclass
 class Stores:
-    """What is spoilt, and who uses it."""
+    """The stores that are spoilt, and the servers that use them."""
 
     redis: Redis
     postgres: Postgres
@@ -48,7 +48,7 @@ class Stores:
 
 
 Poison = tuple[str, Callable[[Stores], None]]
-"""What it is, for the report of a failure, and the act."""
+"""The description for a failure's report, and the act itself."""
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50)
 scalars = st.one_of(
@@ -61,7 +61,7 @@ victims = st.sampled_from(VICTIMS)
 
 
 def snapshots(symbol: str) -> dict[str, Any]:
-    """One as instances and cache write them."""
+    """Return a snapshot as instances and the cache write it."""
     return {
         "symbol": symbol, "name": symbol, "category": 1, "last_quote": 10.5, "base_price": 10.0,
         "market_cap": None, "price_decimals": 2, "made_up_price": False, "volume": 300, "version": 9,
@@ -71,7 +71,7 @@ def snapshots(symbol: str) -> dict[str, Any]:
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """A snapshot with one field spoilt, or anything at all."""
+    """A snapshot with one spoilt field, or an arbitrary value."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=50) | values.map(json.dumps).map(str.encode))
     document = snapshots(draw(victims))
@@ -89,7 +89,7 @@ def in_redis(what: str, *words: Any) -> Poison:
 
 @st.composite
 def keys(draw: st.DrawFn) -> Poison:
-    """A value, or a value of another type, in one of the keys."""
+    """An arbitrary value, or a value of another type, in one of the keys."""
     key = draw(
         st.sampled_from([HASH, EPOCH, LEADER, WATCHED, *(f"market_data:{s}" for s in VICTIMS)])
     )
@@ -115,7 +115,7 @@ def keys(draw: st.DrawFn) -> Poison:
 
 @st.composite
 def messages(draw: st.DrawFn) -> Poison:
-    """A message on one of the channels: a batch that is nearly one, of the present epoch or another."""
+    """A message on one of the channels: nearly a batch, of the present epoch or another."""
     if draw(st.booleans()):
         channel = draw(st.sampled_from(["price_updates", "market_data_invalidate"]))
         notice = st.fixed_dictionaries({"symbols": values, "probe": values}).map(json.dumps)
@@ -157,7 +157,7 @@ COLUMNS = {
     "version": (-(2**63), 2**63 - 1), "quoted_at": (-(2**63), 2**63 - 1),
     "changed_in": (-(2**63), 2**63 - 1),
 }  # fmt: skip
-"""Of integers: what Postgres takes."""
+"""The integers that Postgres takes."""
 
 OTHER_COLUMNS = [
     "symbol", "name", "last_quote", "base_price", "made_up_price", "delisted", "watched_at",
@@ -166,7 +166,7 @@ OTHER_COLUMNS = [
 
 @st.composite
 def columns(draw: st.DrawFn) -> Poison:
-    """Any value that Postgres takes, in any column of a victim's row."""
+    """An arbitrary value that Postgres takes, in any column of a victim's row."""
     column = draw(st.sampled_from([*COLUMNS, *OTHER_COLUMNS]))
     if column in COLUMNS:
         low, high = COLUMNS[column]

@@ -1,4 +1,4 @@
-"""A TCP proxy between the server and its database or cache: it stalls, and cuts connections."""
+"""A TCP proxy between the server and its database or cache, which stalls and cuts connections."""
 
 import socket
 import threading
@@ -30,11 +30,11 @@ class Proxy:
         self.cut()
 
     def stall(self) -> None:
-        """Take what is sent and pass nothing on."""
+        """Receive everything, and pass nothing on."""
         self._flowing.clear()
 
     def mute_oldest(self) -> None:
-        """Of the oldest connection, pass nothing on any more that the server sends."""
+        """Pass nothing on that the server of the oldest connection sends."""
         self._mute.add(self._sockets[1])
 
     def flow(self) -> None:
@@ -42,7 +42,7 @@ class Proxy:
         self._flowing.set()
 
     def cut(self) -> None:
-        """End every connection there is."""
+        """End every connection."""
         sockets, self._sockets = self._sockets, []
         for each in sockets:
             with suppress(OSError):

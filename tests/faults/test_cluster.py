@@ -1,7 +1,7 @@
-"""Two instances and one Redis: leaders are killed, frozen, sent away, Redis is broken, messages lost.
+"""Two instances and one Redis: leaders die, freeze and leave, Redis breaks, messages are lost.
 
-In each case no client is closed, versions never go back within an epoch, a version is the same quote
-wherever it is seen, and soon every client has the leader's state. The two have no database in common.
+In each case no client is closed, and versions never go back within an epoch. A version is the same
+quote everywhere. Soon every client has the leader's state. The two instances share no database.
 """
 
 import json
@@ -15,17 +15,20 @@ from websockets.sync.client import connect
 from tests.cli.command import run
 from tests.faults.cluster import Cluster, report, two_instances
 from tests.faults.proxy import Proxy
-from tests.gateway.wire import eventually, is_move, new_user
-from tests.processes import make_token
+from tests.gateway.wire import is_move, is_overload, new_user
+from tests.processes import eventually, make_token
+from tests.stopwatch import Stopwatch
 
 LEASE = 3.0
 
 FREEZE = 10.0
-"""Seconds: longer than leases and timeouts."""
+"""Seconds of a pause, longer than leases and timeouts."""
 
 
 def test_clients_of_both_instances_get_the_same(tmp_path, redis):
-    """The same quotes with the same versions, each once made, in the leader's epoch."""
+    """Both instances' clients get the same quotes with the same versions in the leader's epoch,
+    each once.
+    """
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         assert cluster.leads(leader)
         assert not cluster.leads(follower)
@@ -36,20 +39,25 @@ def test_clients_of_both_instances_get_the_same(tmp_path, redis):
 
 
 def test_client_goes_on_at_another_instance(tmp_path, redis):
-    """What it has from one is a position at any: it gets the next version, not the quote again."""
+    """A position from one instance is a position at any: the client gets the next version, not the
+    quote.
+    """
     with two_instances(tmp_path, redis.url) as (cluster, _, follower, one, other):
         cluster.moves_on([one, other])
         epoch, version = one.held["AAPL"]
         url = follower.url("AAPL", make_token(new_user()))
         with connect(f"{url}&resume={epoch}:AAPL={version}") as connection:
-            answer, update = (json.loads(connection.recv(timeout=5)) for _ in range(2))
+            messages = (
+                message for message in map(json.loads, connection) if not is_overload(message)
+            )
+            answer, update = next(messages), next(messages)
         assert answer["recovered"]["AAPL"] in ("current", "patches")
         assert update["versions"] == {"AAPL": version + 1}
         assert is_move(update)
 
 
 def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
-    """The leader hears of what is watched elsewhere, and lists it from its own store."""
+    """The leader learns what is watched elsewhere, and lists it from its own store."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, _, _):
         watcher = cluster.watch(follower, "IBM,NVDA")
         cluster.moves_on([watcher])
@@ -57,7 +65,7 @@ def test_symbol_watched_on_a_follower_only_moves(tmp_path, redis):
 
 
 def test_lease_that_nobody_renews_is_taken_at_its_end(tmp_path, redis):
-    """Who stands in vain learns how long the lease lasts, and does not wait a third of its own."""
+    """An instance that asks in vain learns how long the lease lasts, and asks again at its end."""
     redis.command("SET", "quotestream:leader", "somebody who died", "PX", "5000")
     with Cluster(tmp_path, redis.url, BUS_LEASE="60s") as cluster:
         cluster.wait_for_leader([cluster.start()])
@@ -68,12 +76,12 @@ def test_leader_is_killed(tmp_path, redis):
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         before = dict(other.held)
         prices = {s: q["current_price"] for s, q in other.document["quotes"].items()}
-        killed_at = time.monotonic()
+        watch = Stopwatch(follower.process.pid)
         one.over = True
         leader.process.kill()
         took = other.wait_for(lambda it: it.epochs.isdisjoint({e for e, _ in before.values()}))
         report("takeover after a kill", took)
-        assert time.monotonic() - killed_at < 2 * LEASE
+        assert watch.seconds < 2 * LEASE
         assert prices
         for symbol, (_, version) in before.items():
             assert other.held[symbol][1] >= version
@@ -84,7 +92,9 @@ def test_leader_is_killed(tmp_path, redis):
 
 
 def test_frozen_leader_comes_back(tmp_path, redis):
-    """What it publishes in its old epoch is refused; it follows, and its clients converge."""
+    """Redis refuses what the old leader publishes in its old epoch. It follows, and its clients
+    converge.
+    """
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         old = one.epochs | other.epochs
         leader.process.send_signal(signal.SIGSTOP)
@@ -102,15 +112,17 @@ def test_frozen_leader_comes_back(tmp_path, redis):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_leader_hands_over(tmp_path, redis, number):
-    """At SIGUSR1, and when it drains, another leads at once; nobody's prices stop for a lease."""
+    """At SIGUSR1, and when the leader drains, another instance leads at once. No client's prices
+    stop for a lease.
+    """
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         old = other.epochs
         if number == signal.SIGTERM:
             one.over = True  # sent away, as in any drain
         leader.process.send_signal(number)
-        took = other.wait_for(lambda it: it.epochs.isdisjoint(old))
-        report("handed over", took)
-        assert took < 1
+        watch = Stopwatch(leader.process.pid, follower.process.pid)
+        report("handed over", other.wait_for(lambda it: it.epochs.isdisjoint(old)))
+        assert watch.seconds < 1
         assert "leader_lost" not in [reason for _, _, reason in one.statuses + other.statuses]
         rest = [one, other] if number == signal.SIGUSR1 else [other]
         cluster.moves_on(rest)
@@ -119,15 +131,17 @@ def test_leader_hands_over(tmp_path, redis, number):
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 def test_redis_goes_and_comes_back(tmp_path, redis, fault):
-    """The leader's clients notice nothing; the others' are told at once, and converge on return.
+    """The leader's clients notice nothing. The others' clients are told at once, and converge on
+    return.
 
-    Killed it comes back empty: the instance that led then leads, and has the newest state.
+    A killed Redis comes back empty: then the instance that led leads, and has the newest state.
     """
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
+        watch = Stopwatch(follower.process.pid)
         getattr(redis, fault)()
         took = other.wait_for(lambda it: it.status == ("stale", "bus_lost"))
         report(f"stale after {fault}", took)
-        assert took < (1 if fault == "kill" else 5)
+        assert watch.seconds < (1 if fault == "kill" else 5)
         eventually(lambda: follower.get("/readyz")[0] == 503)
         assert "bus_lost" in follower.get("/readyz")[1]
         assert leader.get("/readyz")[0] == 200
@@ -147,7 +161,9 @@ def test_redis_goes_and_comes_back(tmp_path, redis, fault):
 
 
 def test_all_are_cut_off(tmp_path, redis):
-    """Redis runs on, but nobody reaches it, longer than a lease: who led leads again."""
+    """Redis runs but no instance reaches it for longer than a lease. Then the instance that led
+    leads again.
+    """
     with (
         Proxy(redis.port) as proxy,
         two_instances(tmp_path, f"redis://127.0.0.1:{proxy.port}/0") as parts,
@@ -167,7 +183,7 @@ def test_all_are_cut_off(tmp_path, redis):
 
 
 def test_redis_loses_everything(tmp_path, redis):
-    """An emptied Redis is written anew by the leader, also what does not move; no client notices."""
+    """The leader writes an emptied Redis anew, also the quotes that do not move. No client notices."""
     with Cluster(tmp_path, redis.url, PRICE_UPDATE_INTERVAL="1h") as cluster:
         leader = cluster.start()
         cluster.wait_for_leader([leader])
@@ -182,8 +198,8 @@ def test_redis_loses_everything(tmp_path, redis):
 
 
 def test_follower_goes_on_alone(tmp_path, redis):
-    """With BUS_OUTAGE=local its clients get prices of its own, in an epoch of its own, until all are
-    the leader's again.
+    """With BUS_OUTAGE=local its clients get prices of its own in an epoch of its own. On return all
+    get the leader's again.
     """
     with Cluster(tmp_path, redis.url, BUS_OUTAGE="local", BUS_STALE_AFTER="1s") as cluster:
         leader = cluster.start()
@@ -205,8 +221,8 @@ def test_follower_goes_on_alone(tmp_path, redis):
 @pytest.mark.parametrize("whom", ["leader", "follower"])
 @pytest.mark.parametrize("how", ["cut", "stall"])
 def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
-    """A follower is stale until it is back; a leader goes on for its own clients, another leads for
-    the others, and on return it follows.
+    """A follower is stale until it is back. A leader goes on for its own clients while another
+    leads for the rest; on return it follows.
     """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
@@ -236,8 +252,8 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
 
 @pytest.mark.parametrize("lease", ["lasts", "is over"])
 def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
-    """It leads anew, and goes on from the other's last prices, not from those it made meanwhile: at
-    once, or, as long as the lease of who is gone lasts, it follows first.
+    """The old leader leads again, and goes on from its successor's last prices. It does so at once,
+    or follows first for as long as the successor's lease lasts.
     """
     with Proxy(redis.port) as proxy, Cluster(tmp_path, redis.url) as cluster:
         behind = {"REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
@@ -267,7 +283,7 @@ def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
 
 
 def test_messages_are_lost(tmp_path, redis):
-    """A batch that never came is seen from the next one's number, and costs a full quote."""
+    """A follower notices a missing batch by the next one's number. It costs a full quote."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, _, one, other):
         for _ in range(5):
             redis.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -280,7 +296,7 @@ def test_messages_are_lost(tmp_path, redis):
 
 
 def test_batch_is_skipped(tmp_path, redis):
-    """A number that is left out, as if a batch had been lost on its way, is a gap and counted."""
+    """A number that is left out, as if a batch had been lost, is counted as a gap."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         epoch = int(leader.metric("market_data_bus_epoch"))
         forged = msgspec.msgpack.encode([epoch, 10**9, [], []])
@@ -319,12 +335,12 @@ def test_instance_that_only_follows(tmp_path, redis):
 
 
 def test_redis_is_full(tmp_path, redis):
-    """Probes come back all the same; the followers see that the leader is not heard, operators why."""
+    """Probes come back all the same. The followers notice the silent leader, and the log says why."""
     with two_instances(tmp_path, redis.url) as (cluster, leader, follower, one, other):
         redis.command("CONFIG", "SET", "maxmemory", "1")
         other.wait_for(lambda it: it.status == ("stale", "leader_lost"))
         cluster.moves_on([one])
-        assert "maxmemory" in leader.log.read_text()
+        eventually(lambda: "maxmemory" in leader.log.read_text())
         assert follower.get("/readyz")[0] == 503
         redis.command("CONFIG", "SET", "maxmemory", "0")
         other.wait_for(lambda it: it.status[0] == "live")
@@ -333,7 +349,9 @@ def test_redis_is_full(tmp_path, redis):
 
 
 def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
-    """More than can be told in time is told by its state: the journal overflows, nothing is wrong."""
+    """Updates that come too fast are sent as full quotes. The journal overflows, and nothing is
+    wrong.
+    """
     rows = [f"{1_700_000_000_000 + n},{s},{100 + n % 977 / 100},{n % 5}"
             for n in range(40_000) for s in ("AAPL", "MSFT")]  # fmt: skip
     (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
@@ -353,7 +371,9 @@ def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
 def test_replay_goes_on_with_the_next_leader(tmp_path, redis, number):
-    """Where the last one was: no trade is told twice, and none left out."""
+    """The next leader continues the replay where the last one was. No trade is sent twice or left
+    out.
+    """
     start = 1_700_000_000_000
     rows = [f"{start + 20 * n},AAPL,{(1000 + n) / 100},1" for n in range(3000)]
     (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
@@ -375,7 +395,7 @@ def test_replay_goes_on_with_the_next_leader(tmp_path, redis, number):
 
 
 def test_stores_that_disagree(tmp_path, redis):
-    """What the first instance lists counts for all, whatever others keep of an earlier life."""
+    """The first instance's list of symbols counts for all, whatever others keep of an earlier life."""
     with Cluster(tmp_path, redis.url, FEED="bus") as cluster:
         lives = tmp_path / "instance0"
         first = cluster.start(FEED="simulator")
@@ -398,7 +418,7 @@ def test_stores_that_disagree(tmp_path, redis):
 
 
 def test_only_the_newest_prices_are_written_back(tmp_path, redis, database_url):
-    """Of a database that instances share, the leader takes care; then whoever leads after it."""
+    """The leader takes care of a shared database, and then the next leader does."""
     assert run(tmp_path, "import", DATABASE_URL=database_url).returncode == 0
     variables = {"DATABASE_URL": database_url, "PRICE_WRITE_INTERVAL": "100ms"}
     with two_instances(tmp_path, redis.url, **variables) as (_, leader, follower, one, _):
@@ -411,8 +431,8 @@ def test_only_the_newest_prices_are_written_back(tmp_path, redis, database_url):
 
 
 def test_leader_meets_a_symbol_that_others_know(tmp_path, redis):
-    """A symbol that the leader has from its trades only, and a follower from its store with a newer
-    version, begins an epoch in which both agree.
+    """The leader knows a symbol from its trades only, and a follower knows a newer version from its
+    store. The symbol begins an epoch in which both agree.
     """
     start = 1_700_000_000_000
     rows = [f"{start + 100 * n},{'AAPL' if n < 30 else 'ZZZ'},{10 + n},1" for n in range(3000)]

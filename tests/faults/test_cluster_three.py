@@ -1,7 +1,7 @@
-"""Three instances, and a dozen clients of each, while leaders and Redis die, freeze and come back.
+"""Three instances with a dozen clients each, while leaders and Redis die, freeze and come back.
 
-After each fault there is one leader, every client has its state, and nobody was closed; with every
-message it is checked that versions do not go back within an epoch and are the same quote everywhere.
+After each fault there is one leader, every client has its state, and no client was closed. Each
+message is checked: versions do not go back within an epoch, and are the same quote everywhere.
 """
 
 import signal
@@ -15,39 +15,38 @@ import pytest
 from bench.schedule import symbol_names
 from bench.services import Redis
 from tests.faults.cluster import Cluster, report
-from tests.gateway.wire import eventually
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 CLIENTS = 12
-"""Of each instance, each on eight of forty symbols."""
+"""Clients of each instance, each with eight of forty symbols."""
 
 SYMBOLS, EACH = 40, 8
 
 LEASE = 3.0
 
 FREEZE = 10.0
-"""Seconds: longer than leases and timeouts."""
+"""Seconds of a pause, longer than leases and timeouts."""
 
 FAULTS = 6
-"""Of a random course."""
+"""Steps of a random course."""
 
 
 class Three(Cluster):
-    """The instances that run, and what is to be true of them once a fault is over."""
+    """The running instances, and the checks once a fault is over."""
 
     @property
     def leader(self) -> ServerProcess:
-        """Once there is exactly one."""
+        """The leader, once there is exactly one."""
         return self.wait_for_leader(self.running)
 
     @property
     def followers(self) -> list[ServerProcess]:
-        """The others."""
+        """The instances that follow."""
         leader = self.leader
         return [server for server in self.running if server is not leader]
 
     def join(self) -> ServerProcess:
-        """One more instance, with its clients."""
+        """Start one more instance, with its clients."""
         server = self.start()
         names = symbol_names(SYMBOLS)
         for number in range(CLIENTS):
@@ -55,7 +54,7 @@ class Three(Cluster):
         return server
 
     def kill(self, server: ServerProcess) -> None:
-        """As a crash does: its clients are cut off, the others are not."""
+        """Kill an instance, as a crash does. Its clients are cut off, the others are not."""
         for watcher in self.watchers:
             if watcher.server is server:
                 watcher.over = True
@@ -64,7 +63,9 @@ class Three(Cluster):
         server.process.wait()
 
     def settle(self, what: str) -> None:
-        """Every client is served, and has what the leader has; how long that took is printed."""
+        """Wait until every client is served and has the leader's state, and print how long that
+        took.
+        """
         start = time.monotonic()
         leader = self.leader
         self.converge(leader, self.watchers)
@@ -77,7 +78,7 @@ class Three(Cluster):
 
 @pytest.fixture
 def three(tmp_path: Path, redis: Redis) -> Iterator[Three]:
-    """In step; in the end no log may hold an error."""
+    """Start three instances with converged clients. In the end no log may hold an error."""
     with Three(tmp_path, redis.url) as cluster:
         for _ in range(3):
             cluster.join()
@@ -88,7 +89,7 @@ def three(tmp_path: Path, redis: Redis) -> Iterator[Three]:
 
 
 def test_leaders_die_one_after_another(three):
-    """Each time one of the others leads in less than two leases; who joins then follows."""
+    """Each time another instance leads in less than two leases. An instance that joins then follows."""
     for number in (1, 2, 3):
         three.kill(three.leader)
         start = time.monotonic()
@@ -102,7 +103,7 @@ def test_leaders_die_one_after_another(three):
 
 @pytest.mark.parametrize("whom", ["leader", "follower"])
 def test_frozen_instance_comes_back(three, whom):
-    """A leader finds another in its place and follows it; a follower has missed what it reads up."""
+    """A thawed leader follows its successor. A thawed follower reads what it missed."""
     frozen = three.leader if whom == "leader" else three.followers[0]
     frozen.process.send_signal(signal.SIGSTOP)
     time.sleep(FREEZE)
@@ -112,7 +113,9 @@ def test_frozen_instance_comes_back(three, whom):
 
 
 def test_leader_dies_while_redis_is_away(three, redis):
-    """Redis comes back empty, and who had the newest prices is gone: the others agree on theirs."""
+    """Redis comes back empty, and the instance with the newest prices is gone. The others agree on
+    theirs.
+    """
     leader = three.leader
     redis.kill()
     three.kill(leader)
@@ -123,7 +126,7 @@ def test_leader_dies_while_redis_is_away(three, redis):
 
 
 def test_redis_dies_again_and_again(three, redis):
-    """Also when it is away again before all have found it."""
+    """The instances converge, also when Redis goes again before all have found it."""
     leader = three.leader
     for seconds in (0.3, 1.0, 2.0):
         redis.kill()
@@ -136,7 +139,7 @@ def test_redis_dies_again_and_again(three, redis):
 
 @pytest.mark.parametrize("seed", [20261125])
 def test_random_faults(three, redis, seed):
-    """Whatever comes, in whatever order, and sometimes two at a time."""
+    """The instances converge after random faults, sometimes two at a time."""
     random = Random(seed)
     faults = {
         "the leader dies": lambda: three.kill(three.leader),

@@ -1,15 +1,15 @@
-"""More prices than the machine can deliver: all clients get fewer updates, none is refused."""
+"""More prices than the machine can deliver: all clients get fewer updates, and none is refused."""
 
 from tests.faults.test_slow_clients import MuteClient
-from tests.gateway.wire import Client, eventually, new_user
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client, new_user
+from tests.processes import ServerProcess, eventually
 
 CROWD = 60
 
 
 def test_overload_conflates_for_all_and_ends(tmp_path):
-    """Five hundred symbols fifty times a second: the interval grows and is told, everybody is
-    served, and once the crowd is gone it shrinks and every move is sent again.
+    """Five hundred symbols move fifty times a second. The interval grows, clients are told, and all
+    are served. Once the crowd is gone the interval shrinks, and every move is sent again.
     """
     with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="20ms") as server:
         interval = "market_data_conflation_interval_seconds"
@@ -36,12 +36,12 @@ def test_overload_conflates_for_all_and_ends(tmp_path):
                 eventually(lambda: server.metric(interval) == 0, timeout=60)
                 while client.receive().get("interval") != 0:
                     pass
+                client.hears_of_overload = False  # another program may keep the machine busy
                 client.receive()
                 for _ in range(10):
                     client.move()
         finally:
             for mute in crowd:
                 mute.socket.close()
-        changes = [line for line in server.log_lines() if line["event"] == "conflation changed"]
-        assert changes[0]["was"] == 0
-        assert changes[-1]["interval"] == 0
+        assert server.await_event("conflation changed")["was"] == 0
+        server.await_event("conflation changed", interval=0)

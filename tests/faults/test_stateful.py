@@ -1,7 +1,7 @@
-"""Whatever clients do, in any order: a running gateway against a model that fits on a page.
+"""Any actions of clients in any order: a running gateway against a model that fits on a page.
 
-Real sockets, real sessions and topics, in one trio loop; the rules of the state machine step into
-it. At every quiet point each client's document is the model's, and nothing is counted wrongly.
+Sockets, sessions and topics are real, in one trio loop. The rules of the state machine act on it.
+At every quiet point each client's document is the model's, and every count is right.
 """
 
 import gc
@@ -32,11 +32,11 @@ SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 SECRET = "a secret of the tests, 32 bytes or longer"
 MAX_CONNECTIONS = 6
 SETTLE = 5.0
-"""Seconds in which everything must come to rest."""
+"""Seconds in which all comes to rest."""
 
 
 class World:
-    """The server's side in a thread with a trio loop; `do` runs a function in that loop."""
+    """The server in a thread with a trio loop; `do` runs a function in that loop."""
 
     def __init__(self) -> None:
         started: queue.Queue[Any] = queue.Queue()
@@ -72,7 +72,7 @@ class World:
 
 
 class LongLives(RuleBasedStateMachine):
-    """The rules; `model` holds the latest price of each symbol, each client what it subscribes to."""
+    """The rules. `model` holds the latest price of each symbol, and each client its subscriptions."""
 
     clients: Bundle[ModelClient] = Bundle("clients")
 
@@ -109,7 +109,7 @@ class LongLives(RuleBasedStateMachine):
         moves=st.integers(0, 40),
     )
     def come_back(self, client: ModelClient, symbols: list[str], moves: int) -> ModelClient:
-        """Cut the connection wherever it is, move prices, and resume with what was read till then."""
+        """Cut the connection at any point, move prices, and resume with what the client has read."""
         if client not in self.open:
             return client
         self.open.remove(client)
@@ -170,7 +170,7 @@ class LongLives(RuleBasedStateMachine):
                 client.read()
 
     def settle(self) -> None:
-        """Let everyone read, until each document is the model's and every count is exact."""
+        """Let all clients read until each document is the model's and every count is exact."""
         deadline = time.monotonic() + SETTLE
         for client in self.open:
             client.stalled = False
@@ -199,7 +199,7 @@ class LongLives(RuleBasedStateMachine):
         return self.world.do(self.miscount)  # type: ignore[no-any-return]  # untyped
 
     def miscount(self) -> str | None:
-        """In the server's loop: what is counted there against who is open here."""
+        """Compare the server's counts with the open clients, in the server's loop."""
         pool, hub = self.world.pool, self.world.hub
         users = {client.user for client in self.open}
         wanted = {user: sum(c.user == user for c in self.open) for user in users}

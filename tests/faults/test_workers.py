@@ -14,21 +14,23 @@ from tests.gateway.wire import Client, is_move
 from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 16
-"""Clients: that all of them come to one of two workers happens once in 30,000 runs."""
+"""Clients. The kernel sends all of them to one of two workers once in 30,000 runs."""
 
 
 @contextmanager
 def crowd(host: Host, size: int = CROWD) -> Iterator[list[Client]]:
-    """Clients that watch one symbol; their connections may be cut."""
+    """Connect clients that watch one symbol; their connections may be cut."""
     with ExitStack() as stack:
         yield [stack.enter_context(Client(host, "AAPL")) for _ in range(size)]
 
 
 def survivors(clients: list[Client]) -> list[Client]:
-    """Those whose connection goes on, of which each gets two more moves."""
+    """Return the clients whose connection goes on; each of them gets two more moves."""
     alive = []
     for client in clients:
         try:
+            # The answer comes after all that a worker that died has sent before.
+            assert client.is_answered()
             for _ in range(2):
                 while not is_move(client.receive()):
                     pass
@@ -39,7 +41,7 @@ def survivors(clients: list[Client]) -> list[Client]:
 
 
 def test_killed_worker_costs_only_its_own_clients_a_reconnection(tmp_path, redis):
-    """The others' prices go on, the port answers all the time, and the worker comes back."""
+    """The other clients' prices go on, the port answers all the time, and the worker comes back."""
     with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host, crowd(host) as clients:
         pid = host.pid(1)
         host.kill(1)
@@ -65,11 +67,11 @@ def test_crash_loop_is_slowed_down_and_said(tmp_path, redis):
         ends = host.events("worker ended")
         assert {(line["worker"], line["signal"]) for line in ends} == {(2, "SIGKILL")}
         assert [line["after"] for line in host.events("worker is started anew")] == [0.5, 1, 2]
-        assert len(host.events("worker started", 1)) == 1
+        assert len(host.events("worker started", worker=1)) == 1
 
 
 def test_frozen_worker_is_killed_and_replaced(tmp_path, redis):
-    """A worker that says nothing is of no use, as the kernel goes on sending clients to it."""
+    """A silent worker is replaced, as the kernel goes on sending clients to it."""
     with Host(tmp_path, redis, 2, WORKER_TIMEOUT="3s") as host:
         host.kill(1, signal.SIGSTOP)
         assert host.await_event("worker is silent")["worker"] == 1
@@ -79,7 +81,9 @@ def test_frozen_worker_is_killed_and_replaced(tmp_path, redis):
 
 @pytest.mark.parametrize("whom", ["all", "the supervisor"])
 def test_pause_is_no_silence(tmp_path, redis, whom):
-    """A machine that stood still, or a supervisor that heard nothing itself, kills nobody."""
+    """The supervisor kills no worker after the machine stood still, or after it heard nothing
+    itself.
+    """
     with Host(tmp_path, redis, 2, WORKER_TIMEOUT="2s", PRICE_UPDATE_INTERVAL="100ms") as host:
         paused = [host.process.pid, *(host.pids if whom == "all" else [])]
         for pid in paused:
@@ -94,7 +98,9 @@ def test_pause_is_no_silence(tmp_path, redis, whom):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_all_workers_in_time(tmp_path, redis, number):
-    """Every client is sent away as by a server without workers, stubborn ones are left behind."""
+    """Every client is sent away as by a server without workers. Stubborn clients do not delay the
+    stop.
+    """
     with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host:
         with crowd(host) as clients, stubborn_clients(host):
             start = time.monotonic()
@@ -112,7 +118,7 @@ def test_signal_stops_all_workers_in_time(tmp_path, redis, number):
 
 
 def test_second_signal_ends_all_at_once(tmp_path, redis):
-    """Nobody is waited for any more."""
+    """A second signal ends the supervisor and its workers at once."""
     with Host(tmp_path, redis, 2) as host, stubborn_clients(host):
         host.process.send_signal(signal.SIGTERM)
         host.await_event("stopping", 3)
@@ -123,13 +129,13 @@ def test_second_signal_ends_all_at_once(tmp_path, redis):
 
 
 def test_stop_while_a_worker_starts_or_waits_to_be_started(tmp_path, redis):
-    """Neither holds the stop up."""
+    """A worker that starts, and one that waits for its start, do not delay the stop."""
     with Host(tmp_path, redis, 3) as host:
         host.kill(1)
         host.await_event("worker started", 2, worker=1)
         for _ in range(3):
             host.kill(2)
-            restarts = len(host.events("worker started", 2))
+            restarts = len(host.events("worker started", worker=2))
             host.await_event("worker started", restarts + 1, worker=2)
         host.kill(2)
         host.await_event("worker ended", 4, worker=2)
@@ -140,7 +146,7 @@ def test_stop_while_a_worker_starts_or_waits_to_be_started(tmp_path, redis):
 
 
 def test_workers_end_with_their_supervisor(tmp_path, redis):
-    """Killed, it can tell them nothing; they send their clients away and end."""
+    """A killed supervisor tells its workers nothing. They send their clients away and end."""
     with Host(tmp_path, redis, 2) as host, crowd(host) as clients:
         host.process.kill()
         for client in clients:
@@ -148,11 +154,12 @@ def test_workers_end_with_their_supervisor(tmp_path, redis):
             assert code == 1001
             assert messages[-1]["type"] == "reconnect"
         assert end_of(host.pids, STOP_LIMIT) < STOP_LIMIT
+        host.await_event("the supervisor is gone", 2)
         assert len(host.events("the supervisor is gone")) == 2
 
 
 def test_frozen_worker_does_not_hold_the_stop_up(tmp_path, redis):
-    """What does not end within the promised ten seconds is killed; the exit code tells."""
+    """A worker that does not end within the promised ten seconds is killed; the exit code tells."""
     with Host(tmp_path, redis, 2) as host:
         host.kill(1, signal.SIGSTOP)
         start = time.monotonic()
@@ -162,7 +169,7 @@ def test_frozen_worker_does_not_hold_the_stop_up(tmp_path, redis):
 
 
 def test_leader_s_signal_is_passed_on(tmp_path, redis):
-    """SIGUSR1 ends nobody."""
+    """SIGUSR1 ends no worker."""
     with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host:
         host.process.send_signal(signal.SIGUSR1)
         with crowd(host) as clients:

@@ -1,7 +1,7 @@
-"""Clients in a process of their own that stream while others attack: nothing else slows them down.
+"""Clients in a process of their own that stream during an attack, so that nothing else slows them.
 
-Each sends a ping every PERIOD whether or not the last one was answered, so that a server that stands
-still for a second is late for fifty pings, not for one.
+Each sends a ping every PERIOD, also if the last one was not answered. A server that stands still
+for a second is then late for fifty pings, not for one.
 """
 
 import math
@@ -14,22 +14,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.gateway.wire import TIMEOUT, Client
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client
+from tests.processes import TIMEOUT, ServerProcess
 
 PERIOD = 0.02
 """Seconds between two pings of one client; WS_COMMAND_RATE must be above 50."""
 
 SYMBOLS = ("AAPL,MSFT,VOO", "AAPL,IBM")
-"""What each client streams."""
+"""The symbols of each client."""
 
 ANSWER_TIME = 15.0
-"""Seconds in which a witness must report: longer than it waits for pings itself."""
+"""Seconds in which a witness must report, longer than it waits for pings itself."""
 
 
 class Report(NamedTuple):
-    """Since the last report: round trips in seconds, the longest time between two prices of a client,
-    and what went wrong for any of them.
+    """Since the last report: round trips in seconds, the longest time between two prices of a
+    client, and the clients' problems.
     """
 
     round_trips: Sequence[float]
@@ -38,7 +38,7 @@ class Report(NamedTuple):
 
     @property
     def p99(self) -> float:
-        """The 99th percentile of the round trips; infinite if there were none."""
+        """The 99th percentile of the round trips; infinite without any."""
         trips = sorted(self.round_trips)
         return trips[int(len(trips) * 0.99)] if trips else math.inf
 
@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
 
 class Witness:
-    """The process, from the side of the test; started on entering."""
+    """The process, seen from the test; it starts on entering."""
 
     def __init__(self, quotes_url: str) -> None:
         context = get_context("spawn")
@@ -73,7 +73,7 @@ class Witness:
         self._pipe.close()
 
     def report(self, pings: int = 0) -> Report:
-        """What happened since the last time, once at least `pings` more were answered."""
+        """Return what happened since the last report, once at least `pings` more were answered."""
         self._pipe.send(pings)
         assert self._pipe.poll(ANSWER_TIME + 2 * pings * PERIOD), "the witness does not answer"
         report: Report = self._pipe.recv()
@@ -81,7 +81,7 @@ class Witness:
 
 
 class _Stream:
-    """One client: pings are sent by the process's main thread, a thread of its own reads."""
+    """One client. The process's main thread sends its pings; a thread of its own reads."""
 
     def __init__(self, server: ServerProcess, symbols: str) -> None:
         self.client = Client(server, symbols)
@@ -94,7 +94,7 @@ class _Stream:
         threading.Thread(target=self._read, daemon=True).start()
 
     def ping(self, due: float) -> None:
-        """Send one; its time counts from when it was due."""
+        """Send one ping, whose time counts from when it was due."""
         if not self.problem:
             self._number += 1
             self.waiting[self._number] = due
@@ -104,7 +104,7 @@ class _Stream:
                 self.problem = self.problem or repr(error)
 
     def take(self) -> Report:
-        """What happened since this was last called."""
+        """Return what happened since the last call."""
         round_trips, self.round_trips = self.round_trips, []
         silence, self._silence = max(self._silence, time.perf_counter() - self._heard), 0.0
         return Report(round_trips, silence, [self.problem] if self.problem else [])
@@ -141,7 +141,7 @@ def _stream(quotes_url: str, pipe: Connection) -> None:
 
 
 def _collect(streams: Sequence[_Stream]) -> Report:
-    """Wait for the answers to what was sent, then add the clients' reports up."""
+    """Wait for the answers to all sent pings, then add the clients' reports up."""
     sent = [set(stream.waiting) for stream in streams]
     deadline = time.perf_counter() + 2 * TIMEOUT
     while any(

@@ -1,4 +1,4 @@
-"""A recorded day, replayed: in its own time or as fast as it is taken, and whatever the file holds."""
+"""Replays of recorded days: at their own or full speed, with good and bad files."""
 
 import gzip
 import zlib
@@ -50,21 +50,21 @@ BAD_ROWS = {
 
 
 def write(path: Path, lines: list[str], header: str = HEADER, newline: str = "\n") -> Path:
-    """A file of `lines`, packed if its name says so."""
+    """Write a file of `lines`, compressed if its name ends with .gz."""
     text = newline.join([header, *lines, ""]).encode()
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
     return path
 
 
 def seen(trade: Trade) -> tuple[str, float, int, int]:
-    """What the file says of a trade."""
+    """Return the file's fields of a trade."""
     return trade.symbol, trade.price, trade.size, trade.time_us
 
 
 async def replay_all(
     path: Path, speed: float = 0, after: int = 0
 ) -> tuple[list[tuple[float, Trade]], Replay]:
-    """All trades with their moments, and the replay after it."""
+    """Return all trades with their moments, and the replay."""
     replay = Replay(path, speed, loop=False)
     send, receive = trio.open_memory_channel[Trade](0)
     start = trio.current_time()
@@ -82,7 +82,7 @@ async def replay_all(
 @pytest.mark.parametrize("name", ["day.csv", "day.csv.gz"])
 @pytest.mark.parametrize(("bom", "newline"), [("", "\n"), ("\ufeff", "\r\n")])
 async def test_every_trade_comes_in_order(tmp_path, name, bom, newline):
-    """Plain and packed, with and without what some programs write; symbols in upper case."""
+    """Plain and compressed files, with and without byte order mark, give all trades in order."""
     path = write(tmp_path / name, GOOD, bom + HEADER, newline)
     moments, replay = await replay_all(path)
     assert [seen(trade) for _, trade in moments] == TRADES
@@ -94,14 +94,14 @@ async def test_every_trade_comes_in_order(tmp_path, name, bom, newline):
     [(999_999, 0), (1_000_000, 1), (3_999_999, 2), (4_000_000, 3), (4_000_001, 0)],
 )
 async def test_replay_goes_on_where_another_was(tmp_path, after, skipped):
-    """With the first trade that is later; where there can be none, with all of another recording."""
+    """A replay begins with the first later trade. If there is none, it sends the whole file."""
     moments, _ = await replay_all(write(tmp_path / "day.csv", GOOD), after=after)
     assert [seen(trade) for _, trade in moments] == TRADES[skipped:]
 
 
 @pytest.mark.parametrize("speed", [0.5, 1, 100])
 async def test_trades_keep_their_distances(tmp_path, autojump_clock, speed):
-    """Their own time, divided by the speed; what is out of order comes at once."""
+    """Trades keep their intervals, divided by the speed. A trade out of order comes at once."""
     path = write(tmp_path / "day.csv", [*GOOD, "2000,AAPL,1.0,1"])
     moments, _ = await replay_all(path, speed)
     expected = [0, 0.5 / speed, 3 / speed, 3 / speed]
@@ -109,7 +109,7 @@ async def test_trades_keep_their_distances(tmp_path, autojump_clock, speed):
 
 
 async def test_full_speed_is_held_back_and_loses_nothing(tmp_path):
-    """A reader who takes one trade at a time gets them all; no more are read than there is room for."""
+    """A slow receiver gets all trades. The replay reads no more than there is room for."""
     rows = [f"{n},AAPL,{n + 1},1" for n in range(3 * BLOCK_ROWS)]
     replay = Replay(write(tmp_path / "day.csv.gz", rows), 0, loop=False)
     send, receive = trio.open_memory_channel[Trade](5)
@@ -121,7 +121,7 @@ async def test_full_speed_is_held_back_and_loses_nothing(tmp_path):
 
 
 async def test_loop_starts_over(tmp_path, autojump_clock):
-    """At the end it begins anew, in its own time again."""
+    """At the end the replay starts over, with its own intervals."""
     replay = Replay(write(tmp_path / "day.csv", GOOD), 1, loop=True)
     send, receive = trio.open_memory_channel[Trade](0)
     async with trio.open_nursery() as nursery:
@@ -131,7 +131,7 @@ async def test_loop_starts_over(tmp_path, autojump_clock):
 
 
 async def test_loop_of_nothing_is_an_error(tmp_path):
-    """A file without a trade is not read over and over."""
+    """Looping over a file without a trade raises ReplayError."""
     replay = Replay(write(tmp_path / "day.csv", ["bad"]), 0, loop=True)
     send, _ = trio.open_memory_channel[Trade](0)
     with pytest.raises(ReplayError, match="holds no trade"):
@@ -140,7 +140,7 @@ async def test_loop_of_nothing_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS)
 async def test_bad_row_is_skipped_and_named(tmp_path, row):
-    """The rows around it come; it is counted and its line named."""
+    """The rows around a bad one are sent. The bad row is counted, and the log has its line."""
     path = write(tmp_path / "day.csv", [GOOD[0], row, *GOOD[1:]])
     with structlog.testing.capture_logs() as lines:
         moments, replay = await replay_all(path)
@@ -151,7 +151,7 @@ async def test_bad_row_is_skipped_and_named(tmp_path, row):
 
 
 async def test_price_that_is_zero_at_its_symbol_s_tick_is_a_bad_row(tmp_path):
-    """What rounds to nothing is no price; what the tick can tell from nothing is one."""
+    """A price that rounds to zero at the tick is bad. Any other positive price is valid."""
     path = write(
         tmp_path / "day.csv", ["1,A,0.00005001,1", "1,A,0.00004,1", "1,B,0.0049,1", "1,B,0.0051,1"]
     )
@@ -171,7 +171,7 @@ async def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path):
 
 
 async def test_bad_rows_are_logged_once_a_second(tmp_path):
-    """A file of nothing but bad rows gives one line, and is counted to its end."""
+    """A file of bad rows gives one log line, and all its rows are counted."""
     path = write(tmp_path / "day.csv", ["bad"] * 3000)
     with structlog.testing.capture_logs() as lines:
         moments, replay = await replay_all(path)
@@ -180,7 +180,7 @@ async def test_bad_rows_are_logged_once_a_second(tmp_path):
 
 
 def damaged(tmp_path: Path) -> tuple[Path, int]:
-    """Half of a packed file, which is long enough that its head can be read, and its whole rows."""
+    """Return the first half of a compressed file, long enough for its header, and its whole rows."""
     path = write(
         tmp_path / "day.csv.gz", [f"{n},AAPL,{n % 977 + 1}.{n % 89},1" for n in range(20_000)]
     )
@@ -200,7 +200,7 @@ async def test_archive_that_breaks_off_is_an_error_after_what_was_readable(tmp_p
 
 
 def test_what_cannot_be_replayed_is_refused_at_once(tmp_path):
-    """No file, a folder, another header, nothing at all, no archive: one line that names the file."""
+    """A file that cannot be replayed raises one line with its name."""
     other = write(tmp_path / "other.csv", GOOD, "time,symbol,price,size")
     empty = tmp_path / "empty.csv"
     empty.touch()

@@ -1,4 +1,4 @@
-"""Made-up prices: who moves, when, and to where."""
+"""Simulated prices: which symbols move, when, and to which price."""
 
 from random import Random
 
@@ -20,7 +20,7 @@ def cents(_: str) -> int:
 
 
 def quotes(*base_prices: float) -> list[Quote]:
-    """Quotes at their base prices, named A, B, …"""
+    """Return quotes at their base prices, named A, B, …"""
     return [
         opening_quote(Instrument(symbol=chr(65 + n), name="", base_price=price), 0)
         for n, price in enumerate(base_prices)
@@ -30,7 +30,7 @@ def quotes(*base_prices: float) -> list[Quote]:
 async def simulate(
     watched: list[Quote], seconds: float, seed: int = 1
 ) -> list[tuple[float, Trade]]:
-    """All trades in so many seconds, with their moments."""
+    """Return all trades of a number of seconds, with their moments."""
     send, receive = trio.open_memory_channel[Trade](0)
     start = trio.current_time()
     moments: list[tuple[float, Trade]] = []
@@ -47,7 +47,7 @@ async def simulate(
 
 
 async def test_each_interval_moves_some_of_the_watched(autojump_clock):
-    """At least one and at most all of them, each at most once, and not always the same."""
+    """Each interval moves at least one symbol, each at most once, and not always the same ones."""
     moments = await simulate(quotes(10, 20, 30), 400 * INTERVAL)
     movers: list[list[str]] = [[] for _ in range(400)]
     for moment, trade in moments:
@@ -77,7 +77,7 @@ async def test_same_seed_same_day(autojump_clock):
 
 
 async def test_nothing_moves_that_nobody_watches(autojump_clock):
-    """No watchers, no trades; whoever comes later sees prices move within two intervals."""
+    """Without subscribers there are no trades. A later subscriber sees moves within two intervals."""
     watched: list[Quote] = []
     send, receive = trio.open_memory_channel[Trade](100)
     async with trio.open_nursery() as nursery:
@@ -96,7 +96,7 @@ async def test_nothing_moves_that_nobody_watches(autojump_clock):
 
 
 async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
-    """Symbols that are left after the plan was made stay where they are, the others move."""
+    """Symbols without subscribers at their moment do not move, the others do."""
     left: set[str] = set()
     send, receive = trio.open_memory_channel[Trade](0)
     watched = quotes(*[10.0] * 20)
@@ -119,7 +119,7 @@ async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
 
 
 async def test_time_that_stood_still_is_not_made_up_for(autojump_clock):
-    """After an hour in which the machine slept, the moves of one interval come at once, and no more."""
+    """After a machine's sleep of an hour, the moves of one interval come at once, and no more."""
     send, receive = trio.open_memory_channel[Trade](10_000)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
@@ -133,14 +133,14 @@ async def test_time_that_stood_still_is_not_made_up_for(autojump_clock):
 
 
 def opened(base: float, decimals: int) -> Quote:
-    """The quote of an instrument before its first trade."""
+    """Return the quote of an instrument before its first trade."""
     instrument = Instrument(symbol="A", name="", base_price=base, price_decimals=decimals)
     return opening_quote(instrument, 0)
 
 
 @given(st.integers(1, 10**7), st.integers(0, 12), st.integers(0, 2**32))
 def test_price_stays_near_its_base(ticks, decimals, seed):
-    """Within one percent or one tick, in whole ticks, above zero, and not where it was."""
+    """Prices are within one percent or one tick, in whole ticks, above zero, and move if they can."""
     quote = opened(ticks / 10**decimals, decimals)
     price = simulated_price(quote, decimals, Random(seed))
     assert price > 0
@@ -174,7 +174,7 @@ def test_range_of_a_price(base, decimals, lowest, highest):
 
 @pytest.mark.parametrize("count", [1, 2, 500])
 def test_plan_is_in_time_order(count):
-    """Moments never go back, whatever the number of symbols."""
+    """Moments are in order for any number of symbols."""
     plan = list(plan_interval(quotes(*[10.0] * count), INTERVAL, Random(1)))
     offsets = [offset for offset, _ in plan]
     assert offsets == sorted(offsets)
@@ -182,6 +182,6 @@ def test_plan_is_in_time_order(count):
 
 
 def test_price_is_never_above_what_other_instances_take():
-    """Also of an instrument whose base price is the largest there may be."""
+    """Prices stay in bounds, even with the largest base price."""
     quote = opening_quote(Instrument(symbol="X", name="X", base_price=LARGEST_PRICE), 0)
     assert max(simulated_price(quote, 2, Random(seed)) for seed in range(100)) <= LARGEST_PRICE

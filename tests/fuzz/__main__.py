@@ -1,4 +1,4 @@
-"""Runs a fuzzer: `python -m tests.fuzz --inputs 1000000 --seed 1`, with `--http` the HTTP port's."""
+"""Runs a fuzzer: `python -m tests.fuzz --inputs 1000000 --seed 1`; `--http` attacks the HTTP port."""
 
 import argparse
 import sys
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def first(failures: BaseExceptionGroup[FuzzFailure]) -> BaseException:
-    """The first of the failures, of which several may have happened at once."""
+    """Return the first of the failures; several may have happened at once."""
     failure: BaseException = failures
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
@@ -54,7 +54,7 @@ def fuzz_sessions(options: argparse.Namespace) -> None:
 
 
 def fuzz_server(options: argparse.Namespace) -> None:
-    """Throw requests, at a server that is started for it unless one is named. Errors: FuzzFailure."""
+    """Throw requests at the named server, or at one that is started for it. Errors: FuzzFailure."""
     if options.url:
         url = urlsplit(options.url)
         throw(options, (str(url.hostname), url.port or 80))
@@ -78,7 +78,7 @@ def throw(options: argparse.Namespace, address: tuple[str, int]) -> None:
 
 
 def report(seen: Mapping[str, int], inputs: int, rate: float, before: int, after: int) -> None:
-    """Print the kinds of answers and what the run took."""
+    """Print the kinds of answers, the rate and the memory."""
     for what, number in sorted(seen.items(), key=lambda item: -item[1]):
         print(f"{number:>10}  {what}")
     print(

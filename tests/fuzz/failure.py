@@ -1,5 +1,5 @@
-"""What ends a fuzzer's run."""
+"""The exception that ends a fuzzer's run."""
 
 
 class FuzzFailure(Exception):
-    """What the server did that is not documented, and with which input."""
+    """The server did something that is not documented; the message holds the input."""

@@ -1,8 +1,9 @@
 """Throws conversations at the HTTP port of a running server, over many connections at once.
 
-What comes back must be HTTP/1.1, documented, in the order of the requests, and nothing after an answer
-that said it was the last. Up to the first spoiled input each whole request has exactly one answer, with
-a status that its route gives. In the end the server is up, and has the memory and descriptors it had.
+Each answer must be HTTP/1.1, documented, in the order of the requests, and not after one that said
+it was the last. Each whole request before the first spoiled input has exactly one answer, with a
+status that its route gives. In the end the server runs, and has the memory and descriptors that it
+had.
 """
 
 import re
@@ -27,44 +28,50 @@ FAULTS = {"HTTP connection failed"}
 """Events logged below `error` that tell of an exception which ended a connection."""
 
 CONNECTIONS = 48
-"""Conversations at a time: below HTTP_MAX_CONNECTIONS, or idle ones would be cut to make room."""
+"""Conversations at a time, fewer than HTTP_MAX_CONNECTIONS: beyond it the server cuts idle
+connections.
+"""
 
 DEADLINE = 20.0
-"""Seconds for one conversation: the longest limit of the port is 15 s, that of an idle connection."""
+"""Seconds for one conversation. The longest limit of the port is an idle connection's 15 s."""
 
 PAUSES = (0.0, 0.0, 0.002)
-"""Seconds between two parts of what is sent."""
+"""Seconds between two parts of an input."""
 
 MANY = 1 << 30
-"""Answers: more than there can be."""
+"""A number of answers that no conversation has."""
 
 PATIENCE = (0.0, 0.02, 0.1)
-"""Seconds after which a client closes its side that waits for an answer which need not come."""
+"""Seconds after which a client closes its side while it waits for an answer that need not come."""
 
 WARM_UP = 5000
-"""Inputs after which all that is made on first use is made, but for the memory of unknown symbols."""
+"""Inputs after which the server has made all that it makes on first use, but the memory of unknown
+symbols.
+"""
 
 MEMORY_LIMIT = 16 * 1024 * 1024
-"""Bytes the server may grow by after that."""
+"""Bytes by which the server may grow after WARM_UP."""
 
 SPARE_DESCRIPTORS = 4
-"""Descriptors that come and go with what a server does anyway."""
+"""Descriptors that come and go without any client."""
 
 SETTLE_TIME = 20.0
-"""Seconds after the last conversation until the server's descriptors are back."""
+"""Seconds after the last conversation in which the server closes its descriptors."""
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of progress."""
 
 STATUSES = frozenset({200, 304, 400, 401, 403, 404, 405, 408, 413, 429, 431, 503, 505})
-"""All that are documented."""
+"""Every documented status and code."""
 
 BUSY = {429, 503}
-"""What any request may be answered with, once there were too many of them."""
+"""Answers to any request of a client that sent too many."""
 
 
 class Outcome(NamedTuple):
-    """Answers by status; inputs a second; the server's resident bytes after WARM_UP and at the end."""
+    """Answers by status, inputs a second, and the server's resident bytes after WARM_UP and at the
+    end.
+    """
 
     seen: Counter[str]
     inputs: int
@@ -74,7 +81,7 @@ class Outcome(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What the server's own metrics say of its process."""
+    """The server's own metrics of its process."""
 
     resident: int
     descriptors: int
@@ -95,7 +102,7 @@ async def fuzz_http(address: tuple[str, int], inputs: int, seed: int) -> Outcome
 
 
 class _Run:
-    """What the connections of one run share."""
+    """The state that the connections of one run share."""
 
     def __init__(self, address: tuple[str, int], inputs: int, seed: int) -> None:
         self.seen: Counter[str] = Counter()
@@ -110,11 +117,11 @@ class _Run:
 
     @property
     def rate(self) -> float:
-        """Inputs a second so far."""
+        """Return the inputs a second until now."""
         return self.done / (time.monotonic() - self._started)
 
     async def work(self) -> None:
-        """Have one conversation after the other."""
+        """Have one conversation after the other until enough inputs were thrown."""
         while self.done < self._inputs:
             number = next(self._numbers)
             await talk(self._address, self._seed, number, self.seen)
@@ -131,7 +138,7 @@ class _Run:
 
 
 def conversation(seed: int, number: int) -> Conversation:
-    """The conversation of that number."""
+    """Return the conversation of that number."""
     return make_conversation(Random(f"{seed}/{number}"))
 
 
@@ -185,7 +192,9 @@ async def _send_all(sock: trio.socket.SocketType, data: bytes) -> None:
 
 
 async def _read(sock: trio.socket.SocketType, reader: AnswerReader, answers: int = MANY) -> bool:
-    """Read until there are so many `answers`; False if the server ended the connection before."""
+    """Read until there are `answers` answers; return False if the server ended the connection
+    before.
+    """
     while len(reader.answers) < answers:
         try:
             data = await sock.recv(READ_SIZE)
@@ -198,7 +207,7 @@ async def _read(sock: trio.socket.SocketType, reader: AnswerReader, answers: int
 
 
 def brief(answer: HttpAnswer) -> str:
-    """Status and the body's beginning."""
+    """Return the status and the beginning of the body."""
     return f"{answer.status} {(answer.body or b'')[:100]!r}{' close' * answer.is_last}"
 
 
@@ -245,7 +254,7 @@ async def _settled(address: tuple[str, int], before: Footprint) -> Footprint:
 
 
 def check_server(server: ServerProcess) -> None:
-    """Whether it is up, and logged no error. Errors: FuzzFailure."""
+    """Check that the server runs and logged no error. Errors: FuzzFailure."""
     if (code := server.process.poll()) is not None:
         raise FuzzFailure(f"the server has ended with {code}: {server.log.read_text()[-5000:]}")
     if errors := [line for line in server.log_lines() if is_fault(line)]:
@@ -253,5 +262,5 @@ def check_server(server: ServerProcess) -> None:
 
 
 def is_fault(line: dict[str, Any]) -> bool:
-    """Whether a line of the log tells of an exception that nobody expected."""
+    """Return whether a line of the log tells of an unexpected exception."""
     return line["level"] in ("error", "critical") or line["event"] in FAULTS

@@ -1,4 +1,4 @@
-"""What the fuzzer sends to an HTTP port: whole requests, of known answers, and spoiled ones."""
+"""Inputs for an HTTP port: whole requests with known answers, and spoiled ones."""
 
 from collections.abc import Sequence
 from random import Random
@@ -20,15 +20,17 @@ from tests.faults.http_attacks import (
 from tests.processes import SECRET
 
 FAR = 4102444800
-"""The year 2100 in Unix seconds: tokens are the same in each run, so that a seed reproduces all."""
+"""The year 2100 in Unix seconds: all runs have the same tokens, so that a seed reproduces a failure."""
 
 LONGEST = 2000
-"""Bytes of the attacks of the tests that are taken for inputs; larger ones would be all there is."""
+"""Bytes of the largest attack that becomes an input; larger ones would take most of the time."""
 
 
 class Piece(NamedTuple):
-    """Part of a conversation. `expected`: statuses of the one answer to a whole request, to `method`,
-    after which the connection goes on unless it is the `last`; None: anything that is documented.
+    """A part of a conversation.
+
+    `expected` are the statuses of the one answer to a whole request of `method`; None allows
+    everything documented. The connection goes on after it unless it is the `last`.
     """
 
     data: bytes
@@ -38,7 +40,7 @@ class Piece(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """Pieces, sent in parts that end at `cuts`; then the client's `ending`."""
+    """Pieces that are sent in parts which end at `cuts`, and how the client ends the conversation."""
 
     pieces: Sequence[Piece]
     data: bytes
@@ -47,7 +49,7 @@ class Conversation(NamedTuple):
 
     @property
     def certain(self) -> Sequence[Piece]:
-        """The whole requests up to the first spoiled one, or one that is the last."""
+        """Return the whole requests before the first spoiled one or the last one."""
         certain = []
         for piece in self.pieces:
             if piece.expected is None:
@@ -96,7 +98,9 @@ ODD_TOKENS = [
         _raw_token(b'{"sub":"a","sub":"b","exp":4102444800.5}'),
     )
 ]  # fmt: skip
-"""Signed, and unlike what an issuer makes: some are good, none may break anything."""
+"""Tokens with a good signature that no issuer would make: some are accepted, none may break
+anything.
+"""
 
 SYMBOLS = [
     "AAPL", "aapl", "MSFT", "BRK.B", "SPY", "NOPE", "*", "", " ", "A/B", "^GSPC", "EURUSD=X", "\x00",
@@ -119,7 +123,7 @@ RAW = [
     "%0d%0a",
     "a=b",
 ]
-"""What is put into a query or a path as it is, unescaped or wrongly escaped."""
+"""Texts for a query or a path, unescaped or wrongly escaped."""
 
 LIMITS = [
     "1",
@@ -227,7 +231,7 @@ def _chunked(random: Random, body: bytes) -> bytes:
 
 
 def make_whole(random: Random) -> Piece:
-    """A well-formed request, which must have one answer."""
+    """Return a well-formed request, which must have one answer."""
     method, target, headers, statuses = (_api if random.random() < 0.6 else _plain)(random)
     lines, last = [("Host", "localhost"), *headers.items()], False
     lines += random.choices(EXTRA, k=random.choice((0, 0, 1, 2, 5)))
@@ -359,13 +363,15 @@ _WEIGHTS = (500, 150, 100, 60, 60, 60, 2)
 
 
 def make_spoiled(random: Random) -> Piece:
-    """A request that is spoiled, is for another protocol, or is none."""
+    """Return a request that is spoiled or is for another protocol, or bytes that are not a request."""
     data = random.choices(_SPOILERS, _WEIGHTS)[0](random)
     return Piece(data + (CLIENT_FRAME if random.random() < 0.02 else b""))
 
 
 def make_conversation(random: Random) -> Conversation:
-    """One connection's inputs: one to twelve, mostly whole up to a spoiled one that others follow."""
+    """Return one connection's inputs: one to twelve, mostly whole, up to a spoiled one that others
+    follow.
+    """
     count = random.choice((1, 1, 2, 4, 8, 12))
     whole = random.choice((0, 0, 1, 2, count, count))
     pieces = [make_whole(random) for _ in range(min(whole, count))]
@@ -383,5 +389,5 @@ def make_conversation(random: Random) -> Conversation:
 
 
 def _tail(random: Random) -> Piece:
-    """A whole request behind a spoiled one: whether it is answered nobody can say."""
+    """Return a whole request behind a spoiled one; the server may or may not answer it."""
     return Piece(b"" if (piece := make_whole(random)).method == "HEAD" else piece.data)

@@ -1,9 +1,9 @@
 """Throws frames and commands at sessions.
 
-Each input is a handful of frames, well formed, nearly so, or not at all, given to a real session on
-a pair of sockets; half of the sessions resume from a position that may be anything. It must be
-answered as documented or fail the connection with a documented code; the session must never raise,
-nor the process grow. The seed that is printed reproduces a failure.
+Each input is a handful of frames that are well formed, nearly so, or not at all. A real session on
+a pair of sockets receives them; half of the sessions resume from an arbitrary position. The session
+must answer as documented or close with a documented code. It must never raise, and the process must
+not grow. The printed seed reproduces a failure.
 """
 
 import json
@@ -15,53 +15,83 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, get_args
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
 from server.gateway.budgets import Budget, Budgets
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Admission, Selection
-from server.gateway.opening import begin
+from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
+from server.gateway.selection import Selection
 from server.gateway.session import Session
+from server.quotes import messages
 from server.quotes.instrument import Instrument
-from server.quotes.messages import ErrorCode
+from server.quotes.messages import (
+    ErrorCode,
+)
 from server.quotes.position import parse_position
+from tests.commands import COMMANDS, FIELDS, example
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
 from tests.gateway.harness import COMPLETE
 from tests.gateway.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.processes import SECRET
 
-TYPES = {"quotes_patch", "ack", "error", "status", "pong", "reconnect"}
+TYPES = {
+    each.__struct_config__.tag
+    for each in vars(messages).values()
+    if isinstance(each, type)
+    and issubclass(each, msgspec.Struct)
+    and each.__struct_config__.tag_field == "type"
+}
+"""The types of the server's messages, from its own definitions."""
+
 ERRORS = set(get_args(ErrorCode))
 CODES = {1002, 1003, 1007, 1008, 1009}
 
 WARM_UP = 1000
-"""Inputs after which all that is made on first use is made."""
+"""Inputs after which the process has made all that it makes on first use."""
 
 MEMORY_LIMIT = 8 * 1024 * 1024
-"""Bytes the process may grow by after that."""
+"""Bytes by which the process may grow after WARM_UP."""
 
 BOMB = 256 * 1024
-"""Bytes of text that some compressed messages hold: 16 times what is allowed, and no more, as the
-memory that is watched is also the fuzzer's own.
+"""Bytes of text in some compressed messages, 16 times the limit. More would show in the watched
+memory, which is also the fuzzer's.
 """
 
-COMMANDS: list[dict[str, Any]] = [
-    {"action": "subscribe", "symbols": ["AAPL", "BRK.B"]},
+SENT: list[dict[str, Any]] = [
+    *map(example, COMMANDS),
     {"action": "subscribe", "symbols": ["*"]},
     {"action": "unsubscribe", "symbols": ["AAPL", "*"]},
-    {"action": "resync", "symbols": ["AAPL"], "id": 1},
-    {"action": "throttle", "interval": "1s"},
-    {"action": "auth", "token": "x.y.z"},
-    {"action": "ping", "id": "a" * 64},
 ]
+"""Commands that are sent, whole or spoiled."""
+
 VALUES: list[Any] = [
-    None, True, -1, 0, 2**63, 2**64, 1e308, "", "é", "\x00", "*", "AAPL", "a" * 300, [], {}, [[]],
-    ["AAPL"] * 600, {"a": {"b": []}}, "1s", "∞", "\u0661s",
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    2**64,
+    1e308,
+    "",
+    "é",
+    "\x00",
+    "*",
+    "AAPL",
+    "a" * 300,
+    [],
+    {},
+    [[]],
+    ["AAPL"] * 600,
+    {"a": {"b": []}},
+    "1s",
+    "∞",
+    "\u0661s",
+]
 
 
 RESUMED = ["AAPL", "AAPL", "aapl ", "MSFT", "NOPE", "*", "A=B", "\u0661", "\x00"]
@@ -79,10 +109,10 @@ NOT_HELD = [
 
 
 def make_text(random: Random) -> bytes:
-    """A command, one with a field spoiled, or its text spoiled."""
-    command = dict(random.choice(COMMANDS))
+    """Return a command, one with a spoiled field, or spoiled text."""
+    command = dict(random.choice(SENT))
     for _ in range(random.choice((0, 0, 1, 2))):
-        key = random.choice([*command, "action", "symbols", "id", "token", "interval", "x"])
+        key = random.choice([*command, "action", *FIELDS, "x"])
         command[key] = random.choice(VALUES)
     text = bytearray(json.dumps(command, ensure_ascii=random.random() < 0.5).encode())
     for _ in range(random.choice((0, 0, 0, 1, 3))):
@@ -93,7 +123,7 @@ def make_text(random: Random) -> bytes:
 
 
 def make_resume(random: Random, epoch: str) -> str:
-    """The parameter `resume`: a position, in this epoch or none, or a text that spoils one."""
+    """Return the parameter `resume`: a position in this epoch or another, or a text that is not one."""
     held = (
         random.choice(NOT_HELD)
         if random.random() < 0.05
@@ -113,7 +143,7 @@ def make_resume(random: Random, epoch: str) -> str:
 
 
 def make_frames(random: Random) -> bytes:
-    """One to four frames."""
+    """Return one to four frames."""
     return b"".join(
         random.choices(MAKERS, WEIGHTS)[0](random, make_text(random))
         for _ in range(random.randint(1, 4))
@@ -160,7 +190,7 @@ WEIGHTS = (60, 10, 5, 10, 3, 2, 10)
 
 
 class Outcome(NamedTuple):
-    """How many of what came back; inputs a second; bytes resident after WARM_UP and at the end."""
+    """Answers by kind, inputs a second, and resident bytes after WARM_UP and at the end."""
 
     seen: dict[str, int]
     rate: float
@@ -173,15 +203,19 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
     seen: dict[str, int] = {}
     hub = Hub([Instrument(symbol=s, name=s, base_price=100.0) for s in ("AAPL", "BRK.B", "MSFT")])
     gateway = Gateway(
-        hub=hub, pool=Pool(10, 10), authenticator=Authenticator(secret=SECRET),
-            directory=COMPLETE, max_symbols=2,
-        command_rate=1000, budgets=Budgets(commands=Budget(1e9)),
-    )  # fmt: skip
+        hub=hub,
+        pool=Pool(10, 10),
+        authenticator=Authenticator(secret=SECRET),
+        directory=COMPLETE,
+        max_symbols=2,
+        command_rate=1000,
+        budgets=Budgets(commands=Budget(1e9)),
+    )
     baseline, started = 0, time.monotonic()
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
-        nursery.start_soon(gateway.deadlines.run)
-        nursery.start_soon(gateway.poller.run)
+        nursery.start_soon(gateway.services.deadlines.run)
+        nursery.start_soon(gateway.services.poller.run)
         for number in range(inputs):
             with trio.fail_after(10):
                 await throw(
@@ -202,7 +236,7 @@ async def fuzz(inputs: int, seed: int) -> Outcome:
 
 
 async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: str) -> None:
-    """One session, from its beginning to its end, for one input."""
+    """Run one session from its beginning to its end for one input."""
     ours, client = socket.socketpair()
     for end in (ours, client):
         end.setblocking(False)
@@ -212,7 +246,8 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     pool.reserve_for("ann")
     data = make_frames(random)
     deflate = random.random() < 0.5
-    session = Session(gateway, ours, Identity("ann", None, time.time() + 600), b"", deflate=deflate)
+    identity = Identity("ann", None, time.time() + 600)
+    session = Session(gateway.services, ours, identity, deflate=deflate)
     pool.add(session)
     position = None
     if random.random() < 0.5:
@@ -222,7 +257,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
             seen["bad resume"] = seen.get("bad resume", 0) + 1
     try:
         selection = Selection([gateway.hub.topics["AAPL"]], [])
-        begin(session, Admission(session.identity, selection, position=position))
+        session.begin(Admission(session.identity, selection, position=position))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])
@@ -232,7 +267,7 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     except Exception as error:
         raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
     finally:
-        gateway.end(session)
+        session.end()
         ours.close()
         client.close()
 

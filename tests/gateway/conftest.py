@@ -1,4 +1,4 @@
-"""Servers with limits tight enough to be met, each shared by tests that leave it as it was."""
+"""Servers with tight limits. The tests that share one leave it as it was."""
 
 from collections.abc import Iterator
 

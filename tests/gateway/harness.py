@@ -12,11 +12,14 @@ import trio
 from server.fanout.frame import pong_frame
 from server.fanout.hub import Hub
 from server.gateway.auth import Authenticator, Identity
+from server.gateway.commands import Commands
 from server.gateway.gateway import Gateway
-from server.gateway.handshake import Admission, Selection, select
-from server.gateway.opening import begin
+from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
+from server.gateway.selection import Selection, select
 from server.gateway.session import Session
+from server.gateway.subscriptions import LookUp
+from server.quotes.messages import Command
 from server.quotes.quote import Trade
 from tests.frames import take_frame
 
@@ -27,14 +30,14 @@ READ_CUSHION = 0.01
 
 
 class Peer:
-    """The client's end: what it receives amounts to `quotes`."""
+    """The client's end: `quotes` are the result of all that it received."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.document: dict[str, Any] = {"quotes": {}}
 
     async def read(self) -> dict[str, Any]:
-        """Apply all that comes until nothing more does; the quotes."""
+        """Apply all that has come, and return the quotes."""
         received = b""
         await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
         while data := self._receive():
@@ -56,7 +59,7 @@ class Peer:
 
 
 class Complete:
-    """The directory of a hub that has all there is: it finds no more."""
+    """The directory of a hub that has every symbol: it finds no more."""
 
     complete = True
 
@@ -74,7 +77,7 @@ class SessionHarness:
     """A session, its client, and the hub between them and the prices."""
 
     def __init__(self, hub: Hub, **options: Any) -> None:
-        """`options` are the gateway's."""
+        """Open a session; `options` are the gateway's."""
         self.hub = hub
         self.sock, client = socket.socketpair()
         for end in (self.sock, client):
@@ -95,16 +98,23 @@ class SessionHarness:
         gateway.pool.reserve()
         gateway.pool.reserve_for("ann")
         identity = Identity("ann", None, time.time() + 600)
-        self.session = Session(gateway, self.sock, identity, b"")
+        self.session = Session(gateway.services, self.sock, identity)
         gateway.pool.add(self.session)
 
     def begin(self, *names: str) -> None:
         """Open the session with these symbols."""
         selection = select(names, self.hub.topics) if names else Selection([], [])
-        begin(self.session, Admission(self.session.identity, selection))
+        self.session.begin(Admission(self.session.identity, selection))
+
+    def execute(self, command: Command) -> None:
+        """Carry out a command, as if the client had sent it."""
+        context = self.gateway.services.context
+        for reply in Commands(context, "ann", self.session.subscriptions).execute(command):
+            assert not isinstance(reply, LookUp)
+            self.session.carry_out(reply)
 
     def fill_socket(self) -> None:
-        """Write until the kernel takes no more; the client has stopped reading."""
+        """Write until the kernel takes no more, as if the client had stopped reading."""
         try:
             while True:
                 self.sock.send(pong_frame(b"x" * 100))
@@ -112,13 +122,13 @@ class SessionHarness:
             pass
 
     def trade(self, symbol: str, price: float) -> None:
-        """Move a quote; its update waits for the round's end."""
+        """Move a quote. Its update waits for the end of the round."""
         now = time.time_ns() // 1000
-        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now), self.hub._flusher)
+        self.hub.topics[symbol].publish(Trade(symbol, price, 100, now, now))
 
     def end(self) -> None:
         """End the connection, as its task does."""
-        self.gateway.end(self.session)
+        self.session.end()
         if self.sock.fileno() != -1:
             trio.lowlevel.notify_closing(self.sock)
         self.sock.close()

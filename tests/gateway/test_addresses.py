@@ -1,4 +1,4 @@
-"""Whose address a request has, and which addresses are counted together."""
+"""The address of a request's client, and the addresses that share a budget."""
 
 from ipaddress import ip_network
 
@@ -32,12 +32,12 @@ PROXIES = Proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48")])
     ],
 )
 def test_client_is_the_nearest_that_is_no_trusted_proxy(peer, forwarded, client):
-    """What stands left of it is the client's own words; what is no address ends the search."""
+    """The client may have sent anything left of it. A part that is not an address ends the search."""
     assert PROXIES.client(peer, forwarded) == client
 
 
 def test_nobody_is_believed_by_default():
-    """Without configured proxies the header means nothing."""
+    """Without configured proxies the header is ignored."""
     assert Proxies().client("10.0.0.1", "198.51.100.1") == "10.0.0.1"
 
 
@@ -53,5 +53,5 @@ def test_nobody_is_believed_by_default():
     ],
 )
 def test_ipv6_counts_by_site(address, key):
-    """A client has all addresses of a /64, so they are one."""
+    """A client has all addresses of a /64, so they share one budget."""
     assert budget_key(address) == key

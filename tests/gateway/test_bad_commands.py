@@ -1,4 +1,4 @@
-"""Which ids are echoed, and what becomes of text that is no command."""
+"""Ids that are echoed, and the refusal of text that is not a command."""
 
 import time
 
@@ -21,7 +21,7 @@ def test_id_is_echoed(server, id):
 
 
 def test_no_id_is_no_id(server):
-    """Who sends none gets none, in answers of all kinds."""
+    """A command without an id gets answers without one, of all kinds."""
     with Client(server) as client:
         assert "id" not in client.ask("ping")
         assert "id" not in client.ask("subscribe", symbols=["NOPE"])
@@ -31,7 +31,7 @@ def test_no_id_is_no_id(server):
 
 @pytest.mark.parametrize("id", ["x" * 65, None, True, 1.5, 1e3, [1], {"a": 1}])
 def test_any_other_id_is_a_bad_command(server, id):
-    """What is no id is neither accepted nor echoed."""
+    """A value that is not an id is neither accepted nor echoed."""
     with Client(server) as client:
         answer = client.ask("ping", id=id)
         assert (answer["type"], answer["code"]) == ("error", "bad_command")
@@ -42,12 +42,26 @@ def test_any_other_id_is_a_bad_command(server, id):
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "hello", '"hello', "{", '{"action":"ping"', '{"action":"ping"} {}', "nul", "NaN",
-        "{'action':'ping'}", '\ufeff{"action":"ping"}', '{"action":"ping","id":"\ud800"}',
-        '{"action":"ping","id":01}', "[" * 10_000, '{"a":' * 3000,
-        '[{"action":"ping"}', '{"action":"fly"', '{"action":"subscribe","symbols":5',
+        "",
+        " ",
+        "hello",
+        '"hello',
+        "{",
+        '{"action":"ping"',
+        '{"action":"ping"} {}',
+        "nul",
+        "NaN",
+        "{'action':'ping'}",
+        '\ufeff{"action":"ping"}',
+        '{"action":"ping","id":"\ud800"}',
+        '{"action":"ping","id":01}',
+        "[" * 10_000,
+        '{"a":' * 3000,
+        '[{"action":"ping"}',
+        '{"action":"fly"',
+        '{"action":"subscribe","symbols":5',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_json_is_bad_json(server, text):
     """Text that is not one JSON value is refused as such, and the connection goes on."""
     with Client(server) as client:
@@ -58,7 +72,7 @@ def test_what_is_no_json_is_bad_json(server, text):
 
 
 def test_half_a_surrogate_pair_is_called_so(server):
-    """Also at the text's end, where it looks as if the text were cut off."""
+    """Half a surrogate pair is refused also at the text's end, where the text looks cut off."""
     with Client(server) as client:
         for text in ('{"action":"ping","id":"\\ud800"}', '{"id":"\\udbff","action":"ping"}'):
             client.connection.send(text)
@@ -68,15 +82,20 @@ def test_half_a_surrogate_pair_is_called_so(server):
 @pytest.mark.parametrize(
     "command",
     [
-        '{"action":"fly","id":5}', '{"action":"","id":5}', '{"action":null,"id":5}', '{"id":5}',
-        '{"action":"PING","id":5}', '{"id":5,"action":"subscribe"}', '{"id":5,"action":"auth"}',
+        '{"action":"fly","id":5}',
+        '{"action":"","id":5}',
+        '{"action":null,"id":5}',
+        '{"id":5}',
+        '{"action":"PING","id":5}',
+        '{"id":5,"action":"subscribe"}',
+        '{"id":5,"action":"auth"}',
         '{"id":5,"action":"subscribe","symbols":"AAPL"}',
         '{"id":5,"action":"subscribe","symbols":[]}',
         '{"id":5,"action":"subscribe","symbols":["AAPL",5]}',
         '{"id":5,"action":"subscribe","symbols":null}',
         '{"id":5,"action":"auth","token":5}',
     ],
-)  # fmt: skip
+)
 def test_json_that_is_no_command_is_a_bad_command_with_its_id(server, command):
     """Unknown actions, missing fields and wrong types are refused with the sender's id."""
     with Client(server) as client:
@@ -89,8 +108,8 @@ def test_json_that_is_no_command_is_a_bad_command_with_its_id(server, command):
 
 @pytest.mark.parametrize("action", ["fly", "ping"])
 def test_endless_depth_is_survived(server, action):
-    """Text nested deeper than any command is answered like other nonsense. What a command has beside
-    its own fields is passed over, however deep: Pythons differ in how far they go.
+    """Text nested deeper than any command is refused, or answered if the depth is in an unknown field:
+    Python versions differ in their limits.
     """
     with Client(server) as client:
         client.connection.send(f'{{"action":"{action}","deep":{"[" * 8000}{"]" * 8000}}}')
@@ -103,7 +122,7 @@ def test_endless_depth_is_survived(server, action):
 
 @pytest.mark.parametrize("text", ["[]", '["ping"]', "5", '"ping"', "null", "true", "{}"])
 def test_json_that_is_no_object_is_a_bad_command(server, text):
-    """Other JSON values are no commands."""
+    """JSON values that are not objects are refused."""
     with Client(server) as client:
         client.connection.send(text)
         answer = client.answer()
@@ -112,7 +131,7 @@ def test_json_that_is_no_object_is_a_bad_command(server, text):
 
 
 def test_limited_commands_need_not_be_readable(throttled):
-    """Beyond the rate even text of endless depth is only `rate_limited`, and the connection goes on."""
+    """Beyond the rate, even text of endless depth is only `rate_limited`. The connection goes on."""
     with Client(throttled) as client:
         for _ in range(2):
             client.ask("ping")

@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 
 def spend(budget: Budget, key: str) -> int:
-    """How often there was something to take at once."""
+    """Return how often `cost` could be taken at once."""
     taken = 0
     while not budget.take(key):
         taken += 1
@@ -30,7 +30,7 @@ def spend(budget: Budget, key: str) -> int:
 
 
 def test_a_burst_at_once_and_then_the_rate(clock):
-    """A new key has a whole burst; later as much as came back, and never more than a burst."""
+    """A new key has a whole burst, later as much as was refilled, and never more than a burst."""
     budget = Budget(RATE, BURST, clock=clock)
     assert spend(budget, "ann") == 20
     assert spend(budget, "bob") == 20
@@ -42,7 +42,7 @@ def test_a_burst_at_once_and_then_the_rate(clock):
 
 
 def test_refusal_tells_when_to_come_back(clock):
-    """After the seconds that were named the same cost is there, and not before; nothing was charged."""
+    """After the seconds that `take` returned there is enough, not before; the refusal cost nothing."""
     budget = Budget(RATE, BURST, clock=clock)
     spend(budget, "ann")
     wait = budget.take("ann", 5)
@@ -55,7 +55,7 @@ def test_refusal_tells_when_to_come_back(clock):
 
 
 def test_what_costs_more_than_a_burst_can_be_had(clock):
-    """It costs a burst."""
+    """A cost above a burst is charged as a burst."""
     budget = Budget(RATE, BURST, clock=clock)
     assert not budget.take("ann", 1000)
     assert budget.take("ann")
@@ -64,7 +64,7 @@ def test_what_costs_more_than_a_burst_can_be_had(clock):
 
 
 def test_debts_are_made_up_for_and_charges_make_none(clock):
-    """`owe` delays what follows; `charge` takes what is there, however often."""
+    """`add_debt` delays what follows; `charge` takes only what is left, however often."""
     budget = Budget(RATE, BURST, clock=clock)
     budget.add_debt("ann", 20)
     budget.add_debt("ann", 10)
@@ -75,7 +75,7 @@ def test_debts_are_made_up_for_and_charges_make_none(clock):
 
 
 def test_a_rate_of_less_than_one_a_burst_allows_one(clock):
-    """Whatever the settings, a single command is not refused for ever."""
+    """With any settings, a single command is allowed sooner or later."""
     assert not Budget(0.1, BURST, clock=clock).take("ann")
 
 
@@ -90,7 +90,7 @@ def test_memory_is_bounded_whatever_keys_are_invented(clock):
 
 
 def test_invented_keys_do_not_forgive_a_spent_budget(clock):
-    """Whoever spent the most is dropped last: a million others later it is as it was."""
+    """The key that spent the most is dropped last: after a million others it has the same debt."""
     budget = Budget(RATE, BURST, size=100, clock=clock)
     spend(budget, "ann")
     spend(budget, "a user with a long name " * 10)
@@ -103,7 +103,7 @@ def test_invented_keys_do_not_forgive_a_spent_budget(clock):
 
 
 def test_full_budgets_are_dropped_first(clock):
-    """Keys that are at rest make room, so that those at work keep what they have left."""
+    """Budgets that are full make room, so that those in use are kept."""
     budget = Budget(RATE, BURST, size=100, clock=clock)
     for number in range(60):
         budget.take(f"at rest {number}")

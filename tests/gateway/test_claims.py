@@ -1,4 +1,4 @@
-"""Claims of every type and size: a token is good or it is 401, wherever it is shown."""
+"""Claims of every type and size: each token is either good or gets 401, on both ports."""
 
 import json
 import time
@@ -26,32 +26,44 @@ VALUES: dict[str, list[Any]] = {
     "iss": [1, True, [], {}, None],
     "jti": [1, [], None],
 }
-"""What a claim may not be."""
+"""Values that a claim must not have."""
 
 WRONG = [(name, value) for name, values in VALUES.items() for value in values]
 
 RIGHT: list[tuple[str, Any]] = [
-    ("sub", "x"), ("sub", "x" * 255), ("sub", "Zoë Łukasz"), ("sub", "auth0|1"),
-    ("exp", 1e300), ("exp", 10**300), ("nbf", 0), ("nbf", -1e308), ("nbf", 1.5), ("iat", 4e9),
-    ("role", "publisher"), ("aud", "a"), ("aud", ["a", "b"]), ("aud", []), ("iss", "x"),
+    ("sub", "x"),
+    ("sub", "x" * 255),
+    ("sub", "Zoë Łukasz"),
+    ("sub", "auth0|1"),
+    ("exp", 1e300),
+    ("exp", 10**300),
+    ("nbf", 0),
+    ("nbf", -1e308),
+    ("nbf", 1.5),
+    ("iat", 4e9),
+    ("role", "publisher"),
+    ("aud", "a"),
+    ("aud", ["a", "b"]),
+    ("aud", []),
+    ("iss", "x"),
     ("more", {"a": [1]}),
-]  # fmt: skip
+]
 
 
 def token_with(name: str, value: Any) -> str:
-    """A well-signed token with one claim as it is given."""
+    """Return a well-signed token with one claim as given."""
     return token_with_all({name: value})
 
 
 def token_with_all(given: dict[str, Any]) -> str:
-    """A well-signed token with claims as they are given."""
+    """Return a well-signed token with claims as given."""
     claims = {"sub": new_user(), "exp": time.time() + 600, **given}
     return jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, "HS256")
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_wrong_claim_is_a_bad_token(name, value):
-    """The message names the claim and shows nothing of it."""
+    """The message names the claim and quotes no part of it."""
     with pytest.raises(BadToken, match="token is not valid") as refused:
         Authenticator(secret=SECRET).verify(token_with(name, value))
     assert "xxx" not in str(refused.value)
@@ -59,13 +71,13 @@ def test_wrong_claim_is_a_bad_token(name, value):
 
 @pytest.mark.parametrize(("name", "value"), RIGHT)
 def test_right_claim_is_taken(name, value):
-    """Numbers of any size in range, names in any script."""
+    """Numbers of any size in range, and names in any script, are accepted."""
     assert Authenticator(secret=SECRET).verify(token_with(name, value)).user
 
 
 @pytest.mark.parametrize("missing", ["sub", "exp"])
 def test_required_claims(missing):
-    """A token without a user or an end is none."""
+    """A token without a user or an end is refused."""
     claims = {"sub": "ann", "exp": time.time() + 600}
     del claims[missing]
     with pytest.raises(BadToken):
@@ -73,7 +85,7 @@ def test_required_claims(missing):
 
 
 def test_audience_and_issuer_are_asked_for():
-    """They must be there and be the right ones, if the server has any."""
+    """If the server has an audience and an issuer, a token must name them."""
     authenticator = Authenticator(secret=SECRET, audience="a", issuer="i")
     assert authenticator.verify(token_with_all({"aud": ["b", "a"], "iss": "i"})).user
     for claims in (
@@ -88,7 +100,7 @@ def test_audience_and_issuer_are_asked_for():
 
 
 def test_every_wrong_claim_is_401_at_each_door(server):
-    """In the handshake, over HTTP, and as an answer to `auth`; the server notices nothing."""
+    """A bad claim is refused in the handshake, over HTTP and by `auth`, and the server has no error."""
     seen: set[tuple[int, str]] = set()
     with Client(server, token=token_with("sub", new_user())) as client:
         for name, value in WRONG[::4]:
@@ -106,13 +118,22 @@ def test_every_wrong_claim_is_401_at_each_door(server):
 @pytest.mark.parametrize(
     "part",
     [
-        "[" * 9000, "{}", "[]", "1", '{"alg":1}', '{"alg":null}', '{"alg":["HS256"]}',
-        '{"alg":"HS256","kid":1}', '{"alg":"HS256","crit":["x"]}', '{"alg":"HS256","b64":false}',
-        '{"alg":' + "9" * 9000 + "}", "\ud800",
+        "[" * 9000,
+        "{}",
+        "[]",
+        "1",
+        '{"alg":1}',
+        '{"alg":null}',
+        '{"alg":["HS256"]}',
+        '{"alg":"HS256","kid":1}',
+        '{"alg":"HS256","crit":["x"]}',
+        '{"alg":"HS256","b64":false}',
+        '{"alg":' + "9" * 9000 + "}",
+        "\ud800",
     ],
-)  # fmt: skip
+)
 def test_header_of_any_kind_is_a_bad_token(part):
-    """What stands in front of a token is not signed, so that anybody may have written it."""
+    """The part before a token's claims is not signed, so anybody may have written it."""
     segment = jwt.utils.base64url_encode(part.encode("utf-8", "surrogatepass")).decode()
     for token in (f"{segment}.e30.x", f"{segment}..", segment, f"{segment}.{segment}.{segment}"):
         with pytest.raises(BadToken, match="token"):

@@ -1,4 +1,4 @@
-"""How connections end: with which code, told to whom, and with nothing left behind."""
+"""The ends of connections: their codes, the clients that are told, and that nothing is left behind."""
 
 import json
 import signal
@@ -20,15 +20,13 @@ from tests.gateway.wire import (
     PING,
     PONG,
     TEXT,
-    TIMEOUT,
     Client,
     RawClient,
     close,
-    eventually,
     frame,
     new_user,
 )
-from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
+from tests.processes import STOP_TIMEOUT, TIMEOUT, ServerProcess, eventually, make_token
 
 MAX_MESSAGE = 16 * 1024
 
@@ -67,7 +65,7 @@ NOT_UTF8 = {
 
 
 def closed_with(server: ServerProcess, *sent: bytes) -> int | None:
-    """The code of the close frame that answers `sent`, after which the connection ends."""
+    """Return the code of the close frame that answers `sent`, after which the connection ends."""
     with RawClient(server) as client:
         client.send(*sent)
         code = client.read_closing()
@@ -79,7 +77,7 @@ def closed_with(server: ServerProcess, *sent: bytes) -> int | None:
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 3999, 4000, 4401, 4999])
 def test_client_s_close_is_echoed(server, code):
-    """A client's own close is answered with its code, and the connection ended by the server."""
+    """The server echoes the code of a client's own close, and ends the connection."""
     with Client(server, "AAPL") as client:
         client.connection.close(code)
         received = client.connection.protocol.close_rcvd
@@ -113,7 +111,7 @@ async def test_a_second_client_closes_cleanly(server):
 
 @pytest.mark.parametrize("sent", VIOLATIONS.values(), ids=VIOLATIONS)
 def test_protocol_error_is_1002(server, sent):
-    """What RFC 6455 forbids fails the connection."""
+    """A violation of RFC 6455 fails the connection."""
     assert closed_with(server, sent) == 1002
 
 
@@ -141,12 +139,12 @@ def test_invalid_text_is_1007(server, sent):
     ids=["one byte over", "two-byte characters", "far over", "endless", "in fragments"],
 )
 def test_message_over_16_kib_is_1009(server, sent):
-    """Bytes are counted, over all fragments, and before the message is complete."""
+    """Bytes are counted over all fragments, and before the message is complete."""
     assert closed_with(server, *sent) == 1009
 
 
 def test_message_of_16_kib_is_read(server):
-    """The largest message is read and answered, whole or in fragments, of whatever characters."""
+    """The largest message is read and answered, whole or in fragments, with any characters."""
     text = b'"' + "é".encode() * (MAX_MESSAGE // 2 - 1) + b"!"
     assert len(text) == MAX_MESSAGE
     with RawClient(server) as client:
@@ -160,7 +158,7 @@ def test_message_of_16_kib_is_read(server):
 
 
 def test_more_than_ten_bad_commands_in_a_row_are_1008(server):
-    """Ten are tolerated, a good one starts the count anew, the eleventh in a row is the last."""
+    """Ten in a row are refused, a good one resets the count, and the eleventh closes the connection."""
     with RawClient(server) as client:
         for _ in range(2):
             client.send(frame(TEXT, b"bad") * 10, frame(TEXT, PING_COMMAND))
@@ -190,7 +188,7 @@ def test_sustained_flooding_is_1008(throttled):
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125])
 def test_ping_is_answered_with_its_payload(server, payload):
-    """A ping frame gets a pong frame (RFC 6455 §5.5.3); an unasked pong gets nothing."""
+    """A ping frame gets a pong frame (RFC 6455 §5.5.3). A pong without a ping gets nothing."""
     with RawClient(server) as client:
         client.send(frame(PONG, b"unasked"), frame(PING, payload))
         assert client.read_frame() == (PONG, payload)
@@ -225,7 +223,7 @@ def test_fragmented_command_is_understood(server):
     ],
 )
 def test_closes_are_counted_by_code(server, label, sent):
-    """Each close is counted once under its code; codes of the clients' own share a label."""
+    """Each close is counted once under its code. The clients' own codes share a label."""
     sample = f'market_data_connections_closed_total{{code="{label}"}}'
     before = server.metric(sample)
     with RawClient(server) as client:
@@ -238,7 +236,7 @@ def test_closes_are_counted_by_code(server, label, sent):
 
 
 def test_shutdown_tells_every_client_to_reconnect(tmp_path):
-    """At SIGTERM each gets `reconnect`, then 1001, and the silent ones do not hold the server up."""
+    """At SIGTERM each client gets `reconnect`, then 1001. Silent clients do not delay the end."""
     with ServerProcess(tmp_path) as server:
         with Client(server, "AAPL") as polite, Client(server, "*") as other, RawClient(server):
             start = time.monotonic()
@@ -257,7 +255,7 @@ def test_shutdown_tells_every_client_to_reconnect(tmp_path):
 
 
 def test_nothing_is_left_behind(server):
-    """Once all clients are gone, however they went, no connection or subscription is counted."""
+    """After all clients have left, in any way, no connection or subscription is counted."""
     with Client(server, "*"), Client(server, "AAPL,MSFT"):
         assert server.metric('market_data_connections{state="active"}') >= 2
         assert server.metric("market_data_subscriptions") > 500

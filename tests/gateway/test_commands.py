@@ -1,4 +1,4 @@
-"""What each command does, and how it is answered."""
+"""Each command: its effect and its answer."""
 
 import json
 from copy import deepcopy
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, paths
+from tests.gateway.wire import TEXT, Client, RawClient, frame, paths
+from tests.processes import eventually
 
 LIMIT = 20
 """Symbols of one connection to the shared server."""
@@ -14,11 +15,11 @@ LIMIT = 20
 SYMBOLS = ["AAPL", "MSFT", "BRK.B"]
 
 MANY = "AAPL,MSFT,BRK.B,SPY,QQQ,VTI,IWM,EFA,GLD,TLT,VNQ,XLF,XLK,IBM,BAC,MMM,ABT,ABBV,AIG,GE"
-"""As many as are allowed."""
+"""The most symbols that one connection may have."""
 
 
 def test_subscribing_is_acknowledged_then_brings_the_quotes_at_once(server):
-    """All new symbols come in one message, in the order of the command, however they are written."""
+    """All new symbols come in one message, in the order of the command, in any spelling."""
     with Client(server) as client:
         answer = client.ask("subscribe", symbols=["aapl", " Msft", "brk.b", "AAPL"], id=1)
         assert answer == {"type": "ack", "action": "subscribe", "symbols": SYMBOLS, "id": 1}
@@ -30,7 +31,7 @@ def test_subscribing_is_acknowledged_then_brings_the_quotes_at_once(server):
 
 
 def test_subscribing_twice_is_harmless(server):
-    """A second time is acknowledged and brings nothing anew; a symbol counts once."""
+    """A second `subscribe` is acknowledged and brings no quotes. A symbol counts once."""
     with Client(server, "AAPL") as client:
         client.receive()
         assert client.ask("subscribe", symbols=["AAPL"], id=1)["symbols"] == ["AAPL"]
@@ -45,7 +46,7 @@ def test_subscribing_twice_is_harmless(server):
 
 
 def test_unknown_symbols_are_refused_by_name(server):
-    """Unknown symbols alone are an error, and nothing else comes."""
+    """A command with unknown symbols only is refused, and nothing else comes."""
     with Client(server) as client:
         answer = client.ask("subscribe", symbols=["nope", "é"], id="x")
         assert (answer["type"], answer["code"], answer["id"]) == ("error", "unknown_symbol", "x")
@@ -55,7 +56,7 @@ def test_unknown_symbols_are_refused_by_name(server):
 
 @pytest.mark.parametrize("symbol", ["", " "])
 def test_a_symbol_without_a_name_is_refused_as_such(server, symbol):
-    """Nothing is a symbol that does not exist, alone and beside others."""
+    """An empty name is a symbol that does not exist, alone and beside others."""
     with Client(server) as client:
         answer = client.ask("subscribe", symbols=[symbol])
         assert (answer["code"], answer["symbols"]) == ("unknown_symbol", [""])
@@ -73,7 +74,7 @@ def test_a_symbol_without_a_name_is_refused_as_such(server, symbol):
     ],
 )
 def test_unknown_symbols_beside_everything_are_refused_by_name(server, action, code):
-    """`*` is carried out, and what does not exist is named all the same."""
+    """`*` is carried out, and the names that do not exist are refused."""
     with Client(server, "AAPL") as client:
         client.receive()
         answer = client.ask(action, symbols=["nope", "*", "AAPL"], id=1)
@@ -85,7 +86,7 @@ def test_unknown_symbols_beside_everything_are_refused_by_name(server, action, c
 
 
 def test_some_unknown_symbols_do_not_hinder_the_others(server):
-    """Of a mixed command the known part is done and the unknown part refused, both with its id."""
+    """The known part of a command is carried out and the unknown part refused, both with its id."""
     with Client(server) as client:
         answer = client.ask("subscribe", symbols=["NOPE", "AAPL"], id=7)
         assert answer == {"type": "ack", "action": "subscribe", "symbols": ["AAPL"], "id": 7}
@@ -95,7 +96,7 @@ def test_some_unknown_symbols_do_not_hinder_the_others(server):
 
 
 def test_more_symbols_than_the_limit_are_refused_as_a_whole(server):
-    """A command that would go over the limit changes nothing; one that fits is carried out."""
+    """A command that would exceed the limit changes nothing. One that fits is carried out."""
     with Client(server, "*") as everything:
         everything.receive()
         symbols = list(everything.quotes)
@@ -113,7 +114,7 @@ def test_more_symbols_than_the_limit_are_refused_as_a_whole(server):
 
 
 def test_unsubscribing_removes_the_quotes(server):
-    """The acknowledgement is followed by their removal, and no more of them is sent."""
+    """After the acknowledgement the quotes are removed, and no more updates come."""
     with Client(server, ",".join(SYMBOLS)) as client:
         client.receive()
         answer = client.ask("unsubscribe", symbols=["msft", "AAPL"], id=2)
@@ -128,7 +129,7 @@ def test_unsubscribing_removes_the_quotes(server):
 
 @pytest.mark.parametrize("action", ["unsubscribe", "resync"])
 def test_only_subscribed_symbols_can_be_given_up_or_resent(server, action):
-    """Others are named in `not_subscribed`; those that are subscribed are not hindered."""
+    """Symbols that are not subscribed are named in `not_subscribed`. The others are carried out."""
     with Client(server, "AAPL") as client:
         client.receive()
         answer = client.ask(action, symbols=["MSFT", "NOPE"], id=1)
@@ -154,7 +155,7 @@ def test_resync_sends_full_quotes_again(server):
 
 
 def test_everything_starts_and_ends_as_a_whole(server):
-    """`*` takes the place of single subscriptions, none of which can be taken out of it."""
+    """`*` takes the place of single subscriptions, and none of them can be ended alone."""
     before = server.metric("market_data_subscriptions")
     with Client(server, "AAPL") as client:
         client.receive()
@@ -175,7 +176,7 @@ def test_everything_starts_and_ends_as_a_whole(server):
 
 
 def test_everything_can_end_single_subscriptions(server):
-    """`*` in `unsubscribe` and `resync` stands for all that is subscribed."""
+    """In `unsubscribe` and `resync`, `*` stands for all that is subscribed."""
     with Client(server, "AAPL,MSFT") as client:
         client.receive()
         assert client.ask("resync", symbols=["*"])["type"] == "ack"
@@ -206,7 +207,7 @@ def test_commands_sent_at_once_are_answered_in_order(server):
 
 
 def test_too_many_commands_are_refused_each(throttled):
-    """Beyond the burst every command is told so, with its id, and none of them is carried out."""
+    """Beyond the burst every command is refused with its id, and none is carried out."""
     with Client(throttled) as client:
         for number in range(8):
             client.send("subscribe", symbols=["AAPL"], id=number)
@@ -220,7 +221,7 @@ def test_too_many_commands_are_refused_each(throttled):
 
 
 def test_commands_are_counted_by_result(server):
-    """The metrics tell which commands came and what became of them."""
+    """The metrics count commands by name and result."""
     samples = [
         'market_data_commands_total{action="ping",result="ok"}',
         'market_data_commands_total{action="subscribe",result="unknown_symbol"}',
@@ -235,7 +236,7 @@ def test_commands_are_counted_by_result(server):
 
 
 def test_documents_stay_right(server):
-    """After many moves, subscriptions and their ends, the quotes are those the server has."""
+    """After many moves, subscriptions and their ends, the client's quotes are the server's."""
     with Client(server, MANY) as client:
         client.receive()
         for _ in range(3):

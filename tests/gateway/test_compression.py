@@ -1,4 +1,4 @@
-"""permessage-deflate as it is negotiated, sent once for all, and bounded when it comes in."""
+"""permessage-deflate: its negotiation, the shared frames, and the limits of what comes in."""
 
 import json
 import struct
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import pytest
 from wsproto.frame_protocol import CloseReason, FrameProtocol, ParseFailed
 
-from server.fanout.frame import UpdateFrame, deflate, text_frame
+from server.fanout.frame import Source, UpdateFrame, deflate, text_frame
 from server.gateway.deflate import ANSWER, Inflate, negotiate
-from tests.frames import take_frame
 from tests.gateway.wire import (
     CONTINUATION,
     PING,
@@ -19,21 +18,22 @@ from tests.gateway.wire import (
     TEXT,
     Client,
     RawClient,
-    eventually,
     frame,
     head,
     target,
 )
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 FIN, RSV1 = 0x80, 0x40
 OFFER = "permessage-deflate; client_max_window_bits"
 TYPICAL_UPDATE_BYTES = 350
+HEADER_BYTES = 4
+"""Of a frame whose payload has 126 bytes or more; a shorter one's has two."""
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server that compresses for who asks."""
+    """A server that compresses for clients that ask for it."""
     with ServerProcess(
         tmp_path_factory.mktemp("shared"), WS_COMPRESSION="shared", PRICE_UPDATE_INTERVAL="50ms"
     ) as process:
@@ -53,18 +53,15 @@ class Deflating(RawClient):
         assert f"sec-websocket-extensions: {ANSWER}" in self.read_head().lower()
 
     def read_deflated(self) -> tuple[int, dict[str, object]]:
-        """Bytes on the wire and content of the next message, which is compressed."""
-        first = FIN | PING
-        while first == FIN | PING:
-            while (taken := take_frame(self.received)) is None:
-                self._receive()
-            first, payload, rest = taken
-            size, self.received = len(self.received) - len(rest), rest
+        """Return the size on the wire and the content of the next message, which is compressed."""
+        while (taken := self.take_frame())[0] == FIN | PING:
+            pass
+        first, payload = taken
         assert first == FIN | TEXT | RSV1
         message: dict[str, object] = json.loads(
             zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
         )
-        return size, message
+        return len(payload) + HEADER_BYTES, message
 
 
 @pytest.mark.parametrize(
@@ -85,14 +82,14 @@ class Deflating(RawClient):
     ],
 )
 def test_offers_are_answered_as_rfc_7692_says(offer, answer):
-    """The first offer that can be accepted is; what is unknown or out of range never is."""
+    """The first acceptable offer is accepted. Unknown or out-of-range ones never are."""
     assert negotiate(offer) == answer
 
 
 def test_frame_is_compressed_once():
-    """Whoever asks gets the same bytes, and they mean what the plain ones do."""
+    """All clients that negotiated it get the same bytes, with the content of the plain ones."""
 
-    class Nothing:
+    class Nothing(Source):
         def current_frame(self) -> UpdateFrame:
             return UpdateFrame(b"", self)
 
@@ -104,7 +101,7 @@ def test_frame_is_compressed_once():
 
 
 def test_independent_client_understands_it(shared):
-    """websockets' client negotiates by itself; documents and versions come out right, both ways."""
+    """websockets' client negotiates by itself. Documents and versions are right in both ways."""
     with Client(shared, "*", compression="deflate") as client, Client(shared, "AAPL") as plain:
         extensions = client.connection.protocol.extensions
         assert [extension.name for extension in extensions] == ["permessage-deflate"]
@@ -120,7 +117,7 @@ def test_independent_client_understands_it(shared):
 
 
 def test_updates_are_small_on_the_wire(shared):
-    """A typical update of one symbol stays below its target, compressed well below the plain one."""
+    """A typical update of one symbol is below its target, and far smaller compressed than plain."""
     with Deflating(shared, "AAPL") as client:
         sizes: list[int] = []
         while len(sizes) < 20:
@@ -131,7 +128,7 @@ def test_updates_are_small_on_the_wire(shared):
 
 
 def test_not_offered_is_not_used(shared, server):
-    """Neither a client that does not offer it gets it, nor does any while it is off."""
+    """A client that does not offer compression does not get it, and none does while it is off."""
     with RawClient(shared, head(target("AAPL"))) as client:
         assert "extensions" not in client.read_head().lower()
         assert client.read_message()["type"] == "quotes_patch"
@@ -142,7 +139,7 @@ def test_not_offered_is_not_used(shared, server):
 
 
 def test_compressed_commands_are_read(shared):
-    """Whole, in fragments, with a ping between them, each message by itself."""
+    """Compressed messages may come whole or in fragments, with a ping between them."""
     command = deflated(b'{"action":"ping","id":1}')
     with Deflating(shared) as client:
         for _ in range(2):
@@ -157,7 +154,7 @@ def test_compressed_commands_are_read(shared):
 
 
 def test_bomb_is_1009(shared):
-    """What would be gigabytes is found at 16 KiB, in one frame or in many, and takes no memory."""
+    """A message of gigabytes is refused at 16 KiB, in one frame or many, and takes no memory."""
     before = shared.metric("process_resident_memory_bytes")
     bomb = deflated(b"0" * 64_000_000)
     for _ in range(20):
@@ -172,7 +169,7 @@ def test_bomb_is_1009(shared):
 
 
 def test_bomb_is_not_even_inflated():
-    """Sixty-four megabytes given at once: no more than the limit is made of them."""
+    """Of sixty-four megabytes given at once, no more than the limit is inflated."""
     inflate = Inflate(limit=16_384)
     bomb = deflated(b"0" * 64_000_000)
     decoder = FrameProtocol(client=False, extensions=[inflate])
@@ -190,7 +187,7 @@ def test_bomb_is_not_even_inflated():
     "first", [b"", zlib.compress(b"{", wbits=-15)], ids=["empty blocks", "behind the last"]
 )
 def test_message_that_is_never_text_is_1009(shared, first):
-    """What is decompressed to nothing counts, too."""
+    """Blocks that make no text count as well."""
     with Deflating(shared) as client:
         client.send(struct.pack("!BBQ", 0xC1, 0xFF, 2**62), bytes(4), first)
         for _ in range(17):
@@ -210,7 +207,7 @@ def test_message_that_is_never_text_is_1009(shared, first):
     ids=["not deflate", "not UTF-8", "compressed ping", "bit in a continuation", "other bit"],
 )
 def test_wrong_compression_fails_the_connection(shared, sent, code):
-    """As RFC 7692 §6 and RFC 6455 say."""
+    """Wrong compression is refused as RFC 7692 §6 and RFC 6455 say."""
     with Deflating(shared) as client:
         client.send(sent)
         assert client.read_closing() == code

@@ -1,4 +1,4 @@
-"""Who is let in, and with which answer the others are sent away."""
+"""Requests that are let in, and the answers to the others."""
 
 import json
 import time
@@ -11,8 +11,8 @@ import trio
 from trio_websocket import open_websocket_url
 
 from tests.gateway.conftest import AUDIENCE, ISSUER, ORIGIN
-from tests.gateway.wire import TIMEOUT, Client, RawClient, head, new_user, paths, refusal, target
-from tests.processes import SECRET, ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, paths, refusal, target
+from tests.processes import SECRET, TIMEOUT, ServerProcess, make_token
 
 LIMIT = 20
 """Symbols of one connection to the shared server."""
@@ -23,20 +23,20 @@ PLACES = 5
 
 @pytest.fixture(scope="module")
 def symbols(server: ServerProcess) -> list[str]:
-    """All symbols there are."""
+    """All symbols of the server."""
     with Client(server, "*") as client:
         assert client.is_answered()
         return list(client.quotes)
 
 
 def strict_token(**claims: Any) -> str:
-    """A token that the strict server takes, but for `claims`; None leaves one out."""
+    """Return a token for the strict server, changed by `claims`; None leaves one out."""
     claims = {"aud": AUDIENCE, "iss": ISSUER, **claims}
     return make_token(new_user(), **{name: value for name, value in claims.items() if value})
 
 
 def bearer(token: str, scheme: str = "Bearer") -> dict[str, str]:
-    """The header that holds a token."""
+    """Return the header with a token."""
     return {"Authorization": f"{scheme} {token}"}
 
 
@@ -45,7 +45,9 @@ BAD_TOKENS = {
     "garbage": "garbage",
     "not ASCII": "%C3%A9.%FF.%00",
     "three empty parts": "..",
-    "another key's": jwt.encode({"sub": "a", "exp": 2e9}, "another secret, also of 32 bytes", "HS256"),
+    "another key's": jwt.encode(
+        {"sub": "a", "exp": 2e9}, "another secret, also of 32 bytes", "HS256"
+    ),
     "unsigned": jwt.encode({"sub": "a", "exp": 2e9}, "", "none"),
     "HS512": jwt.encode({"sub": "a", "exp": 2e9}, SECRET * 2, "HS512"),
     "expired": make_token(lifetime=-1),
@@ -53,7 +55,7 @@ BAD_TOKENS = {
     "with an endless number as end": jwt.encode({"sub": "a", "exp": 10**400}, SECRET, "HS256"),
     "not yet good": make_token(nbf=time.time() + 600),
     "nobody's": jwt.encode({"exp": 2e9}, SECRET, "HS256"),
-}  # fmt: skip
+}
 
 
 def test_snapshot_comes_first_and_names_every_field(server):
@@ -63,14 +65,14 @@ def test_snapshot_comes_first_and_names_every_field(server):
     assert list(message)[:2] == ["type", "ts"]
     assert paths(message, "add") == ["/quotes/AAPL", "/quotes/MSFT"]
     assert set(message["versions"]) == {"AAPL", "MSFT"}
-    assert list(client.quotes["AAPL"]) == [
-        "symbol", "name", "type", "current_price", "base_price", "change", "change_percent",
-        "last_updated", "volume", "market_cap",
-    ]  # fmt: skip
+    assert " ".join(client.quotes["AAPL"]) == (
+        "symbol name type current_price base_price change change_percent last_updated volume "
+        "market_cap"
+    )
 
 
 async def test_a_second_client_gets_the_same(server):
-    """trio-websocket's client is let in by header and gets a snapshot, too."""
+    """trio-websocket's client is let in by its header, and gets a snapshot as well."""
     headers = [(b"Authorization", f"Bearer {make_token(new_user())}".encode())]
     with trio.fail_after(TIMEOUT):
         url = server.url("AAPL", token="")
@@ -80,7 +82,7 @@ async def test_a_second_client_gets_the_same(server):
 
 
 def test_another_path_is_not_found(server):
-    """Only one path is served; whether it is a WebSocket request is not asked elsewhere."""
+    """Only one path is served. For any other, it does not matter whether WebSocket is asked for."""
     url = server.quotes_url.replace("/ws/quotes", "/ws")
     assert refusal(url).verdict == (404, "not_found")
     with RawClient(server, head("/", "POST", Upgrade=None)) as client:
@@ -99,7 +101,7 @@ def test_another_path_is_not_found(server):
     ],
 )
 def test_no_websocket_request_is_told_to_upgrade(server, method, headers):
-    """Plain HTTP, other methods and other versions are answered 426 with what is spoken here."""
+    """Plain HTTP, other methods and other versions get 426, with the version that is served."""
     body = b"{}" if method == "POST" else b""
     with RawClient(server, head(target(), method, **headers) + body) as client:
         answer = client.answer()
@@ -116,7 +118,7 @@ def test_head_is_told_to_upgrade_without_a_body(server):
 
 
 def test_only_allowed_origins_may_connect(strict):
-    """A browser's page elsewhere is refused, before its token is asked for; no origin is no page."""
+    """A page of another origin is refused before its token is looked at. No origin is allowed."""
     assert refusal(strict.url(token=""), origin="https://evil.example").verdict == (
         403,
         "origin_not_allowed",
@@ -127,7 +129,7 @@ def test_only_allowed_origins_may_connect(strict):
 
 
 def test_full_pool_asks_to_retry_whoever_comes(strict):
-    """Without a place it is 503 with a time to wait, good token or bad; a freed place is usable."""
+    """Without a place it is 503 with a time to wait, token or not. A place that was freed is usable."""
     before = strict.metric('market_data_connections_rejected_total{reason="at_capacity"}')
     with Client(strict, token=strict_token()):
         for token in (strict_token(), "garbage", ""):
@@ -143,7 +145,7 @@ def test_full_pool_asks_to_retry_whoever_comes(strict):
 
 @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS)
 def test_bad_token_is_unauthorized(server, token):
-    """A token that proves nothing is refused with the scheme expected, whatever the symbols."""
+    """A bad token is refused with the expected scheme, for any symbols."""
     answer = refusal(server.url("NOPE", token))
     assert answer.verdict == (401, "unauthorized")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -151,14 +153,14 @@ def test_bad_token_is_unauthorized(server, token):
 
 @pytest.mark.parametrize("claims", [{"aud": "other"}, {"iss": "https://other.example"}])
 def test_token_for_others_is_unauthorized(strict, claims):
-    """SubscriberSet and issuer must be the configured ones, and must be there."""
+    """A token must name the configured audience and issuer."""
     assert refusal(strict.url(None, strict_token(**claims))).verdict == (401, "unauthorized")
     without = strict_token(**dict.fromkeys(claims))
     assert refusal(strict.url(None, without)).verdict == (401, "unauthorized")
 
 
 def test_header_wins_over_query(server):
-    """The header's token counts, however its scheme is written; another scheme is not for us."""
+    """The header's token wins, in any spelling of its scheme. Another scheme is ignored."""
     good = make_token(new_user())
     for scheme in ("Bearer", "bearer", "BEARER"):
         with Client(server, token="garbage", additional_headers=bearer(good, scheme)) as client:
@@ -170,7 +172,7 @@ def test_header_wins_over_query(server):
 
 
 def test_each_user_has_so_many_places(server):
-    """A user's sixth connection is refused before its symbols are looked at; others get in."""
+    """A user's sixth connection is refused before its symbols are looked at. Others get in."""
     token = make_token(new_user())
     with ExitStack() as clients:
         first, *_ = [clients.enter_context(Client(server, token=token)) for _ in range(PLACES)]
@@ -184,7 +186,7 @@ def test_each_user_has_so_many_places(server):
 
 
 def test_refused_requests_keep_no_place(server):
-    """A user refused for its symbols more often than it has places can still connect."""
+    """A user who was refused for its symbols more often than it has places can still connect."""
     token = make_token(new_user())
     for _ in range(PLACES + 1):
         assert refusal(server.url("NOPE", token)).status == 400
@@ -194,12 +196,12 @@ def test_refused_requests_keep_no_place(server):
 
 @pytest.mark.parametrize("given", ["NOPE", "", ",,%20,", "NOPE,NOR,%C3%A9", "%FF%00"])
 def test_no_valid_symbol_is_refused(server, given):
-    """`symbols` that name nothing there is are a mistake to be told, also when empty."""
+    """`symbols` without an existing one are refused, also if they are empty."""
     assert refusal(server.url(given)).verdict == (400, "no_valid_symbols")
 
 
 def test_limit_counts_each_known_symbol_once(server, symbols):
-    """As many symbols as the limit are fine, however often named; one more is refused."""
+    """As many symbols as the limit are accepted, however often named. One more is refused."""
     fine = symbols[:LIMIT]
     with Client(server, ",".join([*fine, "NOPE", *fine])) as client:
         assert len(paths(client.receive(), "add")) == LIMIT
@@ -208,7 +210,7 @@ def test_limit_counts_each_known_symbol_once(server, symbols):
 
 
 def test_everything_is_not_counted(server, symbols):
-    """`*` brings all symbols, far more than the limit, also beside other names; none is overlooked."""
+    """`*` brings all symbols, far more than the limit, also beside other names."""
     with Client(server, ",".join(["AAPL", "*", "NOPE", *symbols[:30]])) as client:
         message = client.receive()
         assert len(paths(message, "add")) == len(symbols) > 500
@@ -228,7 +230,7 @@ def test_everything_is_not_counted(server, symbols):
     ],
 )
 def test_unknown_symbols_are_named_after_the_snapshot(server, given, known, unknown):
-    """One valid symbol lets a client in, in any spelling a URL allows; the others are named."""
+    """One valid symbol lets a client in, in any spelling that a URL allows. The others are named."""
     with Client(server, given) as client:
         assert paths(client.receive(), "add") == [f"/quotes/{symbol}" for symbol in known]
         answer = client.ask("ping")
@@ -241,7 +243,7 @@ def test_unknown_symbols_are_named_after_the_snapshot(server, given, known, unkn
 
 
 def test_without_symbols_there_is_no_snapshot(server):
-    """Who asks for nothing gets nothing until it subscribes."""
+    """A client that asks for nothing gets nothing until it subscribes."""
     with Client(server) as client:
         client.send("ping")
         assert client.receive()["type"] == "pong"

@@ -9,7 +9,7 @@ from server.gateway.handshake_pacer import HandshakePacer
 
 
 async def test_few_pass_at_a_time_first_come_first_served():
-    """Between two groups the rest of the program has its turn."""
+    """Between two groups other tasks run."""
     passed: list[int] = []
     counts = [0]
 

@@ -1,4 +1,4 @@
-"""Clients that fall silent: pinged, counted as idle, sent away; on a clock that jumps."""
+"""Clients that fall silent are pinged, counted as idle and sent away, on a clock that jumps."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ BEAT = 20.0
 
 @pytest.fixture
 async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
-    """Opens a session that runs, on a gateway of its own whose deadlines are met."""
+    """Opens a session that runs, on a gateway of its own with its deadlines."""
     harnesses: list[SessionHarness] = []
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
@@ -38,8 +38,8 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
         harness = SessionHarness(hub, ping_interval=BEAT, **options)
         harnesses.append(harness)
         harness.begin(*symbols)
-        nursery.start_soon(harness.gateway.deadlines.run)
-        nursery.start_soon(harness.gateway.poller.run)
+        nursery.start_soon(harness.gateway.services.deadlines.run)
+        nursery.start_soon(harness.gateway.services.poller.run)
         nursery.start_soon(run, harness)
         return harness
 
@@ -51,17 +51,17 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
 async def run(harness: SessionHarness) -> None:
     with suppress(OSError, trio.ClosedResourceError):
         await harness.session.run()
-    harness.gateway.end(harness.session)
+    harness.session.end()
     close(harness.sock)
 
 
 def errors(harness: SessionHarness) -> tuple[int, int]:
-    """What `/health` knows: how many connections were lost, given up or failed, and of how many."""
+    """Return what `/health` knows: the number of failed connections, and of all that ended."""
     return _errors(harness.gateway)
 
 
 class Reader:
-    """Reads frames' opcodes with the time they came at; answers pings if asked to."""
+    """Notes the frames and when they came, and answers pings and close frames if asked to."""
 
     def __init__(
         self, harness: SessionHarness, *, answers: bool = True, echoes: bool = True
@@ -96,7 +96,7 @@ class Reader:
 
 
 async def test_client_that_answers_stays(autojump_clock, connect, nursery):
-    """A ping every interval, and nothing else happens to a client that answers them."""
+    """A client that answers gets a ping every interval, and nothing else happens."""
     harness = connect("AAPL")
     reader = Reader(harness)
     nursery.start_soon(reader.run)
@@ -125,7 +125,7 @@ async def test_two_unanswered_pings_are_4408(autojump_clock, connect, nursery):
 
 
 async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
-    """Whatever a client sends counts as an answer; only silence does not."""
+    """Anything that a client sends counts as an answer."""
     harness = connect("AAPL")
     reader = Reader(harness, answers=False)
     nursery.start_soon(reader.run)
@@ -136,19 +136,20 @@ async def test_one_answer_in_two_is_enough(autojump_clock, connect, nursery):
 
 
 async def test_listener_costs_no_decoder(autojump_clock, connect, nursery):
-    """A client that only listens and answers pings is kept without what would decode its commands."""
+    """A client that only listens and answers pings has no decoder for commands."""
     harness = connect("AAPL")
     nursery.start_soon(Reader(harness).run)
-    await trio.sleep(2.5 * BEAT + 0.5)  # between two ticks of the wheel
+    # Between two ticks of the wheel.
+    await trio.sleep(2.5 * BEAT + 0.5)
     assert not harness.session.unanswered
-    assert harness.session._inbound is None
+    assert harness.session._protocol is None
     harness.client.send(frame(TEXT, b'{"action":"ping"}'))
     await trio.testing.wait_all_tasks_blocked()
-    assert harness.session._inbound is not None
+    assert harness.session._protocol is not None
 
 
 async def test_idle_client_is_4408(autojump_clock, connect, nursery):
-    """Pongs alone do not keep a connection: nothing is sent, nothing asked for, so it ends."""
+    """Pongs alone do not keep a connection: without data in either way it ends."""
     harness = connect("AAPL", idle_timeout=3 * BEAT)
     states = harness.gateway.pool.states
     reader = Reader(harness)
@@ -165,7 +166,7 @@ async def test_idle_client_is_4408(autojump_clock, connect, nursery):
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_client_with_prices_is_not_idle(autojump_clock, connect, nursery, everything):
-    """One price in the idle time is enough; when prices stop it is idle, with the next active again."""
+    """One price in the idle time is enough. Without prices it is idle, with the next one active."""
     harness = connect("*" if everything else "AAPL", idle_timeout=5 * BEAT)
     states = harness.gateway.pool.states
     reader = Reader(harness)
@@ -193,20 +194,22 @@ class WallClock:
 
 @pytest.fixture
 def wall_clock(monkeypatch) -> Callable[[], WallClock]:
-    """To be called inside trio, before a session is opened."""
+    """Replaces the wall clock. To be called inside trio, before a session is opened."""
     return lambda: WallClock(monkeypatch)
 
 
 def watch_clock(harness: SessionHarness, nursery: trio.Nursery) -> Reader:
-    """As the gateway does; the session's token ends 600 seconds after its beginning."""
-    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    """Watch the clock as the gateway does. The session's token ends after 600 seconds."""
+    nursery.start_soon(
+        harness.gateway.services.heartbeat.watch_clock, harness.gateway.pool.sessions
+    )
     reader = Reader(harness)
     nursery.start_soon(reader.run)
     return reader
 
 
 async def test_token_ends_by_wall_time(autojump_clock, wall_clock, connect, nursery):
-    """Without any step, it ends within two seconds after its end."""
+    """Without any step, a connection ends within two seconds after its token."""
     wall_clock()
     reader = watch_clock(connect("AAPL"), nursery)
     await trio.sleep(599)
@@ -218,7 +221,7 @@ async def test_token_ends_by_wall_time(autojump_clock, wall_clock, connect, nurs
 async def test_token_ends_when_the_clock_jumps_past_its_end(
     autojump_clock, wall_clock, connect, nursery
 ):
-    """Within two seconds, though the next heartbeat may be twenty away."""
+    """It ends within two seconds after the step, though the next heartbeat may be twenty away."""
     clock = wall_clock()
     reader = watch_clock(connect("AAPL"), nursery)
     await trio.sleep(50.5)
@@ -231,7 +234,7 @@ async def test_token_ends_when_the_clock_jumps_past_its_end(
 
 
 async def test_token_ends_at_a_beat_at_the_latest(autojump_clock, wall_clock, connect, nursery):
-    """Also for a session that the step was not told of."""
+    """It ends with the next beat if nobody watches the clock."""
     clock = wall_clock()
     reader = Reader(connect("AAPL"))
     nursery.start_soon(reader.run)
@@ -244,7 +247,7 @@ async def test_token_ends_at_a_beat_at_the_latest(autojump_clock, wall_clock, co
 async def test_token_does_not_end_early_when_the_clock_is_set_back(
     autojump_clock, wall_clock, connect, nursery
 ):
-    """It lasts as long by the wall clock as it says, and its client is pinged no more often."""
+    """It lasts until its end by the wall clock, and its client is not pinged more often."""
     clock = wall_clock()
     reader = watch_clock(connect("AAPL"), nursery)
     await trio.sleep(590.5)
@@ -257,7 +260,7 @@ async def test_token_does_not_end_early_when_the_clock_is_set_back(
 
 
 async def test_wake_up_that_is_too_early_is_no_beat(autojump_clock, wall_clock, connect, nursery):
-    """A session that is woken at an end which was moved is not pinged for it."""
+    """A session that is woken at the old end of its token is not pinged for it."""
     clock = wall_clock()
     reader = Reader(connect("AAPL"))
     nursery.start_soon(reader.run)
@@ -271,10 +274,12 @@ async def test_wake_up_that_is_too_early_is_no_beat(autojump_clock, wall_clock, 
 
 
 async def test_closing_session_keeps_its_deadline(autojump_clock, wall_clock, connect, nursery):
-    """A step while a client owes an answer to a close frame does not give it longer."""
+    """A step does not give a client longer to answer a close frame."""
     clock = wall_clock()
     harness = connect("AAPL")
-    nursery.start_soon(harness.gateway.heartbeat.watch_clock, harness.gateway.pool.sessions)
+    nursery.start_soon(
+        harness.gateway.services.heartbeat.watch_clock, harness.gateway.pool.sessions
+    )
     harness.session.close(Close.GOING_AWAY)
     clock.step -= 3600
     await trio.sleep(4)
@@ -282,7 +287,7 @@ async def test_closing_session_keeps_its_deadline(autojump_clock, wall_clock, co
 
 
 async def test_heartbeats_are_spread(autojump_clock, connect):
-    """Clients that came together are not pinged together."""
+    """Clients that connected together are not pinged together."""
     harnesses = [connect("AAPL") for _ in range(40)]
     deadlines = sorted(harness.session.deadline for harness in harnesses)
     assert deadlines[-1] - deadlines[0] > BEAT / 2
@@ -290,7 +295,7 @@ async def test_heartbeats_are_spread(autojump_clock, connect):
 
 
 async def test_socket_that_is_full_is_not_pinged(autojump_clock, connect):
-    """Behind what is not read a ping would never arrive: that is the circuit breaker's business."""
+    """A ping behind unread frames would never arrive, so the circuit breaker decides."""
     harness = connect("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
@@ -302,7 +307,7 @@ async def test_socket_that_is_full_is_not_pinged(autojump_clock, connect):
 
 
 async def test_close_does_not_wait_for_the_breaker(autojump_clock, connect):
-    """A client that sent something and does not read is gone two seconds after the close frame, also
+    """A client that sent something and does not read is gone two seconds after the close frame, even
     while its breaker is open.
     """
     harness = connect("AAPL")
@@ -319,7 +324,7 @@ async def test_close_does_not_wait_for_the_breaker(autojump_clock, connect):
 
 
 async def test_breaker_gives_the_connection_up(autojump_clock, connect):
-    """A client that never reads: stalls, recovery, trials, and in the end 4429."""
+    """A client that never reads: stalls, recovery, trials, and at last 4429."""
     harness = connect("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)

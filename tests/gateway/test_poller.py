@@ -8,14 +8,14 @@ import pytest
 import trio
 
 from server.gateway.poller import Poller
-from tests.gateway.wire import TIMEOUT
+from tests.processes import TIMEOUT
 
 Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
 async def poller(nursery: trio.Nursery) -> AsyncIterator[Poller]:
-    """One that runs."""
+    """A poller that runs."""
     poller = Poller()
     nursery.start_soon(poller.run)
     yield poller
@@ -66,7 +66,7 @@ async def test_only_those_are_woken_who_have_something(poller, connect, nursery)
 
 
 async def test_what_was_there_before_wakes(poller, connect):
-    """Who begins to wait too late for the news gets it, and at the connection's end as well."""
+    """Data, or the connection's end, that came before the wait wakes the task as well."""
     ours, theirs = connect()
     theirs.send(b"x")
     await woken(poller.wait_readable(ours))
@@ -77,7 +77,7 @@ async def test_what_was_there_before_wakes(poller, connect):
 
 
 async def test_who_gave_up_is_not_woken(poller, connect):
-    """A task that was cancelled sleeps elsewhere, and is left alone; it may wait again."""
+    """A task that was cancelled is not woken, and may wait again."""
     ours, theirs = connect()
     with trio.move_on_after(0.01):
         await poller.wait_readable(ours)
@@ -90,7 +90,7 @@ async def test_who_gave_up_is_not_woken(poller, connect):
 
 
 async def test_closed_socket_makes_room_for_another(poller, connect, nursery):
-    """Who waits for a socket that is closed is woken; the next of that number is waited for anew."""
+    """A task whose socket is closed is woken. The next socket with that number can be waited for."""
     ours, _ = connect()
     over = trio.Event()
 

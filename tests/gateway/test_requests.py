@@ -1,4 +1,4 @@
-"""What becomes of requests that no proper client sends, and of clients that never finish one."""
+"""Requests that no proper client sends, and clients that never finish one."""
 
 import socket
 import time
@@ -6,8 +6,8 @@ import time
 import pytest
 
 from tests.gateway.conftest import AUDIENCE, ISSUER
-from tests.gateway.wire import KEY, Client, RawClient, eventually, head, new_user, target
-from tests.processes import make_token
+from tests.gateway.wire import KEY, Client, RawClient, head, new_user, target
+from tests.processes import eventually, make_token
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds a client has for its request."""
@@ -29,13 +29,13 @@ MAX_HEAD = 16 * 1024
     ],
 )
 def test_malformed_request_is_refused(server, request_head):
-    """What is not HTTP, or no complete opening handshake, is told so and the connection ended."""
+    """Anything but a complete opening handshake is refused, and the connection ends."""
     with RawClient(server, request_head) as client:
         assert client.answer().verdict == (400, "bad_request")
 
 
 def test_malformed_head_request_is_refused_without_a_body(server):
-    """Whatever is wrong with it, the refusal is no failure of the server's."""
+    """A request can be wrong in any way, and the server has no error."""
     with RawClient(server, b'HEAD /ws/quotes HTTP/1.1\r\nHost: a"b\r\n\r\n') as client:
         assert client.is_over()
         assert client.received.startswith(b"HTTP/1.1 400 ")
@@ -56,7 +56,7 @@ def test_malformed_head_request_is_refused_without_a_body(server):
     ],
 )
 def test_odd_handshake_is_accepted_or_refused_in_full(server, headers):
-    """Whatever the headers hold, the answer is an upgrade or a refusal of the protocol's shape."""
+    """With any headers, the answer is an upgrade or a refusal of the protocol's shape."""
     with RawClient(server, head(target(), **headers)) as client:
         answer = client.socket.recv(65536)
         assert answer, "the connection ended without an answer"
@@ -67,7 +67,7 @@ def test_odd_handshake_is_accepted_or_refused_in_full(server, headers):
 
 @pytest.mark.parametrize("host", ["localhost", None])
 def test_old_http_cannot_be_upgraded(server, host):
-    """HTTP/1.0, with and without `Host`, opens no WebSocket (RFC 6455 §4.2.1)."""
+    """HTTP/1.0, with and without `Host`, cannot open a WebSocket (RFC 6455 §4.2.1)."""
     request = head(target(), Host=host).replace(b"HTTP/1.1", b"HTTP/1.0")
     with RawClient(server, request) as client:
         assert client.answer().verdict == (426, "upgrade_required")
@@ -97,7 +97,7 @@ def test_head_over_the_limit_is_refused(server, request_head):
     ],
 )
 def test_refused_head_has_no_body(server, request_head, status):
-    """The answer to HEAD ends with its headers (RFC 9110 §9.3.2), whatever is wrong with it."""
+    """The answer to HEAD ends with its headers (RFC 9110 §9.3.2), for any refusal."""
     with RawClient(server, request_head) as client:
         answer = client.answer()
         assert (answer.status, answer.body) == (status, b"")
@@ -115,7 +115,7 @@ def test_head_of_exactly_the_limit_is_read(server):
 
 
 def test_frames_right_behind_the_request_are_understood(server):
-    """What a hasty client sends with its request is read once the connection is open."""
+    """Frames that a client sends with its request are read once the connection is open."""
     ping = b'\x81\x93\x00\x00\x00\x00{"action":  "ping"}'
     with RawClient(server, head(target()) + ping) as client:
         assert client.read_head().startswith("HTTP/1.1 101 ")
@@ -145,7 +145,7 @@ def test_slow_clients_are_given_up(server):
 
 
 def test_clients_that_vanish_leave_no_place_taken(strict):
-    """Those who leave at any point of the handshake do not keep the only place."""
+    """Clients that leave at any point of the handshake do not keep the only place."""
     token = make_token(new_user(), aud=AUDIENCE, iss=ISSUER)
     request = head(target(token=token))
     for size in (0, 10, len(request) - 1, len(request)):
@@ -160,13 +160,13 @@ def test_clients_that_vanish_leave_no_place_taken(strict):
 
 
 def test_refused_client_reads_the_answer_although_it_sent_more(server):
-    """An answer is not lost to a reset when a refused client has not been listened to till the end."""
+    """A refused client that still sends gets its answer, and no reset destroys it."""
     with RawClient(server, head("/nowhere", "POST", Content_Length="100000")) as client:
         client.send(b"x" * 100_000)
         assert client.answer().verdict == (404, "not_found")
 
 
 def test_accept_header_is_the_key_s(server):
-    """The upgrade's answer proves that the key was read (RFC 6455 §1.3)."""
+    """The answer to the upgrade proves that the key was read (RFC 6455 §1.3)."""
     with RawClient(server, head(target(), Sec_WebSocket_Key=KEY)) as client:
         assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in client.read_head()

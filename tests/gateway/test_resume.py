@@ -1,4 +1,4 @@
-"""A client that comes back over a real socket: what it is told, and that it gets what it missed."""
+"""A client that comes back over a real socket is told what it gets, and gets what it missed."""
 
 import json
 from typing import Any
@@ -8,18 +8,18 @@ import trio
 from trio_websocket import open_websocket_url
 from websockets.sync.client import connect
 
-from server.fanout.ring import RING_UPDATES
-from tests.gateway.wire import TIMEOUT, Client, is_move, new_user, refusal
-from tests.processes import ServerProcess, make_token
+from server.fanout.history import HISTORY_UPDATES
+from tests.gateway.wire import Client, is_move, new_user, refusal
+from tests.processes import TIMEOUT, ServerProcess, make_token
 
 
 def resuming(position: str, symbols: str = "AAPL,MSFT") -> str:
-    """What `symbols` is followed by in the request of a client that comes back."""
+    """Return the query behind `symbols` of a client that comes back."""
     return f"{symbols}&resume={position}"
 
 
 def moves_of(client: Client, symbol: str, count: int) -> list[dict[str, Any]]:
-    """The next messages about `symbol`."""
+    """Return the next messages about `symbol`."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
         message = client.receive()
@@ -30,13 +30,13 @@ def moves_of(client: Client, symbol: str, count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """A server whose prices do not move while the tests last."""
+    """A server whose prices do not move during the tests."""
     with ServerProcess(tmp_path_factory.mktemp("quiet"), PRICE_UPDATE_INTERVAL="1h") as process:
         yield process
 
 
 def test_current_client_gets_nothing_but_the_answer(quiet):
-    """It says what it has, hears that this is so, and the connection goes on."""
+    """A client with current quotes is told so, gets none, and the connection goes on."""
     with Client(quiet, "AAPL,MSFT") as client:
         epoch = client.receive()["epoch"]
         held = client.versions
@@ -54,7 +54,7 @@ def test_current_client_gets_nothing_but_the_answer(quiet):
 
 
 def test_what_is_not_known_comes_in_full(quiet):
-    """New symbols, versions of the future; in one message, after the answer; the unknown is named."""
+    """New symbols, and versions of the future, come in one message after the answer."""
     with Client(quiet, "AAPL") as client:
         epoch = client.receive()["epoch"]
         version = client.versions["AAPL"]
@@ -69,8 +69,8 @@ def test_what_is_not_known_comes_in_full(quiet):
 
 
 def test_missed_patches_are_sent_again(server):
-    """The same texts the others got, in order, and then those that everybody gets."""
-    there = connect(server.url("AAPL", make_token(new_user())), max_queue=None)
+    """The client gets the texts that others got, in order, and then those that all get."""
+    there = connect(server.url("AAPL", make_token(new_user())), max_queue=None, ping_interval=None)
     with Client(server, "AAPL") as away:
         epoch = away.receive()["epoch"]
         held = away.versions["AAPL"]
@@ -90,7 +90,7 @@ def test_missed_patches_are_sent_again(server):
 
 
 def test_everything_is_resumed_as_well(quiet):
-    """Of `*` each symbol is accounted for, and only what is not held is sent."""
+    """Each symbol of `*` has its result, and only quotes that the client lacks are sent."""
     with Client(quiet, "AAPL,MSFT") as client:
         epoch = client.receive()["epoch"]
         position = f"{epoch}:" + ",".join(f"{s}={v}" for s, v in client.versions.items())
@@ -116,10 +116,10 @@ def test_resumed_client_may_be_throttled(server):
 
 
 def test_long_absence_is_one_full_quote(server):
-    """What the ring no longer holds is not made up from what it does."""
+    """Without the updates that the ring dropped, the client gets the full quote."""
     with Client(server, "AAPL") as client:
         position = f"{client.receive()['epoch']}:AAPL={client.versions['AAPL']}"
-        moves_of(client, "AAPL", RING_UPDATES + 1)
+        moves_of(client, "AAPL", HISTORY_UPDATES + 1)
     with Client(server, resuming(position, "AAPL")) as client:
         assert client.receive()["recovered"] == {"AAPL": "quote"}
         assert "epoch" in client.receive()
@@ -127,14 +127,14 @@ def test_long_absence_is_one_full_quote(server):
 
 @pytest.mark.parametrize("position", ["", "AAPL=1", ":AAPL=1", "7:AAPL", "7:AAPL=x", "7:AAPL=-1"])
 def test_malformed_position_is_refused(server, position):
-    """As any parameter that cannot be read."""
+    """A position that cannot be read is a bad request, as any other parameter."""
     answer = refusal(server.url(resuming(position), make_token(new_user())))
     assert answer.verdict == (400, "bad_request")
     assert answer.error["message"].startswith("resume: ")
 
 
 def test_restarted_server_is_another_epoch(tmp_path):
-    """Whoever resumes with what the server before it said gets everything anew."""
+    """A position of the server before a restart brings all quotes."""
     with ServerProcess(tmp_path) as first, Client(first, "AAPL") as client:
         position = f"{client.receive()['epoch']}:AAPL={client.versions['AAPL']}"
     with ServerProcess(tmp_path) as second, Client(second, resuming(position, "AAPL")) as client:
@@ -143,7 +143,7 @@ def test_restarted_server_is_another_epoch(tmp_path):
 
 
 async def test_trio_client_resumes(quiet):
-    """With the library the Python client uses."""
+    """websockets' client resumes as well."""
     with trio.fail_after(TIMEOUT):
         async with open_websocket_url(quiet.url("AAPL", make_token(new_user()))) as socket:
             message = json.loads(await socket.get_message())
@@ -155,7 +155,7 @@ async def test_trio_client_resumes(quiet):
 
 
 def test_resumed_symbols_are_counted(quiet):
-    """An operator sees how clients are recovered."""
+    """The metrics tell an operator how clients are recovered."""
     before = quiet.metric('market_data_recovered_total{result="quote"}')
     with Client(quiet, resuming("other:AAPL=1")) as client:
         client.receive()

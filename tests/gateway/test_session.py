@@ -10,14 +10,14 @@ import trio
 from server.fanout.frame import close_frame
 from server.fanout.hub import Hub
 from server.gateway.closing import Close
-from server.gateway.commands import execute
 from server.gateway.handshake import PATH, accept_websocket
 from server.gateway.request import parse_head, read_request
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import Subscribe, Unsubscribe
 from server.quotes.snapshot import opening_snapshot
 from tests.gateway.harness import READ_CUSHION, SessionHarness
-from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, TIMEOUT, close, frame
+from tests.gateway.wire import CONTINUATION, KEY, PING, PONG, TEXT, close, frame
+from tests.processes import TIMEOUT
 
 
 @pytest.fixture
@@ -26,41 +26,41 @@ async def harness(nursery: trio.Nursery) -> AsyncIterator[SessionHarness]:
     hub = Hub([Instrument(symbol="AAPL", name="Apple", base_price=100.0)])
     await nursery.start(hub.run)
     harness = SessionHarness(hub)
-    nursery.start_soon(harness.gateway.poller.run)
+    nursery.start_soon(harness.gateway.services.poller.run)
     yield harness
     harness.end()
 
 
 async def run_to_end(harness: SessionHarness) -> None:
-    """What the connection's task does."""
+    """Run the session as the connection's task does."""
     await harness.session.run()
-    harness.gateway.end(harness.session)
+    harness.session.end()
 
 
 async def test_unsubscribed_quote_does_not_come_back(harness):
-    """A move that was queued when the client unsubscribed is not owed to it after the removal."""
+    """A move that was queued when the client unsubscribed does not come after the removal."""
     harness.begin("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
-    execute(harness.session, Unsubscribe(symbols=["AAPL"]))
+    harness.execute(Unsubscribe(symbols=["AAPL"]))
     assert harness.session.outbox.blocked
     assert await harness.peer.read() == {}
 
 
 @pytest.mark.parametrize("name", ["AAPL", "*"])
 async def test_unsubscribed_quote_is_not_released(harness, name):
-    """What a throttled client was owed when it unsubscribed does not come at the interval's end."""
+    """A move that a throttle held back when the client unsubscribed does not come later."""
     harness.begin(name)
     harness.hub.throttle(harness.session.outbox, 1.0)
     harness.trade("AAPL", 101.0)
     harness.session.outbox.flush()
-    execute(harness.session, Unsubscribe(symbols=[name]))
+    harness.execute(Unsubscribe(symbols=[name]))
     harness.session.outbox.release()
     assert await harness.peer.read() == {}
 
 
 async def test_quote_never_sent_is_not_removed(harness):
-    """Of what was listed while the client did not read, nothing is removed that it has not got."""
+    """A symbol that was listed while the client did not read is not removed before it was added."""
     harness.begin("*")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
@@ -75,33 +75,33 @@ async def test_quote_never_sent_is_not_removed(harness):
 
 
 async def test_removal_of_everything_fits_the_throttled(harness):
-    """A client to which a new symbol is still owed can apply what unsubscribing from `*` brings."""
+    """A client with a pending new symbol can apply the removal that unsubscribing from `*` brings."""
     harness.begin("*")
     harness.hub.throttle(harness.session.outbox, 60.0)
     await harness.peer.read()
     harness.hub.list_instrument(first_seen("NEW", 5.0))
     await trio.testing.wait_all_tasks_blocked()
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     harness.session.outbox.release()
     assert await harness.peer.read() == {}
 
 
 async def test_removal_of_everything_fits_a_full_socket(harness):
-    """So can one whose socket is found full when it unsubscribes."""
+    """A client whose socket is found full when it unsubscribes can apply it as well."""
     harness.begin("*")
     harness.fill_socket()
     harness.hub.list_instrument(first_seen("NEW", 5.0))
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     assert harness.session.outbox.blocked
     assert await harness.peer.read() == {}
 
 
 async def test_removal_of_everything_fits_while_many_are_listed(harness):
-    """So can a client that unsubscribes while the quotes of new symbols are on their way."""
+    """A client that unsubscribes while quotes of new symbols are on their way can, too."""
     harness.begin("*")
     await harness.peer.read()
     harness.hub.list_snapshots([opening_snapshot(first_seen("NEW", 5.0))])
-    execute(harness.session, Unsubscribe(symbols=["*"]))
+    harness.execute(Unsubscribe(symbols=["*"]))
     assert await harness.peer.read() == {}
 
 
@@ -122,7 +122,7 @@ async def test_close_of_a_slow_client_is_echoed(harness, nursery):
 
 
 async def test_client_dropped_while_it_waits_is_let_go(harness):
-    """A client that has sent something, does not read, and is found to be gone, ends as any other."""
+    """A client that sent something, does not read, and is dropped, ends as any other."""
     harness.begin("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
@@ -136,7 +136,7 @@ async def test_client_dropped_while_it_waits_is_let_go(harness):
 
 
 async def test_garbage_after_the_close_takes_no_memory(harness, nursery):
-    """A client that was told to go and sends what is no frame is not listened to any more."""
+    """Garbage from a client that was told to go is discarded."""
     harness.begin()
     harness.session.close(Close.GOING_AWAY)
     tracemalloc.start()
@@ -148,11 +148,11 @@ async def test_garbage_after_the_close_takes_no_memory(harness, nursery):
 
 
 async def test_moves_owed_are_not_lost_on_the_way_to_everything(harness):
-    """A move that found the socket full still comes when `*` takes the subscription's place."""
+    """A move that found the socket full still comes when `*` replaces the subscription."""
     harness.begin("AAPL")
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
-    execute(harness.session, Subscribe(symbols=["*"]))
+    harness.execute(Subscribe(symbols=["*"]))
     assert harness.session.outbox.blocked
     assert (await harness.peer.read())["AAPL"]["current_price"] == 101.0
 
@@ -172,19 +172,19 @@ async def test_slow_client_s_quotes_end_right(harness):
 
 
 async def test_empty_fragments_take_no_memory(harness):
-    """Fragments without content do not add up to anything; the message can still be finished."""
+    """Empty fragments take no memory, and the message can still be finished."""
     harness.begin()
     session = harness.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
-    assert session._inbound._text == '{"action"'
+    assert session._protocol._text == '{"action"'
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await harness.peer.read()
-    assert session.gateway.pool.commands["ping", "ok"] == 1
+    assert harness.gateway.pool.commands["ping", "ok"] == 1
 
 
 async def test_command_in_tiny_pieces_is_one_command(harness):
-    """However the network cuts a frame up, it counts once."""
+    """A frame counts once, in any number of pieces."""
     harness.begin()
     session = harness.session
     symbols = ",".join(f'"S{number:03}"' for number in range(160))
@@ -192,12 +192,12 @@ async def test_command_in_tiny_pieces_is_one_command(harness):
         await session._take(bytes([byte]))
     assert not session.closing
     assert set(await harness.peer.read()) == {"AAPL"}
-    assert session.gateway.pool.commands["subscribe", "ok"] == 1
+    assert harness.gateway.pool.commands["subscribe", "ok"] == 1
 
 
 @pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)])
 async def test_frames_of_any_kind_can_be_too_many(harness, kind):
-    """Pings, pongs and fragments cost as much to read as commands and count as such."""
+    """Pings, pongs and fragments count as commands, as they cost as much to read."""
     harness.begin()
     await harness.session._take(frame(TEXT, b"{", fin=False))
     await harness.session._take(kind * 1000)
@@ -205,7 +205,7 @@ async def test_frames_of_any_kind_can_be_too_many(harness, kind):
 
 
 async def test_client_that_left_breaks_the_handshake_with_an_os_error(harness):
-    """A peer that is gone before the upgrade's answer is an OSError, which is nobody's fault."""
+    """If the peer is gone before the answer to the upgrade, that is an OSError."""
     head = (
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"

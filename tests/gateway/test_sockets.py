@@ -1,46 +1,67 @@
-"""Ports that several processes listen on."""
+"""Ports that several processes listen on, and errors of accepting."""
 
+import errno
+import os
+import select
 import socket
-import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
 
+import pytest
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.sockets import ignore_new
+from server.gateway.sockets import OutOfResources, accept_nowait, ignore_new
 from server.process.binding import BACKLOG, bind
 from tests.gateway.harness import SessionHarness
-from tests.gateway.wire import TIMEOUT, head
+from tests.gateway.wire import head
+from tests.processes import TIMEOUT, eventually
 
 CLIENTS = 16
-"""That the kernel sends all of them to one of two listeners happens once in 30,000 runs."""
+"""Enough clients that the kernel sends all to one of two listeners once in 30,000 runs."""
 
 
 def test_port_is_left_to_others_without_a_refusal():
-    """What came before is accepted, what comes while a listener is about to close comes to the other
-    one a second later, and nobody is reset.
+    """Connections from before are accepted. Those that come while a listener is about to close get to
+    the other one a second later, and none is reset.
     """
     (staying,) = bind("127.0.0.1", 0, setting="", shared=True)
     address = staying.getsockname()
     (leaving,) = bind("127.0.0.1", address[1], setting="", shared=True)
-    leaving.listen(BACKLOG)
-    with socket.create_connection(address, 5) as early, staying, ThreadPoolExecutor() as threads:
+    with ExitStack() as sockets:
+        sockets.enter_context(staying)
+        sockets.enter_context(leaving)
+        leaving.listen(BACKLOG)
+        early = sockets.enter_context(socket.create_connection(address, TIMEOUT))
         staying.listen(BACKLOG)
         ignore_new(leaving)
-        calls = [threads.submit(socket.create_connection, address, 5) for _ in range(CLIENTS)]
-        time.sleep(0.3)  # the world's round trip, in which all have begun
-        assert 0 < sum(call.done() for call in calls) < CLIENTS
-        accepted, _ = leaving.accept()
+        # The kernel sends each first packet at once, and delivers it before `connect_ex` returns.
+        calls = [sockets.enter_context(socket.socket()) for _ in range(CLIENTS)]
+        for call in calls:
+            call.setblocking(False)
+            assert call.connect_ex(address) == errno.EINPROGRESS
+        eventually(lambda: any(map(is_connected, calls)))
+        assert not all(map(is_connected, calls))
+        accepted = sockets.enter_context(leaving.accept()[0])
         assert accepted.getpeername() == early.getsockname()
         leaving.close()
-        for call in calls:
-            call.result().close()
+        eventually(lambda: all(map(is_connected, calls)))
+        for _ in calls:
             staying.accept()[0].close()
-        accepted.close()
+
+
+def is_connected(client: socket.socket) -> bool:
+    """Return whether the handshake is over. Errors: OSError if the connection is refused or reset."""
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    if not poll.poll(0):
+        return False
+    client.getpeername()
+    return True
 
 
 def test_addresses_of_a_name_share_one_port():
-    """Port 0 is any free one, but the same for all addresses of a host."""
+    """Port 0 is any free port, but the same one for all addresses of a host."""
     listeners = bind("localhost", 0, setting="")
     assert len({listener.getsockname()[1] for listener in listeners}) == 1
     for listener in listeners:
@@ -48,7 +69,7 @@ def test_addresses_of_a_name_share_one_port():
 
 
 async def test_sockets_beyond_the_limit_wait(nursery):
-    """While all descriptors for clients are taken others wait, and are served when one is free."""
+    """While all descriptors for clients are taken, others wait, and are served when one is free."""
     harness = SessionHarness(Hub(), max_sockets=2)
     (listener,) = bind("127.0.0.1", 0, setting="")
     _, port = listener.getsockname()
@@ -66,3 +87,29 @@ async def test_sockets_beyond_the_limit_wait(nursery):
     for stream in (silent[1], waiting):
         await stream.aclose()
     harness.end()
+
+
+class Listener:
+    """Fails to accept with each of `errors` in turn, then has nobody waiting."""
+
+    def __init__(self, *errors: int) -> None:
+        self._errors = [*errors, errno.EAGAIN]
+
+    def accept(self) -> Any:
+        code = self._errors.pop(0)
+        raise OSError(code, os.strerror(code))
+
+
+def test_errors_of_accepting_are_told_apart():
+    """A peer that is gone is passed over; want of descriptors and a broken listener are errors."""
+
+    def accept(*errors: int) -> Any:
+        listener: Any = Listener(*errors)
+        return accept_nowait(listener)
+
+    assert accept() is None
+    assert accept(errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN) is None
+    with pytest.raises(OutOfResources, match="Too many open files"):
+        accept(errno.ECONNABORTED, errno.EMFILE)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        accept(errno.EBADF)

@@ -1,4 +1,4 @@
-"""Tokens: which keys verify them, how they are renewed and end, and that nobody else sees them."""
+"""Tokens: their keys, their renewal and end, and that they are written nowhere."""
 
 import base64
 import hmac
@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from server.gateway.auth import Authenticator, BadKey, BadToken
-from tests.gateway.wire import Client, RawClient, eventually, head, new_user, refusal
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client, RawClient, head, new_user, refusal
+from tests.processes import ServerProcess, eventually, make_token
 
 PRIVATE_KEYS: dict[str, Any] = {
     "RS256": rsa.generate_private_key(65537, 2048),
@@ -27,20 +27,20 @@ WHEEL = 1.0
 
 
 def public_pem(algorithm: str) -> str:
-    """The public key's text."""
+    """Return the public key's text."""
     key = PRIVATE_KEYS[algorithm].public_key()
     pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem.decode()
 
 
 def signed(algorithm: str, **claims: Any) -> str:
-    """A token by the private key of `algorithm`."""
+    """Return a token by the private key of `algorithm`."""
     claims = {"sub": new_user(), "exp": time.time() + 600, **claims}
     return jwt.encode(claims, PRIVATE_KEYS[algorithm], algorithm)
 
 
 def forged(pem: str) -> str:
-    """A token "signed" by HS256 with a public key's text, made by hand as PyJWT refuses to."""
+    """Return a token "signed" by HS256 with a public key's text. PyJWT refuses to make one."""
     parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": "mallory", "exp": time.time() + 600}]
     text = ".".join(_base64(json.dumps(part).encode()) for part in parts)
     return f"{text}.{_base64(hmac.digest(pem.encode(), text.encode(), 'sha256'))}"
@@ -68,7 +68,7 @@ def test_public_key_lets_in_who_the_private_one_signed(tmp_path, algorithm, as_f
 
 
 def test_each_algorithm_is_bound_to_its_key():
-    """With a public key alone, or beside a secret, its text is never taken for a secret."""
+    """A public key's text is never taken for a secret, alone or beside one."""
     key, secret = public_pem("RS256"), "a secret of another length than the key"
     for authenticator in (
         Authenticator(public_key=key),
@@ -92,7 +92,7 @@ def test_each_algorithm_is_bound_to_its_key():
     ],
 )
 def test_algorithm_without_a_key_stops_the_start(keys):
-    """An allowed algorithm that no configured key can verify is the operator's mistake."""
+    """An allowed algorithm without a key that can verify it is refused at the start."""
     with pytest.raises(BadKey, match="JWT_"):
         Authenticator(**keys)
 
@@ -124,7 +124,7 @@ def test_bad_renewal_is_refused_and_the_connection_goes_on(server):
 
 
 def test_renewal_with_a_shorter_token_ends_with_it(server):
-    """The newest token counts, also where it ends sooner than the one before."""
+    """The newest token counts, also if it ends sooner than the one before."""
     user = new_user()
     with Client(server, token=make_token(user)) as client:
         assert client.ask("auth", token=make_token(user, 1.2))["type"] == "ack"
@@ -132,7 +132,7 @@ def test_renewal_with_a_shorter_token_ends_with_it(server):
 
 
 def test_no_token_reaches_log_or_metrics(tmp_path):
-    """Tokens of connections that were opened are written nowhere, good or bad."""
+    """No log has the token of a connection that was opened, good or bad."""
     user = new_user()
     good, renewal, other, bad = (
         make_token(user),
@@ -170,7 +170,7 @@ def test_no_token_reaches_log_or_metrics(tmp_path):
     ],
 )
 def test_no_token_of_a_refused_request_reaches_the_log(tmp_path, request_head):
-    """A request that is refused is not quoted: it may hold a good token."""
+    """A request that is refused is not quoted, as it may hold a good token."""
     token = make_token()
     with ServerProcess(tmp_path, LOG_LEVEL="debug") as server:
         with RawClient(server, request_head.replace(b"SECRET", token.encode())) as client:
@@ -182,7 +182,7 @@ def test_no_token_of_a_refused_request_reaches_the_log(tmp_path, request_head):
 
 
 def assert_unseen(server: ServerProcess, tokens: list[str]) -> None:
-    """No part of a token by which it could be known or used is in the log or the metrics."""
+    """No part of a token that identifies it is in the log or the metrics."""
     seen = server.log.read_text() + server.get("/metrics")[1] + "\n".join(server.lines)
     for token in tokens:
         assert token.rpartition(".")[2] not in seen

@@ -18,7 +18,7 @@ NEVER = float("inf")
 
 
 class Item:
-    """Notes when it was called; `again` are the seconds until it wants to be called anew."""
+    """Notes when it was called; `again`: the seconds after which it sets a new deadline."""
 
     def __init__(self, wheel: DeadlineWheel, again: float = NEVER) -> None:
         self.deadline = NEVER
@@ -53,7 +53,7 @@ async def test_bucket_gives_its_burst_then_its_rate(autojump_clock):
 
 
 async def test_bucket_s_rate_holds_over_time(autojump_clock):
-    """Whoever asks all the time gets the rate, and the burst once."""
+    """Constant takers get the rate, and the burst once."""
     bucket = TokenBucket(rate=5, burst=10)
     taken = 0
     for _ in range(10_000):
@@ -63,7 +63,7 @@ async def test_bucket_s_rate_holds_over_time(autojump_clock):
 
 
 async def test_command_limit_counts_bad_ones_in_a_row(autojump_clock):
-    """Only an unbroken row of bad commands is hopeless."""
+    """Only bad commands in an unbroken row are too many."""
     limit = CommandLimit(rate=50)
     for _ in range(3):
         assert not any(limit.too_many_bad(good=False) for _ in range(BAD_COMMANDS_IN_A_ROW))
@@ -73,7 +73,7 @@ async def test_command_limit_counts_bad_ones_in_a_row(autojump_clock):
 
 
 async def test_flooding_is_forgiven_with_time(autojump_clock):
-    """A client somewhat too fast is told so for ever; one far too fast is flooding soon."""
+    """A client that is a little too fast is refused for ever. One far too fast is flooding soon."""
     limit = CommandLimit(rate=50)
     for _ in range(6000):
         assert not (not limit.allows() and limit.is_flooded())
@@ -83,7 +83,7 @@ async def test_flooding_is_forgiven_with_time(autojump_clock):
 
 
 async def test_command_counts_as_what_it_is_about(autojump_clock):
-    """Once more for each fifty symbols; whatever it is about, a second later there is room again."""
+    """A command counts once more for each fifty symbols; a second later there is always room."""
     limit = CommandLimit(rate=50)
     for _ in range(10):
         assert limit.allows()
@@ -95,7 +95,7 @@ async def test_command_counts_as_what_it_is_about(autojump_clock):
 
 
 async def test_item_is_called_within_a_second(autojump_clock, wheel):
-    """Not before its deadline, at most a second later, and once."""
+    """An item is called once, not before its deadline and at most a second later."""
     await trio.sleep(0.3)
     items = [(Item(wheel), trio.current_time() + step / 7) for step in range(100)]
     for item, deadline in items:
@@ -108,7 +108,7 @@ async def test_item_is_called_within_a_second(autojump_clock, wheel):
 
 
 async def test_deadline_is_replaced_or_taken_away(autojump_clock, wheel):
-    """Only the last one set counts; an item taken out is left alone, and nothing is kept of it."""
+    """Only the last deadline counts. A cleared item is not called, and nothing is kept of it."""
     earlier, later, cleared = Item(wheel), Item(wheel), Item(wheel)
     start = trio.current_time()
     for item in (earlier, later, cleared):
@@ -125,7 +125,7 @@ async def test_deadline_is_replaced_or_taken_away(autojump_clock, wheel):
 
 
 async def test_past_deadline_is_due_at_once(autojump_clock, wheel):
-    """A deadline that is over when it is set is met within a second, too."""
+    """A deadline in the past is met within a second as well."""
     await trio.sleep(100.5)
     item = Item(wheel)
     wheel.set(item, trio.current_time() - 50)
@@ -134,7 +134,7 @@ async def test_past_deadline_is_due_at_once(autojump_clock, wheel):
 
 
 async def test_item_may_want_to_be_called_again(autojump_clock, wheel):
-    """What is called may set itself a new deadline."""
+    """An item may set itself a new deadline when it is called."""
     item = Item(wheel, again=3)
     wheel.set(item, trio.current_time() + 3)
     await trio.sleep(31)
@@ -142,7 +142,7 @@ async def test_item_may_want_to_be_called_again(autojump_clock, wheel):
 
 
 async def test_deadlines_of_a_loop_that_stood_still_are_met_at_once(autojump_clock, wheel):
-    """Whatever became due in the meantime is called, and called once."""
+    """All items whose time came meanwhile are called, once each."""
     items = [Item(wheel) for _ in range(5)]
     start = trio.current_time()
     for number, item in enumerate(items):
@@ -154,7 +154,7 @@ async def test_deadlines_of_a_loop_that_stood_still_are_met_at_once(autojump_clo
 
 
 async def test_sampler_logs_one_line_a_second_and_key(autojump_clock):
-    """Of a burst the first is logged; the next line after it says how many were left out."""
+    """The first line of a burst is logged. The next one has the number of lines left out."""
     sampler = Sampler("connection refused")
     with structlog.testing.capture_logs() as lines:
         for _ in range(1000):
@@ -203,7 +203,7 @@ def test_every_state_can_end_but_the_last():
 
 
 def test_pool_counts_exactly():
-    """After a million random opens and closes, what is free is exactly what is not taken."""
+    """After a million random opens and closes, the free places are exactly those not taken."""
     random = Random(2)
     pool = Pool(max_connections=50, max_per_user=7)
     users = [f"user{number}" for number in range(12)]
@@ -232,7 +232,7 @@ def test_pool_counts_exactly():
 
 
 def refused_by(pool: Pool, user: str) -> Refused | None:
-    """Take a place for `user` as the gateway does, or say why there is none."""
+    """Take a place for `user` as the gateway does; return the refusal, if any."""
     try:
         pool.reserve()
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""Reads from the documents which metrics and settings they name."""
+"""Reads names of metrics and settings from the documents."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _CODE = re.compile(r"`(…?\w+)(?:\{[a-z,]+\}|=[^`]*)?`")
 
 
 def documented(lines: list[str], name: re.Pattern[str]) -> Iterator[set[str]]:
-    """Yield the meanings of each code span that is such a name.
+    """Yield the possible names of each code span that matches `name`.
 
     A span as in "`market_data_bus_gaps_total`, `…_bus_fenced_total`" continues some beginning of the
     name before it: it means any of the names that it may complete.

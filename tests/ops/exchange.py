@@ -1,13 +1,13 @@
-"""One request to the HTTP port, byte for byte as it is given."""
+"""One request to the HTTP port, sent byte for byte as given."""
 
 import socket
 
-from tests.gateway.wire import TIMEOUT, Answer
-from tests.processes import ServerProcess
+from tests.gateway.wire import Answer
+from tests.processes import TIMEOUT, ServerProcess
 
 
 def ask(server: ServerProcess, method: str, target: str, *headers: str) -> Answer:
-    """Send it on a connection of its own and read the answer."""
+    """Send a request on its own connection and read the answer."""
     lines = [
         f"{method} {target} HTTP/1.1",
         "Host: localhost",

@@ -1,4 +1,4 @@
-"""What other services ask: names, prices, search, quotes; and the cache's administration."""
+"""The API for other services: names, prices, search, quotes, and control of the cache."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ def bearer(role: str = "user") -> str:
 
 
 def test_market_data_is_the_protocol_s(server):
-    """Symbol, name, category and last quote, in the order asked; unknown symbols are left out."""
+    """Rows have the protocol's fields, in the requested order. Unknown symbols are left out."""
     status, body = server.ask("/market-data?symbols=spy,NOPE,MMM,spy")
     assert status == 200
     assert [set(each) for each in body] == [{"symbol", "name", "category", "last_quote"}] * 2
@@ -28,7 +28,7 @@ def test_market_data_is_the_protocol_s(server):
 
 
 def test_streaming_symbols_are_answered_from_memory(server):
-    """Price and version are those that a client has at that moment, or the one before or after."""
+    """Price and version match a subscriber's quote at that moment, or the one before or after."""
     with Client(server, "AAPL") as client:
         client.receive()
         hits = server.metric('market_data_cache_requests_total{result="hit"}')
@@ -45,7 +45,7 @@ def test_streaming_symbols_are_answered_from_memory(server):
 
 
 def test_second_request_is_a_hit_and_the_unknown_is_remembered(tmp_path):
-    """Counted as they are: a miss, a hit; an unknown symbol is looked up once."""
+    """The first request counts a miss, the second a hit. An unknown symbol is looked up once."""
     with ServerProcess(tmp_path) as server:
         results = ("hit", "miss", "negative", "error")
         for _ in range(3):
@@ -60,7 +60,7 @@ def test_second_request_is_a_hit_and_the_unknown_is_remembered(tmp_path):
 
 
 def test_quotes_of_what_nobody_watches(tmp_path):
-    """Its opening quote, in the form clients have it."""
+    """A symbol without subscribers has its opening quote, in the clients' form."""
     with ServerProcess(tmp_path) as server:
         status, [quote] = server.ask("/quotes?symbols=ZTS")
     assert status == 200
@@ -74,7 +74,7 @@ def test_quotes_of_what_nobody_watches(tmp_path):
     [("aapl", "AAPL"), ("A", "A"), ("micro", "AMD"), ("berkshire+hath", "BRK.B"), ("gold", "GLD")],
 )
 def test_search(server, query, first):
-    """The exact symbol first, then symbols, then names."""
+    """The exact symbol is first, then other symbols, then names."""
     status, found = server.ask(f"/instruments?query={query}")
     assert status == 200
     assert first in [each["symbol"] for each in found][: 1 if query != "gold" else 5]
@@ -101,7 +101,7 @@ def test_all_instruments_by_page(server):
 
 
 def test_search_is_limited(server):
-    """Twenty unless another number is asked for."""
+    """A search returns twenty instruments unless `limit` sets another number."""
     assert len(server.ask("/instruments?query=a")[1]) == 20
     assert len(server.ask("/instruments?query=a&limit=3")[1]) == 3
 
@@ -110,12 +110,12 @@ def test_search_is_limited(server):
     "path", ["/instruments?query=%20%00", "/market-data?symbols=,,", "/quotes?symbols=%00,*"]
 )
 def test_nothing_is_found_for_nothing(server, path):
-    """What can be no symbol and no word is not there; that is no error."""
+    """A query without symbol or word finds nothing, without an error."""
     assert server.ask(path) == (200, [])
 
 
 def test_one_instrument(server):
-    """With its reference data; unknown is 404."""
+    """An instrument has its reference data. An unknown symbol is 404."""
     status, body = server.ask("/instruments/brk.b")
     assert status == 200
     assert (body["symbol"], body["type"]) == ("BRK.B", "STOCK")
@@ -142,14 +142,14 @@ def test_one_instrument(server):
     ],
 )
 def test_bad_parameters_are_named(server, path, code):
-    """400, with a message that says what is wrong."""
+    """A bad parameter is 400 with a message that names the problem."""
     status, body = server.ask(path)
     assert (status, body["error"]["code"]) == (400, code)
     assert body["error"]["message"]
 
 
 def test_as_many_symbols_as_long_as_there_are(server):
-    """The limit is the number of symbols, not of characters."""
+    """The number of symbols is limited, not that of characters."""
     symbols = ",".join(f"{number:A>50}" for number in range(499))
     assert [each["symbol"] for each in server.ask(f"/market-data?symbols={symbols},AAPL")[1]] == [
         "AAPL"
@@ -158,7 +158,7 @@ def test_as_many_symbols_as_long_as_there_are(server):
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Basic eDp5", "Bearer " + "a.b.c"])
 def test_token_is_required(server, value):
-    """401 and how to do better, on every route of the API."""
+    """Every route of the API answers 401 with a hint if there is no token."""
     for method, path in (
         ("GET", "/market-data?symbols=A"),
         ("GET", "/quotes?symbols=A"),
@@ -173,7 +173,7 @@ def test_token_is_required(server, value):
 
 
 def test_administration_is_for_administrators(tmp_path):
-    """403 for others; an administrator's command is done and logged with the name."""
+    """Other users get 403. An administrator's command is done, and logged with the name."""
     with ServerProcess(tmp_path) as server:
         for method, path in (
             ("POST", "/admin/market-data/cache/warm?symbols=WMT,NOPE"),
@@ -185,13 +185,14 @@ def test_administration_is_for_administrators(tmp_path):
             assert status == 200
             assert set(body) == {"message", "symbols", "count", "status"}
             assert (body["symbols"], body["count"]) == (["WMT", "NOPE"], 1)
-        lines = [line for line in server.log_lines() if line["event"] == "admin"]
+        server.await_event("admin", 2)
+        lines = server.events("admin")
         assert [line["action"] for line in lines] == ["warm", "invalidate"]
         assert all(line["user"] == "service" for line in lines)
 
 
 def test_etag_saves_the_body(server):
-    """What did not change is answered by 304; prices are never stored."""
+    """An unchanged instrument is answered with 304. Answers with prices are never stored."""
     request = urllib.request.Request(server.http_url + "/instruments/MMM")
     request.add_header("Authorization", bearer())
     with urllib.request.urlopen(request) as response:
@@ -209,7 +210,7 @@ def test_etag_saves_the_body(server):
 
 
 def test_description_and_page(server):
-    """The document names every route and shape; the page loads nothing from elsewhere."""
+    """The document has every route and type. The page loads nothing from other sites."""
     status, text = server.get("/openapi.json")
     document = json.loads(text)
     assert status == 200

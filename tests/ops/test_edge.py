@@ -1,4 +1,4 @@
-"""The edge of the HTTP port: what gets through, which connection makes room, the operators' port."""
+"""The edge of the HTTP port: valid requests, evicted connections, and the operators' port."""
 
 import http.client
 import json
@@ -16,16 +16,15 @@ from server.ops.http_edge import MAX_UNFINISHED
 from server.ops.http_request import MAX_BODY, MAX_HEAD, IncomingRequest
 from server.ops.lag import LoopLag
 from server.ops.request_pacer import MAX_INTERVAL, RequestPacer
-from tests.gateway.wire import eventually
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 HOST = b"Host: a\r\n"
 
 ROOM = 8
-"""HTTP_MAX_CONNECTIONS of the server that is filled up."""
+"""HTTP_MAX_CONNECTIONS of the server that the tests fill up."""
 
 PATIENCE = 5.0
-"""Seconds in which a client that behaves is answered."""
+"""Seconds in which a well-behaved client is answered."""
 
 
 def connect(server: ServerProcess) -> socket.socket:
@@ -35,7 +34,7 @@ def connect(server: ServerProcess) -> socket.socket:
 
 
 def exchange(server: ServerProcess, request: bytes) -> tuple[int, bytes]:
-    """Status and body of the first answer."""
+    """Return status and body of the first answer."""
     with connect(server) as client:
         client.sendall(request)
         with http.client.HTTPResponse(client) as response:
@@ -55,7 +54,7 @@ def exchange(server: ServerProcess, request: bytes) -> tuple[int, bytes]:
     ],
 )
 def test_unusual_but_good_requests_are_answered(server, request_head):
-    """The absolute form, empty lines before, an old version, an upgrade that may be ignored."""
+    """Absolute form, leading empty lines, an old version and an optional upgrade are accepted."""
     assert exchange(server, request_head + b"\r\n") == (200, b'{"status":"ok"}')
 
 
@@ -67,7 +66,7 @@ def test_unusual_but_good_requests_are_answered(server, request_head):
     ],
 )
 def test_body_is_read_up_to_its_end(server, framing, body):
-    """Whatever frames it, the connection's next request begins behind it."""
+    """With any framing of the body, the connection's next request begins behind it."""
     with connect(server) as client:
         client.sendall(b"POST /healthz HTTP/1.1\r\n" + HOST + framing + b"\r\n" + body)
         client.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
@@ -79,7 +78,7 @@ def test_body_is_read_up_to_its_end(server, framing, body):
 
 
 def test_refusal_of_head_has_no_body(server):
-    """Its length is that of the body that GET would get (RFC 9110 §9.3.2)."""
+    """The answer to HEAD has the length of GET's body, but no body (RFC 9110 §9.3.2)."""
     with connect(server) as client:
         client.sendall(b"HEAD / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n" + HOST)
         client.sendall(b"\r\n")
@@ -91,7 +90,7 @@ def test_refusal_of_head_has_no_body(server):
 
 
 def test_client_is_told_to_go_on_before_it_sends_its_body(server):
-    """As curl expects for larger bodies (RFC 9110 §10.1.1)."""
+    """The edge sends `100 Continue`, which curl expects for larger bodies (RFC 9110 §10.1.1)."""
     with connect(server) as client:
         client.sendall(
             b"POST /healthz HTTP/1.1\r\n"
@@ -121,7 +120,7 @@ def test_client_is_told_to_go_on_before_it_sends_its_body(server):
     ],
 )
 def test_head_that_can_be_read_in_two_ways_is_refused(head):
-    """So that no proxy and this server can disagree about where a request ends, or what it asks."""
+    """No proxy and this server can disagree about a request's end or target."""
     with pytest.raises(Refusal) as refused:
         IncomingRequest(head + b"\r\n")
     assert refused.value.refused.value.code == "bad_request"
@@ -133,7 +132,7 @@ def _take_without_end(request: IncomingRequest, chunk: bytes) -> None:
 
 
 def test_chunked_body_is_bounded_in_what_it_holds_and_in_its_chunks():
-    """Neither large chunks nor a great number of small ones are kept."""
+    """Neither large chunks nor many small ones are kept."""
     head = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     for chunk in (b"1000\r\n" + b"x" * 0x1000 + b"\r\n", b"1;" + b"e" * 100 + b"\r\nx\r\n"):
         request = IncomingRequest(head)
@@ -143,7 +142,7 @@ def test_chunked_body_is_bounded_in_what_it_holds_and_in_its_chunks():
 
 
 def test_rewritten_request_says_nothing_of_upgrades_and_has_one_length():
-    """What Hypercorn gets is the request and nothing that would have it speak something else."""
+    """Hypercorn gets the request without anything that would switch its protocol."""
     request = IncomingRequest(
         b"PUT http://b/x?y HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n"
         b"Connection: upgrade, close\r\nX: 1\r\n\r\n"
@@ -163,7 +162,7 @@ def test_rewritten_request_says_nothing_of_upgrades_and_has_one_length():
 
 
 def test_idle_connections_make_room(tmp_path):
-    """The one that has been idle for longest goes, and a new client is answered."""
+    """The longest idle connection is cut, and a new client is answered."""
     with ServerProcess(tmp_path, HTTP_MAX_CONNECTIONS=str(ROOM)) as server, ExitStack() as idle:
         crowd = [idle.enter_context(connect(server)) for _ in range(ROOM)]
         for client in crowd:
@@ -180,7 +179,7 @@ def test_idle_connections_make_room(tmp_path):
 
 
 def test_clients_that_do_not_read_make_room(tmp_path):
-    """They hold every place, each with an answer that it does not take."""
+    """Clients with unread answers hold every place, and lose one to a new client."""
     with ServerProcess(tmp_path, HTTP_MAX_CONNECTIONS=str(ROOM)) as server, ExitStack() as crowd:
         for _ in range(ROOM):
             client = crowd.enter_context(socket.socket())
@@ -193,7 +192,7 @@ def test_clients_that_do_not_read_make_room(tmp_path):
 
 
 def test_refused_clients_make_room(tmp_path):
-    """Also while the server waits for them to close, and again and again."""
+    """Refused clients make room, also while the server waits for their close."""
     with ServerProcess(tmp_path, HTTP_MAX_CONNECTIONS=str(ROOM)) as server, ExitStack() as crowd:
         for data in (b"GET / HTTP/1.1\nHost: a\n\n", b"", b"GET / HTTP/1.1\nHost: a\n\n"):
             for _ in range(ROOM):
@@ -204,7 +203,7 @@ def test_refused_clients_make_room(tmp_path):
 
 
 def test_unfinished_heads_are_bounded_in_all(tmp_path):
-    """Of connections that begin long heads and never end them, the one that holds most goes."""
+    """If many connections send unfinished heads, the one with the most bytes is cut."""
     begun = b"GET /healthz HTTP/1.1\r\n" + HOST + b"X: " + b"y" * (MAX_HEAD - 1024)
     with ServerProcess(tmp_path) as server, ExitStack() as crowd:
         for _ in range(2 * MAX_UNFINISHED // MAX_HEAD):
@@ -214,7 +213,7 @@ def test_unfinished_heads_are_bounded_in_all(tmp_path):
 
 
 def test_operators_have_a_port_of_their_own(tmp_path):
-    """With OPS_PORT, what tells about the server is there only, and in full; probes are on both."""
+    """With OPS_PORT, operators' routes are on that port only, with all details. Probes are on both."""
     with ServerProcess(tmp_path, OPS_PORT="0") as server:
         assert server.process.stdout is not None
         address = server.process.stdout.readline().split()[1].removesuffix("/health")
@@ -238,14 +237,15 @@ def test_operators_have_a_port_of_their_own(tmp_path):
 
 
 def test_refused_requests_are_counted_and_told(tmp_path):
-    """One line a second in the log, whatever a client sends."""
+    """Refusals are counted, and logged at most once a second."""
     with ServerProcess(tmp_path) as server:
         for _ in range(20):
             assert exchange(server, b"GET / HTTP/1.1\nHost: a\n\n")[0] == 400
         eventually(
             lambda: server.metric('market_data_http_refused_total{reason="bad_request"}') == 20
         )
-        lines = [each for each in server.log_lines() if each["event"] == "HTTP request refused"]
+        server.await_event("HTTP request refused")
+        lines = server.events("HTTP request refused")
         assert 0 < len(lines) < 20
         assert lines[0]["reason"] == "bad_request"
 
@@ -258,7 +258,7 @@ def test_refused_requests_are_counted_and_told(tmp_path):
     ],
 )
 def test_other_protocols_are_closed_at_once(server, hello, reason):
-    """No client waits ten seconds for an answer in its own protocol."""
+    """A client of another protocol is closed at once, and not after ten seconds."""
     sample = f'market_data_http_refused_total{{reason="{reason}"}}'
     before = server.metric(sample)
     with connect(server) as client:
@@ -268,7 +268,7 @@ def test_other_protocols_are_closed_at_once(server, hello, reason):
 
 
 class Load(LoopLag):
-    """A loop that is as busy as the test says."""
+    """A loop whose load the test sets."""
 
     busy = 0.0
 
@@ -277,7 +277,7 @@ class Load(LoopLag):
 
 
 async def test_requests_start_further_apart_while_the_loop_is_busy(autojump_clock):
-    """Down to 400 a second, and at once again when it is calm."""
+    """A busy loop slows requests down to 400 a second. A calm one starts them at once."""
     load = Load()
     pacer = RequestPacer(load)
     for busy, slowest in ((0.5, 0.0), (0.95, MAX_INTERVAL), (0.5, 0.0)):

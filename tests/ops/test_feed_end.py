@@ -1,4 +1,4 @@
-"""What clients are told when a replay is over, and that another one goes on."""
+"""The end of a replay, and what clients get then."""
 
 import gzip
 
@@ -12,14 +12,14 @@ DAY = "timestamp_ms,symbol,price,size\n1000,AAPL,{},100\n1000,AAPL,175.92,100\nb
 
 @pytest.fixture
 def day(tmp_path):
-    """A short day with a bad row and a symbol that no catalogue has."""
+    """Write a short day with a bad row and a symbol that no catalogue has."""
     path = tmp_path / "day.csv"
     path.write_text(DAY.format("175.50"))
     return path
 
 
 def test_end_of_the_feed_is_told_also_to_those_who_come_later(tmp_path, day):
-    """`status` stale, reason `feed_ended`; the last quotes stay; commands still work."""
+    """Clients get `status` stale with the reason `feed_ended`. Quotes stay, and commands work."""
     with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
         for late in (False, True):
             with Client(server, "AAPL,NEW" if late else "AAPL") as client:
@@ -31,16 +31,16 @@ def test_end_of_the_feed_is_told_also_to_those_who_come_later(tmp_path, day):
                 assert not late or client.quotes["NEW"]["current_price"] == 5.1234
                 assert client.is_answered()
         assert server.metric("market_data_feed_bad_rows_total") == 1
-        bad = [line for line in server.log_lines() if line["event"] == "bad row skipped"]
-        assert [line["line"] for line in bad] == [4]
-        (ended,) = (line for line in server.log_lines() if line["event"] == "feed ended")
+        ended = server.await_event("feed ended")
+        assert server.events("feed ended") == [ended]
+        assert [line["line"] for line in server.events("bad row skipped")] == [4]
         assert (ended["trades"], ended["bad_rows"]) == (3, 1)
         assert server.get("/readyz")[0] == 200
 
 
 @pytest.mark.parametrize("row", ["1002,TINY,0.00001,1", "1002,AAPL,0.001,1", "1002,AAPL,1e308,1"])
 def test_price_that_cannot_be_is_a_bad_row(tmp_path, day, row):
-    """A price under the tick, or absurd, neither ends the server nor becomes a quote."""
+    """A price below the tick or above all bounds neither ends the server nor becomes a quote."""
     with day.open("a") as rows:
         rows.write(f"{row}\n1003,AAPL,175.93,100\n")
     with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
@@ -53,7 +53,7 @@ def test_price_that_cannot_be_is_a_bad_row(tmp_path, day, row):
 
 
 def test_loop_goes_on(tmp_path, day):
-    """With REPLAY_LOOP it starts over; nobody is told of an end."""
+    """With REPLAY_LOOP the replay starts over, and clients get no `status` about an end."""
     variables = {"FEED": f"replay:{day}", "REPLAY_SPEED": "0.005", "REPLAY_LOOP": "1"}
     with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
         client.receive()
@@ -63,7 +63,7 @@ def test_loop_goes_on(tmp_path, day):
 
 
 def test_archive_that_breaks_off_is_a_failed_feed(tmp_path, day):
-    """Clients are told, the log says why, and the server goes on with the last quotes."""
+    """Clients get a `status`, the log has the reason, and the server keeps the last quotes."""
     packed = tmp_path / "day.csv.gz"
     data = gzip.compress((DAY.format("1.0") + "9,AAPL,2.0,1\n" * 50_000).encode())
     packed.write_bytes(data[: len(data) - 20])
@@ -74,6 +74,7 @@ def test_archive_that_breaks_off_is_a_failed_feed(tmp_path, day):
                 message = client.receive()
             assert message["reason"] == "feed_failed"
             assert client.is_answered()
-        failed = [line for line in server.log_lines() if line["event"] == "feed failed"]
+        server.await_event("feed failed")
+        failed = server.events("feed failed")
         assert len(failed) == 1
         assert "day.csv.gz" in failed[0]["problem"]

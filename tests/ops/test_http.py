@@ -1,4 +1,4 @@
-"""The operators' port: health, readiness, errors in one shape, and clients that do not behave."""
+"""The HTTP port: health, readiness, errors in one form, and hostile clients."""
 
 import json
 import signal
@@ -13,12 +13,13 @@ import pytest
 
 from tests.gateway.wire import Client, refusal
 from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
+from tests.stopwatch import Stopwatch
 
 STALLED = 50
 
 
 def test_health_and_readiness(server):
-    """Both are 200 and not to be cached while the server serves."""
+    """Both are 200 while the server serves, and must not be cached."""
     for path, body in (
         ("/healthz", {"status": "ok"}),
         ("/readyz", {"status": "ready", "reasons": []}),
@@ -39,7 +40,7 @@ def test_health_and_readiness(server):
     ],
 )
 def test_errors_have_one_shape(server, method, path, status, code):
-    """A code and a message in JSON, whatever is wrong; nothing is redirected."""
+    """Every error is JSON with a code and a message. Nothing is redirected."""
     request = urllib.request.Request(server.http_url + path, method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request)
@@ -53,13 +54,13 @@ def test_errors_have_one_shape(server, method, path, status, code):
 
 
 def test_upgrade_is_refused_in_the_same_shape(server):
-    """Quotes are streamed on the other port; whoever tries here is told so."""
+    """A WebSocket request here is refused with a hint at the other port."""
     answer = refusal(server.http_url.replace("http:", "ws:") + "/healthz")
     assert answer.verdict == (404, "not_found")
 
 
 def test_stalled_clients_hinder_nobody(tmp_path):
-    """Half requests and answers nobody reads do not delay others, nor the stop."""
+    """Unfinished requests and unread answers delay neither other clients nor the stop."""
     with ServerProcess(tmp_path) as server, ExitStack() as clients:
         for number in range(STALLED):
             client = socket.create_connection(server.http_address)
@@ -67,9 +68,9 @@ def test_stalled_clients_hinder_nobody(tmp_path):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
             client.sendall(request * 100 if number % 2 else request[:20])
-        start = time.monotonic()
+        watch = Stopwatch(server.process.pid)
         assert server.get("/healthz")[0] == 200
-        assert time.monotonic() - start < 1
+        assert watch.seconds < 1
         start = time.monotonic()
         server.stop()
         assert time.monotonic() - start < 10
@@ -77,7 +78,7 @@ def test_stalled_clients_hinder_nobody(tmp_path):
 
 
 def test_last_prices_are_kept_whoever_holds_the_stop_up(tmp_path):
-    """The clients of this port come after the store."""
+    """Slow clients of this port do not delay the write of last prices."""
     variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "1h"}
     with ServerProcess(tmp_path, **variables) as server, ExitStack() as clients:
         stalled = clients.enter_context(socket.socket())
@@ -97,7 +98,7 @@ def test_last_prices_are_kept_whoever_holds_the_stop_up(tmp_path):
 
 
 def test_request_in_progress_is_answered_at_a_stop(tmp_path, postgres):
-    """Also one that waits for a database that gives no answer."""
+    """Even a request that waits for a silent database gets its answer."""
     with ServerProcess(tmp_path, DATABASE_URL=postgres.url()) as server:
         postgres.freeze()
         asking = HTTPConnection(*server.http_address)

@@ -1,4 +1,4 @@
-"""Each path of the HTTP port has one spelling, and each answer says what it is."""
+"""Each path of the HTTP port has one spelling, and each answer has its media type."""
 
 import pytest
 
@@ -33,7 +33,7 @@ from tests.processes import make_token
     ],
 )
 def test_path_has_one_spelling(server, path, spelling):
-    """A proxy that guards a path by its spelling guards it."""
+    """Other spellings are 404, so a proxy can protect a path by its spelling."""
     assert get(server, spelling.format(path)).status in (400, 404)
     assert get(server, spelling.format(path.upper())).status in (400, 404)
 
@@ -42,12 +42,12 @@ def test_path_has_one_spelling(server, path, spelling):
     "target", ["/%6detrics", "/metric%73", "%2fmetrics", "/instruments%2FAAPL"]
 )
 def test_escapes_are_for_symbols(server, target):
-    """No other part of a path may be escaped."""
+    """Only a symbol in a path may be escaped."""
     assert get(server, target).status in (400, 404)
 
 
 def test_absolute_form_is_the_same_path(server):
-    """Proxies send it (RFC 9112 §3.2.2)."""
+    """The absolute form, which proxies send, is accepted (RFC 9112 §3.2.2)."""
     for target in ("http://host:80/healthz", "https://host/healthz?x=1", "HTTP://[::1]:1/healthz"):
         assert get(server, target).status == 200
 
@@ -56,19 +56,19 @@ def test_absolute_form_is_the_same_path(server):
     "symbol", ["BTC%2FUSD", "BTC/USD", "^NOPE", "%5ENOPE", "EURUSD=X", "A%20B"]
 )
 def test_symbol_may_hold_much(server, symbol):
-    """A slash, a caret, an equals sign; escaped or not."""
+    """A symbol may contain a slash, a caret or an equals sign, escaped or not."""
     assert get(server, f"/instruments/{symbol}").verdict == (404, "unknown_symbol")
     assert get(server, "/instruments/BRK.B").status == 200
 
 
 @pytest.mark.parametrize("symbol", ["A%0A", "A%00", "%0AA", "A%7F", "%E2%80%AEA", "%C2%85"])
 def test_symbol_can_be_printed(server, symbol):
-    """What cannot be is no path of ours."""
+    """A path with an unprintable symbol is 404."""
     assert get(server, f"/instruments/{symbol}").verdict == (404, "not_found")
 
 
 def test_no_answer_is_taken_for_a_page(server):
-    """Every answer has `nosniff`: good ones, refusals, failures to find, and those to HEAD."""
+    """Every answer has `nosniff`: results, refusals, 404, and those to HEAD."""
     for target in (
         "/healthz",
         "/docs",
@@ -86,7 +86,7 @@ def test_no_answer_is_taken_for_a_page(server):
 
 
 def test_page_may_only_do_its_own(server):
-    """The page of the API runs its own script, asks its own server, and is shown in no frame."""
+    """The API's page runs its own script, asks its own server, and cannot be framed."""
     headers = get(server, "/docs").headers
     policy = dict(
         each.strip().split(" ", 1) for each in headers["Content-Security-Policy"].split(";")

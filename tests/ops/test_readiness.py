@@ -1,23 +1,23 @@
-"""`/readyz` is red while clients would be refused, and says why; green while they are served."""
+"""`/readyz` is 503 with reasons while clients would be refused, and 200 while they are served."""
 
 import json
 
 from tests.cli.command import run
-from tests.gateway.wire import Client, eventually, refusal
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client, refusal
+from tests.processes import ServerProcess, eventually
 
 NOTICE_TIMEOUT = 30.0
-"""Seconds for a database that comes or goes to be noticed, on a busy machine: it is asked every two."""
+"""Seconds to notice a database's start or stop: it is asked every two, and the machine may be busy."""
 
 
 def readiness(server: ServerProcess) -> tuple[int, list[str]]:
-    """Status and reasons."""
+    """Return status and reasons."""
     status, body = server.get("/readyz")
     return status, json.loads(body)["reasons"]
 
 
 def test_red_until_the_database_has_answered_once(tmp_path, postgres):
-    """Every handshake that names symbols is refused till then. What is in memory is served."""
+    """Until then, handshakes that name symbols are refused. Symbols in memory are served."""
     assert run(tmp_path, "import", DATABASE_URL=postgres.url()).returncode == 0
     postgres.kill()
     with ServerProcess(tmp_path, DATABASE_URL=postgres.url()) as server:
@@ -36,7 +36,7 @@ def test_red_until_the_database_has_answered_once(tmp_path, postgres):
 
 
 def test_red_while_nothing_is_in_memory_and_the_database_is_away(tmp_path, postgres):
-    """It has answered, but nobody has asked for a symbol since: all would be refused."""
+    """The database answered once, but no symbol is in memory: all handshakes would be refused."""
     assert run(tmp_path, "import", DATABASE_URL=postgres.url()).returncode == 0
     with ServerProcess(tmp_path, DATABASE_URL=postgres.url()) as server:
         assert readiness(server) == (200, [])
@@ -49,12 +49,12 @@ def test_red_while_nothing_is_in_memory_and_the_database_is_away(tmp_path, postg
 
 
 def test_full_pool_is_no_reason(tmp_path):
-    """The client that meets it is told when to come back, which a load balancer would not tell."""
+    """The server refuses a client with `Retry-After`, which a load balancer would not send."""
     with ServerProcess(tmp_path, WS_MAX_CONNECTIONS="1") as server, Client(server, "AAPL"):
         assert refusal(server.url("AAPL")).verdict == (503, "at_capacity")
         assert readiness(server) == (200, [])
 
 
 def is_down(server: ServerProcess) -> bool:
-    """Whether the server has given the database up for now."""
+    """Return whether the database's breaker is open."""
     return not server.metric('market_data_store_breaker{component="catalogue",state="closed"}')

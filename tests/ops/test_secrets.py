@@ -1,4 +1,4 @@
-"""Tokens, keys and passwords are in no output of a server, whatever goes wrong."""
+"""No output of a server has tokens, keys or passwords, whatever fails."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ from server.config.redaction import redact
 from server.config.settings import BadSetting, load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
-from tests.gateway.wire import TEXT, Client, RawClient, eventually, frame, head, new_user
+from tests.gateway.wire import TEXT, Client, RawClient, frame, head, new_user
 from tests.ops.exchange import ask
-from tests.processes import ServerProcess, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -32,12 +32,12 @@ class FaultyServer(ServerProcess):
 
 
 def forms(secret: str) -> set[str]:
-    """How a secret may be written."""
+    """Return the forms in which a secret may be written."""
     return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
 
 
 def output_of(server: ServerProcess) -> str:
-    """All that a server says to anybody, and what `ps` shows of it."""
+    """Return all outputs of a server, and its command line in `ps`."""
     pages = [
         server.get(path)[1] for path in ("/metrics", "/health", "/readyz", "/docs", "/nowhere")
     ]
@@ -53,7 +53,7 @@ def output_of(server: ServerProcess) -> str:
 
 @pytest.mark.parametrize(("form", "stores"), [("console", False), ("json", True)])
 def test_no_secret_is_in_any_output(tmp_path, form, stores):
-    """A server, whose stores may be away, is asked for what it cannot do, and for what breaks it."""
+    """A server, perhaps without its stores, gets requests that fail and requests that break it."""
     claims = {"sub": "canary", "exp": time.time() + 600, "role": "admin"}
     token = jwt.encode(claims, SECRET, "HS256")
     variables = {
@@ -114,7 +114,7 @@ def test_no_secret_is_in_any_output(tmp_path, form, stores):
 
 
 def test_tracebacks_are_sampled(tmp_path):
-    """One a second per place, with the number left out; another place's is not held back by that."""
+    """Each place writes one traceback a second, with the number left out, independent of others."""
     with FaultyServer(tmp_path, PYTHONPATH=ROOT) as server:
         started = time.monotonic()
         for _ in range(100):
@@ -135,7 +135,7 @@ def test_tracebacks_are_sampled(tmp_path):
 
 
 def crash(server: ServerProcess) -> None:
-    """Ask for what fails."""
+    """Send a request that fails."""
     with RawClient(
         server, head(f"/ws/quotes?symbols={FAULT}&token={make_token(new_user())}")
     ) as one:
@@ -143,7 +143,7 @@ def crash(server: ServerProcess) -> None:
 
 
 def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
-    """The log's lines of this kind, each with a traceback."""
+    """Return the log's lines of this event, each with a traceback."""
     lines = [line for line in server.log_lines() if line["event"] == event]
     assert all("Traceback" in line["exception"] for line in lines)
     return lines
@@ -169,7 +169,7 @@ def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
     ],
 )
 def test_forms_of_secrets_are_known(text):
-    """Also of secrets that nobody configured: those of clients."""
+    """Secrets of clients, which are not in the settings, are recognized by their form."""
     assert "SECRET" not in redact(text)
 
 
@@ -186,7 +186,7 @@ def test_forms_of_secrets_are_known(text):
     ],
 )
 def test_other_words_stay(text):
-    """A log that hides too much helps nobody."""
+    """Other words are not hidden."""
     assert redact(text) == text
 
 
@@ -194,7 +194,7 @@ def test_other_words_stay(text):
     "part", ["ey", "eyA", "//:", "token", "bearer ", "a.", "eyJ.", "//a:b", "='"]
 )
 def test_hiding_takes_no_time(part):
-    """Clients choose some of what is logged: 64 KB of anything take well under a tenth of a second."""
+    """Redacting 64 KB of any text, which clients may choose, takes under a tenth of a second."""
     text = part * (65536 // len(part))
     started = time.perf_counter()
     redact(text)
@@ -202,14 +202,14 @@ def test_hiding_takes_no_time(part):
 
 
 def test_settings_do_not_show_themselves():
-    """They may stand in somebody's traceback or debugger."""
+    """The `repr` of settings has no secrets, as a traceback or debugger may show it."""
     url = "postgresql://u:canary@h/d"
     settings = load_settings({"JWT_SECRET": "canary", "DATABASE_URL": url})
     assert "canary" not in repr(settings) + repr(StoreOptions(database_url=url, redis_url=url))
 
 
 def test_uncaught_exceptions_hide_secrets():
-    """What ends a process, a thread or a destructor is written without secrets, too."""
+    """Exceptions that end a process, a thread or a destructor are written without secrets."""
     program = """
 import threading
 from server.ops.tracebacks import install_hooks
@@ -240,7 +240,7 @@ raise ExceptionGroup("3", [ValueError("3 Bearer canary")])
     ],
 )
 def test_complaint_shows_no_password(variable, value):
-    """Whatever else is wrong with an address."""
+    """The error for an address with a password does not repeat the password."""
     with pytest.raises(BadSetting) as refused:
         load_settings({variable: value})
     assert str(refused.value).startswith(f"{variable}=")

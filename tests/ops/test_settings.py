@@ -9,7 +9,7 @@ VARIABLE = re.compile(r"[A-Z]+(_[A-Z]+)*")
 
 
 def test_every_setting_is_documented():
-    """Some document names it, and the tables of variables name no variable that is not one."""
+    """Every setting is in a document, and the tables' first column has no unknown variable."""
     lines = [line for document in DOCUMENTS for line in document.read_text().splitlines()]
     first_cells = [line.split("|")[1] for line in lines if line.startswith("|")]
     variables = {name.upper() for name in Settings.__struct_fields__}

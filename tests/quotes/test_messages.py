@@ -1,10 +1,12 @@
-"""What clients may say: every text is a command or a refusal that names the reason."""
+"""Clients' messages: every text is a command or a refusal with its reason."""
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from server.quotes.messages import (
     Auth,
@@ -18,6 +20,7 @@ from server.quotes.messages import (
     encode,
     parse_command,
 )
+from tests.commands import COMMANDS, FIELDS, example
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70),
@@ -27,18 +30,22 @@ json_values = st.recursive(
     max_leaves=5,
 )
 nearly_commands = st.fixed_dictionaries(
-    {"action": st.sampled_from(["subscribe", "unsubscribe", "resync", "auth", "ping", "fly"])},
-    optional={
-        "id": json_values,
-        "symbols": json_values | st.lists(st.text()),
-        "token": json_values,
-    },
+    {"action": st.sampled_from([*COMMANDS, "fly"])},
+    optional=dict.fromkeys(FIELDS, json_values) | {"symbols": json_values | st.lists(st.text())},
 )
+
+
+@pytest.mark.parametrize("action", COMMANDS)
+def test_every_command_is_read(action):
+    """A good command of each name is read as its type, with the fields that were sent."""
+    command = parse_command(json.dumps(example(action)))
+    assert isinstance(command, COMMANDS[action])
+    assert msgspec.to_builtins(command) == example(action)
 
 
 @given(st.text() | nearly_commands.map(json.dumps) | nearly_commands.map(str))
 def test_any_text_is_a_command_or_refused(text):
-    """Nothing but BadCommand comes of what is no command; bad JSON and bad commands are told apart."""
+    """Any other text raises BadCommand, which tells bad JSON from bad commands."""
     try:
         command = parse_command(text)
     except BadCommand as error:
@@ -66,14 +73,41 @@ def test_any_text_is_a_command_or_refused(text):
     ],
 )
 def test_commands_are_read(text, command):
-    """Whatever the order of the fields, with space and with fields of later versions."""
+    """Fields may be in any order, with space, and beside fields of later versions."""
     assert parse_command(text) == command
 
 
 def test_message_order_is_the_protocol_s():
-    """`type` is first and `ts` right after it, so that a client can read both without parsing."""
+    """`type` is first and `ts` second, so that a client can read both without parsing."""
     text = encode(QuotesPatch(5, {"A": 1}, [])).decode()
     assert text == '{"type":"quotes_patch","ts":5,"versions":{"A":1},"operations":[]}'
     assert encode(Status("stale", "feed_ended")) == (
         b'{"type":"status","status":"stale","reason":"feed_ended"}'
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "id"),
+    [
+        ('{"action":"fly","id":7}', "bad_command", "Invalid value 'fly' - at `$.action`", 7),
+        ('{"action":"auth","id":"x"}', "bad_command", "missing required field `token`", "x"),
+        ('{"action":"ping","id":[]}', "bad_command", "Expected `int | str`, got `array`", UNSET),
+        ('{"action":"ping","id":"' + "x" * 65 + '"}', "bad_command", "length <= 64", UNSET),
+        ("7", "bad_command", "Expected `object`, got `int`", UNSET),
+        ('{"action":"ping"', "bad_json", "Input data was truncated", UNSET),
+        ('{"action":"fly"} x', "bad_json", "trailing characters", UNSET),
+        ('{"action":"auth","token":"\\ud800"}', "bad_json", "surrogate", UNSET),
+        ('{"action":"auth","token":"\\ud800', "bad_json", "surrogate", UNSET),
+    ],
+)
+def test_refusal_says_what_is_wrong(text, code, message, id):
+    """In words for a person, with the id where it can be echoed."""
+    with pytest.raises(BadCommand) as refusal:
+        parse_command(text)
+    assert (refusal.value.code, refusal.value.id) == (code, id)
+    assert message in str(refusal.value)
+
+
+def test_token_is_not_shown():
+    """A command may be logged."""
+    assert repr(Auth(token="secret")) == "Auth(…)"

@@ -39,13 +39,13 @@ instruments = st.builds(
 
 
 def on_the_wire(quote: Quote) -> dict[str, Any]:
-    """The quote as a client's JSON parser has it."""
+    """Return the quote as a client's JSON parser reads it."""
     value: dict[str, Any] = json.loads(encode(quote))
     return value
 
 
 def apply(document: dict[str, Any], operations: Any) -> str:
-    """Send operations in the real message and apply what arrives; the message's text."""
+    """Send operations in the real message, apply them, and return the message's text."""
     text = encode(QuotesPatch(0, {"X": 1}, operations)).decode()
     jsonpatch.apply_patch(document, json.loads(text)["operations"], in_place=True)
     return text
@@ -53,8 +53,8 @@ def apply(document: dict[str, Any], operations: Any) -> str:
 
 @given(instruments, st.lists(trades, max_size=20))
 def test_patches_give_the_quote(instrument, sequence):
-    """After any sequence of trades the document holds the quote; only changed fields were sent, and
-    they are those that jsonpatch itself would send.
+    """After any sequence of trades the document holds the quote. Only changed fields were sent, the
+    same ones that jsonpatch itself would send.
     """
     quote = opening_quote(instrument, 0)
     pointer = quote_pointer(instrument.symbol)
@@ -73,7 +73,7 @@ def test_patches_give_the_quote(instrument, sequence):
 
 @given(st.lists(symbols, min_size=1, max_size=5, unique=True))
 def test_symbols_of_any_letters_survive(names):
-    """Each symbol's pointer leads to its own quote, whatever letters it is made of."""
+    """Each symbol's pointer leads to its own quote, with any characters."""
     document: dict[str, Any] = {"quotes": {}}
     for name in names:
         apply(document, [Add(quote_pointer(name), opening_quote(first_seen(name, 5.0), 0))])
@@ -98,7 +98,7 @@ def test_pointers_are_escaped(symbol, pointer):
 
 @given(instruments, st.lists(trades, min_size=1, max_size=5))
 def test_no_price_is_finer_than_the_tick(instrument, sequence):
-    """No number on the wire shows what binary fractions cannot hold, nor a negative zero."""
+    """No number on the wire has a binary fraction's rounding error or is a negative zero."""
     quote = opening_quote(instrument, 0)
     for trade in sequence:
         before, quote = quote, quote_after(quote, trade, instrument.price_decimals)
@@ -115,7 +115,7 @@ def test_no_price_is_finer_than_the_tick(instrument, sequence):
 
 
 def test_change_is_counted_from_the_base_price():
-    """Change in dollars and percent, volume added up, the trade's own time."""
+    """A quote has the change in dollars and percent, the summed volume and the trade's time."""
     instrument = Instrument(symbol="X", name="X", base_price=175.5)
     trade = Trade("X", 175.92, 300, 1_764_012_349_678_901, 0)
     quote = quote_after(opening_quote(instrument, 0), trade, 2)
@@ -134,27 +134,34 @@ def test_change_is_counted_from_the_base_price():
 
 
 def test_base_price_of_zero_has_no_percentage():
-    """A base price under its tick, as a catalogue may hold it, is no reason to fail."""
+    """A base price below its tick, which a catalogue may hold, does not fail."""
     instrument = Instrument(symbol="X", name="X", base_price=0.001)
     quote = quote_after(opening_quote(instrument, 0), Trade("X", 5.0, 100, 7, 8), 2)
     assert (quote.base_price, quote.change, quote.change_percent) == (0.0, 5.0, 0.0)
 
 
+def test_tiny_fall_is_no_negative_zero():
+    """A cent less of a million dollars is no change in percent."""
+    opening = opening_quote(first_seen("X", 1e6), 7)
+    quote = quote_after(opening, Trade("X", 1e6 - 0.01, 100, 7, 8), 2)
+    assert (str(quote.change), str(quote.change_percent)) == ("-0.01", "0.0")
+
+
 def test_a_trade_that_changes_nothing_is_no_operation():
-    """Same price, no shares, same moment."""
+    """A trade with the same price and time and without shares makes no operation."""
     quote = quote_after(opening_quote(first_seen("X", 5.0), 7), Trade("X", 5.0, 0, 7, 8), 4)
     assert difference(quote, quote_after(quote, Trade("X", 5.00001, 0, 7, 9), 4), "") == []
 
 
 def test_only_a_trade_s_fields_can_move():
-    """What the differences leave out is fixed when an instrument is listed."""
+    """Fields that `difference` ignores are fixed when an instrument is listed."""
     fixed = {"symbol", "name", "type", "base_price", "market_cap"}
     assert set(Quote.__struct_fields__) == fixed | set(MOVING_FIELDS)
 
 
 @given(trades, trades)
 def test_merging_keeps_the_later_price_and_all_shares(first, second):
-    """Two trades in one move the quote to where they would have moved it one by one."""
+    """Two merged trades move the quote as both would one by one."""
     quote = opening_quote(first_seen("X", 5.0), 0)
     one_by_one = quote_after(quote_after(quote, first, 2), second, 2)
     assert quote_after(quote, first.merged_with(second), 2) == one_by_one

@@ -1,4 +1,4 @@
-"""How a client says how far it had come: what it writes is what the server reads."""
+"""A client's position: the server reads what the client writes."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ versions = st.dictionaries(symbols, st.integers(0, 10**18 - 1))
 
 @given(st.text(min_size=1).filter(lambda epoch: ":" not in epoch), versions)
 def test_position_is_read_as_it_was_written(epoch, held):
-    """Whatever is in symbols, but for commas: those go without, and are sent in full."""
+    """Symbols may contain anything but commas. Symbols with a comma are left out."""
     text = format_position(epoch, held.items())
     named = {symbol: version for symbol, version in held.items() if "," not in symbol}
     assert parse_position(text) == Position(epoch, named)
@@ -21,7 +21,7 @@ def test_position_is_read_as_it_was_written(epoch, held):
 
 @given(st.text())
 def test_any_text_is_a_position_or_an_error(text):
-    """Nothing but ValueError comes of what is none."""
+    """Any other text raises ValueError and nothing else."""
     try:
         position = parse_position(text)
     except ValueError:
@@ -49,11 +49,19 @@ def test_any_text_is_a_position_or_an_error(text):
     ],
 )
 def test_half_a_position_is_none(text):
-    """An epoch, a colon, and versions that are numbers; nothing is guessed."""
+    """A position needs an epoch, a colon, and versions that are numbers."""
     with pytest.raises(ValueError, match=r"epoch|SYMBOL=version"):
         parse_position(text)
 
 
 def test_symbols_are_written_as_in_symbols():
-    """In upper or lower case, with space; nothing between two commas is nothing."""
+    """Symbols may be in lower case and have space around. Empty parts are ignored."""
     assert parse_position("7: aapl=1,,brk.b=2,") == Position("7", {"AAPL": 1, "BRK.B": 2})
+
+
+def test_error_says_what_is_missing():
+    """The part that is wrong is repeated, up to sixty characters of it."""
+    with pytest.raises(ValueError, match=r"^does not start with an epoch and a colon$"):
+        parse_position("AAPL=1")
+    with pytest.raises(ValueError, match=f"^'{'A' * 60}' is "):
+        parse_position("7:MSFT=1," + "A" * 100)

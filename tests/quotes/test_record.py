@@ -1,4 +1,4 @@
-"""What is a record and what is not: the check that every way in shares."""
+"""The check of records that every source of values shares."""
 
 import math
 
@@ -24,7 +24,7 @@ from server.quotes.record import (
     read_row,
     read_symbol,
 )
-from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot
+from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot, live
 
 FIELDS = Snapshot.__struct_fields__
 
@@ -63,7 +63,7 @@ def row(**changed: object) -> list[object]:
 
 
 def test_whole_range_is_taken():
-    """A row at every bound is a snapshot, and so is its JSON; a quote can be made of it."""
+    """A row at every bound is a snapshot, also as JSON, and gives a quote."""
     for snapshot in (GOOD, LARGEST):
         assert read_row(msgspec.structs.astuple(snapshot)) == snapshot
         encoded = msgspec.json.encode(snapshot)
@@ -118,7 +118,7 @@ def test_whole_range_is_taken():
     ],
 )
 def test_row_beyond_the_bounds_is_not_a_record(field, value):
-    """What is wrong is one line, which names the field where the type says so."""
+    """The problem is one line, which names the field if its type is at fault."""
     with pytest.raises(BadRecord) as bad:
         read_row(row(**{field: value}))
     assert "\n" not in str(bad.value)
@@ -127,7 +127,7 @@ def test_row_beyond_the_bounds_is_not_a_record(field, value):
 
 @given(st.sampled_from(FIELDS), anything)
 def test_any_value_in_any_field_is_a_record_or_bad(field, value):
-    """Nothing but BadRecord is raised; what is taken makes a quote, and encodes."""
+    """Only BadRecord is raised. Accepted values give a quote and can be encoded."""
     try:
         snapshot = read_row(row(**{field: value}))
     except BadRecord:
@@ -143,7 +143,7 @@ def test_any_value_in_any_field_is_a_record_or_bad(field, value):
     | st.recursive(anything, st.lists).map(repr).map(str.encode)
 )
 def test_any_message_is_a_record_or_bad(data):
-    """Whatever the form: no error of the decoder's gets out."""
+    """The decoder's own errors are never raised, for any message."""
     for decoder in (Decoder(LiveSnapshot, "json"), Decoder(LiveSnapshot, "msgpack")):
         with pytest.raises(BadRecord):
             decoder.decode(data)
@@ -161,13 +161,13 @@ def test_any_message_is_a_record_or_bad(data):
     ],
 )
 def test_message_that_decoders_fail_on_is_bad(data):
-    """Text that is not UTF-8 and nesting without end raise what is not the decoder's own error."""
+    """Text that is not UTF-8 and endless nesting, which raise other errors in msgspec, are bad too."""
     with pytest.raises(BadRecord):
         Decoder(LiveSnapshot, "json").decode(data)
 
 
 def test_snapshot_is_filed_under_its_own_symbol():
-    """One of another symbol would take that one's place."""
+    """A snapshot under another symbol's key is bad, as it would replace that symbol's."""
     assert filed_under("AAPL", GOOD) is GOOD
     with pytest.raises(BadRecord, match="another symbol, AAPL"):
         filed_under("MSFT", GOOD)
@@ -177,12 +177,12 @@ def test_snapshot_is_filed_under_its_own_symbol():
 
 @pytest.mark.parametrize("symbol", ["BTC/USD", "EURUSD=X", "^GSPC", "7203.T", "BRK.B", "É", "A~B"])
 def test_symbols_of_every_kind_are_symbols(symbol):
-    """They are read as they are."""
+    """Symbols with unusual characters are accepted unchanged."""
     assert read_symbol(symbol) == symbol
 
 
 def test_volume_stays_at_its_largest():
-    """Legal trades cannot carry it beyond what a JSON reader can hold."""
+    """Valid trades cannot make the volume larger than a JSON reader can hold."""
     quote = resumed_quote(msgspec.structs.replace(GOOD, volume=LARGEST_WHOLE - 10))
     quote = quote_after(quote, Trade("AAPL", 176.0, 1000, 10**15, 0), 2)
     assert quote.volume == LARGEST_WHOLE
@@ -191,5 +191,34 @@ def test_volume_stays_at_its_largest():
 
 @given(st.integers(0, LATEST_US))
 def test_times_are_exact(time_us):
-    """Also those that a float of seconds would round, up to the last microsecond of the year 9999."""
+    """Times are exact up to the last microsecond of the year 9999, where a float of seconds is not."""
     assert to_microseconds(from_microseconds(time_us)) == time_us
+
+
+def test_bad_values_are_named():
+    """The log says what is wrong in one line, and how much too long a message is."""
+    with pytest.raises(BadRecord, match=r"^the symbol is int, not text$"):
+        read_symbol(7)
+    with pytest.raises(BadRecord, match=r"^not a symbol$"):
+        read_symbol("*")
+    with pytest.raises(BadRecord, match=r"^not a symbol$"):
+        read_symbol("")
+    with pytest.raises(BadRecord, match=r"^5 bytes are more than 4$"):
+        Decoder(LiveSnapshot, "json", 4).decode(b"12345")
+    with pytest.raises(BadRecord, match="Expected `object`, got `int`"):
+        Decoder(LiveSnapshot, "json").decode(b"7")
+
+
+@pytest.mark.parametrize(("form", "encode"), [("json", msgspec.json), ("msgpack", msgspec.msgpack)])
+def test_message_is_read_in_its_form(form, encode):
+    """Up to the very size that is allowed; the other form is bad."""
+    snapshot = live(GOOD, 10**15)
+    data = encode.encode(snapshot)
+    assert Decoder(LiveSnapshot, form, len(data)).decode(data) == snapshot
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form, len(data) - 1).decode(data)
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form).decode(encode.encode([1]))
+    other = msgspec.msgpack if form == "json" else msgspec.json
+    with pytest.raises(BadRecord):
+        Decoder(LiveSnapshot, form).decode(other.encode(snapshot))

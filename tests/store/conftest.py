@@ -1,4 +1,4 @@
-"""Catalogues, each a real one."""
+"""Fixtures with real catalogues."""
 
 from collections.abc import AsyncIterator
 
@@ -18,7 +18,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def catalogue(request, tmp_path) -> AsyncIterator[Catalogue]:
-    """Each implementation, empty and migrated."""
+    """Open each implementation, empty and migrated."""
     if request.param == "memory":
         yield MemoryCatalogue()
     elif request.param == "sqlite":

@@ -1,4 +1,4 @@
-"""The contract of the cache, which memory and Redis are held to alike, and what only Redis can meet."""
+"""The contract of the cache, for memory and Redis, and the foreign values that Redis may hold."""
 
 import json
 
@@ -16,7 +16,7 @@ AAPL, ODD = (opening_snapshot(instrument(symbol)) for symbol in ("AAPL", "A/É B
 
 @pytest.fixture(params=["memory", "redis"])
 async def cache(request):
-    """Each implementation, empty."""
+    """Open each implementation, empty."""
     if request.param == "memory":
         yield MemoryCache(100)
     else:
@@ -26,7 +26,7 @@ async def cache(request):
 
 
 async def test_what_is_set_is_got(cache):
-    """Each as it was, with about the lifetime it was given; what is not there is left out."""
+    """Values come back unchanged with about their lifetime. Missing symbols are left out."""
     await cache.set_many([AAPL, ODD], 100)
     found = await cache.get_many(["AAPL", ODD.symbol, "NOPE"])
     assert {symbol: kept.value for symbol, kept in found.items()} == {"AAPL": AAPL, ODD.symbol: ODD}
@@ -34,14 +34,14 @@ async def test_what_is_set_is_got(cache):
 
 
 async def test_deleted_is_gone(cache):
-    """How many there were is told."""
+    """Deleting returns the number of deleted values."""
     await cache.set_many([AAPL, ODD], 100)
     assert await cache.delete_many(["AAPL", "NOPE"]) == 1
     assert set(await cache.get_many(["AAPL", ODD.symbol])) == {ODD.symbol}
 
 
 async def test_expired_is_gone(cache):
-    """After its time, and not before."""
+    """A value is gone after its lifetime, and not before."""
     await cache.set_many([AAPL], 0.2)
     assert await cache.get_many(["AAPL"])
     await trio.sleep(0.25)
@@ -49,7 +49,7 @@ async def test_expired_is_gone(cache):
 
 
 async def test_values_are_for_others_to_read_and_not_to_spoil(redis):
-    """A value is JSON with the protocol's names; one that is no snapshot is taken for a miss."""
+    """A value is JSON with the protocol's names. A value that is not a snapshot is a miss."""
     async with trio_asyncio.open_loop(), open_redis(redis.url) as cache:
         await cache.set_many([AAPL], 100)
         value = json.loads(redis.command("GET", "market_data:AAPL"))
@@ -77,7 +77,7 @@ async def test_values_are_for_others_to_read_and_not_to_spoil(redis):
     ],
 )
 async def test_value_beyond_what_a_quote_can_be_is_a_miss(redis, field, beyond):
-    """No year 33658, nothing the database has no room for, no price that is none."""
+    """Times, numbers and prices out of bounds are misses."""
     async with trio_asyncio.open_loop(), open_redis(redis.url) as cache:
         await cache.set_many([AAPL], 100)
         value = json.loads(redis.command("GET", "market_data:AAPL"))

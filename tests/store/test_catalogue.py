@@ -1,4 +1,4 @@
-"""The contract of the catalogue, which Postgres, SQLite and memory are held to alike."""
+"""The contract of the catalogue, for Postgres, SQLite and memory."""
 
 import asyncio
 from functools import partial
@@ -13,14 +13,14 @@ from server.quotes.snapshot import opening_snapshot
 from server.store.catalogue import reason_of
 from server.store.catalogue_postgres import open_postgres
 from server.store.stats import StoreStats
-from tests.gateway.wire import eventually
+from tests.processes import eventually
 from tests.store.conftest import TIMEOUT, fill, instrument
 
 IN_PROGRESS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
 async def test_what_is_listed_is_found(catalogue):
-    """Every field comes back as it was given; unknown symbols are left out."""
+    """Every field comes back unchanged. Unknown symbols are left out."""
     fund = Instrument(
         symbol="SPY",
         name='A fund\'s, "the" 100 % one',
@@ -41,7 +41,7 @@ async def test_what_is_listed_is_found(catalogue):
 
 
 async def test_upsert_changes_reference_data_and_keeps_prices(catalogue):
-    """A second import renames; the price of what was traded stays, that of others follows."""
+    """A second import renames. Traded instruments keep their price, the others get the new one."""
     await fill(catalogue, instrument("AAPL"), instrument("MSFT"))
     traded = msgspec.structs.replace(
         opening_snapshot(instrument("AAPL")), last_quote=101.5, version=7, volume=300, quoted_at=5
@@ -56,7 +56,7 @@ async def test_upsert_changes_reference_data_and_keeps_prices(catalogue):
 
 
 async def test_batches_are_counted(catalogue):
-    """Whoever imports many is told how far it is, up to the last."""
+    """An import of many rows reports its progress up to the last row."""
     told: list[int] = []
     await catalogue.upsert([instrument(f"S{number:04}") for number in range(2500)], told.append)
     assert told[-1] == 2500
@@ -65,7 +65,7 @@ async def test_batches_are_counted(catalogue):
 
 
 async def test_save_is_never_undone_by_an_older_version(catalogue):
-    """The higher version wins, whichever comes last; a symbol that is not listed is then."""
+    """The higher version wins in any order. A symbol that is not listed becomes listed."""
     row = opening_snapshot(instrument("NEW"))
     newer = msgspec.structs.replace(row, version=9, last_quote=9.0)
     older = msgspec.structs.replace(row, version=4, last_quote=4.0)
@@ -76,7 +76,7 @@ async def test_save_is_never_undone_by_an_older_version(catalogue):
 
 
 async def test_pages_are_the_whole_in_order(catalogue):
-    """Going on after the last symbol of each page meets each once, in the order of code points."""
+    """Reading on after each page's last symbol gives each symbol once, in the order of code points."""
     symbols = ["A", "A.B", "AB", "B", "É", "Ω"]
     await fill(catalogue, *map(instrument, reversed(symbols)))
     met, after = [], ""
@@ -87,7 +87,7 @@ async def test_pages_are_the_whole_in_order(catalogue):
 
 
 async def test_recently_watched_come_first(catalogue):
-    """The last to be watched is the first to be warmed."""
+    """The most recently watched symbol comes first."""
     await fill(catalogue, *map(instrument, "ABC"))
     await catalogue.save([], ["A"])
     await catalogue.save([], ["C"])
@@ -121,7 +121,7 @@ async def test_recently_watched_come_first(catalogue):
     ],
 )
 async def test_search_ranks(catalogue, query, expected):
-    """The exact symbol, symbols that begin so, names with the word, names with words that begin so."""
+    """The order is: exact symbol, other symbols, names with the word, names with such a beginning."""
     await fill(
         catalogue,
         instrument("M", "Macy's"),
@@ -198,14 +198,14 @@ async def test_renamed_is_found_by_its_new_name(catalogue):
 
 
 async def test_migrating_again_changes_nothing(catalogue):
-    """The second time nothing is left to do, and what is there stays."""
+    """A second migration applies nothing and keeps all rows."""
     await fill(catalogue, instrument("AAPL"))
     assert await catalogue.migrate() == []
     assert len(await catalogue.find(["AAPL"])) == 1
 
 
 async def test_delisted_is_not_found_until_it_is_listed_again(catalogue):
-    """All or none; a late price does not list it again, an import does, and its last price is there."""
+    """Delisting is all or none. A late price does not list a symbol again. An import does."""
     await fill(catalogue, *map(instrument, ["AAPL", "AAPX", "MSFT"]))
     traded = msgspec.structs.replace(
         opening_snapshot(instrument("AAPL")), last_quote=101.5, version=7, volume=300, quoted_at=5
@@ -226,7 +226,7 @@ async def test_delisted_is_not_found_until_it_is_listed_again(catalogue):
 
 
 async def test_changes_are_told_from_a_mark_on(catalogue):
-    """Listed, renamed, delisted, listed by its first price: yes. A price alone, or nothing new: no."""
+    """Listing, renaming, delisting and a first price are changes. A later price is not."""
     await fill(catalogue, *map(instrument, ["AAPL", "MSFT", "OLD"]))
     mark, nothing = await catalogue.changes(None)
     assert nothing == []
@@ -273,7 +273,7 @@ def test_each_error_has_a_reason(error):
 
 
 async def test_writers_do_not_wait_for_each_other(shared_postgres, database):
-    """Whatever is written, and in whatever order it was given: by symbol, as an import does it."""
+    """All writers lock rows in the order of symbols, in any order of their arguments."""
     url = shared_postgres.url(database)
     async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
         await catalogue.migrate()
@@ -303,12 +303,13 @@ async def test_writers_do_not_wait_for_each_other(shared_postgres, database):
 
 
 async def test_change_that_takes_long_is_not_missed(shared_postgres, database):
-    """A transaction that began before a mark was taken and ends after it is told of then."""
+    """A transaction that began before a mark and ends after it is found by the next look."""
     url = shared_postgres.url(database)
     async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
         await catalogue.migrate()
         await fill(catalogue, *map(instrument, ["AAPL", "MSFT"]))
-        slow = "UPDATE market_data SET name = 'Apple' WHERE symbol = 'AAPL'; SELECT pg_sleep(0.5);"
+        # Long enough for the mark to be taken meanwhile, even on a busy machine.
+        slow = "UPDATE market_data SET name = 'Apple' WHERE symbol = 'AAPL'; SELECT pg_sleep(2);"
         with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(

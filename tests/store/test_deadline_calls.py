@@ -1,4 +1,4 @@
-"""Calls of a driver, whoever waits for them; and batches of keys."""
+"""Drivers' calls with a deadline for each caller, and batches of keys."""
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ async def calls(nursery) -> DeadlineCalls:
 
 
 async def test_result_and_error_come_back(autojump_clock, calls):
-    """What the driver gives or raises is what the caller gets."""
+    """The caller gets the driver's result or error."""
 
     async def give():
         await trio.sleep(1)
@@ -31,7 +31,7 @@ async def test_result_and_error_come_back(autojump_clock, calls):
 
 
 async def test_caller_gives_up_in_time_and_the_call_ends_by_itself(autojump_clock, calls):
-    """A driver that does not care for deadlines holds up nobody."""
+    """A driver that ignores deadlines does not delay its caller."""
     ended = trio.Event()
 
     async def stubborn():
@@ -56,7 +56,7 @@ async def test_caller_gives_up_in_time_and_the_call_ends_by_itself(autojump_cloc
 
 
 async def test_batches_gather_and_are_bounded(autojump_clock, nursery):
-    """Keys within the window are one batch, a large one is cut, and of many batches two run at once."""
+    """Keys within the window form a batch, a large batch is split, and two batches run at a time."""
     batches: list[list[str]] = []
 
     async def work(keys):
@@ -75,7 +75,7 @@ async def test_batches_gather_and_are_bounded(autojump_clock, nursery):
 
 
 async def test_batch_that_fails_unexpectedly_is_told_and_others_go_on(autojump_clock, nursery):
-    """A fault of ours ends no loader."""
+    """An unexpected error is reported and does not end the batcher."""
     failed: list[str] = []
 
     async def work(keys):

@@ -1,4 +1,4 @@
-"""The instruments that are shipped."""
+"""The shipped instruments."""
 
 from hashlib import sha256
 
@@ -12,7 +12,7 @@ FUNDS = {"SPY", "QQQ", "VTI", "IWM", "EFA", "GLD", "TLT", "VNQ", "XLF", "XLK"}
 
 
 def test_catalogue_is_complete():
-    """503 companies and ten funds, each once, each with a price; invented ones are marked."""
+    """It has 503 companies and ten funds, each once and with a price. Invented prices are marked."""
     instruments = load_instruments()
     symbols = [instrument.symbol for instrument in instruments]
     assert len(set(symbols)) == len(symbols) == 513
@@ -24,7 +24,7 @@ def test_catalogue_is_complete():
 
 
 def test_catalogue_is_the_source_s():
-    """Symbols, names and known prices are those of the public-domain list, of which this is the sum."""
+    """Symbols, names and known prices have the checksum of the public-domain list."""
     lines = sorted(
         f"{each.symbol},{each.name},{'' if each.made_up_price else each.base_price}"
         for each in load_instruments()

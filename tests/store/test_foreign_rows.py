@@ -1,4 +1,4 @@
-"""Rows that anybody may have written: what is no record is left out, and the rest goes on."""
+"""Rows that another program may have written: invalid ones are left out, the rest is served."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -39,13 +39,13 @@ def traded(symbol: str, version: int) -> Snapshot:
 
 @contextmanager
 def spoiling(path) -> Iterator[sqlite3.Connection]:
-    """A connection with which another program writes to the file."""
+    """Open a connection for another program's writes to the file."""
     with closing(sqlite3.connect(path)) as other, other:
         yield other
 
 
 async def read_all(catalogue: SqliteCatalogue) -> set[str]:
-    """The symbols that each way of reading gives alike, but for those that were not asked for."""
+    """Return the requested symbols that all ways of reading find. They must agree."""
     paged = {row.symbol for row in await catalogue.page("", 4)}
     found = {row.symbol for row in await catalogue.find(SYMBOLS)}
     assert {row.symbol for row in await catalogue.search("s", 20)} >= found
@@ -57,7 +57,7 @@ async def read_all(catalogue: SqliteCatalogue) -> set[str]:
 @given(st.lists(st.tuples(st.sampled_from(COLUMNS), cells), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_any_value_in_any_column_of_sqlite(tmp_path_factory, spoilt):
-    """Whatever is in the first three rows: the others are found, change, and are written."""
+    """With any values in the first three rows, the others are found, changed and written."""
     path = tmp_path_factory.mktemp("sqlite") / "quotes.db"
 
     async def story() -> None:
@@ -95,8 +95,8 @@ def test_any_value_in_any_column_of_sqlite(tmp_path_factory, spoilt):
 
 
 async def test_rows_that_are_left_out_do_not_end_a_page(tmp_path):
-    """However many there are in a row, also texts that are not UTF-8 and blobs: who reads page by page
-    meets all others, and each bad row is counted.
+    """Reading page by page gives all valid rows, behind any number of invalid ones in succession, also
+    texts that are not UTF-8 and blobs. Each invalid row is counted.
     """
     path, stats = tmp_path / "quotes.db", StoreStats()
     async with open_sqlite(path, (), stats) as catalogue:
@@ -128,7 +128,7 @@ async def test_rows_that_are_left_out_do_not_end_a_page(tmp_path):
 
 
 async def test_marks_of_changes_begin_anew(tmp_path):
-    """A mark that cannot grow does not hide what changes later."""
+    """A mark at its limit does not hide later changes."""
     path = tmp_path / "quotes.db"
     async with open_sqlite(path, (), StoreStats()) as catalogue:
         await catalogue.migrate()
@@ -147,7 +147,7 @@ async def test_marks_of_changes_begin_anew(tmp_path):
 
 @pytest.mark.parametrize("column", ["volume", "version", "quoted_at"])
 async def test_price_that_cannot_be_is_overwritten(catalogue, tmp_path, request, column):
-    """By the next write-back of a live symbol, and by an import, as no version is above it."""
+    """The next write-back or import overwrites an invalid price with any version."""
     if catalogue.name == "memory":
         return  # nobody else can write there
     await fill(catalogue, *map(instrument, SYMBOLS))
@@ -201,7 +201,7 @@ POSTGRES_ROWS = [
 
 
 async def test_rows_of_postgres_that_are_no_records(shared_postgres, database):
-    """Each kind is left out and counted; what lies close to zero is not one of them."""
+    """Each kind of invalid row is left out and counted. Numbers close to zero are valid."""
     stats = StoreStats()
     url = shared_postgres.url(database)
     async with trio_asyncio.open_loop(), open_postgres(url, 4, stats) as catalogue:
@@ -226,7 +226,7 @@ async def test_rows_of_postgres_that_are_no_records(shared_postgres, database):
 
 
 async def test_columns_without_their_constraints(shared_postgres, database):
-    """A table that another service made may hold NULL."""
+    """Another service's table may contain NULL."""
     stats = StoreStats()
     url = shared_postgres.url(database)
     async with trio_asyncio.open_loop(), open_postgres(url, 4, stats) as catalogue:
@@ -257,7 +257,7 @@ async def test_columns_without_their_constraints(shared_postgres, database):
 
 
 async def test_row_that_does_not_fit_is_refused(catalogue):
-    """The error says that the database answers; it is no driver's."""
+    """The error is RowsRefused and not a driver's."""
     if catalogue.name == "memory":
         return
     for field, value in (

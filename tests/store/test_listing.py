@@ -1,4 +1,4 @@
-"""Instruments are imported, renamed and delisted beside running servers; who watches sees it."""
+"""Instruments are imported, renamed and delisted beside running servers. Subscribers see it."""
 
 import time
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import complaint, run
-from tests.gateway.wire import Client, eventually
-from tests.processes import ServerProcess, make_token
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, eventually, make_token
 from tests.store.test_instances import knows, write
 
 SOON = 10.0
-"""Seconds: a look every two, on a busy machine."""
+"""Seconds for a change to be noticed: servers look every two, and the machine may be busy."""
 
 NAMES = ("AAPL", "MSFT")
 
 
 @pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
 def variables(request, tmp_path) -> dict[str, str]:
-    """One store that several servers share, with two instruments."""
+    """A store with two instruments that several servers share."""
     if request.param == "sqlite":
         variables = {"SQLITE_PATH": str(tmp_path / "quotes.db")}
     else:
@@ -55,7 +55,7 @@ def watch(server: ServerProcess, symbols: str) -> Client:
 
 
 def reads(client: Client, symbol: str, name: str | None) -> None:
-    """Read until the client has the symbol by this name, or has it not."""
+    """Read until the client has the symbol with this name, or without a name does not have it."""
     deadline = time.monotonic() + SOON
     while client.quotes.get(symbol, {"name": None})["name"] != name:
         assert time.monotonic() < deadline, "it never came"
@@ -63,7 +63,7 @@ def reads(client: Client, symbol: str, name: str | None) -> None:
 
 
 def moved(client: Client, symbol: str, version: int) -> int:
-    """Read until the symbol has a higher version than this; which."""
+    """Read until the symbol has a higher version than `version`, and return it."""
     deadline = time.monotonic() + SOON
     while client.versions[symbol] <= version:
         assert time.monotonic() < deadline, "it does not move"
@@ -72,7 +72,7 @@ def moved(client: Client, symbol: str, version: int) -> int:
 
 
 def test_who_was_away_during_a_rename_gets_it(tmp_path, variables):
-    """Though no price moved meanwhile, a client that resumes is not told that it is current."""
+    """A resuming client gets the new name, even if no price moved meanwhile."""
     variables["PRICE_UPDATE_INTERVAL"] = "1h"
     with ServerProcess(tmp_path, **variables) as server:
         with watch(server, "AAPL,MSFT") as client:
@@ -87,8 +87,9 @@ def test_who_was_away_during_a_rename_gets_it(tmp_path, variables):
 
 
 def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
-    """On every server: a new name in full, a new symbol for those who watch all, a removal for all;
-    prices go on, and what is not listed is unknown until it is listed again.
+    """Subscribers on every server get a new name in full, new symbols with `*`, and removals.
+
+    Prices continue. A delisted symbol is unknown until it is listed again.
     """
     with (
         two_servers(tmp_path, variables) as servers,
@@ -136,7 +137,7 @@ def test_watchers_see_what_is_imported_and_delisted(tmp_path, variables):
 
 
 def test_delisted_stays_so_after_a_restart(tmp_path, variables):
-    """Neither a recording that goes on, nor what other instances once told, lists it again."""
+    """Neither a continuing replay nor quotes of other instances list it again."""
     with ServerProcess(tmp_path, **variables) as server, watch(server, "AAPL,MSFT") as client:
         client.receive()
         moved(client, "AAPL", 1)
@@ -155,7 +156,7 @@ def test_delisted_stays_so_after_a_restart(tmp_path, variables):
 
 
 def test_change_by_another_service_is_seen(tmp_path, database_url, shared_postgres, database):
-    """A statement that renames or adds a row, without any command of ours."""
+    """Another service's SQL statement renames or adds a row."""
     variables = {"DATABASE_URL": database_url}
     list_instruments(tmp_path, variables, "AAPL,Old,STOCK,100,")
     with ServerProcess(tmp_path, **variables) as server, watch(server, "*") as client:
@@ -170,7 +171,7 @@ def test_change_by_another_service_is_seen(tmp_path, database_url, shared_postgr
 
 
 def test_a_name_that_is_not_listed_is_named_and_nothing_done(tmp_path, variables):
-    """All or none: the other stays, and so it does a second time."""
+    """Nothing is delisted if one symbol is not listed, also at a second try."""
     line = complaint(tmp_path, "delist", "AAPL", "nope", **variables)
     assert line == "quotestream: not listed: NOPE; nothing was changed"
     assert run(tmp_path, "delist", "AAPL", **variables).stdout == "1 instrument delisted\n"

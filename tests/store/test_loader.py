@@ -1,4 +1,4 @@
-"""The loader's rules, on a clock that jumps: what is asked how often, and what is remembered."""
+"""The loader's rules on a clock that jumps: its lookups and its memory."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ TTL = 100.0
 
 
 class Catalogue(MemoryCatalogue):
-    """A real one that can be told to be down or slow, and keeps what it was asked."""
+    """A catalogue in memory that can be down or slow, and records its queries."""
 
     def __init__(self) -> None:
         super().__init__([instrument("AAPL"), instrument("MSFT")])
@@ -43,7 +43,7 @@ class Catalogue(MemoryCatalogue):
 
 
 class LoaderHarness:
-    """A running loader over `catalogue`, whose cache can be told to fail."""
+    """A running loader over `catalogue`, with a cache that can fail."""
 
     def __init__(self, size: int = 100) -> None:
         self.catalogue = Catalogue()
@@ -82,7 +82,7 @@ async def test_requests_within_the_window_share_a_query(autojump_clock, harness)
 
 
 async def test_live_state_comes_first(autojump_clock, harness):
-    """What is in memory is neither looked up nor queried."""
+    """Symbols in memory are neither looked up nor queried."""
     [row] = await harness.catalogue.find(["AAPL"])
     harness.catalogue.asked.clear()
     harness.live["AAPL"] = msgspec.structs.replace(row, last_quote=42.0)
@@ -93,7 +93,7 @@ async def test_live_state_comes_first(autojump_clock, harness):
 
 
 async def test_cached_until_its_time_is_over(autojump_clock, harness):
-    """Within nine tenths of the TTL a hit, after all of it a query."""
+    """A symbol is a hit within nine tenths of the TTL, and queried after the whole of it."""
     await harness.load("AAPL")
     await trio.sleep(TTL * 0.89)
     await harness.load("AAPL")
@@ -105,14 +105,14 @@ async def test_cached_until_its_time_is_over(autojump_clock, harness):
 
 
 async def test_expiry_is_spread():
-    """What is cached together does not expire together, nor later than it may, nor much sooner."""
+    """Values cached together expire at different times, within the last tenth of the TTL."""
     lifetimes = [jittered(TTL) for _ in range(1000)]
     assert TTL * 0.9 <= min(lifetimes) < TTL * 0.92
     assert TTL * 0.98 < max(lifetimes) <= TTL
 
 
 async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, harness):
-    """Asked again they cost nothing; later they may have come into being."""
+    """Unknown symbols are not queried again for a while. Later they may exist."""
     assert (await harness.load("NOPE")).unknown == ["NOPE"]
     await harness.load("NOPE")
     assert harness.catalogue.asked == [["NOPE"]]
@@ -122,14 +122,14 @@ async def test_unknown_symbols_are_remembered_for_a_while(autojump_clock, harnes
 
 
 async def test_what_can_be_no_symbol_is_not_looked_up(autojump_clock, harness):
-    """Too long, unprintable, or the name of all."""
+    """Texts that are too long, unprintable or `*` are not looked up."""
     odd = ("x" * 51, "A\x00", "*", "", "\ud800")
     assert list((await harness.load(*odd)).unknown) == list(odd)
     assert harness.catalogue.asked == []
 
 
 async def test_memory_of_unknown_symbols_is_bounded(autojump_clock, harness, monkeypatch):
-    """The oldest are forgotten first."""
+    """The oldest unknown symbols are forgotten first."""
     harness.loader._unknown.size = 10
     for number in range(30):
         await harness.load(f"NOPE{number}")
@@ -137,7 +137,9 @@ async def test_memory_of_unknown_symbols_is_bounded(autojump_clock, harness, mon
 
 
 async def test_stale_only_while_the_database_is_down(autojump_clock, harness):
-    """Past its TTL, a known price is served as stale; within it, it is not; unknown is unavailable."""
+    """While the database is down, a known price is served, and is stale only past its TTL.
+    Other symbols are unavailable.
+    """
     await harness.load("AAPL")
     await harness.cache.delete_many(["AAPL"])
     harness.catalogue.down = True
@@ -157,7 +159,7 @@ async def test_stale_only_while_the_database_is_down(autojump_clock, harness):
 
 
 async def test_each_waits_no_longer_than_it_will(autojump_clock, harness):
-    """A slow database costs those who ask their own deadline; its late answer is used by the next."""
+    """With a slow database, each request keeps its own deadline. The late answer serves the next."""
     harness.catalogue.delay = 5.0
     start = trio.current_time()
     assert (await harness.load("AAPL", within=1)).unavailable == ["AAPL"]
@@ -168,7 +170,7 @@ async def test_each_waits_no_longer_than_it_will(autojump_clock, harness):
 
 
 async def test_a_failing_database_is_left_alone(autojump_clock, harness):
-    """After three failures it is not asked for a while, and answers come at once."""
+    """After three failures, the database is not asked for a while, and requests fail at once."""
     harness.catalogue.down = True
     for _ in range(6):
         await harness.load("AAPL")
@@ -182,7 +184,7 @@ async def test_a_failing_database_is_left_alone(autojump_clock, harness):
 
 
 async def test_too_many_symbols_at_once_are_refused(autojump_clock, harness, monkeypatch):
-    """Those that are looked for already go on; one more is unavailable at once."""
+    """Lookups in flight continue. One symbol more is unavailable at once."""
     monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 1)
     harness.catalogue.delay = 1.0
     async with trio.open_nursery() as nursery:
@@ -194,7 +196,7 @@ async def test_too_many_symbols_at_once_are_refused(autojump_clock, harness, mon
 
 
 class User:
-    """One that pays for every lookup, until it is told not to."""
+    """A payer that pays for every lookup until the test sets a wait."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -207,7 +209,7 @@ class User:
 
 
 async def test_a_user_takes_no_places_of_others(autojump_clock, harness, monkeypatch):
-    """One that asks for all has half of the places; the next has its share, and the server too."""
+    """A single user gets half of the flights. The next user gets its share, and so does the server."""
     monkeypatch.setattr(loader_module, "MAX_FLIGHTS", 100)
     harness.catalogue.delay = 1.0
     hog, other = User("hog"), User("other")
@@ -226,8 +228,8 @@ async def test_a_user_takes_no_places_of_others(autojump_clock, harness, monkeyp
 
 
 async def test_lookups_are_charged_all_or_none(autojump_clock, harness):
-    """What is not in memory is paid for; what is, or is known not to be, is free. For a user that may
-    not pay nothing is looked up.
+    """Symbols that are not in memory are charged. Live and unknown ones are free. If the user cannot
+    pay, nothing is looked up.
     """
     user = User("ann")
     await harness.loader.load(["AAPL", "NOPE"], payer=user)
@@ -244,7 +246,7 @@ async def test_lookups_are_charged_all_or_none(autojump_clock, harness):
 
 
 async def test_invalidated_while_loading(autojump_clock, harness):
-    """What is loaded before the invalidation is outdated: who waits gets what is there afterwards."""
+    """A load from before the invalidation is outdated: waiting requests get the newer row."""
     harness.catalogue.delay = 1.0
     answers = []
 
@@ -263,7 +265,7 @@ async def test_invalidated_while_loading(autojump_clock, harness):
 
 
 async def test_invalidated_while_it_is_written_to_the_cache(autojump_clock, harness, monkeypatch):
-    """A write that was under way, and came after the deletion, leaves nothing behind."""
+    """A cache write that ends after the deletion leaves nothing in the cache."""
     write = harness.cache.set_many
 
     async def slowly(snapshots, ttl):
@@ -280,7 +282,7 @@ async def test_invalidated_while_it_is_written_to_the_cache(autojump_clock, harn
 
 
 async def test_cached_while_a_change_is_taken_over(autojump_clock, harness, nursery):
-    """A last price that is written with the old name meanwhile is forgotten, too."""
+    """A snapshot cached with the old name meanwhile is deleted, too."""
     [old] = await harness.catalogue.find(["AAPL"])
     relisted = trio.Event()
 
@@ -304,7 +306,7 @@ async def test_cached_while_a_change_is_taken_over(autojump_clock, harness, nurs
 
 
 async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, harness, nursery):
-    """Another instance writes its last price to the cache a moment too late: nobody lists it again, but
+    """Another instance caches its last price after the delisting: no server lists the symbol again, but
     an import does.
     """
     hub = Hub()
@@ -324,7 +326,7 @@ async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, harness
 
 
 async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, harness, monkeypatch):
-    """Answers do not wait for writes; those that find no room are counted."""
+    """Answers do not wait for cache writes. Dropped writes are counted."""
     monkeypatch.setattr(loader_module, "WAITING_WRITES", 1)
 
     async def never(*_):
@@ -338,7 +340,7 @@ async def test_cache_that_takes_nothing_delays_nobody(autojump_clock, harness, m
 
 
 async def test_known_prices_are_bounded(autojump_clock, nursery):
-    """The least recently used are forgotten first, in the cache as in what is kept for bad times."""
+    """The least recently used symbols are forgotten first, in the cache and in the loader's memory."""
     harness = LoaderHarness(size=10)
     nursery.start_soon(harness.loader.run)
     await harness.catalogue.upsert([instrument(f"S{n}") for n in range(30)], lambda _: None)

@@ -24,12 +24,12 @@ ALONE = {
 
 
 def by_name(database: Literal["postgres", "sqlite"]) -> dict[str, Migration]:
-    """Return a database's migrations by what follows the number in their name."""
+    """Return a database's migrations by name without the number."""
     return {each.name.partition("_")[2]: each for each in migrations(database)}
 
 
 def test_each_migration_has_its_counterpart():
-    """Both databases have a migration of that name, or ALONE says why only one has."""
+    """Both databases have a migration of each name, or ALONE gives the reason why not."""
     postgres, sqlite = by_name("postgres"), by_name("sqlite")
     single = {("postgres", name) for name in postgres.keys() - sqlite.keys()}
     single |= {("sqlite", name) for name in sqlite.keys() - postgres.keys()}
@@ -38,7 +38,7 @@ def test_each_migration_has_its_counterpart():
 
 @pytest.mark.parametrize("database", ["postgres", "sqlite"])
 def test_migrations_are_numbered_without_gaps(database):
-    """Their numbers are their order, so none may be left out or used twice."""
+    """The numbers give the order, so none is left out or used twice."""
     assert [each.version for each in migrations(database)] == list(
         range(1, len(migrations(database)) + 1)
     )

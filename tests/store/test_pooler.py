@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.cli.command import complaint, run
-from tests.gateway.wire import Client, eventually
-from tests.processes import ServerProcess
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, eventually
 from tests.store.pooler import PgBouncer
 
 

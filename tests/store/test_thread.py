@@ -1,4 +1,4 @@
-"""The thread that the embedded catalogue has for itself."""
+"""The embedded catalogue's own thread."""
 
 import sqlite3
 import threading
@@ -24,7 +24,7 @@ def own():
 
 
 async def test_it_is_always_the_same(own):
-    """Calls that were made at once are carried out one after another, and errors come back."""
+    """Calls made at once run one after another, and errors come back."""
     idents: list[int] = []
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -37,7 +37,7 @@ async def test_it_is_always_the_same(own):
 
 
 async def test_cancelled_calls_hold_up_nobody(own):
-    """Who gives up does so at once; what had begun goes on, what had not never does."""
+    """A cancelled caller returns at once. A call that has begun ends, one that has not never runs."""
     release = threading.Event()
     done: list[str] = []
 
@@ -59,7 +59,7 @@ async def test_cancelled_calls_hold_up_nobody(own):
 
 
 async def test_line_is_bounded(own, monkeypatch):
-    """One call too many is refused at once; when the line is shorter, calls are taken again."""
+    """One call too many is refused at once. When the queue is shorter, calls are accepted again."""
     monkeypatch.setattr(thread_module, "WAITING_CALLS", 2)
     release = threading.Event()
     with trio.fail_after(TIMEOUT):
@@ -74,8 +74,8 @@ async def test_line_is_bounded(own, monkeypatch):
 
 
 async def test_file_that_another_locks(tmp_path):
-    """Who waits for a locked file gives up when it will, and nothing of it is done; then the
-    catalogue is closed.
+    """A caller that waits for a locked file can give up, and its write is not done. Then the catalogue
+    can be closed.
     """
     path = tmp_path / "quotes.db"
     with trio.fail_after(TIMEOUT):

@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.services import Redis
-from tests.gateway.wire import eventually
-from tests.processes import ServerProcess
-
-START_TIMEOUT = 40.0
-"""Seconds for a worker on a busy machine, where starting one takes two."""
+from tests.processes import ServerProcess, eventually
 
 
 class Host(ServerProcess):
@@ -23,30 +19,18 @@ class Host(ServerProcess):
         self.arguments = ("--workers", str(size))
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The log without what is no log: the line of a worker that could not start."""
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def events(self, name: str, worker: int | None = None) -> list[dict[str, Any]]:
-        """The supervisor's and workers' log lines of one kind."""
-        return [
-            line for line in self.log_lines()
-            if line["event"] == name and (worker is None or line.get("worker") == worker)
-        ]  # fmt: skip
+        """Return the log without the line of a worker that could not start, which is not JSON."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def pid(self, worker: int) -> int:
-        """Of the process that was last started as `worker`."""
-        return int(self.events("worker started", worker)[-1]["pid"])
+        """Return the process id of the last process that was started as `worker`."""
+        return int(self.events("worker started", worker=worker)[-1]["pid"])
 
     @property
     def pids(self) -> list[int]:
-        """Of all worker processes there have been."""
+        """Return the process ids of all worker processes so far."""
         return [line["pid"] for line in self.events("worker started")]
-
-    def await_event(self, name: str, times: int = 1, worker: int | None = None) -> dict[str, Any]:
-        """The line with which something has happened so often."""
-        eventually(lambda: len(self.events(name, worker)) >= times, START_TIMEOUT)
-        return self.events(name, worker)[times - 1]
 
     def kill(self, worker: int, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to one worker."""
@@ -54,7 +38,7 @@ class Host(ServerProcess):
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs, or ran and was not reaped."""
+    """Return whether a process runs, or has ended and was not reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -63,7 +47,7 @@ def is_alive(pid: int) -> bool:
 
 
 def end_of(pids: list[int], timeout: float) -> float:
-    """Wait until none of the processes is there any more; the seconds it took."""
+    """Wait until all of the processes have ended. Return the seconds that it took."""
     start = time.monotonic()
     eventually(lambda: not any(is_alive(pid) for pid in pids), timeout)
     return time.monotonic() - start

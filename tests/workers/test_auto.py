@@ -1,21 +1,21 @@
-"""`serve --workers auto`: workers come and go with their load, and no client is lost by it."""
+"""`serve --workers auto`: workers come and go with their load, and no client is lost."""
 
 import signal
 from contextlib import ExitStack
 
 from tests.cluster.checked import Seen
 from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.gateway.wire import eventually
+from tests.processes import eventually
 from tests.workers.host import Host
 
 SCALE_TIMEOUT = 60.0
-"""Seconds on a busy machine for what takes ten: a start, or clients that are sent away."""
+"""Seconds on a busy machine for a start, or for sending clients away, which take ten."""
 
 QUICK = {
     "SCALE_AFTER": "1s",
     "SCALE_COOLDOWN": "1s",
     "PRICE_UPDATE_INTERVAL": "200ms",
-    # The machine of the tests is busy with others: only connections are to count.
+    # The machine is busy with other tests: only connections may count.
     "SCALE_UP_CPU": "100",
     "SCALE_UP_LATENCY": "1h",
 }
@@ -25,7 +25,7 @@ SYMBOLS = "AAPL,MSFT"
 
 
 def serving(host: Host) -> int:
-    """How many workers serve, by the metrics."""
+    """Return the number of workers that serve, by the metrics."""
     return int(host.metric('market_data_workers{state="serving"}'))
 
 
@@ -51,7 +51,7 @@ def test_workers_come_with_connections_and_go_with_them(tmp_path, redis):
                 sample = 'market_data_scaler_decisions_total{action="up",reason="connections"}'
                 assert host.metric(sample) == 1
                 assert serving(host) == 2
-                # So many new ones come to both: then some have to be sent back to the first.
+                # New clients come to both workers: then some have to be sent back to the first.
                 staying += stack.enter_context(followers(host, 40, SYMBOLS, seen))
                 still_read(crowd)
             assert not faults(crowd)
@@ -71,7 +71,7 @@ def test_workers_come_with_connections_and_go_with_them(tmp_path, redis):
 
 
 def test_processor_time_calls_for_workers_up_to_the_most(tmp_path, redis):
-    """At the most it is said, once, that there is too much load, instead."""
+    """With the most workers, one log line reports too much load instead."""
     variables = QUICK | {"SCALE_UP_CPU": "0.2", "SCALE_DOWN": "0.1", "WORKERS_MAX": "2"}
     with Host(tmp_path, redis, "auto", **variables) as host, followers(host, 4, "*") as crowd:
         assert host.await_event("scaling")["reason"] == "cpu"
@@ -83,7 +83,7 @@ def test_processor_time_calls_for_workers_up_to_the_most(tmp_path, redis):
 
 
 def test_latency_calls_for_workers(tmp_path, redis):
-    """The 95th percentile of all workers' deliveries."""
+    """The scaler sees the 95th percentile of all workers' deliveries."""
     variables = QUICK | {"SCALE_UP_LATENCY": "0.001ms", "WORKERS_MAX": "2"}
     with Host(tmp_path, redis, "auto", **variables) as host, followers(host, 4) as crowd:
         assert host.await_event("scaling")["reason"] == "latency"
@@ -93,16 +93,17 @@ def test_latency_calls_for_workers(tmp_path, redis):
 
 
 def test_least_number_is_there_from_the_start_and_survives_a_roll(tmp_path, redis):
-    """WORKERS_MIN workers, however little there is to do."""
+    """WORKERS_MIN workers run even without load."""
     variables = QUICK | {"WORKERS_MIN": "2", "WORKERS_MAX": "3"}
     with Host(tmp_path, redis, "auto", **variables) as host:
         assert [line["worker"] for line in host.events("worker serves")] == [1, 2]
         eventually(
-            lambda: host.metric(
-                'market_data_scaler_decisions_total{action="hold",reason="minimum"}'
-            ) > 0,
+            lambda: (
+                host.metric('market_data_scaler_decisions_total{action="hold",reason="minimum"}')
+                > 0
+            ),
             SCALE_TIMEOUT,
-        )  # fmt: skip
+        )
         host.process.send_signal(signal.SIGHUP)
         host.await_event("rolled")
         assert serving(host) == 2

@@ -6,7 +6,7 @@ from server.workers.control import Channel, FromWorker, Sample
 
 
 async def test_what_is_not_understood_is_left_out():
-    """A worker of another version, as a roll may start one, does not end the supervisor."""
+    """A roll may start a worker of another version: it does not end the supervisor."""
     ours, theirs = socket.socketpair()
     channel: Channel[FromWorker] = Channel(ours, FromWorker)
     sample = Sample(places=1, capacity=2, cpu=0.5, delivered=[3])

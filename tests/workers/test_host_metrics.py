@@ -1,4 +1,4 @@
-"""`/metrics` of a host with workers: whoever is scraped answers for all."""
+"""`/metrics` of a host with workers: each worker answers for all."""
 
 import json
 import signal
@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.wire import Client, eventually, is_move
+from tests.gateway.wire import Client, is_move
+from tests.processes import eventually
 from tests.workers.host import Host
 
 CROWD = 16
@@ -17,7 +18,7 @@ CROWD = 16
 
 @contextmanager
 def crowd(host: Host) -> Iterator[None]:
-    """Clients that stay, each of which got a full quote and an update."""
+    """Run clients that stay. Each has received a full quote and an update."""
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(host, "AAPL")) for _ in range(CROWD)]
         for client in clients:
@@ -27,25 +28,27 @@ def crowd(host: Host) -> Iterator[None]:
 
 
 def scrape(host: Host, query: str = "") -> list[Metric]:
-    """The page as Prometheus reads it, over a connection of its own."""
+    """Return the page as Prometheus reads it, over a connection of its own."""
     status, page = host.get(f"/metrics{query}")
     assert status == 200
     return list(text_string_to_metric_families(page))
 
 
 def by_worker(families: list[Metric], name: str, **labels: str) -> dict[str | None, float]:
-    """The samples of one name that have these labels, by `worker`."""
+    """Return the samples of one name with these labels, by `worker`."""
     return {
         sample.labels.get("worker"): sample.value
-        for family in families for sample in family.samples
+        for family in families
+        for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
-    }  # fmt: skip
+    }
 
 
 def test_every_scrape_counts_the_connections_of_all_workers(tmp_path, redis):
-    """To whichever worker the kernel gives a scrape, it sees each client once, under its worker."""
+    """The page shows each client once, under its worker, whichever worker the kernel chooses."""
     with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host, crowd(host):
-        for _ in range(12):  # that one worker answers all of them happens once in 2,000 runs
+        # One worker answers all of them once in 2,000 runs.
+        for _ in range(12):
             families = scrape(host)
             opened = by_worker(families, "market_data_connections_total")
             assert set(opened) == {"1", "2"}
@@ -59,7 +62,7 @@ def test_every_scrape_counts_the_connections_of_all_workers(tmp_path, redis):
 
 
 def test_page_tells_of_the_supervisor_and_its_workers(tmp_path, redis):
-    """How many workers there are, which of them answer, how often one was started anew or rolled."""
+    """The page shows the workers, which of them answer, their restarts and rolls."""
     with Host(tmp_path, redis, 2) as host:
         host.kill(2)
         host.await_event("worker serves", 2, worker=2)
@@ -76,7 +79,7 @@ def test_page_tells_of_the_supervisor_and_its_workers(tmp_path, redis):
 
 
 def test_one_worker_s_own_page(tmp_path, redis):
-    """Asked of either worker for either, it is that one's, as a server without workers has it."""
+    """Each worker gives the page of each, as a server without workers has it."""
     with Host(tmp_path, redis, 2, PRICE_UPDATE_INTERVAL="100ms") as host, crowd(host):
         opened = by_worker(scrape(host), "market_data_connections_total")
         for _ in range(6):
@@ -89,18 +92,20 @@ def test_one_worker_s_own_page(tmp_path, redis):
 
 
 def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
-    """The page comes all the same, and says who did not answer."""
+    """The page comes all the same, and names the worker that did not answer."""
     with Host(tmp_path, redis, 2) as host:
         host.kill(1, signal.SIGSTOP)
 
         def says_so() -> bool:
             try:
                 families = scrape(host)
-            except OSError:  # the kernel gave the scrape to the frozen one
+            # The kernel gave the scrape to the frozen worker.
+            except OSError:
                 return False
             opened = by_worker(families, "market_data_connections_total")
             return set(opened) == {"2"} and by_worker(families, "market_data_worker_up") == {
-                "1": 0, "2": 1,
-            }  # fmt: skip
+                "1": 0,
+                "2": 1,
+            }
 
         eventually(says_so, 60)

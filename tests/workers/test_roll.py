@@ -1,4 +1,4 @@
-"""SIGHUP: every worker is replaced, one by one, while clients come, stay and ask."""
+"""SIGHUP: every worker is replaced, one by one, while clients connect, stay and send requests."""
 
 import signal
 import threading
@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 from tests.cluster.checked import Seen
-from tests.cluster.followers import converge, faults, followers, report, still_read
-from tests.gateway.wire import TIMEOUT, RawClient, eventually, head, target
+from tests.cluster.followers import SERVED_TIMEOUT, converge, faults, followers, report, still_read
+from tests.gateway.wire import RawClient, head, target
+from tests.processes import TIMEOUT, eventually
 from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 150
-"""Clients, half of them of either worker, on three symbols each that move several times a second."""
+"""Clients, half of them at each worker, with three symbols each that move several times a second."""
 
 QUICK = {"PRICE_UPDATE_INTERVAL": "200ms"}
 
@@ -33,11 +34,13 @@ class Knocking(threading.Thread):
         self._kept = HTTPConnection(*host.http_address, timeout=TIMEOUT)
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Run until told to stop."""
         while not self._over.is_set():
             for name, knock in (
-                ("WebSocket", self._shake_hands), ("HTTP", self._ask), ("kept", self._ask_again),
-            ):  # fmt: skip
+                ("WebSocket", self._shake_hands),
+                ("HTTP", self._ask),
+                ("kept", self._ask_again),
+            ):
                 try:
                     knock()
                 except (OSError, AssertionError, HTTPException) as error:
@@ -45,7 +48,7 @@ class Knocking(threading.Thread):
         self._kept.close()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop the requests."""
         self._over.set()
 
     def _shake_hands(self) -> None:
@@ -65,7 +68,8 @@ class Knocking(threading.Thread):
             self._kept.close()
             if not used:
                 raise
-            return  # closed while it was idle, as any server may (RFC 9112 §9.3.1)
+            # Closed while it was idle, as any server may do (RFC 9112 §9.3.1).
+            return
         with response:
             response.read()
             assert response.status == 200
@@ -74,7 +78,7 @@ class Knocking(threading.Thread):
 
 @contextmanager
 def knocking(host: Host) -> Iterator[list[Knocking]]:
-    """Several at once."""
+    """Run several at once."""
     crowd = [Knocking(host) for _ in range(6)]
     for each in crowd:
         each.start()
@@ -103,7 +107,7 @@ def test_roll_under_load_refuses_nobody(tmp_path, redis):
         host.await_event("rolled")
         assert not any(is_alive(pid) for pid in old)
         assert len([pid for pid in host.pids if is_alive(pid)]) == 2
-        eventually(lambda: all(follower.visits > 1 for follower in crowd))
+        eventually(lambda: all(follower.visits > 1 for follower in crowd), SERVED_TIMEOUT)
         still_read(crowd)
         converge(redis, crowd, seen)
         report("rolled", crowd)
@@ -114,7 +118,7 @@ def test_roll_under_load_refuses_nobody(tmp_path, redis):
 
 
 def test_roll_waits_for_room_and_rates(tmp_path, redis):
-    """Not more clients are sent away than others have places for, nor faster than set."""
+    """Clients are sent away as others have places for them, and not faster than configured."""
     variables = {"WS_MAX_CONNECTIONS": "12", "WORKER_DRAIN_RATE": "4"}
     with Host(tmp_path, redis, 1, **variables) as host, followers(host, 12) as crowd:
         start = time.monotonic()
@@ -148,7 +152,7 @@ def test_roll_that_fails_leaves_all_as_it_was(tmp_path, redis):
 
 
 def test_stop_during_a_roll(tmp_path, redis):
-    """A worker that retires slowly is stopped as the others are."""
+    """A worker that retires slowly is stopped like the others."""
     with Host(tmp_path, redis, 1, WORKER_DRAIN_RATE="1") as host, followers(host, 20):
         host.process.send_signal(signal.SIGHUP)
         host.await_event("worker retires")

@@ -1,8 +1,8 @@
-"""How many workers there should be: the decision alone, and its figures."""
+"""The scaler's decisions alone, and their figures."""
 
 import pytest
 
-from server.fanout.stats import DELIVERY_BUCKETS
+from server.histogram import DELIVERY_BUCKETS
 from server.workers.scaler import Decision, Load, ScalePolicy, Scaler, percentile
 
 POLICY = ScalePolicy(minimum=1, maximum=4, after=10, cooldown=30)
@@ -15,7 +15,7 @@ SLOW = Load(0.1, 0.1, 0.11)
 
 
 def verdicts(scaler: Scaler, times: range, workers: int, load: Load) -> list[Decision]:
-    """What is decided at each of these times."""
+    """Return the decision at each of these times."""
     return [scaler.look(now, workers, load) for now in times]
 
 
@@ -36,7 +36,7 @@ def verdicts(scaler: Scaler, times: range, workers: int, load: Load) -> list[Dec
     ],
 )
 def test_decision_after_a_load_has_lasted(workers, load, decision):
-    """Each limit by itself calls for one more, both shares together for one less, within the bounds."""
+    """Each limit by itself adds a worker; both shares together remove one, within the bounds."""
     assert verdicts(Scaler(POLICY), range(11), workers, load)[-1] == decision
 
 
@@ -49,7 +49,7 @@ def test_no_worker_goes_whom_the_rest_has_no_room_for():
 
 
 def test_load_has_to_last():
-    """One look below the limit, and the time begins anew; what is over need not stay the same."""
+    """One look below the limit starts the time anew. Different values may be over the limit."""
     scaler = Scaler(POLICY)
     assert set(verdicts(scaler, range(10), 1, FULL)) == {("hold", "rising")}
     assert scaler.look(10, 1, BUSY) == ("hold", "steady")
@@ -58,7 +58,7 @@ def test_load_has_to_last():
 
 
 def test_cooldown_follows_each_change():
-    """Load that lasts through it calls for the next one as soon as it is over."""
+    """Load that lasts through the cooldown adds the next worker right after it."""
     scaler = Scaler(POLICY)
     assert verdicts(scaler, range(11), 1, FULL)[-1] == ("up", "connections")
     assert set(verdicts(scaler, range(11, 40), 2, FULL)) == {("hold", "cooldown")}
@@ -68,7 +68,7 @@ def test_cooldown_follows_each_change():
 
 
 def test_while_one_leaves_none_follows_but_one_may_come():
-    """Its clients are not counted where they will be; still, load that lasts is answered."""
+    """Its clients are not counted elsewhere yet; still, load that lasts adds a worker."""
     scaler = Scaler(POLICY)
     for now in range(20):
         assert scaler.look(now, 2, CALM, leaving=True) == ("hold", "steady")
@@ -86,6 +86,6 @@ def test_while_one_leaves_none_follows_but_one_may_come():
     ],
 )
 def test_percentile_is_prometheus_s(counts, seconds):
-    """Drawn evenly within its bucket, and the last bound where it is beyond that."""
+    """Interpolated within its bucket; the last bound if it is beyond that."""
     by_bucket = [counts.get(number, 0) for number in range(len(DELIVERY_BUCKETS) + 1)]
     assert percentile(by_bucket) == pytest.approx(seconds)

@@ -1,12 +1,13 @@
-"""`serve --workers N`: what stops the start, what is printed, and whose port it is."""
+"""`serve --workers N`: faults that stop the start, the output, and ports of other programs."""
 
 import signal
 import socket
+import subprocess
 
 import pytest
 
-from tests.cli.command import complaint, run
-from tests.processes import SECRET, ServerProcess, make_token
+from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
+from tests.processes import MACHINE_EVENTS, SECRET, ServerProcess, make_token
 from tests.workers.host import Host
 
 
@@ -16,18 +17,36 @@ def test_workers_need_redis(tmp_path):
     assert line == ("quotestream: --workers needs REDIS_URL: workers share prices through Redis")
 
 
+def test_supervisor_imports_nothing_that_serves_clients(tmp_path):
+    """Its process stays small: neither the server nor a driver is imported."""
+    done = subprocess.run(
+        [COMMAND[0], "-X", "importtime", *COMMAND[1:], "serve", "--workers", "2"],
+        cwd=tmp_path,
+        env=environment(JWT_SECRET=SECRET),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "server.workers.supervisor" in imported
+    serving = {"server.app", "server.fanout", "server.cluster", "server.gateway.gateway"}
+    drivers = {"server.store.store", "asyncpg", "redis", "trio_asyncio"}
+    assert not imported & (serving | drivers)
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
 def test_number_of_workers_is_one_or_more(tmp_path, number):
     """Anything else is a usage error."""
     done = run(tmp_path, "serve", f"--workers={number}")
     assert done.returncode == 2
-    assert f"argument --workers: {number!r} is no number" in done.stderr.splitlines()[-1]
+    assert f"argument --workers: {number!r} is not a number" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("variable", ["WS_PORT", "HTTP_PORT"])
 @pytest.mark.parametrize("shares", [False, True])
 def test_port_of_another_is_not_joined(tmp_path, redis, variable, shares):
-    """Not even one that would share it: clients would come to either."""
+    """Not even if that program shares it: clients would come to either."""
     with socket.create_server(("127.0.0.1", 0), reuse_port=shares) as other:
         port = str(other.getsockname()[1])
         variables = {"REDIS_URL": redis.url, variable: port}
@@ -46,7 +65,7 @@ def test_fault_that_only_a_worker_finds_is_said_once(tmp_path, redis):
 
 
 def test_one_banner_and_every_line_of_the_log_names_its_worker(tmp_path, redis):
-    """Two lines are printed, once all workers serve; none but the supervisor's lines are nameless."""
+    """Two lines are printed once all workers serve. Only the supervisor's log lines name no worker."""
     with Host(tmp_path, redis, 2) as host:
         assert host.process.stdout is not None
         assert host.get("/healthz")[0] == 200
@@ -60,7 +79,7 @@ def test_one_banner_and_every_line_of_the_log_names_its_worker(tmp_path, redis):
 
 
 def test_a_development_secret_is_the_same_for_all(tmp_path, redis):
-    """The printed token is good wherever the kernel sends its client, though no file keeps the key."""
+    """The printed token is valid at each worker, although no file keeps the key."""
     variables = {"XDG_STATE_HOME": "/proc", "SQLITE_PATH": str(tmp_path / "quotes.db")}
     with Host(tmp_path, redis, 2, JWT_SECRET="", **variables) as host:
         token = host.lines[2].split()[1]
@@ -93,7 +112,8 @@ def test_workers_share_an_embedded_file(tmp_path, redis):
                 for _ in range(10):
                     connection.recv(5)
         assert host.stop() == 0
-    assert not [line for line in host.log_lines() if line["level"] in ("warning", "error")]
+    complaints = [line for line in host.log_lines() if line["level"] in ("warning", "error")]
+    assert not [line for line in complaints if line["event"] not in MACHINE_EVENTS]
     with ServerProcess(tmp_path) as server:
         (quote,) = server.ask("/quotes?symbols=AAPL")[1]
         assert quote["version"] > 5

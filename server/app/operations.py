@@ -1,0 +1,90 @@
+"""What operators and other services see of one server: its HTTP ports, its metrics, its health."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from server.app.prices import Prices
+from server.app.readiness import Readiness
+from server.app.reporting import metrics_page
+from server.cluster.member import Member
+from server.fanout.hub import Hub
+from server.gateway.auth import Authenticator
+from server.gateway.gateway import Gateway
+from server.ops.admission import Gate
+from server.ops.api import Api, endpoints
+from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
+from server.ops.http import everybody, operator_routes, probe_routes
+from server.ops.http_edge import HttpPorts
+from server.ops.lag import LoopLag
+from server.ops.metrics import ServiceCollector, build_registry, render
+from server.ops.metrics_http import HttpCollector
+from server.ops.openapi import description_route, docs_route
+from server.ops.ports import Routes, build_ports
+from server.process.listeners import Listeners
+from server.store.store import Store
+from server.workers.worker import SupervisorLink
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of the server that its operators see."""
+
+    hub: Hub
+    store: Store
+    member: Member | None
+    gateway: Gateway
+    authenticator: Authenticator
+    prices: Prices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """Made by `build_operations`. The caller runs `http`, `lag` and `health`."""
+
+    http: HttpPorts
+    lag: LoopLag
+    health: HealthMonitor
+    readiness: Readiness
+    own_metrics: Callable[[], str]
+
+
+def build_operations(
+    parts: Parts,
+    listeners: Listeners,
+    max_connections: int,
+    health_interval: float,
+    supervisor: SupervisorLink | None,
+) -> Operations:
+    """Build the HTTP ports. With a `supervisor`, `/metrics` shows all workers of the machine.
+
+    Arguments:
+        max_connections: of the public HTTP port.
+        health_interval: seconds between two looks at the health.
+    """
+    hub, store, member, gateway = parts.hub, parts.store, parts.member, parts.gateway
+    lag = LoopLag()
+    checks = service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member)
+    health = HealthMonitor(checks, health_interval)
+    service = ServiceCollector(lag, parts.prices.bad_rows, health)
+    registry = build_registry(service, hub, gateway, store, member)
+    own_metrics = partial(render, registry)
+    readiness = Readiness(gateway, hub, store, member)
+    api = endpoints(Api(hub, store))
+    gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
+    pages = operator_routes(
+        partial(metrics_page, own_metrics, supervisor),
+        health,
+        everybody if listeners.ops else gate.is_admin,
+    )
+    routes = Routes(
+        probes=probe_routes(readiness.ask),
+        users=[each.route(gate) for each in api],
+        public=[description_route(api)],
+        operators=[*pages, docs_route()],
+    )
+    http = build_ports(listeners, max_connections, lag, routes, gate)
+    registry.register(HttpCollector(http.edges))
+    return Operations(
+        http=http, lag=lag, health=health, readiness=readiness, own_metrics=own_metrics
+    )

@@ -1,0 +1,77 @@
+"""Types of the command's arguments. Each raises ArgumentTypeError, whose message argparse shows."""
+
+import argparse
+from urllib.parse import urlsplit
+
+from server.cli.credentials import is_word
+from server.config.settings import Duration
+from server.gateway.claims import MAX_NAME_LENGTH, is_name
+from server.workers.worker import SupervisorLink
+
+AUTO = "auto"
+"""The number of workers follows the load."""
+
+
+def workers(text: str) -> int | str:
+    """Read a number of workers, or AUTO."""
+    if text == AUTO:
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of processes from 1, nor {AUTO}"
+        )
+    return int(text)
+
+
+def supervisor_link(text: str) -> SupervisorLink:
+    """Read number and descriptor that a supervisor gave its worker."""
+    try:
+        number, fd = map(int, text.split(":"))
+        return SupervisorLink(number, fd)
+    except (ValueError, OSError):
+        raise argparse.ArgumentTypeError("only a supervisor can start a worker") from None
+
+
+def duration(text: str) -> Duration:
+    """Read a duration such as 30m."""
+    try:
+        return Duration.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30m or 1h") from None
+
+
+def user(text: str) -> str:
+    """Read the name of a user."""
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"a user is 1 to {MAX_NAME_LENGTH} printable characters")
+    return text
+
+
+def role(text: str) -> str:
+    """Read the name of a role."""
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"a role is 1 to {MAX_NAME_LENGTH} printable characters")
+    return text
+
+
+def word(text: str) -> str:
+    """Read a text that can stand in a request's line or header."""
+    if not is_word(text):
+        raise argparse.ArgumentTypeError("only printable ASCII characters without spaces, please")
+    return text
+
+
+def url(text: str) -> str:
+    """Read the address of a streaming port."""
+    try:
+        parts = urlsplit(word(text))
+        host = (parts.hostname or "").encode("idna")
+        good = parts.scheme in ("ws", "wss") and host and parts.port != 0 and not parts.query
+    # It includes UnicodeError, which a name raises that DNS cannot have.
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an address such as ws://host:8080/ws/quotes"
+        )
+    return text

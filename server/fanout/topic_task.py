@@ -1,0 +1,119 @@
+"""The tasks of active topics, each of which publishes what comes into its topic's inbox."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import chain, islice
+from time import time_ns
+
+import trio
+
+from server.fanout.flusher import Flusher
+from server.fanout.inbox import Inbox
+from server.fanout.topic import Topic
+from server.quotes.patch import Operation
+from server.quotes.quote import Update
+
+ROUND_TRADES = 16
+"""Trades published before a round's flush. A fast client's socket takes that much at once."""
+
+TOPIC_GRACE = 30.0
+"""Seconds an unwatched topic stays active: a page reload should not restart its task."""
+
+RETIRE_INTERVAL = 5.0
+"""Seconds between two looks for topics whose grace is over."""
+
+
+class TopicTasks:
+    """Owned by the hub, which sets `nursery` when it starts. `topics` are the hub's."""
+
+    def __init__(self, topics: Mapping[str, Topic], flusher: Flusher) -> None:
+        self.nursery: trio.Nursery
+        self._topics = topics
+        self._flusher = flusher
+
+    def start(self, topic: Topic) -> None:
+        """Start a task for `topic` unless it has one."""
+        if not topic.active:
+            self.nursery.start_soon(run_topic, topic, topic.activate())
+
+    def open_inbox(self, topic: Topic) -> Inbox | None:
+        """Return the inbox of a topic that is active or watched, None for another. A topic that only
+        subscribers to `*` watch gets its task here, with its first trade: starting 100,000 tasks at
+        once took five seconds.
+        """
+        if topic.watched:
+            self.start(topic)
+        return topic.inbox
+
+    async def finish(self) -> None:
+        """Wait until every active topic has published all it was given until now."""
+        inboxes = []
+        for topic in self._topics.values():
+            if topic.inbox is not None:
+                inboxes.append(topic.inbox)
+                topic.deactivate()
+                if topic.watched:
+                    self.start(topic)
+        for inbox in inboxes:
+            await inbox.finished.wait()
+
+    async def run_retirement(self) -> None:
+        """End the tasks of topics whose grace is over, until cancelled."""
+        while True:
+            await trio.sleep(RETIRE_INTERVAL)
+            overdue = trio.current_time() - TOPIC_GRACE
+            for topic in self._topics.values():
+                idle = not topic.watched and topic.idle_since <= overdue
+                if idle and topic.inbox is not None and not topic.inbox.waiting:
+                    topic.deactivate()
+
+    def publish_due(self, topics: Iterable[Topic]) -> None:
+        """Publish the full quotes of those of `topics` for which they are due, without waiting."""
+        if due := [topic for topic in topics if topic.quote_due]:
+            self.nursery.start_soon(self._publish_quotes, due)
+
+    async def _publish_quotes(self, due: list[Topic]) -> None:
+        """Publish a round at a time: the quotes of hundreds of symbols for ten thousand clients are
+        millions of frames.
+        """
+        begun = time_ns() // 1000
+        for start in range(0, len(due), ROUND_TRADES):
+            for topic in due[start : start + ROUND_TRADES]:
+                # A trade that was faster has published the full quote already.
+                if topic.quote_due:
+                    topic.publish_quote(begun)
+            await trio.lowlevel.checkpoint()
+            await self._flusher.wait_round()
+
+
+async def run_topic(topic: Topic, inbox: Inbox) -> None:
+    """Publish what comes into `inbox`, round by round, until it is closed and empty."""
+    flusher = topic.context.flusher
+    if inbox.previous is not None:
+        await inbox.previous.wait()
+    with suppress(trio.EndOfChannel):
+        while True:
+            update = await inbox.take()
+            if flusher.conflation:
+                publish_conflated(topic, update, inbox)
+                await trio.sleep(flusher.conflation)
+            else:
+                _publish_round(topic, update, inbox)
+            await flusher.wait_round()
+    inbox.finished.set()
+
+
+def _publish_round(topic: Topic, update: Update, inbox: Inbox) -> None:
+    topic.publish(update)
+    for following in islice(inbox.drain(), ROUND_TRADES - 1):
+        topic.publish(following)
+
+
+def publish_conflated(topic: Topic, update: Update, inbox: Inbox) -> None:
+    """Take all there is in an overload, count each update as a version, publish their sum."""
+    version, operations = topic.version, list[Operation]()
+    for each in chain([update], inbox.drain()):
+        operations = topic.absorb(each) or operations
+    if topic.watched:
+        topic.context.stats.conflated += max(0, topic.version - version - 1)
+    topic.publish_since(version, operations)

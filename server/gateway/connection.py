@@ -1,0 +1,49 @@
+"""A session as the pool, the heartbeat and the search for dead connections know it."""
+
+from typing import Protocol
+
+from server.fanout.outbox import Outbox
+from server.gateway.auth import Identity
+from server.gateway.closing import Close
+from server.gateway.deadlines import Timed
+from server.gateway.lifecycle import State
+from server.gateway.subscriptions import Subscriptions
+
+
+class Connection(Timed, Protocol):
+    """One connection after the upgrade. Only the pool changes its `state`.
+
+    `close_code` and `lost` tell how it ended. The heartbeat owns `beat_at`, when the next beat is due
+    in trio's time; `heard`, whether more than a pong came since the last beat; `unanswered`, the number
+    of pings without an answer; and `quiet_beats`, the number of beats in a row without traffic.
+    """
+
+    state: State
+    identity: Identity
+    outbox: Outbox
+    subscriptions: Subscriptions
+    close_code: int
+    lost: bool
+    beat_at: float
+    heard: bool
+    unanswered: int
+    quiet_beats: int
+
+    @property
+    def closing(self) -> bool:
+        """Whether a close frame was sent, or the connection is over."""
+
+    @property
+    def over(self) -> bool: ...
+
+    def ping(self) -> None:
+        """Send a ping; anything that the client then sends is an answer."""
+
+    def close(self, reason: Close) -> None:
+        """Send a close frame, and give the client a moment to answer it."""
+
+    def drop(self, reason: Close) -> None:
+        """End at once."""
+
+    def send_away(self, spread_ms: int) -> None:
+        """Tell the client to come back within `spread_ms` milliseconds, and close."""

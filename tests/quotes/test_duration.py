@@ -1,0 +1,29 @@
+"""Durations as people write them."""
+
+import pytest
+
+from server.quotes.duration import SHOWN, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("4s", 4.0), ("1.5S", 1.5), (" 30 m ", 1800.0), ("2h", 7200.0),
+     ("7d", 604800.0), ("12", 12.0), ("0", 0.0)],
+)  # fmt: skip
+def test_durations_are_seconds(text, seconds):
+    """A number alone is seconds; case and space do not matter."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1.s", "1 week", "1e3", "٣s", "1s 2"])
+def test_anything_else_is_none(text):
+    """The message repeats it."""
+    with pytest.raises(ValueError, match="is not a duration") as error:
+        parse_duration(text)
+    assert repr(text) in str(error.value)
+
+
+def test_only_a_part_of_a_long_text_is_repeated():
+    """A log line stays a line."""
+    with pytest.raises(ValueError, match=f"^'{'x' * SHOWN}' is not a duration$"):
+        parse_duration("x" * 1000)

@@ -1,0 +1,56 @@
+"""Time limits that hold on a busy machine: waiting for a processor does not count."""
+
+import os
+import time
+from pathlib import Path
+
+STARVED = 0.25
+"""The share of its time that a process waits for a processor only if other programs take them."""
+
+
+class Stopwatch:
+    """Measures seconds, less those in which a process was ready but another one had its processor.
+
+    `pids` are the measured processes; the test's own counts, too. On an idle machine the difference is
+    some milliseconds, so that a limit stays what it is.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = {os.getpid(), *pids}
+        self._start = time.monotonic()
+        self._waited = self._waiting()
+
+    @property
+    def seconds(self) -> float:
+        """The time since the start."""
+        return time.monotonic() - self._start - self.waited
+
+    @property
+    def waited(self) -> float:
+        """The seconds that the processes waited for a processor since the start."""
+        return self._waiting() - self._waited
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the machine is too busy for a figure that is not in seconds, or that is a share."""
+        return self.waited > STARVED * (time.monotonic() - self._start)
+
+    def _waiting(self) -> float:
+        return sum(_waited_for_processor(pid) for pid in self._pids)
+
+
+def machine_is_busy() -> bool:
+    """Find out, in a tenth of a second's work, whether other programs take the processors."""
+    watch, start = Stopwatch(), time.thread_time()
+    while time.thread_time() - start < 0.1:
+        pass
+    return watch.is_starved
+
+
+def _waited_for_processor(pid: int) -> float:
+    """Return the seconds that the main thread waited (proc_pid_schedstat, the second number)."""
+    try:
+        _, nanoseconds, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except FileNotFoundError:  # the process has ended, or the kernel does not count
+        return 0.0
+    return int(nanoseconds) / 1e9
