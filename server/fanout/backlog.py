@@ -1,12 +1,14 @@
 """The frames and symbols that wait while a connection's socket is full or its client throttled."""
 
+from collections.abc import Iterable
+
 import trio
 
 from server.fanout.frame import Source
 
 DRAIN_BYTES = 16 * 1024
-"""Bytes of one write to a socket that has drained: trio's TCP_NOTSENT_LOWAT, at which the kernel
-calls a socket writable.
+"""Bytes of the largest write to a socket that has drained: trio's TCP_NOTSENT_LOWAT, at which the
+kernel calls a socket writable.
 """
 
 
@@ -14,33 +16,80 @@ class Backlog:
     """Owned by its outbox.
 
     `unsent` holds frames that must arrive as they are: the rest of a cut frame, and answers.
-    `pending` holds sources by key, so a connection has one entry for each symbol: its quote or its
-    removal notice. No update is kept. The source's current frame is made when it is sent.
-    `drained` is set when nothing waits any more, or the connection is over.
+    `pending` and `held` hold sources by key, so a connection has one entry for each symbol: its quote
+    or its removal notice. No update is kept. The source's current frame is made when it is sent.
+
+    Pending sources go out as the socket takes them, those that wait for longest first. Held ones wait
+    for the next release of a throttled client. `waiting` is the one of both that updates go to.
+    `unseen` holds the keys of topics whose quotes the client never got.
+
+    `moved` is set with each write, `drained` when nothing waits for the socket any more, or the
+    connection is over.
     """
 
-    __slots__ = ("drained", "pending", "unsent")
+    __slots__ = ("drained", "held", "moved", "pending", "unseen", "unsent", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, throttled: bool = False) -> None:
         self.unsent: list[bytes] = []
         self.pending: dict[object, Source] = {}
+        self.held: dict[object, Source] = {}
+        self.waiting = self.held if throttled else self.pending
+        self.unseen: set[object] = set()
+        self.moved = trio.Event()
         self.drained = trio.Event()
 
     def add(self, source: Source) -> None:
         """Make `source` pending, in place of any other with its key."""
+        self.held.pop(source.key, None)
         self.pending[source.key] = source
 
     def discard(self, source: Source) -> None:
-        """Take `source` out; harmless if it is not pending."""
-        if source in self:
-            del self.pending[source.key]
+        """Take `source` out; harmless if it does not wait."""
+        for sources in (self.pending, self.held):
+            if sources.get(source.key) is source:
+                del sources[source.key]
+                self.unseen.discard(source.key)
+
+    def hold(self, *, throttled: bool) -> None:
+        """Have all that waits for its turn, and all updates from now on, wait for the next release.
+        If not `throttled`, make all of it pending.
+        """
+        if throttled:
+            self.held = self.pending | self.held
+            self.pending = {}
+        else:
+            self.release()
+        self.waiting = self.held if throttled else self.pending
+
+    def release(self) -> None:
+        """Make what is held pending."""
+        self.pending |= self.held
+        self.held.clear()
+
+    def put_back(self, sources: Iterable[Source]) -> None:
+        """Make `sources` pending again that the socket did not take: before all others, in order."""
+        self.pending = {source.key: source for source in sources} | self.pending
+        if self.waiting is not self.held:
+            self.waiting = self.pending
+
+    def note_move(self) -> None:
+        """Wake the tasks that wait for a write."""
+        if self.moved.statistics().tasks_waiting:
+            self.moved.set()
+            self.moved = trio.Event()
+
+    def note_drained(self) -> None:
+        """Wake all tasks that wait for the socket."""
+        self.moved.set()
+        self.drained.set()
+        self.moved, self.drained = trio.Event(), trio.Event()
 
     def __contains__(self, source: Source) -> bool:
-        return self.pending.get(source.key) is source
+        return source in (self.pending.get(source.key), self.held.get(source.key))
 
-    def take(self) -> list[bytes]:
+    def take(self, limit: int) -> list[bytes]:
         """Take out the frames of the next write: all unsent ones, then pending ones while they are
-        less than DRAIN_BYTES.
+        less than `limit` bytes.
         """
         frames, self.unsent = self.unsent, []
         size = sum(map(len, frames))
@@ -48,11 +97,12 @@ class Backlog:
         # They are deleted after the loop: to look for the first entry again after each deletion
         # takes quadratic time.
         for source in self.pending.values():
-            if size >= DRAIN_BYTES:
+            if size >= limit:
                 break
             frames.append(source.current_frame())
             size += len(frames[-1])
             taken.append(source)
         for source in taken:
             del self.pending[source.key]
+            self.unseen.discard(source.key)
         return frames

@@ -9,11 +9,47 @@ import socket
 import sys
 import termios
 from collections import Counter
+from contextlib import suppress
 
 import trio
 
+from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.breaker import Breaker, BreakerPolicy, BreakerState
 from server.fanout.outbox import Outbox
+
+SMALLEST_WRITE, LARGEST_WRITE = 1024, DRAIN_BYTES
+"""Bytes given to the kernel at once. An answer waits behind them, so a slow client gets little."""
+
+SLOW, FAST = 0.25, 0.05
+"""Seconds until a socket has room again. After a longer time the next write is half as large, after a
+shorter one twice as large.
+"""
+
+
+class WriteSize:
+    """How much a blocked socket is given at once, by how fast its client reads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.limit = LARGEST_WRITE
+        self._sock = sock
+
+    def waited(self, seconds: float) -> None:
+        """Adapt to the time until the socket had room."""
+        if seconds > SLOW:
+            self._set(max(SMALLEST_WRITE, self.limit // 2))
+        elif seconds < FAST:
+            self._set(min(LARGEST_WRITE, self.limit * 2))
+
+    def restore(self) -> None:
+        """Give the kernel its usual amount again."""
+        self._set(LARGEST_WRITE)
+
+    def _set(self, limit: int) -> None:
+        if limit != self.limit:
+            self.limit = limit
+            # A broken socket fails at the next write. Sockets other than TCP's have no such option.
+            with suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
 
 
 class BlockedWriters:
@@ -29,22 +65,23 @@ class BlockedWriters:
         self.tasks.start_soon(self._drain, outbox)
 
     async def _drain(self, outbox: Outbox) -> None:
-        breaker = Breaker(self._policy)
+        breaker, size = Breaker(self._policy), WriteSize(outbox.sock)
         try:
             while outbox.blocked:
                 before = breaker.state
-                await self._attempt(outbox, breaker)
+                await self._attempt(outbox, breaker, size)
                 if breaker.state is not before:
                     self._count(before, -1)
                     self._count(breaker.state, 1)
                     if outbox.owner is not None:
                         outbox.owner.on_breaker(breaker.state)
+            size.restore()
         except (OSError, trio.ClosedResourceError):
             outbox.abandon()
         finally:
             self._count(breaker.state, -1)
 
-    async def _attempt(self, outbox: Outbox, breaker: Breaker) -> None:
+    async def _attempt(self, outbox: Outbox, breaker: Breaker, size: WriteSize) -> None:
         if breaker.state is BreakerState.OPEN:
             # Nothing is sent meanwhile, so only the connection's end can drain the outbox.
             with trio.move_on_after(self._policy.recovery):
@@ -52,10 +89,12 @@ class BlockedWriters:
             breaker.recovered()
             return
         unsent = _unsent(outbox.sock)
+        begun = trio.current_time()
         with trio.move_on_after(self._policy.stall_timeout) as waiting:
             await trio.lowlevel.wait_writable(outbox.sock)
+        size.waited(trio.current_time() - begun)
         if not waiting.cancelled_caught:
-            outbox.write_backlog()
+            outbox.write_backlog(size.limit)
             breaker.went_out(everything=not outbox.blocked)
         elif _unsent(outbox.sock) >= unsent:
             breaker.stalled()

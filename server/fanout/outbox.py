@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
-from server.fanout.backlog import Backlog
+from server.fanout.backlog import DRAIN_BYTES, Backlog
 from server.fanout.breaker import BreakerState
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.outbox_state import TRANSITIONS, Event, State
@@ -71,6 +71,11 @@ class Outbox:
         """Whether the socket has to drain before anything else goes out."""
         return self.state in (State.BLOCKED, State.CLOSING)
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether updates wait: for the socket, or for a throttled client's next release."""
+        return self._backlog is not None
+
     def send(self, frame: bytes) -> None:
         """Send a frame that must arrive: an answer, a pong. Never waits."""
         if self.queue is not None:
@@ -97,7 +102,7 @@ class Outbox:
         if self.state is State.OPEN and sources:
             self._on(Event.HELD)
         self._add(sources)
-        self.release()
+        self._send_pending()
 
     def send_current(self, source: Source) -> None:
         """Send the current frame of `source`: now, or when the socket has drained. Never waits."""
@@ -110,13 +115,27 @@ class Outbox:
 
     def conflate(self, source: Source) -> None:
         """Make `source` pending in place of an update of it that is dropped, and count that."""
-        if self._backlog is not None and self.state is not _CLOSING:
-            self._backlog.pending[source.key] = source
+        backlog = self._backlog
+        if backlog is not None and self.state is not _CLOSING:
+            key = source.key
+            if key in backlog.pending:
+                backlog.pending[key] = source
+            else:
+                backlog.waiting[key] = source
             self._stats.conflated += 1
 
     def is_pending(self, source: Source) -> bool:
         """Return whether `source` is still to be sent."""
         return self._backlog is not None and source in self._backlog
+
+    def has_seen(self, source: Source) -> bool:
+        """Return whether the client was sent anything of `source`, to which it is subscribed."""
+        return self._backlog is None or source.key not in self._backlog.unseen
+
+    def note_unseen(self, sources: Iterable[Source]) -> None:
+        """Note that the client has nothing yet of those of `sources` that are pending."""
+        if self._backlog is not None:
+            self._backlog.unseen.update(each.key for each in sources if each in self._backlog)
 
     def forget(self, sources: Iterable[Source]) -> None:
         """Send what is queued, and nothing more of `sources`: the client unsubscribed."""
@@ -141,26 +160,44 @@ class Outbox:
         while self.blocked and self._backlog is not None:
             await self._backlog.drained.wait()
 
+    async def wait_answered(self) -> None:
+        """Return once the socket took all answers, though quotes may still be pending."""
+        while self.blocked and self._backlog is not None and self._backlog.unsent:
+            await self._backlog.moved.wait()
+
     def set_throttle(self, interval: float) -> None:
         """Hold updates back until each `release`, which the caller calls every `interval` seconds.
-        With 0, send what is pending, and from now on each update as it comes.
+        With 0, send what is held, and from now on each update as it comes.
+
+        If the outbox is blocked, what is pending is held, too.
         """
         self.flush()
         self.release()
         self.throttle = interval
         if self.state in (State.OPEN, State.THROTTLED):
             self._on_nothing_waits()
+        if self._backlog is not None:
+            self._backlog.hold(throttled=interval > 0)
 
     def release(self) -> None:
-        """Send what a throttled outbox has pending. Never waits."""
+        """Send what is held for a throttled client. Never waits."""
+        if self._backlog is not None:
+            self._backlog.release()
+            self._send_pending()
+
+    def write_backlog(self, limit: int = DRAIN_BYTES) -> None:
+        """Write about `limit` bytes of the backlog to a socket with room."""
+        backlog = self._backlog
+        if backlog is None:
+            return
+        sent = self._write(backlog.take(limit))
+        backlog.note_move()
+        if sent and not backlog.pending:
+            self._on_nothing_waits()
+
+    def _send_pending(self) -> None:
         while self.state is State.THROTTLED and self._backlog and self._backlog.pending:
             self.write_backlog()
-
-    def write_backlog(self) -> None:
-        """Write as much of the backlog as a socket with room takes at once."""
-        backlog = self._backlog
-        if backlog is not None and self._write(backlog.take()) and not backlog.pending:
-            self._on_nothing_waits()
 
     def flush(self) -> None:
         """Hand the queued frames to the kernel; called at the end of a round. Never waits."""
@@ -172,7 +209,8 @@ class Outbox:
         else:
             for start in range(0, len(queue), WRITE_FRAMES):
                 if not self._write(queue[start : start + WRITE_FRAMES]):
-                    self._keep(queue[start + WRITE_FRAMES :], 0)
+                    for source in self._keep(queue[start + WRITE_FRAMES :], 0):
+                        self.conflate(source)
                     break
         queue.clear()
 
@@ -191,25 +229,33 @@ class Outbox:
         if taken == len(data):
             self._stats.messages_sent += len(frames)
             return True
+        from_backlog = self.queue is None
         if not self.blocked:
             self._on(Event.FILLED)
-        self._keep(frames, taken)
+        kept = self._keep(frames, taken)
+        if self._backlog is not None:
+            if from_backlog:
+                self._backlog.put_back(kept)
+            else:
+                for source in kept:
+                    self.conflate(source)
         return False
 
-    def _keep(self, frames: list[bytes], taken: int) -> None:
-        """Keep in the backlog what is left of `frames` after `taken` bytes of them went out."""
-        backlog = self._backlog
-        if backlog is None:
-            return
+    def _keep(self, frames: list[bytes], taken: int) -> list[Source]:
+        """Keep in the backlog what is left of `frames` after `taken` bytes of them went out. Return the
+        sources of the updates among them, whose current frames are sent instead.
+        """
+        sources: list[Source] = []
         for frame in frames:
             if taken >= len(frame):
                 taken -= len(frame)
                 self._stats.messages_sent += 1
             elif taken == 0 and isinstance(frame, UpdateFrame):
-                self.conflate(frame.source)
-            else:
-                backlog.unsent.append(frame[taken:])
+                sources.append(frame.source)
+            elif self._backlog is not None:
+                self._backlog.unsent.append(frame[taken:])
                 taken = 0
+        return sources
 
     def _add(self, sources: Iterable[Source]) -> None:
         """Make `sources` pending, unless the close frame was given."""
@@ -229,12 +275,13 @@ class Outbox:
         backlog = self._backlog
         if self.state in (State.OPEN, State.CLOSED):
             self._backlog = None
-        elif event is Event.CLOSING and backlog is not None:
+        elif backlog is None:
+            self._backlog = Backlog(throttled=self.throttle > 0)
+        elif event is Event.CLOSING:
             backlog.pending.clear()
-        elif event is Event.HELD or backlog is None:
-            self._backlog = Backlog()
-        if backlog is not None and self._backlog is not backlog:
-            backlog.drained.set()
+            backlog.held.clear()
+        if backlog is not None and not self.blocked:
+            backlog.note_drained()
         if event is Event.FILLED:
             self._start_writing(self)
 

@@ -14,7 +14,6 @@ from msgspec import UNSET, UnsetType
 
 from server.config.redaction import redact
 from server.fanout.throttle import granted
-from server.fanout.topic import Topic
 from server.gateway.auth import Authenticator, BadToken
 from server.gateway.budgets import Budgets
 from server.gateway.selection import EVERYTHING, STORE_UNAVAILABLE, Selection, Selector, symbols_of
@@ -37,13 +36,11 @@ from server.quotes.messages import (
     ErrorCode,
     Ping,
     Pong,
-    QuotesPatch,
     Resync,
     Subscribe,
     Throttle,
     Unsubscribe,
 )
-from server.quotes.patch import Remove
 
 NO_SUCH_SYMBOL = "no such symbol"
 NOT_SUBSCRIBED = "not subscribed to these symbols"
@@ -134,7 +131,7 @@ class Commands(NamedTuple):
             if not mine.everything:
                 new = mine.new_among(context.selector.topics.values())
                 yield mine.start_everything()
-                yield SendQuotes(new)
+                yield SendQuotes(new, unseen=True)
         else:
             new = mine.new_among(selection.topics)
             if len(mine.topics) + len(new) > context.max_symbols:
@@ -145,7 +142,7 @@ class Commands(NamedTuple):
                 yield self._acknowledge(command, symbols_of(selection.topics))
                 if new:
                     yield mine.start(new)
-                    yield SendQuotes(new)
+                    yield SendQuotes(new, unseen=True)
         yield from context.refuse_missing(command.action, selection, command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> Replies:
@@ -157,16 +154,14 @@ class Commands(NamedTuple):
             yield self._refuse(command, "not_subscribed", message, symbols)
             return
         if topics:
-            yield self.subscriptions.stop(topics)
-            yield self._acknowledge(command, _named(selection))
-            yield _removal(topics)
+            yield self.subscriptions.stop(topics, self._acknowledge(command, _named(selection)))
         yield from self._refuse_unsubscribed(command, selection)
 
     def _resync(self, command: Resync) -> Replies:
         selection = self._subscribed(command)
         if selection.topics:
             yield self._acknowledge(command, _named(selection))
-            yield SendQuotes(selection.topics)
+            yield SendQuotes(selection.topics, unseen=False)
         yield from self._refuse_unsubscribed(command, selection)
 
     def _subscribed(self, command: Unsubscribe | Resync) -> Selection:
@@ -230,11 +225,3 @@ class Commands(NamedTuple):
 def _named(selection: Selection) -> list[str]:
     """Return the symbols that an acknowledgement names."""
     return [EVERYTHING] if selection.everything else symbols_of(selection.topics)
-
-
-def _removal(topics: list[Topic]) -> QuotesPatch:
-    return QuotesPatch(
-        time.time_ns() // 1000,
-        {topic.symbol: topic.version for topic in topics},
-        [Remove(topic.pointer) for topic in topics],
-    )

@@ -239,9 +239,10 @@ class Session:
                 return
             protocol = self._make_protocol()
         for frame in protocol.receive(data):
-            # Then nothing is pending, so an `unsubscribe` removes only what the client has got.
+            # A client that does not read its answers gets no more of them. Quotes may be pending for
+            # ever, if prices come faster than the client reads.
             if self.outbox.blocked and waits_its_turn(frame):
-                await self.outbox.wait_drained()
+                await self.outbox.wait_answered()
             if self.over:
                 return
             if not (isinstance(frame, Frame) and frame.opcode is Opcode.PONG):

@@ -6,6 +6,7 @@ replies in the order in which the client sees them, and do no I/O. Then the sess
 """
 
 from collections.abc import Iterable
+from time import time_ns
 from typing import NamedTuple, Protocol
 
 from server.fanout.frame import text_frame
@@ -16,6 +17,7 @@ from server.fanout.topic import Topic, full_quotes
 from server.gateway.auth import Identity
 from server.gateway.closing import Close
 from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Subscribe, encode
+from server.quotes.patch import Remove
 
 
 class Delivery(Protocol):
@@ -45,38 +47,54 @@ class StartAllUpdates(NamedTuple):
 
 
 class StopUpdates(NamedTuple):
-    """Send no more updates of `topics`."""
+    """Send no more updates of `topics`, then `ack`, and take away the quotes that the client has.
 
-    topics: list[Topic]
-
-    def deliver(self, hub: Hub, outbox: Outbox) -> None:
-        for topic in self.topics:
-            hub.unsubscribe(outbox, topic)
-
-
-class StopAllUpdates(NamedTuple):
-    """Send the full quotes of `topics` that are still pending, then no more updates of any topic.
-
-    A client can only remove quotes that it has, also those of topics that were listed just now.
+    `everything`: these are all topics, also those still to come.
     """
 
     topics: list[Topic]
+    everything: bool
+    ack: Ack
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
+        was_open = not outbox.has_backlog
         outbox.flush()
-        pending = [each for each in self.topics if each.quote_due or outbox.is_pending(each)]
-        if pending:
-            outbox.send(text_frame(encode(full_quotes(pending))))
-        hub.unsubscribe_everything(outbox)
+        # A client can only remove quotes that it has.
+        seen = [topic for topic in self.topics if outbox.has_seen(topic)]
+        if self.everything:
+            # Topics that were listed just now may be among these.
+            due = [
+                topic
+                for topic in seen
+                if topic.quote_due or (was_open and outbox.is_pending(topic))
+            ]
+            if due:
+                outbox.send(text_frame(encode(full_quotes(due))))
+            hub.unsubscribe_everything(outbox)
+        else:
+            for topic in self.topics:
+                hub.unsubscribe(outbox, topic)
+        outbox.send(text_frame(encode(self.ack)))
+        if seen:
+            outbox.send(text_frame(encode(_removal(seen))))
+
+
+def _removal(topics: list[Topic]) -> QuotesPatch:
+    return QuotesPatch(
+        time_ns() // 1000,
+        {topic.symbol: topic.version for topic in topics},
+        [Remove(topic.pointer) for topic in topics],
+    )
 
 
 class SendQuotes(NamedTuple):
-    """Send the full quotes of `topics`."""
+    """Send the full quotes of `topics`. `unseen`: the client has none of them yet."""
 
     topics: list[Topic]
+    unseen: bool
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
-        hub.send_quotes(outbox, self.topics)
+        hub.send_quotes(outbox, self.topics, unseen=self.topics if self.unseen else ())
 
 
 class SendRecovery(NamedTuple):
@@ -152,14 +170,12 @@ class Subscriptions:
         self.everything = True
         return StartAllUpdates(single)
 
-    def stop(self, topics: list[Topic]) -> StopUpdates | StopAllUpdates:
+    def stop(self, topics: list[Topic], ack: Ack) -> StopUpdates:
         """Unsubscribe from `topics`; if the client is subscribed to everything, these are all."""
-        if self.everything:
-            self.everything = False
-            return StopAllUpdates(topics)
+        everything, self.everything = self.everything, False
         for topic in topics:
             self.topics.pop(topic, None)
-        return StopUpdates(topics)
+        return StopUpdates(topics, everything, ack)
 
     def clear(self) -> None:
         """Forget all subscriptions."""

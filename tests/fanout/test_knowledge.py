@@ -278,8 +278,8 @@ def test_drained_socket_is_given_little_at_a_time():
     backlog = Backlog()
     for _ in range(40):
         backlog.add(Quote())
-    assert [len(backlog.take()) for _ in range(4)] == [16, 16, 8, 0]
+    assert [len(backlog.take(DRAIN_BYTES)) for _ in range(4)] == [16, 16, 8, 0]
     backlog.unsent = [b"y" * DRAIN_BYTES, b"z"]
     backlog.add(Quote())
-    assert len(backlog.take()) == 2
-    assert len(backlog.take()) == 1
+    assert len(backlog.take(DRAIN_BYTES)) == 2
+    assert len(backlog.take(DRAIN_BYTES)) == 1

@@ -23,12 +23,10 @@ from server.gateway.subscriptions import (
     SetInterval,
     StartAllUpdates,
     StartUpdates,
-    StopAllUpdates,
     StopUpdates,
     Subscriptions,
 )
-from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Subscribe
-from server.quotes.patch import Remove
+from server.quotes.messages import Ack, Error, Pong, Subscribe
 from server.store.loader import TooManyLookups
 from tests.commands import COMMANDS, example
 from tests.fanout.peer import instruments
@@ -93,7 +91,7 @@ def test_subscribe_is_acknowledged_before_its_quotes(connection):
     assert connection.say("subscribe", symbols=["aapl", "AAPL"], id=1) == [
         Ack("subscribe", ["AAPL"], 1),
         StartUpdates([aapl]),
-        SendQuotes([aapl]),
+        SendQuotes([aapl], unseen=True),
     ]
     assert connection.say("subscribe", symbols=["AAPL"]) == [Ack("subscribe", ["AAPL"])]
     assert list(connection.subscriptions.topics) == [aapl]
@@ -111,12 +109,8 @@ def test_unsubscribed_quotes_are_removed(connection):
     """What was subscribed is taken away; the rest is refused by name."""
     aapl = connection.topics["AAPL"]
     connection.say("subscribe", symbols=["AAPL"])
-    stop, ack, removal, error = connection.say("unsubscribe", symbols=["AAPL", "MSFT", "nope"])
-    assert stop == StopUpdates([aapl])
-    assert ack == Ack("unsubscribe", ["AAPL"])
-    assert isinstance(removal, QuotesPatch)
-    assert removal.operations == [Remove(aapl.pointer)]
-    assert removal.versions == {"AAPL": aapl.version}
+    stop, error = connection.say("unsubscribe", symbols=["AAPL", "MSFT", "nope"])
+    assert stop == StopUpdates([aapl], False, Ack("unsubscribe", ["AAPL"]))
     assert (error.code, error.symbols) == ("not_subscribed", ["NOPE", "MSFT"])
     assert not connection.subscriptions.topics
 
@@ -129,15 +123,13 @@ def test_everything_takes_the_place_of_single_symbols(connection):
     assert connection.say("subscribe", symbols=["*"]) == [
         Ack("subscribe", [EVERYTHING]),
         StartAllUpdates([aapl]),
-        SendQuotes(others),
+        SendQuotes(others, unseen=True),
     ]
     assert connection.say("subscribe", symbols=["*"]) == [Ack("subscribe", [EVERYTHING])]
     (error,) = connection.say("unsubscribe", symbols=["AAPL"])
     assert (error.code, error.symbols) == ("not_subscribed", ["AAPL"])
-    stop, ack, removal = connection.say("unsubscribe", symbols=["*"])
-    assert stop == StopAllUpdates([aapl, *others])
-    assert ack == Ack("unsubscribe", [EVERYTHING])
-    assert removal.versions.keys() == connection.topics.keys()
+    (stop,) = connection.say("unsubscribe", symbols=["*"])
+    assert stop == StopUpdates([aapl, *others], True, Ack("unsubscribe", [EVERYTHING]))
     (error,) = connection.say("resync", symbols=["*"])
     assert (error.code, error.symbols) == ("not_subscribed", [EVERYTHING])
 
@@ -150,7 +142,8 @@ def test_symbol_that_is_not_in_memory_is_looked_up_first(connection):
     aapl = connection.topics["AAPL"]
     found = Selection([aapl], ["NEW"], unavailable=["ODD"])
     *done, unknown, unavailable = connection.protocol.subscribe(look_up.command, found)
-    assert done == [Ack("subscribe", ["AAPL"], 3), StartUpdates([aapl]), SendQuotes([aapl])]
+    started = [StartUpdates([aapl]), SendQuotes([aapl], unseen=True)]
+    assert done == [Ack("subscribe", ["AAPL"], 3), *started]
     assert isinstance(unknown, Error)
     assert (unknown.code, unknown.symbols, unknown.id) == ("unknown_symbol", ["NEW"], 3)
     assert isinstance(unavailable, Error)
@@ -201,7 +194,11 @@ def test_bytes_may_come_in_any_pieces(connection, step):
     aapl = connection.topics["AAPL"]
     pong, *done = replies
     assert pong == pong_frame(b"x")
-    assert done == [Ack("subscribe", ["AAPL"]), StartUpdates([aapl]), SendQuotes([aapl])]
+    assert done == [
+        Ack("subscribe", ["AAPL"]),
+        StartUpdates([aapl]),
+        SendQuotes([aapl], unseen=True),
+    ]
 
 
 @pytest.mark.parametrize(
