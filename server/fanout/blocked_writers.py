@@ -17,28 +17,34 @@ from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.breaker import Breaker, BreakerPolicy, BreakerState
 from server.fanout.outbox import Outbox
 
-SMALLEST_WRITE, LARGEST_WRITE = 1024, DRAIN_BYTES
+SMALLEST_WRITE, FIRST_WRITE, LARGEST_WRITE = 256, 1024, DRAIN_BYTES
 """Bytes given to the kernel at once. An answer waits behind them, so a slow client gets little."""
 
-SLOW, FAST = 0.25, 0.05
-"""Seconds until a socket has room again. After a longer time the next write is half as large, after a
-shorter one twice as large.
-"""
+DRAIN_TIME = 0.2
+"""Seconds that a client should need for one write."""
+
+MEASURED = 0.5
+"""Seconds over which the speed of a client is measured: its kernel takes bytes in bursts."""
 
 
 class WriteSize:
-    """How much a blocked socket is given at once, by how fast its client reads."""
+    """How much a blocked socket is given at once: `limit` bytes, by how fast its client reads."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.limit = LARGEST_WRITE
         self._sock = sock
+        self._set(FIRST_WRITE)
+        self._since = trio.current_time()
+        self._written = 0
 
-    def waited(self, seconds: float) -> None:
-        """Adapt to the time until the socket had room."""
-        if seconds > SLOW:
-            self._set(max(SMALLEST_WRITE, self.limit // 2))
-        elif seconds < FAST:
-            self._set(min(LARGEST_WRITE, self.limit * 2))
+    def wrote(self) -> None:
+        """Note a write of `limit` bytes, and adapt. The limit grows twofold at most."""
+        self._written += self.limit
+        seconds = trio.current_time() - self._since
+        if seconds >= MEASURED:
+            size = min(2 * self.limit, int(self._written / seconds * DRAIN_TIME))
+            self._set(max(SMALLEST_WRITE, min(LARGEST_WRITE, size)))
+            self._since, self._written = trio.current_time(), 0
 
     def restore(self) -> None:
         """Give the kernel its usual amount again."""
@@ -89,12 +95,11 @@ class BlockedWriters:
             breaker.recovered()
             return
         unsent = _unsent(outbox.sock)
-        begun = trio.current_time()
         with trio.move_on_after(self._policy.stall_timeout) as waiting:
             await trio.lowlevel.wait_writable(outbox.sock)
-        size.waited(trio.current_time() - begun)
         if not waiting.cancelled_caught:
             outbox.write_backlog(size.limit)
+            size.wrote()
             breaker.went_out(everything=not outbox.blocked)
         elif _unsent(outbox.sock) >= unsent:
             breaker.stalled()
