@@ -224,7 +224,7 @@ def test_help_says_what_other_users_see(tmp_path):
     """`--token` still works, and its help names the better ways."""
     text = " ".join(run(tmp_path, "watch", "--help").stdout.split())
     assert "QUOTESTREAM_TOKEN" in text
-    assert "other users of this machine can then see" in text
+    assert "Other users of this machine can see it" in text
 
 
 @pytest.mark.parametrize(

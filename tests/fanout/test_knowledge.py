@@ -5,6 +5,7 @@ import time
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from server.fanout.backlog import DRAIN_BYTES, Backlog
 from server.fanout.broadcaster import give
@@ -14,9 +15,9 @@ from server.fanout.hub import ONE_MESSAGE, Hub
 from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.throttle import granted
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.position import Position
-from server.quotes.quote import Move
+from server.quotes.quote import Move, Trade
 from server.quotes.snapshot import Snapshot, live
 from tests.fanout.peer import START_US, Peer, instruments, publish, trade
 
@@ -283,3 +284,35 @@ def test_drained_socket_is_given_little_at_a_time():
     backlog.add(Quote())
     assert len(backlog.take(DRAIN_BYTES)) == 2
     assert len(backlog.take(DRAIN_BYTES)) == 1
+
+
+async def test_delivery_is_measured_for_every_connection(hub, connect):
+    """From the intake of the trade to the write, in seconds; a round's own time is short."""
+    peers = [connect("AAPL") for _ in range(3)]
+    for peer in peers:
+        await peer.read()
+    latency = hub.stats.delivery_latency
+    counted, total = sum(latency.counts), latency.total
+    taken_in = time.time_ns() // 1000 - 10_000_000
+    hub.topics["AAPL"].publish(Trade("AAPL", 101.0, 100, START_US, taken_in))
+    for peer in peers:
+        await peer.read()
+    assert sum(latency.counts) - counted == 3
+    assert 30 <= latency.total - total < 33
+    assert hub.stats.longest_burst < 10
+
+
+async def test_version_that_is_here_already_changes_nothing(hub):
+    """Whatever it says; the largest version there is stays, and the log names the symbol."""
+    state = msgspec.structs.replace(
+        live(LAST, 77), symbol="AAPL", name="AAPL", version=LARGEST_WHOLE - 1
+    )
+    hub.adopt([state])
+    topic = hub.topics["AAPL"]
+    topic.publish(Move("AAPL", LARGEST_WHOLE - 1, 7.0, 7, START_US, START_US))
+    assert topic.quote.current_price == 105.5
+    publish(hub, "AAPL", 106.0)
+    with capture_logs() as logs:
+        publish(hub, "AAPL", 107.0)
+    assert (topic.version, topic.quote.current_price) == (LARGEST_WHOLE, 106.0)
+    assert [each["key"] for each in logs] == ["AAPL"]

@@ -46,6 +46,14 @@ def test_head_is_taken_in_any_pieces(step):
     assert b"rest".startswith(bytes(received))
 
 
+@pytest.mark.parametrize("rest", [b"\n", b"\x00\n\n", b"x\r\n\r\ny"])
+def test_bytes_behind_the_head_are_not_looked_at(rest):
+    """They are frames, which may hold anything."""
+    received = bytearray(HEAD + rest)
+    assert take_head(received) == HEAD
+    assert received == rest
+
+
 def test_head_may_be_as_large_as_its_limit():
     """Whole or not, one byte more is refused."""
     assert take_head(bytearray(HEAD), 0, len(HEAD)) == HEAD

@@ -13,10 +13,7 @@ ALONE = {
         "quote_columns",
     ): "a new SQLite file has these columns from 0001 on; Postgres takes "
     "over a table of another service",
-    (
-        "postgres",
-        "search",
-    ): "SQLite searches the column `words` of 0001 with LIKE, without an index",
+    ("postgres", "search"): "SQLite had the column `words` from 0001 on",
     ("sqlite", "sound_marks"): "Postgres marks changes with its own transaction numbers, which no "
     "other program can set too high",
 }
