@@ -148,6 +148,8 @@ class Outbox:
         """Send the close frame after all that waits as frames, and nothing after it."""
         if self.state not in (State.CLOSING, State.CLOSED):
             self.send(frame)
+        # The write may have found that the client has reset the connection.
+        if self.state not in (State.CLOSING, State.CLOSED):
             self._on(Event.CLOSING)
 
     def abandon(self) -> None:

@@ -189,3 +189,37 @@ async def test_very_many_quotes_are_not_kept_for_one_client(hub, connect, interv
     assert set(peer.document["quotes"]) == set(hub.topics)
     assert peer.document["quotes"][symbols[-1]]["current_price"] == 101.0
     assert not peer.outbox.blocked
+
+
+VERBS = {
+    "send": lambda hub, outbox, topic: outbox.send(pong_frame(b"")),
+    "update": lambda hub, outbox, topic: publish(hub, topic.symbol, 101.0),
+    "flush": lambda hub, outbox, topic: outbox.flush(),
+    "quotes": lambda hub, outbox, topic: hub.send_quotes(outbox, list(hub.topics.values())),
+    "many": lambda hub, outbox, topic: outbox.send_many(list(hub.topics.values())),
+    "throttle": lambda hub, outbox, topic: hub.throttle(outbox, 1.0),
+    "unthrottle": lambda hub, outbox, topic: hub.throttle(outbox, 0.0),
+    "release": lambda hub, outbox, topic: outbox.release(),
+    "backlog": lambda hub, outbox, topic: outbox.write_backlog(),
+    "unsubscribe": lambda hub, outbox, topic: hub.unsubscribe(outbox, topic),
+    "close": lambda hub, outbox, topic: outbox.close(close_frame(1001, "")),
+    "abandon": lambda hub, outbox, topic: outbox.abandon(),
+}
+
+
+@pytest.mark.parametrize("before", ["open", "throttled", "blocked"])
+@pytest.mark.parametrize("first", VERBS)
+@pytest.mark.parametrize("second", VERBS)
+async def test_nothing_raises_after_the_client_reset_the_connection(
+    hub, connect, before, first, second
+):
+    """Whatever the server does next with a connection that is gone, only that connection ends."""
+    peer = connect(*SYMBOLS)
+    if before == "throttled":
+        hub.throttle(peer.outbox, 60.0)
+    elif before == "blocked":
+        fill(peer)
+    peer.vanish()
+    for verb in (first, second, "close"):
+        VERBS[verb](hub, peer.outbox, hub.topics["AAPL"])
+    await trio.testing.wait_all_tasks_blocked()
