@@ -63,6 +63,7 @@ def authenticator_of(settings: Settings, secret: str) -> Authenticator:
         algorithms=settings.jwt_algorithms,
         audience=settings.jwt_audience,
         issuer=settings.jwt_issuer,
+        leeway=settings.jwt_leeway,
     )
 
 

@@ -164,6 +164,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_algorithms: Names = NameList()
     jwt_audience: Text = ""
     jwt_issuer: Text = ""
+    jwt_leeway: Annotated[
+        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+    ] = Delay(5)
     ws_max_connections: Count = 10_000
     ws_max_connections_per_user: Count = 100
     ws_max_symbols: Count = 500

@@ -59,6 +59,10 @@ class Identity(NamedTuple):
     expires_at: float
 
 
+LEEWAY = 5.0
+"""Seconds between two machines' clocks that are taken for the same time."""
+
+
 class Authenticator:
     """Verifies tokens, and signs them if it has a secret."""
 
@@ -70,6 +74,7 @@ class Authenticator:
         algorithms: Sequence[str] = (),
         audience: str = "",
         issuer: str = "",
+        leeway: float = LEEWAY,
     ) -> None:
         """Bind each allowed algorithm to its one key.
 
@@ -80,6 +85,7 @@ class Authenticator:
             secret: the key of HS256, HS384 and HS512. By default only HS256 is allowed.
             public_key: PEM text, or the path of a file with it: RSA, EC P-256 or Ed25519.
             algorithms: the allowed ones, in place of each key's default.
+            leeway: seconds by which `nbf` and `iat` may be ahead.
 
         Errors: BadKey.
         """
@@ -101,6 +107,7 @@ class Authenticator:
             )
         self._audience = audience or None
         self._issuer = issuer or None
+        self._leeway = leeway
 
     def verifies_as(self, other: "Authenticator") -> bool:
         """Whether both have the same keys and ask for the same claims."""
@@ -125,7 +132,7 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise BadToken("the token is malformed") from None
         try:
-            check_claims(claims, time.time(), self._audience, self._issuer)
+            check_claims(claims, time.time(), self._leeway, self._audience, self._issuer)
         except BadClaim as error:
             raise BadToken(f"the token is not valid: {error}") from None
         return Identity(claims["sub"], claims.get("role"), float(claims["exp"]))

@@ -24,12 +24,14 @@ def is_name(value: object) -> bool:
 
 
 def check_claims(
-    claims: Mapping[str, Any], now: float, audience: str | None, issuer: str | None
+    claims: Mapping[str, Any], now: float, leeway: float, audience: str | None, issuer: str | None
 ) -> None:
-    """Check every claim that the server looks at, without leeway.
+    """Check every claim that the server looks at.
 
     Arguments:
         now: the wall clock's time in Unix seconds.
+        leeway: seconds by which `nbf` and `iat` may be ahead, as another machine's clock may be. `exp`
+            has none: a token's end is its end.
         audience: must be named by `aud`, if it is configured.
         issuer: must be equal to `iss`, if it is configured.
 
@@ -41,11 +43,11 @@ def check_claims(
         raise BadClaim(f"role must be 1 to {MAX_NAME_LENGTH} printable characters")
     if not isinstance(claims.get("jti", ""), str):
         raise BadClaim("jti must be text")
-    _check_times(claims, now)
+    _check_times(claims, now, leeway)
     _check_parties(claims, audience, issuer)
 
 
-def _check_times(claims: Mapping[str, Any], now: float) -> None:
+def _check_times(claims: Mapping[str, Any], now: float, leeway: float) -> None:
     if "exp" not in claims:
         raise BadClaim("exp is missing")
     for name in ("exp", "nbf", "iat"):
@@ -53,9 +55,10 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
             raise BadClaim(f"{name} must be a finite number")
     if claims["exp"] <= now:
         raise BadClaim("it has expired")
-    # `iat` is not compared: a machine whose clock is ahead may just have made the token.
-    if claims.get("nbf", now) > now:
+    if claims.get("nbf", now) > now + leeway:
         raise BadClaim("it is not valid yet")
+    if claims.get("iat", now) > now + leeway:
+        raise BadClaim("it was made in the future: the clocks differ")
 
 
 def _check_parties(claims: Mapping[str, Any], audience: str | None, issuer: str | None) -> None:

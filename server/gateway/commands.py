@@ -26,7 +26,7 @@ from server.gateway.subscriptions import (
     SetInterval,
     Subscriptions,
 )
-from server.quotes.duration import parse_duration
+from server.quotes.duration import seconds_of
 from server.quotes.messages import (
     Ack,
     Auth,
@@ -197,7 +197,7 @@ class Commands(NamedTuple):
 
     def _throttle(self, command: Throttle) -> Replies:
         try:
-            interval = granted(parse_duration(str(command.interval)))
+            interval = granted(seconds_of(command.interval))
         except ValueError as error:
             return (self._refuse(command, "bad_command", str(error)),)
         return SetInterval(interval), self._acknowledge(command, [], interval)

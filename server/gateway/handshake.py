@@ -21,7 +21,7 @@ from server.gateway.dead_connections import DeadConnections
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
-from server.gateway.request import Request, require_websocket
+from server.gateway.request import Request, chosen_subprotocol, require_websocket
 from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
 from server.quotes.duration import parse_duration
@@ -162,6 +162,8 @@ async def accept_websocket(
             generate_accept_token(request.headers["sec-websocket-key"].encode()),
         ),
     ]
+    if subprotocol := chosen_subprotocol(request):
+        headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
     if extension:
         headers.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
     response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))

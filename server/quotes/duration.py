@@ -15,3 +15,12 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError(f"{text[:SHOWN]!r} is not a duration")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def seconds_of(duration: float | str) -> float:
+    """Return the seconds of a number, or of a text as people write it. Errors: ValueError."""
+    if isinstance(duration, str):
+        return parse_duration(duration)
+    if duration < 0:
+        raise ValueError(f"{duration:g} is not a duration")
+    return float(duration)

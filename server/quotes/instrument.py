@@ -16,6 +16,9 @@ MAX_DECIMALS = 12
 LARGEST_WHOLE = 2**53 - 1
 """The largest integer that Postgres, SQLite, a Lua script and a JSON reader in JavaScript all hold."""
 
+NOISE = 1e-12
+"""The part of a price that is a float's error after a few sums."""
+
 Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)]
 
 CENT_DECIMALS = 2
@@ -50,8 +53,21 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
 def first_seen(symbol: str, price: float) -> Instrument:
     """Return the instrument for a symbol that a feed traded but no catalogue has."""
+    base = round(price, FIRST_SEEN_DECIMALS)
     return Instrument(
-        symbol=symbol, name=symbol, base_price=price, price_decimals=FIRST_SEEN_DECIMALS
+        symbol=symbol, name=symbol, base_price=base, price_decimals=FIRST_SEEN_DECIMALS
+    )
+
+
+def decimals_of(price: float, least: int) -> int:
+    """Return the decimals that `price` has, `least` or more, up to MAX_DECIMALS.
+
+    Digits beyond a float's precision are noise: 175.92000000000002 has two decimals.
+    """
+    noise = abs(price) * NOISE
+    return next(
+        (each for each in range(least, MAX_DECIMALS) if abs(round(price, each) - price) <= noise),
+        max(least, MAX_DECIMALS),
     )
 
 

@@ -1,7 +1,7 @@
 """The WebSocket protocol's JSON messages, of the server and of clients."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -175,6 +175,9 @@ encode = msgspec.json.Encoder().encode
 """A message as UTF-8 JSON without spaces."""
 
 
+ACTIONS = sorted(str(each.__struct_config__.tag) for each in get_args(Command))
+
+
 def parse_command(text: str) -> Command:
     """Parse one text message. Errors: BadCommand if it is not JSON or not a known command."""
     try:
@@ -183,7 +186,10 @@ def parse_command(text: str) -> Command:
         # msgspec may stop at a wrong field before it reaches invalid JSON behind it.
         if problem := _syntax_error(text):
             raise BadCommand("bad_json", problem, UNSET) from None
-        raise BadCommand("bad_command", str(error), readable_id(text)) from None
+        problem = str(error)
+        if problem.endswith("`$.action`"):
+            problem += f": actions are {', '.join(ACTIONS)}"
+        raise BadCommand("bad_command", problem, readable_id(text)) from None
     return command
 
 

@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from server.quotes.instrument import is_symbol, normalize_symbol
+from server.quotes.instrument import MAX_DECIMALS, decimals_of, is_symbol, normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 MAX_RECORD_BYTES = 16 * 1024
@@ -76,7 +76,24 @@ def read_row(row: Sequence[object]) -> Snapshot:
     except (ValueError, RecursionError) as error:
         raise BadRecord(_COLUMN.sub(_field_of, _line(error))) from None
     read_symbol(checked.symbol)
-    return Snapshot(*msgspec.structs.astuple(checked))
+    return _at_tick(Snapshot(*msgspec.structs.astuple(checked)))
+
+
+def _at_tick(row: Snapshot) -> Snapshot:
+    """Return `row` without the noise of floats, and with as many decimals as its prices have.
+
+    Another service may write 0.00001234 without a word about decimals: rounded to cents it would be 0.
+    """
+    decimals = decimals_of(row.base_price, decimals_of(row.last_quote, row.price_decimals))
+    base_price = round(row.base_price, decimals)
+    if base_price <= 0:
+        raise BadRecord(f"the base price is below 10^-{MAX_DECIMALS}")
+    return msgspec.structs.replace(
+        row,
+        last_quote=round(row.last_quote, decimals),
+        base_price=base_price,
+        price_decimals=decimals,
+    )
 
 
 def filed_under(symbol: str, snapshot: S) -> S:

@@ -1,6 +1,7 @@
 """HAProxy and nginx as private processes, with the configurations that the documents give operators."""
 
 import shutil
+import socket
 import subprocess
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ class HAProxy(Balancer):
 
     def adapt(self, text: str) -> str:
         assert "bind *:80\n" in text
-        text = text.replace("maxconn 50000", "maxconn 1000")
+        stats = f"    stats socket {self.folder}/stats\n"
+        text = text.replace("    maxconn 50000", f"{stats}    maxconn 1000")
         return text.replace("bind *:80\n", f"bind 127.0.0.1:{self.port}\n")
 
     def launch(self, log: int) -> subprocess.Popen[bytes]:
@@ -66,6 +68,19 @@ class HAProxy(Balancer):
             stderr=log,
             cwd=self.folder,
             start_new_session=True,
+        )
+
+    @property
+    def green(self) -> int:
+        """Return the number of instances that it takes for ready."""
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.connect(str(self.folder / "stats"))
+            stats.sendall(b"show stat\n")
+            rows = stats.makefile().read().splitlines()
+        status = rows[0].split(",").index("status")
+        return sum(
+            row.startswith(("quotes,a,", "quotes,b,")) and row.split(",")[status] == "UP"
+            for row in rows
         )
 
 

@@ -122,6 +122,8 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
     a, b = (Instance(tmp_path / name, redis) for name in "ab")
     with a, b, balanced(a.ports, b.ports) as balancers, crowds(balancers, seen) as crowd:
         assert min(served(a), served(b)) >= CROWD / 2
+        haproxy = balancers[0]
+        assert isinstance(haproxy, HAProxy)
         with visitors(balancers) as both:
             for instance in (a, b):
                 assert instance.stop() == 0
@@ -129,6 +131,7 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
                 instance.__enter__()
                 # Until both balancers have found that it is back: it gets new clients.
                 eventually(lambda: served(instance) >= 1, START_TIMEOUT)  # noqa: B023 (called here)
+                eventually(lambda: haproxy.green == 2, START_TIMEOUT)
                 before = [visitor.visits for visitor in both]
                 eventually(lambda: both[0].visits > before[0] + 20, START_TIMEOUT)  # noqa: B023
         eventually(lambda: all(each.visits > 1 for each in crowd), RETURN_TIMEOUT)

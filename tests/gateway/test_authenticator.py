@@ -236,7 +236,7 @@ def test_secret_that_cannot_be_kept_lasts_as_long_as_the_process(tmp_path, monke
 
 NOW = 1_764_000_000.0
 
-GOOD = {"sub": "ann", "exp": NOW + 1, "nbf": NOW, "iat": NOW + 9, "aud": ["a", "b"], "iss": "i"}
+GOOD = {"sub": "ann", "exp": NOW + 1, "nbf": NOW, "iat": NOW, "aud": ["a", "b"], "iss": "i"}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,9 @@ GOOD = {"sub": "ann", "exp": NOW + 1, "nbf": NOW, "iat": NOW + 9, "aud": ["a", "
         ({"nbf": "1"}, "nbf must be a finite number"),
         ({"iat": True}, "iat must be a finite number"),
         ({"exp": NOW}, "it has expired"), ({"exp": NOW - 1}, "it has expired"),
-        ({"nbf": NOW + 0.1}, "it is not valid yet"),
+        ({"nbf": NOW + 4.9, "iat": NOW + 4.9}, None),
+        ({"nbf": NOW + 5.1}, "it is not valid yet"),
+        ({"iat": NOW + 5.1}, "it was made in the future: the clocks differ"),
         ({"aud": 7}, "aud must be text or a list of texts"),
         ({"aud": ["a", 7]}, "aud must be text or a list of texts"),
         ({"aud": ["b"]}, "it is for another audience"),
@@ -260,21 +262,21 @@ GOOD = {"sub": "ann", "exp": NOW + 1, "nbf": NOW, "iat": NOW + 9, "aud": ["a", "
 def test_refusal_of_a_claim_says_which(given, problem):
     """To the millisecond, and in words for the maker of the token."""
     if problem is None:
-        check_claims(GOOD | given, NOW, "a", "i")
+        check_claims(GOOD | given, NOW, 5, "a", "i")
         return
     with pytest.raises(BadClaim) as refused:
-        check_claims(GOOD | given, NOW, "a", "i")
+        check_claims(GOOD | given, NOW, 5, "a", "i")
     assert str(refused.value) == problem
 
 
 def test_claims_that_are_missing_are_named():
     """`sub` and `exp` are needed, and the audience and the issuer that the server has."""
-    check_claims({"sub": "ann", "exp": NOW + 1}, NOW, None, None)
+    check_claims({"sub": "ann", "exp": NOW + 1}, NOW, 5, None, None)
     for missing, problem in (
         ("sub", "sub must be 1 to 255 printable characters"), ("exp", "exp is missing"),
         ("aud", "it is for another audience"), ("iss", "it is from another issuer"),
     ):  # fmt: skip
         given = {name: value for name, value in GOOD.items() if name != missing}
         with pytest.raises(BadClaim) as refused:
-            check_claims(given, NOW, "a", "i")
+            check_claims(given, NOW, 5, "a", "i")
         assert str(refused.value) == problem

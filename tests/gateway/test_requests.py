@@ -65,6 +65,45 @@ def test_odd_handshake_is_accepted_or_refused_in_full(server, headers):
             assert client.answer().verdict[0] in (400, 426)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content_Length": "5"},
+        {"Content_Length": "5\r\nContent-Length: 5"},
+        {"Transfer_Encoding": "chunked"},
+        {"Transfer_Encoding": "chunked", "Content_Length": "5"},
+    ],
+)
+def test_handshake_with_a_body_is_refused(server, headers):
+    """Its bytes would be read as frames: the answer is 400, and the end."""
+    with RawClient(server, head(target(), **headers) + b"5\r\nhello\r\n0\r\n\r\n") as client:
+        assert client.answer().verdict == (400, "bad_request")
+    with RawClient(server, head(target(), Content_Length="0")) as client:
+        assert client.read_head().startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("quotestream.v1.json", "quotestream.v1.json"),
+        ("quotes.v9, quotestream.v1.json,other", "quotestream.v1.json"),
+        ("quotes.v9", None),
+        ("QUOTESTREAM.V1.JSON", None),
+        (None, None),
+    ],
+)
+def test_known_subprotocol_is_chosen(server, offered, chosen):
+    """Browsers and Node close a connection that names none of those that they offered."""
+    headers = {"Sec_WebSocket_Protocol": offered} if offered else {}
+    with RawClient(server, head(target(), **headers)) as client:
+        answer = client.read_head()
+    assert answer.startswith("HTTP/1.1 101 ")
+    lines = [
+        line for line in answer.splitlines() if line.lower().startswith("sec-websocket-protocol")
+    ]
+    assert lines == ([f"Sec-WebSocket-Protocol: {chosen}"] if chosen else [])
+
+
 @pytest.mark.parametrize("host", ["localhost", None])
 def test_old_http_cannot_be_upgraded(server, host):
     """HTTP/1.0, with and without `Host`, cannot open a WebSocket (RFC 6455 §4.2.1)."""

@@ -15,7 +15,17 @@ def throttled(server, interval: str, symbols: str = "AAPL") -> Client:
 
 @pytest.mark.parametrize(
     ("asked", "granted"),
-    [("1s", 1.0), ("250ms", 0.25), (0.3, 0.5), (45, 60.0), ("1h", 60.0), (0, 0.0), ("0", 0.0)],
+    [
+        ("1s", 1.0),
+        ("250ms", 0.25),
+        (0.3, 0.5),
+        (45, 60.0),
+        ("1h", 60.0),
+        (0, 0.0),
+        ("0", 0.0),
+        (5e-05, 0.25),
+        (1e16, 60.0),
+    ],
 )
 def test_granted_interval_is_echoed(server, asked, granted):
     """The `ack` has the interval that is granted: the next longer one there is."""

@@ -90,6 +90,7 @@ def test_message_order_is_the_protocol_s():
     ("text", "code", "message", "id"),
     [
         ('{"action":"fly","id":7}', "bad_command", "Invalid value 'fly' - at `$.action`", 7),
+        ('{"action":"sub"}', "bad_command", "actions are auth, ping, resync, subscribe", UNSET),
         ('{"action":"auth","id":"x"}', "bad_command", "missing required field `token`", "x"),
         ('{"action":"ping","id":[]}', "bad_command", "Expected `int | str`, got `array`", UNSET),
         ('{"action":"ping","id":"' + "x" * 65 + '"}', "bad_command", "length <= 64", UNSET),

@@ -222,3 +222,20 @@ def test_message_is_read_in_its_form(form, encode):
     other = msgspec.msgpack if form == "json" else msgspec.json
     with pytest.raises(BadRecord):
         Decoder(LiveSnapshot, form).decode(other.encode(snapshot))
+
+
+@pytest.mark.parametrize(
+    ("last", "base", "decimals", "expected"),
+    [
+        (0.30000000000000004, 175.92000000000002, 2, (0.3, 175.92, 2)),
+        (0.00001234, 0.00001234, 2, (0.00001234, 0.00001234, 8)),
+        (1.23456, 1.2, 2, (1.23456, 1.2, 5)),
+        (0.0, 100.0, 0, (0.0, 100.0, 0)),
+        (123456.789, 123456.789, 2, (123456.789, 123456.789, 3)),
+        (1e-12, 1e-12, 2, (1e-12, 1e-12, 12)),
+    ],
+)
+def test_prices_of_a_row_are_whole_ticks(last, base, decimals, expected):
+    """A float's noise goes, and a price that another service wrote keeps its decimals."""
+    row = read_row(("A", "A", 1, last, base, None, decimals, False, 0, 1, 0))
+    assert (row.last_quote, row.base_price, row.price_decimals) == expected
