@@ -5,18 +5,18 @@ import trio
 from server.fanout.frame import Source
 
 DRAIN_BYTES = 16 * 1024
-"""Bytes of one write to a socket that has drained: trio's TCP_NOTSENT_LOWAT, at which the kernel
-calls a socket writable.
+"""Bytes of one write to a socket that has drained. At this many unsent bytes the kernel calls a socket
+writable (trio's TCP_NOTSENT_LOWAT).
 """
 
 
 class Backlog:
     """Owned by its outbox.
 
-    `unsent` holds frames that must arrive as they are: the rest of a cut frame, and answers.
-    `pending` holds sources by key, so a connection has one entry for each symbol: its quote or its
-    removal notice. No update is kept. The source's current frame is made when it is sent.
-    `drained` is set when nothing waits any more, or the connection is over.
+    `unsent` holds frames that must arrive as they are: the rest of a cut frame, and answers. `pending`
+    holds sources by key, so a connection has one entry for each symbol: its quote or its removal
+    notice. The backlog keeps no updates. It makes a source's current frame when it sends it. `drained`
+    is set when nothing waits any more, or the connection is over.
     """
 
     __slots__ = ("drained", "pending", "unsent")
@@ -39,9 +39,7 @@ class Backlog:
         return self.pending.get(source.key) is source
 
     def take(self) -> list[bytes]:
-        """Take out the frames of the next write: all unsent ones, then pending ones while they are
-        less than DRAIN_BYTES.
-        """
+        """Take out the next write's frames: all unsent ones, then pending ones to about DRAIN_BYTES."""
         frames, self.unsent = self.unsent, []
         size = sum(map(len, frames))
         taken: list[Source] = []

@@ -4,8 +4,8 @@ The states are the table in outbox_state.py. An open outbox has a `queue` of fra
 hands to the kernel in one write. A blocked or throttled outbox has a `Backlog` instead. It keeps
 symbols, not updates, so its size is bounded by the subscriptions, however long it stays blocked.
 
-Rejected: a channel per connection, as every frame and client would cost a task switch. A bounded
-queue of frames, as its prices are stale by the time they are sent.
+Rejected: a channel per connection, as each frame would cost a task switch for each client. Also
+rejected: a bounded queue of frames, as prices in a queue are old when they are sent.
 """
 
 import socket
@@ -109,7 +109,7 @@ class Outbox:
             self.send(source.current_frame())
 
     def conflate(self, source: Source) -> None:
-        """Make `source` pending in place of an update of it that is dropped, and count that."""
+        """Drop an update of `source`, make `source` pending instead, and count the drop."""
         if self._backlog is not None and self.state is not _CLOSING:
             self._backlog.pending[source.key] = source
             self._stats.conflated += 1
@@ -119,14 +119,14 @@ class Outbox:
         return self._backlog is not None and source in self._backlog
 
     def forget(self, sources: Iterable[Source]) -> None:
-        """Send what is queued, and nothing more of `sources`: the client unsubscribed."""
+        """Send the queued frames, then nothing more of `sources`: the client unsubscribed."""
         self.flush()
         if self._backlog is not None:
             for source in sources:
                 self._backlog.discard(source)
 
     def close(self, frame: bytes) -> None:
-        """Send the close frame after all that waits as frames, and nothing after it."""
+        """Send the waiting frames, then the close frame, and nothing after it."""
         if self.state not in (State.CLOSING, State.CLOSED):
             self.send(frame)
             self._on(Event.CLOSING)
@@ -142,8 +142,8 @@ class Outbox:
             await self._backlog.drained.wait()
 
     def set_throttle(self, interval: float) -> None:
-        """Hold updates back until each `release`, which the caller calls every `interval` seconds.
-        With 0, send what is pending, and from now on each update as it comes.
+        """Hold updates back until `release`, which the caller calls every `interval` seconds. With 0,
+        send the pending sources, and from now on each update at once.
         """
         self.flush()
         self.release()
@@ -152,7 +152,7 @@ class Outbox:
             self._on_nothing_waits()
 
     def release(self) -> None:
-        """Send what a throttled outbox has pending. Never waits."""
+        """Send the pending sources of a throttled outbox. Never waits."""
         while self.state is State.THROTTLED and self._backlog and self._backlog.pending:
             self.write_backlog()
 
@@ -177,7 +177,7 @@ class Outbox:
         queue.clear()
 
     def _write(self, frames: list[bytes]) -> bool:
-        """Hand `frames` to the kernel, keep what it does not take; return whether it took all."""
+        """Hand `frames` to the kernel and keep the rest in the backlog. Return whether it took all."""
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         try:
             taken = self.sock.send(data)
@@ -197,7 +197,7 @@ class Outbox:
         return False
 
     def _keep(self, frames: list[bytes], taken: int) -> None:
-        """Keep in the backlog what is left of `frames` after `taken` bytes of them went out."""
+        """Keep the rest of `frames` in the backlog, after `taken` bytes went out."""
         backlog = self._backlog
         if backlog is None:
             return

@@ -1,4 +1,4 @@
-"""How a returning client is brought up to date: per symbol nothing, missed updates, or a full quote."""
+"""Brings a returning client up to date: nothing, missed updates or a full quote for each symbol."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from server.quotes.position import Position
 
 
 class Recovery(NamedTuple):
-    """`recovered`: the way by symbol. `quotes`: the topics whose full quote is needed. `held`: the
-    other topics. `patches`: the frames that the client missed of these.
+    """`recovered` names what each symbol gets. `quotes` are the topics of which the client needs the
+    full quote, `held` the other topics. `patches` are the frames of `held` that the client missed.
     """
 
     recovered: dict[str, Recovered]
@@ -21,7 +21,7 @@ class Recovery(NamedTuple):
 
 
 def recover(topics: Iterable[Topic], position: Position | None) -> Recovery:
-    """Return what a client at `position` lacks of `topics`; it may not have them all, or any."""
+    """Return what a client at `position` needs of `topics`, of which it may have some or none."""
     if position is None:
         return Recovery({}, list(topics), [], [])
     epoch, versions = position
