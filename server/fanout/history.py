@@ -52,7 +52,7 @@ class History:
         self.clear()
 
     def on_epoch(self) -> None:
-        """Count versions anew. A version of the new epoch proves that a client has the reference data."""
+        """Count versions anew. One of the new epoch proves that a client has the reference data."""
         if self._relisted_at != inf:
             self._relisted_at = 0.0
         self.clear()
