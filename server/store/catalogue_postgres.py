@@ -70,8 +70,8 @@ ERRORS = (
     ValueError,
     OverflowError,
 )
-"""asyncpg's errors when the database is at fault. A server that is down is an OSError; a value that
-Python cannot read is a ValueError or OverflowError.
+"""asyncpg's errors when the database is at fault. If the server is down, asyncpg raises an OSError. If
+Python cannot read a value, it raises a ValueError or OverflowError.
 """
 
 REFUSALS = (
@@ -316,9 +316,7 @@ async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
 
 
 async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
-    """Return changes, and as the mark the oldest transaction still open: its changes become visible
-    only later.
-    """
+    """Return changes, and as the mark the oldest open transaction, whose changes are yet to come."""
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
     rows = (
