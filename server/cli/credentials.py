@@ -44,9 +44,9 @@ def authenticator_of(settings: Settings, secret: str) -> Authenticator:
 
 
 def makes_its_own_token(settings: Settings) -> bool:
-    """Return whether `watch`, started by this user without variables, makes a token for this server.
+    """Return whether `watch` of this user, without variables, makes a valid token for this server.
 
-    It does not if the development secret cannot be kept: then each call makes up another one.
+    It does not if the development secret cannot be kept, because each process then has another one.
     """
     kept = development_secret() == development_secret()
     return kept and not (settings.jwt_audience or settings.jwt_issuer)

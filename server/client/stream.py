@@ -63,8 +63,8 @@ async def follow(url: str, token: str, symbols: Sequence[str], listener: Listene
 
     After a lost connection, the client resumes from its position. It first waits as long as the server
     asks, or a random time (exponential backoff, full jitter). If a connection is lost or cannot be
-    made, the listener gets a message of type `connection`. A redirection is a refusal: the token is
-    sent to this address only.
+    made, the listener gets a message of type `connection`. A redirection is a refusal, because the
+    client sends the token to this address only.
 
     Errors: StreamRefused; ValueError for a token that cannot be sent.
     """
@@ -126,7 +126,7 @@ async def _follow_once(
     document: Document,
     listener: Listener,
 ) -> float | None:
-    """Follow quotes on one connection, and return the seconds that the server asks to stay away.
+    """Follow quotes on one connection. Return the seconds to wait that the server asks for.
 
     The caller closes the stream, as trio-websocket leaves it open when the server closes first.
     """
@@ -150,7 +150,7 @@ async def _follow_once(
 async def _read(
     socket: WebSocketConnection, document: Document, listener: Listener
 ) -> float | None:
-    """Read until the connection ends, and return the seconds that the server asks to stay away."""
+    """Read until the connection ends. Return the seconds to wait that the server asks for."""
     wait: float | None = None
     try:
         while True:
