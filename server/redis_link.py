@@ -45,7 +45,7 @@ class Subscription:
 
     A listener alone does not notice that Redis is frozen. So it publishes `probe` every `interval`
     seconds and waits for its return. If none returns for `patience` seconds, the connection counts as
-    dead. The listener opens the next one after a random time between the two values of `pause`, so that
+    dead. The listener opens the next one after a random time between the two values of `pause`. So
     instances do not all come back at once.
 
     Arguments:

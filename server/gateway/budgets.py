@@ -41,8 +41,8 @@ HANDSHAKE = 10.0
 """Commands that an opening handshake counts for: 0.4 ms."""
 
 COLD_A_COMMAND = 12
-"""The number of symbols not in memory for which a command counts once more. One of them costs 3 µs,
-even if the user's lookups are spent: to resolve it, look it up, and answer that it does not exist.
+"""The number of symbols not in memory for which a command counts once more. To resolve one, look it up
+and answer that it does not exist takes 3 µs, even if the user's lookups are spent.
 """
 
 SEARCH = 20.0

@@ -17,10 +17,10 @@ PERCENTILE = 0.95
 class ScalePolicy:
     """When to change the number of workers, between `minimum` and `maximum`.
 
-    Shares are from 0 to 1, times in seconds. The scaler adds a worker if one of three conditions holds
-    for `after`: more than `up_connections` of the places are taken, the workers use more than `up_cpu`
-    of a core on average, or latencies exceed `up_latency`. It removes a worker if both shares stay
-    below `down` for `after`. After each change it waits for `cooldown`.
+    Shares are from 0 to 1, times in seconds. The scaler adds a worker if one of three values stays
+    above its limit for `after`. These are the share of places taken (`up_connections`), the workers'
+    average share of a core (`up_cpu`), and the latency (`up_latency`). It removes a worker if both
+    shares stay below `down` for `after`. After each change it waits for `cooldown`.
     """
 
     minimum: int
