@@ -1,4 +1,4 @@
-"""Handles signals, and ends a process in time that is told to stop, even if it hangs.
+"""Handles signals. A process that is told to stop ends in time, even if it hangs.
 
 Three ways lead to the end. Each needs less than the one before it:
 

@@ -316,7 +316,7 @@ async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
 
 
 async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
-    """Return changes, and as the mark the oldest open transaction, whose changes are yet to come."""
+    """Return changes, and as the mark the oldest open transaction: its changes become visible later."""
     horizon = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     mark = await connection.fetchval(horizon)
     rows = (

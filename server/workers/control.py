@@ -96,8 +96,7 @@ class Channel(Generic[Incoming]):
     async def receive(self) -> AsyncIterator[Incoming]:
         """Yield all messages until the other end is gone.
 
-        After a roll the other end may be of another version. It leaves out messages that it does not
-        know.
+        After a roll the other end may be of another version, so this skips messages of unknown types.
         """
         rest = bytearray()
         try:
