@@ -1,10 +1,10 @@
-"""Counts of values by bucket, in plain integers: a metrics library's call costs more than a frame."""
+"""Counts values by bucket, in plain integers: a metrics library's call costs more than a frame."""
 
 from bisect import bisect_left
 
 DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Upper bounds of the delivery latency in seconds. The service's own targets, 10 to 250 ms, are among
-them. A supervisor adds its workers' counts up by them.
+"""Upper bounds of the delivery latency in seconds, among them the service's targets of 10 to 250 ms. A
+supervisor adds up its workers' counts for each bucket.
 """
 
 

@@ -13,7 +13,7 @@ NAMED_KEYS = 1000
 """Keys that are remembered as logged, some 200 KB. Further ones are only counted."""
 
 NAMED_ANEW_AFTER = 3600.0
-"""Seconds for which nothing more is logged after NAMED_KEYS keys. Then logging begins anew."""
+"""Seconds without further log lines after NAMED_KEYS keys. Then logging begins anew."""
 
 MAX_KEY_LENGTH = 80
 """Characters of a key in the log: a symbol, or the name of a key in Redis."""

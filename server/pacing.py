@@ -1,6 +1,6 @@
-"""How much work a task does before it lets the other tasks have their turn."""
+"""Limits the work that a task does before other tasks have their turn."""
 
 CHECKPOINT_EVERY = 128
-"""Connections served between two checkpoints. Writing to as many takes about a millisecond, calling
-as many deadlines a few.
+"""Connections served between two checkpoints. To write to so many takes about a millisecond, and to
+call so many deadlines takes a few.
 """

@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 
 class BadRedisUrl(Exception):
-    """REDIS_URL is not the address of a Redis; the message says so in one line."""
+    """REDIS_URL is not the address of a Redis. The message is one line."""
 
 
 class RedisLost(Exception):
-    """Redis did not answer or answered with an error. It may have done the operation all the same."""
+    """Redis did not answer, or it answered with an error. It may still have done the operation."""
 
 
 class WrongType(RedisLost):
@@ -43,15 +43,15 @@ class WrongType(RedisLost):
 class Subscription:
     """The `channels` to listen to, and the functions to call. All of them must return at once.
 
-    Publishing proves nothing, and a listener never notices that Redis is frozen. So a listener
-    publishes `probe` every `interval` seconds and waits for its return. If none returns for `patience`
-    seconds, the connection counts as dead. The next one is opened after `pause` seconds, drawn evenly
-    between both values: instances should not come back all at once.
+    A listener alone does not notice that Redis is frozen. So it publishes `probe` every `interval`
+    seconds and waits for its return. If none returns for `patience` seconds, the connection counts as
+    dead. The listener opens the next one after a random time between the two values of `pause`. So
+    instances do not all come back at once.
 
     Arguments:
         probe: its channel, one of `channels`, and its payload.
         subscribed: called for each new connection. Messages before that may have been lost.
-        received: called with channel and payload; returns whether the message is the own probe.
+        received: called with channel and payload; returns whether the message is its own probe.
         returned: called with the seconds that the probe took.
         lost: called with the reason, also after each attempt to connect that failed.
     """

@@ -1,1 +1,1 @@
-"""One server: what the settings mean to each package, its tree of tasks, and how it stops."""
+"""One server: the settings of each package, the tree of tasks, and the stop."""

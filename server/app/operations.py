@@ -1,4 +1,4 @@
-"""What operators and other services see of one server: its HTTP ports, its metrics, its health."""
+"""The parts of one server that operators and other services see: HTTP ports, metrics and health."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where prices come from: this server's own feed or, in a cluster, the leader's."""
+"""The source of prices: this server's own feed or, in a cluster, the leader's."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -91,7 +91,7 @@ class Prices:
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
     """Return the topics whose prices this instance writes to its catalogue.
 
-    All of them, or none if the catalogue is `shared` and another instance has newer prices.
+    These are all topics, or none if the catalogue is `shared` and another instance has newer prices.
     """
     writes = member is None or not shared or member.authoritative
     return hub.known_topics() if writes else ()

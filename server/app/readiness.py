@@ -1,4 +1,4 @@
-"""Whether a load balancer should send clients to this instance: what `/readyz` says."""
+"""Decides whether a load balancer should send clients to this instance, for `/readyz`."""
 
 from server.cluster.member import Member
 from server.fanout.hub import Hub
@@ -9,9 +9,9 @@ from server.store.store import Store
 class Readiness:
     """`asked`: whether `/readyz` was ever requested.
 
-    A full pool does not make an instance unready. A client that meets it gets 503 `at_capacity` and a
-    `Retry-After`. If all instances were full and unready, it would get the load balancer's own answer.
-    Nor does a feed that has ended: the last prices are the same on every instance.
+    A full pool does not make an instance unready. The server then answers 503 `at_capacity` with
+    `Retry-After`. If all instances were full and unready, clients would get the load balancer's own
+    answer. The end of a feed does not either: the last prices are the same on every instance.
     """
 
     def __init__(self, gateway: Gateway, hub: Hub, store: Store, member: Member | None) -> None:
@@ -22,7 +22,7 @@ class Readiness:
         self._member = member
 
     def ask(self) -> list[str]:
-        """Return why no client should be sent here now; empty if one should."""
+        """Return the reasons to send no client here now; empty if the instance is ready."""
         self.asked = True
         reasons = self._gateway.unready() + (self._member.unready() if self._member else [])
         # What is in memory is served without the database.

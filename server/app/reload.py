@@ -1,7 +1,7 @@
 """Takes over new keys and a new log level while the server runs.
 
-`.env` is read again, and the file of JWT_PUBLIC_KEY. The process's own environment wins over
-`.env`, and cannot change.
+It reads `.env` again, and the file of JWT_PUBLIC_KEY. Variables of the process's own environment take
+precedence over `.env`, and a reload cannot change them.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,11 @@ class Reloading:
         self._wanted = trio.Event()
 
     def request(self) -> None:
-        """Have `run` reload, again if it is reloading now."""
+        """Make `run` reload, or reload once more if it is reloading now."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Reload at each request, until cancelled. If reading fails, everything stays as it was."""
+        """Reload at each request, until cancelled. If reading fails, change nothing."""
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()

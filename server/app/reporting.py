@@ -1,4 +1,4 @@
-"""What a server does for its supervisor if it is one of a machine's workers."""
+"""The duties of a server that is a worker: it reports to its supervisor and follows its messages."""
 
 from collections.abc import Callable
 from functools import partial
@@ -55,7 +55,7 @@ def worker_callbacks(
 
 
 async def _retire(gateway: Gateway, member: Member | None, http: HttpPorts) -> None:
-    """Leave the lead and both ports to the other workers, refusing nobody."""
+    """Leave the lead and both ports to the other workers, without refusing a client."""
     if member:
         member.retire()
     http.leave()
@@ -68,10 +68,10 @@ async def metrics_page(
 ) -> str | None:
     """Return the metrics of all workers, or of one; None if there is no such worker.
 
-    Without a supervisor they are this server's `own`.
+    Without a supervisor, return this server's `own` metrics.
 
-    Errors: HTTPException 503 if the supervisor does not answer. A page without the label `worker` would
-    look like another machine's.
+    Errors: HTTPException 503 if the supervisor does not answer. The worker's own page is not an
+    answer: without the label `worker` it would look like another machine's.
     """
     if supervisor is None or worker == str(supervisor.number):
         return own()
@@ -84,6 +84,6 @@ async def metrics_page(
 async def follow_supervisor(
     supervisor: SupervisorLink, callbacks: WorkerCallbacks, signals: Signals
 ) -> None:
-    """Report to the supervisor and do as it says. Stop the server when it is gone."""
+    """Report to the supervisor and follow its messages. Stop the server when the supervisor is gone."""
     await supervisor.run(callbacks)
     signals.stop()

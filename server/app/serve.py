@@ -1,4 +1,4 @@
-"""The nursery tree: every task of the server hangs somewhere below `serve`."""
+"""The nursery tree: every task of the server runs below `serve`."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,6 +1,7 @@
-"""What a server does at a signal: it stops, hands over, or reloads.
+"""Reacts to signals: the server stops, hands over, or reloads.
 
-The time of a stop, by its phases. The last ones get what the first ones leave (`time_for_http`):
+These are the phases of a stop. The later ones get the time that the earlier ones leave
+(`time_for_http`):
 
     DRAIN_DELAY       `/readyz` is red, the port is open: load balancers notice       2 s by default
     the drain         the port is closed, clients are sent away                       2 s, 5 at most
@@ -41,7 +42,7 @@ async def handle_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Stop at the first SIGINT or SIGTERM. At SIGUSR1 have another instance lead, at SIGHUP reload.
+    """Stop at the first SIGINT or SIGTERM. At SIGUSR1 let another instance lead, at SIGHUP reload.
 
     `stop` begins a stop and returns the seconds for which clients may still come. `signals` handles the
     second SIGINT or SIGTERM, and a stop that hangs.
@@ -62,7 +63,7 @@ async def handle_signals(
 
 
 async def _retire(member: Member | None, delay: float) -> None:
-    """Have another instance lead, but not before the clients leave: there may be no other instance."""
+    """Let another instance lead, but only when the clients leave, as there may be no other instance."""
     await trio.sleep(delay)
     if member:
         member.retire()
@@ -78,7 +79,7 @@ def _hand_over(member: Member | None) -> None:
 def begin_stop(gateway: Gateway, readiness: Readiness, drain_delay: float, number: int) -> float:
     """Turn `/readyz` red, and close the port `drain_delay` later. Return the delay in seconds.
 
-    Load balancers notice `/readyz` meanwhile. At Ctrl-C there is no delay if none has ever asked.
+    Meanwhile load balancers notice `/readyz`. If none has ever asked, Ctrl-C has no delay.
     """
     alone = number == signal.SIGINT and not readiness.asked
     delay = 0.0 if alone else drain_delay

@@ -102,7 +102,7 @@ def main() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hides secrets that are in the wrong place of a command line."""
+    """Hides secrets that a user wrote in the wrong place of a command line."""
 
     def error(self, message: str) -> NoReturn:
         super().error(redact(message))

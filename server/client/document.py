@@ -27,7 +27,7 @@ class Document:
         return quotes
 
     def apply(self, message: dict[str, Any]) -> list[str]:
-        """Apply one `quotes_patch` and return the symbols that missed a version, to be resynced."""
+        """Apply one `quotes_patch`. Return the symbols that missed a version and need a `resync`."""
         operations, versions = message["operations"], message["versions"]
         self._document = jsonpatch.apply_patch(self._document, operations, in_place=True)
         replaced = any(operation["op"] == "replace" for operation in operations)

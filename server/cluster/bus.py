@@ -1,7 +1,8 @@
 """One instance's conversation with the others, through Redis.
 
-Nothing else in this package talks to Redis. The bus is connected from the first probe that comes back
-on a connection until one fails to, or until anything else fails (`redis_link.Subscription`).
+No other module of this package talks to Redis. The bus is connected when a probe comes back on a
+connection. It is lost when a probe does not come back or an operation fails
+(`redis_link.Subscription`).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -59,8 +60,8 @@ log = structlog.get_logger()
 class Answer(NamedTuple):
     """The result of asking for the lease.
 
-    `epoch`: the one to lead in; if it is not the caller's own, it is above all known ones. It is None
-    if another instance holds the lease, for `taken_for` seconds. `forgotten`: Redis lost all it knew.
+    `epoch`: the epoch to lead in. If it is not the caller's own, it is above all known ones. It is None
+    if another instance holds the lease, for `taken_for` more seconds. `forgotten`: Redis lost its data.
     """
 
     epoch: int | None
@@ -99,7 +100,7 @@ class Bus:
     async def listen(self, batches: trio.MemorySendChannel[Batch | None]) -> None:
         """Send each published batch to `batches` until cancelled. Connect anew as often as needed.
 
-        None is sent when `connection` changes. Batches are dropped while the channel is full; the
+        When `connection` changes, it sends None. While the channel is full, it drops batches; the
         reader notices a gap in their numbers.
         """
         probe_channel = PROBE_CHANNEL + self.identity
@@ -134,7 +135,8 @@ class Bus:
     async def publish(
         self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False
     ) -> None:
-        """Publish `batch` and write `snapshots` in one step. `release`: give the lease up in it, too.
+        """Publish `batch` and write `snapshots` in one step. With `release`, it also gives up the
+        lease.
 
         Errors: Fenced, BusLost.
         """
@@ -167,8 +169,8 @@ class Bus:
     ) -> tuple[int, list[str]]:
         """Report `symbols` as watched here. Redis forgets the report after `lifetime` seconds.
 
-        Returns Redis' time in ms and the symbols that any instance reported from `since` on, none if
-        that is None. Errors: BusLost.
+        Returns Redis' time in ms, and the symbols that any instance reported from `since` on. Without
+        `since` it returns no symbols. Errors: BusLost.
         """
         arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
         arguments += symbols

@@ -1,4 +1,4 @@
-"""What leader, follower and publisher of one instance share."""
+"""The objects that leader, follower and publisher of one instance share."""
 
 from dataclasses import dataclass
 

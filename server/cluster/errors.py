@@ -1,8 +1,8 @@
-"""What can go wrong with the bus. No error of redis-py gets past it."""
+"""The errors of the bus. No error of redis-py leaves the bus."""
 
 
 class BusLost(Exception):
-    """Redis did not answer; it may have done the operation all the same."""
+    """Redis did not answer. It may still have done the operation."""
 
 
 class Fenced(Exception):
@@ -10,4 +10,4 @@ class Fenced(Exception):
 
 
 class Disagreement(Exception):
-    """The hash has a newer version of a symbol that this leader is about to publish first."""
+    """The leader is about to publish a symbol for the first time, but the hash has a newer version."""

@@ -1,8 +1,8 @@
 """Gives an instance's clients what the leader publishes, or tells them why prices are stale.
 
-A batch, a connection, a leader's end: the follower answers everything that it may have missed in one
-way. It reads the hash, and drops what is not newer. Within an epoch that can only raise versions. The
-state of another epoch is taken over as it is, and every client gets full quotes.
+After a missed batch, a new connection or a leader's end, the follower always does the same. It reads
+the hash, and drops versions that are not newer. So within an epoch versions only grow. It takes over
+the state of another epoch as it is, and every client gets full quotes.
 """
 
 import math
@@ -19,15 +19,15 @@ from server.fanout.freshness import FEED_QUIET
 
 WAITING_BATCHES = 1024
 """Batches between the bus and the follower: four seconds' worth, longer than reading the hash takes.
-More are dropped, which is a gap.
+The bus drops further ones, and the follower notices the gap.
 """
 
 TICK = 0.1
 """Seconds between two looks at the clocks while nothing is received."""
 
 OLD_BATCHES = 1.0
-"""Seconds after the hash was read in which batches that it includes may still come. A later one means
-that the hash named a wrong number: it is read again.
+"""Seconds after reading the hash in which batches that the hash includes may still come. If one comes
+later, the hash named a wrong number, and the follower reads it again.
 """
 
 HANDOVER_JITTER = 0.05
@@ -42,8 +42,7 @@ log = structlog.get_logger()
 class Follower:
     """One instance while it does not lead.
 
-    `in_sync`: it has everything that was published. `acquire_at`: the time from which on it may ask for
-    the lease.
+    `in_sync`: it has every published batch. `acquire_at`: the time from which it may ask for the lease.
     """
 
     def __init__(self, context: ClusterContext) -> None:
@@ -60,7 +59,7 @@ class Follower:
         self._leader_stale = ""
 
     def begin(self, acquire_at: float) -> None:
-        """Follow from now on: until now this instance led. Ask for the lease from `acquire_at` on."""
+        """Follow from now on, after this instance led. Ask for the lease from `acquire_at` on."""
         self.in_sync, self.acquire_at = False, acquire_at
         self._received_at = trio.current_time()
 
@@ -126,7 +125,7 @@ class Follower:
                 await trio.lowlevel.checkpoint()
 
     async def _synchronise(self) -> None:
-        """Take the hash's state over. It includes what was received before; later batches wait."""
+        """Take over the hash's state. It includes all batches received before; later ones wait."""
         self._hub.discard_waiting()
         while True:
             try:

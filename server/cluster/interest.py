@@ -20,7 +20,7 @@ LIFETIME = 25.0
 """Seconds for which a report counts: two refreshes and some delay."""
 
 MARGIN_MS = 1000
-"""Milliseconds that each question overlaps the one before, as Redis' clock may be set."""
+"""Milliseconds by which each question overlaps the last one, as somebody may set Redis' clock."""
 
 
 class Interest:
@@ -51,10 +51,10 @@ class Interest:
         leading: Callable[[], bool],
         list_symbols: Callable[[Sequence[str]], Awaitable[object]],
     ) -> None:
-        """Report what is watched here and, while `leading`, ask what is elsewhere, until cancelled.
+        """Report the symbols watched here and, while `leading`, ask for those of all instances.
 
         Arguments:
-            list_symbols: has the store list symbols that are not in memory.
+            list_symbols: makes the store list symbols that are not in memory.
         """
         while True:
             await trio.sleep(INTERVAL)

@@ -1,8 +1,8 @@
 """Makes prices for all instances: runs the feed and publishes each move until another instance leads.
 
-A leader that Redis does not answer goes on serving its own clients, and tells the others later. Nobody
-else can make prices for them meanwhile, unless they reach a Redis that this instance does not reach.
-Then that Redis refuses this instance as a leader of an old epoch, and it follows.
+If Redis does not answer, the leader goes on serving its own clients, and publishes later. Meanwhile no
+other instance can lead, except when the others reach Redis and only this instance does not. Then Redis
+later refuses this instance as a leader of an old epoch, and it follows.
 """
 
 from collections.abc import Awaitable, Callable
@@ -69,8 +69,8 @@ class Leader:
     async def _begin(self, epoch: int, *, feeding: bool) -> bool:
         """Begin `epoch` with the newest state there is. Errors: BusLost.
 
-        Returns False if this instance is `feeding` and the hash is of a newer epoch than its own: it
-        has to stop its feed first.
+        Returns False if this instance is `feeding` and the hash is of a newer epoch than its own. It
+        then has to stop its feed first.
         """
         self._state.unclaimed = False
         stored = await self._bus.load()
@@ -121,8 +121,8 @@ class Leader:
     async def _renew(self) -> int | None:
         """Renew the lease. Errors: BusLost.
 
-        Returns the present epoch if this instance goes on to lead, another one if it has to lead anew
-        in that, and None if another instance leads.
+        Returns the present epoch if this instance goes on leading. Returns another epoch if it has to
+        lead anew in that one, or None if another instance leads.
         """
         known = self._state.epoch
         own = None if self._state.unclaimed else known

@@ -1,15 +1,15 @@
 """One instance of the cluster: it leads, it follows, or it goes on alone.
 
-Theory of operation. One task decides, so that nothing happens between a decision and its consequences.
-It follows until it gets the lease, then it leads until another instance does:
+Theory of operation: one task decides and acts, so no other event comes between a decision and its
+effects. It follows until it gets the lease, then it leads until another instance leads:
 
     following ──elected──▶ leading      a lease in Redis, an epoch that only grows
         ▲  │                  │
         │  └──bus lost, BUS_OUTAGE=local──▶ alone, in an epoch of its own ──bus back──▶ following
         └── deposed, or handed over ──┘
 
-Prices take the same way in each state: the leader's moves and the trades of the own feed go through
-the topics.
+Prices take the same path in each state: the leader's moves and this instance's own trades both go
+through the topics.
 """
 
 import os
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 
 class Member:
-    """Owns the instance's state. `settled` is set once it leads, follows, or can do neither for now."""
+    """Owns the instance's state. `settled`: it leads, it follows, or it can do neither for now."""
 
     def __init__(self, hub: Hub, bus: Bus, policy: Policy, stats: ClusterStats) -> None:
         self.hub = hub
@@ -77,7 +77,7 @@ class Member:
 
     @property
     def authoritative(self) -> bool:
-        """Whether no other instance has newer prices: none has led since this one did."""
+        """Whether this instance has the newest prices: no other has led since it did."""
         return self._state.led is not None and self._state.led == self._state.epoch
 
     async def run(
@@ -88,7 +88,7 @@ class Member:
         Arguments:
             feed: makes prices until cancelled. A replay goes on after the last leader's newest trade,
                 whose time it gets (`Batch.position`).
-            list_symbols: has the store list symbols that other instances watch.
+            list_symbols: makes the store list symbols that other instances watch.
         """
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self.bus.listen, self._send)
@@ -102,17 +102,17 @@ class Member:
                 self._follower.begin(acquire_at=trio.current_time() + self._policy.lease)
 
     def hand_over(self) -> None:
-        """Have another instance lead, and do not ask for the lease for as long as one lasts."""
+        """Let another instance lead, and do not ask for the lease again before one lease is over."""
         self._leader.giving_up = True
         self.hub.journal.wake()
 
     def retire(self) -> None:
-        """Have another instance lead, and never ask for the lease again."""
+        """Let another instance lead, and never ask for the lease again."""
         self._retired = True
         self.hand_over()
 
     def unready(self) -> list[str]:
-        """Return why clients should go to other instances, whose prices may be newer."""
+        """Return the reasons to send clients to other instances, whose prices may be newer."""
         if not self.settled.is_set():
             return ["not in the cluster yet"]
         status = self.hub.status.message
@@ -136,7 +136,7 @@ class Member:
         self.hub.relist(snapshots)
 
     async def forget(self, symbols: Sequence[str]) -> None:
-        """Remove symbols from the cluster's state, so that no instance lists them for its sake."""
+        """Remove symbols from the cluster's state, so that no instance lists them from there."""
         try:
             await self.bus.forget(symbols)
         except BusLost:

@@ -14,10 +14,10 @@ BATCH_MOVES = 1000
 """The most moves of one batch: some milliseconds of work for each instance that gets it."""
 
 BATCH_INTERVAL = 0.004
-"""Seconds between two batches: a price waits here for so long, of the 250 ms promised."""
+"""Seconds between two batches. A price waits here for that long, of the 250 ms promised."""
 
 GAP_INTERVAL = 0.25
-"""Seconds after a batch with a gap: each gap has every instance read the hash."""
+"""Seconds to wait after a batch with a gap, because each gap makes every instance read the hash."""
 
 
 class Publisher:
@@ -37,17 +37,18 @@ class Publisher:
         self._next_at = 0.0
 
     async def wait(self, until: float) -> None:
-        """Wait until there is something to publish or `until` has come, but at least for the interval
-        between two batches.
+        """Wait until there are moves to publish or `until` has come.
+
+        It waits at least for the interval between two batches.
         """
         await trio.sleep_until(self._next_at)
         with trio.move_on_at(min(until, self._beat_at)):
             await self._hub.journal.wait()
 
     async def publish(self, *, release: bool = False) -> None:
-        """Publish the moves there are, or a heartbeat if one is due. `release`: as the last batch.
+        """Publish the waiting moves, or a heartbeat if one is due. `release`: it is the last batch.
 
-        Moves that could not be published reach the others later, as state in the hash.
+        If moves cannot be published, the others get them later, as state in the hash.
 
         Errors: BusLost, Fenced, Disagreement.
         """
@@ -104,7 +105,9 @@ class Publisher:
 
     @property
     def _stale(self) -> str:
-        """Return why this instance has no prices. Each one notices by itself that nothing trades."""
+        """Return why this instance has no prices, if not for a quiet feed: each one notices that
+        itself.
+        """
         status = self._hub.status.message
         quiet = status.status == "live" or status.reason == FEED_QUIET
         return "" if quiet else status.reason

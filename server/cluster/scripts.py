@@ -3,7 +3,7 @@
 from server.quotes.instrument import LARGEST_WHOLE
 
 LONGEST_LEASE_MS = 60_000
-"""A lease that lasts longer, and longer than ten of the caller's own, is not believed."""
+"""Milliseconds. The script ignores a lease that is longer, and longer than ten of the caller's own."""
 
 ACQUIRE_LEASE = f"""
 -- KEYS: leader, epoch. ARGV: identity, lease in ms, the epoch that is the caller's own ('0': none),
@@ -33,11 +33,11 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {{tonumber(current), forgotten and 1 or 0}}
 """
-"""The lease and the epoch. A leader goes on in its epoch if nobody else took its lapsed lease, or if it
-alone remembers that it leads: no other instance can have made versions in that epoch.
+"""Take or renew the lease, and set the epoch. A leader goes on in its epoch in two cases: no instance
+took its lapsed lease, or Redis forgot everything. Then no other instance made versions in that epoch.
 
-An epoch is at most LARGEST_WHOLE, which only a foreign value can be near. After that, and after a value
-that is not a number, epochs go on from Redis' clock.
+An epoch is at most LARGEST_WHOLE, which only a foreign value can be near. After such a value, and after
+one that is not a number, epochs go on from Redis' clock.
 """
 
 PUBLISH = """
@@ -58,7 +58,7 @@ if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) == ARGV[5] then
 end
 return 1
 """
-"""One batch, fenced: an instance that was paused while another was elected changes nothing."""
+"""Publish one batch, fenced: if another instance was elected meanwhile, the script changes nothing."""
 
 CLAIM = """
 -- KEYS: quotes. ARGV: symbol, snapshot, … Returns for each symbol what the hash has now.
@@ -69,7 +69,7 @@ for i = 1, #ARGV, 2 do
 end
 return found
 """
-"""Agree on the state of symbols: that of the first instance that lists one."""
+"""Agree on the state of each symbol: the first instance that lists it decides."""
 
 DISCARD = """
 -- KEYS: quotes. ARGV: symbol, value, … Removes each value that is still there.
@@ -115,4 +115,4 @@ if ARGV[1] == '' then
 end
 return {now, redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf')}
 """
-"""The watched symbols: each instance reports its own, the leader asks for all."""
+"""Report the symbols that an instance watches. The leader also asks for those of all instances."""

@@ -1,4 +1,4 @@
-"""How long an instance waits, and what it knows of the epochs that were led."""
+"""The times for which an instance waits, and its knowledge of the epochs."""
 
 from dataclasses import dataclass
 
@@ -27,9 +27,9 @@ class Policy:
 class ClusterState:
     """Owned by the instance's member.
 
-    `epoch`: the newest that the instance followed or led, None before the first. `led`: the last that
-    it led. `unclaimed`: it has symbols on whose state the cluster could not agree yet. `position`: the
-    time of the newest trade that was published or received, as in `Batch`.
+    `epoch`: the newest one that the instance followed or led, None before the first. `led`: the last
+    one that it led. `unclaimed`: the cluster has not agreed yet on the state of some of its symbols.
+    `position`: the time of the newest trade published or received, as in `Batch`.
     """
 
     epoch: int | None = None

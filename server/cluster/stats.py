@@ -9,10 +9,10 @@ from server.invalid import InvalidRecords
 class ClusterStats:
     """Owned by the instance's member.
 
-    `batches_received` and `moves_received` are the leader's. `dropped`: batches for which there was no
-    room. `gaps`: how often batches were missed and the hash was read instead. `fenced`: batches of this
-    instance that Redis refused as an old leader's. `elections`: how often it was elected. `round_trip`:
-    the seconds of the last probe.
+    `batches_received` and `moves_received` come from the leader. `dropped`: batches for which there was
+    no room. `gaps`: how often the instance missed batches and read the hash instead. `fenced`: its own
+    batches that Redis refused as an old leader's. `elections`: the number of its elections.
+    `round_trip`: the seconds of the last probe.
     """
 
     batches_received: int = 0

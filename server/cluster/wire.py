@@ -16,7 +16,7 @@ CHANNEL = "price_updates"
 """Every batch of the leader is published here."""
 
 PROBE_CHANNEL = "quotestream:probe:"
-"""Followed by an instance's identity: each gets only its own probes, or there would be N² of them."""
+"""An instance's identity follows. Each gets only its own probes, or there would be N² of them."""
 
 LEADER = "quotestream:leader"
 """The identity of the leader while its lease lasts."""

@@ -1,7 +1,7 @@
 """Hides tokens, secrets and passwords in text for people: log lines, errors, tracebacks.
 
 The server's own messages quote no secret. This is for messages of drivers and libraries, and for
-exceptions that hold a request. The module owns the process's list of values to hide.
+exceptions that contain a request. The module owns the process's list of values to hide.
 """
 
 import json
@@ -13,7 +13,7 @@ HIDDEN = "…"
 
 MIN_HIDDEN = 8
 """Characters. A shorter value, such as a password `on`, could be part of an ordinary word. It is hidden
-only in the forms below.
+only where its form shows a secret (below).
 """
 
 _B64 = "[A-Za-z0-9_-]"

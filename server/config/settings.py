@@ -18,8 +18,8 @@ from server.config.redaction import HIDDEN, redact
 from server.quotes.duration import parse_duration
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
-"""A password in a URL, up to the last `@`: one `@` in it may not be escaped. Without an `@`, everything
-that is not a port.
+"""A password in a URL. It ends at the last `@`, because an `@` in it may be unescaped. Without an `@`,
+it is everything that is not a port.
 """
 
 

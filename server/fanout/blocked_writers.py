@@ -1,4 +1,4 @@
-"""Tasks that go on writing to sockets that were full, and give up those that stay so.
+"""Tasks that go on writing to full sockets, and give up sockets that stay full.
 
 Each blocked outbox has a task, and no other outbox does. The task's circuit breaker (breaker.py)
 says how long it waits and when it gives up.

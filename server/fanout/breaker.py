@@ -15,8 +15,8 @@ MAX_REOPENINGS = 3
 """The number of half-open times that end in a stall until the connection is given up."""
 
 TRIALS = 3
-"""The number of a half-open breaker's writes that must make progress before it closes. A write after
-which nothing waits closes it at once.
+"""The number of writes that must make progress before a half-open breaker closes. If a write leaves
+nothing waiting, the breaker closes at once.
 """
 
 
@@ -80,7 +80,7 @@ class Breaker:
                 self._on(_Event.STALLED_TOO_OFTEN)
 
     def trickled(self) -> None:
-        """Note that the socket had no room, but the peer took some of its bytes: slow, not stalled."""
+        """Note that the socket had no room, but the peer took some bytes: it is slow, not stalled."""
         self._stalls = 0
 
     def went_out(self, *, everything: bool) -> None:

@@ -1,4 +1,4 @@
-"""Takes trades off the one channel that all feeds share, and gives each to its symbol's topic."""
+"""Takes trades from the channel that all feeds share, and gives each to its symbol's topic."""
 
 from contextlib import suppress
 
@@ -54,7 +54,7 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:
-    """Count `update` as taken in, and give it to its topic; return the inbox if it has no room."""
+    """Count `update` as received and give it to its topic. Return the inbox if it has no room."""
     stats = hub.stats
     stats.feed_updates += 1
     stats.last_intake_us = update.ts

@@ -67,9 +67,11 @@ class Flusher:
             done.set()
 
     async def _flush(self, dirty: list[Outbox], oldest_ts: int) -> None:
-        """Flush each of `dirty`. The delivery time is taken once per chunk, from the round's oldest
-        price, so it never flatters. It is at least 0: a clock that was set back would make it
-        negative, and the sum of all times is a counter.
+        """Flush each of `dirty`.
+
+        Each chunk's delivery time counts from the round's oldest price, so it is never too short. It is
+        at least 0, because the sum of all times is a counter. A clock that was set back would make it
+        negative.
         """
         stats = self._stats
         started = perf_counter()

@@ -8,7 +8,7 @@ MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
 
 DEFLATE_WINDOW_BITS = 12
-"""4 KB. An update is a tenth of that, and a larger window only takes longer to set up."""
+"""A window of 4 KB. An update is a tenth of that, and a larger window only takes longer to set up."""
 
 DEFLATE_MEMORY_LEVEL = 5
 

@@ -1,4 +1,4 @@
-"""Notices that prices stopped or flow again, of one symbol or of all, and tells clients."""
+"""Notices when the prices of one symbol or of all stop or flow again, and tells clients."""
 
 from collections.abc import Mapping
 
@@ -25,8 +25,8 @@ class Freshness:
         self._quiet_after = quiet_after
 
     def on_watched(self, topic: Topic) -> None:
-        """Give a symbol that nobody watched until now the time to trade, unless it was quiet before
-        and still is.
+        """Treat a symbol that had no subscriber as fresh, so that it has time to trade. If it was quiet
+        before and has not traded since, it stays quiet.
         """
         now = trio.current_time()
         topic.freshness.quiet &= topic.moved_at <= now - self._quiet_after

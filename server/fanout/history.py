@@ -1,4 +1,4 @@
-"""One symbol's last updates, for clients that come back, and which versions they can build on."""
+"""One symbol's last updates, for clients that come back, and the versions that they may build on."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -46,19 +46,19 @@ class History:
             self._updates.clear()
 
     def on_relisted(self, now: float) -> None:
-        """Let no version prove anything until every instance has heard of new reference data."""
+        """Trust no version until every instance has heard of the new reference data."""
         self._relisted_at = inf
         self._settles_at = now + SETTLING_TIME
         self.clear()
 
     def on_epoch(self) -> None:
-        """Count versions anew: those of the new epoch prove that a client has the reference data."""
+        """Count versions anew. One of the new epoch proves that a client has the reference data."""
         if self._relisted_at != inf:
             self._relisted_at = 0.0
         self.clear()
 
     def settle(self, version: int, now: float) -> None:
-        """If the settling time is over, let versions after `version` prove something again."""
+        """If the settling time is over, trust versions after `version` again."""
         if self._settles_at <= now:
             self._relisted_at, self._settles_at = version, inf
 

@@ -29,13 +29,13 @@ from server.quotes.quote import Quote, Trade
 from server.quotes.snapshot import LiveSnapshot, Snapshot
 
 ONE_MESSAGE = 1000
-"""Topics whose full quotes go in one message: 260 KB that are made and kept for one client. Those of
-a catalogue of 100,000 would be 27 MB, and would stop everything else for a tenth of a second.
+"""The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message
+for 100,000 topics would be 27 MB, and would stop everything else for a tenth of a second.
 """
 
 
 class Hub:
-    """The fan-out's state. All methods but the coroutines are immediate and never yield.
+    """The fan-out's state. Only the coroutines among its methods yield.
 
     Arguments:
         breaker: when to give up a connection whose socket stays full.
@@ -115,8 +115,8 @@ class Hub:
         self.topic_tasks.publish_due([self._list(each.instrument, last=each) for each in new])
 
     def relist(self, snapshots: Iterable[Snapshot]) -> None:
-        """Take over reference data of symbols that are there, and send the full quotes of those whose
-        data changed to their subscribers.
+        """Take over reference data of listed symbols. Subscribers of a symbol whose data changed get
+        its full quote.
         """
         topics = []
         for snapshot in snapshots:
@@ -126,8 +126,8 @@ class Hub:
         self.topic_tasks.publish_due(topics)
 
     def delist(self, symbols: Iterable[str]) -> None:
-        """Take symbols, which need not be known here, away from all subscribers. Until they are listed
-        again, drop their trades and their moves from other instances.
+        """Take symbols away from all subscribers, even if they are not known here. Drop their trades
+        and their moves from other instances until they are listed again.
         """
         for symbol in symbols:
             topic = self.topics.pop(symbol, None)
@@ -136,7 +136,7 @@ class Hub:
             self.delisted[symbol] = topic or self.delisted.get(symbol)
 
     def known_topics(self) -> Iterator[Topic]:
-        """Return all topics, also those of delisted symbols: their last prices are to be kept."""
+        """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
         return chain(self.topics.values(), filter(None, self.delisted.values()))
 
     def adopt(
@@ -249,7 +249,7 @@ class Hub:
     def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
         """Send all symbols' updates, also those of symbols that are listed later.
 
-        This takes the place of the subscriptions to `single`; what is pending of them stays so.
+        It replaces the subscriptions to `single`. Their pending quotes stay pending.
         """
         if not self._everyone:
             for topic in self.topics.values():
@@ -260,7 +260,7 @@ class Hub:
         self._everyone.add(outbox)
 
     def unsubscribe_everything(self, outbox: Outbox) -> None:
-        """End what `subscribe_everything` began; subscriptions to single symbols stay."""
+        """End the subscription to everything; subscriptions to single symbols stay."""
         if outbox not in self._everyone:
             return
         self._everyone.discard(outbox)
@@ -316,5 +316,5 @@ class Hub:
 
 
 def new_epoch() -> str:
-    """Return an epoch's name that no other server has, nor this one before its start."""
+    """Return a new epoch's name, which no other server and no earlier start of this one has used."""
     return f"{time_ns() // 1_000_000}.{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""The updates of one symbol that are not published yet: a bounded channel, and what overflowed.
+"""The updates of one symbol that are not published yet: a bounded channel and an overflow.
 
 A feed that cannot wait finds a full channel. Its updates are then merged into one, the overflow.
 """
@@ -32,7 +32,7 @@ class Inbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything is in it."""
+        """Whether it holds any update."""
         return self._overflow is not None or self._send.statistics().current_buffer_used > 0
 
     def offer(self, update: Update) -> bool:
@@ -72,12 +72,12 @@ class Inbox:
         return self.take_nowait() or await self._receive.receive()
 
     def discard(self) -> None:
-        """Forget all that is in it."""
+        """Forget all updates in it."""
         self._overflow = None
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 self._receive.receive_nowait()
 
     def close(self) -> None:
-        """Take nothing more. All that is in it can still be taken out."""
+        """Take no more updates. The updates in it can still be taken out."""
         self._send.close()

@@ -1,4 +1,4 @@
-"""The moves that other instances have not been told yet; written by topics, owned by the hub."""
+"""The moves that the leader has not published yet. Topics write it, the hub owns it."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ import trio
 from server.quotes.quote import Move
 
 JOURNAL_MOVES = 10_000
-"""Moves that wait to be told, some 2 MB. If there are more, only their symbols are kept."""
+"""Moves that wait for publication, some 2 MB. Of more moves, the journal keeps only the symbols."""
 
 
 class Journal:
-    """`recording`: whether other instances are told at all. `lost`: symbols whose state they have to
-    be told, as some of the moves cannot be.
+    """`recording`: whether this instance publishes moves. `lost`: symbols of which some moves are lost,
+    so that the leader has to publish their state.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,9 @@ class Journal:
         self._moves.clear()
 
     def record(self, move: Move) -> None:
-        """Add one move. A full journal first gives up all moves, and keeps their symbols as lost."""
+        """Add one move. If the journal is full, it first drops all its moves and marks their symbols as
+        lost.
+        """
         if len(self._moves) >= JOURNAL_MOVES:
             self.lose(each.symbol for each in self._moves)
             self._moves.clear()
@@ -42,7 +44,7 @@ class Journal:
         self._news.set()
 
     def lose(self, symbols: Iterable[str]) -> None:
-        """Note that some moves of `symbols` cannot be told."""
+        """Mark `symbols` as lost: some of their moves cannot be published."""
         self.lost.update(dict.fromkeys(symbols))
         if self.lost:
             self._news.set()
@@ -54,7 +56,7 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """The number of moves that wait to be told."""
+        """The number of moves that wait for publication."""
         return len(self._moves)
 
     def wake(self) -> None:
@@ -62,7 +64,7 @@ class Journal:
         self._news.set()
 
     async def wait(self) -> None:
-        """Wait until there is something to tell, or `wake` was called since the last wait."""
+        """Wait until there is something to publish, or `wake` was called since the last wait."""
         if self._moves or self.lost:
             await trio.lowlevel.checkpoint()
         else:

@@ -4,8 +4,8 @@ The states are the table in outbox_state.py. An open outbox has a `queue` of fra
 hands to the kernel in one write. A blocked or throttled outbox has a `Backlog` instead. It keeps
 symbols, not updates, so its size is bounded by the subscriptions, however long it stays blocked.
 
-Rejected: a channel per connection, as every frame and client would cost a task switch. A bounded
-queue of frames, as its prices are stale by the time they are sent.
+Rejected: a channel per connection, as each frame would cost a task switch for each client. Also
+rejected: a bounded queue of frames, as prices in a queue are old when they are sent.
 """
 
 import socket
@@ -138,14 +138,14 @@ class Outbox:
             self._backlog.unseen.update(each.key for each in sources if each in self._backlog)
 
     def forget(self, sources: Iterable[Source]) -> None:
-        """Send what is queued, and nothing more of `sources`: the client unsubscribed."""
+        """Send the queued frames, then nothing more of `sources`: the client unsubscribed."""
         self.flush()
         if self._backlog is not None:
             for source in sources:
                 self._backlog.discard(source)
 
     def close(self, frame: bytes) -> None:
-        """Send the close frame after all that waits as frames, and nothing after it."""
+        """Send the waiting frames, then the close frame, and nothing after it."""
         if self.state not in (State.CLOSING, State.CLOSED):
             self.send(frame)
         # The write may have found that the client has reset the connection.
@@ -217,7 +217,7 @@ class Outbox:
         queue.clear()
 
     def _write(self, frames: list[bytes]) -> bool:
-        """Hand `frames` to the kernel, keep what it does not take; return whether it took all."""
+        """Hand `frames` to the kernel and keep the rest in the backlog. Return whether it took all."""
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         try:
             taken = self.sock.send(data)

@@ -1,4 +1,4 @@
-"""How a returning client is brought up to date: per symbol nothing, missed updates, or a full quote."""
+"""Brings a returning client up to date: nothing, missed updates or a full quote for each symbol."""
 
 from typing import NamedTuple
 

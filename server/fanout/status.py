@@ -14,7 +14,7 @@ from server.quotes.messages import Status, encode
 class FeedStatus(Source):
     """Whether prices are flowing at all, and how much they are conflated in an overload.
 
-    Each change is told to all `outboxes`, which are the hub's.
+    It sends each change to all `outboxes`, which are the hub's.
     """
 
     def __init__(self, flusher: Flusher, outboxes: SubscriberSet) -> None:
@@ -24,7 +24,7 @@ class FeedStatus(Source):
 
     @property
     def is_news(self) -> bool:
-        """Whether a client that connects now has to be told."""
+        """Whether a client that connects now needs this status."""
         return self.message.status == "stale" or bool(self.message.interval)
 
     def set(self, status: Literal["live", "stale"], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Clients that asked for less: each symbol is sent at most once in the client's interval."""
+"""Clients that asked for fewer updates: each gets a symbol at most once in its interval."""
 
 import trio
 
@@ -15,7 +15,7 @@ TICK = 0.25
 
 
 def granted(interval: float) -> float:
-    """Return the shortest interval there is that is not below `interval`, else the longest; 0 for 0."""
+    """Return the shortest of GRANTED that is not below `interval`, else the longest; 0 for 0."""
     if interval <= 0:
         return 0.0
     return next((choice for choice in GRANTED if choice >= interval), GRANTED[-1])

@@ -39,7 +39,7 @@ NO_VERSION_LEFT = (
 
 
 class TopicContext(NamedTuple):
-    """Things that all topics share: counters, the moves told to other instances, the flusher."""
+    """The objects that all topics share: counters, the journal, the flusher."""
 
     stats: FanoutStats
     journal: Journal
@@ -158,12 +158,14 @@ class Topic(Source):
         self.quote_due = self.watched
 
     def relist(self, instrument: Instrument) -> None:
-        """Take over reference data if they are new. The full quote is then due to all subscribers, and
-        to clients that come back with this version or an earlier one. It is due to all that come
-        back within SETTLING_TIME: another instance may have told them the old data.
+        """Take over reference data if they are new.
 
-        The version stays, as it counts prices: all instances count alike, in whatever order they
-        hear of new data.
+        The full quote is then due to all subscribers, and to clients that come back with this version
+        or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as another
+        instance may have sent them the old data.
+
+        The version does not change, because it counts prices. So all instances count alike, in whatever
+        order they hear of new data.
         """
         if instrument == self.instrument:
             return
@@ -180,8 +182,9 @@ class Topic(Source):
             self.context.journal.lose([self.symbol])
 
     def delist(self) -> None:
-        """Take the quote away from all subscribers, in one message that first gives it to those that
-        do not have it. Subscriptions to this one symbol end for good.
+        """Take the quote away from all subscribers, and end the subscriptions to this one symbol.
+
+        The message first gives the quote, as some subscribers may not have it yet.
         """
         self.delisted = True
         self._current = None
@@ -227,7 +230,7 @@ class Topic(Source):
         )
 
     def live_snapshot(self) -> LiveSnapshot:
-        """Return the symbol's state as other instances are told it."""
+        """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts)
 
     def _repriced(self, snapshot: Snapshot) -> Snapshot:
@@ -253,11 +256,11 @@ class Topic(Source):
         return self._current
 
     def absorb(self, update: Update) -> list[Operation]:
-        """Move the quote by `update`; return the operations that say so, none if nothing changed.
+        """Move the quote by `update` and return the patch operations; none if nothing changed.
 
-        A trade that changes anything makes the next version. A move has its own version, and is
-        left out if that is not newer. After version LARGEST_WHOLE, which only a foreign value can
-        be near, the quote stands still, and subscribers are told that the symbol is quiet.
+        A trade that changes anything makes the next version. A move has its own version, and is dropped
+        if that is not newer. After version LARGEST_WHOLE the quote does not change any more, and its
+        subscribers learn that the symbol is quiet. Only a foreign value can be near that.
         """
         old = self.quote
         if isinstance(update, Move):
@@ -306,7 +309,7 @@ class Topic(Source):
         self._publish_frame(frame, self.ts)
 
     def publish_quote(self, ts: int) -> None:
-        """Queue the full quote for all subscribers; `ts`: the moment since which they wait for it."""
+        """Queue the full quote for all subscribers, who have waited for it since `ts`."""
         self.quote_due = False
         self.history.clear()
         self._publish_frame(self.current_frame(), ts)
@@ -345,7 +348,7 @@ class Topic(Source):
             self.history.keep(0)
 
     def discard_waiting(self) -> None:
-        """Forget all that is not published yet, also in the inbox of a task that is about to end."""
+        """Forget all unpublished updates, also in the inbox of a task that is about to end."""
         if self._newest_inbox is not None:
             self._newest_inbox.discard()
 
@@ -353,8 +356,8 @@ class Topic(Source):
 class RemovalNotice(Source):
     """Pending in place of a delisted topic on the connections that were subscribed to it by name.
 
-    It gives the quote and takes it away, also if the topic is listed again by then: such clients
-    are not subscribed any more. A client that subscribes again makes the topic pending instead.
+    Its frame gives the quote and takes it away, even if the topic is listed again by then: these
+    clients are not subscribed any more. If a client subscribes again, the topic is pending instead.
     """
 
     __slots__ = ("_topic",)

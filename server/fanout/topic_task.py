@@ -1,4 +1,4 @@
-"""The tasks of active topics, each of which publishes what comes into its topic's inbox."""
+"""The tasks of active topics. Each publishes the updates in its topic's inbox."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,7 +14,7 @@ from server.quotes.patch import Operation
 from server.quotes.quote import Update
 
 ROUND_TRADES = 16
-"""Trades published before a round's flush. A fast client's socket takes that much at once."""
+"""Trades that a topic publishes between two rounds. A fast client's socket takes as many at once."""
 
 TOPIC_GRACE = 30.0
 """Seconds an unwatched topic stays active: a page reload should not restart its task."""
@@ -37,16 +37,17 @@ class TopicTasks:
             self.nursery.start_soon(run_topic, topic, topic.activate())
 
     def open_inbox(self, topic: Topic) -> Inbox | None:
-        """Return the inbox of a topic that is active or watched, None for another. A topic that only
-        subscribers to `*` watch gets its task here, with its first trade: starting 100,000 tasks at
-        once took five seconds.
+        """Return the inbox of a topic that is active or watched, else None.
+
+        If only subscribers to `*` watch a topic, it gets its task here, with its first trade. Starting
+        100,000 tasks at once took five seconds.
         """
         if topic.watched:
             self.start(topic)
         return topic.inbox
 
     async def finish(self) -> None:
-        """Wait until every active topic has published all it was given until now."""
+        """Wait until every active topic has published all updates that it has now."""
         inboxes = []
         for topic in self._topics.values():
             if topic.inbox is not None:
@@ -68,14 +69,12 @@ class TopicTasks:
                     topic.deactivate()
 
     def publish_due(self, topics: Iterable[Topic]) -> None:
-        """Publish the full quotes of those of `topics` for which they are due, without waiting."""
+        """Publish the full quotes that are due among `topics`, without waiting."""
         if due := [topic for topic in topics if topic.quote_due]:
             self.nursery.start_soon(self._publish_quotes, due)
 
     async def _publish_quotes(self, due: list[Topic]) -> None:
-        """Publish a round at a time: the quotes of hundreds of symbols for ten thousand clients are
-        millions of frames.
-        """
+        """Publish a round at a time: many symbols for ten thousand clients make millions of frames."""
         begun = time_ns() // 1000
         for start in range(0, len(due), ROUND_TRADES):
             for topic in due[start : start + ROUND_TRADES]:
@@ -87,7 +86,7 @@ class TopicTasks:
 
 
 async def run_topic(topic: Topic, inbox: Inbox) -> None:
-    """Publish what comes into `inbox`, round by round, until it is closed and empty."""
+    """Publish the updates in `inbox`, round by round, until it is closed and empty."""
     flusher = topic.context.flusher
     if inbox.previous is not None:
         await inbox.previous.wait()
@@ -110,7 +109,7 @@ def _publish_round(topic: Topic, update: Update, inbox: Inbox) -> None:
 
 
 def publish_conflated(topic: Topic, update: Update, inbox: Inbox) -> None:
-    """Take all there is in an overload, count each update as a version, publish their sum."""
+    """Take all waiting updates in an overload, count each as a version, and publish their sum."""
     version, operations = topic.version, list[Operation]()
     for each in chain([update], inbox.drain()):
         operations = topic.absorb(each) or operations

@@ -236,8 +236,8 @@ def parse_row(row: list[str], price_decimals: PriceDecimals) -> RawTrade:
 
 
 def _rows(lines: TextIO, path: Path) -> Rows:
-    """Check the header and return the rows after it. Quotes have no meaning: a single one must not
-    swallow lines.
+    """Check the header and return the rows after it. Quotation marks have no meaning: a single one must
+    not join lines.
     """
     rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
     try:

@@ -1,4 +1,4 @@
-"""Simulated prices: the "price oscillation" of the Go service that this server replaces.
+"""Simulates prices, as the "price oscillation" of the Go service that this server replaces.
 
 In each interval, a random subset of the watched symbols moves, at least one. A new price is in whole
 ticks of its instrument, within one percent or one tick of the base price. The moves are spread over
@@ -25,8 +25,8 @@ base price is not below it.
 """
 
 CATCH_UP = 1.0
-"""Largest delay in seconds that the simulator makes up for. After a machine's sleep, the whole delay
-would be one burst. Without any, a late simulator would idle and hide an overload.
+"""Largest delay in seconds that the simulator makes up for. Without this limit, the whole delay after a
+machine's sleep would be one burst. With a limit of zero, a late simulator would hide an overload.
 """
 
 LARGEST_LOTS = 20

@@ -1,4 +1,4 @@
-"""Finds the client's address, by which its budget and the log go.
+"""Finds the client's address, which the budgets and the log use.
 
 Behind a proxy every connection has the proxy's address. The proxy tells the client's address in
 `X-Forwarded-For`. Anybody can send that header, so only configured proxies are believed.
@@ -15,7 +15,7 @@ SITE_BITS = 64
 """
 
 MAX_HOPS = 16
-"""Proxies in a row that are followed back. A request may name thousands."""
+"""Proxies in a row that the server follows back. A request may name thousands."""
 
 
 class Proxies:
@@ -25,10 +25,10 @@ class Proxies:
         self._trusted = trusted
 
     def client(self, peer: str, forwarded: str) -> str:
-        """Return the client's address: `peer`, or what trusted proxies say it is.
+        """Return the client's address: `peer`, or the one that trusted proxies name.
 
-        Each proxy adds the address of its own caller at the right end. So the rightmost address that
-        is not a trusted proxy is the client. The client may have sent anything left of it.
+        Each proxy adds the address of its own caller at the right end. So the rightmost address that is
+        not a trusted proxy is the client's. The client may have invented all addresses left of it.
 
         Arguments:
             peer: the connection's other end, an address without a port.

@@ -1,4 +1,4 @@
-"""The user behind a client: JSON Web Tokens, verified with a key that is bound to its algorithms."""
+"""Finds a client's user by a JSON Web Token. Each key verifies only its own algorithms."""
 
 import os
 import secrets
@@ -32,8 +32,8 @@ MIN_RSA_BITS = 2048
 """The shortest modulus (RFC 7518 §3.3): a shorter one can be factored."""
 
 KEY_FILES = (".pem", ".pub", ".key", ".crt", ".cer")
-"""Endings that show that JWT_PUBLIC_KEY is a file's name. Only a file's name may appear in an error:
-anything else may be a secret in the wrong variable.
+"""Endings by which JWT_PUBLIC_KEY counts as a file's name. Only a file's name may appear in an error:
+any other text may be a secret in the wrong variable.
 """
 
 
@@ -110,7 +110,7 @@ class Authenticator:
         self._leeway = leeway
 
     def verifies_as(self, other: "Authenticator") -> bool:
-        """Whether both have the same keys and ask for the same claims."""
+        """Whether both have the same keys and require the same claims."""
         return vars(self) == vars(other)
 
     def take_over(self, other: "Authenticator") -> None:

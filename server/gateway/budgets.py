@@ -1,13 +1,15 @@
-"""How much of the server one user, and one address, may take: over all connections and both ports.
+"""Bounds the work of one user or address, over all connections and both ports.
 
-A budget is a token bucket for each key. It is kept as one number, the moment at which it is full
-again. A full budget need not be remembered, and a new key has a full one.
+A budget has a token bucket for each key, a user or an address. A bucket is one number, the moment at
+which it is full again. Full buckets need no memory, and a new key has a full one.
 
-`size` bounds the memory. When it is reached, full budgets are dropped, and then those nearest to full.
-So an attacker with invented keys evicts the keys invented just before, and not a budget that is spent.
-To evict that, three quarters of the table must have spent more: `size` times a burst of requests, for
-one burst of one key. *Rejected:* to drop the least recently used, as 16,384 requests would then
-forgive any debt; to refuse new keys when the table is full, as this would shut out honest users.
+`size` bounds the number of buckets. When it is reached, full buckets are dropped, and then those
+nearest to full. So if an attacker invents keys, they replace other invented keys, not a spent bucket.
+To drop a spent bucket, three quarters of the table must have spent more. That takes about `size` bursts
+of requests, and gains one burst for one key.
+
+*Rejected:* to drop the least recently used, as 16,384 requests would then forgive any debt. To refuse
+new keys when the table is full, as this would shut out honest users.
 """
 
 from collections.abc import Callable
@@ -17,8 +19,8 @@ from hashlib import blake2b
 import trio
 
 KEPT = 16_384
-"""Budgets of one kind that are remembered, 3 MB. A budget is full again seconds after its last use.
-So this many users, or addresses, have to be at work within the same seconds to reach the limit.
+"""Buckets that one budget remembers, 3 MB. A bucket is full again seconds after its last use. So the
+limit matters only if this many users or addresses are active within the same seconds.
 """
 
 LONGEST_KEY = 64
@@ -31,24 +33,24 @@ COMMAND = 1.0
 """The unit of all work: to read and answer a frame or message, some 40 µs."""
 
 HTTP_REQUEST = 5.0
-"""Commands that a request to the HTTP port counts for. It takes more time than that, but a service
-that asks for all its users has one token.
+"""Commands that a request to the HTTP port counts for. A request costs more, but a service that asks
+for many users has only one token.
 """
 
 HANDSHAKE = 10.0
 """Commands that an opening handshake counts for: 0.4 ms."""
 
 COLD_A_COMMAND = 12
-"""Symbols that are not in memory, for which a command counts once more. To resolve one, look it up and
-tell that it does not exist takes 3 µs, also if the user's lookups are spent.
+"""The number of symbols not in memory for which a command counts once more. To resolve one, look it up
+and answer that it does not exist takes 3 µs, even if the user's lookups are spent.
 """
 
 SEARCH = 20.0
 """Lookups that a search counts for, as it reads the names of all instruments."""
 
 BURST_SECONDS = 5.0
-"""Seconds' worth of a rate that may come at once. After a deploy a user's connections all come back,
-and then subscribe.
+"""Seconds' worth of a rate that may come at once. After a deploy all connections of a user come back
+and subscribe.
 """
 
 
@@ -89,7 +91,7 @@ class Budget:
         return wait
 
     def add_debt(self, key: str, cost: float) -> None:
-        """Charge `cost`, also if too little is left: the next `take` then waits for longer."""
+        """Charge `cost`, even if too little is left: the next `take` then waits for longer."""
         key, now = _compact(key), self._clock()
         full_at = max(self._full_at.get(key, now), now)
         if len(self._full_at) >= self._size and key not in self._full_at:
@@ -97,7 +99,7 @@ class Budget:
         self._full_at[key] = full_at + min(cost / self.rate, self._burst)
 
     def charge(self, key: str, cost: float = 1.0) -> None:
-        """Charge `cost` if enough is left: work that cannot be refused any more makes no debts."""
+        """Charge `cost` if enough is left. This is for work that is already done: it makes no debts."""
         if not self.wait(key, cost):
             self.add_debt(key, cost)
 
@@ -132,7 +134,7 @@ LOOKUP_BURST_SECONDS = 4.0
 """Seconds' worth of lookups at once: two and a half of the longest requests, which have 8,000 names."""
 
 ADDRESS_FAILURES = 100
-"""Handshakes and requests a second from an address that are not a user's."""
+"""Handshakes and requests a second from an address without a known user."""
 
 ADDRESS_REQUESTS = 100
 """HTTP requests a second from an address that need no token."""
@@ -147,8 +149,8 @@ ADDRESS_SPENT = "too many requests without a good token from your address, try a
 
 @dataclass(kw_only=True)
 class Budgets:
-    """All budgets. `commands` and `lookups` are users', by name; `failures` and `requests` are
-    addresses', by `addresses.budget_key`.
+    """All budgets. The keys of `commands` and `lookups` are users' names; those of `failures` and
+    `requests` come from `addresses.budget_key`.
     """
 
     commands: Budget = field(default_factory=lambda: Budget(USER_COMMANDS))
@@ -161,7 +163,7 @@ class Budgets:
     )
 
     def payer(self, user: str) -> "Payer":
-        """Return a user as the store's loader knows one."""
+        """Return the user in the form that the store's loader needs."""
         return Payer(user, self.lookups)
 
     def charge_cold(self, user: str, symbols: int) -> "Payer":

@@ -1,4 +1,4 @@
-"""Every way in which the server closes a connection: the code and the reason that it sends.
+"""All closes that the server makes, each with the code and the reason that it sends.
 
 RFC 6455 §7.4.1 defines the codes below 3000. Those from 4000 are this protocol's own.
 """

@@ -1,5 +1,6 @@
-"""Answers each command of a client with replies: first the acknowledgement, then the quotes that the
-command brings or takes away, then the error for what cannot be done.
+"""Answers each command of a client with replies, in a fixed order. First comes the acknowledgement,
+then the quotes that the command adds or removes, then the error for the part that cannot be carried
+out.
 
 Nothing here does I/O or waits. A `subscribe` to symbols that are not in memory has two steps: `execute`
 replies with `LookUp`, and the session then calls `subscribe` with what the store knows.
@@ -50,7 +51,7 @@ MAX_MESSAGE = 300
 
 
 class ClientContext(NamedTuple):
-    """Everything that answers to clients depend on, the same for all of them.
+    """The values that answers to all clients depend on.
 
     `max_symbols` is per connection, `command_rate` in commands per second and connection. `counted`
     has the number of answers by action and result.
@@ -78,7 +79,7 @@ class ClientContext(NamedTuple):
     def refuse_missing(
         self, action: str, selection: Selection, id: CommandId | UnsetType = UNSET
     ) -> Iterator[Error]:
-        """Refuse the symbols that do not exist, and those for which the store could not say so."""
+        """Refuse the symbols that do not exist, and those about which the store gave no answer."""
         if selection.unknown:
             yield self.refuse(action, "unknown_symbol", NO_SUCH_SYMBOL, id, selection.unknown)
         if selection.unavailable:
@@ -94,7 +95,7 @@ class Commands(NamedTuple):
     subscriptions: Subscriptions
 
     def execute(self, command: Command) -> Answer:
-        """Answer a command. Without a case for each kind of command, mypy misses a return here."""
+        """Answer a command. If a kind of command has no case here, mypy reports a missing return."""
         match command:
             case Subscribe():
                 return self._subscribe(command)

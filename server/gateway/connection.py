@@ -1,4 +1,4 @@
-"""A session as the pool, the heartbeat and the search for dead connections know it."""
+"""The interface of a session to the pool, the heartbeat and the search for dead connections."""
 
 from typing import Protocol
 
@@ -13,9 +13,10 @@ from server.gateway.subscriptions import Subscriptions
 class Connection(Timed, Protocol):
     """One connection after the upgrade. Only the pool changes its `state`.
 
-    `close_code` and `lost` tell how it ended. The heartbeat owns `beat_at`, when the next beat is due
-    in trio's time; `heard`, whether more than a pong came since the last beat; `unanswered`, the number
-    of pings without an answer; and `quiet_beats`, the number of beats in a row without traffic.
+    `close_code` and `lost` tell how it ended. The heartbeat owns four fields. `beat_at` is when the
+    next beat is due, in trio's time. `heard`: more than a pong came since the last beat. `unanswered`
+    is the number of pings without an answer, `quiet_beats` the number of beats in a row without
+    traffic.
     """
 
     state: State
@@ -37,7 +38,7 @@ class Connection(Timed, Protocol):
     def over(self) -> bool: ...
 
     def ping(self) -> None:
-        """Send a ping; anything that the client then sends is an answer."""
+        """Send a ping; any byte that the client then sends counts as an answer."""
 
     def close(self, reason: Close) -> None:
         """Send a close frame, and give the client a moment to answer it."""

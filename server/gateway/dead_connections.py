@@ -1,7 +1,7 @@
-"""Connections whose client is gone without a word make room for a new connection of the same user.
+"""Removes connections whose client is gone, to make room for a new connection of the same user.
 
-A laptop that wakes up in another network finds its user's places taken by its own old connections.
-The heartbeat would take a minute to notice that these are dead, so they are pinged at once.
+If a laptop wakes up in another network, its own old connections may take all its user's places. The
+heartbeat would take a minute to notice that these are dead, so the search pings them at once.
 """
 
 import trio
@@ -17,7 +17,7 @@ PROBE_CHECKS = 30
 
 
 class DeadConnections:
-    """Finds the dead connections of a user, in one search at a time for each user."""
+    """Finds the dead connections of a user, with one search at a time for each user."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,9 +1,9 @@
 """Deadlines of all sessions, with one task for all of them.
 
-A session has one deadline, the next: a heartbeat, its token's end, or the end of its closing.
+A session has one deadline, its next one: a heartbeat, its token's end, or the end of its closing.
 
-The deadlines are in a timer wheel: one-second slots in a dict. A session that ends takes its own entry
-out. A heap would keep the entries of connections that ended long ago until their time came.
+The deadlines are in a timer wheel: one-second slots in a dict. A session that ends removes its own
+entry. A heap would keep the entries of ended connections until their deadlines.
 """
 
 from collections.abc import Collection

@@ -52,8 +52,8 @@ def _accept(parameters: list[str]) -> str | None:
 class Inflate(Extension):
     """Decompresses a client's messages, each by itself, of at most `limit` bytes in either form.
 
-    wsproto's own extension has no limit: 4 KB of zeros make 4 MB. And blocks that make no text, such as
-    empty ones and those behind the last, could come without end.
+    wsproto's own extension has no limit: 4 KB of zeros make 4 MB. It would also accept without end
+    blocks that make no text, such as empty ones or blocks after the last one.
     """
 
     name = "permessage-deflate"

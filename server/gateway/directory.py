@@ -1,4 +1,4 @@
-"""Lists in the hub the symbols that clients ask for, when one is asked for the first time."""
+"""Lists a symbol in the hub when a client asks for it for the first time."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,19 +15,19 @@ PAGE_TIMEOUT = 4.0
 
 
 class Cluster(Protocol):
-    """The instances that share one line of versions for each symbol."""
+    """The instances that share one sequence of versions for each symbol."""
 
     async def agree(self, snapshots: Sequence[Snapshot]) -> None:
         """List symbols in the hub, in the cluster's state of them if that is newer."""
 
     async def forget(self, symbols: Sequence[str]) -> None:
-        """Forget symbols, so that no instance lists them because the cluster knows them."""
+        """Forget symbols, so that no instance lists them from the cluster's state."""
 
 
 class Directory:
     """Stands between the hub, which has the symbols in memory, and the store, which has all.
 
-    The first subscriber to `*` has the whole catalogue listed, which costs 1.3 KB and 11 µs a symbol.
+    For the first subscriber to `*` it lists the whole catalogue, which costs 1.3 KB and 11 µs a symbol.
     Few servers ever need that.
     """
 
@@ -44,9 +44,9 @@ class Directory:
     async def list_symbols(
         self, symbols: Sequence[str], payer: Payer | None = None
     ) -> Sequence[str]:
-        """List those of `symbols` that exist. Return those for which the store could not say so.
+        """List those of `symbols` that exist. Return those about which the store gave no answer.
 
-        Errors: TooManyLookups, if the `payer` has too many symbols looked up.
+        Errors: TooManyLookups, if the `payer` asks for too many lookups.
         """
         loaded = await self._loader.load(symbols, payer=payer)
         found = loaded.found.values()
@@ -77,7 +77,7 @@ class Directory:
             self._hub.list_snapshots(snapshots)
 
     def holds(self, symbol: str) -> bool:
-        """Whether the symbol is or was listed, or will be because all are. See `Listings`."""
+        """Whether the symbol is or was listed, or has to be because all are. See `Listings`."""
         was = symbol in self._hub.topics or symbol in self._hub.delisted
         return was or self.complete or self._listing.locked()
 

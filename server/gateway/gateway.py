@@ -1,5 +1,5 @@
-"""The streaming server: accepts connections, has each one's task do its handshake and run its session,
-and sends clients away when it stops.
+"""The streaming server: accepts connections and sends clients away when it stops. One task for each
+connection does the handshake and runs the session.
 """
 
 import errno
@@ -52,15 +52,16 @@ HANDSHAKES_PER_PASS = 4
 """Requests decided in one pass of the event loop: about a millisecond."""
 
 HANDSHAKE_BURST_SECONDS = 10
-"""Seconds' worth of handshakes that may come at once, by default those of three whole pools: clients
-that come back after a deploy. The pacer spreads them. The rate is for clients that reconnect often.
+"""Seconds' worth of handshakes that may come at once: by default, the clients of three full pools that
+come back after a deploy. The pacer spreads them. The rate stops clients that reconnect all the time.
 """
 
 DRAIN_TIMEOUT = 5.0
 """Seconds clients have to answer the close frame when the server stops."""
 
 LAST_HANDSHAKES = 0.5
-"""Seconds for TCP handshakes under way when a port is left to others: the longest round trip."""
+"""Seconds for TCP handshakes that have begun when this process leaves a port: the longest round trip.
+"""
 
 ACCEPT_BATCH = 64
 """Connections accepted in one pass of the event loop."""
@@ -69,7 +70,7 @@ log = structlog.get_logger()
 
 
 class Attempt:
-    """A handshake under way: what is needed to answer and count a failure."""
+    """A handshake that has begun, with the values needed to answer and count a failure."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -148,8 +149,10 @@ class Gateway:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until the delay of `stop` is over, then send all clients away within DRAIN_TIMEOUT; or
-        until the last client is gone after `retire`.
+        """Serve until `stop` or `retire` ends it.
+
+        After the delay of `stop`, send all clients away within DRAIN_TIMEOUT. After `retire`, end when
+        the last client is gone.
 
         Resource handling: listens on `listeners`, and always closes them and every connection.
         """
@@ -191,8 +194,9 @@ class Gateway:
         self._retirement.cancel()
 
     async def retire(self) -> None:
-        """Leave the port to the processes that share it, without refusing a client, and let `serve` end
-        when the last client is gone. Return when no more connections come.
+        """Leave the port to the processes that share it, without refusing a client.
+
+        Return when no more connections come. `serve` ends when the last client is gone.
         """
         for listener in self._listeners:
             ignore_new(listener)
@@ -207,7 +211,7 @@ class Gateway:
                 await trio.sleep(ACCEPT_PAUSE)
 
     def _accept_waiting(self, listener: socket.socket, connections: trio.Nursery) -> str | None:
-        """Start a task for each connection that waits, and return why others have to wait longer.
+        """Start a task for each waiting connection. Return why further ones have to wait, if they do.
 
         Errors: OSError, if the listener itself is broken.
         """
@@ -246,7 +250,7 @@ class Gateway:
             self._sockets -= 1
 
     async def _open(self, attempt: Attempt) -> Session | None:
-        """Do the opening handshake; None if there is to be no connection."""
+        """Do the opening handshake; return None if the request does not become a connection."""
         try:
             with ExitStack() as undo:
                 return await self._shake_hands(attempt, undo)
@@ -267,7 +271,7 @@ class Gateway:
         return None
 
     async def _shake_hands(self, attempt: Attempt, undo: ExitStack) -> Session:
-        """Let a client in, and tell it what it asked for. `undo` gives back what is taken on the way.
+        """Admit a client and begin its session. `undo` gives back the places that it took on the way.
 
         Errors: Refusal, NotHttp, TooSlowError, EOFError, OSError.
         """
@@ -311,7 +315,7 @@ class Gateway:
     def _count_failure(
         self, attempt: Attempt, reason: str, message: str, *, charged: bool = True
     ) -> None:
-        """Count a handshake that failed; with `charged`, at the cost of the client's address."""
+        """Count a failed handshake. With `charged`, charge the client's address for it."""
         if charged:
             self.budgets.failures.charge(budget_key(attempt.address))
         self.pool.rejected[reason] += 1

@@ -1,8 +1,8 @@
 """The opening handshake: whether a request becomes a connection, and the answer (RFC 6455 §4.2).
 
-h11 reads and writes its HTTP, and wsproto makes the accept token. trio-websocket's handshake has the
-same parts, and a nursery, a task and a connection object for each client. These cost more than all
-else that a new client needs (docs/performance.md).
+h11 reads and writes the HTTP, and wsproto makes the accept token. trio-websocket's handshake has the
+same parts. It also makes a nursery, a task and a connection object for each client. These cost more
+than all other work for a new client (docs/performance.md).
 """
 
 import socket
@@ -33,8 +33,8 @@ PATH = "/ws/quotes"
 
 
 class Admission(NamedTuple):
-    """A client that was let in, and what it asked for. `interval`: seconds between two updates of a
-    symbol, if it wants fewer; `position`: where it was, if it resumes.
+    """An admitted client and its wishes. `interval`: seconds between two updates of a symbol, if it
+    wants fewer updates. `position`: the versions that it has, if it resumes.
     """
 
     identity: Identity
@@ -80,11 +80,10 @@ class HandshakePolicy(NamedTuple):
         return Admission(identity, selection, interval, position)
 
     def _verify_early(self, request: Request, address: str) -> Identity | None:
-        """Verify the token before anything that others need is taken, if the address has spent its
-        failures. Errors: Refusal, without a good token.
+        """If the address has spent its failures, verify the token before the request takes any place.
 
-        A user with a good token is not refused for its neighbours: all users behind one proxy have
-        the same address.
+        All users behind one proxy have the same address. So a good token passes, whatever failures the
+        user's neighbours had. Errors: Refusal, without a good token.
         """
         failures = self.context.budgets.failures
         wait = failures.wait(budget_key(address))
@@ -97,7 +96,9 @@ class HandshakePolicy(NamedTuple):
             raise Refusal(Refused.RATE_LIMITED, ADDRESS_SPENT, wait) from None
 
     def _charge(self, user: str) -> None:
-        """Charge the user for a handshake. Errors: Refusal; other clients may have its handshake."""
+        """Charge the user for a handshake. Errors: Refusal, which leaves its handshake to other
+        clients.
+        """
         if wait := self.context.budgets.commands.take(user, HANDSHAKE):
             self.handshakes.give_back()
             raise Refusal(Refused.RATE_LIMITED, USER_SPENT, wait)

@@ -1,7 +1,7 @@
-"""Checks once a beat whether a client is still there, still active and still allowed.
+"""Checks at each heartbeat whether a client is still there, still active and still allowed.
 
-One object serves all sessions, and keeps its facts about each in fields of the session. An object more
-for each of ten thousand connections would cost more than what it holds.
+One object serves all sessions, and keeps its values about each in fields of the session. A further
+object for each of ten thousand connections would cost more memory than these values.
 """
 
 import random
@@ -24,8 +24,8 @@ CLOCK_LOOK = 1.0
 """Seconds between two checks whether the wall clock was stepped."""
 
 CLOCK_STEP = 0.5
-"""Seconds by which the wall clock may deviate from the monotonic one without having been stepped.
-Slewing (adjtime(3)) stays below that for minutes. The wheel may be late by twice as much.
+"""Seconds by which the wall clock may deviate from the monotonic one. A larger deviation is a step.
+Slewing (adjtime(3)) stays below that for minutes. The deadline wheel may be late by twice as much.
 """
 
 MAX_UNANSWERED = 2
@@ -107,7 +107,9 @@ class Heartbeat:
         self._schedule(session, self._interval)
 
     def _is_idle(self, session: Connection) -> bool:
-        """Note whether there was traffic since the last beat; True after too many beats without."""
+        """Note whether there was traffic since the last beat; True after too many beats without
+        traffic.
+        """
         # The wheel may be a second late.
         since = trio.current_time() - self._interval - 1
         topics = (

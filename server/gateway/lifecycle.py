@@ -1,8 +1,8 @@
 """The life of a connection as one table.
 
-Theory of operation: a connection is in exactly one state. An event leads to another, as the table
-says; an event that the table does not name cannot happen. The pool counts the connections of each
-state. Only `Pool.move` changes a state, so the counts are exact.
+Theory of operation: a connection is in exactly one state. The table names the next state for each
+event; other events cannot happen. The pool counts the connections of each state. Only `Pool.move`
+changes a state, so the counts are exact.
 
     connecting ──opened──▶ active ◀──traffic / quiet──▶ idle
         │                    │                           │

@@ -9,14 +9,15 @@ BURST_SECONDS = 2
 
 SYMBOLS_A_COMMAND = 50
 """Symbols for which a command counts once more: their quotes take as long to encode and send as a
-command takes to read. Without this, 50 bytes that ask for all quotes bring 130 KB.
+command takes to read. Otherwise 50 bytes that ask for all quotes would bring 130 KB at the price of one
+command.
 """
 
 REFUSALS_BEFORE_CLOSE = 200
 """Commands that may be refused before the connection is closed for flooding."""
 
 REFUSALS_REGAINED = 10
-"""Refusals a second that are forgiven again."""
+"""Refusals that the server forgives each second."""
 
 BAD_COMMANDS_IN_A_ROW = 10
 """More than these close the connection with 1008."""
@@ -56,8 +57,8 @@ class TokenBucket:
 
 
 class CommandLimit:
-    """Limits one connection: the rate of its commands, the refusals for being too fast, and the bad
-    commands in a row.
+    """Limits one connection: the rate of its commands, the number of commands that came too fast, and
+    the bad commands in a row.
     """
 
     __slots__ = ("_bad", "_commands", "_rate", "_refusals")

@@ -1,4 +1,4 @@
-"""The first replies to a new client: those to its request."""
+"""The first replies to a new client, which answer its request."""
 
 from server.fanout.recovery import recover
 from server.fanout.throttle import granted
@@ -9,7 +9,7 @@ from server.gateway.subscriptions import Replies, SendRecovery, SetInterval, Sub
 from server.quotes.messages import Ack
 
 CONNECT = "connect"
-"""Stands for the request where refusals are counted by command."""
+"""The name of the request in the counts of refusals by command."""
 
 
 def welcome(admission: Admission, subscriptions: Subscriptions, context: ClientContext) -> Replies:

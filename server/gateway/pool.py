@@ -16,7 +16,7 @@ LATER_MS = 5000
 """Milliseconds over which clients come back when the server stops and sends all of them away."""
 
 SOON_MS = 1000
-"""Milliseconds over which clients come back that are sent away a few at a time."""
+"""Milliseconds over which clients come back if the server sends away a few at a time."""
 
 LAST_HANDSHAKES = 0.5
 """Seconds for handshakes that are under way when a server stops. One takes a round trip."""
@@ -25,9 +25,9 @@ LAST_HANDSHAKES = 0.5
 class Pool:
     """Has places for connections, in all and per user, and the sessions that take them.
 
-    Three counts differ: `places` are those taken now, by sessions and by handshakes under way;
-    `sessions` are the connections after the upgrade, each in one of the `states`; `opened_total` are
-    all that there have been. `rejected`, `closed`, `lost` and `commands` only grow, as well.
+    Three counts differ. `places` counts the places taken now, by sessions and by unfinished handshakes.
+    `sessions` are the connections after the upgrade, each in one of the `states`. `opened_total` counts
+    all sessions since the start. `rejected`, `closed`, `lost` and `commands` also only grow.
     """
 
     def __init__(self, max_connections: int, max_per_user: int) -> None:
@@ -84,12 +84,12 @@ class Pool:
         self.states[State.CONNECTING] += 1
 
     def leave(self) -> None:
-        """Count a connection as over that did not become a session."""
+        """Count the end of a connection that did not become a session."""
         self.move(State.CONNECTING, Event.ENDED)
         self._gone.set()
 
     def move(self, state: State, event: Event) -> State:
-        """Count a connection in the state to which `event` leads it from `state`, and return that."""
+        """Return the state that follows `state` at `event`, and count the connection in it."""
         new = TRANSITIONS[state, event]
         self.states[state] -= 1
         if new is not State.CLOSED:
@@ -117,7 +117,7 @@ class Pool:
         self._gone.set()
 
     def send_away(self, count: int) -> None:
-        """Tell `count` clients to come back soon. Other processes serve them already."""
+        """Tell `count` clients to come back soon. Other processes already accept connections."""
         staying = (session for session in self.sessions if not session.closing)
         for session in list(islice(staying, count)):
             session.send_away(SOON_MS)

@@ -1,11 +1,11 @@
 """The protocol of one connection after the upgrade, without I/O: bytes from the client become replies.
 
 As in h11 and websockets, the caller reads and writes. It gives bytes to `receive`, and each frame that
-comes out of it to `answer`. The replies tell the caller what to send and to do (subscriptions.py). No
+`receive` returns to `answer`. The replies tell the caller what to send and to do (subscriptions.py). No
 method waits, so the tests need no socket, no task and no running clock.
 
-Most clients only listen and answer pings. When a client sends anything else, its session makes a
-`Protocol`, a fifth of what a connection costs.
+Most clients only listen and answer pings. A session makes its `Protocol` only when the client sends
+more than that, as it is a fifth of what a connection costs.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,9 +44,9 @@ TOO_FAST = "too many commands, slow down"
 class Phase(Enum):
     """How far the connection is from its end.
 
-    Open: every frame is answered. Closing: the server sends a close frame, so only the client's close
-    frame counts. Failed: all that comes is discarded (RFC 6455 §7.1.7). Closed: the client's close
-    frame came.
+    Open: the server answers every frame. Closing: the server sends a close frame, so only the client's
+        close frame counts. Failed: the server discards all frames (RFC 6455 §7.1.7). Closed: the
+        client's close frame came.
     """
 
     OPEN = auto()
@@ -56,7 +56,7 @@ class Phase(Enum):
 
 
 class Protocol:
-    """One connection's, owned by its session."""
+    """The protocol of one connection, owned by its session."""
 
     __slots__ = ("_commands", "_context", "_decoder", "_limit", "_size", "_text", "_user", "phase")
 
@@ -116,7 +116,7 @@ class Protocol:
         return self.phase is Phase.FAILED
 
     def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
-        """Return the replies to the command of a `LookUp`, for which `selection` was found."""
+        """Return the replies to the command of a `LookUp`, whose symbols are in `selection`."""
         return self._commands.subscribe(command, selection)
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class Protocol:
 
 
 def waits_its_turn(frame: Frame | Close) -> bool:
-    """Whether the answer waits until the client has read the ones before it, as most do."""
+    """Whether the answer waits until the client has read the earlier ones. Most answers do."""
     return isinstance(frame, Frame) and frame.opcode is not Opcode.CLOSE
 
 

@@ -23,7 +23,9 @@ class Reason(NamedTuple):
 
 
 class Refused(Enum):
-    """The refusals of HTTP and of the protocol, these in the order in which they are decided."""
+    """The refusals of HTTP and of the protocol. The latter are in the order in which the server
+    decides.
+    """
 
     BAD_REQUEST = Reason(400, "bad_request")
     REQUEST_TIMEOUT = Reason(408, "request_timeout")
@@ -56,15 +58,15 @@ WITHOUT_USER = frozenset(
         Refused.UNAUTHORIZED,
     }
 )
-"""Refusals before a user is known, by the client's fault: its address is charged for them."""
+"""Refusals before a user is known, by the client's fault. The server charges the client's address."""
 
 RETRIED = frozenset({429, 503})
 """Statuses with a header `Retry-After` (RFC 9110 §10.2.3, RFC 6585 §4)."""
 
 
 class Refusal(Exception):
-    """A request does not become a connection. `message` goes into the body. `wait`: seconds after which
-    the client may come back, if that is known, else 0.
+    """A request does not become a connection. `message` goes into the body. `wait`: seconds until the
+    client may come back, 0 if unknown.
     """
 
     def __init__(self, refused: Refused, message: str, wait: float = 0.0) -> None:

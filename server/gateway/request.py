@@ -1,4 +1,4 @@
-"""The head of an HTTP request: reads it within limits, and checks what could be read in two ways."""
+"""Reads the head of an HTTP request within limits, and refuses a head that has two readings."""
 
 import binascii
 import re
@@ -19,7 +19,7 @@ NOT_HTTP = "not a well-formed HTTP request"
 NOT_A_URL = "the request's target is not a URL"
 
 MAX_HEAD = 16 * 1024
-"""Bytes of request line and headers. A query with 500 symbols and a large token fit in twice."""
+"""Bytes of request line and headers: twice a query with 500 symbols and a large token."""
 
 MAX_HEADERS = 100
 """Header lines: Apache's limit, and nginx's order of magnitude."""
@@ -62,7 +62,7 @@ class NotHttp(Exception):
 
 
 class Request(NamedTuple):
-    """`path` is as it is written, without the query; `headers` are by lower-case name; `rest` are the
+    """`path` is the path as written, without the query. `headers` have lower-case names. `rest` are the
     bytes behind the head.
     """
 
@@ -95,8 +95,8 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> bytes | None:
     """Take a whole head from the front of `received`; None if it has not all come.
 
-    Empty lines before it are skipped (RFC 9112 §2.2). `searched`: the length of `received` at the last
-    call. Only later bytes are searched, else a head that comes byte by byte would be costly.
+    It skips empty lines before the head (RFC 9112 §2.2). `searched`: the length of `received` at the
+    last call. It searches only later bytes, so that a head that comes byte by byte is not costly.
 
     Errors: Refusal if the head is larger than `limit` bytes, or a line ends with a line feed alone;
     NotHttp as soon as the bytes cannot be the beginning of a head.
@@ -124,7 +124,7 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
 
 
 def _require_http(received: bytearray) -> None:
-    """Check the first line: no client should wait for an answer in its protocol. Errors: NotHttp."""
+    """Check the first line, so that no client waits for another protocol's answer. Errors: NotHttp."""
     if received.startswith(TLS_RECORD[: len(received)]):
         if len(received) >= len(TLS_RECORD):
             raise NotHttp("tls_on_plain_port", TLS_ADVICE)
@@ -137,7 +137,7 @@ def _require_http(received: bytearray) -> None:
 
 
 def parse_head(head: bytes, connection: h11.Connection) -> h11.Request:
-    """Have h11 parse a head. Errors: Refusal if it is not HTTP, or can be read in two ways."""
+    """Parse a head with h11. Errors: Refusal if it is not HTTP or has two readings."""
     if _MALFORMED.search(head):
         raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
     try:

@@ -1,4 +1,4 @@
-"""Finds the symbols that a request or a command means: names, as clients write them, become topics."""
+"""Finds the topics for the names of symbols in a request or a command."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,8 +19,8 @@ STORE_UNAVAILABLE = "the catalogue cannot be asked at the moment, try again"
 class Selection(NamedTuple):
     """Names resolved to topics: each topic once, in the order of the names.
 
-    The store could not say whether the `unavailable` ones exist. With `refused`, the user has spent
-    the budget for lookups, and none of the `unknown` ones was looked up.
+    The store gave no answer about the `unavailable` symbols. With `refused`, the user has spent the
+    budget for lookups, and the store was not asked for the `unknown` symbols.
     """
 
     topics: list[Topic]
@@ -53,11 +53,11 @@ class Selector(NamedTuple):
     budgets: Budgets
 
     def select(self, names: Iterable[str]) -> Selection:
-        """Find the symbols that are in memory. Never waits."""
+        """Find the symbols in memory. Never waits."""
         return select(names, self.topics)
 
     def is_cold(self, selection: Selection) -> bool:
-        """Whether the store has to be asked, as it may have more symbols than memory."""
+        """Whether the store has to be asked, because it may have symbols that memory does not have."""
         if selection.everything:
             return not self.directory.complete
         return bool(selection.unknown)

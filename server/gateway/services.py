@@ -1,4 +1,4 @@
-"""One object with all that the sessions share. The gateway makes it, and runs the tasks in it."""
+"""One object for everything that the sessions share. The gateway makes it and runs its tasks."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """One connection after the upgrade: reads what the client sends, and carries out the replies.
 
-The session is a single task, and sends through its outbox. While that is blocked, it reads no further
-command. So a client that does not read its answers cannot pile them up.
+The session is a single task, and sends through its outbox. While the outbox is blocked, the session
+reads no further command. So answers that the client does not read cannot pile up.
 """
 
 import random
@@ -94,7 +94,7 @@ class Session:
         self.quiet_beats = 0
 
     def begin(self, admission: Admission) -> None:
-        """Tell the client what it asked for, and what else it has to know. Never waits."""
+        """Send what the request asked for, and the status or a drain if there is one. Never waits."""
         services = self._services
         services.heartbeat.start(self)
         for reply in welcome(admission, self.subscriptions, services.context):
@@ -123,7 +123,7 @@ class Session:
         await self.outbox.wait_drained()
 
     def end(self) -> None:
-        """Give back all that the session holds but the socket; harmless if that was done already."""
+        """Give back everything that the session holds, except the socket; harmless if done already."""
         if self.over:
             return
         self._services.deadlines.clear(self)
@@ -224,7 +224,7 @@ class Session:
         services.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     def _cut(self) -> None:
-        """End, whatever the connection's task waits for."""
+        """End at once, even if the connection's task waits."""
         self.end()
         self._services.poller.wake(self.outbox.sock)
         close(self.outbox.sock)
@@ -262,7 +262,7 @@ class Session:
         return protocol
 
     async def _look_up(self, command: Subscribe, protocol: Protocol) -> None:
-        """Ask the store for the symbols of `command`, and answer it if the connection still goes on."""
+        """Ask the store for the symbols of `command`. If the connection still goes on, answer it."""
         selector = self._services.context.selector
         selection = await selector.resolve(command.symbols, self.identity.user)
         if not self.closing:

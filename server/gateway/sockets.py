@@ -1,7 +1,7 @@
 """Non-blocking TCP sockets for both ports.
 
 These are plain sockets with trio's `wait_readable`, not `trio.SocketStream`. So the outbox writes
-without a task switch, and a connection that only listens holds a few hundred bytes, not thousands.
+without a task switch. A connection that only listens holds a few hundred bytes instead of thousands.
 """
 
 import ctypes
@@ -16,7 +16,8 @@ ACCEPT_PAUSE = 1.0
 """Seconds between two tries to accept, and two log lines, while descriptors have run out."""
 
 LINGER_TIMEOUT = 1.0
-"""Seconds a refused client has to read the answer and close; closing at once could destroy it."""
+"""Seconds for a refused client to read the answer and close. To close at once could destroy the answer.
+"""
 
 LINGER_BYTES = 16 * 1024
 """Bytes read at once, and dropped, of what a refused client goes on sending."""
@@ -24,8 +25,8 @@ LINGER_BYTES = 16 * 1024
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _BROKEN_LISTENER = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
-"""Errors that will not pass. The others are those of a peer that was gone before it was accepted
-(accept(2)), which trio ignores as well.
+"""Errors that last. All others mean that a peer left before it was accepted (accept(2)); trio ignores
+these as well.
 """
 
 _TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
@@ -54,10 +55,10 @@ class OutOfResources(Exception):
 
 
 def ignore_new(listener: socket.socket) -> None:
-    """Drop the first packet of each new TCP handshake, and let those under way finish.
+    """Drop the first packet of each new TCP handshake, and let handshakes that have begun finish.
 
-    To close a listener resets connections that wait to be accepted, and handshakes under way. A first
-    packet that was dropped comes again after a second (RFC 6298 §2), to a process that then listens.
+    To close a listener resets waiting connections and handshakes that have begun. A client sends a
+    dropped packet again after a second (RFC 6298 §2), and reaches a process that listens then.
     """
     instructions = ctypes.create_string_buffer(
         b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN)
@@ -67,7 +68,7 @@ def ignore_new(listener: socket.socket) -> None:
 
 
 def accept_nowait(listener: socket.socket) -> tuple[socket.socket, str] | None:
-    """Return the next connection that waits, and its client's address; None if none waits.
+    """Return the next waiting connection and its client's address; None if none waits.
 
     Errors: OutOfResources; OSError, if the listener itself is broken.
     """
@@ -89,7 +90,7 @@ def accept_nowait(listener: socket.socket) -> tuple[socket.socket, str] | None:
 async def receive(sock: socket.socket, size: int) -> bytes:
     """Return at least one byte, or none at the end of the stream. Errors: OSError, ClosedResourceError.
 
-    This always is a checkpoint, else a peer that sends without end would block the event loop.
+    This is always a checkpoint. Otherwise a peer that sends without end would block the event loop.
     """
     await trio.lowlevel.checkpoint()
     while (data := receive_nowait(sock, size)) is None:

@@ -1,7 +1,7 @@
 """The subscriptions of one connection, and the replies to its client.
 
-A reply is a value: a message, a finished frame, or something to do. Commands and the opening return
-replies in the order in which the client sees them, and do no I/O. Then the session carries them out
+A reply is a value: a message, a finished frame, or an action. Commands and the opening return replies
+in the order in which the client sees them, and do no I/O. Then the session carries the replies out
 (session.py).
 """
 

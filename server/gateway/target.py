@@ -12,8 +12,8 @@ def split_target(target: str) -> tuple[str, str]:
     """Return path and query as they are written, neither decoded nor normalized.
 
     A proxy may guard a path by its spelling, so no second spelling may lead to the same place.
-    `//host/path` is a path, not a host and a path. A target of unknown form is all path, and so is one
-    with a fragment, which clients must not send: nothing is found there.
+    `//host/path` is a path, not a host and a path. A target of unknown form counts as a path that does
+    not exist. So does one with a fragment, which clients must not send.
     """
     if "#" in target:
         return target, ""

@@ -1,1 +1,1 @@
-"""What operators see: the second port's HTTP application, metrics, logs."""
+"""The parts that operators see: the HTTP ports with their application, metrics, health and logs."""

@@ -18,14 +18,14 @@ ADMIN = "admin"
 """The role of tokens that may change the cache."""
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Paths that are never refused: a load balancer would take the server for dead."""
+"""Paths that the server never refuses: a load balancer would treat a refusal as a dead server."""
 
 TOO_OFTEN = "too many requests from your address, try again later"
 
 
 @dataclass(kw_only=True)
 class Gate:
-    """Decides which requests are let in. Owned by the server; both ports share `budgets`."""
+    """Decides which requests are admitted. Owned by the server; both ports share `budgets`."""
 
     authenticator: Authenticator
     budgets: Budgets
@@ -63,11 +63,11 @@ class Gate:
         self.budgets.failures.charge(budget_key(address))
 
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
-        """Charge the user for the symbols of a request, at the price of a command's."""
+        """Charge the user for the symbols of a request, as for the symbols of a command."""
         self.budgets.commands.add_debt(identity.user, symbols // SYMBOLS_A_COMMAND)
 
     def refuse_anonymous(self, scope: Scope) -> ApiError | None:
-        """Charge the address of a request without a token, and return a refusal of one too many."""
+        """Charge the address of a request without a token. Return a refusal if its budget is spent."""
         address = self._address(scope)
         wait = self.budgets.requests.take(budget_key(address))
         return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None

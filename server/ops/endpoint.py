@@ -32,7 +32,7 @@ class Parameter(NamedTuple):
 class Call(NamedTuple):
     """An admitted request, with its values by parameter.
 
-    `payer` is the user's budget for lookups. It and `user` are None on routes without tokens. The
+    `payer` pays for the user's lookups. On routes without tokens, `payer` and `user` are None. The
     handler may add to the answer's `headers`.
     """
 
@@ -46,9 +46,9 @@ class Call(NamedTuple):
 class Endpoint:
     """One route. `handle` returns a value of the type `result`.
 
-    `role`: None for requests without a token, `user` for any valid token, `admin` for one with that
-    role. `cacheable` answers get an ETag (RFC 9110 §8.8.3); clients must not store others. `headers`
-    explains the headers that `handle` may add.
+    `role`: None for requests without a token, `user` for any valid token, `admin` for a token with that
+    role. A `cacheable` answer gets an ETag (RFC 9110 §8.8.3); clients must not store other answers.
+    `headers` describes the headers that `handle` may add.
     """
 
     path: str
@@ -94,7 +94,7 @@ def answer(
     cacheable: bool,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return an answer with `headers` beside its own, or 304 if the client has the same body."""
+    """Return an answer with further `headers`, or 304 if the client already has the same body."""
     if not cacheable:
         all_headers = {"Cache-Control": "no-store", **(headers or {})}
         return Response(body, media_type=media_type, headers=all_headers)

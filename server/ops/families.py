@@ -3,8 +3,8 @@
 Nothing on a price's path calls the metrics library: one `labels().observe()` costs as much as sending
 half a frame. Collectors read the counts when Prometheus scrapes them.
 
-To add a metric: count in the package's `stats`, yield a family from the package's `metrics_*.py` here,
-and describe it in docs/operations.md (`tests/ops/test_metrics.py` reminds of that).
+To add a metric, count in the package's `stats`, and yield a family from the package's `metrics_*.py` in
+this folder. Then describe it in docs/operations.md: `tests/ops/test_metrics.py` fails without that.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Checks the service's components at an interval, and reports their health.
 
-Each component has one named check: a function that grades counts which the component keeps anyway. A
-check never waits. A component that needs I/O (a store, a bus) does it itself, and the check reads the
+Each component has one named check, a function that grades the component's own counts. A check never
+waits. If a component needs I/O (a store, a bus), it does the I/O itself, and the check reads the
 result. So health costs nothing and cannot hang.
 """
 
@@ -37,7 +37,7 @@ DEGRADED_ERRORS, UNHEALTHY_ERRORS, CRITICAL_ERRORS = 0.05, 0.20, 0.50
 """Shares of the attempts since the last check that the server failed."""
 
 MIN_ATTEMPTS = 20
-"""Attempts needed for a share: one failure of two is not a trend."""
+"""The fewest attempts that make a share: one failure of two is not a trend."""
 
 DEGRADED_LAG, UNHEALTHY_LAG = 0.1, 1.0
 """Longest delay of the event loop since the last check, in seconds."""
@@ -52,7 +52,7 @@ log = structlog.get_logger()
 
 
 class Health(IntEnum):
-    """From good to bad. The service has the health of its worst component."""
+    """The grades, from good to bad. The service has the health of its worst component."""
 
     HEALTHY = 0
     DEGRADED = 1

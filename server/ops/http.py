@@ -41,7 +41,7 @@ def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
 
 
 def everybody(_: Scope) -> bool:
-    """Treat each request as an administrator's, on a listener that only operators reach."""
+    """Treat each request as an administrator's. This is for a listener that only operators reach."""
     return True
 
 

@@ -1,10 +1,10 @@
 """The edge of an HTTP port: it accepts and bounds connections, and runs Hypercorn for each.
 
 Hypercorn's own server runs all connections in the application's nursery, accepts HTTP/2 and WebSocket,
-and writes without a deadline. One hostile packet ended the process, and one client that did not read
-delayed its stop. So the edge accepts connections itself, up to a limit that leaves descriptors for the
-streaming port. It runs Hypercorn's `TCPServer` for each connection, on a stream that passes on only
-valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only that connection.
+and writes without a deadline. With it, one hostile packet ended the process, and one client that did
+not read delayed the stop. So the edge accepts connections itself, up to a limit that leaves descriptors
+for the streaming port. It runs Hypercorn's `TCPServer` for each connection, on a stream that passes on
+only valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only that connection.
 """
 
 import logging
@@ -43,8 +43,8 @@ CLOSE_TIME = 0.25
 """Seconds for cut connections to end."""
 
 MAX_UNFINISHED = 4 * 1024 * 1024
-"""Bytes of unfinished requests on all connections. More are an attack, and the C library's allocator
-would not return their memory to the system.
+"""Bytes of unfinished requests on all connections. More bytes are an attack, and the C library's
+allocator would not return their memory to the system.
 """
 
 WRITE_PATIENCE = 0.5
@@ -84,8 +84,8 @@ class HttpPorts:
 class HttpEdge:
     """Serves `app` on `listeners`, and closes them. `run` is called once.
 
-    `failures` counts connections and requests that ended with an exception, `evicted` connections that
-    were cut to make room, `refused` requests by the code of their refusal.
+    `failures` counts connections and requests that ended with an exception. `evicted` counts
+    connections that the edge cut to make room. `refused` counts requests by the code of their refusal.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class HttpEdge:
     def leave(self) -> None:
         """Leave new connections to other processes that share the port.
 
-        Each open connection gets one more answer, with `Connection: close` (RFC 9112 §9.6): so no
+        Each open connection gets one more answer, with `Connection: close` (RFC 9112 §9.6). So no
         request is lost.
         """
         self._config.keep_alive_max_requests = 0
@@ -190,8 +190,8 @@ class HttpEdge:
     async def _make_room(self) -> None:
         """Wait until there is room for a connection.
 
-        For that, the connection that has been idle for longest is cut. If none is idle, the one whose
-        client has left its answer unread for longest is cut, after WRITE_PATIENCE.
+        For that, it cuts the connection that has been idle for longest. If none is idle, it waits for
+        WRITE_PATIENCE, and cuts the one whose client has left an answer unread for longest.
         """
         while len(self.streams) >= self._max_connections:
             open_ones = [stream for stream in self.streams if not stream.over]
@@ -215,7 +215,7 @@ class HttpEdge:
             self._evict(max(self.streams, key=lambda stream: stream.unfinished))
 
     async def _serve(self, stream: RequestStream) -> None:
-        """Run one connection. Only a cancellation passes this method."""
+        """Run one connection. No exception but a cancellation leaves this method."""
         server = TCPServer(
             partial(self._answer, stream),
             self._config,

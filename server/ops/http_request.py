@@ -13,15 +13,16 @@ from server.gateway.request import MAX_HEADERS, NOT_HTTP, check_host, parse_head
 from server.gateway.target import split_target
 
 MAX_HEAD = 128 * 1024
-"""Bytes of a request's head. The longest list of symbols takes 75 KiB with every character escaped. A
-somewhat longer list still gets the error for too many symbols.
+"""Bytes of a request's head. The longest list of symbols takes 75 KiB with every character escaped. So
+a longer list still gets the error for too many symbols.
 """
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body. No route reads one yet."""
 
 CHUNK_OVERHEAD = 2
-"""Largest ratio of a chunked body's size on the wire to its size: for chunks of eight bytes or more."""
+"""Largest ratio of a chunked body's bytes on the wire to MAX_BODY: for chunks of eight bytes or more.
+"""
 
 _DROPPED = set(
     b"connection keep-alive proxy-connection upgrade http2-settings te trailer "
@@ -97,7 +98,7 @@ class IncomingRequest:
     def rewritten(self) -> bytes:
         """Return the request for Hypercorn, without its body, which no route reads.
 
-        If an answer were complete before the body was read, Hypercorn would close the connection.
+        With a body, Hypercorn would close the connection if an answer were complete before it read all.
         """
         event, (path, authority) = self.event, self._target
         lines = [b"%s %s HTTP/%s" % (event.method, path, event.http_version)]

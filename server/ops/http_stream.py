@@ -1,8 +1,8 @@
 """One connection of the HTTP port: a stream that passes only whole, valid requests to Hypercorn.
 
 Hypercorn reads a request, lets the application answer it, and reads the next. This stream passes on the
-next request only after the last was answered. So a client that pipelines a thousand requests takes
-turns with the others. After it leaves, its remaining requests are never started.
+next request only after the last one was answered. So a client that pipelines a thousand requests takes
+turns with the others. When it leaves, its remaining requests never start.
 """
 
 import math
@@ -53,7 +53,7 @@ class RequestStream:
         Arguments:
             enter: waits until this connection may start a request.
             refused: gets the code and the message of each refusal.
-            received: is called when `unfinished` has grown.
+            received: called when `unfinished` has grown.
         """
         self.socket = sock
         self.context = WorkerContext(None)
@@ -143,7 +143,7 @@ class RequestStream:
     async def _next_request(self) -> IncomingRequest | Refusal | None:
         """Return the next request when it may start, or the refusal to answer.
 
-        None: the client has left, or sent nothing in time.
+        Return None if the client has left, or sent nothing in time.
         """
         try:
             return await self._whole_request()
@@ -195,7 +195,7 @@ class RequestStream:
         return bool(data)
 
     async def _refuse(self, refusal: Refusal) -> None:
-        """Answer what Hypercorn never sees, and let the client read that before the close."""
+        """Answer a request that Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
         answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
         if self._is_head:  # which the new h11 connection does not know

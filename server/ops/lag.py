@@ -19,8 +19,8 @@ class _Look(NamedTuple):
 class LoopLag(trio.abc.Instrument):
     """The loop's lateness and load. `seconds` is the latest delay of a timer.
 
-    As an instrument of trio's loop, it times the loop's waits for I/O. Each reader has a name, so that
-    readers do not reset each other's measurements.
+    It is an instrument of trio's loop, and times the loop's waits for I/O. Each reader has a name, so
+    that readers do not reset each other's measurements.
     """
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class LoopLag(trio.abc.Instrument):
     def take_busy(self, reader: str) -> float:
         """Return the share of the time, 0 to 1, that the loop was busy since `reader` last asked.
 
-        It is not the share of processor time: that is lower on a shared machine, as the loop waits for
-        the processor too.
+        The share of processor time would be lower on a shared machine, where the loop also waits for
+        the processor.
         """
         now = _Look(perf_counter(), self._waited)
         last = self._looks.get(reader, now)

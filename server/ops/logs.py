@@ -33,7 +33,7 @@ def _name(
 
 
 def _redact(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Hide secrets in every value, before rendering: quoting could hide a secret from the search."""
+    """Hide secrets in every value before rendering, as quoting could hide a secret from the search."""
     return {key: _without_secrets(value) for key, value in line.items()}
 
 

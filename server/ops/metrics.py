@@ -1,4 +1,4 @@
-"""The registry of all metrics, and those that belong to the process and not to one package."""
+"""The registry of all metrics, and the metrics of the process as a whole."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ def render(registry: CollectorRegistry) -> str:
 def build_registry(
     service: "ServiceCollector", hub: Hub, gateway: Gateway, store: Store, member: Member | None
 ) -> CollectorRegistry:
-    """Return a registry with the metrics of all packages but the HTTP ports, which come later."""
+    """Return a registry with the metrics of all packages. Those of the HTTP ports are added later."""
     invalid = [hub.stats.invalid, store.stats.invalid]
     invalid += [member.stats.invalid] if member else []
     registry = CollectorRegistry()

@@ -14,7 +14,7 @@ from server.ops.families import PackageCollector, by_label, counter, counters, g
 
 
 class GatewayCollector(PackageCollector):
-    """Reads the gateway's counts; the hub has the circuit breakers of its connections."""
+    """Reads the gateway's counts, and the hub's counts of circuit breakers."""
 
     def __init__(self, gateway: Gateway, hub: Hub) -> None:
         self._pool = gateway.pool

@@ -44,7 +44,7 @@ def description_route(endpoints: Sequence[Endpoint]) -> Route:
 
 
 def docs_route() -> Route:
-    """Return the route `/docs`, a page that shows the description without help of another site."""
+    """Return the route `/docs`, a page with the description that loads nothing from other sites."""
     page = files("server.ops").joinpath("docs.html").read_bytes()
     protection = {
         "Content-Security-Policy": content_policy(page),

@@ -1,8 +1,8 @@
 """Publishes every symbol less often, for all clients, while the machine cannot keep up.
 
-Once a second it looks at the fan-out's longest burst and the event loop's longest delay and load. If a
-limit is exceeded twice in a row, the conflation interval of all topics doubles. After a calm time it
-halves. A `status` message tells the clients. No client is refused or cut for it.
+Once a second it looks at the fan-out's longest round, and at the event loop's longest delay and load.
+If a value exceeds its limit twice in a row, the conflation interval of all topics doubles. After a calm
+time it halves. A `status` message tells the clients. The overload refuses and cuts no client.
 """
 
 import structlog
@@ -26,10 +26,10 @@ short.
 """
 
 OVER_CHECKS = 2
-"""Looks in a row above a limit before the interval grows: one garbage collection is not an overload."""
+"""Looks in a row above a limit before the interval grows. One garbage collection is not an overload."""
 
 CALM_CHECKS = 5
-"""Looks in a row below half of all limits before the interval shrinks, which doubles the work."""
+"""Looks in a row below half of all limits before the interval halves, which doubles the work."""
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 0.25, 4.0
 """Bounds of the time between two publications of one symbol, in seconds."""
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class OverloadControl:
-    """Decides on the interval, without clock and event loop."""
+    """Decides on the interval; it needs no clock and no event loop."""
 
     def __init__(self) -> None:
         self.interval = 0.0

@@ -1,9 +1,9 @@
 """Paces the requests to an HTTP port, so that streaming comes first.
 
-A request costs about as much as fifty frames. Clients that send requests without a pause would take the
-rest of the processor, and prices would be conflated for everybody (`overload.py`). So one request
-starts in each pass of the event loop, in the order of arrival. While the loop is busy, they start
-further apart.
+A request costs about as much as fifty frames. If clients sent requests without a pause, they would take
+the rest of the processor, and the server would conflate prices for all clients (`overload.py`). So one
+request starts in each pass of the event loop, in the order of arrival. While the loop is busy, requests
+start further apart.
 """
 
 import trio

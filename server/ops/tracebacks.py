@@ -12,7 +12,7 @@ import structlog
 from server.config.redaction import redact
 
 SAMPLE_INTERVAL = 1.0
-"""Seconds between two tracebacks of one place, as a client may cause a thousand a second."""
+"""Seconds between two tracebacks of one place. A client may cause a thousand a second."""
 
 LEFT_OUT = "left_out"
 """The field with the number of tracebacks of the same place left out since the last one."""
@@ -21,7 +21,7 @@ LEFT_OUT = "left_out"
 class TracebackSampler(logging.Filter):
     """Lets a record with an exception pass once in SAMPLE_INTERVAL for each place.
 
-    A place is the raising line and the exception's type: a fixed set, which clients cannot extend.
+    A place is the raising line and the exception's type. Clients cannot add to this fixed set.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class TracebackSampler(logging.Filter):
         self._left_out: dict[object, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to write `record`, and put the number left out into it."""
+        """Return whether to write `record`, and note in it the number left out."""
         if (error := _error(record)) is None:
             return True
         place, now = _place(error), monotonic()

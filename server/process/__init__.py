@@ -1,1 +1,1 @@
-"""What each server process and each supervisor does with its ports, signals, output and memory."""
+"""The ports, signals, output and memory of each server process and each supervisor."""

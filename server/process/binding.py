@@ -24,7 +24,7 @@ MIN_HTTP_CONNECTIONS = 8
 
 
 class BindError(Exception):
-    """An address cannot be listened on; the message says which and why."""
+    """The server cannot listen on an address. The message names the address and the reason."""
 
 
 class Room(NamedTuple):
@@ -35,7 +35,7 @@ class Room(NamedTuple):
 
 
 def allow_sockets(http_connections: int) -> Room:
-    """Raise this process's limit of descriptors as far as it goes, and share them out.
+    """Raise this process's limit of descriptors to the hard limit, and divide them between the ports.
 
     The HTTP port gets up to `http_connections`. Neither port can take the other's share.
     """

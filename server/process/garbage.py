@@ -1,13 +1,13 @@
 """Keeps the garbage collector from stopping the server once there are ten thousand connections.
 
 A full collection looks at every container, which takes a fifth of a second with 10,000 connections.
-While clients come in, each quarter more objects cause another one. Nearly all objects stay, or are
-freed by their reference counts when a connection ends. So objects that survive a full collection are
-frozen, and the next one looks only at new objects. Once an hour everything is thawed, so that no cycle
-of frozen objects stays for ever.
+While clients come in, the collector runs again whenever the number of objects has grown by a quarter.
+Nearly all objects stay, or their reference counts free them when a connection ends. So the server
+freezes the objects that survive a full collection, and the next one looks only at new objects. Once an
+hour it thaws everything, so that no cycle of frozen objects stays for ever.
 
-Rejected: no collections at all (an exception's traceback is a cycle), and a high threshold (the
-collection that comes at last takes as long).
+Rejected: no collections at all, as an exception's traceback is a cycle. Also rejected: a high
+threshold, as the collection that comes at last takes as long.
 """
 
 import gc
@@ -19,7 +19,7 @@ THAW_INTERVAL = 3600.0
 
 
 class Freezer:
-    """A callback for the collector, which calls it before and after each collection."""
+    """A callback that the collector calls before and after each collection."""
 
     def __init__(self) -> None:
         self._thaw_at = monotonic() + THAW_INTERVAL

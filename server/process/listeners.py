@@ -58,7 +58,7 @@ def bind_all(settings: Settings, bind: Bind) -> Listeners:
 
 
 def share_descriptors(settings: Settings) -> Room:
-    """Raise the limit of descriptors and share them out. Warn if there are too few."""
+    """Raise the limit of descriptors and divide them between the ports. Warn if there are too few."""
     room = allow_sockets(settings.http_max_connections)
     if room.streaming < settings.ws_max_connections:
         log.warning(

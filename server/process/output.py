@@ -1,11 +1,11 @@
 """Standard output and error of a server: threads write them, so that writing never blocks the server.
 
-A full disk, a closed pipe, a pipe that nobody reads or a stopped terminal would end or freeze an event
-loop that writes there itself. Here each descriptor has a thread, which writes the lines of a bounded
-queue. Lines that cannot be written are dropped and counted.
+If the event loop wrote its output itself, a full disk or a closed pipe could end it. A pipe that nobody
+reads or a stopped terminal could freeze it. So each descriptor has a thread, which writes the lines of
+a bounded queue. It drops and counts lines that cannot be written.
 
-*Rejected:* O_NONBLOCK. It belongs to the open file, which other processes share, as does the
-operator's shell.
+*Rejected:* O_NONBLOCK. It belongs to the open file, which other processes share, such as the operator's
+shell.
 """
 
 import atexit
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 class Output(io.TextIOBase):
     """A text file that never blocks and never fails. Its thread alone writes to `descriptor`.
 
-    `lost` counts the lines that were dropped: there was no room for them, or the descriptor failed.
+    `lost` counts the dropped lines, for which there was no room or whose descriptor failed.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -51,7 +51,7 @@ class Output(io.TextIOBase):
         threading.Thread(target=self._write_waiting, name=name, daemon=True).start()
 
     def write(self, text: str) -> int:
-        """Queue whole lines. The rest waits for the end of its line."""
+        """Queue whole lines. An unfinished line waits for its end."""
         with self._lock:
             lines, end, self._begun = (self._begun + text).rpartition("\n")
             if end:
@@ -132,7 +132,7 @@ _taken_over: list[Output] = []
 
 
 def take_over_output() -> None:
-    """Have threads write this process's standard output and error from now on.
+    """Let threads write this process's standard output and error from now on.
 
     Descriptors that the parent process has closed lead to /dev/null. Otherwise the next socket would
     get such a number, and with it the output.

@@ -1,6 +1,6 @@
-"""Signals, and the hard exit: a process that is told to stop ends in time, even if it hangs.
+"""Handles signals. A process that is told to stop ends in time, even if it hangs.
 
-Three lines of defence. Each needs less than the one before it:
+Three ways lead to the end. Each needs less than the one before it:
 
 1. The event loop is told and stops cleanly.
 2. A thread waits for the second signal, or for the clean stop to take too long, and ends the process.
@@ -27,7 +27,7 @@ from server.process.output import drain_output
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 ORDERS = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals after which the process goes on. `__main__` has the kernel keep them during the start."""
+"""Signals after which the process goes on. During the start, `__main__` lets the kernel keep them."""
 
 IGNORED = (signal.SIGUSR2, signal.SIGTTOU)
 """Signals without a meaning here. They would end the process, or stop it when it logs to a terminal.

@@ -39,7 +39,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
     `base_price` is in US dollars; a quote's `change` is counted from it. `market_cap` is in whole US
     dollars, None if unknown. `price_decimals` is the tick precision: published prices have no more
-    decimals. `made_up_price` marks an invented base price, if the source had none.
+    decimals. `made_up_price`: the source had no base price, so this one is invented.
     """
 
     symbol: Symbol

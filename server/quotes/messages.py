@@ -30,7 +30,7 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
 
 
 Recovered = Literal["current", "patches", "quote"]
-"""What a resuming client gets of a symbol: nothing, the patches it missed, or the full quote."""
+"""The result of `resume` for a symbol: nothing, the missed patches, or the full quote."""
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):

@@ -97,7 +97,7 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
 
 
 def resumed_quote(snapshot: Snapshot) -> Quote:
-    """Return the quote that `snapshot` was taken of, after at least one trade."""
+    """Return the quote that `snapshot` stands for. It has had at least one trade."""
     instrument = snapshot.instrument
     opening = opening_quote(instrument, snapshot.quoted_at)
     last = Trade(snapshot.symbol, snapshot.last_quote, snapshot.volume, snapshot.quoted_at, 0)

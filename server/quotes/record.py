@@ -33,7 +33,7 @@ class BadRecord(Exception):
 
 
 class _Row(Snapshot, frozen=True, gc=False, array_like=True):
-    """A snapshot as a row: converting a tuple takes half as long as converting a mapping."""
+    """A snapshot as a row. To convert a tuple takes half as long as to convert a mapping."""
 
 
 class Decoder(Generic[T]):

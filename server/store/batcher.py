@@ -16,8 +16,8 @@ class Batcher:
     Arguments:
         work: handles a batch. If it raises, the error is logged and `failed` gets the batch.
         window: seconds to wait for more keys after the first one; 0 to wait for none.
-        max_keys: keys of one batch.
-        max_running: batches handled at a time. Meanwhile keys gather for the next one.
+        max_keys: the most keys of one batch.
+        max_running: batches handled at a time. Meanwhile keys gather for the next batch.
     """
 
     def __init__(

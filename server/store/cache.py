@@ -11,7 +11,7 @@ from server.store.stats import StoreStats
 from server.store.ttl_lru import Kept
 
 TTL_JITTER = 0.1
-"""Largest part of the TTL that is cut off: values cached together should not expire together."""
+"""Largest part cut off from a TTL at random, so that values cached together do not expire together."""
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Cache(Protocol):
         """Return the cache's name for the log."""
 
     async def get_many(self, symbols: Sequence[str]) -> Mapping[str, Kept[Snapshot]]:
-        """Return the cached ones of `symbols` that are within their TTL, in one operation."""
+        """Return the cached snapshots of `symbols` that are within their TTL, in one operation."""
 
     async def set_many(self, snapshots: Sequence[Snapshot], ttl: float) -> None:
         """Cache each for up to `ttl` seconds (see `jittered`), in one operation."""

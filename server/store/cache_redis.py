@@ -20,7 +20,7 @@ from server.store.stats import StoreStats
 from server.store.ttl_lru import Kept
 
 KEY = "market_data:"
-"""What keys begin with; the symbol follows."""
+"""The beginning of each key; the symbol follows."""
 
 OPERATION_TIMEOUT = 0.25
 """Seconds of one operation, which takes one millisecond; then the database is asked instead."""
@@ -29,13 +29,13 @@ CONNECTIONS = 16
 """To Redis: the loader's lookups and as many other operations."""
 
 WAITING_CALLS = 64
-"""Operations in progress; more are refused at once."""
+"""Operations in progress; further ones are refused at once."""
 
 T = TypeVar("T")
 
 
 class _Cached(Snapshot, frozen=True, gc=False):
-    """`expires_at`: Unix seconds; the key may outlive it by nothing, but its reader must know it."""
+    """`expires_at`: Unix seconds, when Redis deletes the key. Readers do not know it otherwise."""
 
     expires_at: Annotated[float, Meta(ge=0, le=LATEST_US / 1e6)] = 0.0
 
@@ -67,7 +67,7 @@ class RedisCache:
         return await self.run(lambda: self.redis.delete(*(KEY + each for each in symbols)))
 
     def _read(self, symbol: str, value: bytes | str) -> _Cached | None:
-        """None for a value that is not ours: whoever wrote it, it is replaced by a good one."""
+        """Return the cached value, None if it is not a record: a good value then replaces it."""
         reading = partial(_decode, symbol, value)
         return self.stats.invalid.read("cache", KEY + symbol, reading)
 

@@ -19,7 +19,7 @@ class StoreUnavailable(Exception):
 
 class StoreMisconfigured(StoreUnavailable):
     """Trying later does not help. The operator must correct the database's address, or run the newer
-    version that the schema belongs to.
+    version of the server to which the schema belongs.
     """
 
 

@@ -80,8 +80,8 @@ ERRORS = (
     ValueError,
     OverflowError,
 )
-"""asyncpg's errors when the database is at fault. A server that is down is an OSError; a value that
-Python cannot read is a ValueError or OverflowError.
+"""asyncpg's errors when the database is at fault. If the server is down, asyncpg raises an OSError. If
+Python cannot read a value, it raises a ValueError or OverflowError.
 """
 
 ENCODING = "UTF8"

@@ -1,7 +1,7 @@
 """Finds instruments that any process changed in the catalogue while the server runs.
 
-It looks every few seconds: so it sees an import or another service's statement without any notice,
-if Redis is not used or a notice was lost. A notice makes it look at once.
+It looks every few seconds. So it finds a change of any program without a notice: Redis may be unused,
+or a notice may be lost. A notice makes it look at once.
 """
 
 from collections.abc import Sequence

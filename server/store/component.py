@@ -50,7 +50,7 @@ class Component:
 
     @property
     def breaker(self) -> Literal["closed", "open", "half_open"]:
-        """Return whether calls are made, are not made, or the next call is the trial."""
+        """Return whether calls are let through (closed), refused (open), or tried once (half open)."""
         if self._retry_at is None:
             return "closed"
         return "open" if self._clock() < self._retry_at else "half_open"

@@ -1,4 +1,4 @@
-"""Tells every instance which symbols to forget, by Redis Pub/Sub, and notices when it does not work.
+"""Tells every instance which symbols to forget, by Redis Pub/Sub, and notices when that fails.
 
 Pub/Sub promises nothing: a message is lost while a connection is down. So each instance publishes
 probes and waits for their return (`redis_link.Subscription`).

@@ -1,8 +1,8 @@
 """Finds snapshots in memory, then in the cache, then in the catalogue, many symbols at a time.
 
-If many requests ask for one symbol at once, they share one *flight*: the first request starts it, the
-others wait for the same event. The lookups run in the loader's own tasks, so a request that gives up
-does not end them for the others.
+If many requests ask for one symbol at once, they share one *flight*. The first request starts it, and
+the others wait for the same event. The lookups run in the loader's own tasks, so they go on if a
+request gives up.
 """
 
 from collections import Counter
@@ -37,9 +37,9 @@ MAX_QUERIES = 4
 """Concurrent queries: a part of the pool, so that searches and write-back find a connection."""
 
 MAX_FLIGHTS = 20_000
-"""Symbols in flight; one request can name 8,000. More are refused at once, so that they do not pile up
-before a slow database. A user may have as many flights as stay free for others: a single user gets
-half of them, each of ten users an eleventh. So there is always room for another user.
+"""Symbols in flight; one request can name 8,000. Further ones are refused at once, so that they do not
+pile up before a slow database. A user may have at most as many flights as are free for others. So a
+single user gets half of them, and each of ten users an eleventh. There is always room for another user.
 """
 
 FLIGHT_WAIT = 1.0
@@ -107,8 +107,9 @@ class Flight:
 class Loader:
     """Loads snapshots for all parts of the server.
 
-    `live` returns a symbol's snapshot while it is in memory. `database` has the catalogue's breaker.
-    `ttl` is in seconds. `size` symbols are remembered for a time in which nothing can be loaded.
+    `live` returns a symbol's snapshot while it is in memory. `database` has the catalogue's
+    breaker. `ttl` is in seconds. The loader remembers `size` symbols, to serve them while the
+    database is down.
     """
 
     catalogue: Catalogue
@@ -153,7 +154,8 @@ class Loader:
     ) -> Loaded:
         """Find the snapshots of normalized `symbols`, within `timeout` seconds.
 
-        Symbols that are not in memory are charged to `payer`, all or none. Errors: TooManyLookups.
+        The loader charges `payer` for symbols that are not in memory, all or none. Errors:
+        TooManyLookups.
         """
         found: dict[str, Snapshot] = {}
         unknown: list[str] = []

@@ -41,7 +41,8 @@ class Rows:
         """Return up to `limit` snapshots behind `after`; fewer only at the table's end.
 
         Arguments:
-            read: returns the rows behind a key in order, each with its key, up to a number of rows.
+            read: returns the rows behind a key, in order and each with its key. Its second argument is
+                the most rows to return.
         """
         found: list[Snapshot] = []
         wanted = limit

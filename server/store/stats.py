@@ -20,10 +20,11 @@ def _histograms() -> dict[str, Histogram]:
 class StoreStats:
     """Counts of the store, which owns them. They count symbols, not requests, unless noted.
 
-    A requested symbol that is not live is one of `hits` (in the cache), `misses` (not in the cache),
-    `negative` (known not to exist) or `errors` (the cache gave no answer). `collapsed` symbols waited
-    for a load that another request had begun. `dropped_writes` were not written to the cache, because
-    too many waited or the cache failed. `db_errors` counts failed statements.
+    A requested symbol that is not live counts once. It is one of the `hits` (in the cache), `misses`
+    (not in the cache), `negative` (known not to exist) or `errors` (no answer of the cache).
+    `collapsed` symbols waited for a load that another request had begun. `dropped_writes` were not
+    written to the cache, because too many waited or the cache failed. `db_errors` counts failed
+    statements.
     """
 
     live: int = 0

@@ -41,13 +41,14 @@ WARM_TIMEOUT = 10.0
 """Seconds for loading symbols into the cache, at the start or by request."""
 
 FINAL_TIMEOUT = 1.5
-"""Seconds for writing last prices at a shutdown. Clients had five before; nine are allowed in all."""
+"""Seconds for writing last prices at a shutdown. The drain takes up to five before; nine are allowed.
+"""
 
 DATABASE_RECOVERY = 2.0
-"""Seconds for which a database that failed three times is not asked: as long as a query's timeout."""
+"""Seconds without calls to a database that failed three times: as long as a query's timeout."""
 
 CACHE_RECOVERY = 5.0
-"""Seconds for which a cache that failed three times is not asked. Meanwhile the database answers."""
+"""Seconds without calls to a cache that failed three times. Meanwhile the database answers."""
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ class Store:
                 log.warning("the last prices could not be written")
 
     def unready(self) -> list[str]:
-        """Return why clients would be refused now whose symbols are not in memory."""
+        """Return the reasons why clients of symbols that are not in memory would be refused now."""
         if self.loader.remembers or (self._prepared.is_set() and self.database.state != "down"):
             return []
         problem = "does not answer" if self._prepared.is_set() else "has not answered yet"
@@ -257,7 +258,7 @@ async def migrate(options: StoreOptions) -> list[str]:
 async def import_instruments(
     options: StoreOptions, instruments: Sequence[Instrument], done: Callable[[int], None]
 ) -> None:
-    """List `instruments`, all or none, and have every instance forget their old reference data.
+    """List `instruments`, all or none, and make every instance forget their old reference data.
 
     Errors: StoreUnavailable.
     """
@@ -315,7 +316,7 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
 async def _invalidate_everywhere(
     cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
 ) -> None:
-    """Have every instance forget `symbols` at once, if Redis can be reached."""
+    """Make every instance forget `symbols` at once, if Redis can be reached."""
     if not invalidations:
         return
     try:

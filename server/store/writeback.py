@@ -1,8 +1,8 @@
 """Writes last prices to the catalogue every few seconds, so that a restart continues from them.
 
-There is no queue: a symbol is due if its version is newer than the one written. So a database that is
-down costs no memory, and only delays the newest price of each symbol. A refused row does not block
-others: its batch is halved until the row is alone, and the row is then left out for a while.
+It has no queue: a symbol is due if its version is newer than the written one. So while the database is
+down, writes are delayed, but nothing takes memory. If the database refuses a row, the write-back halves
+the batch until the row is alone. Then it leaves that row out for a while, and writes the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,8 @@ REFUSED_INTERVAL = 60.0
 """Seconds until a row that the database refused is tried again; doubled each time."""
 
 LONGEST_INTERVAL = 3600.0
-"""Longest wait in seconds. The row is never given up, as the operator may remove the cause."""
+"""Longest wait in seconds. The write-back never gives a row up, as the operator may remove the cause.
+"""
 
 
 class LiveSymbol(Protocol):

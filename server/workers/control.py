@@ -86,7 +86,7 @@ class Channel(Generic[Incoming]):
         self._sending = trio.Lock()
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Send a message. Only the channel's end may cancel this: half a line would spoil the next one.
+        """Send a message. Cancel it only when the channel ends: half a line would spoil the next line.
 
         Errors: BrokenResourceError and ClosedResourceError if the other end is gone.
         """
@@ -96,8 +96,7 @@ class Channel(Generic[Incoming]):
     async def receive(self) -> AsyncIterator[Incoming]:
         """Yield all messages until the other end is gone.
 
-        After a roll the other end may be of another version. Messages that are not understood are left
-        out.
+        After a roll the other end may be of another version, so this skips messages of unknown types.
         """
         rest = bytearray()
         try:

@@ -27,7 +27,7 @@ class HostPage:
         ProcessCollector(registry=self._process)
 
     async def render(self) -> str:
-        """Return the page. Samples have a label `worker`; a worker that does not answer is down."""
+        """Return the page. Samples have a label `worker`. A worker without an answer counts as down."""
         pages: dict[str, str] = {}
 
         async def collect(number: int) -> None:

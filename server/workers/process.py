@@ -27,7 +27,7 @@ EXIT_TIMEOUT = 5.0
 """Seconds a worker may live on without its control channel."""
 
 WATCH_INTERVAL = 0.5
-"""Seconds by which silence is counted: if the machine stood still, only one interval counts."""
+"""Seconds of one step in counting silence: if the machine stood still, only one step counts."""
 
 log = structlog.get_logger()
 

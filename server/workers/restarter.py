@@ -14,7 +14,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds until a process that ended by itself is replaced; doubled if the new one ends early."""
 
 EARLY = 60.0
-"""Seconds. A process that lived longer probably did not end for the same reason as the one before."""
+"""Seconds. If a process lived longer, it probably ended for another reason than the one before."""
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ class WorkerRestarter:
     """`worker` is the present process; `exit_code` is the last one's, once `run` is `over`.
 
     Arguments:
-        number: names the worker, whichever process it has.
+        number: names the worker and stays the same for all its processes.
         changed: is woken at each change.
         asked: called when a process asks for the metrics of all workers.
         stats: counts the restarts.
@@ -55,7 +55,7 @@ class WorkerRestarter:
         return worker if worker and worker.stage is Stage.SERVING and not self.leaving else None
 
     async def run(self) -> None:
-        """Run one process after another until told to stop, or until the first one ends too soon."""
+        """Run one process after another until told to stop or until one ends before any has served."""
         delay = FIRST_DELAY
         while not self.leaving:
             started_at = trio.current_time()

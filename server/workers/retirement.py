@@ -1,4 +1,4 @@
-"""How a worker leaves while others go on: it sends its clients away as the others have room."""
+"""Retires a worker while others go on: it sends its clients away as fast as the others have room."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,11 +13,11 @@ SLICE_INTERVAL = 0.25
 """Seconds between two slices of clients that are sent away."""
 
 LEAVE_TIME = 0.75
-"""Seconds in which a worker leaves its ports: clients sent away before could come back to it."""
+"""Seconds in which a worker leaves its ports. Clients sent away earlier could come back to it."""
 
 RETURN_TIME = 5.0
 """Seconds until clients that were sent away are back and counted. They wait for up to one second and
-connect; then the next report is due.
+connect. After that, the next report counts them.
 """
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class Pace:
 
     @property
     def waits(self) -> bool:
-        """Whether no client is on its way: then the rest waits until others leave."""
+        """Whether no client is on its way back. The rest then waits until the others have room."""
         return not self._away
 
 

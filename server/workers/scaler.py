@@ -17,10 +17,10 @@ PERCENTILE = 0.95
 class ScalePolicy:
     """When to change the number of workers, between `minimum` and `maximum`.
 
-    Shares are from 0 to 1, times in seconds. A worker is added if one of these holds for all of
-    `after`: more than `up_connections` of the places are taken, each worker uses more than `up_cpu` of
-    a core, or latencies exceed `up_latency`. A worker is removed if both shares stay below `down` as
-    long. Nothing changes for `cooldown` after a change.
+    Shares are from 0 to 1, times in seconds. The scaler adds a worker if one of three values stays
+    above its limit for `after`. These are the share of places taken (`up_connections`), the workers'
+    average share of a core (`up_cpu`), and the latency (`up_latency`). It removes a worker if both
+    shares stay below `down` for `after`. After each change it waits for `cooldown`.
     """
 
     minimum: int
@@ -34,7 +34,7 @@ class ScalePolicy:
 
 
 class Load(NamedTuple):
-    """The load of all workers: shares, and seconds; no latency if nothing was delivered."""
+    """The load of all workers: shares, and a latency in seconds, 0 if nothing was delivered."""
 
     connections: float
     cpu: float
@@ -81,7 +81,7 @@ class Scaler:
         self._quiet_until = now + self.policy.cooldown
 
     def _over(self, load: Load) -> str:
-        """Return which value is beyond its limit, '' if none is."""
+        """Return the name of a value beyond its limit, '' if there is none."""
         policy = self.policy
         if load.connections > policy.up_connections:
             return "connections"
@@ -128,9 +128,9 @@ def measure(workers: Iterable[Worker]) -> Load:
 
 
 def percentile(counts: Sequence[int]) -> float:
-    """Return the seconds within which PERCENTILE of the counts lie, which are by delivery bucket.
+    """Return the seconds within which PERCENTILE of the counts lie. `counts` are by delivery bucket.
 
-    Within its bucket it is interpolated as Prometheus' histogram_quantile does. 0 without counts.
+    It interpolates within a bucket, as Prometheus' histogram_quantile does. 0 without counts.
     """
     wanted = PERCENTILE * sum(counts)
     if not wanted:

@@ -11,8 +11,8 @@ from server.workers.scaler import Decision, Load
 class SupervisorStats:
     """Owned by the supervisor.
 
-    `restarts`: processes that took the place of one that ended by itself. `decisions` and `load` are
-    the scaler's; `load` is the one that it saw last, None without a scaler.
+    `restarts`: processes that replaced one that ended by itself. `decisions` are the scaler's. `load`
+    is the load that the scaler saw last, None without a scaler.
     """
 
     restarts: int = 0

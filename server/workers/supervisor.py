@@ -31,10 +31,10 @@ nine; ten are promised.
 """
 
 REAP_TIME = 0.25
-"""Seconds for the event loop to see that the killed workers have ended. Then the supervisor ends."""
+"""Seconds for the event loop to notice that the killed workers have ended. Then the supervisor ends."""
 
 CLEAN_ENDS = (None, 0, -signal.SIGTERM, 128 + signal.SIGTERM)
-"""Exit codes of workers that were told to stop; the last two if they did not serve yet."""
+"""Exit codes of workers that were told to stop. The last two are of workers that did not serve yet."""
 
 log = structlog.get_logger()
 
@@ -177,7 +177,7 @@ class Supervisor:
         self._tasks.start_soon(self._answer, worker, question)
 
     async def _answer(self, worker: Worker, question: AskHost) -> None:
-        """Send a worker that is scraped the metrics it asks for."""
+        """Send the metrics that a scraped worker asks for."""
         name = question.worker
         page = await (self._page.render_one(name) if name else self._page.render())
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):

@@ -60,7 +60,7 @@ class SupervisorLink:
         self._questions = Questions(self._channel, HOST_TIMEOUT)
 
     async def run(self, callbacks: WorkerCallbacks) -> None:
-        """Report and do as told, until cancelled or until the supervisor is gone."""
+        """Report and follow messages, until cancelled or until the supervisor is gone."""
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._report, callbacks.sample)
