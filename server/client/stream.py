@@ -156,23 +156,20 @@ async def follow(
     resume = True
     while True:
         asked, problem = 0.0, "the connection ended"
+        refusal: StreamRefused | None = None
         resumed = _resuming(target, document, credential) if resume else target
-        resume = True
+        resume, renewable = True, False
         try:
             async with await _open_stream(target) as stream:
                 asked = await _follow_once(stream, resumed, credential, backoff, document, listener)
         except ConnectionRejected as rejection:
             status = rejection.status_code
-            resume = status not in TOO_LONG
-            renewed = status == UNAUTHORIZED and await credential.renew()
-            passing = status >= 500 or status in PASSING or (not resume and resumed != target)
-            if not (renewed or passing):
-                raise StreamRefused(_message(rejection)) from None
             asked, problem = _retry_after(rejection), _message(rejection)
+            resume, renewable = status not in TOO_LONG, status == UNAUTHORIZED
+            if status < 500 and status not in PASSING and (resume or resumed == target):
+                refusal = StreamRefused(problem)
         except TokenExpired as expired:
-            if not await credential.renew():
-                raise
-            problem = str(expired)
+            refusal, renewable, problem = expired, True, str(expired)
         # An OSError would come from the listener, as the network's errors are mapped below.
         except (HandshakeError, trio.BrokenResourceError) as error:
             problem = str(error.__cause__ or error) or problem
@@ -180,6 +177,8 @@ async def follow(
             problem = "the server does not speak HTTP"
         except trio.TooSlowError:
             problem = "the server does not answer"
+        if refusal is not None and not (renewable and await credential.renew()):
+            raise refusal
         wait = backoff.next(asked)
         listener(document, {"type": "connection", "problem": problem, "retry_in": wait})
         await trio.sleep(wait)
