@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.quotes.duration import SHOWN, parse_duration
+from server.quotes.duration import SHOWN, parse_duration, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,18 @@ def test_only_a_part_of_a_long_text_is_repeated():
     """A log line stays a line."""
     with pytest.raises(ValueError, match=f"^'{'x' * SHOWN}' is not a duration$"):
         parse_duration("x" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("4s", 4.0), (0, 0.0), (0.5, 0.5), (5e-05, 5e-05), (1e16, 1e16)]
+)
+def test_number_is_seconds(given, seconds):
+    """As JSON has it: also with an exponent, which no text of a duration has."""
+    assert seconds_of(given) == seconds
+    assert isinstance(seconds_of(given), float)
+
+
+def test_negative_number_is_not_a_duration():
+    """The message repeats it."""
+    with pytest.raises(ValueError, match="^-1 is not a duration$"):
+        seconds_of(-1)
