@@ -21,20 +21,18 @@ class Backlog:
 
     Pending sources go out as the socket takes them, those that wait for longest first. Held ones wait
     for the next release of a throttled client. `waiting` is the one of both that updates go to.
-    `unseen` holds the keys of topics whose quotes the client never got.
 
     `moved` is set with each write, `drained` when nothing waits for the socket any more, or the
     connection is over.
     """
 
-    __slots__ = ("drained", "held", "moved", "pending", "unseen", "unsent", "waiting")
+    __slots__ = ("drained", "held", "moved", "pending", "unsent", "waiting")
 
     def __init__(self, *, throttled: bool = False) -> None:
         self.unsent: list[bytes] = []
         self.pending: dict[object, Source] = {}
         self.held: dict[object, Source] = {}
         self.waiting = self.held if throttled else self.pending
-        self.unseen: set[object] = set()
         self.moved = trio.Event()
         self.drained = trio.Event()
 
@@ -48,7 +46,11 @@ class Backlog:
         for sources in (self.pending, self.held):
             if sources.get(source.key) is source:
                 del sources[source.key]
-                self.unseen.discard(source.key)
+
+    def discard_key(self, key: object) -> None:
+        """Take out the source with `key`, whichever it is; harmless if none waits."""
+        self.pending.pop(key, None)
+        self.held.pop(key, None)
 
     def hold(self, *, throttled: bool) -> None:
         """Have all that waits for its turn, and all updates from now on, wait for the next release.
@@ -104,5 +106,4 @@ class Backlog:
             taken.append(source)
         for source in taken:
             del self.pending[source.key]
-            self.unseen.discard(source.key)
         return frames

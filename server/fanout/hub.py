@@ -106,7 +106,7 @@ class Hub:
         self.topics[instrument.symbol] = topic
         if self._everyone:
             self._freshness.on_watched(topic)
-            topic.quote_due = topic.new = True
+            topic.quote_due = True
         return topic
 
     def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
@@ -273,11 +273,9 @@ class Hub:
             if outbox.is_pending(gone):
                 outbox.send_current(RemovalNotice(gone))
 
-    def send_quotes(
-        self, outbox: Outbox, topics: list[Topic], *, unseen: Iterable[Topic] = ()
-    ) -> None:
+    def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
         """Send the full quotes of `topics`, in one message unless they are very many. If the outbox is
-        blocked, make them pending. The client has nothing yet of the `unseen` ones.
+        blocked, make them pending.
         """
         if outbox.blocked or len(topics) > ONE_MESSAGE:
             outbox.send_many(topics)
@@ -285,12 +283,11 @@ class Hub:
             outbox.send(topics[0].current_frame())
         elif topics:
             outbox.send(text_frame(encode(full_quotes(topics))))
-        outbox.note_unseen(unseen)
         self._send_freshness(outbox, topics)
 
     def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:
         """Send a returning client the full quotes it needs, then the updates it missed."""
-        self.send_quotes(outbox, recovery.quotes, unseen=recovery.new)
+        self.send_quotes(outbox, recovery.quotes)
         outbox.send_updates(recovery.patches)
         self._send_freshness(outbox, recovery.held)
 

@@ -71,11 +71,6 @@ class Outbox:
         """Whether the socket has to drain before anything else goes out."""
         return self.state in (State.BLOCKED, State.CLOSING)
 
-    @property
-    def has_backlog(self) -> bool:
-        """Whether updates wait: for the socket, or for a throttled client's next release."""
-        return self._backlog is not None
-
     def send(self, frame: bytes) -> None:
         """Send a frame that must arrive: an answer, a pong. Never waits."""
         if self.queue is not None:
@@ -110,7 +105,7 @@ class Outbox:
             self._add([source])
         else:
             if self._backlog is not None:
-                self._backlog.discard(source)
+                self._backlog.discard_key(source.key)
             self.send(source.current_frame())
 
     def conflate(self, source: Source) -> None:
@@ -127,15 +122,6 @@ class Outbox:
     def is_pending(self, source: Source) -> bool:
         """Return whether `source` is still to be sent."""
         return self._backlog is not None and source in self._backlog
-
-    def has_seen(self, source: Source) -> bool:
-        """Return whether the client was sent anything of `source`, to which it is subscribed."""
-        return self._backlog is None or source.key not in self._backlog.unseen
-
-    def note_unseen(self, sources: Iterable[Source]) -> None:
-        """Note that the client has nothing yet of those of `sources` that are pending."""
-        if self._backlog is not None:
-            self._backlog.unseen.update(each.key for each in sources if each in self._backlog)
 
     def forget(self, sources: Iterable[Source]) -> None:
         """Send the queued frames, then nothing more of `sources`: the client unsubscribed."""

@@ -9,14 +9,12 @@ from server.quotes.position import Position
 
 
 class Recovery(NamedTuple):
-    """`recovered`: the way by symbol. `quotes`: the topics whose full quote is needed. `new`: those of
-    them of which the client has nothing. `held`: the other topics. `patches`: the frames that the
-    client missed of these.
+    """`recovered`: the way by symbol. `quotes`: the topics whose full quote is needed. `held`: the
+    other topics. `patches`: the frames that the client missed of these.
     """
 
     recovered: dict[str, Recovered]
     quotes: list[Topic]
-    new: list[Topic]
     held: list[Topic]
     patches: list[UpdateFrame]
 
@@ -24,15 +22,13 @@ class Recovery(NamedTuple):
 def recover(topics: list[Topic], position: Position | None) -> Recovery:
     """Return what a client at `position` lacks of `topics`; it may not have them all, or any."""
     if position is None:
-        return Recovery({}, topics, topics, [], [])
+        return Recovery({}, topics, [], [])
     epoch, versions = position
-    recovery = Recovery({}, [], [], [], [])
+    recovery = Recovery({}, [], [], [])
     for topic in topics:
         missed = topic.missed_since(epoch, versions.get(topic.symbol))
         if missed is None:
             recovery.quotes.append(topic)
-            if topic.symbol not in versions:
-                recovery.new.append(topic)
             recovery.recovered[topic.symbol] = "quote"
         else:
             recovery.held.append(topic)

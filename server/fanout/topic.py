@@ -50,8 +50,7 @@ class Topic(Source):
     """Owned by the hub, which changes `subscribers` and `everyone` (the `*` subscribers, one set for
     all topics). As a source it stands for the full quote.
 
-    `quote_due`: subscribers are to get the full quote before any update. `new`: subscribers to
-    everything have nothing of it yet. `delisted`: the symbol is
+    `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
     gone, and a full quote takes it away again.
     """
 
@@ -72,7 +71,6 @@ class Topic(Source):
         "instrument",
         "key",
         "moved_at",
-        "new",
         "pointer",
         "quote",
         "quote_due",
@@ -107,7 +105,6 @@ class Topic(Source):
         self.freshness = TopicStatus(instrument.symbol)
         self.moved_at = 0.0
         self.quote_due = False
-        self.new = False
         self.delisted = False
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
@@ -313,10 +310,6 @@ class Topic(Source):
         self.quote_due = False
         self.history.clear()
         self._publish_frame(self.current_frame(), ts)
-        if self.new:
-            self.new = False
-            for outbox in self.everyone:
-                outbox.note_unseen([self])
 
     def publish_freshness(self) -> None:
         """Tell all subscribers whether this symbol's prices are flowing."""

@@ -132,7 +132,7 @@ class Commands(NamedTuple):
             if not mine.everything:
                 new = mine.new_among(context.selector.topics.values())
                 yield mine.start_everything()
-                yield SendQuotes(new, unseen=True)
+                yield SendQuotes(new)
         else:
             new = mine.new_among(selection.topics)
             if len(mine.topics) + len(new) > context.max_symbols:
@@ -143,7 +143,7 @@ class Commands(NamedTuple):
                 yield self._acknowledge(command, symbols_of(selection.topics))
                 if new:
                     yield mine.start(new)
-                    yield SendQuotes(new, unseen=True)
+                    yield SendQuotes(new)
         yield from context.refuse_missing(command.action, selection, command.id)
 
     def _unsubscribe(self, command: Unsubscribe) -> Replies:
@@ -162,7 +162,7 @@ class Commands(NamedTuple):
         selection = self._subscribed(command)
         if selection.topics:
             yield self._acknowledge(command, _named(selection))
-            yield SendQuotes(selection.topics, unseen=False)
+            yield SendQuotes(selection.topics)
         yield from self._refuse_unsubscribed(command, selection)
 
     def _subscribed(self, command: Unsubscribe | Resync) -> Selection:

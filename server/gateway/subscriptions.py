@@ -47,7 +47,7 @@ class StartAllUpdates(NamedTuple):
 
 
 class StopUpdates(NamedTuple):
-    """Send no more updates of `topics`, then `ack`, and take away the quotes that the client has.
+    """Send no more updates of `topics`, then `ack`, and take the quotes away.
 
     `everything`: these are all topics, also those still to come.
     """
@@ -57,26 +57,22 @@ class StopUpdates(NamedTuple):
     ack: Ack
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
-        was_open = not outbox.has_backlog
         outbox.flush()
-        # A client can only remove quotes that it has.
-        seen = [topic for topic in self.topics if outbox.has_seen(topic)]
+        # The client may have nothing yet of these, and can only remove quotes that it has.
+        waiting = [
+            each
+            for each in self.topics
+            if outbox.is_pending(each) or (self.everything and each.quote_due)
+        ]
         if self.everything:
-            # Topics that were listed just now may be among these.
-            due = [
-                topic
-                for topic in seen
-                if topic.quote_due or (was_open and outbox.is_pending(topic))
-            ]
-            if due:
-                outbox.send(text_frame(encode(full_quotes(due))))
             hub.unsubscribe_everything(outbox)
         else:
             for topic in self.topics:
                 hub.unsubscribe(outbox, topic)
         outbox.send(text_frame(encode(self.ack)))
-        if seen:
-            outbox.send(text_frame(encode(_removal(seen))))
+        if waiting:
+            outbox.send(text_frame(encode(full_quotes(waiting))))
+        outbox.send(text_frame(encode(_removal(self.topics))))
 
 
 def _removal(topics: list[Topic]) -> QuotesPatch:
@@ -88,13 +84,12 @@ def _removal(topics: list[Topic]) -> QuotesPatch:
 
 
 class SendQuotes(NamedTuple):
-    """Send the full quotes of `topics`. `unseen`: the client has none of them yet."""
+    """Send the full quotes of `topics`."""
 
     topics: list[Topic]
-    unseen: bool
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
-        hub.send_quotes(outbox, self.topics, unseen=self.topics if self.unseen else ())
+        hub.send_quotes(outbox, self.topics)
 
 
 class SendRecovery(NamedTuple):

@@ -320,15 +320,18 @@ async def _index_names(connection: Connection) -> None:
 
     Rows that another transaction holds are left to the next search.
     """
-    batch = f"{NOT_INDEXED} ORDER BY id LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED"
+    batch = f'{NOT_INDEXED} ORDER BY symbol COLLATE "C" LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED'
+    before: list[str] = []
     while True:
         async with connection.transaction():
             rows = await connection.fetch(batch)
-            if not rows:
+            symbols = [row["symbol"] for row in rows]
+            # Another service's trigger may keep the rows as they were.
+            if not rows or symbols == before:
                 return
-            ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
-            words = [" ".join(name_words(name or "")) for name in names]
-            await connection.execute(INDEX_WORDS, ids, names, words)
+            words = [" ".join(name_words(row["name"] or "")) for row in rows]
+            await connection.execute(INDEX_WORDS, symbols, words)
+        before = symbols
 
 
 async def _upsert(

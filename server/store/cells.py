@@ -27,6 +27,7 @@ _UNITS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 
 _NUMBER = re.compile(r"([-+]?)[$€£¥]?([-+]?)([0-9.,'\s]+(?:e[-+]?[0-9]+)?)(mn|bn|tn|[kmbt]?)")
 _DECIMAL_COMMA = re.compile(r"[0-9],(?:[0-9]{1,2}|[0-9]{4,})\D*$")
+_DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _GROUPS = re.compile(r"['\s]")
 
 _KINDS = {
@@ -59,6 +60,11 @@ def is_missing(text: str) -> bool:
 def has_decimal_comma(cells: Iterable[str]) -> bool:
     """Return whether numbers are written as `1.234,56`: some cell proves it."""
     return any("." not in cell[cell.rfind(",") :] and _DECIMAL_COMMA.search(cell) for cell in cells)
+
+
+def has_decimal_point(cells: Iterable[str]) -> bool:
+    """Return whether numbers are written as `1,234.56`: some cell proves it."""
+    return any(_DECIMAL_POINT.search(cell) and "," not in cell[cell.find(".") :] for cell in cells)
 
 
 def read_symbol_cell(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, Instrument
 from server.store.cells import (
     has_decimal_comma,
+    has_decimal_point,
     read_kind,
     read_name,
     read_price,
@@ -80,13 +81,17 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
     table = _read_table(path, text, columns or {})
     if encoding:
         table.assumed.insert(0, f"the encoding is {encoding}")
-    return _instruments(table)
+    try:
+        return _instruments(table)
+    except BadFile as error:
+        raise BadFile(f"{path}: {error}") from None
 
 
 def _instruments(table: _Table) -> Contents:
-    comma = has_decimal_comma(
-        cells.get(field, "") for _, cells in table.rows for field in ("price", "market_cap")
-    )
+    numbers = [cells.get(field, "") for _, cells in table.rows for field in ("price", "market_cap")]
+    comma = has_decimal_comma(numbers)
+    if comma and has_decimal_point(numbers):
+        raise BadFile("some numbers have a decimal comma and others a decimal point")
     if comma:
         table.assumed.append("numbers have a decimal comma")
     found: dict[str, Instrument] = {}

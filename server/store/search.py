@@ -76,7 +76,7 @@ def name_words(name: str) -> list[str]:
         words |= dict.fromkeys(parts)
         if len(parts) > 1:
             words["".join(parts)] = None
-    return [word[:MAX_WORD_LENGTH] for word in words]
+    return list(dict.fromkeys(word[:MAX_WORD_LENGTH] for word in words))
 
 
 def query_words(query: str) -> list[str]:

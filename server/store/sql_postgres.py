@@ -62,10 +62,10 @@ UNION ALL
     ORDER BY {_KEY} COLLATE "C" LIMIT $3)
 """
 
-NOT_INDEXED = "SELECT id, name FROM market_data WHERE words_of IS DISTINCT FROM name"
+NOT_INDEXED = "SELECT symbol, name FROM market_data WHERE words_of IS DISTINCT FROM name"
 
 INDEX_WORDS = """
-UPDATE market_data SET words_of = new.name, words = array_to_tsvector(string_to_array(new.words, ' '))
-FROM unnest($1::bigint[], $2::text[], $3::text[]) AS new(id, name, words)
-WHERE market_data.id = new.id
+UPDATE market_data
+SET words_of = market_data.name, words = array_to_tsvector(string_to_array(new.words, ' '))
+FROM unnest($1::text[], $2::text[]) AS new(symbol, words) WHERE market_data.symbol = new.symbol
 """

@@ -91,7 +91,7 @@ def test_subscribe_is_acknowledged_before_its_quotes(connection):
     assert connection.say("subscribe", symbols=["aapl", "AAPL"], id=1) == [
         Ack("subscribe", ["AAPL"], 1),
         StartUpdates([aapl]),
-        SendQuotes([aapl], unseen=True),
+        SendQuotes([aapl]),
     ]
     assert connection.say("subscribe", symbols=["AAPL"]) == [Ack("subscribe", ["AAPL"])]
     assert list(connection.subscriptions.topics) == [aapl]
@@ -123,7 +123,7 @@ def test_everything_takes_the_place_of_single_symbols(connection):
     assert connection.say("subscribe", symbols=["*"]) == [
         Ack("subscribe", [EVERYTHING]),
         StartAllUpdates([aapl]),
-        SendQuotes(others, unseen=True),
+        SendQuotes(others),
     ]
     assert connection.say("subscribe", symbols=["*"]) == [Ack("subscribe", [EVERYTHING])]
     (error,) = connection.say("unsubscribe", symbols=["AAPL"])
@@ -142,7 +142,7 @@ def test_symbol_that_is_not_in_memory_is_looked_up_first(connection):
     aapl = connection.topics["AAPL"]
     found = Selection([aapl], ["NEW"], unavailable=["ODD"])
     *done, unknown, unavailable = connection.protocol.subscribe(look_up.command, found)
-    started = [StartUpdates([aapl]), SendQuotes([aapl], unseen=True)]
+    started = [StartUpdates([aapl]), SendQuotes([aapl])]
     assert done == [Ack("subscribe", ["AAPL"], 3), *started]
     assert isinstance(unknown, Error)
     assert (unknown.code, unknown.symbols, unknown.id) == ("unknown_symbol", ["NEW"], 3)
@@ -197,7 +197,7 @@ def test_bytes_may_come_in_any_pieces(connection, step):
     assert done == [
         Ack("subscribe", ["AAPL"]),
         StartUpdates([aapl]),
-        SendQuotes([aapl], unseen=True),
+        SendQuotes([aapl]),
     ]
 
 

@@ -40,5 +40,5 @@ def test_number_is_seconds(given, seconds):
 
 def test_negative_number_is_not_a_duration():
     """The message repeats it."""
-    with pytest.raises(ValueError, match="^-1 is not a duration$"):
+    with pytest.raises(ValueError, match=r"^-1 is not a duration$"):
         seconds_of(-1)

@@ -243,5 +243,5 @@ def test_prices_of_a_row_are_whole_ticks(last, base, decimals, expected):
 
 def test_base_price_below_the_smallest_tick_is_none():
     """Rounded it would be 0, of which nothing is a percentage."""
-    with pytest.raises(BadRecord, match="^the base price is below 10\\^-12$"):
+    with pytest.raises(BadRecord, match=r"^the base price is below 10\^-12$"):
         read_row(("A", "A", 1, 0.0, 1e-13, None, 2, False, 0, 1, 0))

@@ -252,6 +252,38 @@ async def test_changes_are_told_from_a_mark_on(catalogue):
     assert {each[:2] for each in (await catalogue.changes(None))[1]} == {("OLD", True)}
 
 
+TABLE = (
+    "CREATE TABLE market_data (id {id} PRIMARY KEY, symbol varchar(50) NOT NULL UNIQUE, "
+    "name {name} NOT NULL, category integer NOT NULL, last_quote numeric NOT NULL)"
+)
+
+KEEPER = (
+    "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+    "CREATE TRIGGER keep BEFORE UPDATE ON market_data FOR EACH ROW EXECUTE FUNCTION keep()"
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "after", "expected"),
+    [
+        (TABLE.format(id="serial", name="char(40)"), "SELECT 1", ["A"]),
+        (TABLE.format(id="uuid DEFAULT gen_random_uuid()", name="varchar(200)"), "SELECT 1", ["A"]),
+        (TABLE.format(id="serial", name="varchar(200)"), KEEPER, []),
+    ],
+)
+async def test_unusual_tables(shared_postgres, database, table, after, expected):
+    """Another service may have made the table, or keep its rows as they are: a search ends."""
+    row = "INSERT INTO market_data (symbol, name, category, last_quote) VALUES ('A', 'Apple', 1, 5)"
+    await trio.to_thread.run_sync(shared_postgres.sql, table, database)
+    url = shared_postgres.url(database)
+    async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as catalogue:
+        await catalogue.migrate()
+        await trio.to_thread.run_sync(shared_postgres.sql, f"{after}; {row}", database)
+        with trio.fail_after(TIMEOUT):
+            found = [each.symbol for each in await catalogue.search("apple", 20)]
+    assert found == expected
+
+
 async def test_marks_of_another_cluster_are_no_changes(shared_postgres, database):
     """After a dump was restored into a younger cluster, only what changes there is told."""
     url = shared_postgres.url(database)

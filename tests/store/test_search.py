@@ -125,3 +125,9 @@ def test_query_is_bounded():
     """Of a pasted text the first words count."""
     assert len(query_words(" ".join(f"w{n}" for n in range(1000)))) == MAX_WORDS
     assert query_words("'; DROP TABLE--") == ["drop", "table"]
+
+
+def test_words_that_are_too_long_are_cut_and_stay_unique():
+    """Two words that differ only behind the cut are one."""
+    words = name_words("w" * 300 + "-y " + "w" * 400)
+    assert words == ["w" * 255, "y"]
