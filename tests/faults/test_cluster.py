@@ -312,7 +312,7 @@ def test_redis_is_down_at_the_start(tmp_path, redis):
     with Cluster(tmp_path, redis.url) as cluster:
         server = cluster.start()
         watcher = cluster.watch(server)
-        assert watcher.status == ("stale", "bus_lost")
+        watcher.wait_for(lambda it: it.status == ("stale", "bus_lost"))
         assert server.get("/readyz")[0] == 503
         redis.start()
         watcher.wait_for(lambda it: it.status[0] == "live")
