@@ -109,7 +109,7 @@ def connect(
         receive_buffer: bytes of a socket's buffer, 0 for the kernel's default.
         compressed: offer compression.
 
-    Errors: TargetError if no connection succeeds, or there is no more progress.
+    Errors: TargetError if no connection succeeds, or progress ends.
     """
     limit = count if rate else in_flight
     start = last_progress = monotonic()

@@ -26,7 +26,7 @@ OPTIONS = [
 ]
 
 CONCERNED = re.compile(rb"async|await|trio|BaseException|except\s*:|Cancelled|KeyboardInterrupt")
-"""What every rule of flake8_async is about: a file without any of it breaks none."""
+"""Words that every rule of flake8_async needs: a file without them breaks none."""
 
 GROUP = 8
 """Files that one process checks: its start takes as long as five files."""

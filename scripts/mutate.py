@@ -104,7 +104,7 @@ _DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Mutant(NamedTuple):
-    """What mutmut calls it, and what became of it: killed, survived, no tests, timeout, …"""
+    """Its name in mutmut, and its result: killed, survived, no tests, timeout, …"""
 
     name: str
     status: str

@@ -23,7 +23,7 @@ SLOW_BUFFER = 8 * 1024
 
 
 class Outcome(NamedTuple):
-    """What the other clients saw, and the figures about the slow ones."""
+    """The latency of the other clients, and the figures about the slow ones."""
 
     latency: Percentiles | None
     window: load.Window

@@ -12,7 +12,7 @@ import trio
 
 
 class Key(Enum):
-    """What a key asks for."""
+    """A request of the user."""
 
     UP = "up"
     DOWN = "down"
@@ -41,7 +41,7 @@ SEQUENCES = {
     b"\x1b[4~": Key.END,
     b"q": Key.QUIT,
 }
-"""What terminals send (ECMA-48 and xterm), and the letters of less(1)."""
+"""The sequences of terminals (ECMA-48 and xterm), and the letters of less(1)."""
 
 
 def parse_keys(data: bytes) -> Iterator[Key]:
