@@ -68,14 +68,15 @@ class Invalidations:
             interval=PROBE_INTERVAL,
             patience=PROBE_TIMEOUT,
             pause=RECONNECT_PAUSE,
-            subscribed=partial(self._on_subscribed, missed),
+            subscribed=missed,
             received=partial(self._on_message, forget),
+            returned=self._on_returned,
             lost=self._on_lost,
         )
         await self._cache.link.listen(subscription)
 
-    def _on_subscribed(self, missed: Callable[[], None]) -> None:
-        missed()
+    def _on_returned(self, _: float) -> None:
+        """Note that a probe came back. A subscription proves nothing: an ACL may forbid it."""
         if not self._listening:
             log.info("invalidations are heard again")
         self._listening = True

@@ -91,6 +91,23 @@ def test_invalidations_are_heard_again_after_redis_was_down(tmp_path, database_u
         assert server.events("invalidations are not heard")
 
 
+def test_user_of_redis_without_the_channel_is_told_once(tmp_path, redis):
+    """An ACL without rights for channels: the log says so once, and never calls it mended."""
+    redis.command("ACL", "SETUSER", "default", "resetchannels")
+    with ServerProcess(tmp_path, REDIS_URL=redis.url) as server:
+        server.await_event("invalidations are not heard")
+        connections = redis.command("INFO", "stats").split("total_connections_received:")[1]
+        tries = int(connections.split()[0])
+
+        def tried_again() -> bool:
+            stats = redis.command("INFO", "stats").split("total_connections_received:")[1]
+            return int(stats.split()[0]) > tries + 8
+
+        eventually(tried_again)
+        assert len(server.events("invalidations are not heard")) == 1
+        assert not server.events("invalidations are heard again")
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_restart_goes_on_from_the_last_price(request, tmp_path, kind):
     """After a restart, clients see the same price, version and volume as before."""
