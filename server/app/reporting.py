@@ -66,7 +66,7 @@ async def _retire(gateway: Gateway, member: Member | None, http: HttpPorts) -> N
 async def metrics_page(
     own: Callable[[], str], supervisor: SupervisorLink | None, worker: str | None
 ) -> str | None:
-    """Return the metrics of all workers, or of one; None if there is no such worker.
+    """Return the metrics of all workers, or of one; None if that worker does not exist.
 
     Without a supervisor, return this server's `own` metrics.
 

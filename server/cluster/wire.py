@@ -103,7 +103,7 @@ def decode_batch(data: bytes, invalid: InvalidRecords) -> Batch | None:
 
 
 def decode_mark(data: bytes | str | None, invalid: InvalidRecords) -> Mark | None:
-    """Return the mark, or None if there is no valid one."""
+    """Return the mark, or None if it is missing or not valid."""
     return invalid.read("hash", META, partial(_mark_decoder.decode, data)) if data else None
 
 

@@ -20,7 +20,7 @@ SHOWN = 60
 """Characters of a wrong cell that a message repeats."""
 
 MISSING = frozenset({"", "-", "--", "n/a", "na", "nan", "null", "none", "unch", "#n/a"})
-"""What stands in a cell without a value, in lower case."""
+"""Texts of a cell without a value, in lower case."""
 
 _UNITS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 """Powers of ten by suffix."""

@@ -49,7 +49,7 @@ class Problem(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a file holds. `assumed`: how it was read, where that was not obvious, in words."""
+    """The contents of a file. `assumed` says how the file was read, if that was not obvious."""
 
     instruments: list[Instrument]
     problems: list[Problem]

@@ -173,7 +173,7 @@ Groups = Sequence[Sequence[str]]
 
 
 class SearchIndex(Protocol):
-    """What a catalogue looks up. Each call returns CANDIDATES rows at most, delisted ones left out."""
+    """The lookups of a catalogue. Each returns CANDIDATES rows at most, and no delisted ones."""
 
     async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
         """Return up to `limit` rows whose symbol begins with `prefix` and as many whose `symbol_key`

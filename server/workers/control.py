@@ -63,7 +63,7 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
-    """To a worker: the answer to AskHost; None if there is no such worker."""
+    """To a worker: the answer to AskHost; None if the worker that it names does not exist."""
 
     id: int
     page: str | None

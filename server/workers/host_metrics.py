@@ -45,7 +45,7 @@ class HostPage:
         return generate_latest(registry).decode()
 
     async def render_one(self, name: str) -> str | None:
-        """Return one worker's own page; None if there is no such worker or it does not answer."""
+        """Return one worker's own page; None if the worker does not exist or does not answer."""
         for number, restarter in self._restarters.items():
             if str(number) == name and restarter.worker:
                 return await restarter.worker.collect()

@@ -81,7 +81,7 @@ class SupervisorLink:
         log.error("the supervisor is gone")
 
     async def host_metrics(self, worker: str | None) -> str | None:
-        """Return the metrics of all workers, or of one; None if there is no such worker.
+        """Return the metrics of all workers, or of one; None if that worker does not exist.
 
         Errors: NoHost.
         """
