@@ -16,7 +16,7 @@ from server.fanout.topic import Topic
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from server.store.catalogue import StoreUnavailable
 
 JOIN_TIMEOUT = 3.0

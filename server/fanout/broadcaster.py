@@ -8,7 +8,7 @@ from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
 from server.quotes.instrument import first_seen
-from server.quotes.quote import Trade, Update
+from server.quotes.update import Trade, Update
 
 BROADCAST_TRADES = 1024
 """Trades between the feed and the broadcaster: few, so that a trade waits here less than a round."""

@@ -25,8 +25,9 @@ from server.fanout.topic import RemovalNotice, Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 from server.quotes.messages import encode
-from server.quotes.quote import Quote, Trade
+from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot
+from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
 """The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message

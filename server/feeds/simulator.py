@@ -13,8 +13,9 @@ from time import time_ns
 import trio
 
 from server.quotes.instrument import CENT_DECIMALS
-from server.quotes.quote import Quote, Trade
+from server.quotes.quote import Quote
 from server.quotes.snapshot import LARGEST_PRICE
+from server.quotes.update import Trade
 
 OSCILLATION = 0.01
 """Largest distance from the base price, as a share of it."""

@@ -1,4 +1,4 @@
-"""The quote of one instrument, and the trades that move it."""
+"""The quote of one instrument, and what updates make of it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from server.quotes.instrument import LARGEST_WHOLE, Instrument
-from server.quotes.snapshot import Microseconds, Price, Snapshot, Version, Whole
+from server.quotes.snapshot import Snapshot
+from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -16,56 +17,11 @@ PERCENT_DECIMALS = 4
 """A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
 
 
-class Trade(msgspec.Struct, frozen=True, gc=False):
-    """One trade from a feed.
-
-    `price` is in US dollars, `size` in shares. `time_us` is when the trade happened, `ts` is when the
-    server received it, both in microseconds since the Unix epoch.
-    """
-
-    symbol: str
-    price: float
-    size: int
-    time_us: int
-    ts: int
-
-    def merged_with(self, later: "Trade") -> "Trade":
-        """Conflate two trades: the later price, and the shares of both."""
-        return msgspec.structs.replace(later, size=self.size + later.size)
-
-
-class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A change of a quote to which another instance, the leader, has given a version.
-
-    `version` is the quote's version after the change, `volume` the shares traded until then. The
-    other fields are as in `Trade`.
-    """
-
-    symbol: str
-    version: Version
-    price: Price
-    volume: Whole
-    time_us: Microseconds
-    ts: Whole
-
-    def trade_after(self, quote: "Quote") -> Trade:
-        """Return the trade that applies this move to `quote`."""
-        return Trade(self.symbol, self.price, self.volume - quote.volume, self.time_us, self.ts)
-
-
-Update = Trade | Move
-"""A change of a quote."""
-
-
-def merged(earlier: Update, later: Update) -> Update:
-    """Conflate two updates. A move replaces all updates before it, as it has the whole volume."""
-    if isinstance(earlier, Trade) and isinstance(later, Trade):
-        return earlier.merged_with(later)
-    return later
-
-
 class Quote(msgspec.Struct, frozen=True, gc=False):
-    """An instrument's quote as clients see it, with the wire's fields in the wire's order."""
+    """An instrument's quote as clients see it, with the wire's fields in the wire's order.
+
+    A value is None until it is known. `change_percent` is None if the base price is not above zero.
+    """
 
     symbol: str
     name: str
@@ -73,15 +29,24 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     current_price: float
     base_price: float
     change: float
-    change_percent: float
+    change_percent: float | None
     last_updated: Annotated[datetime, Meta(tz=True)]
-    volume: int
+    volume: int | float
     market_cap: int | None
+    currency: str
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    previous_close: float | None = None
+    bid: float | None = None
+    ask: float | None = None
+    bid_size: int | float | None = None
+    ask_size: int | float | None = None
 
 
 def opening_quote(instrument: Instrument, time_us: int) -> Quote:
     """Return the quote before the first trade: at the base price, with a volume of zero."""
-    base = round(instrument.base_price, instrument.price_decimals)
+    base = at_tick(instrument.base_price, instrument.price_decimals)
     return Quote(
         symbol=instrument.symbol,
         name=instrument.name,
@@ -89,44 +54,124 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
         current_price=base,
         base_price=base,
         change=0.0,
-        change_percent=0.0,
+        change_percent=0.0 if base > 0 else None,
         last_updated=from_microseconds(time_us),
         volume=0,
         market_cap=instrument.market_cap,
+        currency=instrument.currency,
+        previous_close=known_at_tick(instrument.previous_close, instrument.price_decimals),
     )
 
 
 def resumed_quote(snapshot: Snapshot) -> Quote:
     """Return the quote that `snapshot` stands for. It has had at least one trade."""
     instrument = snapshot.instrument
+    day = DayRange(snapshot.open, snapshot.high, snapshot.low, restated=True)
+    book = Book(snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size)
+    price = snapshot.last_quote
+    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, day, book)
     opening = opening_quote(instrument, snapshot.quoted_at)
-    last = Trade(snapshot.symbol, snapshot.last_quote, snapshot.volume, snapshot.quoted_at, 0)
-    return quote_after(opening, last, instrument.price_decimals)
+    return _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
 
 
-def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
-    """Return the quote after `trade`, its prices rounded to `decimals` places.
+def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int = 0) -> Quote:
+    """Return the quote after `update`, its prices and sizes rounded to their decimals.
 
-    With a base price of zero, which a catalogue may hold, the percentage is zero. The volume stops at
-    LARGEST_WHOLE.
+    The volume stops at LARGEST_WHOLE.
     """
-    price = round(trade.price, decimals)
-    volume = min(quote.volume + trade.size, LARGEST_WHOLE)
-    change = price - quote.base_price
-    percent = change * 100 / quote.base_price if quote.base_price else 0.0
+    if isinstance(update, Trade) and not update.late:
+        return _traded(quote, update, decimals, size_decimals)
+    if isinstance(update, Move):
+        if update.day is None and update.book is None and update.price is not None:
+            size = update.volume - quote.volume
+            trade = Trade(update.symbol, update.price, size, update.time_us, update.ts)
+            return _traded(quote, trade, decimals, size_decimals)
+        change = update.change_after(quote.volume)
+    else:
+        change = update.change
+    return _changed(quote, change, decimals, size_decimals)
+
+
+def move_of(update: Update, version: int, new: Quote) -> Move:
+    """Return the move that other instances make of `update`, which made the quote `new`."""
+    if isinstance(update, Trade) and not update.late:
+        price, volume = new.current_price, new.volume
+        return Move(update.symbol, version, price, volume, update.time_us, update.ts)
+    change = update.change_after(new.volume) if isinstance(update, Move) else update.change
+    moved = None if change.price is None else new.current_price
+    return Move(
+        change.symbol,
+        version,
+        moved,
+        new.volume,
+        change.time_us,
+        change.ts,
+        change.day,
+        change.book,
+    )
+
+
+def _traded(quote: Quote, trade: Trade, decimals: int, size_decimals: int) -> Quote:
+    """Return the quote after a trade that moves the price: the common case, in one step."""
+    base, high, low = quote.base_price, quote.high, quote.low
+    price = round(trade.price, decimals) if decimals else round(trade.price)
+    volume = quote.volume + trade.size
+    if type(volume) is float:
+        volume = at_tick(volume, size_decimals)
+    change = price - base
     return Quote(
         quote.symbol,
         quote.name,
         quote.type,
         price,
-        quote.base_price,
+        base,
         round(change, decimals),
         # Adding zero turns -0.0 into 0.0.
-        round(percent, PERCENT_DECIMALS) + 0.0,
+        round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
         from_microseconds(trade.time_us),
-        volume,
+        min(volume, LARGEST_WHOLE),
         quote.market_cap,
+        quote.currency,
+        price if quote.open is None else quote.open,
+        price if high is None or price > high else high,
+        price if low is None or price < low else low,
+        quote.previous_close,
+        quote.bid,
+        quote.ask,
+        quote.bid_size,
+        quote.ask_size,
     )
+
+
+def _changed(quote: Quote, change: Change, decimals: int, size_decimals: int) -> Quote:
+    """Return the quote after a change of any kind."""
+    day = DayRange(quote.open, quote.high, quote.low).then(change.day)
+    volume = at_tick(quote.volume + change.volume, size_decimals)
+    if change.price is not None:
+        priced = Trade(change.symbol, change.price, 0, change.time_us, change.ts)
+        quote = _traded(quote, priced, decimals, size_decimals)
+    book = change.book or Book(quote.bid, quote.ask, quote.bid_size, quote.ask_size)
+    return msgspec.structs.replace(
+        quote,
+        volume=min(max(volume, 0), LARGEST_WHOLE),
+        open=known_at_tick(day.open, decimals),
+        high=known_at_tick(day.high, decimals),
+        low=known_at_tick(day.low, decimals),
+        bid=known_at_tick(book.bid, decimals),
+        ask=known_at_tick(book.ask, decimals),
+        bid_size=known_at_tick(book.bid_size, size_decimals),
+        ask_size=known_at_tick(book.ask_size, size_decimals),
+    )
+
+
+def at_tick(value: float, decimals: int) -> float:
+    """Return `value` rounded to its decimals; without decimals it is an integer."""
+    return round(value, decimals) if decimals else round(value)
+
+
+def known_at_tick(value: float | None, decimals: int) -> float | None:
+    """Return `value` rounded to its decimals, None if it is not known."""
+    return None if value is None else at_tick(value, decimals)
 
 
 def from_microseconds(time_us: int) -> datetime:

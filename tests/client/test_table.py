@@ -11,7 +11,8 @@ from server.client.keys import Key, parse_keys
 from server.client.table import Screen, print_message
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import Trade, opening_quote, quote_after
+from server.quotes.quote import opening_quote, quote_after
+from server.quotes.update import Trade
 from tests.fanout.peer import START_US, instruments
 
 

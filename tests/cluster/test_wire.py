@@ -14,8 +14,8 @@ from server.cluster.wire import (
     encode_batch,
     encode_json,
 )
-from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Move
 
 
 def snapshot(symbol: str) -> LiveSnapshot:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from server.feeds.simulator import plan_interval, run_simulator, simulated_price
 from server.quotes.instrument import CENT_DECIMALS, Instrument
-from server.quotes.quote import Quote, Trade, opening_quote
+from server.quotes.quote import Quote, opening_quote
 from server.quotes.snapshot import LARGEST_PRICE
+from server.quotes.update import Trade
 
 INTERVAL = 4.0
 
@@ -69,7 +70,7 @@ async def test_moments_are_spread_over_the_interval(autojump_clock):
 async def test_same_seed_same_day(autojump_clock):
     """A seed makes prices, sizes and order repeatable; another seed makes others."""
 
-    async def day(seed: int) -> list[tuple[str, float, int]]:
+    async def day(seed: int) -> list[tuple[str, float, float]]:
         moments = await simulate(quotes(10, 20, 30), 100, seed)
         return [(trade.symbol, trade.price, trade.size) for _, trade in moments]
 

@@ -20,7 +20,7 @@ from server.gateway.selection import Selection, select
 from server.gateway.session import Session
 from server.gateway.subscriptions import LookUp
 from server.quotes.messages import Command
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.frames import take_frame
 
 SECRET = "a secret that nobody needs to know"
