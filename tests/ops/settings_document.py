@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings' own types: `scripts/python -m tests.ops.settings_document`."""
+"""Writes docs/settings.md from the settings: `scripts/python -m tests.ops.settings_document`."""
 
 from itertools import groupby
 from pathlib import Path
