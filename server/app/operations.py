@@ -9,6 +9,7 @@ from server.app.readiness import Readiness
 from server.app.reporting import metrics_page
 from server.cluster.member import Member
 from server.fanout.hub import Hub
+from server.feeds.push import Push
 from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
 from server.ops.admission import Gate
@@ -21,6 +22,7 @@ from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.ports import Routes, build_ports
+from server.ops.publishing import price_endpoints
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -36,6 +38,7 @@ class Parts:
     gateway: Gateway
     authenticator: Authenticator
     prices: Prices
+    push: Push | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ def build_operations(
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store))
+    api = endpoints(Api(hub, store)) + price_endpoints(parts.push)
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),

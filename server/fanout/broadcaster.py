@@ -20,7 +20,7 @@ topics together, and so leave in one write to each client.
 
 
 async def run_broadcaster(
-    hub: Hub, trades: trio.MemoryReceiveChannel[Trade], *, lossless: bool
+    hub: Hub, trades: trio.MemoryReceiveChannel[Update], *, lossless: bool
 ) -> None:
     """Route trades until the feed closes its end and every topic has published its last.
 
@@ -36,13 +36,16 @@ async def run_broadcaster(
     await hub.topic_tasks.finish()
 
 
-async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
+async def _route(hub: Hub, trade: Update, *, lossless: bool) -> None:
     """Give `trade` to its topic. Wait only if a lossless feed meets a full inbox."""
     if trade.symbol in hub.delisted:
         return
-    topic = hub.topics.get(trade.symbol) or hub.list_instrument(
-        first_seen(trade.symbol, trade.price), trade
-    )
+    topic = hub.topics.get(trade.symbol)
+    if topic is None:
+        # Only a trade has a price to begin with.
+        if not isinstance(trade, Trade):
+            return
+        topic = hub.list_instrument(first_seen(trade.symbol, trade.price), trade)
     if full := give(hub, topic, trade):
         if lossless:
             hub.stats.feed_waits += 1

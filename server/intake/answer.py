@@ -15,6 +15,7 @@ Code = Literal[
     "not_allowed",
     "too_large",
     "unknown_trade",
+    "too_many_sources",
     "store_unavailable",
 ]
 """Why an object does not count."""
@@ -61,3 +62,9 @@ class Answer(msgspec.Struct):
         self.state = other.state
         if other.outranked:
             self.outranked = (self.outranked or 0) + other.outranked
+
+    def name_frame(self, frame: int) -> None:
+        """Say that all objects were in this frame of a connection."""
+        self.rejected = [
+            Rejection(each.line, each.code, each.message, frame) for each in self.rejected
+        ]

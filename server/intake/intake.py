@@ -12,10 +12,15 @@ from server.intake.checks import at_price, at_size, may_publish, required_id, ro
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import RecentIds
-from server.intake.sources import Source, Sources
+from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
 from server.quotes.instrument import Instrument, first_seen
+from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+
+TOO_MANY_SOURCES = Refused(
+    "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
+)
 
 
 class Market(Protocol):
@@ -24,19 +29,21 @@ class Market(Protocol):
     def instrument(self, symbol: str) -> Instrument | None:
         """Return a symbol's reference data, None if there is no such symbol."""
 
+    def may_list(self, symbol: str) -> bool:
+        """Return whether a trade may list a symbol that does not exist."""
+
     def values(self, symbol: str) -> Values:
         """Return a symbol's present values."""
 
 
 class Rules(NamedTuple):
     """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
-    SOURCE_PRIORITY. `lists_symbols`: a trade of an unknown symbol lists it. `trades_memory`: in bytes.
+    SOURCE_PRIORITY. `trades_memory`: in bytes.
     """
 
     band: float | None = None
     priority: Sequence[str] = ()
     silent_after: float = 10.0
-    lists_symbols: bool = False
     trades_memory: int = TRADES_MEMORY
 
 
@@ -44,7 +51,7 @@ class Notice(NamedTuple):
     """A symbol's market was halted or closed, or is open again."""
 
     symbol: str
-    status: str
+    status: MarketState
     reason: str
 
 
@@ -96,7 +103,7 @@ class Intake:
         symbols: Sequence[str] | None,
         now: int,
     ) -> Taken:
-        """Judge each object of a batch. Errors: TooManySources, before any object counts.
+        """Judge each object of a batch.
 
         Arguments:
             source, epoch: the publisher's names, which `seq` belongs to.
@@ -104,7 +111,11 @@ class Intake:
             now: the moment of intake.
         """
         taken = Taken([], Answer())
-        batch = _Batch(self.sources.get(source, now), epoch, symbols, now, *taken)
+        known = self.sources.get(source, now)
+        if known is None:
+            lines = [Line(each.number, TOO_MANY_SOURCES) for each in lines]
+            known = Source(source, 0, 0, now)
+        batch = _Batch(known, epoch, symbols, now, *taken)
         self.ids.pass_time(now)
         objects = 0
         for line in lines:
@@ -141,9 +152,10 @@ class Intake:
             raise Refused("not_allowed", f"this token may not publish {symbol}")
         instrument = self._market.instrument(symbol)
         if instrument is None:
-            if not self._rules.lists_symbols or given.kind != "trade" or not given.price:
+            price = given.price if given.kind == "trade" else None
+            if not price or not self._market.may_list(symbol):
                 raise Refused("unknown_symbol", f"there is no instrument {symbol}")
-            return first_seen(symbol, given.price)
+            return first_seen(symbol, price)
         return instrument
 
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
@@ -274,7 +286,7 @@ class Intake:
             self._count(given, batch)
             batch.outrank()
         else:
-            raise Refused("unknown_trade", f"trade {name} of {symbol} is not kept, or never came")
+            raise Refused("unknown_trade", f"trade {name!r} of {symbol} is not kept, or never came")
 
     def _cancel(self, symbol: str, key: int, instrument: Instrument, batch: _Batch) -> bool:
         """Take a trade out. Return whether there is such a trade."""

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from server.intake.answer import Code, Refused
 from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
+from server.quotes.messages import MarketState
 from server.quotes.quote import to_microseconds
 from server.quotes.snapshot import LATEST_US
 
@@ -48,7 +49,7 @@ class Published(msgspec.Struct, gc=False):
     ask: float | None = None
     bid_size: Size | None = None
     ask_size: Size | None = None
-    status: Literal["open", "halted", "closed"] | None = None
+    status: MarketState | None = None
     reason: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
 
 

@@ -21,10 +21,6 @@ RATE_WINDOW_US = 10_000_000
 Result = Literal["accepted", "duplicate", "late", "held", "rejected"]
 
 
-class TooManySources(Exception):
-    """No further source can be remembered now."""
-
-
 class Newest(msgspec.Struct, gc=False):
     """One symbol of one source: the newest trade's place, the newest book's, and when it was heard."""
 
@@ -101,12 +97,12 @@ class Sources:
         self.all: dict[str, Source] = {}
         self._numbers = 0
 
-    def get(self, name: str, now: int) -> Source:
-        """Return a source, a new one if it has not been heard. Errors: TooManySources."""
+    def get(self, name: str, now: int) -> Source | None:
+        """Return a source, a new one if it has not been heard; None if there are too many."""
         source = self.all.get(name)
         if source is None:
-            if len(self.all) >= MAX_SOURCES:
-                self._forget_one(now)
+            if len(self.all) >= MAX_SOURCES and not self._forget_one(now):
+                return None
             rank = self.priority.index(name) if name in self.priority else len(self.priority)
             # A number comes again after 65,536 sources, and no trade of the first is kept then.
             self._numbers = (self._numbers + 1) % 2**16
@@ -123,8 +119,10 @@ class Sources:
                 return True
         return False
 
-    def _forget_one(self, now: int) -> None:
+    def _forget_one(self, now: int) -> bool:
+        """Forget the source that was silent for longest, if that is long enough."""
         quietest = min(self.all.values(), key=lambda source: source.heard_at)
         if quietest.heard_at > now - ID_MEMORY_US:
-            raise TooManySources(f"{MAX_SOURCES} sources have sent prices in the last five minutes")
+            return False
         del self.all[quietest.name]
+        return True

@@ -31,6 +31,7 @@ class Desk:
             each.symbol: opening_quote(each, NOW) for each in INSTRUMENTS
         }
         self.versions = dict.fromkeys(self.quotes, 1)
+        self.may_be_listed: set[str] = set()
         self.notices: list[Notice] = []
         self.intake = Intake(self, rules)
         self.now = NOW
@@ -38,6 +39,10 @@ class Desk:
     def instrument(self, symbol: str) -> Instrument | None:
         """Return a symbol's reference data, None if there is no such symbol."""
         return self.instruments.get(symbol)
+
+    def may_list(self, symbol: str) -> bool:
+        """Return whether a trade may list a symbol that does not exist."""
+        return symbol in self.may_be_listed
 
     def values(self, symbol: str) -> Values:
         """Return a symbol's present values."""
