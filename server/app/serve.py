@@ -62,7 +62,7 @@ async def serve(
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
         push = open_push(settings, hub, directory)
-        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming)
+        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, push)
         parts = Parts(
             hub=hub,
             store=store,

@@ -5,6 +5,7 @@ updates. So the intake has one user, and a publisher that leaves does not cut it
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from time import time_ns
 from typing import NamedTuple, Protocol
@@ -20,6 +21,9 @@ from server.quotes.update import Update
 
 WAITING_BATCHES = 16
 """Batches that wait: 16 MB at most, or some milliseconds' worth of single objects."""
+
+UNANSWERED_BATCHES = 256
+"""Batches that are judged and not published yet."""
 
 CHUNK = 64
 """Objects judged without yielding, a millisecond."""
@@ -88,7 +92,7 @@ class Push:
     async def run(self, updates: trio.MemorySendChannel[Update]) -> None:
         """Publish batch after batch until cancelled."""
         self.running = True
-        send, receive = trio.open_memory_channel[_Judged](WAITING_BATCHES)
+        send, receive = trio.open_memory_channel[_Judged](UNANSWERED_BATCHES)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer, receive, updates)
@@ -151,21 +155,26 @@ class Push:
         judged: trio.MemoryReceiveChannel[_Judged],
         updates: trio.MemorySendChannel[Update],
     ) -> None:
-        """Answer each batch when its updates are published."""
-        async for answer, symbols, on_answer in judged:
-            await self._published(symbols, updates)
-            on_answer(answer)
+        """Answer each batch when its updates are published, and those behind it at the same time."""
+        async for first in judged:
+            group = [first]
+            with suppress(trio.WouldBlock):
+                while True:
+                    group.append(judged.receive_nowait())
+            await self._published(set().union(*(each.symbols for each in group)), updates)
+            for each in group:
+                each.on_answer(each.answer)
 
     async def _published(
         self, symbols: Iterable[str], updates: trio.MemorySendChannel[Update]
     ) -> None:
         """Wait until all updates of `symbols` that were sent before are published."""
-        while True:
-            await trio.lowlevel.checkpoint()
-            channel = updates.statistics()
-            # The broadcaster has routed all updates when it waits for the next one.
-            if channel.tasks_waiting_receive and not channel.current_buffer_used:
-                break
+        await trio.lowlevel.checkpoint()
+        # The broadcaster has routed all updates when it waits for the next one.
+        while not (  # noqa: ASYNC110 (an event for each update would slow all feeds)
+            updates.statistics().tasks_waiting_receive
+            and not updates.statistics().current_buffer_used
+        ):
             await trio.sleep(LOOK_INTERVAL)
         await self._exchange.published(symbols)
 
