@@ -14,12 +14,19 @@ from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
-from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
+from server.ops.health import (
+    HealthMonitor,
+    check_publishing,
+    cluster_checks,
+    service_checks,
+    store_checks,
+)
 from server.ops.http import everybody, operator_routes, probe_routes
 from server.ops.http_edge import HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
+from server.ops.metrics_intake import IntakeCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.ports import Routes, build_ports
 from server.ops.publishing import price_endpoints
@@ -68,6 +75,8 @@ def build_operations(
     hub, store, member, gateway = parts.hub, parts.store, parts.member, parts.gateway
     lag = LoopLag()
     checks = service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member)
+    if parts.push:
+        checks["publishing"] = partial(check_publishing, parts.push.intake)
     health = HealthMonitor(checks, health_interval)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
@@ -88,6 +97,8 @@ def build_operations(
     )
     http = build_ports(listeners, max_connections, lag, routes, gate)
     registry.register(HttpCollector(http.edges))
+    if parts.push:
+        registry.register(IntakeCollector(parts.push.intake))
     return Operations(
         http=http, lag=lag, health=health, readiness=readiness, own_metrics=own_metrics
     )

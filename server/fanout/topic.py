@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple
 
-import msgspec
 import trio
 
 from server.fanout.flusher import Flusher
@@ -23,6 +22,7 @@ from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import (
     MOVING_FIELDS,
+    RANGED_FIELDS,
     TRADED_FIELDS,
     Add,
     Operation,
@@ -30,8 +30,15 @@ from server.quotes.patch import (
     difference,
     quote_pointer,
 )
-from server.quotes.quote import move_of, opening_quote, quote_after, resumed_quote, to_microseconds
-from server.quotes.snapshot import PRICE_FIELDS, LiveSnapshot, Snapshot, live, opening_snapshot
+from server.quotes.quote import (
+    move_of,
+    opening_quote,
+    quote_after,
+    resumed_quote,
+    snapshot_of,
+    to_microseconds,
+)
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, repriced
 from server.quotes.update import Move, Trade, Update
 
 NO_VERSION_LEFT = (
@@ -140,7 +147,7 @@ class Topic(Source):
         they are the catalogue's, and may be newer here.
         """
         if snapshot.version > 1:
-            self.quote = resumed_quote(self._repriced(snapshot))
+            self.quote = resumed_quote(repriced(snapshot, self.instrument))
         else:
             self.quote = opening_quote(self.instrument, snapshot.ts)
         self.version = snapshot.version
@@ -220,32 +227,11 @@ class Topic(Source):
 
     def snapshot(self) -> Snapshot:
         """Return the symbol's state as the store keeps it."""
-        quote, opening = self.quote, opening_snapshot(self.instrument)
-        if self.version == 1:
-            return opening
-        return msgspec.structs.replace(
-            opening,
-            last_quote=quote.current_price,
-            volume=quote.volume,
-            version=self.version,
-            quoted_at=to_microseconds(quote.last_updated),
-            open=quote.open,
-            high=quote.high,
-            low=quote.low,
-            bid=quote.bid,
-            ask=quote.ask,
-            bid_size=quote.bid_size,
-            ask_size=quote.ask_size,
-        )
+        return snapshot_of(self.instrument, self.quote, self.version)
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts)
-
-    def _repriced(self, snapshot: Snapshot) -> Snapshot:
-        """Return `snapshot` with this instrument's reference data."""
-        prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
-        return msgspec.structs.replace(opening_snapshot(self.instrument), **prices)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -277,7 +263,12 @@ class Topic(Source):
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
-        fields = TRADED_FIELDS if isinstance(update, Trade) else MOVING_FIELDS
+        if not isinstance(update, Trade):
+            fields: Sequence[str] = MOVING_FIELDS
+        elif old.high == new.high and old.low == new.low:
+            fields = TRADED_FIELDS
+        else:
+            fields = RANGED_FIELDS
         operations: list[Operation] = [*difference(old, new, self.pointer, fields)]
         if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()

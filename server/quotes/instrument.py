@@ -31,8 +31,11 @@ SUB_DOLLAR_DECIMALS = 4
 FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
 """Precision of an instrument known only from its trades: the finest tick of Rule 612."""
 
+FIRST_SEEN_SIZE_DECIMALS = 8
+"""The same for its sizes, which may be fractions of a coin (a satoshi). Whole sizes stay integers."""
+
 MAX_PRICE = 1e9
-"""US dollars: a thousand times the highest share price ever, and exact to the finest tick."""
+"""In any currency: a thousand times the highest share price ever in dollars, and exact to its tick."""
 
 
 InstrumentType = Literal[
@@ -83,7 +86,11 @@ def first_seen(symbol: str, price: float) -> Instrument:
     """Return the instrument for a symbol that a feed traded but no catalogue has."""
     base = round(price, FIRST_SEEN_DECIMALS)
     return Instrument(
-        symbol=symbol, name=symbol, base_price=base, price_decimals=FIRST_SEEN_DECIMALS
+        symbol=symbol,
+        name=symbol,
+        base_price=base,
+        price_decimals=FIRST_SEEN_DECIMALS,
+        size_decimals=FIRST_SEEN_SIZE_DECIMALS,
     )
 
 
@@ -99,11 +106,18 @@ def decimals_of(price: float, least: int) -> int:
     )
 
 
-def is_price(price: float, decimals: int) -> bool:
-    """Return whether an instrument with this tick precision can trade at `price`, in US dollars.
+def at_tick(value: float, decimals: int) -> float:
+    """Return `value` rounded to its decimals; without decimals it is an integer."""
+    return round(value, decimals) if decimals else round(value)
 
-    NaN is not a price, as it fails both comparisons.
+
+def is_price(price: float, decimals: int, *, signed: bool = False) -> bool:
+    """Return whether an instrument with this tick precision can trade at `price`.
+
+    `signed`: its prices may be zero or negative. NaN is not a price, as it fails all comparisons.
     """
+    if signed:
+        return abs(price) <= MAX_PRICE
     return price <= MAX_PRICE and round(price, decimals) > 0
 
 

@@ -11,19 +11,13 @@ import msgspec
 
 from server.quotes.quote import Quote
 
-TRADED_FIELDS = (
-    "current_price",
-    "change",
-    "change_percent",
-    "last_updated",
-    "volume",
-    "open",
-    "high",
-    "low",
-)
-"""Fields that a trade can change."""
+TRADED_FIELDS = ("current_price", "change", "change_percent", "last_updated", "volume")
+"""Fields that a trade within the day's range can change."""
 
-MOVING_FIELDS = (*TRADED_FIELDS, "bid", "ask", "bid_size", "ask_size")
+RANGED_FIELDS = (*TRADED_FIELDS, "open", "high", "low")
+"""Fields that any trade can change."""
+
+MOVING_FIELDS = (*RANGED_FIELDS, "bid", "ask", "bid_size", "ask_size")
 """Fields that an update can change. The others are fixed when the instrument is listed."""
 
 

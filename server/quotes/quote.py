@@ -6,8 +6,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.quotes.instrument import LARGEST_WHOLE, Instrument
-from server.quotes.snapshot import Snapshot
+from server.quotes.instrument import LARGEST_WHOLE, Instrument, at_tick
+from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -31,17 +31,17 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     change: float
     change_percent: float | None
     last_updated: Annotated[datetime, Meta(tz=True)]
-    volume: int | float
+    volume: float
     market_cap: int | None
     currency: str
-    open: float | None = None
-    high: float | None = None
-    low: float | None = None
-    previous_close: float | None = None
-    bid: float | None = None
-    ask: float | None = None
-    bid_size: int | float | None = None
-    ask_size: int | float | None = None
+    open: float | None
+    high: float | None
+    low: float | None
+    previous_close: float | None
+    bid: float | None
+    ask: float | None
+    bid_size: float | None
+    ask_size: float | None
 
 
 def opening_quote(instrument: Instrument, time_us: int) -> Quote:
@@ -59,7 +59,14 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
         volume=0,
         market_cap=instrument.market_cap,
         currency=instrument.currency,
+        open=None,
+        high=None,
+        low=None,
         previous_close=known_at_tick(instrument.previous_close, instrument.price_decimals),
+        bid=None,
+        ask=None,
+        bid_size=None,
+        ask_size=None,
     )
 
 
@@ -74,22 +81,63 @@ def resumed_quote(snapshot: Snapshot) -> Quote:
     return _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
 
 
+def snapshot_of(instrument: Instrument, quote: Quote, version: int) -> Snapshot:
+    """Return the state of a quote, from which `resumed_quote` goes on."""
+    opening = opening_snapshot(instrument)
+    if version == 1:
+        return opening
+    return msgspec.structs.replace(
+        opening,
+        last_quote=quote.current_price,
+        volume=quote.volume,
+        version=version,
+        quoted_at=to_microseconds(quote.last_updated),
+        open=quote.open,
+        high=quote.high,
+        low=quote.low,
+        bid=quote.bid,
+        ask=quote.ask,
+        bid_size=quote.bid_size,
+        ask_size=quote.ask_size,
+    )
+
+
 def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int = 0) -> Quote:
     """Return the quote after `update`, its prices and sizes rounded to their decimals.
 
     The volume stops at LARGEST_WHOLE.
     """
-    if isinstance(update, Trade) and not update.late:
-        return _traded(quote, update, decimals, size_decimals)
-    if isinstance(update, Move):
-        if update.day is None and update.book is None and update.price is not None:
-            size = update.volume - quote.volume
-            trade = Trade(update.symbol, update.price, size, update.time_us, update.ts)
-            return _traded(quote, trade, decimals, size_decimals)
-        change = update.change_after(quote.volume)
-    else:
-        change = update.change
-    return _changed(quote, change, decimals, size_decimals)
+    if not isinstance(update, Trade) or update.late:
+        return _changed(quote, update, decimals, size_decimals)
+    # The common case, in one step.
+    base, high, low = quote.base_price, quote.high, quote.low
+    price = round(update.price, decimals) if decimals else round(update.price)
+    volume = quote.volume + update.size
+    if type(volume) is float:
+        volume = at_tick(volume, size_decimals)
+    change = price - base
+    return Quote(
+        quote.symbol,
+        quote.name,
+        quote.type,
+        price,
+        base,
+        round(change, decimals),
+        # Adding zero turns -0.0 into 0.0.
+        round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
+        from_microseconds(update.time_us),
+        min(volume, LARGEST_WHOLE),
+        quote.market_cap,
+        quote.currency,
+        price if quote.open is None else quote.open,
+        price if high is None or price > high else high,
+        price if low is None or price < low else low,
+        quote.previous_close,
+        quote.bid,
+        quote.ask,
+        quote.bid_size,
+        quote.ask_size,
+    )
 
 
 def move_of(update: Update, version: int, new: Quote) -> Move:
@@ -111,45 +159,21 @@ def move_of(update: Update, version: int, new: Quote) -> Move:
     )
 
 
-def _traded(quote: Quote, trade: Trade, decimals: int, size_decimals: int) -> Quote:
-    """Return the quote after a trade that moves the price: the common case, in one step."""
-    base, high, low = quote.base_price, quote.high, quote.low
-    price = round(trade.price, decimals) if decimals else round(trade.price)
-    volume = quote.volume + trade.size
-    if type(volume) is float:
-        volume = at_tick(volume, size_decimals)
-    change = price - base
-    return Quote(
-        quote.symbol,
-        quote.name,
-        quote.type,
-        price,
-        base,
-        round(change, decimals),
-        # Adding zero turns -0.0 into 0.0.
-        round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
-        from_microseconds(trade.time_us),
-        min(volume, LARGEST_WHOLE),
-        quote.market_cap,
-        quote.currency,
-        price if quote.open is None else quote.open,
-        price if high is None or price > high else high,
-        price if low is None or price < low else low,
-        quote.previous_close,
-        quote.bid,
-        quote.ask,
-        quote.bid_size,
-        quote.ask_size,
-    )
-
-
-def _changed(quote: Quote, change: Change, decimals: int, size_decimals: int) -> Quote:
-    """Return the quote after a change of any kind."""
+def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) -> Quote:
+    """Return the quote after an update of any kind."""
+    if not isinstance(update, Move):
+        change = update.change
+    elif update.day is None and update.book is None and update.price is not None:
+        size = update.volume - quote.volume
+        trade = Trade(update.symbol, update.price, size, update.time_us, update.ts)
+        return quote_after(quote, trade, decimals, size_decimals)
+    else:
+        change = update.change_after(quote.volume)
     day = DayRange(quote.open, quote.high, quote.low).then(change.day)
     volume = at_tick(quote.volume + change.volume, size_decimals)
     if change.price is not None:
         priced = Trade(change.symbol, change.price, 0, change.time_us, change.ts)
-        quote = _traded(quote, priced, decimals, size_decimals)
+        quote = quote_after(quote, priced, decimals, size_decimals)
     book = change.book or Book(quote.bid, quote.ask, quote.bid_size, quote.ask_size)
     return msgspec.structs.replace(
         quote,
@@ -162,11 +186,6 @@ def _changed(quote: Quote, change: Change, decimals: int, size_decimals: int) ->
         bid_size=known_at_tick(book.bid_size, size_decimals),
         ask_size=known_at_tick(book.ask_size, size_decimals),
     )
-
-
-def at_tick(value: float, decimals: int) -> float:
-    """Return `value` rounded to its decimals; without decimals it is an integer."""
-    return round(value, decimals) if decimals else round(value)
 
 
 def known_at_tick(value: float | None, decimals: int) -> float | None:

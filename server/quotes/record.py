@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from server.quotes.instrument import MAX_DECIMALS, decimals_of, is_symbol, normalize_symbol
+from server.quotes.instrument import MAX_DECIMALS, at_tick, decimals_of, is_symbol, normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 MAX_RECORD_BYTES = 16 * 1024
@@ -96,6 +96,7 @@ def _at_tick(row: Snapshot) -> Snapshot:
         last_quote=round(row.last_quote, decimals),
         base_price=base_price,
         price_decimals=decimals,
+        volume=at_tick(row.volume, row.size_decimals),
     )
 
 

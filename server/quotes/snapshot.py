@@ -150,3 +150,9 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         size_decimals=instrument.size_decimals,
         previous_close=instrument.previous_close,
     )
+
+
+def repriced(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
+    """Return the prices of `snapshot` with the reference data of `instrument`."""
+    prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
+    return msgspec.structs.replace(opening_snapshot(instrument), **prices)

@@ -152,6 +152,16 @@ def test_price_stays_near_its_base(ticks, decimals, seed):
         assert price != quote.current_price
 
 
+@pytest.mark.parametrize("base", [-37.63, 0.0, 0.01])
+def test_price_of_a_future_may_be_negative(base):
+    """It stays within one percent or one tick of its base price, on either side of zero."""
+    oil = Instrument(symbol="CLK0", name="", type="FUTURE", base_price=base)
+    quote, random = opening_quote(oil, 0), Random(1)
+    prices = {simulated_price(quote, 2, random) for _ in range(500)}
+    reach = max(abs(base) * 0.01, 0.01) + 1e-9
+    assert base - reach <= min(prices) < base < max(prices) <= base + reach
+
+
 @pytest.mark.parametrize(
     ("base", "decimals", "lowest", "highest"),
     [
