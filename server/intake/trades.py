@@ -51,7 +51,6 @@ class Values(NamedTuple):
     low: float | None
 
 
-NOT_TRADED = Values(None, 0, None, None)
 
 
 class _Kept(msgspec.Struct):
