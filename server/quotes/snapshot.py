@@ -120,9 +120,9 @@ PRICE_FIELDS = (
 """Fields of a snapshot that updates change. The others are reference data."""
 
 
-class LiveSnapshot(Snapshot, frozen=True, gc=False):
-    """A snapshot as instances share it. `ts` is when a server received its price, in microseconds
-    since the Unix epoch.
+class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
+    """A snapshot as instances share it, without the fields that have their default. `ts` is when a
+    server received its price, in microseconds since the Unix epoch.
     """
 
     ts: Whole = 0
@@ -130,7 +130,7 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False):
 
 def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
     """Return `snapshot` with the time at which its price was received."""
-    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
+    return LiveSnapshot(*msgspec.structs.astuple(snapshot), ts)
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
