@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
 
@@ -25,7 +24,7 @@ from server.ops.problems import (
     ApiError,
 )
 from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
-from server.quotes.quote import Quote, opening_quote, resumed_quote
+from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
 from server.store.loader import Loaded, TooManyLookups
@@ -56,7 +55,8 @@ log = structlog.get_logger()
 
 
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category` is 1 for a stock, 2 for an exchange-traded fund.
+    """Name and last price. `category` is 1 for a stock, 2 for an exchange-traded fund. `last_quote` is
+    null while the instrument waits for its first price.
 
     `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
     answer.
@@ -65,25 +65,29 @@ class MarketData(msgspec.Struct, frozen=True):
     symbol: str
     name: str
     category: int
-    last_quote: float
+    last_quote: float | None
     stale: bool | UnsetType = UNSET
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in US dollars; `market_cap` is in whole dollars, null if unknown."""
+    """An instrument. Prices are in US dollars; they are null while it waits for its first price.
+    `market_cap` is in whole dollars, null if unknown.
+    """
 
     symbol: str
     name: str
     type: str
-    base_price: float
-    last_quote: float
+    base_price: float | None
+    last_quote: float | None
     market_cap: int | None
     price_decimals: int
     made_up_price: bool
 
 
 class QuoteView(msgspec.Struct, frozen=True):
-    """A quote as WebSocket clients get it, and its version."""
+    """A quote as WebSocket clients get it, and its version. While the instrument waits for its first
+    price, WebSocket clients get none, and the prices here are null.
+    """
 
     version: int
     quote: Quote
@@ -122,7 +126,7 @@ class Api:
                 each.symbol,
                 each.name,
                 each.category,
-                each.last_quote,
+                each.price,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
@@ -195,13 +199,8 @@ class Api:
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
         if topic := self._hub.topics.get(snapshot.symbol):
             return QuoteView(topic.version, topic.quote)
-        quote = (
-            resumed_quote(snapshot)
-            if snapshot.version > 1
-            else opening_quote(snapshot.instrument, time_ns() // 1000)
-        )
         stale = True if snapshot.symbol in loaded.stale else UNSET
-        return QuoteView(snapshot.version, quote, stale)
+        return QuoteView(snapshot.version, resumed_quote(snapshot), stale)
 
 
 def endpoints(api: Api) -> list[Endpoint]:
@@ -305,7 +304,7 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.name,
         instrument.type,
         instrument.base_price,
-        snapshot.last_quote,
+        snapshot.price,
         instrument.market_cap,
         instrument.price_decimals,
         instrument.made_up_price,

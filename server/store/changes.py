@@ -4,7 +4,7 @@ It looks every few seconds. So it finds a change of any program without a notice
 or a notice may be lost. A notice makes it look at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -31,22 +31,32 @@ class Listings(Protocol):
         """Return whether it holds the symbol, or would if the symbol existed."""
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take over the reference data of listed instruments."""
+        """Take over the reference data of listed instruments, and prices that no feed has moved."""
 
     async def delist(self, symbols: Sequence[str]) -> None:
         """Drop instruments that are no longer listed, and accept them from no other source."""
 
 
 class Changes:
-    """Tells the fan-out about changed instruments. `database` has the catalogue's breaker."""
+    """Tells the fan-out about changed instruments. `database` has the catalogue's breaker.
+
+    Another program may overwrite the price of a symbol that a feed has moved. `rewrite` then makes the
+    store write the feed's price again.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, database: Component, cache: Cache, loader: Loader
+        self,
+        catalogue: Catalogue,
+        database: Component,
+        cache: Cache,
+        loader: Loader,
+        rewrite: Callable[[Sequence[str]], None],
     ) -> None:
         self._catalogue = catalogue
         self._database = database
         self._cache = cache
         self._loader = loader
+        self._rewrite = rewrite
         self._wake = trio.Event()
         self._mark: int | None = None
         self._seen: set[Change] = set()
@@ -77,13 +87,21 @@ class Changes:
         await self._forget(symbols)
         held = [change for change in changes if listings.holds(change.symbol)]
         if listed := [change.symbol for change in held if not change.delisted]:
-            await listings.relist(await self._catalogue.find(listed))
+            found = await self._catalogue.find(listed)
+            await listings.relist(found)
+            self._rewrite([row.symbol for row in found if self._is_overwritten(row)])
         if delisted := [change.symbol for change in changes if change.delisted]:
             await listings.delist(delisted)
         # Again, as a value cached meanwhile may have the old name.
         await self._forget(symbols)
         if held:
             log.info("instruments changed", changed=len(changes), held=len(held))
+
+    def _is_overwritten(self, row: Snapshot) -> bool:
+        live = self._loader.live(row.symbol)
+        if live is None or not live.version == row.version > 1:
+            return False
+        return live.last_quote != row.last_quote
 
     async def _forget(self, symbols: Sequence[str]) -> None:
         self._loader.invalidate(symbols)

@@ -145,6 +145,7 @@ def test_price_stays_near_its_base(ticks, decimals, seed):
     price = simulated_price(quote, decimals, Random(seed))
     assert price > 0
     assert price == round(price, decimals)
+    assert quote.base_price is not None
     reach = max(quote.base_price * 0.01, 10**-decimals)
     assert abs(price - quote.base_price) <= reach * (1 + 1e-6)
     if not (ticks == 100 and decimals == 2):  # a share of one dollar may only rise
