@@ -96,8 +96,9 @@ def _add_formats(part: Any) -> None:
             part.setdefault("format", FORMATS[kind])
         for each in part.values():
             _add_formats(each)
-        if isinstance(forms := part.get("anyOf"), list):
-            part |= {"format": each["format"] for each in forms if "format" in each}
+        for each in part.get("anyOf", ()):
+            if "format" in each:
+                part["format"] = each["format"]
     elif isinstance(part, list):
         for each in part:
             _add_formats(each)
