@@ -54,6 +54,7 @@ class Hub:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.delisted: dict[str, Topic | None] = {}
+        self.unchecked: set[str] = set()
         self.journal = Journal()
         self._outboxes = SubscriberSet()
         self._everyone = SubscriberSet()
@@ -114,6 +115,7 @@ class Hub:
         """
         topics = []
         for snapshot in snapshots:
+            self.unchecked.discard(snapshot.symbol)
             if topic := self.topics.get(snapshot.symbol):
                 topic.relist(snapshot)
                 topics.append(topic)
@@ -136,7 +138,8 @@ class Hub:
     def adopt(
         self, snapshots: Iterable[LiveSnapshot], *, older: bool = False, listed: bool = False
     ) -> None:
-        """Add the symbols that are not there yet, and take over newer prices from other instances.
+        """Add the symbols that are not there yet, and take over newer prices from other instances. The
+        added symbols are `unchecked`: the catalogue may have newer data of them.
 
         Arguments:
             older: take over every price that is different. The caller has to begin an epoch at once.
@@ -147,6 +150,7 @@ class Hub:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
                 if listed or snapshot.symbol not in self.delisted:
+                    self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
             elif older:
                 if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):

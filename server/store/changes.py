@@ -7,6 +7,7 @@ or a notice may be lost. A notice makes it look at once.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -29,6 +30,9 @@ class Listings(Protocol):
 
     def holds(self, symbol: str) -> bool:
         """Return whether it holds the symbol, or would if the symbol existed."""
+
+    def unchecked(self) -> Sequence[str]:
+        """Take out the symbols that other instances listed, perhaps with older data."""
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over the reference data of listed instruments, and prices that no feed has moved."""
@@ -60,6 +64,7 @@ class Changes:
         self._wake = trio.Event()
         self._mark: int | None = None
         self._seen: set[Change] = set()
+        self._unchecked: set[str] = set()
 
     def look(self) -> None:
         """Look now instead of at the next interval."""
@@ -76,11 +81,27 @@ class Changes:
 
     async def _look(self, listings: Listings) -> None:
         mark, found = await self._catalogue.changes(self._mark)
+        if self._mark is None:
+            found = found + await self._missed()
         new = [change for change in found if change not in self._seen]
         for start in range(0, len(new), BATCH_ROWS):
             await self._take_over(new[start : start + BATCH_ROWS], listings)
+        self._unchecked.update(listings.unchecked())
+        while self._unchecked:
+            batch = list(islice(self._unchecked, BATCH_ROWS))
+            await listings.relist(await self._catalogue.find(batch))
+            self._unchecked.difference_update(batch)
         # Only now, so that a failed change is found again by the next look.
         self._mark, self._seen = mark, set(found)
+        with suppress(StoreUnavailable):
+            await self._cache.set_mark(mark, self._loader.ttl)
+
+    async def _missed(self) -> list[Change]:
+        """Return the changes since a server last removed them from the shared cache."""
+        mark = None
+        with suppress(StoreUnavailable):
+            mark = await self._cache.get_mark()
+        return [] if mark is None else (await self._catalogue.changes(mark))[1]
 
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
         symbols = [change.symbol for change in changes]

@@ -290,6 +290,9 @@ async def test_cached_while_a_change_is_taken_over(autojump_clock, harness, nurs
         def holds(self, _):
             return True
 
+        def unchecked(self):
+            return []
+
         async def relist(self, snapshots):
             assert [each.name for each in snapshots] == ["Apple"]
             harness.loader.remember([old])

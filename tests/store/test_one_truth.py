@@ -125,9 +125,9 @@ def price_of(rows: list[Row], symbol: str, field: str) -> float | None:
 
 def quotes_of(server: ServerProcess, symbol: str) -> dict[str, Row | None]:
     """Return the whole quote, on each way out that has one."""
-    [view] = found(server, f"/quotes?symbols={escape(symbol)}")
+    views = found(server, f"/quotes?symbols={escape(symbol)}")
     return {
-        "/quotes": view["quote"],
+        "/quotes": views[0]["quote"] if views else None,
         "handshake": streamed(server, escape(symbol), symbol),
         "handshake *": streamed(server, "*", symbol),
         "subscribe": subscribed(server, symbol),
@@ -191,14 +191,15 @@ def test_price_that_another_service_writes_is_the_price_everywhere(tmp_path, sto
             for symbol in ("HELD", "COLD"):
                 eventually(partial(is_everywhere, server, symbol, 111), SOON)
             eventually(partial(is_everywhere, server, "TINY", 0.00001234), SOON)
-    store.sql("UPDATE market_data SET base_price = 50 WHERE symbol = 'HELD'")
+    store.sql("UPDATE market_data SET base_price = 50, last_quote = 99 WHERE symbol <> 'TINY'")
     with servers(tmp_path, store) as (one, two):
         for server in (one, two):
             assert is_everywhere(server, "TINY", 0.00001234)
-            assert is_everywhere(server, "HELD", 111)
+            for symbol in ("COLD", "HELD"):
+                eventually(partial(is_everywhere, server, symbol, 99), SOON)
             for quote in quotes_of(server, "HELD").values():
                 assert quote
-                assert (quote["change_percent"], quote["last_updated"]) == (122, None)
+                assert (quote["change_percent"], quote["last_updated"]) == (98, None)
 
 
 def test_time_of_a_price_is_what_the_table_knows(tmp_path, store):
