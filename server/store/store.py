@@ -242,7 +242,7 @@ async def open_store(
             cache=guarded,
             loader=loader,
             write_back=write_back,
-            changes=Changes(catalogue, database, guarded, loader),
+            changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,
             components=(database, guard, writing),
