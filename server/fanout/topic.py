@@ -138,7 +138,9 @@ class Topic(Source):
         they are the catalogue's, and may be newer here.
         """
         if self.waiting:
-            self._set_base_price(snapshot.base_price)
+            self.instrument = msgspec.structs.replace(
+                self.instrument, base_price=snapshot.base_price
+            )
         self.quote = resumed_quote(self._repriced(snapshot))
         self.version = snapshot.version
         self.ts = snapshot.ts
@@ -167,8 +169,12 @@ class Topic(Source):
         in whatever order they hear of new data.
         """
         moved = self.version > 1
-        if moved and snapshot.base_price is None:
-            snapshot = msgspec.structs.replace(snapshot, base_price=self.instrument.base_price)
+        if snapshot.price is None:
+            # A price that clients have does not go away: a feed has moved it, or an import left it out.
+            mine = self.snapshot()
+            snapshot = msgspec.structs.replace(
+                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
+            )
         instrument, old = snapshot.instrument, self.quote
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
@@ -280,7 +286,7 @@ class Topic(Source):
             return []
         new = quote_after(old, trade, self.instrument.price_decimals)
         if old.base_price is None:
-            self._set_base_price(new.base_price)
+            self.instrument = msgspec.structs.replace(self.instrument, base_price=new.base_price)
             self.quote_due = self.active or self.watched
         operations: list[Operation] = [*difference(old, new, self.pointer)]
         if operations or trade is not update:
@@ -295,9 +301,6 @@ class Topic(Source):
                 volume = new.volume
                 journal.record(Move(trade.symbol, version, price, volume, trade.time_us, trade.ts))
         return operations
-
-    def _set_base_price(self, price: float | None) -> None:
-        self.instrument = msgspec.structs.replace(self.instrument, base_price=price)
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""

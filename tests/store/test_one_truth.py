@@ -126,8 +126,10 @@ def price_of(rows: list[Row], symbol: str, field: str) -> float | None:
 def quotes_of(server: ServerProcess, symbol: str) -> dict[str, Row | None]:
     """Return the whole quote, on each way out that has one."""
     views = found(server, f"/quotes?symbols={escape(symbol)}")
+    if not views:
+        return {"/quotes": None}
     return {
-        "/quotes": views[0]["quote"] if views else None,
+        "/quotes": views[0]["quote"],
         "handshake": streamed(server, escape(symbol), symbol),
         "handshake *": streamed(server, "*", symbol),
         "subscribe": subscribed(server, symbol),
@@ -388,3 +390,22 @@ def test_cache_is_told_of_a_price(tmp_path, store):
         path = "/admin/market-data/cache/invalidate?symbols=CACHED"
         assert server.ask(path, "DELETE", role="admin")[0] == 200
         eventually(partial(is_everywhere, server, "CACHED", 111), SOON)
+
+
+def test_invalidation_reads_what_no_trigger_has_noted(tmp_path, store):
+    """A bulk load may run without triggers. An administrator's `invalidate` then helps at once."""
+    store.insert("BULK")
+    without = (
+        "DROP TRIGGER market_data_changed"
+        if "SQLITE_PATH" in store.variables
+        else "ALTER TABLE market_data DISABLE TRIGGER ALL"
+    )
+    with servers(tmp_path, store) as (one, two), Client(two, "BULK") as client:
+        reads(client, partial(has, client, "BULK", current_price=100))
+        store.sql(without)
+        store.sql("UPDATE market_data SET last_quote = 111")
+        path = "/admin/market-data/cache/invalidate?symbols=BULK"
+        for server in (one, two):
+            assert server.ask(path, "DELETE", role="admin")[0] == 200
+            eventually(partial(is_everywhere, server, "BULK", 111), SOON)
+        reads(client, partial(has, client, "BULK", current_price=111))
