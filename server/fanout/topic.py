@@ -213,11 +213,9 @@ class Topic(Source):
 
     def _publish_removal(self, notice: "RemovalNotice") -> None:
         now = time_ns() // 1000
-        if self.quote_due:
-            frame = self.current_frame()
-        else:
-            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-            frame = UpdateFrame(text_frame(encode(removal)), self)
+        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
+        removal = UpdateFrame(text_frame(encode(patch)), self)
+        frame = self.current_frame() if self.quote_due else removal
         self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
         self.context.flusher.queue(frame, self.everyone, now)
 
