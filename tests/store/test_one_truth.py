@@ -279,7 +279,7 @@ def test_each_symbol_has_one_spelling(tmp_path, store):
 def test_price_that_is_put_right_is_the_price(tmp_path, store):
     """NaN for a moment does not stay, also not in the base price of a row that waited."""
     store.insert("SICK")
-    store.insert("WAITS", "0")
+    store.insert("WAITS", "0", base_price="NULL")
     with servers(tmp_path, store, 1) as [server]:
         for symbol in ("SICK", "WAITS"):
             assert found(server, f"/quotes?symbols={symbol}")
@@ -352,13 +352,17 @@ def test_instrument_without_a_price_waits_for_its_first(tmp_path, store):
 
 
 def test_first_price_of_another_service_is_the_base_price(tmp_path, store):
-    """A service that knows no price writes zero, as the column may not be NULL."""
-    store.insert("ZERO", "0")
+    """A service that knows no price writes zero and no base price. If it does not name the base price,
+    the quote begins at zero, as it always did.
+    """
+    store.insert("CENT", "0")
+    store.insert("ZERO", "0", base_price="NULL")
     with servers(tmp_path, store) as (one, two):
         with Client(one, "ZERO") as named, Client(two, "*") as everything:
             for client in (named, everything):
                 client.is_answered()
-                assert not client.quotes
+                assert "ZERO" not in client.quotes
+            assert has(everything, "CENT", current_price=0, base_price=0.01)
             store.sql("UPDATE market_data SET last_quote = 12.5")
             for client in (named, everything):
                 wanted = {"current_price": 12.5, "base_price": 12.5, "change_percent": 0.0}
@@ -376,7 +380,7 @@ def test_cache_is_told_of_a_price(tmp_path, store):
         return
     redis = store.redis
     store.insert("CACHED")
-    store.insert("BARE", "0")
+    store.insert("BARE", "0", base_price="NULL")
 
     def cached(symbol: str) -> Any:
         value = redis.command("GET", f"market_data:{symbol}")
