@@ -179,8 +179,12 @@ class Topic(Source):
         in whatever order they hear of new data.
         """
         moved = self.version > 1
-        if moved and snapshot.base_price is None:
-            snapshot = msgspec.structs.replace(snapshot, base_price=self.instrument.base_price)
+        if snapshot.price is None:
+            # A price that clients have does not go away: a feed has moved it, or an import left it out.
+            mine = self.snapshot()
+            snapshot = msgspec.structs.replace(
+                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
+            )
         instrument, old = snapshot.instrument, self.quote
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
@@ -219,11 +223,9 @@ class Topic(Source):
 
     def _publish_removal(self, notice: "RemovalNotice") -> None:
         now = time_ns() // 1000
-        if self.quote_due:
-            frame = self.current_frame()
-        else:
-            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-            frame = UpdateFrame(text_frame(encode(removal)), self)
+        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
+        removal = UpdateFrame(text_frame(encode(patch)), self)
+        frame = self.current_frame() if self.quote_due else removal
         self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
         self.context.flusher.queue(frame, self.everyone, now)
 

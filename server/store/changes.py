@@ -4,7 +4,7 @@ It looks every few seconds. So it finds a change of any program without a notice
 or a notice may be lost. A notice makes it look at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -66,8 +66,9 @@ class Changes:
         self._seen: set[Change] = set()
         self._unchecked: set[str] = set()
 
-    def look(self) -> None:
-        """Look now instead of at the next interval."""
+    def look(self, symbols: Iterable[str] = ()) -> None:
+        """Look now instead of at the next interval, and read `symbols` even if they did not change."""
+        self._unchecked.update(symbols)
         self._wake.set()
 
     async def run(self, listings: Listings) -> None:
@@ -89,7 +90,8 @@ class Changes:
         self._unchecked.update(listings.unchecked())
         while self._unchecked:
             batch = list(islice(self._unchecked, BATCH_ROWS))
-            await listings.relist(await self._catalogue.find(batch))
+            held = [symbol for symbol in batch if listings.holds(symbol)]
+            await listings.relist(await self._catalogue.find(held))
             self._unchecked.difference_update(batch)
         # Only now, so that a failed change is found again by the next look.
         self._mark, self._seen = mark, set(found)

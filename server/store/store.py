@@ -166,7 +166,7 @@ class Store:
 
     def _on_notice(self, symbols: Sequence[str]) -> None:
         self.loader.invalidate(symbols)
-        self.changes.look()
+        self.changes.look(symbols)
 
     def _on_missed(self) -> None:
         self.loader.forget_unknown()

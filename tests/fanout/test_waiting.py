@@ -94,6 +94,10 @@ async def test_price_of_the_catalogue_ends_the_waiting(hub, connect, waiting):
     await peer.read()
     quote = peer.document["quotes"]["NEW"]
     assert (quote["current_price"], quote["base_price"], peer.versions["NEW"]) == (8, 7, 1)
+    hub.relist([opening_snapshot(NEW)])
+    await peer.read()
+    assert peer.document["quotes"] == {"NEW": quote}
+    assert hub.snapshot("NEW") == priced
     publish(hub, "NEW", 9.0)
     hub.relist([msgspec.structs.replace(opening_snapshot(NEW), name="Renamed")])
     await peer.read()

@@ -126,8 +126,10 @@ def price_of(rows: list[Row], symbol: str, field: str) -> float | None:
 def quotes_of(server: ServerProcess, symbol: str) -> dict[str, Row | None]:
     """Return the whole quote, on each way out that has one."""
     views = found(server, f"/quotes?symbols={escape(symbol)}")
+    if not views:
+        return {"/quotes": None}
     return {
-        "/quotes": views[0]["quote"] if views else None,
+        "/quotes": views[0]["quote"],
         "handshake": streamed(server, escape(symbol), symbol),
         "handshake *": streamed(server, "*", symbol),
         "subscribe": subscribed(server, symbol),
@@ -277,7 +279,7 @@ def test_each_symbol_has_one_spelling(tmp_path, store):
 def test_price_that_is_put_right_is_the_price(tmp_path, store):
     """NaN for a moment does not stay, also not in the base price of a row that waited."""
     store.insert("SICK")
-    store.insert("WAITS", "0")
+    store.insert("WAITS", "0", base_price="NULL")
     with servers(tmp_path, store, 1) as [server]:
         for symbol in ("SICK", "WAITS"):
             assert found(server, f"/quotes?symbols={symbol}")
@@ -350,13 +352,17 @@ def test_instrument_without_a_price_waits_for_its_first(tmp_path, store):
 
 
 def test_first_price_of_another_service_is_the_base_price(tmp_path, store):
-    """A service that knows no price writes zero, as the column may not be NULL."""
-    store.insert("ZERO", "0")
+    """A service that knows no price writes zero and no base price. If it does not name the base price,
+    the quote begins at zero, as it always did.
+    """
+    store.insert("CENT", "0")
+    store.insert("ZERO", "0", base_price="NULL")
     with servers(tmp_path, store) as (one, two):
         with Client(one, "ZERO") as named, Client(two, "*") as everything:
             for client in (named, everything):
                 client.is_answered()
-                assert not client.quotes
+                assert "ZERO" not in client.quotes
+            assert has(everything, "CENT", current_price=0, base_price=0.01)
             store.sql("UPDATE market_data SET last_quote = 12.5")
             for client in (named, everything):
                 wanted = {"current_price": 12.5, "base_price": 12.5, "change_percent": 0.0}
@@ -374,7 +380,7 @@ def test_cache_is_told_of_a_price(tmp_path, store):
         return
     redis = store.redis
     store.insert("CACHED")
-    store.insert("BARE", "0")
+    store.insert("BARE", "0", base_price="NULL")
 
     def cached(symbol: str) -> Any:
         value = redis.command("GET", f"market_data:{symbol}")
@@ -388,3 +394,22 @@ def test_cache_is_told_of_a_price(tmp_path, store):
         path = "/admin/market-data/cache/invalidate?symbols=CACHED"
         assert server.ask(path, "DELETE", role="admin")[0] == 200
         eventually(partial(is_everywhere, server, "CACHED", 111), SOON)
+
+
+def test_invalidation_reads_what_no_trigger_has_noted(tmp_path, store):
+    """A bulk load may run without triggers. An administrator's `invalidate` then helps at once."""
+    store.insert("BULK")
+    without = (
+        "DROP TRIGGER market_data_changed"
+        if "SQLITE_PATH" in store.variables
+        else "ALTER TABLE market_data DISABLE TRIGGER ALL"
+    )
+    with servers(tmp_path, store) as (one, two), Client(two, "BULK") as client:
+        reads(client, partial(has, client, "BULK", current_price=100))
+        store.sql(without)
+        store.sql("UPDATE market_data SET last_quote = 111")
+        path = "/admin/market-data/cache/invalidate?symbols=BULK"
+        for server in (one, two):
+            assert server.ask(path, "DELETE", role="admin")[0] == 200
+            eventually(partial(is_everywhere, server, "BULK", 111), SOON)
+        reads(client, partial(has, client, "BULK", current_price=111))

@@ -1,15 +1,15 @@
 -- An instrument may wait for its first price: then its base price is NULL, and its last quote 0. The first price that
--- anybody writes becomes the base price.
+-- anybody writes becomes the base price. A row that does not name the column (0) gets one as before.
 CREATE OR REPLACE FUNCTION market_data_base_price() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.base_price IS NULL AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000 THEN
+    IF (NEW.base_price IS NULL OR NEW.base_price = 0) AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000 THEN
         NEW.base_price := NEW.last_quote;
+    ELSIF NEW.base_price = 0 THEN
+        NEW.base_price := 0.01;
     END IF;
     RETURN NEW;
 END $$;
-ALTER TABLE market_data ALTER COLUMN base_price DROP NOT NULL;
--- Until now, such rows had a cent.
-UPDATE market_data SET base_price = NULL WHERE base_price = 0.01 AND last_quote = 0 AND version = 1;
+ALTER TABLE market_data ALTER COLUMN base_price DROP NOT NULL, ALTER COLUMN base_price SET DEFAULT 0;
 
 -- A price counts as changed if its version did not change: then no server wrote it.
 DROP TRIGGER market_data_changed ON market_data;

@@ -21,11 +21,16 @@ ALTER TABLE market_data
     DROP CONSTRAINT market_data_base_price_positive,
     ADD CONSTRAINT market_data_base_price_positive CHECK (base_price > 0 OR category NOT IN (1, 2, 4, 5, 6));
 CREATE OR REPLACE FUNCTION market_data_base_price() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    signed boolean := NEW.category NOT IN (1, 2, 4, 5, 6);
+    priced boolean := NEW.last_quote BETWEEN -2000000000 AND 2000000000
+        AND (NEW.last_quote > 0 OR signed AND NEW.last_quote < 0);
+    unnamed boolean := NEW.base_price = 0 AND (NOT signed OR TG_OP = 'INSERT' AND NEW.version = 1);
 BEGIN
-    IF NEW.base_price IS NULL AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
-        AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
-    THEN
+    IF priced AND (NEW.base_price IS NULL OR unnamed) THEN
         NEW.base_price := NEW.last_quote;
+    ELSIF unnamed AND NOT signed THEN
+        NEW.base_price := 0.01;
     END IF;
     RETURN NEW;
 END $$;

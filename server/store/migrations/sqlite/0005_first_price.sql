@@ -1,19 +1,21 @@
 -- An instrument may wait for its first price: then its base price is NULL, and its last quote 0. The first price that
--- anybody writes becomes the base price.
+-- anybody writes becomes the base price. A row that does not name the column (0) gets a base price at once.
 DROP TRIGGER market_data_listed;
 DROP TRIGGER market_data_changed;
-ALTER TABLE market_data ADD COLUMN first_price real CHECK (first_price > 0);
+ALTER TABLE market_data ADD COLUMN first_price real DEFAULT 0 CHECK (first_price >= 0);
 UPDATE market_data SET first_price = base_price;
 ALTER TABLE market_data DROP COLUMN base_price;
 ALTER TABLE market_data RENAME COLUMN first_price TO base_price;
 CREATE TRIGGER market_data_first_price_listed AFTER INSERT ON market_data WHEN
-    NEW.base_price IS NULL AND typeof(NEW.last_quote) IN ('real', 'integer')
-    AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000
+    NEW.base_price = 0 OR NEW.base_price IS NULL AND typeof(NEW.last_quote) IN ('real', 'integer')
+        AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000
 BEGIN
-    UPDATE market_data SET base_price = last_quote WHERE id = NEW.id; END;
+    UPDATE market_data SET base_price = iif(typeof(NEW.last_quote) IN ('real', 'integer')
+        AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000, last_quote, 0.01)
+        WHERE id = NEW.id; END;
 CREATE TRIGGER market_data_first_price AFTER UPDATE ON market_data WHEN
     NEW.base_price IS NULL AND typeof(NEW.last_quote) IN ('real', 'integer')
-    AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000
+        AND NEW.last_quote > 0 AND NEW.last_quote <= 2000000000
 BEGIN
     UPDATE market_data SET base_price = last_quote WHERE id = NEW.id; END;
 -- As before.

@@ -17,20 +17,25 @@ ALTER TABLE market_data ADD COLUMN ask real;
 ALTER TABLE market_data ADD COLUMN bid_size real;
 ALTER TABLE market_data ADD COLUMN ask_size real;
 -- Prices of indices, futures, options, bonds and others may be zero or negative.
-ALTER TABLE market_data ADD COLUMN signed_price real CHECK (signed_price > 0 OR category NOT IN (1, 2, 4, 5, 6));
+ALTER TABLE market_data ADD COLUMN signed_price real DEFAULT 0
+    CHECK (signed_price >= 0 OR category NOT IN (1, 2, 4, 5, 6));
 UPDATE market_data SET signed_price = base_price;
 ALTER TABLE market_data DROP COLUMN base_price;
 ALTER TABLE market_data RENAME COLUMN signed_price TO base_price;
 CREATE TRIGGER market_data_first_price_listed AFTER INSERT ON market_data WHEN
-    NEW.base_price IS NULL AND typeof(NEW.last_quote) IN ('real', 'integer')
-    AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
-    AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
+    NEW.base_price = 0 AND (NEW.category IN (1, 2, 4, 5, 6) OR NEW.version = 1) OR NEW.base_price IS NULL
+        AND typeof(NEW.last_quote) IN ('real', 'integer') AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
+        AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
 BEGIN
-    UPDATE market_data SET base_price = last_quote WHERE id = NEW.id; END;
+    UPDATE market_data SET base_price = CASE
+        WHEN typeof(NEW.last_quote) IN ('real', 'integer') AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
+        AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
+        THEN last_quote WHEN category IN (1, 2, 4, 5, 6) THEN 0.01 ELSE 0 END
+        WHERE id = NEW.id; END;
 CREATE TRIGGER market_data_first_price AFTER UPDATE ON market_data WHEN
-    NEW.base_price IS NULL AND typeof(NEW.last_quote) IN ('real', 'integer')
-    AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
-    AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
+    NEW.base_price IS NULL
+        AND typeof(NEW.last_quote) IN ('real', 'integer') AND NEW.last_quote BETWEEN -2000000000 AND 2000000000
+        AND (NEW.last_quote > 0 OR NEW.last_quote < 0 AND NEW.category NOT IN (1, 2, 4, 5, 6))
 BEGIN
     UPDATE market_data SET base_price = last_quote WHERE id = NEW.id; END;
 -- As before.
