@@ -207,6 +207,11 @@ class Hub:
         topic = self.topics.get(symbol)
         return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
 
+    def last_row(self, symbol: str) -> int:
+        """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        topic = self.topics.get(symbol) or self.delisted.get(symbol)
+        return topic.row if topic else 0
+
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
         """The number of circuit breakers that are not closed, by state."""

@@ -51,7 +51,7 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
@@ -74,6 +74,7 @@ class Topic(Source):
         "pointer",
         "quote",
         "quote_due",
+        "row",
         "subscribers",
         "ts",
         "version",
@@ -97,6 +98,7 @@ class Topic(Source):
         self.epoch = epoch
         self.version = 1
         self.ts = ts
+        self.row = 0
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
@@ -129,6 +131,7 @@ class Topic(Source):
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
@@ -140,6 +143,7 @@ class Topic(Source):
             self.quote = opening_quote(self.instrument, snapshot.ts)
         self.version = snapshot.version
         self.ts = snapshot.ts
+        self.row = snapshot.row
         self.moved_at = trio.current_time()
         self._current = None
         self.history.clear()
@@ -228,7 +232,7 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts)
+        return live(self.snapshot(), self.ts, self.row)
 
     def _repriced(self, snapshot: Snapshot) -> Snapshot:
         """Return `snapshot` with this instrument's reference data."""
@@ -277,11 +281,13 @@ class Topic(Source):
             self.quote = new
             self.version = version
             self.ts = trade.ts
+            self.row = trade.row
             self._current = None
             journal = self.context.journal
             if journal.recording:
                 price, volume = new.current_price, new.volume
-                journal.record(Move(trade.symbol, version, price, volume, trade.time_us, trade.ts))
+                move = (trade.symbol, version, price, volume, trade.time_us, trade.ts, trade.row)
+                journal.record(Move(*move))
         return operations
 
     def publish(self, update: Update) -> None:
