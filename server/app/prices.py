@@ -142,8 +142,15 @@ def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[To
 
 def _open_replay(settings: Settings) -> Replay | None:
     path = settings.feed.replay_path
+    if path is None:
+        return None
     try:
-        return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+        return Replay(
+            path,
+            settings.replay_speed,
+            loop=settings.replay_loop,
+            longest_gap=settings.replay_longest_gap,
+        )
     except ReplayError as error:
         raise ReplayError(f"FEED: {error}") from None
 

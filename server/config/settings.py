@@ -232,6 +232,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0
     )
+    replay_longest_gap: Seconds = Duration(600)
     bus_lease: Seconds = Duration(3)
     bus_stale_after: Seconds = Duration(3)
     bus_outage: Annotated[

@@ -24,7 +24,7 @@ from server.feeds.timestamps import (
     COLUMNS,
     BadTimestamp,
     Unit,
-    is_number,
+    is_nonzero_number,
     parse_timestamp,
     plausible_unit,
 )
@@ -277,11 +277,12 @@ def _recognise_unit(rows: Rows, declared: Unit | None, path: Path) -> Unit | Non
     # The replay reports a damaged archive when it comes to the damage.
     with suppress(OSError, EOFError, zlib.error, csv.Error):
         for row in islice(rows, BLOCK_ROWS):
+            if not row or not is_nonzero_number(row[0]):
+                continue
             with suppress(BadRow):
-                trade = parse_row(row, rows.line_num, declared or "ns", as_first_seen)
-                if trade.time_us == 0:
-                    continue
-                if is_number(row[0]) and (unit := plausible_unit(row[0]) or declared) is None:
+                parse_row(["0", *row[1:]], rows.line_num, declared or "ns", as_first_seen)
+                unit = plausible_unit(row[0]) or declared
+                if unit is None:
                     raise ReplayError(
                         f"{path} does not show the unit of its timestamps, such as {row[0]!r}:"
                         f" call their column {', '.join(filter(COLUMNS.get, COLUMNS))}"

@@ -50,9 +50,9 @@ def plausible_unit(text: str) -> Unit | None:
     return None
 
 
-def is_number(text: str) -> bool:
-    """Return whether `text` is a number, which has a unit, and not a time of RFC 3339."""
-    return _NUMBER.fullmatch(text.strip()) is not None
+def is_nonzero_number(text: str) -> bool:
+    """Return whether `text` is a number above zero: it has a unit, which a time of RFC 3339 has not."""
+    return bool(_NUMBER.fullmatch(text.strip()) and text.strip("0. "))
 
 
 def _number(text: str, unit: Unit | None) -> int | None:
