@@ -122,6 +122,11 @@ class Topic(Source):
         return self.inbox is not None
 
     @property
+    def owes(self) -> bool:
+        """Whether it has updates that it has not published yet."""
+        return self.inbox is not None and self.inbox.waiting
+
+    @property
     def watched(self) -> bool:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
@@ -334,8 +339,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        previous = self._newest_inbox.finished if self._newest_inbox is not None else None
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, previous)
+        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 
