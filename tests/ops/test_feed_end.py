@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from server.quotes.instrument import LARGEST_WHOLE
 from tests.gateway.wire import Client
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,3 +129,24 @@ def test_sample_is_played_as_the_readme_says(tmp_path):
         assert client.quotes["AAPL"]["name"] == "Apple Inc."
         ended = server.await_event("feed ended")
         assert (ended["trades"], ended["bad_rows"]) == (rows.count("\n") - 1, 0)
+
+
+def test_largest_volume_does_not_end_the_server(tmp_path):
+    """The sizes are legal, and their sum is more than a 64-bit number holds. The volume stops at the
+    largest number that every reader holds, is saved, and prices go on.
+    """
+    day = tmp_path / "day.csv"
+    rows = [f"{n},AAPL,{n % 977 + 1},1000000000000" for n in range(12_000)]
+    day.write_text("\n".join(["timestamp_ms,symbol,price,size", *rows, ""]))
+    variables = {"FEED": f"replay:{day}", "REPLAY_SPEED": "0", "PRICE_WRITE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **variables, REPLAY_LOOP="1") as server:
+        eventually(lambda: server.metric("market_data_feed_updates_total") > 3 * len(rows))
+        with Client(server, "AAPL") as client:
+            client.receive()
+            assert client.quotes["AAPL"]["volume"] == LARGEST_WHOLE
+            client.move()
+        eventually(lambda: server.metric("market_data_prices_saved_total") > 0)
+        assert server.metric("market_data_db_errors_total") == 0
+        assert server.stop() == 0
+    with ServerProcess(tmp_path) as server, Client(server, "AAPL") as client:
+        assert client.receive()["operations"][0]["value"]["volume"] == LARGEST_WHOLE
