@@ -27,6 +27,10 @@ class BadSetting(Exception):
     """A variable's value is not allowed; the message is one line for the operator."""
 
 
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
+
 class Duration(float):
     """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
 
@@ -34,7 +38,7 @@ class Duration(float):
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if not 0 < seconds < float("inf"):
+        if not 0 < seconds <= LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -46,7 +50,7 @@ class Delay(float):
     def parse(cls, text: str) -> "Delay":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if seconds == float("inf"):
+        if seconds > LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -141,7 +145,8 @@ Count = Annotated[int, Meta(ge=1, description="a whole number above zero")]
 Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0, to 100")]
 Names = Annotated[NameList, Meta(description="names separated by commas")]
 Seconds = Annotated[
-    Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
+    Duration,
+    Meta(description="a duration above zero, up to 10000d: 250ms, 4s, 30m, 1h or plain seconds"),
 ]
 Text = Annotated[str, Meta(description="text")]
 
@@ -165,7 +170,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_audience: Text = ""
     jwt_issuer: Text = ""
     jwt_leeway: Annotated[
-        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+        Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")
     ] = Delay(5)
     ws_max_connections: Count = 10_000
     ws_max_connections_per_user: Count = 100
@@ -194,7 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ws_circuit_breaker_threshold: Count = 5
     ws_circuit_breaker_recovery: Seconds = Duration(30)
     drain_delay: Annotated[
-        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+        Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")
     ] = Delay(2)
     ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
     ws_allowed_origins: Annotated[
@@ -232,6 +237,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
         1.0
     )
+    replay_longest_gap: Seconds = Duration(600)
     bus_lease: Seconds = Duration(3)
     bus_stale_after: Seconds = Duration(3)
     bus_outage: Annotated[

@@ -62,7 +62,7 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
@@ -85,6 +85,7 @@ class Topic(Source):
         "pointer",
         "quote",
         "quote_due",
+        "row",
         "subscribers",
         "ts",
         "version",
@@ -107,6 +108,7 @@ class Topic(Source):
         self.epoch = epoch
         self.version = snapshot.version
         self.ts = ts
+        self.row = 0
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
@@ -130,6 +132,11 @@ class Topic(Source):
         return self.inbox is not None
 
     @property
+    def owes(self) -> bool:
+        """Whether it has updates that it has not published yet."""
+        return self.inbox is not None and self.inbox.waiting
+
+    @property
     def watched(self) -> bool:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
@@ -144,6 +151,7 @@ class Topic(Source):
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
@@ -154,6 +162,7 @@ class Topic(Source):
         self.quote = resumed_quote(repriced(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
+        self.row = snapshot.row
         self.moved_at = trio.current_time()
         self._current = None
         self.history.clear()
@@ -243,7 +252,7 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts)
+        return live(self.snapshot(), self.ts, self.row)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -293,6 +302,7 @@ class Topic(Source):
             self.quote = new
             self.version = version
             self.ts = update.ts
+            self.row = update.row
             self._current = None
             if self.context.journal.recording:
                 self.context.journal.record(move_of(update, version, new))
@@ -354,8 +364,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        previous = self._newest_inbox.finished if self._newest_inbox is not None else None
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, previous)
+        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 

@@ -82,7 +82,7 @@ def resumed_quote(snapshot: Snapshot) -> Quote:
     day = DayRange(snapshot.open, snapshot.high, snapshot.low, restated=True)
     book = Book(snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size)
     price = snapshot.price
-    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, day, book)
+    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, 0, day, book)
     opening = opening_quote(instrument)
     quote = _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
     return quote if snapshot.quoted_at else msgspec.structs.replace(quote, last_updated=None)
@@ -151,7 +151,7 @@ def move_of(update: Update, version: int, new: Quote) -> Move:
     """Return the move that other instances make of `update`, which made the quote `new`."""
     if isinstance(update, Trade) and not update.late:
         price, volume = new.current_price, new.volume
-        return Move(update.symbol, version, price, volume, update.time_us, update.ts)
+        return Move(update.symbol, version, price, volume, update.time_us, update.ts, update.row)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
     moved = None if change.price is None else new.current_price
     return Move(
@@ -161,6 +161,7 @@ def move_of(update: Update, version: int, new: Quote) -> Move:
         new.volume,
         change.time_us,
         change.ts,
+        change.row,
         change.day,
         change.book,
     )

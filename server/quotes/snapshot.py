@@ -129,15 +129,17 @@ PRICE_FIELDS = (
 
 class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
     """A snapshot as instances share it, without the fields that have their default. `ts` is when a
-    server received its price, in microseconds since the Unix epoch.
+    server received its price, in microseconds since the Unix epoch. `row` is the number of the last
+    row that it includes, as in `Trade`.
     """
 
     ts: Whole = 0
+    row: Whole = 0
 
 
-def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received."""
-    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts))
+def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
+    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
+    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
