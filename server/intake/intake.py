@@ -228,7 +228,7 @@ class Intake:
     ) -> None:
         """Count a late trade for the volume and the day's values, which do not depend on the order."""
         day = DayRange(price if first else None, price, price, reopened=first)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day))
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
     def _begin(self, symbol: str) -> None:
         if symbol not in self.trades:
@@ -323,11 +323,15 @@ class Intake:
 
     def _restate(self, symbol: str, volume: float, instrument: Instrument, batch: _Batch) -> None:
         """Give a symbol's values as they would have been."""
-        price, time_us, high, low = self.trades.values(symbol)
-        if price is None:
-            price, time_us = instrument.base_price, batch.now
+        price, time_us, high, low, _ = self.trades.values(symbol)
         added = rounded_size(volume, instrument.size_decimals)
-        batch.effects.append(Restatement(symbol, price, added, high, low, time_us, batch.now))
+        if price is None:
+            # Nobody knows what it costs, so the price stays that of the trade that was taken out.
+            day = DayRange(None, high, low, restated=True)
+            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+        else:
+            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            batch.effects.append(restated)
 
 
 def _key(symbol: str, name: str | int | None) -> int:
