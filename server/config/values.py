@@ -118,7 +118,7 @@ class FeedChoice(str):
         choice = cls(text)
         kinds = list(choice.feeds)
         known = set(kinds) <= {"simulator", "push"} and "push:" not in text
-        listed = len(kinds) == 1 or choice.feeds.get("simulator", "all").strip(", ")
+        listed = bool(choice.simulated) or "simulator" not in kinds or text == "simulator"
         whole = text.count("+") + 1 == len(kinds) and not text.endswith(":")
         replayed = kinds == ["replay"] and choice.replay_path
         if text != "bus" and not replayed and not (known and listed and whole):
