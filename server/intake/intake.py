@@ -7,7 +7,7 @@ in. So every order and repetition can be tested.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from server.intake.answer import Answer, Refused, Rejection
+from server.intake.answer import Answer, Reason, Refused, Rejection
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
@@ -18,7 +18,7 @@ from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 
-TOO_MANY_SOURCES = Refused(
+TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
 
@@ -121,12 +121,12 @@ class Intake:
         for line in lines:
             objects += 1
             try:
-                if isinstance(line.content, Refused):
-                    raise line.content
-                self._take(line.content, batch)
+                if isinstance(line.content, Published):
+                    self._take(line.content, batch)
+                else:
+                    taken.answer.rejected.append(Rejection(line.number, *line.content))
             except Refused as refused:
-                rejection = Rejection(line.number, refused.code, str(refused))
-                taken.answer.rejected.append(rejection)
+                taken.answer.rejected.append(Rejection(line.number, *refused.reason))
         batch.source.count(taken.answer, objects, now)
         return taken
 
