@@ -311,7 +311,7 @@ class Hub:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
-            market = self._markets.get(topic.symbol)
+            market = self._markets.get(topic.symbol) if self._markets else None
             if market and market.is_news:
                 outbox.send_current(market)
 

@@ -137,7 +137,7 @@ async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
         assert not feed.exchange.told
         nursery.start_soon(feed.route)
         await feed.wait_answers(1)
-        assert feed.exchange.told == [Notice("AAPL", "halted", "")]
+        assert feed.exchange.told == [Notice("AAPL", "halted", "halted")]
         nursery.cancel_scope.cancel()
 
 
