@@ -55,48 +55,63 @@ LOGGED_SYMBOLS = 20
 log = structlog.get_logger()
 
 
+Stale = Annotated[
+    bool | UnsetType,
+    Meta(
+        description="Present, and true, if the price is older than CACHE_TTL because the database "
+        "gives no answer"
+    ),
+]
+
+
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category` is 1 for a stock, 2 for an exchange-traded fund.
+    """Name and last price."""
 
-    `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
-    answer.
-    """
-
-    symbol: str
-    name: str
-    category: int
-    last_quote: float
-    stale: bool | UnsetType = UNSET
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    category: Annotated[int, Meta(description="1 for a stock, 2 for an exchange-traded fund")]
+    last_quote: Annotated[float, Meta(description="Last price in US dollars")]
+    stale: Stale = UNSET
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in US dollars; `market_cap` is in whole dollars, null if unknown."""
+    """An instrument."""
 
-    symbol: str
-    name: str
-    type: str
-    base_price: float
-    last_quote: float
-    market_cap: int | None
-    price_decimals: int
-    made_up_price: bool
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[str, Meta(description="STOCK or ETF")]
+    base_price: Annotated[
+        float,
+        Meta(
+            description="Price in US dollars from which changes are counted. Those of the shipped list "
+            "are closing prices of March 2017, or invented"
+        ),
+    ]
+    last_quote: Annotated[float, Meta(description="Last price in US dollars")]
+    market_cap: Annotated[
+        int | None, Meta(description="Market capitalisation in whole US dollars, null if unknown")
+    ]
+    price_decimals: Annotated[int, Meta(description="Decimals of its prices")]
+    made_up_price: Annotated[
+        bool, Meta(description="True if the list had no base price, so that it is invented")
+    ]
 
 
 class QuoteView(msgspec.Struct, frozen=True):
     """A quote as WebSocket clients get it, and its version."""
 
-    version: int
-    quote: Quote
-    stale: bool | UnsetType = UNSET
+    version: Annotated[int, Meta(description="Version of the quote: each change adds one")]
+    quote: Annotated[Quote, Meta(description="The quote")]
+    stale: Stale = UNSET
 
 
 class CacheAction(msgspec.Struct, frozen=True):
-    """The result of an action. `count` of the `symbols` were cached, or are loaded now."""
+    """The result of an action on the cache."""
 
-    message: str
-    symbols: Sequence[str]
-    count: int
-    status: str
+    message: Annotated[str, Meta(description="What was done, for people")]
+    symbols: Annotated[Sequence[str], Meta(description="Symbols that the request named")]
+    count: Annotated[int, Meta(description="How many of them were cached, or are loaded now")]
+    status: Annotated[str, Meta(description="`invalidated` or `warmed`")]
 
 
 SYMBOLS = Parameter(

@@ -67,16 +67,22 @@ def merged(earlier: Update, later: Update) -> Update:
 class Quote(msgspec.Struct, frozen=True, gc=False):
     """An instrument's quote as clients see it, with the wire's fields in the wire's order."""
 
-    symbol: str
-    name: str
-    type: str
-    current_price: float
-    base_price: float
-    change: float
-    change_percent: float
-    last_updated: Annotated[datetime, Meta(tz=True)]
-    volume: int
-    market_cap: int | None
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[str, Meta(description="STOCK or ETF")]
+    current_price: Annotated[float, Meta(description="Last price in US dollars")]
+    base_price: Annotated[
+        float, Meta(description="Price in US dollars from which `change` is counted")
+    ]
+    change: Annotated[float, Meta(description="`current_price` less `base_price`, in US dollars")]
+    change_percent: Annotated[float, Meta(description="The change in percent of the base price")]
+    last_updated: Annotated[
+        datetime, Meta(tz=True, description="Time of the last trade, to the microsecond")
+    ]
+    volume: Annotated[int, Meta(description="Shares traded since the server's first start")]
+    market_cap: Annotated[
+        int | None, Meta(description="Market capitalisation in whole US dollars, null if unknown")
+    ]
 
 
 def opening_quote(instrument: Instrument, time_us: int) -> Quote:
