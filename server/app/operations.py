@@ -84,7 +84,7 @@ def build_operations(
     routes = Routes(
         probes=probe_routes(readiness.ask),
         users=[each.route(gate) for each in api],
-        public=[index_route([*api, *here]), description],
+        public=[index_route([*here, *api]), description],
         operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )
     http = build_ports(listeners, max_connections, lag, routes, gate)

@@ -250,7 +250,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
         print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
+    print(f"prices   {_origin_of_prices(settings)}")
     sys.stdout.flush()
+
+
+def _origin_of_prices(settings: Settings) -> str:
+    """Say where prices come from: nobody should take simulated ones for today's market."""
+    if settings.feed.replay_path:
+        return f"recorded trades of {settings.feed.replay_path}"
+    if settings.feed == "bus":
+        return "other instances, through Redis"
+    shipped = settings.catalogue == "shipped" and not settings.database_url
+    base = "base prices of March 2017 or invented" if shipped else "your instruments' base prices"
+    return f"simulated from {base}, not today's"
 
 
 def _own_command() -> Path:

@@ -99,6 +99,8 @@ class Page(NamedTuple):
 
 PAGES = (
     Page("/", "All routes of this port, as JSON or as a page", result=Index),
+    Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
+    Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
     Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
     Page(
         "/readyz",
@@ -122,8 +124,6 @@ PAGES = (
         others={404: "There is no such worker", 503: "The supervisor gives no answer"},
         operators=True,
     ),
-    Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
-    Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
 )
 
 
@@ -143,7 +143,10 @@ def index_route(routes: Sequence[Described]) -> Route:
     """Return the route `/`, which names `routes`: a page if the client asks for HTML, else JSON."""
     links = [Link(each.path, each.summary) for each in routes]
     document = msgspec.json.encode(Index("quotestream", __version__, ABOUT, links))
-    items = "".join(f"<li>{_named(each.path)}: {escape(each.summary)}" for each in links)
+    items = "".join(
+        f"<li>{_named(route, each)}: {escape(each.summary)}"
+        for route, each in zip(routes, links, strict=True)
+    )
     page = _HTML.format(about=ABOUT, version=__version__, items=items).encode()
 
     async def index(request: Request) -> Response:
@@ -159,8 +162,7 @@ def index_route(routes: Sequence[Described]) -> Route:
     return Route("/", index)
 
 
-def _named(path: str) -> str:
-    """Return a link to `path`, or only its text if it has a parameter or is not for browsers."""
-    text = escape(path)
-    linked = "{" not in path and not path.startswith("/admin")
-    return f'<a href="{text}">{text}</a>' if linked else text
+def _named(route: Described, link: Link) -> str:
+    """Return the path, as a link if a browser can follow it: the API's routes take a token."""
+    text = escape(link.path)
+    return f'<a href="{text}">{text}</a>' if isinstance(route, Page) else text
