@@ -1,4 +1,4 @@
-"""Runs a fuzzer: `scripts/python -m tests.fuzz --inputs 1000000 --seed 1`; `--http` attacks the HTTP port."""
+"""Runs a fuzzer: `scripts/python -m tests.fuzz --inputs 1000000`; `--http` is for the HTTP port."""
 
 import argparse
 import sys
