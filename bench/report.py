@@ -33,7 +33,7 @@ LEGEND = {
 }
 """What the verdicts mean."""
 
-UNKNOWN = "unknown: the run is too short to say, or --http was not given for a server at --url"
+UNKNOWN = "unknown: too short to say, or not readable without --http"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }

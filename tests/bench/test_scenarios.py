@@ -131,6 +131,12 @@ def test_slow_clients_are_conflated(tmp_path):
     assert figures["p99 with to without"] > 0
 
 
+def test_one_client_is_measured_once(tmp_path):
+    """With one connection, both parts of a scenario would have the same figures."""
+    figures = measure(tmp_path, "replay", "--connections", "1", "--duration", "0.2")
+    assert "1 client, trades" in figures
+
+
 def test_replay_loses_nothing(tmp_path):
     """A whole day is replayed at full speed without a loss."""
     figures = measure(tmp_path, "replay", "--connections", "3", "--duration", "2")
