@@ -21,7 +21,8 @@ GAP_INTERVAL = 0.25
 
 
 class Publisher:
-    """Made by the leader for each epoch. `known` are the symbols that the hash had at its beginning.
+    """Made by the leader for each epoch. `known` are the symbols that had a price in the hash at its
+    beginning. Of another symbol, followers get the state with its first move, and so its base price.
 
     When nothing moves, an empty batch is published at each heartbeat of the policy. It shows the others
     that they missed nothing.
@@ -79,7 +80,10 @@ class Publisher:
         except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
             raise
-        self._known.update(moved, lost)
+        topics = self._hub.topics
+        self._known.update(
+            moved, (each for each in lost if each in topics and not topics[each].waiting)
+        )
         self._state.position = position
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)

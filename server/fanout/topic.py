@@ -19,13 +19,12 @@ from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
-from server.quotes.instrument import LARGEST_WHOLE, Instrument
+from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import (
     Move,
     Update,
-    opening_quote,
     quote_after,
     resumed_quote,
     to_microseconds,
@@ -81,28 +80,27 @@ class Topic(Source):
 
     def __init__(
         self,
-        instrument: Instrument,
+        snapshot: Snapshot,
         everyone: SubscriberSet,
         context: TopicContext,
         epoch: str,
         ts: int,
-        time_us: int,
     ) -> None:
-        """`ts` is the opening quote's moment on this server, `time_us` that of its price."""
+        """Go on from `snapshot`. `ts` is when this server received its price."""
         self.context = context
-        self.instrument = instrument
-        self.key = instrument.symbol
-        self.pointer = quote_pointer(instrument.symbol)
-        self.quote = opening_quote(instrument, time_us)
+        self.instrument = snapshot.instrument
+        self.key = snapshot.symbol
+        self.pointer = quote_pointer(snapshot.symbol)
+        self.quote = resumed_quote(snapshot)
         self.epoch = epoch
-        self.version = 1
+        self.version = snapshot.version
         self.ts = ts
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
         self.inbox: Inbox | None = None
         self.idle_since = 0.0
-        self.freshness = TopicStatus(instrument.symbol)
+        self.freshness = TopicStatus(snapshot.symbol)
         self.moved_at = 0.0
         self.quote_due = False
         self.delisted = False
@@ -124,6 +122,11 @@ class Topic(Source):
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is no price yet. Then no client has the quote."""
+        return self.instrument.base_price is None
+
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
         if snapshot.version > self.version:
@@ -134,10 +137,11 @@ class Topic(Source):
         """Take over another instance's price, also if its version is lower. The reference data stay:
         they are the catalogue's, and may be newer here.
         """
-        if snapshot.version > 1:
-            self.quote = resumed_quote(self._repriced(snapshot))
-        else:
-            self.quote = opening_quote(self.instrument, snapshot.ts)
+        if self.waiting:
+            self.instrument = msgspec.structs.replace(
+                self.instrument, base_price=snapshot.base_price
+            )
+        self.quote = resumed_quote(self._repriced(snapshot))
         self.version = snapshot.version
         self.ts = snapshot.ts
         self.moved_at = trio.current_time()
@@ -154,23 +158,30 @@ class Topic(Source):
         self._current = None
         self.quote_due = self.watched
 
-    def relist(self, instrument: Instrument) -> None:
-        """Take over reference data if they are new.
+    def relist(self, snapshot: Snapshot) -> None:
+        """Take over the catalogue's reference data and, unless a feed has moved the quote, its price.
 
-        The full quote is then due to all subscribers, and to clients that come back with this version
-        or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as another
-        instance may have sent them the old data.
+        If they are new, the full quote is due to all subscribers, and to clients that come back with
+        this version or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as
+        another instance may have sent them the old data.
 
-        The version does not change, because it counts prices. So all instances count alike, in whatever
-        order they hear of new data.
+        The version does not change, because it counts the feed's prices. So all instances count alike,
+        in whatever order they hear of new data.
         """
-        if instrument == self.instrument:
+        moved = self.version > 1
+        if snapshot.price is None:
+            # A price that clients have does not go away: a feed has moved it, or an import left it out.
+            mine = self.snapshot()
+            snapshot = msgspec.structs.replace(
+                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
+            )
+        instrument, old = snapshot.instrument, self.quote
+        if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
         self.instrument = instrument
-        if self.version == 1:
-            self.quote = opening_quote(instrument, to_microseconds(self.quote.last_updated))
-        else:
-            self.quote = resumed_quote(self.snapshot())
+        self.quote = resumed_quote(self.snapshot() if moved else snapshot)
+        if self.quote.current_price != old.current_price:
+            self.ts = time_ns() // 1000
         self._current = None
         self.history.on_relisted(trio.current_time())
         self.quote_due = self.watched
@@ -185,15 +196,9 @@ class Topic(Source):
         """
         self.delisted = True
         self._current = None
-        now = time_ns() // 1000
-        if self.quote_due:
-            frame = self.current_frame()
-        else:
-            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-            frame = UpdateFrame(text_frame(encode(removal)), self)
         notice = RemovalNotice(self)
-        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
-        self.context.flusher.queue(frame, self.everyone, now)
+        if not self.waiting:
+            self._publish_removal(notice)
         for outbox in self.subscribers:
             if outbox.owner is not None:
                 outbox.owner.on_delisted(self)
@@ -206,24 +211,31 @@ class Topic(Source):
         self.quote_due = False
         self.deactivate()
 
-    def revive(self, instrument: Instrument, everyone: SubscriberSet, epoch: str) -> None:
+    def _publish_removal(self, notice: "RemovalNotice") -> None:
+        now = time_ns() // 1000
+        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
+        removal = UpdateFrame(text_frame(encode(patch)), self)
+        frame = self.current_frame() if self.quote_due else removal
+        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
+        self.context.flusher.queue(frame, self.everyone, now)
+
+    def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone
-        self.relist(instrument)
+        self.relist(snapshot)
         self.begin_epoch(epoch)
+        self.resume(snapshot)
 
     def snapshot(self) -> Snapshot:
         """Return the symbol's state as the store keeps it."""
-        quote, opening = self.quote, opening_snapshot(self.instrument)
-        if self.version == 1:
-            return opening
+        quote = self.quote
         return msgspec.structs.replace(
-            opening,
-            last_quote=quote.current_price,
+            opening_snapshot(self.instrument),
+            last_quote=quote.current_price or 0.0,
             volume=quote.volume,
             version=self.version,
-            quoted_at=to_microseconds(quote.last_updated),
+            quoted_at=to_microseconds(quote.last_updated) if quote.last_updated else 0,
         )
 
     def live_snapshot(self) -> LiveSnapshot:
@@ -232,9 +244,10 @@ class Topic(Source):
 
     def _repriced(self, snapshot: Snapshot) -> Snapshot:
         """Return `snapshot` with this instrument's reference data."""
+        opening = opening_snapshot(self.instrument)
         return msgspec.structs.replace(
-            opening_snapshot(self.instrument),
-            last_quote=snapshot.last_quote,
+            opening,
+            last_quote=opening.last_quote if snapshot.price is None else snapshot.last_quote,
             volume=snapshot.volume,
             version=snapshot.version,
             quoted_at=snapshot.quoted_at,
@@ -270,6 +283,9 @@ class Topic(Source):
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
         new = quote_after(old, trade, self.instrument.price_decimals)
+        if old.base_price is None:
+            self.instrument = msgspec.structs.replace(self.instrument, base_price=new.base_price)
+            self.quote_due = self.active or self.watched
         operations: list[Operation] = [*difference(old, new, self.pointer)]
         if operations or trade is not update:
             self.moved_at = trio.current_time()
@@ -278,9 +294,9 @@ class Topic(Source):
             self.version = version
             self.ts = trade.ts
             self._current = None
-            journal = self.context.journal
-            if journal.recording:
-                price, volume = new.current_price, new.volume
+            journal, price = self.context.journal, new.current_price
+            if journal.recording and price is not None:
+                volume = new.volume
                 journal.record(Move(trade.symbol, version, price, volume, trade.time_us, trade.ts))
         return operations
 
@@ -306,7 +322,9 @@ class Topic(Source):
         self._publish_frame(frame, self.ts)
 
     def publish_quote(self, ts: int) -> None:
-        """Queue the full quote for all subscribers, who have waited for it since `ts`."""
+        """Queue the full quote, if there is a price, for all subscribers, who waited since `ts`."""
+        if self.waiting:
+            return
         self.quote_due = False
         self.history.clear()
         self._publish_frame(self.current_frame(), ts)

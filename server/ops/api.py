@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
 
@@ -25,7 +24,7 @@ from server.ops.problems import (
     ApiError,
 )
 from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
-from server.quotes.quote import Quote, opening_quote, resumed_quote
+from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
 from server.store.loader import Loaded, TooManyLookups
@@ -70,7 +69,10 @@ class MarketData(msgspec.Struct, frozen=True):
     symbol: Annotated[str, Meta(description="Symbol in upper case")]
     name: Annotated[str, Meta(description="Name of the instrument")]
     category: Annotated[int, Meta(description="1 for a stock, 2 for an exchange-traded fund")]
-    last_quote: Annotated[float, Meta(description="Last price in US dollars")]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price in US dollars, null while it waits for its first price"),
+    ]
     stale: Stale = UNSET
 
 
@@ -81,13 +83,16 @@ class InstrumentView(msgspec.Struct, frozen=True):
     name: Annotated[str, Meta(description="Name of the instrument")]
     type: Annotated[str, Meta(description="STOCK or ETF")]
     base_price: Annotated[
-        float,
+        float | None,
         Meta(
-            description="Price in US dollars from which changes are counted. Those of the shipped list "
-            "are closing prices of March 2017, or invented"
+            description="Price in US dollars from which changes are counted, null while it waits for "
+            "its first price. Those of the shipped list are closing prices of March 2017, or invented"
         ),
     ]
-    last_quote: Annotated[float, Meta(description="Last price in US dollars")]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price in US dollars, null while it waits for its first price"),
+    ]
     market_cap: Annotated[
         int | None, Meta(description="Market capitalisation in whole US dollars, null if unknown")
     ]
@@ -98,7 +103,9 @@ class InstrumentView(msgspec.Struct, frozen=True):
 
 
 class QuoteView(msgspec.Struct, frozen=True):
-    """A quote as WebSocket clients get it, and its version."""
+    """A quote as WebSocket clients get it, and its version. While the instrument waits for its first
+    price, WebSocket clients get none, and the prices here are null.
+    """
 
     version: Annotated[int, Meta(description="Version of the quote: each change adds one")]
     quote: Annotated[Quote, Meta(description="The quote")]
@@ -137,7 +144,7 @@ class Api:
                 each.symbol,
                 each.name,
                 each.category,
-                each.last_quote,
+                each.price,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
@@ -210,13 +217,8 @@ class Api:
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
         if topic := self._hub.topics.get(snapshot.symbol):
             return QuoteView(topic.version, topic.quote)
-        quote = (
-            resumed_quote(snapshot)
-            if snapshot.version > 1
-            else opening_quote(snapshot.instrument, time_ns() // 1000)
-        )
         stale = True if snapshot.symbol in loaded.stale else UNSET
-        return QuoteView(snapshot.version, quote, stale)
+        return QuoteView(snapshot.version, resumed_quote(snapshot), stale)
 
 
 def endpoints(api: Api) -> list[Endpoint]:
@@ -320,7 +322,7 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.name,
         instrument.type,
         instrument.base_price,
-        snapshot.last_quote,
+        snapshot.price,
         instrument.market_cap,
         instrument.price_decimals,
         instrument.made_up_price,

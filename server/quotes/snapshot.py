@@ -38,21 +38,27 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One row of `market_data`, and as JSON one value of the cache. Other services read both.
 
     Prices are in US dollars, `market_cap` in whole US dollars, `volume` in shares. `version` is the
-    quote's version, 1 before the first trade. `quoted_at` is the last trade's time in microseconds
-    since the Unix epoch, 0 before the first trade.
+    quote's version, 1 before the first trade. `quoted_at` is the time of the last price in
+    microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
+    `base_price`, and a `last_quote` of zero.
     """
 
     symbol: Symbol
     name: Name
     category: Medium
     last_quote: Price
-    base_price: BasePrice
+    base_price: BasePrice | None
     market_cap: Whole | None = None
     price_decimals: Decimals = 2
     made_up_price: bool = False
     volume: Whole = 0
     version: Version = 1
     quoted_at: Microseconds = 0
+
+    @property
+    def price(self) -> float | None:
+        """Return the last price, None before the first."""
+        return None if self.base_price is None else self.last_quote
 
     @property
     def instrument(self) -> Instrument:
@@ -86,12 +92,12 @@ def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
-    """Return the snapshot before the first trade: at the base price."""
+    """Return the snapshot before the first trade: at the base price, if there is one."""
     return Snapshot(
         symbol=instrument.symbol,
         name=instrument.name,
         category=ETF if instrument.type == "ETF" else STOCK,
-        last_quote=instrument.base_price,
+        last_quote=instrument.base_price or 0.0,
         base_price=instrument.base_price,
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,

@@ -20,27 +20,48 @@ def _set_excluded(*fields: str) -> str:
     return ", ".join(f"{field} = excluded.{field}" for field in fields)
 
 
+_BASE_FIELDS = ("base_price", "price_decimals", "made_up_price")
+
+_KEEP_BASE = ", ".join(
+    f"{field} = CASE WHEN excluded.base_price IS NULL AND market_data.base_price IS NOT NULL "
+    f"THEN market_data.{field} ELSE excluded.{field} END"
+    for field in _BASE_FIELDS
+)
+
 _KEEP_PRICE = ", ".join(
-    f"{field} = CASE WHEN market_data.version > 1 AND {_SOUND} THEN market_data.{field} "
-    f"ELSE excluded.{field} END"
+    f"{field} = CASE WHEN {_SOUND} AND (market_data.version > 1 "
+    "OR excluded.base_price IS NULL AND market_data.base_price IS NOT NULL) "
+    f"THEN market_data.{field} ELSE excluded.{field} END"
     for field in PRICE_FIELDS
 )
 
-_REFERENCE_FIELDS = [each for each in FIELDS if each not in ("symbol", *PRICE_FIELDS)]
+_REFERENCE_FIELDS = [
+    each for each in FIELDS if each not in ("symbol", *_BASE_FIELDS, *PRICE_FIELDS)
+]
 
 ON_CONFLICT_LIST = f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*_REFERENCE_FIELDS)},
+    {_KEEP_BASE},
     {_KEEP_PRICE},
     delisted = false
 """
-"""Ends the INSERT of an import: an instrument that was traded keeps its last price."""
+"""Ends the INSERT of an import: an instrument that was traded keeps its last price. An instrument
+that the import has no price for keeps the price that it has.
+"""
 
 ON_CONFLICT_SAVE = f"""
-ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*PRICE_FIELDS)}
-WHERE excluded.version > market_data.version OR ({_SOUND}) IS NOT TRUE
+ON CONFLICT (symbol) DO UPDATE SET
+    {_set_excluded(*PRICE_FIELDS)},
+    base_price = coalesce(market_data.base_price, excluded.base_price)
+WHERE excluded.version > market_data.version
+    OR excluded.version > 1 AND excluded.version = market_data.version
+        AND excluded.last_quote <> market_data.last_quote
+    OR ({_SOUND}) IS NOT TRUE
 """
-"""Ends the INSERT of a write-back: only a newer price replaces a valid one."""
+"""Ends the INSERT of a write-back: only a newer price replaces a valid one, or the price of the same
+version, which another program has overwritten. The first price becomes the base price.
+"""
 
 RECENTLY_WATCHED = (
     "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "

@@ -243,6 +243,7 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0003_search",
         "applied 0004_changes",
         "applied 0005_folded_words",
+        "applied 0006_first_price",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 

@@ -303,3 +303,21 @@ async def test_instance_that_is_elected_in_vain_does_not_lead(
     assert instance.member.leading
     assert instance.member.epoch == redis.epoch
     assert instance.stats.elections == 1
+
+
+async def test_first_price_is_the_base_price_on_every_instance(autojump_clock, leader, follower):
+    """Followers get the state with the first move, also if they take several moves as one."""
+    waiting = msgspec.structs.replace(instrument("NEW"), base_price=None)
+    for member in (leader, follower):
+        await member.member.agree([opening_snapshot(waiting)])
+    await trio.sleep(SOON)
+    for price in (5.0, 6.0, 7.0):
+        leader.trade("NEW", price)
+    await trio.sleep(SOON)
+    assert follower.hub.topics["NEW"].quote.base_price == 5.0
+    assert follower.state == leader.state
+    batches = leader.stats.batches_published
+    leader.trade("NEW", 8.0)
+    await trio.sleep(SOON)
+    assert follower.version("NEW") == leader.version("NEW") == 5
+    assert leader.stats.batches_published > batches
