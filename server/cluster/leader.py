@@ -14,6 +14,7 @@ from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.publisher import BATCH_MOVES, Publisher
 from server.fanout.hub import ahead_of
+from server.quotes.quote import FeedPosition
 
 RETRY_INTERVAL = 0.25
 """Seconds after which a leader that Redis did not answer tries again."""
@@ -38,7 +39,7 @@ class Leader:
         self._deposed = False
 
     async def lead(
-        self, epoch: int, feed: Callable[[int], Awaitable[None]], begun: Callable[[], None]
+        self, epoch: int, feed: Callable[[FeedPosition], Awaitable[None]], begun: Callable[[], None]
     ) -> int | None:
         """Lead in `epoch` until another instance leads or `giving_up` is set.
 
@@ -81,7 +82,7 @@ class Leader:
         self._hub.adopt(stored.snapshots.values(), older=older)
         self._state.epoch = self._state.led = epoch
         self._hub.begin_epoch(str(epoch))
-        self._hub.journal.open()
+        self._hub.journal.open(self._state.position)
         known = stored.snapshots
         self._hub.journal.lose(
             symbol

@@ -34,6 +34,7 @@ class Publisher:
         self._epoch = epoch
         self._known = set(known)
         self._seq = 0
+        self._stale = ""
         self._beat_at = 0.0
         self._next_at = 0.0
 
@@ -58,8 +59,10 @@ class Publisher:
         if not (moves or lost or release or trio.current_time() >= self._beat_at):
             return
         journal.lost.clear()
+        if not journal.waiting:
+            # A follower that hears of it earlier tells its clients before they have the last prices.
+            self._stale = self._stale_reason()
         moved = dict.fromkeys(move.symbol for move in moves)
-        position = max((move.time_us for move in moves), default=self._state.position)
         batch = Batch(
             epoch=self._epoch,
             seq=self._seq + (2 if lost else 1),
@@ -67,7 +70,7 @@ class Publisher:
             listed=self._snapshots([symbol for symbol in moved if symbol not in self._known]),
             stale=self._stale,
             handover=self._bus.identity if release else "",
-            position=position,
+            position=journal.position,
         )
         # Also if it fails: it may have been published all the same.
         self._seq = batch.seq
@@ -84,7 +87,7 @@ class Publisher:
         self._known.update(
             moved, (each for each in lost if each in topics and not topics[each].waiting)
         )
-        self._state.position = position
+        self._state.position = batch.position
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()
@@ -107,8 +110,7 @@ class Publisher:
         topics = self._hub.topics
         return [topics[symbol].live_snapshot() for symbol in symbols if symbol in topics]
 
-    @property
-    def _stale(self) -> str:
+    def _stale_reason(self) -> str:
         """Return why this instance has no prices, if not for a quiet feed: each one notices that
         itself.
         """

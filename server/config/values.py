@@ -10,6 +10,9 @@ from msgspec import Meta
 
 from server.quotes.duration import parse_duration
 
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
 
 class Duration(float):
     """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
@@ -18,7 +21,7 @@ class Duration(float):
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if not 0 < seconds < float("inf"):
+        if not 0 < seconds <= LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -30,7 +33,7 @@ class Delay(float):
     def parse(cls, text: str) -> "Delay":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if seconds == float("inf"):
+        if seconds > LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -126,9 +129,10 @@ Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0,
 Text = Annotated[str, Meta(description="text")]
 Names = Annotated[NameList, Meta(description="names separated by commas")]
 Seconds = Annotated[
-    Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
+    Duration,
+    Meta(description="a duration above zero, up to 10000d: 250ms, 4s, 30m, 1h or plain seconds"),
 ]
 Switch = Annotated[bool, Meta(description="0 or 1")]
 DelayText = Annotated[
-    Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+    Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")
 ]

@@ -46,11 +46,22 @@ async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     if full := give(hub, topic, trade):
         if lossless:
             hub.stats.feed_waits += 1
-            # The inbox is closed if its symbol is delisted meanwhile.
-            with suppress(trio.ClosedResourceError):
-                await full.put(trade)
+            await _wait_for_room(topic, full, trade)
         else:
             full.conflate(trade)
+
+
+async def _wait_for_room(topic: Topic, full: Inbox | None, trade: Trade) -> None:
+    """Put `trade` into the inbox `full`, or into the topic's next one if it is closed meanwhile. A
+    topic that is delisted has no inbox, and drops the trade.
+    """
+    while full is not None:
+        try:
+            await full.put(trade)
+        except trio.ClosedResourceError:
+            full = topic.inbox
+        else:
+            return
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:

@@ -60,8 +60,8 @@ class Hub:
         self._everyone = SubscriberSet()
         self._flusher = Flusher(self.stats)
         self._context = TopicContext(self.stats, self.journal, self._flusher)
-        self.status = FeedStatus(self._flusher, self._outboxes)
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
+        self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
         self._start_writing = self._blocked_writers.start
@@ -78,6 +78,7 @@ class Hub:
             tasks.start_soon(self._throttles.run)
             tasks.start_soon(self.topic_tasks.run_retirement)
             tasks.start_soon(self._freshness.run)
+            tasks.start_soon(self.status.run)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
@@ -205,6 +206,11 @@ class Hub:
         topic = self.topics.get(symbol)
         return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
 
+    def last_row(self, symbol: str) -> int:
+        """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        topic = self.topics.get(symbol) or self.delisted.get(symbol)
+        return topic.row if topic else 0
+
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
         """The number of circuit breakers that are not closed, by state."""
@@ -307,7 +313,9 @@ class Hub:
         self.status.set_interval(interval)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
-        """Tell every connection whether prices are flowing, if that is news."""
+        """Tell every connection whether prices are flowing, if that is news. It comes behind all
+        prices that came before it.
+        """
         self.status.set(status, reason)
 
 

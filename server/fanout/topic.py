@@ -50,7 +50,7 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
@@ -73,6 +73,7 @@ class Topic(Source):
         "pointer",
         "quote",
         "quote_due",
+        "row",
         "subscribers",
         "ts",
         "version",
@@ -95,6 +96,7 @@ class Topic(Source):
         self.epoch = epoch
         self.version = snapshot.version
         self.ts = ts
+        self.row = 0
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
@@ -118,6 +120,11 @@ class Topic(Source):
         return self.inbox is not None
 
     @property
+    def owes(self) -> bool:
+        """Whether it has updates that it has not published yet."""
+        return self.inbox is not None and self.inbox.waiting
+
+    @property
     def watched(self) -> bool:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
@@ -132,6 +139,7 @@ class Topic(Source):
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
@@ -144,6 +152,7 @@ class Topic(Source):
         self.quote = resumed_quote(self._repriced(snapshot))
         self.version = snapshot.version
         self.ts = snapshot.ts
+        self.row = snapshot.row
         self.moved_at = trio.current_time()
         self._current = None
         self.history.clear()
@@ -240,7 +249,7 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts)
+        return live(self.snapshot(), self.ts, self.row)
 
     def _repriced(self, snapshot: Snapshot) -> Snapshot:
         """Return `snapshot` with this instrument's reference data."""
@@ -293,11 +302,20 @@ class Topic(Source):
             self.quote = new
             self.version = version
             self.ts = trade.ts
+            self.row = trade.row
             self._current = None
             journal, price = self.context.journal, new.current_price
             if journal.recording and price is not None:
-                volume = new.volume
-                journal.record(Move(trade.symbol, version, price, volume, trade.time_us, trade.ts))
+                move = (
+                    trade.symbol,
+                    version,
+                    price,
+                    new.volume,
+                    trade.time_us,
+                    trade.ts,
+                    trade.row,
+                )
+                journal.record(Move(*move))
         return operations
 
     def publish(self, update: Update) -> None:
@@ -346,8 +364,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        previous = self._newest_inbox.finished if self._newest_inbox is not None else None
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, previous)
+        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 

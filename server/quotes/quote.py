@@ -1,7 +1,7 @@
 """The quote of one instrument, and the trades that move it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -16,11 +16,27 @@ PERCENT_DECIMALS = 4
 """A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
 
 
+class FeedPosition(NamedTuple):
+    """Where a replay's present lap begins.
+
+    `file` identifies the file by its content. `row` is the number of its first row in this lap. A
+    replay numbers all rows that it reads, and goes on counting in the next lap.
+    """
+
+    file: Whole
+    row: Whole
+
+
+NOWHERE = FeedPosition(0, 0)
+"""The position before a replay begins, and that of a simulator."""
+
+
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One trade from a feed.
 
     `price` is in US dollars, `size` in shares. `time_us` is when the trade happened, `ts` is when the
-    server received it, both in microseconds since the Unix epoch.
+    server received it, both in microseconds since the Unix epoch. `row` is the row's number in a replay
+    (`FeedPosition`), 0 in a simulator.
     """
 
     symbol: str
@@ -28,6 +44,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     size: int
     time_us: int
     ts: int
+    row: int = 0
 
     def merged_with(self, later: "Trade") -> "Trade":
         """Conflate two trades: the later price, and the shares of both."""
@@ -47,10 +64,12 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     volume: Whole
     time_us: Microseconds
     ts: Whole
+    row: Whole = 0
 
     def trade_after(self, quote: "Quote") -> Trade:
         """Return the trade that applies this move to `quote`."""
-        return Trade(self.symbol, self.price, self.volume - quote.volume, self.time_us, self.ts)
+        size = self.volume - quote.volume
+        return Trade(self.symbol, self.price, size, self.time_us, self.ts, self.row)
 
 
 Update = Trade | Move

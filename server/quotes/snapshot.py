@@ -80,15 +80,16 @@ PRICE_FIELDS = ("last_quote", "volume", "version", "quoted_at")
 
 class LiveSnapshot(Snapshot, frozen=True, gc=False):
     """A snapshot as instances share it. `ts` is when a server received its price, in microseconds
-    since the Unix epoch.
+    since the Unix epoch. `row` is the number of the last row that it includes, as in `Trade`.
     """
 
     ts: Whole = 0
+    row: Whole = 0
 
 
-def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received."""
-    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
+def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
+    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
+    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts, row=row)
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from server.fanout.backlog import DRAIN_BYTES, Backlog
 from server.fanout.broadcaster import give
-from server.fanout.frame import UpdateFrame
+from server.fanout.frame import Source, UpdateFrame
 from server.fanout.history import SETTLING_TIME
 from server.fanout.hub import ONE_MESSAGE, Hub
 from server.fanout.journal import Journal
@@ -270,7 +270,7 @@ def test_longest_burst_is_taken_once():
 def test_drained_socket_is_given_little_at_a_time():
     """Nothing that must arrive waits; of the quotes, as many as a socket takes."""
 
-    class Quote:
+    class Quote(Source):
         @property
         def key(self):
             return self

@@ -10,6 +10,7 @@ import trio.testing
 from server.cluster.errors import BusLost
 from server.cluster.leader import HANDOVER_TIMEOUT
 from server.cluster.wire import Batch, Mark
+from server.quotes.quote import NOWHERE
 from server.quotes.snapshot import live, opening_snapshot
 from tests.cluster.members.memory import (
     LEASE,
@@ -194,7 +195,7 @@ async def test_leader_that_could_not_ask_begins_a_new_epoch(
     await trio.sleep(LEASE)
     assert leader.member.leading
     assert leader.member.epoch > epoch
-    assert leader.positions == [0]
+    assert leader.positions == [NOWHERE]
     assert leader.stats.elections == 2
     assert leader.version("NEW") == 9
     assert redis.quotes["ONLY"].version == 1
@@ -217,7 +218,7 @@ async def test_leader_that_comes_back_after_another_leads_on_from_its_prices(
     """Nobody holds the lease any more: its feed begins anew after the other's newest trade."""
     leader.bus.lose()
     await trio.sleep(LEASE + 1)
-    follower.trade("AAPL", 101.0, time_us=1_700_000_000_000_000)
+    follower.trade("AAPL", 101.0, row=1000)
     await trio.sleep(0.02)
     leader.trade("AAPL", 55.0)
     follower.bus.lose()
