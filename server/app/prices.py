@@ -76,6 +76,7 @@ class Prices:
                         hub.price_decimals,
                         self._settings.price_update_interval,
                         Random(self._settings.simulator_seed),
+                        present=hub.present_quote,
                     )
                 else:
                     try:
