@@ -76,6 +76,7 @@ class Prices:
                 price_decimals=hub.price_decimals,
                 interval=self._settings.price_update_interval,
                 random=Random(self._settings.simulator_seed),
+                present=hub.present_quote,
             )
             await self._broadcast(hub, simulate)
         else:

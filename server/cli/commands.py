@@ -35,6 +35,7 @@ from server.cli.credentials import (
     token_for_watch,
 )
 from server.cli.importing import add_import, count_of, price_text
+from server.cli.life import add_life
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
@@ -48,6 +49,7 @@ from server.process.binding import BindError
 from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
+from server.quotes.adjustment import ChangeRefused
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 from server.redis_link import BadRedisUrl
@@ -67,6 +69,7 @@ EXPECTED = (
     BadRedisUrl,
     BadFile,
     BadTokenSource,
+    ChangeRefused,
 )
 """Errors that end a command with one line."""
 
@@ -143,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     add_import(commands)
+    add_life(commands)
 
     command = commands.add_parser("list", help="list the instruments there are, with last prices")
     command.add_argument("query", nargs="?", default="", help="as in a search; by default all")

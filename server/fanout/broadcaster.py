@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -39,7 +40,11 @@ async def run_broadcaster(
 async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     """Give `trade` to its topic. Wait only if a lossless feed meets a full inbox."""
     if trade.symbol in hub.delisted:
-        return
+        present = hub.renamed.get(trade.symbol)
+        if present is None or present in hub.delisted:
+            return
+        # The feed still has the old name.
+        trade = msgspec.structs.replace(trade, symbol=present)
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )

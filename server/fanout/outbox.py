@@ -35,6 +35,9 @@ class Owner(Protocol):
     def on_delisted(self, topic: Any) -> None:
         """Forget the subscription to `topic`, whose symbol was delisted."""
 
+    def on_renamed(self, old: Any, new: Any) -> None:
+        """Go on with a subscription to the topic `new` in place of `old`."""
+
 
 class Outbox:
     """Owned by its connection, which closes `sock`. `throttle` is in seconds, 0 for none.

@@ -19,6 +19,12 @@ from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
+from server.quotes.adjustment import (
+    adjusted_move,
+    adjusted_trade,
+    newest_reference,
+    up_to_date,
+)
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
@@ -50,15 +56,19 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`. `adjustments`:
+    the number of adjustments that its prices have had. `successor`: the topic of the new symbol, if it
+    was renamed.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
     key: str
 
     __slots__ = (
+        "_adjusted_at",
         "_current",
         "_newest_inbox",
+        "adjustments",
         "context",
         "delisted",
         "epoch",
@@ -75,6 +85,7 @@ class Topic(Source):
         "quote_due",
         "row",
         "subscribers",
+        "successor",
         "ts",
         "version",
     )
@@ -106,6 +117,9 @@ class Topic(Source):
         self.moved_at = 0.0
         self.quote_due = False
         self.delisted = False
+        self.adjustments = len(snapshot.adjustments.split())
+        self._adjusted_at = 0
+        self.successor: Topic | None = None
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
 
@@ -136,6 +150,7 @@ class Topic(Source):
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
+        snapshot = up_to_date(snapshot, self.instrument)
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
@@ -149,7 +164,7 @@ class Topic(Source):
             self.instrument = msgspec.structs.replace(
                 self.instrument, base_price=snapshot.base_price
             )
-        self.quote = resumed_quote(self._repriced(snapshot))
+        self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
         self.row = snapshot.row
@@ -174,8 +189,9 @@ class Topic(Source):
         this version or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as
         another instance may have sent them the old data.
 
-        The version does not change, because it counts the feed's prices. So all instances count alike,
-        in whatever order they hear of new data.
+        The version does not change, because it counts the feed's prices. An adjustment makes one
+        version, as it changes the price. So all instances count alike, in whatever order they hear of
+        new data.
         """
         moved = self.version > 1
         if snapshot.price is None:
@@ -184,11 +200,18 @@ class Topic(Source):
             snapshot = msgspec.structs.replace(
                 snapshot, base_price=mine.base_price, last_quote=mine.last_quote
             )
-        instrument, old = snapshot.instrument, self.quote
+        instrument, old = newest_reference(self.instrument, snapshot.instrument), self.quote
+        snapshot = up_to_date(snapshot, instrument)
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
+        if instrument.adjustments != self.instrument.adjustments:
+            self.absorb_waiting()
+            self._adjusted_at = time_ns() // 1000
+            self.adjustments = len(instrument.adjustments.split())
+        state = up_to_date(self.snapshot(), instrument)
         self.instrument = instrument
-        self.quote = resumed_quote(self.snapshot() if moved else snapshot)
+        self.quote = resumed_quote(state if self.version > 1 else snapshot)
+        self.version = state.version
         if self.quote.current_price != old.current_price:
             self.ts = time_ns() // 1000
         self._current = None
@@ -198,39 +221,10 @@ class Topic(Source):
         if self.context.journal.recording:
             self.context.journal.lose([self.symbol])
 
-    def delist(self) -> None:
-        """Take the quote away from all subscribers, and end the subscriptions to this one symbol.
-
-        The message first gives the quote, as some subscribers may not have it yet.
-        """
-        self.delisted = True
-        self._current = None
-        notice = RemovalNotice(self)
-        if not self.waiting:
-            self._publish_removal(notice)
-        for outbox in self.subscribers:
-            if outbox.owner is not None:
-                outbox.owner.on_delisted(self)
-            if outbox.is_pending(notice):
-                outbox.send_current(notice)
-        for outbox in self.everyone:
-            if outbox.is_pending(self):
-                outbox.send_current(self)
-        self.subscribers, self.everyone = SubscriberSet(), SubscriberSet()
-        self.quote_due = False
-        self.deactivate()
-
-    def _publish_removal(self, notice: "RemovalNotice") -> None:
-        now = time_ns() // 1000
-        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-        removal = UpdateFrame(text_frame(encode(patch)), self)
-        frame = self.current_frame() if self.quote_due else removal
-        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
-        self.context.flusher.queue(frame, self.everyone, now)
-
     def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
+        self.successor = None
         self.everyone = everyone
         self.relist(snapshot)
         self.begin_epoch(epoch)
@@ -251,21 +245,25 @@ class Topic(Source):
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts, self.row)
 
-    def _repriced(self, snapshot: Snapshot) -> Snapshot:
-        """Return `snapshot` with this instrument's reference data."""
-        opening = opening_snapshot(self.instrument)
-        return msgspec.structs.replace(
-            opening,
-            last_quote=opening.last_quote if snapshot.price is None else snapshot.last_quote,
-            volume=snapshot.volume,
-            version=snapshot.version,
-            quoted_at=snapshot.quoted_at,
-        )
+    def agree_on_adjustments(self, snapshot: LiveSnapshot) -> LiveSnapshot:
+        """Return another instance's state after the adjustments made here. If it has further ones, make
+        them here: the leader may have heard of them first.
+        """
+        if snapshot.adjustments == self.instrument.adjustments:
+            return snapshot
+        newest = newest_reference(snapshot.instrument, self.instrument)
+        if newest != self.instrument:
+            self.relist(up_to_date(self.snapshot(), newest))
+        return live(up_to_date(snapshot, self.instrument), snapshot.ts, snapshot.row)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
         add = Add(self.pointer, self.quote)
         return [add, Remove(self.pointer)] if self.delisted else [add]
+
+    def forget_frame(self) -> None:
+        """Make the full quote's frame anew the next time."""
+        self._current = None
 
     def current_frame(self) -> UpdateFrame:
         """Return the full quote as one frame, made once per version for all that need it."""
@@ -283,10 +281,14 @@ class Topic(Source):
         """
         old = self.quote
         if isinstance(update, Move):
+            if update.adjustments != self.adjustments:
+                update = adjusted_move(update, self.instrument)
             if update.version <= self.version:
                 return []
             version, trade = update.version, update.trade_after(old)
         elif self.version < LARGEST_WHOLE:
+            if update.ts < self._adjusted_at:
+                update = adjusted_trade(update, self.instrument)
             version, trade = self.version + 1, update
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
@@ -306,17 +308,15 @@ class Topic(Source):
             self._current = None
             journal, price = self.context.journal, new.current_price
             if journal.recording and price is not None:
-                move = (
-                    trade.symbol,
-                    version,
-                    price,
-                    new.volume,
-                    trade.time_us,
-                    trade.ts,
-                    trade.row,
-                )
-                journal.record(Move(*move))
+                values = (price, new.volume, trade.time_us, trade.ts, trade.row, self.adjustments)
+                journal.record(Move(self.key, version, *values))
         return operations
+
+    def absorb_waiting(self) -> None:
+        """Move the quote by all updates that wait, without publishing: the full quote is due next."""
+        if self._newest_inbox is not None:
+            for update in self._newest_inbox.drain():
+                self.absorb(update)
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
@@ -379,31 +379,6 @@ class Topic(Source):
         """Forget all unpublished updates, also in the inbox of a task that is about to end."""
         if self._newest_inbox is not None:
             self._newest_inbox.discard()
-
-
-class RemovalNotice(Source):
-    """Pending in place of a delisted topic on the connections that were subscribed to it by name.
-
-    Its frame gives the quote and takes it away, even if the topic is listed again by then: these
-    clients are not subscribed any more. If a client subscribes again, the topic is pending instead.
-    """
-
-    __slots__ = ("_topic",)
-
-    def __init__(self, topic: Topic) -> None:
-        self._topic = topic
-
-    @property
-    def key(self) -> str:
-        """The topic's key, as only one of both is pending."""
-        return self._topic.key
-
-    def current_frame(self) -> UpdateFrame:
-        """Return both operations as one frame."""
-        topic = self._topic
-        operations: list[Operation] = [Add(topic.pointer, topic.quote), Remove(topic.pointer)]
-        message = QuotesPatch(topic.ts, {topic.symbol: topic.version}, operations, topic.epoch)
-        return UpdateFrame(text_frame(encode(message)), self)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

@@ -42,7 +42,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     `base_price` is in US dollars; a quote's `change` is counted from it. It is None while the
     instrument waits for its first price. `market_cap` is in whole US dollars, None if unknown.
     `price_decimals` is the tick precision: published prices have no more decimals.
-    `made_up_price`: the source had no base price, so this one is invented.
+    `made_up_price`: the source had no base price, so this one is invented. `adjustments` lists splits
+    and new beginnings, oldest first (`quotes.adjustment`).
     """
 
     symbol: Symbol
@@ -52,6 +53,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     market_cap: int | None = None
     price_decimals: int = CENT_DECIMALS
     made_up_price: bool = False
+    adjustments: str = ""
 
 
 def first_seen(symbol: str, price: float) -> Instrument:

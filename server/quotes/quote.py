@@ -54,8 +54,9 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of a quote to which another instance, the leader, has given a version.
 
-    `version` is the quote's version after the change, `volume` the shares traded until then. The
-    other fields are as in `Trade`.
+    `version` is the quote's version after the change, `volume` the shares traded until then.
+    `adjustments` is the number of adjustments that the price has had. The other fields are as in
+    `Trade`.
     """
 
     symbol: str
@@ -65,6 +66,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     time_us: Microseconds
     ts: Whole
     row: Whole = 0
+    adjustments: Whole = 0
 
     def trade_after(self, quote: "Quote") -> Trade:
         """Return the trade that applies this move to `quote`."""

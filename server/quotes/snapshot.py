@@ -23,6 +23,9 @@ LATEST_US = 253_402_300_799_999_999
 LARGEST_PRICE = 2 * MAX_PRICE
 """US dollars: a simulated price may be above its base price."""
 
+MAX_ADJUSTMENTS = 1000
+"""Characters of a list of adjustments: more than a hundred splits."""
+
 # Every store and every JSON reader can hold these values. Postgres has no NUL, UTF-8 no surrogates.
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00\ud800-\udfff]*$")]
 Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
@@ -32,6 +35,13 @@ Medium = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
 Version = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE)]
 Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
+Adjustments = Annotated[
+    str,
+    Meta(
+        max_length=MAX_ADJUSTMENTS,
+        pattern=r"^(?:(?:[1-9][0-9]{0,6}:[1-9][0-9]{0,6}|fresh@[0-9]{1,18})(?: |\Z))*\Z",
+    ),
+]
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +50,8 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     Prices are in US dollars, `market_cap` in whole US dollars, `volume` in shares. `version` is the
     quote's version, 1 before the first trade. `quoted_at` is the time of the last price in
     microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
-    `base_price`, and a `last_quote` of zero.
+    `base_price`, and a `last_quote` of zero. `adjustments` lists the adjustments that the prices have
+    had.
     """
 
     symbol: Symbol
@@ -54,6 +65,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     volume: Whole = 0
     version: Version = 1
     quoted_at: Microseconds = 0
+    adjustments: Adjustments = ""
 
     @property
     def price(self) -> float | None:
@@ -71,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
             market_cap=self.market_cap,
             price_decimals=self.price_decimals,
             made_up_price=self.made_up_price,
+            adjustments=self.adjustments,
         )
 
 
@@ -103,4 +116,5 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,
         made_up_price=instrument.made_up_price,
+        adjustments=instrument.adjustments,
     )

@@ -30,6 +30,7 @@ _TYPES = {
     "volume": "bigint",
     "version": "bigint",
     "quoted_at": "bigint",
+    "adjustments": "varchar",
 }
 
 _ROWS = ", ".join(f"${number}::{_TYPES[field]}[]" for number, field in enumerate(FIELDS, 1))

@@ -244,6 +244,7 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0004_changes",
         "applied 0005_folded_words",
         "applied 0006_first_price",
+        "applied 0007_life_of_a_symbol",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
