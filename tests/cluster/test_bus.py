@@ -1,8 +1,7 @@
 """Scripts and channels of a real Redis: election, fencing, agreement, listening."""
 
-import gc
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 
@@ -29,15 +28,6 @@ LEASE = 1.5
 TIMEOUT = 30.0
 
 POLICY = Policy(lease=LEASE, stale_after=2.0, candidate=True, local=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_collections() -> Iterator[None]:
-    """Freeze pytest's objects: a full collection takes as long as a command may here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @asynccontextmanager
