@@ -15,6 +15,12 @@ from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import is_overload, new_user
 from tests.processes import LONGEST_PAUSE, ServerProcess, make_token
 
+LEASE = 3.0
+"""Seconds of a leader's lease by default."""
+
+FREEZE = 10.0
+"""Seconds of a pause, longer than leases and timeouts."""
+
 CONVERGENCE_TIMEOUT = 15.0
 """Seconds in which all is as before the fault, once the fault is over."""
 

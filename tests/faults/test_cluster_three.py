@@ -14,7 +14,7 @@ import pytest
 
 from bench.schedule import symbol_names
 from bench.services import Redis
-from tests.faults.cluster import Cluster, report
+from tests.faults.cluster import FREEZE, LEASE, Cluster, report
 from tests.processes import ServerProcess, eventually
 
 CLIENTS = 12
@@ -26,11 +26,6 @@ PACE = {"PRICE_UPDATE_INTERVAL": "250ms"}
 """A symbol's moves: the clients together check a thousand messages a second, which leaves most of a
 busy core to the instances.
 """
-
-LEASE = 3.0
-
-FREEZE = 10.0
-"""Seconds of a pause, longer than leases and timeouts."""
 
 FAULTS = 6
 """Steps of a random course."""
