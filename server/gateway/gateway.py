@@ -215,9 +215,11 @@ class Gateway:
 
         Errors: OSError, if the listener itself is broken.
         """
-        for _ in range(ACCEPT_BATCH):
-            if self._sockets >= self.max_sockets:
-                return os.strerror(errno.EMFILE)
+        room = self.max_sockets - self._sockets
+        if not room:
+            return os.strerror(errno.EMFILE)
+        # A client waits now. When the room is used up, perhaps none waits any more.
+        for _ in range(min(room, ACCEPT_BATCH)):
             try:
                 accepted = accept_nowait(listener)
             except OutOfResources as error:

@@ -42,7 +42,8 @@ class Door(NamedTuple):
     async def admit(self, target: str, **headers: str | None) -> Admission:
         """Decide about a request of `target`, and give its places back."""
         with ExitStack() as undo:
-            return await self.policy.admit(read(head(target, **headers)), ADDRESS, undo)
+            request = read(head(target, "GET", **headers))
+            return await self.policy.admit(request, ADDRESS, undo)
 
     async def refusal(self, target: str, **headers: str | None) -> tuple[Refused, str]:
         """Return why a request of `target` is refused."""
