@@ -1,9 +1,12 @@
 """What waits in an outbox: for the socket, for a throttled client's release, and for how long."""
 
+import socket
+
 import pytest
 import trio
 
 from server.fanout.backlog import DRAIN_BYTES
+from server.fanout.blocked_writers import WriteSize
 from server.fanout.frame import pong_frame
 from server.fanout.outbox import WRITE_FRAMES
 from tests.fanout.test_outbox_states import PLENTY, Rig, Symbol, block
@@ -86,3 +89,45 @@ async def test_client_is_read_again_once_its_answers_are_sent(nursery, end):
     await trio.testing.wait_all_tasks_blocked()
     assert done.is_set()
     await rig.outbox.wait_answered()
+
+
+def test_answer_takes_the_place_of_a_held_update():
+    """A client that asks for a quote does not get it once more with the release."""
+    symbol = Symbol("A")
+    rig = Rig()
+    rig.outbox.set_throttle(1.0)
+    rig.outbox.conflate(symbol.update().source)
+    block(rig)
+    rig.outbox.send_many([symbol])
+    rig.drain()
+    rig.outbox.release()
+    assert rig.sock.sent == [b"first", b"A quote 1"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        (4.0, [1024, 256, 256]),
+        (0.25, [1024, 819, 655, 524, 419, 335, 268, 256]),
+        (0.1875, [1024, 1092, 1164, 1241]),
+        (0.0625, [1024, 2048, 4096, 8192, 16384, 16384]),
+    ],
+)
+async def test_slow_client_is_given_as_much_as_it_reads_in_a_moment(autojump_clock, seconds, sizes):
+    """An answer waits behind the bytes that the kernel has. So it gets what the client reads in
+    0.2 s, measured over half a second or more, and at most twice as much as before.
+    """
+    with socket.socket() as sock:
+        size = WriteSize(sock)
+        seen = [size.limit]
+        while len(seen) < len(sizes):
+            measured = 0.0
+            while measured < 0.5:
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == size.limit
+                await trio.sleep(seconds)
+                measured += seconds
+                size.wrote()
+            seen.append(size.limit)
+        assert seen == sizes
+        size.restore()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == DRAIN_BYTES
