@@ -259,7 +259,7 @@ async def test_spent_address_needs_a_good_token_first():
 
 
 @pytest.mark.parametrize("extension", [None, "permessage-deflate; server_no_context_takeover"])
-@pytest.mark.parametrize("offered", [None, "other, quotestream.v1.json"])
+@pytest.mark.parametrize("offered", [None, "other,quotestream.v1.json"])
 async def test_answer_is_the_one_of_rfc_6455(extension, offered):
     """§1.3, to the letter: some clients compare the words with their case."""
     data = head("/ws/quotes", Sec_WebSocket_Protocol=offered)

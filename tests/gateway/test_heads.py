@@ -1,5 +1,7 @@
 """Heads of requests, and the answers that refuse them, without a server."""
 
+import socket
+
 import h11
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from server.gateway.request import (
     NotHttp,
     Request,
     parse_head,
+    read_head,
     read_request,
     require_websocket,
     take_head,
@@ -50,8 +53,38 @@ def test_head_is_taken_in_any_pieces(step):
 def test_bytes_behind_the_head_are_not_looked_at(rest):
     """They are frames, which may hold anything."""
     received = bytearray(HEAD + rest)
-    assert take_head(received) == HEAD
+    assert take_head(received, 0) == HEAD
     assert received == rest
+
+
+async def test_head_is_read_from_a_socket_in_pieces():
+    """What came behind it is kept; a client that leaves before its end is noticed."""
+    for data, whole in ((b"\r\n" + HEAD + b"rest", True), (HEAD[:-1], False)):
+        server, client = socket.socketpair()
+        with server, client:
+            server.setblocking(False)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def write(client=client, data=data) -> None:
+                    for start in range(0, len(data), 30):
+                        client.send(data[start : start + 30])
+                        await trio.testing.wait_all_tasks_blocked()
+                    client.shutdown(socket.SHUT_WR)
+
+                if whole:
+                    head, rest = await read_head(server)
+                    assert head == HEAD
+                    assert b"rest".startswith(rest)
+                else:
+                    with pytest.raises(EOFError):
+                        await read_head(server)
+
+
+def test_whole_head_is_taken_even_if_it_is_not_http():
+    """Its client waits for an answer, which says so."""
+    head = b"GET / HTTP/x\r\nHost: a\r\n\r\n"
+    assert take_head(bytearray(head), 0) == head
 
 
 def test_head_may_be_as_large_as_its_limit():
@@ -68,7 +101,7 @@ def test_head_may_be_as_large_as_its_limit():
 @pytest.mark.parametrize(
     "data",
     [b"\nGET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\n\n", b"GET / HTTP/1.1\r\nHost: a\n\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: a\r\n\n"],
+     b"GET / HTTP/1.1\r\nHost: a\r\n\n", b"\r\n\nGET / HTTP/1.1\r\n\r\n"],
 )  # fmt: skip
 @pytest.mark.parametrize("searched", [0, 1, 14])
 def test_line_feed_alone_is_refused(data, searched):
@@ -90,21 +123,24 @@ def test_line_feed_alone_is_refused(data, searched):
         (b"hello\r\n", "not_http", NOT_HTTP_ADVICE),
         (b"GET / HTTP/x\r\n", "not_http", NOT_HTTP_ADVICE),
         (b"M" * 33, "not_http", NOT_HTTP_ADVICE),
+        (b" GET / HTTP/1.1\r\n", "not_http", NOT_HTTP_ADVICE),
+        (b"GET\t", "not_http", NOT_HTTP_ADVICE),
     ],
 )
 def test_other_protocols_are_told_at_once(data, reason, advice):
     """So that their clients do not wait, and the operator learns why."""
     with pytest.raises(NotHttp) as other:
-        take_head(bytearray(data))
+        take_head(bytearray(data), 0)
     assert (other.value.reason, str(other.value)) == (reason, advice)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x16", b"G", b"M" * 32, b"GET /", b"GET / HTTP/1.1\r\n", b"\r"]
+    "data",
+    [b"", b"\x16", b"G", b"M" * 32, b"GET /", b"GET / HTTP/1.1\r\n", b"\r", b"GET\r", b"X /"],
 )
 def test_beginning_of_a_head_is_waited_for(data):
     """It may still become one."""
-    assert take_head(bytearray(data)) is None
+    assert take_head(bytearray(data), 0) is None
 
 
 def test_request_is_read():
