@@ -162,20 +162,18 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
     check_host(event)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
-    try:
-        path, written = split_target(event.target.decode("ascii"))
-        query = parse_qs(written, keep_blank_values=True, errors="replace")
-    except ValueError:
-        raise Refusal(Refused.BAD_REQUEST, NOT_A_URL) from None
+    # h11 lets only ASCII pass in targets, names and methods.
+    path, query = split_target(event.target.decode())
     # Brackets belong to IPv6 addresses (RFC 3986 §3.2.2).
     if "[" in path or "]" in path:
         raise Refusal(Refused.BAD_REQUEST, NOT_A_URL)
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
-        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        name, value = raw_name.decode(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    method, version = event.method.decode("ascii"), event.http_version.decode("ascii")
-    return Request(method, version, path, query, headers, rest)
+    parameters = parse_qs(query, keep_blank_values=True)
+    method, version = event.method.decode(), event.http_version.decode()
+    return Request(method, version, path, parameters, headers, rest)
 
 
 def require_websocket(request: Request) -> None:
