@@ -12,6 +12,7 @@ import pytest
 import structlog.testing
 import trio
 
+from server.fanout.frame import deflate, text_frame
 from server.fanout.hub import Hub
 from server.gateway import gateway as module
 from server.gateway.addresses import Proxies
@@ -185,6 +186,12 @@ async def test_client_gets_its_quote_and_then_its_updates(compression, offer, ag
         publish(served.hub, "AAPL", 101.0)
         first, update = await client.frame()
         assert (first, b'"value":101.0' in update) == (text, True)
+        ping = b'{"action":"ping","id":7}'
+        if agreed:
+            ping = deflate(text_frame(ping))[2:]
+        await client.send(frame(TEXT | (RSV1 if agreed else 0), ping))
+        _, pong = await client.frame()
+        assert (b'"type":"pong"' in pong, b'"id":7' in pong) == (True, True)
         assert served.gateway.pool.opened_total == 1
         await client.stream.aclose()
         await until(lambda: not served.gateway.pool.sessions)

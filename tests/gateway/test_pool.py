@@ -12,6 +12,7 @@ from server.gateway.connection import Connection
 from server.gateway.heartbeat import CLOCK_LOOK, Heartbeat
 from server.gateway.lifecycle import State
 from server.gateway.pool import LATER_MS, SOON_MS, Pool
+from server.gateway.refusals import Refusal
 
 
 class Session:
@@ -51,6 +52,28 @@ class Turns(trio.abc.Instrument):
 def sessions(pool: Pool, count: int, closing: tuple[int, ...] = ()) -> list[Session]:
     turns = Turns()
     return [Session(pool, turns, closing=number in closing) for number in range(count)]
+
+
+def test_pool_counts_what_comes_and_goes():
+    """The places that are taken now, and all sessions since the start."""
+    pool = Pool(3, 2)
+    first, second = sessions(pool, 2)
+    pool.enter()
+    assert (pool.opened_total, pool.places, len(pool.sessions)) == (2, 2, 2)
+    assert pool.states == {State.CONNECTING: 1, State.ACTIVE: 2}
+    assert pool.is_full_for("ann")
+    first.lost = second.lost = True
+    pool.remove(cast("Connection", first))
+    assert not pool.is_full_for("ann")
+    pool.reserve_for("ann")
+    with pytest.raises(Refusal):
+        pool.reserve_for("ann")
+    pool.remove(cast("Connection", second))
+    pool.leave()
+    assert (pool.opened_total, pool.places, len(pool.sessions)) == (2, 0, 0)
+    assert (pool.closed, pool.lost) == ({1001: 2}, 2)
+    assert not +pool.states
+    assert first.state is second.state is State.CLOSED
 
 
 def test_few_clients_are_sent_to_new_processes():

@@ -126,6 +126,7 @@ def test_everything_takes_the_place_of_single_symbols(connection):
         SendQuotes(others),
     ]
     assert connection.say("subscribe", symbols=["*"]) == [Ack("subscribe", [EVERYTHING])]
+    assert connection.say("subscribe", symbols=["AAPL"]) == [Ack("subscribe", ["AAPL"])]
     (error,) = connection.say("unsubscribe", symbols=["AAPL"])
     assert (error.code, error.symbols) == ("not_subscribed", ["AAPL"])
     (stop,) = connection.say("unsubscribe", symbols=["*"])
