@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_network
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from server.gateway.deflate import ANSWER
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.request import NOT_HTTP_ADVICE
+from server.gateway.sockets import OutOfResources, accept_nowait
 from server.process.binding import bind
 from tests.fanout.peer import instruments, publish
 from tests.frames import take_frame
@@ -298,6 +300,44 @@ async def test_fault_ends_one_connection_only():
         await client.send(frame(PING, b"still there?"))
         assert await client.frame() == (0x80 | PONG, b"still there?")
         assert (served.gateway.pool.places, len(served.gateway.pool.sessions)) == (1, 1)
+
+
+async def test_places_of_connections_that_ended_are_free_again(monkeypatch):
+    """Exactly theirs. A further client waits, and the operator learns why."""
+    monkeypatch.setattr(module, "ACCEPT_PAUSE", 0.01)
+    async with serving(max_sockets=2) as served:
+        for _ in range(3):
+            first, second = [await served.ask() for _ in range(2)]
+            for client in (first, second):
+                await client.head()
+            with structlog.testing.capture_logs() as logs:
+                third = await served.ask()
+                await until(partial(len, logs))
+            assert (logs[0]["event"], logs[0]["problem"]) == (
+                "cannot accept connections",
+                "Too many open files",
+            )
+            for client in (first, second, third):
+                await client.stream.aclose()
+            await until(lambda: not served.gateway.pool.states.total())
+
+
+async def test_want_of_descriptors_is_logged_and_passes(monkeypatch):
+    """The client waits, and is served once there are some again."""
+    monkeypatch.setattr(module, "ACCEPT_PAUSE", 0.01)
+    wanting = [True, True]
+
+    def want(listener: socket.socket) -> object:
+        if wanting:
+            wanting.pop()
+            raise OutOfResources("Too many open files in system")
+        return accept_nowait(listener)
+
+    monkeypatch.setattr(module, "accept_nowait", want)
+    async with serving() as served:
+        with structlog.testing.capture_logs() as logs:
+            await (await served.ask()).head()
+        assert [each["problem"] for each in logs] == ["Too many open files in system"] * 2
 
 
 async def test_server_says_when_clients_should_come():

@@ -1,5 +1,6 @@
 """Clients' compressed messages, read by the protocol without a server (RFC 7692 §6, §7.2.2)."""
 
+import tracemalloc
 import zlib
 from typing import cast
 
@@ -86,6 +87,25 @@ def test_bomb_is_refused_before_it_is_whole():
     count = LIMIT // len(empty_block)
     assert read(compressed(empty_block * count)) == [""]
     assert read(compressed(empty_block * count + b"\x00")) == [CloseReason.MESSAGE_TOO_BIG]
+
+
+def test_no_more_than_the_limit_is_inflated():
+    """Neither at once, nor from a bomb behind a text that leaves one byte."""
+    text = b"x" * (LIMIT - 1)
+    bomb = deflated(text + bytes(700_000))
+    for cut in (0, len(deflated(text)) - 2):
+        tracemalloc.start()
+        ends = read(compressed(bomb[:cut], fin=False), frame(CONTINUATION, bomb[cut:]))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert ends == [CloseReason.MESSAGE_TOO_BIG]
+        assert peak < 200_000
+
+
+def test_message_whose_end_is_missing_is_an_error():
+    """Here it is a block of ten bytes that has five."""
+    cut = b"\x00\x0a\x00\xf5\xff" + b"hello"
+    assert read(compressed(cut)) == [CloseReason.INVALID_FRAME_PAYLOAD_DATA]
 
 
 @pytest.mark.parametrize(
