@@ -74,6 +74,16 @@ def test_debts_are_made_up_for_and_charges_make_none(clock):
     assert budget.take("bob") == pytest.approx(0.1)
 
 
+def test_work_that_is_done_is_charged_whole_or_not_at_all(clock):
+    """It makes no debts, even if a part of it could be paid."""
+    budget = Budget(RATE, BURST, clock=clock)
+    budget.add_debt("ann", 15)
+    budget.charge("ann", 6)
+    assert budget.wait("ann", 5) == 0
+    budget.charge("ann", 5)
+    assert budget.wait("ann", 5) > 0
+
+
 def test_a_rate_of_less_than_one_a_burst_allows_one(clock):
     """With any settings, a single command is allowed sooner or later."""
     assert not Budget(0.1, BURST, clock=clock).take("ann")

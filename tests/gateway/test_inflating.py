@@ -87,6 +87,9 @@ def test_bomb_is_refused_before_it_is_whole():
     count = LIMIT // len(empty_block)
     assert read(compressed(empty_block * count)) == [""]
     assert read(compressed(empty_block * count + b"\x00")) == [CloseReason.MESSAGE_TOO_BIG]
+    half = empty_block * (count // 2 + 1)
+    ends = read(compressed(half, fin=False), frame(CONTINUATION, half, fin=False))
+    assert ends == [CloseReason.MESSAGE_TOO_BIG]
 
 
 def test_no_more_than_the_limit_is_inflated():
@@ -114,6 +117,10 @@ def test_message_whose_end_is_missing_is_an_error():
         ([compressed(b"\xff\xff\xff\xff")], CloseReason.INVALID_FRAME_PAYLOAD_DATA),
         ([compressed(deflated(b"\xff"))], CloseReason.INVALID_FRAME_PAYLOAD_DATA),
         ([frame(PING | RSV1, b"")], CloseReason.PROTOCOL_ERROR),
+        ([frame(PING | 0x20, b"")], CloseReason.PROTOCOL_ERROR),
+        ([frame(PING | 0x10, b"")], CloseReason.PROTOCOL_ERROR),
+        ([frame(TEXT | 0x20, b"")], CloseReason.PROTOCOL_ERROR),
+        ([frame(TEXT | 0x10, b"")], CloseReason.PROTOCOL_ERROR),
         (
             [compressed(deflated(b"a"), fin=False), frame(CONTINUATION | RSV1, b"")],
             CloseReason.PROTOCOL_ERROR,
@@ -121,7 +128,7 @@ def test_message_whose_end_is_missing_is_an_error():
     ],
 )
 def test_wrong_compression_is_an_error(frames, code):
-    """Only a message's first frame may have the bit, and the text is UTF-8."""
+    """Only a message's first frame may have the bit, no frame another one, and the text is UTF-8."""
     assert read(*frames) == [code]
 
 

@@ -159,16 +159,12 @@ async def test_deadlines_move_only_when_the_clock_is_stepped(monkeypatch, autoju
     beats = Heartbeat(everyone, wheel, {}, 20.0, 1800.0)
     nursery.start_soon(beats.watch_clock, cast("Any", clients))
     await trio.sleep(3.5 * CLOCK_LOOK)
-    wall.ahead += 0.4
-    await trio.sleep(CLOCK_LOOK)
+    wall.ahead += 0.25
+    await trio.sleep(2 * CLOCK_LOOK)
     assert moved == []
-    wall.ahead += 0.4
-    while not moved:
-        await trio.lowlevel.checkpoint()
-        autojump_clock.jump(0.1)
+    wall.ahead += 0.25
+    await trio.sleep(2 * CLOCK_LOOK)
     first = moved[0][1]
-    for _ in range(10):
-        await trio.lowlevel.checkpoint()
     assert [(number, turn - first) for number, turn in moved] == [
         (0, 0),
         (2, 0),
@@ -178,4 +174,3 @@ async def test_deadlines_move_only_when_the_clock_is_stepped(monkeypatch, autoju
         (6, 2),
         (7, 2),
     ]
-    nursery.cancel_scope.cancel()
