@@ -112,6 +112,18 @@ def test_invented_keys_do_not_forgive_a_spent_budget(clock):
     assert spend(budget, "ann") == 1
 
 
+@pytest.mark.parametrize(("size", "kept"), [(1, 0), (3, 2), (8, 6), (20, 15)])
+def test_full_table_drops_a_quarter(clock, size, kept):
+    """At least one bucket, and never the most spent ones. Buckets that are full by now go first."""
+    for seconds in (0.0, 1.0):
+        budget = Budget(RATE, BURST, size=size, clock=clock)
+        for number in range(size):
+            budget.add_debt(f"user{number}", 10)
+        clock.now += seconds
+        budget.add_debt("another", 10)
+        assert len(budget) == (kept if seconds == 0 else 0) + 1
+
+
 def test_full_budgets_are_dropped_first(clock):
     """Budgets that are full make room, so that those in use are kept."""
     budget = Budget(RATE, BURST, size=100, clock=clock)
