@@ -73,9 +73,10 @@ class Prices:
                 run_simulator,
                 watched=watching.watched_quotes,
                 is_watched=watching.is_watched,
-                price_decimals=hub.price_decimals,
+                price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
                 interval=self._settings.price_update_interval,
                 random=Random(self._settings.simulator_seed),
+                present=hub.present_quote,
             )
             await self._broadcast(hub, simulate)
         else:

@@ -61,8 +61,8 @@ def test_every_kind_goes_over_the_bus(category):
     )
     moves = [
         Move("BTC/USD", 3, price, 0.5, 1, 1),
-        Move("BTC/USD", 4, None, 0.75, 0, 1, 0, DayRange(), Book(price, None, 1.5, None)),
-        Move("BTC/USD", 5, price, 0.75, 0, 1, 7, DayRange(None, price, None, restated=True)),
+        Move("BTC/USD", 4, None, 0.75, 0, 1, 0, 0, DayRange(), Book(price, None, 1.5, None)),
+        Move("BTC/USD", 5, price, 0.75, 0, 1, 7, 1, DayRange(None, price, None, restated=True)),
     ]
     batch = Batch(5, 6, moves, [state])
     assert decode_batch(encode_batch(batch), invalid) == batch

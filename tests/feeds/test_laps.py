@@ -8,7 +8,8 @@ import trio
 from server.app.prices import Prices
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch, decode_batch, encode_batch
-from server.config.settings import FeedChoice, Settings
+from server.config.settings import Settings
+from server.config.values import FeedChoice
 from server.fanout.hub import Hub
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.update import NOWHERE, FeedPosition
