@@ -11,7 +11,7 @@ import pytest
 from tests.cli.command import complaint, run
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
-from tests.store.test_instances import write
+from tests.store.served import write
 from tests.store.test_listing import SOON, list_instruments, moved, reads, two_servers, watch
 
 FAST = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
