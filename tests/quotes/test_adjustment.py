@@ -5,6 +5,7 @@ import pytest
 
 from server.quotes.adjustment import (
     ChangeRefused,
+    adjusted_change,
     adjusted_move,
     fresh,
     newest_reference,
@@ -14,11 +15,12 @@ from server.quotes.adjustment import (
     split,
     up_to_date,
 )
+from server.quotes.quote import move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import Snapshot
-from server.quotes.update import Move
+from server.quotes.update import Move, Restatement, TopOfBook, Trade, merged
 
 
-def state(last: float = 404.0, volume: int = 1001, version: int = 7, **other: object) -> Snapshot:
+def state(last: float = 404.0, volume: float = 1001, version: int = 7, **other: object) -> Snapshot:
     snapshot = Snapshot("FB", "Facebook", 1, last, 400.0, volume=volume, version=version)
     return msgspec.structs.replace(snapshot, quoted_at=5, **other)
 
@@ -37,6 +39,50 @@ def test_split(ratio, base, last, volume):
     after = split(state(), ratio, again=False)
     assert (after.base_price, after.last_quote, after.volume) == (base, last, volume)
     assert (after.version, after.quoted_at, after.adjustments) == (8, 5, ratio)
+
+
+def test_split_divides_every_price_and_multiplies_every_size():
+    """Also the day's values, the book and the previous close. What is not known stays so."""
+    before = state(previous_close=396.0, open=400.0, high=408.0, low=392.0, bid=403.6, bid_size=5)
+    after = split(before, "4:1", again=False)
+    assert (after.previous_close, after.open, after.high, after.low) == (99.0, 100.0, 102.0, 98.0)
+    assert (after.bid, after.bid_size, after.ask, after.ask_size) == (100.9, 20, None, None)
+    anew = up_to_date(before, msgspec.structs.replace(before.instrument, adjustments=fresh(9)))
+    assert (anew.open, anew.high, anew.bid, anew.bid_size) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        Trade("FB", 412.0, 100, 9, 9),
+        Trade("FB", 412.0, 100, 9, 9, late=True),
+        TopOfBook("FB", 411.6, None, 10, None, 9, 9),
+        Restatement("FB", 400.0, -1, 404.0, 396.0, 9, 9),
+        merged(Trade("FB", 800.0, 1, 9, 9), Trade("FB", 200.0, 1, 9, 9)),
+    ],
+)
+@pytest.mark.parametrize("entry", ["4:1", "1:4"])
+def test_updates_of_every_kind_follow_a_split(update, entry):
+    """An update and a split give the same quote in either order, on the leader and on a follower."""
+    before = state(volume=1000, open=400.0, high=408.0, low=392.0, bid=400.0, bid_size=100)
+    quote = quote_after(resumed_quote(before), update, 2)
+    moved = snapshot_of(before.instrument, quote, 8)
+    row = split(before, entry, again=False)
+    expected = resumed_quote(up_to_date(moved, row.instrument))
+    assert (
+        quote_after(resumed_quote(row), adjusted_change(update.change, row.instrument), 2)
+        == expected
+    )
+    move = adjusted_move(move_of(update, 8, quote), row.instrument)
+    assert quote_after(resumed_quote(row), move, 2) == expected
+    assert move.version == 9
+
+
+def test_fraction_of_a_size_follows_a_split():
+    """Volumes keep the decimals of their instrument, and no noise of floats."""
+    after = split(state(volume=0.3, size_decimals=8), "3:1", again=False)
+    assert after.volume == 0.9
+    assert split(state(volume=1.0, size_decimals=2), "1:3", again=False).volume == 0.33
 
 
 @pytest.mark.parametrize(
