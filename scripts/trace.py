@@ -1,6 +1,6 @@
 """Follow one price through a running server, from the replayed file to a client's socket.
 
-`.venv/bin/python scripts/trace.py` prints the table of docs/architecture.md. It runs a whole server.
+`scripts/python scripts/trace.py` prints the table of docs/architecture.md. It runs a whole server.
 Python's profiler hook notes when the price passes the functions named in STATIONS.
 """
 
@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import trio
 
 from server.app.serve import serve
-from server.config.settings import FeedChoice, Settings
+from server.config.settings import Settings
+from server.config.values import FeedChoice
 from server.gateway.auth import Authenticator
 from server.ops.logs import configure_logging
 from server.process.listeners import Addresses

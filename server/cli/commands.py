@@ -34,16 +34,13 @@ from server.cli.credentials import (
     secret_of,
     token_for_watch,
 )
-from server.cli.importing import add_import, count_of
+from server.cli.importing import add_import, count_of, price_text
+from server.cli.life import add_life
+from server.config.environment import BadSetting
+from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
-from server.config.settings import (
-    BadSetting,
-    Duration,
-    Settings,
-    describe_settings,
-    load_settings,
-    secrets_in,
-)
+from server.config.settings import Settings, load_settings, secrets_in
+from server.config.values import Duration
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import configure_logging
@@ -52,6 +49,7 @@ from server.process.binding import BindError
 from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
+from server.quotes.adjustment import ChangeRefused
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 from server.redis_link import BadRedisUrl
@@ -71,6 +69,7 @@ EXPECTED = (
     BadRedisUrl,
     BadFile,
     BadTokenSource,
+    ChangeRefused,
 )
 """Errors that end a command with one line."""
 
@@ -84,6 +83,10 @@ def main() -> None:
     try:
         settings = load_settings()
         hide(*secrets_in(settings))
+        # A server tells it in its log.
+        if arguments.run is not _serve:
+            for each in unknown_settings():
+                print(f"quotestream: {each}", file=sys.stderr)
         arguments.run(arguments, settings)
     except EXPECTED as error:
         _fail(str(error))
@@ -102,9 +105,12 @@ def main() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hides secrets that a user wrote in the wrong place of a command line."""
+    """Hides secrets in a wrong command line, and hints at the variable of what is not an option."""
 
     def error(self, message: str) -> NoReturn:
+        _, unknown, rest = message.partition("unrecognized arguments: ")
+        if unknown and (hint := hint_at_setting(*rest.split()[:2])):
+            message = hint
         super().error(redact(message))
 
 
@@ -116,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "serve",
         help="run the server (the default)",
-        description="Run the server. It is configured by environment variables or a .env file:",
+        description="Run the server. Settings are environment variables, or lines of a .env file.\n"
+        "For instance: WS_PORT=9000 quotestream serve",
         epilog=describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -139,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     add_import(commands)
+    add_life(commands)
 
     command = commands.add_parser("list", help="list the instruments there are, with last prices")
     command.add_argument("query", nargs="?", default="", help="as in a search; by default all")
@@ -191,6 +199,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     secret = secret_of(settings)
     authenticator = authenticator_of(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
+    if not supervisor:
+        _warn_of_unknown_settings()
     if arguments.workers:
         from server.workers.host import supervise
 
@@ -210,6 +220,7 @@ def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]
     """Read settings and keys anew. A development secret stays. Errors: BadSetting, BadKey."""
     settings = load_settings()
     hide(*secrets_in(settings))
+    _warn_of_unknown_settings()
     if not is_development(settings):
         secret = settings.jwt_secret
     elif not is_development(started_with):
@@ -221,6 +232,11 @@ def _warn(settings: Settings) -> None:
     """Warn about settings that are not meant for production."""
     if is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
+
+
+def _warn_of_unknown_settings() -> None:
+    for each in unknown_settings():
+        log.warning(each)
 
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
@@ -238,7 +254,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
         print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
+    print(f"prices   {_origin_of_prices(settings)}")
     sys.stdout.flush()
+
+
+def _origin_of_prices(settings: Settings) -> str:
+    """Say where prices come from: nobody should take simulated ones for today's market."""
+    if settings.feed.replay_path:
+        return f"recorded trades of {settings.feed.replay_path}"
+    if settings.feed == "bus":
+        return "other instances, through Redis"
+    shipped = settings.catalogue == "shipped" and not settings.database_url
+    base = "base prices of March 2017 or invented" if shipped else "your instruments' base prices"
+    return f"simulated from {base}, not today's"
 
 
 def _own_command() -> Path:
@@ -276,7 +304,7 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
 
     def show(rows: Sequence[Snapshot]) -> None:
         for each in rows:
-            kind, price = each.instrument.type, f"{each.last_quote:.{each.price_decimals}f}"
+            kind, price = each.instrument.type, price_text(each.price, each.price_decimals)
             print(f"{each.symbol:<12} {kind:<6} {price:>14}  {each.name}")
 
     found = trio.run(list_instruments, store_options(settings), arguments.query, show)

@@ -77,8 +77,9 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
     for symbol in message["versions"]:
         if symbol in document.quotes:
             quote = document.quotes[symbol]
+            updated = quote["last_updated"] or ""
             print(
-                f"{quote['last_updated'][:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
+                f"{updated[:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
                 f"{quote['change_percent']:>+9.2f} %{quote['volume']:>15,}",
                 flush=True,
             )
@@ -107,7 +108,7 @@ COLUMNS = (
     Column("%", lambda quote, _: _coloured(f"{quote['change_percent']:+.2f}", quote)),
     Column("change", lambda quote, _: _coloured(_price(quote["change"], sign="+"), quote)),
     Column("volume", lambda quote, _: Text(f"{quote['volume']:,}")),
-    Column("updated", lambda quote, _: Text(quote["last_updated"][11:23])),
+    Column("updated", lambda quote, _: Text((quote["last_updated"] or "")[11:23])),
     Column("version", lambda _, version: Text(str(version))),
 )
 """In the order in which a narrow terminal keeps them. The name gets what is left."""

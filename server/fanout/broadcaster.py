@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -39,18 +40,33 @@ async def run_broadcaster(
 async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
     """Give `trade` to its topic. Wait only if a lossless feed meets a full inbox."""
     if trade.symbol in hub.delisted:
-        return
+        present = hub.renamed.get(trade.symbol)
+        if present is None or present in hub.delisted:
+            return
+        # The feed still has the old name.
+        trade = msgspec.structs.replace(trade, symbol=present)
     topic = hub.topics.get(trade.symbol) or hub.list_instrument(
         first_seen(trade.symbol, trade.price), trade
     )
     if full := give(hub, topic, trade):
         if lossless:
             hub.stats.feed_waits += 1
-            # The inbox is closed if its symbol is delisted meanwhile.
-            with suppress(trio.ClosedResourceError):
-                await full.put(trade)
+            await _wait_for_room(topic, full, trade)
         else:
             full.conflate(trade)
+
+
+async def _wait_for_room(topic: Topic, full: Inbox | None, trade: Trade) -> None:
+    """Put `trade` into the inbox `full`, or into the topic's next one if it is closed meanwhile. A
+    topic that is delisted has no inbox, and drops the trade.
+    """
+    while full is not None:
+        try:
+            await full.put(trade)
+        except trio.ClosedResourceError:
+            full = topic.inbox
+        else:
+            return
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:

@@ -28,7 +28,9 @@ SUB_DOLLAR_DECIMALS = 4
 """US equities below one dollar may be quoted in hundredths of a cent (the same rule)."""
 
 FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
-"""Precision of an instrument known only from its trades: the finest tick of Rule 612."""
+"""Precision of an instrument without a price, or known only from its trades: the finest tick of Rule
+612.
+"""
 
 MAX_PRICE = 1e9
 """US dollars: a thousand times the highest share price ever, and exact to the finest tick."""
@@ -37,18 +39,21 @@ MAX_PRICE = 1e9
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One listed instrument.
 
-    `base_price` is in US dollars; a quote's `change` is counted from it. `market_cap` is in whole US
-    dollars, None if unknown. `price_decimals` is the tick precision: published prices have no more
-    decimals. `made_up_price`: the source had no base price, so this one is invented.
+    `base_price` is in US dollars; a quote's `change` is counted from it. It is None while the
+    instrument waits for its first price. `market_cap` is in whole US dollars, None if unknown.
+    `price_decimals` is the tick precision: published prices have no more decimals.
+    `made_up_price`: the source had no base price, so this one is invented. `adjustments` lists splits
+    and new beginnings, oldest first (`quotes.adjustment`).
     """
 
     symbol: Symbol
     name: str
     type: Literal["STOCK", "ETF"] = "STOCK"
-    base_price: Annotated[float, msgspec.Meta(gt=0)]
+    base_price: Annotated[float, msgspec.Meta(gt=0)] | None
     market_cap: int | None = None
     price_decimals: int = CENT_DECIMALS
     made_up_price: bool = False
+    adjustments: str = ""
 
 
 def first_seen(symbol: str, price: float) -> Instrument:
@@ -85,5 +90,9 @@ def normalize_symbol(text: str) -> str:
 
 
 def is_symbol(text: str) -> bool:
-    """Return whether a normalized text can be an instrument's symbol."""
-    return 0 < len(text) <= MAX_SYMBOL_LENGTH and text.isprintable() and text != "*"
+    """Return whether a normalized text can be an instrument's symbol.
+
+    A comma separates symbols in a request, so a client could not ask for one that has it.
+    """
+    fits = 0 < len(text) <= MAX_SYMBOL_LENGTH
+    return fits and text.isprintable() and text != "*" and "," not in text

@@ -79,28 +79,32 @@ def read_row(row: Sequence[object]) -> Snapshot:
     return _at_tick(Snapshot(*msgspec.structs.astuple(checked)))
 
 
-def _at_tick(row: Snapshot) -> Snapshot:
-    """Return `row` without the noise of floats, and with as many decimals as its prices have.
+def _at_tick(row: S) -> S:
+    """Return `row` without the noise of floats, and with as many decimals as its prices have. If it has
+    a last price but no base price, the last price becomes it.
 
     Another service may write 0.00001234 without a word about decimals: rounded to cents it would be 0.
     """
-    decimals = decimals_of(row.base_price, decimals_of(row.last_quote, row.price_decimals))
-    base_price = round(row.base_price, decimals)
+    base_price = row.base_price or row.last_quote
+    if not base_price:
+        return row
+    decimals = decimals_of(base_price, decimals_of(row.last_quote, row.price_decimals))
+    base_price = round(base_price, decimals)
     if base_price <= 0:
         raise BadRecord(f"the base price is below 10^-{MAX_DECIMALS}")
+    last_quote = round(row.last_quote, decimals)
+    if (last_quote, base_price, decimals) == (row.last_quote, row.base_price, row.price_decimals):
+        return row
     return msgspec.structs.replace(
-        row,
-        last_quote=round(row.last_quote, decimals),
-        base_price=base_price,
-        price_decimals=decimals,
+        row, last_quote=last_quote, base_price=base_price, price_decimals=decimals
     )
 
 
 def filed_under(symbol: str, snapshot: S) -> S:
-    """Return `snapshot` if `symbol`, its key in a store, is its own symbol. Errors: BadRecord."""
+    """Return `snapshot` at its tick if `symbol`, its key in a store, is its own. Errors: BadRecord."""
     if read_symbol(snapshot.symbol) != symbol:
         raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
-    return snapshot
+    return _at_tick(snapshot)
 
 
 def _field_of(column: re.Match[str]) -> str:

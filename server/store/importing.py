@@ -6,10 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, Instrument
+from server.quotes.instrument import (
+    FIRST_SEEN_DECIMALS,
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    Instrument,
+)
 from server.store.cells import (
     has_decimal_comma,
     has_decimal_point,
+    is_missing,
     read_kind,
     read_name,
     read_price,
@@ -34,7 +40,7 @@ HEADERS = {
 }  # fmt: skip
 """The fields of an instrument, and the headers under which files have them, as `_plain` writes them."""
 
-REQUIRED = ("symbol", "name", "price")
+REQUIRED = ("symbol", "name")
 
 
 class BadFile(Exception):
@@ -67,10 +73,10 @@ class _Table(NamedTuple):
 def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Contents:
     """Return the instruments of a file with a header line, and the rows that are not instruments.
 
-    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price` (US
-    dollars: `change` is counted from it); not required are `type` (STOCK or ETF), `market_cap`,
+    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name`; not required
+    are `price` (US dollars: `change` is counted from it), `type` (STOCK or ETF), `market_cap`,
     `price_decimals`, and `price_source`, where `made-up` says that the price is invented. Others are
-    ignored.
+    ignored. An instrument without a price waits for its first one.
 
     Arguments:
         columns: the header of the column to take for a field, where its name does not tell.
@@ -116,7 +122,12 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
     symbol, name = read_symbol_cell(cells["symbol"]), read_name(cells["name"])
     kind = read_kind(cells.get("type", ""))
     decimals = read_whole("price_decimals", cells.get("price_decimals", ""), MAX_DECIMALS)
-    price, decimals = read_price(cells["price"], decimals, decimal_comma=decimal_comma)
+    price: float | None = None
+    # A price that is not a number is a calculation gone wrong, and not a missing one.
+    if is_missing(text := cells.get("price", "")) and text.strip().lower() != "nan":
+        decimals = FIRST_SEEN_DECIMALS if decimals is None else decimals
+    else:
+        price, decimals = read_price(text, decimals, decimal_comma=decimal_comma)
     market_cap = read_whole(
         "market_cap", cells.get("market_cap", ""), LARGEST_WHOLE, decimal_comma=decimal_comma
     )
@@ -164,6 +175,8 @@ def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
             for field, column in fields.items()
             if names[column].strip().lower() != field
         )
+        if "price" not in fields:
+            table.assumed.append("no column has prices; --map price=HEADER names one")
         for line, cells in lines:
             if len(cells) != len(names):
                 problem = f"{len(cells)} fields, another number of fields than the header's"
@@ -194,7 +207,8 @@ def _fields(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
             found[field] = column
         elif field in columns:
             raise BadFile(f"{path}: the header has no column {columns[field]!r}")
-    if missing := [field for field in REQUIRED if field not in found]:
+    missing = [field for field in (*REQUIRED, "price") if field not in found]
+    if any(field in REQUIRED for field in missing):
         raise BadFile(
             f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
             f"--map {missing[0]}=HEADER names one"

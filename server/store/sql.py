@@ -20,27 +20,73 @@ def _set_excluded(*fields: str) -> str:
     return ", ".join(f"{field} = excluded.{field}" for field in fields)
 
 
-_KEEP_PRICE = ", ".join(
-    f"{field} = CASE WHEN market_data.version > 1 AND {_SOUND} THEN market_data.{field} "
-    f"ELSE excluded.{field} END"
-    for field in PRICE_FIELDS
+_BASE_FIELDS = ("base_price", "price_decimals", "made_up_price")
+
+_NO_NEW_PRICE = """excluded.base_price IS NULL AND market_data.base_price IS NOT NULL
+        AND market_data.renamed_to IS NULL"""
+"""Whether the row has a price, and the import none. That of a renamed symbol is not its own."""
+
+_KEEP_BASE = ", ".join(
+    f"{field} = CASE WHEN {_NO_NEW_PRICE} THEN market_data.{field} ELSE excluded.{field} END"
+    for field in _BASE_FIELDS
 )
 
-_REFERENCE_FIELDS = [each for each in FIELDS if each not in ("symbol", *PRICE_FIELDS)]
+
+def _keep_price(field: str) -> str:
+    """Return SQL that keeps a valid last price. A renamed symbol keeps all but the price itself."""
+    its_own = " AND market_data.renamed_to IS NULL" if field == "last_quote" else ""
+    return (
+        f"{field} = CASE WHEN {_SOUND} AND (market_data.version > 1{its_own} OR {_NO_NEW_PRICE}) "
+        f"THEN market_data.{field} ELSE excluded.{field} END"
+    )
+
+
+_REFERENCE_FIELDS = [
+    each for each in FIELDS if each not in ("symbol", "adjustments", *_BASE_FIELDS, *PRICE_FIELDS)
+]
 
 ON_CONFLICT_LIST = f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*_REFERENCE_FIELDS)},
-    {_KEEP_PRICE},
-    delisted = false
+    {_KEEP_BASE},
+    {", ".join(map(_keep_price, PRICE_FIELDS))},
+    delisted = false, renamed_to = NULL
 """
-"""Ends the INSERT of an import: an instrument that was traded keeps its last price."""
+"""Ends the INSERT of an import: an instrument that was traded keeps its last price. An instrument
+that the import has no price for keeps the price that it has.
+"""
+
+ON_CONFLICT_BEGIN_ANEW = f"""
+ON CONFLICT (symbol) DO UPDATE SET
+    {_set_excluded(*_REFERENCE_FIELDS, *_BASE_FIELDS, "last_quote", "volume", "quoted_at")},
+    version = CASE WHEN market_data.version > 1 AND {_SOUND}
+        THEN CASE WHEN market_data.version < {LARGEST_WHOLE} THEN market_data.version + 1
+            ELSE market_data.version END
+        ELSE 1 END,
+    adjustments = ltrim(market_data.adjustments || ' ' || excluded.adjustments),
+    delisted = false, renamed_to = NULL
+"""
+"""Ends the INSERT of an import of symbols that belonged to other instruments. The version goes on."""
+
+ON_CONFLICT_REPLACE = f"ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*FIELDS[1:])}"
+"""Ends the INSERT of rows that were read in the same transaction."""
 
 ON_CONFLICT_SAVE = f"""
-ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*PRICE_FIELDS)}
-WHERE excluded.version > market_data.version OR ({_SOUND}) IS NOT TRUE
+ON CONFLICT (symbol) DO UPDATE SET
+    {_set_excluded(*PRICE_FIELDS)},
+    base_price = coalesce(market_data.base_price, excluded.base_price)
+WHERE excluded.adjustments = market_data.adjustments AND (
+    excluded.version > market_data.version
+    OR excluded.version > 1 AND excluded.version = market_data.version
+        AND excluded.last_quote <> market_data.last_quote
+    OR ({_SOUND}) IS NOT TRUE)
 """
-"""Ends the INSERT of a write-back: only a newer price replaces a valid one."""
+"""Ends the INSERT of a write-back: only a newer price replaces a valid one, or the price of the same
+version, which another program has overwritten. The first price becomes the base price.
+
+A price of before a split is not written. Its server hears of the split within seconds, and then writes
+the price after it.
+"""
 
 RECENTLY_WATCHED = (
     "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "
@@ -48,5 +94,5 @@ RECENTLY_WATCHED = (
 )
 """The caller adds the placeholder of the limit."""
 
-SELECT_CHANGES = "SELECT symbol, delisted, changed_in FROM market_data WHERE "
+SELECT_CHANGES = "SELECT symbol, delisted, changed_in, renamed_to FROM market_data WHERE "
 """The caller adds the condition."""

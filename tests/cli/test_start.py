@@ -36,6 +36,10 @@ jFY2IA==
         ("FEED", "telepathy"),
         ("FEED", "replay:"),
         ("REPLAY_SPEED", "-1"),
+        ("REPLAY_LONGEST_GAP", "0"),
+        ("CACHE_TTL", "99999999999999999999d"),
+        ("BUS_LEASE", "10001d"),
+        ("DRAIN_DELAY", "9" * 400),
         ("REPLAY_SPEED", "nan"),
         ("REPLAY_LOOP", "perhaps"),
         ("SIMULATOR_SEED", "x"),
@@ -176,6 +180,56 @@ def test_help_tells_what_there_is(tmp_path):
     assert all(name.upper() in text for name in Settings.__struct_fields__)
     assert all(f"default {value}\n" in text for value in ("10000", "30m", "5m", "4s", "0.1s"))
     assert run(tmp_path, "--version").stdout.startswith("quotestream ")
+
+
+def test_unknown_variables_are_named_at_the_start(tmp_path):
+    """The server's log names those that look like its own, from `.env` too; variables of others not."""
+    (tmp_path / ".env").write_text("WS_MAX_SYMBOL=7\n")
+    with ServerProcess(tmp_path, HTTP_PROXY="http://proxy:3128", JWT_SECERT="hunter2") as server:
+        assert server.stop() == 0
+    warnings = [line["event"] for line in server.log_lines() if line["level"] == "warning"]
+    assert warnings == [
+        "JWT_SECERT is not a setting and has no effect; the nearest name is JWT_SECRET",
+        "WS_MAX_SYMBOL is not a setting and has no effect; the nearest name is WS_MAX_SYMBOLS",
+    ]
+
+
+def test_other_commands_name_unknown_variables_too(tmp_path):
+    """They do it on standard error, so that the output stays what it is."""
+    done = run(tmp_path, "token", "--user", "a", JWT_SECRET=SECRET, JWT_LEWAY="1s")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "quotestream: JWT_LEWAY is not a setting and has no effect; the nearest name is JWT_LEEWAY\n"
+    )
+    assert len(done.stdout.split(".")) == 3
+
+
+def test_option_that_is_a_setting_is_hinted_at(tmp_path):
+    """The last line names the variable. It does not repeat a secret."""
+    done = run(tmp_path, "serve", "--port", "9000")
+    assert done.returncode == 2
+    assert "--port is not an option: set the variable WS_PORT=9000" in done.stderr
+    done = run(tmp_path, "serve", "--jwt-secret", "hunter2")
+    assert "set the variable JWT_SECRET=…" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "origin"),
+    [
+        ({}, "simulated from base prices of March 2017 or invented, not today's"),
+        ({"CATALOGUE": "empty"}, "simulated from your instruments' base prices, not today's"),
+        ({"FEED": "replay:day.csv"}, "recorded trades of day.csv"),
+    ],
+)
+def test_start_says_where_prices_come_from(tmp_path, variables, origin):
+    """Nobody takes the shipped prices of 2017 for today's."""
+    (tmp_path / "day.csv").write_text(f"{HEADER}\n1764012345678,AAPL,175.50,100\n")
+    with ServerProcess(tmp_path, **variables) as server:
+        assert server.process.stdout is not None
+        line = server.process.stdout.readline().rstrip()
+        assert line == f"prices   {origin}"
+        assert len(line) < 80
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["token"], ["watch"], ["serve", "--fast"]])

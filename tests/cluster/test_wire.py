@@ -14,7 +14,7 @@ from server.cluster.wire import (
     encode_batch,
     encode_json,
 )
-from server.quotes.quote import Move
+from server.quotes.quote import FeedPosition, Move
 from server.quotes.snapshot import LiveSnapshot
 
 
@@ -25,7 +25,9 @@ def snapshot(symbol: str) -> LiveSnapshot:
 def test_batch_is_read_as_it_was_written():
     """With all its parts."""
     invalid = ClusterStats().invalid
-    batch = Batch(5, 6, [Move("A", 3, 1.0, 2, 1, 1)], [snapshot("A")], "feed_lost", "me", 7)
+    batch = Batch(
+        5, 6, [Move("A", 3, 1.0, 2, 1, 1)], [snapshot("A")], "feed_lost", "me", FeedPosition(7, 8)
+    )
     assert decode_batch(encode_batch(batch), invalid) == batch
     empty = Batch(5, 6, [], [])
     assert decode_batch(encode_batch(empty), invalid) == empty

@@ -9,7 +9,7 @@ from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.blocked_writers import WriteSize
 from server.fanout.frame import pong_frame
 from server.fanout.outbox import WRITE_FRAMES
-from tests.fanout.test_outbox_states import PLENTY, Rig, Symbol, block
+from tests.fanout.rig import PLENTY, Rig, Symbol, block
 
 
 @pytest.mark.parametrize("count", [1, 2, WRITE_FRAMES, WRITE_FRAMES + 1, 3 * WRITE_FRAMES])

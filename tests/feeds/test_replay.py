@@ -8,10 +8,12 @@ import pytest
 import structlog
 import trio
 
-from server.feeds.replay import BLOCK_ROWS, Replay, ReplayError
-from server.quotes.quote import Trade
+from server.feeds.replay import BLOCK_ROWS, Played, Replay, ReplayError
+from server.quotes.quote import FeedPosition, Trade
 
 HEADER = "timestamp_ms,symbol,price,size"
+
+NOTHING = Played()
 
 GOOD = ["1000,AAPL,175.50,100", "1500,msft,60.10,200", "4000,AAPL,175.92,300"]
 
@@ -62,7 +64,7 @@ def seen(trade: Trade) -> tuple[str, float, int, int]:
 
 
 async def replay_all(
-    path: Path, speed: float = 0, after: int = 0
+    path: Path, speed: float = 0, played: Played = NOTHING
 ) -> tuple[list[tuple[float, Trade]], Replay]:
     """Return all trades with their moments, and the replay."""
     replay = Replay(path, speed, loop=False)
@@ -71,7 +73,7 @@ async def replay_all(
 
     async def run() -> None:
         async with send:
-            await replay.run(send, after=after)
+            await replay.run(send, played=played)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
@@ -89,14 +91,48 @@ async def test_every_trade_comes_in_order(tmp_path, name, bom, newline):
     assert replay.bad_rows == 0
 
 
+FIRST = 1000
+"""The number of a file's first row in these tests."""
+
+
+@pytest.mark.parametrize("times", [(1000, 1500, 2000, 2500), (4000, 1000, 1000, 0)])
 @pytest.mark.parametrize(
-    ("after", "skipped"),
-    [(999_999, 0), (1_000_000, 1), (3_999_999, 2), (4_000_000, 3), (4_000_001, 0)],
+    ("newest", "sent"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"A": FIRST + 2}, [1, 2, 3]),
+        ({"A": FIRST + 2, "B": FIRST + 3}, [2, 3]),
+        ({"A": FIRST + 4, "B": 0}, [1, 3]),
+        ({"A": FIRST + 4, "B": FIRST + 5}, []),
+        ({"A": FIRST - 1, "B": FIRST - 1}, [0, 1, 2, 3]),
+    ],
 )
-async def test_replay_goes_on_where_another_was(tmp_path, after, skipped):
-    """A replay begins with the first later trade. If there is none, it sends the whole file."""
-    moments, _ = await replay_all(write(tmp_path / "day.csv", GOOD), after=after)
-    assert [seen(trade) for _, trade in moments] == TRADES[skipped:]
+async def test_replay_sends_the_rows_that_each_symbol_lacks(tmp_path, times, newest, sent):
+    """Each trade has its row's number. A replay sends the rows that were not played before, symbol by
+    symbol, whatever the rows' times are.
+    """
+    rows = [f"{time},{'AB'[n % 2]},{n + 1},1" for n, time in enumerate(times)]
+    played = Played(FeedPosition(0, FIRST), lambda symbol: newest.get(symbol, 0), FIRST + 5)
+    moments, _ = await replay_all(write(tmp_path / "day.csv", rows), played=played)
+    assert [trade.row for _, trade in moments] == [FIRST + 2 + number for number in sent]
+    assert [trade.price for _, trade in moments] == [number + 1 for number in sent]
+
+
+async def test_late_rows_come_at_once(tmp_path, autojump_clock):
+    """Rows before the last one that was played come without a pause, the others at intervals."""
+    rows = ["0,A,1,1", "5000,A,2,1", "9000,B,3,1", "9000,A,4,1", "11000,A,5,1"]
+    played = Played(FeedPosition(0, FIRST), {"A": 0, "B": FIRST + 4}.__getitem__, FIRST + 4)
+    moments, _ = await replay_all(write(tmp_path / "day.csv", rows), 1, played)
+    assert [trade.price for _, trade in moments] == [1, 2, 4, 5]
+    assert [moment for moment, _ in moments] == pytest.approx([0, 0, 0, 2], abs=1e-6)
+
+
+def test_content_identifies_a_file(tmp_path):
+    """A compressed copy is the same file. A file with another row is another one."""
+    files = [write(tmp_path / "a.csv", GOOD), write(tmp_path / "b.csv.gz", GOOD)]
+    other = write(tmp_path / "c.csv", [*GOOD[:-1], "4000,AAPL,175.93,300"])
+    one, same, another = (Replay(each, 1, loop=False).file for each in [*files, other])
+    assert one == same != another
 
 
 @pytest.mark.parametrize("speed", [0.5, 1, 100])
@@ -121,13 +157,15 @@ async def test_full_speed_is_held_back_and_loses_nothing(tmp_path):
 
 
 async def test_loop_starts_over(tmp_path, autojump_clock):
-    """At the end the replay starts over, with its own intervals."""
+    """Lap after lap, the replay sends the same trades. Their rows are numbered on."""
     replay = Replay(write(tmp_path / "day.csv", GOOD), 1, loop=True)
-    send, receive = trio.open_memory_channel[Trade](0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(replay.run, send)
-        assert [seen(await receive.receive()) for _ in range(9)] == 3 * TRADES
-        nursery.cancel_scope.cancel()
+    send, receive = trio.open_memory_channel[Trade](9)
+    row = 0
+    for _ in range(3):
+        row = await replay.run(send, played=Played(FeedPosition(replay.file, row)))
+    trades = [receive.receive_nowait() for _ in range(9)]
+    assert [seen(trade) for trade in trades] == 3 * TRADES
+    assert [trade.row for trade in trades] == [2, 3, 4, 7, 8, 9, 12, 13, 14]
 
 
 async def test_loop_of_nothing_is_an_error(tmp_path):

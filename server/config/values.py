@@ -1,0 +1,138 @@
+"""The types of settings: how each value is written, and which values are allowed."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
+
+from msgspec import Meta
+
+from server.quotes.duration import parse_duration
+
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
+
+class Duration(float):
+    """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Errors: ValueError."""
+        seconds = parse_duration(text)
+        if not 0 < seconds <= LONGEST_DURATION:
+            raise ValueError
+        return cls(seconds)
+
+
+class Delay(float):
+    """Seconds, zero or more; written as a Duration."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Delay":
+        """Errors: ValueError."""
+        seconds = parse_duration(text)
+        if seconds > LONGEST_DURATION:
+            raise ValueError
+        return cls(seconds)
+
+
+class NameList(tuple[str, ...]):
+    """Comma-separated names."""
+
+    @classmethod
+    def parse(cls, text: str) -> "NameList":
+        """Never fails; empty names are dropped."""
+        return cls(name for part in text.split(",") if (name := part.strip()))
+
+
+class Origins(NameList):
+    """Comma-separated origins as browsers send them (RFC 6454 §6.2)."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Origins":
+        """Errors: ValueError for a text that no browser sends: it would allow no page."""
+        origins = cls(name.lower() for name in NameList.parse(text))
+        for origin in origins:
+            url = urlsplit(origin)
+            if origin != "null" and not (url.netloc and origin == f"{url.scheme}://{url.netloc}"):
+                raise ValueError
+        return origins
+
+
+class Networks(tuple[IPv4Network | IPv6Network, ...]):
+    """Comma-separated networks in CIDR notation (RFC 4632 §3.1), or single addresses."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Networks":
+        """Errors: ValueError, also for an address with bits beyond its network's prefix."""
+        return cls(ip_network(name) for name in NameList.parse(text))
+
+
+class DatabaseUrl(str):
+    """The address of Postgres: one host, or several of which the first that answers is taken."""
+
+    @classmethod
+    def parse(cls, text: str) -> "DatabaseUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("postgresql", "postgres")))
+
+
+class RedisUrl(str):
+    """The address of Redis. Other options of the connection, such as timeouts, are the server's own."""
+
+    @classmethod
+    def parse(cls, text: str) -> "RedisUrl":
+        """Errors: ValueError."""
+        for option in parse_qs(urlsplit(text).query, keep_blank_values=True):
+            if option not in ("client_name", "db", "protocol") and not option.startswith("ssl_"):
+                raise ValueError
+        return cls(_checked_url(text, ("redis", "rediss", "unix")))
+
+
+def _checked_url(text: str, schemes: Sequence[str]) -> str:
+    url = urlsplit(text)
+    for host in url.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{host}")
+        # Both raise ValueError: for a port that is not a number, for a name that DNS cannot have.
+        one.port  # noqa: B018 (only its error matters)
+        (one.hostname or "").encode("idna")
+    if url.scheme not in schemes or not (url.netloc or url.path):
+        raise ValueError
+    return text
+
+
+class FeedChoice(str):
+    """Where prices come from: `simulator`, `replay:PATH`, or `bus` for other instances."""
+
+    @classmethod
+    def parse(cls, text: str) -> "FeedChoice":
+        """Errors: ValueError."""
+        kind, _, path = text.partition(":")
+        if text not in ("simulator", "bus") and not (kind == "replay" and path):
+            raise ValueError
+        return cls(text)
+
+    @property
+    def replay_path(self) -> Path | None:
+        """The file to replay, None for the other choices."""
+        _, _, path = self.partition(":")
+        return Path(path) if path else None
+
+
+Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 (any free one) to 65535")]
+Count = Annotated[int, Meta(ge=1, description="a whole number above zero")]
+Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0, to 100")]
+Text = Annotated[str, Meta(description="text")]
+Names = Annotated[NameList, Meta(description="names separated by commas")]
+Seconds = Annotated[
+    Duration,
+    Meta(description="a duration above zero, up to 10000d: 250ms, 4s, 30m, 1h or plain seconds"),
+]
+Switch = Annotated[bool, Meta(description="0 or 1")]
+DelayText = Annotated[
+    Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")
+]
