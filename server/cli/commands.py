@@ -40,7 +40,7 @@ from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
 from server.config.settings import Settings, load_settings, secrets_in
-from server.config.values import Duration
+from server.config.values import Duration, NameList
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import configure_logging
@@ -139,7 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("token", help="make a token for a client")
     command.add_argument("--user", type=user, required=True, help="the user that the token names")
     command.add_argument("--ttl", type=duration, default=Duration(3600), help="1h by default")
-    command.add_argument("--role", type=role, help="such as admin")
+    command.add_argument("--role", type=role, help="such as admin or publisher")
+    command.add_argument(
+        "--symbols",
+        type=NameList.parse,
+        metavar="AAPL,BTC*",
+        help="the symbols that a publisher may name; without it, all",
+    )
     command.set_defaults(run=_token)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
@@ -284,7 +290,7 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> None:
             "no server would take the token: set JWT_SECRET, as no secret can be kept here"
         )
     authenticator = authenticator_of(settings, secret_of(settings))
-    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role))
+    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role, arguments.symbols))
 
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:
