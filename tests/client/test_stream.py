@@ -15,17 +15,15 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from websockets.sync.server import ServerConnection, serve
 
 from bench.services import free_port
-from server.client.stream import (
+from server.client.stream import Listener, StreamRefused, follow
+from server.quotes.position import parse_position
+from server.websocket_client import (
     FIRST_DELAY,
     LASTING,
     LONGEST_DELAY,
     PING_INTERVAL,
     PING_TIMEOUT,
-    Listener,
-    StreamRefused,
-    follow,
 )
-from server.quotes.position import parse_position
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
@@ -147,7 +145,7 @@ def serve_in_memory(monkeypatch, nursery) -> Callable[[Handler], list[float]]:
             except* ConnectionClosed:
                 pass  # the client has seen enough
 
-        monkeypatch.setattr("server.client.stream._open_stream", open_stream)
+        monkeypatch.setattr("server.websocket_client._open_stream", open_stream)
         return came
 
     return serve_in_memory
@@ -442,7 +440,8 @@ async def test_redirection_is_a_refusal():
         thread.join()
     assert asked == [f"Bearer {token}"]
     shown = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
-    frames = [each for each in shown.stack if each.filename.endswith("server/client/stream.py")]
+    ours = ("server/client/stream.py", "server/websocket_client.py")
+    frames = [each for each in shown.stack if each.filename.endswith(ours)]
     assert frames
     assert not any(token in str(each.locals) for each in frames)
 
