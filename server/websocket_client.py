@@ -1,12 +1,20 @@
 """A WebSocket connection to another server: opened within a time limit, kept alive, retried later."""
 
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+import h11
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
@@ -49,16 +57,45 @@ class Backoff:
         return max(wait, asked)
 
 
+class ConnectionFailed(Exception):
+    """A connection could not be made, or broke. The message gives the reason.
+
+    `status` is the HTTP status of a refused handshake, else zero. `retry_after` is how long the other
+    server asks to be left alone, in seconds.
+    """
+
+    def __init__(self, problem: str, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.retry_after = retry_after
+
+
 @asynccontextmanager
 async def open_connection(url: str, headers: Headers = tuple) -> AsyncIterator[WebSocketConnection]:
-    """Connect to `url`, and ping until the block ends.
+    """Connect to `url`, and ping until the block ends. A redirection is a refusal.
 
-    Errors: BrokenResourceError, with its cause, if the network fails; TooSlowError if the server does
-    not answer in time, pings included; trio-websocket's HandshakeError; h11.ProtocolError if the
-    server does not speak HTTP.
+    Errors: ConnectionFailed, also for a ping that is not answered; trio-websocket's ConnectionClosed
+    from the block's own calls.
     """
+    try:
+        async with _connected(url, headers) as socket:
+            yield socket
+    except ConnectionRejected as refused:
+        raise ConnectionFailed(
+            _message(refused), refused.status_code, _retry_after(refused)
+        ) from refused
+    except (HandshakeError, trio.BrokenResourceError) as error:
+        raise ConnectionFailed(str(error.__cause__ or error) or "the connection ended") from error
+    except h11.ProtocolError as error:
+        raise ConnectionFailed("the server does not speak HTTP") from error
+    except trio.TooSlowError as error:
+        raise ConnectionFailed("the server does not answer") from error
+
+
+@asynccontextmanager
+async def _connected(url: str, headers: Headers) -> AsyncIterator[WebSocketConnection]:
     parts = urlsplit(url)
-    resource = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    resource = f"{parts.path or '/'}?{parts.query}".removesuffix("?")
     # The stream is closed here, as trio-websocket leaves it open when the server closes first.
     async with await _open_stream(url) as stream:
         try:
@@ -95,3 +132,17 @@ async def _keep_asking(socket: WebSocketConnection) -> None:
             await trio.sleep(PING_INTERVAL)
             with trio.fail_after(PING_TIMEOUT):
                 await socket.ping()
+
+
+def _message(rejection: ConnectionRejected) -> str:
+    try:
+        return str(json.loads(rejection.body or b"")["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return f"the server answered with HTTP status {rejection.status_code}"
+
+
+def _retry_after(rejection: ConnectionRejected) -> float:
+    for name, value in rejection.headers or ():
+        if name.lower() == b"retry-after" and value.isdigit():
+            return float(value)
+    return 0.0

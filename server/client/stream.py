@@ -5,17 +5,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-import h11
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    HandshakeError,
-    WebSocketConnection,
-)
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.client.document import Document
-from server.websocket_client import Backoff, open_connection
+from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 MAX_REQUEST = 16 * 1024 - 512
 """Bytes of a request line and its Authorization header; the rest of 16 KiB, a server's limit, is for
@@ -122,21 +116,15 @@ async def follow(
         resume, renewable = True, False
         try:
             asked = await _follow_once(resumed, credential, backoff, document, listener)
-        except ConnectionRejected as rejection:
-            status = rejection.status_code
-            asked, problem = _retry_after(rejection), _message(rejection)
+        except ConnectionFailed as failed:
+            status = failed.status
+            asked, problem = failed.retry_after, str(failed)
             resume, renewable = status not in TOO_LONG, status == UNAUTHORIZED
-            if status < 500 and status not in PASSING and (resume or resumed == target):
+            final = 0 < status < 500 and status not in PASSING
+            if final and (resume or resumed == target):
                 refusal = StreamRefused(problem)
         except TokenExpired as expired:
             refusal, renewable, problem = expired, True, str(expired)
-        # An OSError would come from the listener, as the network's errors are mapped below.
-        except (HandshakeError, trio.BrokenResourceError) as error:
-            problem = str(error.__cause__ or error) or problem
-        except h11.ProtocolError:
-            problem = "the server does not speak HTTP"
-        except trio.TooSlowError:
-            problem = "the server does not answer"
         if refusal is not None and not (renewable and await credential.renew()):
             raise refusal
         wait = backoff.next(asked)
@@ -186,17 +174,3 @@ async def _read(socket: WebSocketConnection, document: Document, listener: Liste
         if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
             raise TokenExpired("the token expired") from None
         return wait
-
-
-def _message(rejection: ConnectionRejected) -> str:
-    try:
-        return str(json.loads(rejection.body or b"")["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"the server answered with HTTP status {rejection.status_code}"
-
-
-def _retry_after(rejection: ConnectionRejected) -> float:
-    for name, value in rejection.headers or ():
-        if name.lower() == b"retry-after" and value.isdigit():
-            return float(value)
-    return 0.0
