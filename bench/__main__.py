@@ -17,8 +17,9 @@ from bench.figures import Result
 from bench.hotpath import run_hotpath
 from bench.load import Options
 from bench.peers import PEERS
-from bench.report import print_result, write_json, write_page, write_plot
+from bench.report import print_result, summary, write_json, write_page, write_plot
 from bench.scenarios import LONG, SCENARIOS
+from bench.schedule import ScheduleTooLong
 from bench.screen import show
 from bench.target import TargetError
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return 0 if options.run(options) else 1
-    except TargetError as error:
+    except (TargetError, ScheduleTooLong) as error:
         print(f"bench: {error}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the server.")
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the server.")
     commands = parser.add_subparsers(required=True, metavar="SCENARIO")
     for name, module in (SCENARIOS | LONG).items():
         headline, _, details = (module.__doc__ or "").partition("\n")
@@ -214,14 +215,15 @@ def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
 
 def _run_compare(arguments: argparse.Namespace) -> bool:
     options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
-    return _report(run_compare(options, arguments.only), arguments)
+    return _report(run_compare(options, [*dict.fromkeys(arguments.only)]), arguments)
 
 
 def _run_cluster(arguments: argparse.Namespace) -> bool:
     options = Options(
         connections=arguments.connections, duration=arguments.duration, rate=arguments.rate
     )
-    return _report(cluster.run_cluster(options, arguments.only, arguments.kills), arguments)
+    parts = [*dict.fromkeys(arguments.only)]
+    return _report(cluster.run_cluster(options, parts, arguments.kills), arguments)
 
 
 def _report(result: Result, arguments: argparse.Namespace) -> bool:
@@ -238,9 +240,11 @@ def _run_all(arguments: argparse.Namespace) -> bool:
     arguments.report.mkdir(parents=True, exist_ok=True)
     for name, module in SCENARIOS.items():
         show(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
+        # A symbol that moves every four seconds has to move twice in a quick trial, too.
+        shortest = max(2.0, 2 / module.RATE if module.RATE else 0.0)
         options = Options(
             connections=max(10, round(module.CONNECTIONS * arguments.scale)),
-            duration=max(2.0, module.DURATION * arguments.scale),
+            duration=max(shortest, module.DURATION * arguments.scale),
             rate=module.RATE,
         )
         results.append(module.run(options))
@@ -248,32 +252,42 @@ def _run_all(arguments: argparse.Namespace) -> bool:
         # Written after each, so that an interrupted run leaves what it measured.
         write_json(results, arguments.report / "figures.json")
         write_page(results, arguments.report / "index.html")
+    print(summary(results))
     show(f"written to {arguments.report / 'index.html'}")
     return all(result.good for result in results)
 
 
+LARGEST = 1e6
+"""The most seconds, moves a second or things of one kind that an option may ask for."""
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+    if not text.isdecimal() or not 0 < int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to {LARGEST:,.0f}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return number
+    return _number(text, LARGEST)
 
 
 def _hours(text: str) -> float:
-    return 3600 * _seconds(text)
+    return 3600 * _number(text, LARGEST / 3600)
 
 
 def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return _number(text, 1)
+
+
+def _number(text: str, largest: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= largest:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number above 0 and at most {largest:,.0f}"
+        )
     return number
 
 

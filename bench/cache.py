@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 from rich.progress import Progress
 
+from bench.figures import ratio
 from bench.services import MissingService, Postgres, Redis
 from bench.target import OwnServer, TargetError
 
@@ -75,6 +76,8 @@ Kind = tuple[int, int]
 
 def run_cache(options: argparse.Namespace) -> bool:
     """Measure and print; False if a target was missed."""
+    if min(options.symbols, options.requests, *_load_sizes(options.duration)) < 2:
+        raise TargetError("too short to say: use more symbols, requests or a longer duration")
     try:
         with Postgres() as postgres, Redis() as redis:
             return _measure(options, postgres, redis)
@@ -140,7 +143,7 @@ def _report(duration: float, cached: dict[Kind, Load], uncached: dict[Kind, Load
     )
     for (number, size), load in cached.items():
         without = uncached[number, size]
-        saved = 1 - load.queries / without.queries
+        saved = _saved(load.queries, without.queries)
         print(
             f"{number:,} symbols, {RATES[size]} requests/s of {size}: hit rate {load.hit_rate:.2%}"
         )
@@ -148,10 +151,22 @@ def _report(duration: float, cached: dict[Kind, Load], uncached: dict[Kind, Load
             ("queries/s", load.queries / duration, without.queries / duration),
             ("rows/s", load.rows / duration, without.rows / duration),
         ):
-            print(f"{what:>26} {value:,.1f} and {other:,.1f}, {1 - value / other:.2%} saved")
+            share = _saved(value, other)
+            text = "too short to say" if share is None else f"{share:.2%} saved"
+            print(f"{what:>26} {value:,.1f} and {other:,.1f}, {text}")
         print(f"{'p99':>26} {_p99(load):.2f} and {_p99(without):.2f} ms")
-        good += [load.hit_rate > HIT_RATE_TARGET, saved > SAVED_TARGET]
+        good += [load.hit_rate > HIT_RATE_TARGET, saved is not None and saved > SAVED_TARGET]
     return all(good)
+
+
+def _saved(value: float, without: float) -> float | None:
+    share = ratio(value, without)
+    return None if share is None else 1 - share
+
+
+def _load_sizes(duration: float) -> list[int]:
+    """Return the number of requests of each kind of load."""
+    return [round(rate * duration) for rate in RATES.values()]
 
 
 def _p99(load: Load) -> float:

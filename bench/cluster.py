@@ -9,7 +9,7 @@ from statistics import median
 from time import monotonic
 
 from bench import load
-from bench.figures import Figure, Result, Unit
+from bench.figures import Figure, Result, Unit, ratio
 from bench.fleet import measure_fleet
 from bench.generator import Generator
 from bench.instances import Instance, Traffic, kill, open_redis
@@ -84,7 +84,7 @@ def _measure_workers(options: load.Options, _: int, result: Result) -> None:
     It does not measure the highest rate: a server that is behind joins updates, and the load would fill
     its own core first.
     """
-    lasts: dict[int, list[float]] = {1: [], 2: []}
+    lasts: dict[int, list[float | None]] = {1: [], 2: []}
     handshakes: dict[int, list[float]] = {1: [], 2: []}
     schedule = options.schedule(1, BURST_RATE, together=True)
     watch_one: load.Choice = lambda _: schedule.symbols[0]  # noqa: E731 (a name for the type's sake)
@@ -99,7 +99,8 @@ def _measure_workers(options: load.Options, _: int, result: Result) -> None:
             generator.run_until(monotonic() + load.SETTLE)
             window = load.measure(target, generator, options.duration, Result("", ""))
             result.busy = max(result.busy, window.busy)
-            lasts[count].append(median(generator.last.values()) / 1e6)
+            found_last = generator.last.values()
+            lasts[count].append(median(found_last) / 1e6 if found_last else None)
             handshakes[count].append(options.connections / seconds)
             found = generator.latencies.percentiles()
             label = f"{count} worker{'s' * (count > 1)}, turn {turn // 2 + 1}"
@@ -113,8 +114,11 @@ def _measure_workers(options: load.Options, _: int, result: Result) -> None:
                 Figure(f"{label}, generator", window.busy, Unit.CORE),
             )
             load.check_failures(generator, result, f"{label}: ")
+    known = {count: [last for last in found if last is not None] for count, found in lasts.items()}
+    complete = all(len(found) == TURNS for found in known.values())
+    last_ratio = ratio(sum(known[2]), sum(known[1])) if complete else None
     result.add(
-        Figure("2 workers to 1, last client", sum(lasts[2]) / sum(lasts[1]), Unit.RATIO),
+        Figure("2 workers to 1, last client", last_ratio, Unit.RATIO),
         Figure("2 workers to 1, handshakes", sum(handshakes[2]) / sum(handshakes[1]), Unit.RATIO),
     )
 
@@ -147,12 +151,12 @@ def _measure_bus(options: load.Options, _: int, result: Result) -> None:
         before = Traffic.read(redis)
         window = load.measure(follower, generator, options.duration, Result("", ""))
         used = Traffic.read(redis).since(before)
-        updates = window.frames or 1
+        updates = window.frames
         result.add(
             Figure("Redis, updates", updates / window.seconds, Unit.PER_SECOND),
-            Figure("Redis, in, an update", used.received / updates, Unit.BYTES),
-            Figure("Redis, out, an update", used.sent / updates, Unit.BYTES),
-            Figure("Redis, CPU an update", used.cpu / updates * 1e6, Unit.MICROSECONDS),
+            Figure("Redis, in, an update", ratio(used.received, updates), Unit.BYTES),
+            Figure("Redis, out, an update", ratio(used.sent, updates), Unit.BYTES),
+            Figure("Redis, CPU an update", ratio(used.cpu * 1e6, updates), Unit.MICROSECONDS),
             Figure(
                 "Redis, gaps", follower.metric("market_data_bus_gaps_total"), Unit.COUNT, must=0
             ),

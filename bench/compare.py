@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.figures import Figure, Result, Unit
+from bench.figures import Figure, Result, Unit, ratio
 from bench.load import Options
 from bench.peers import entrant
 from bench.scenarios.saturate import LIMIT, OWN, TOGETHER
@@ -29,6 +29,8 @@ def run_compare(options: Options, names: Sequence[str]) -> Result:
             result.add(Figure(f"{label}", step.frames if step else None, Unit.PER_SECOND))
             if limit and step and name != LIMIT:
                 result.add(
-                    Figure(f"{label}, to the bare loop", step.frames / limit.frames, Unit.RATIO)
+                    Figure(
+                        f"{label}, to the bare loop", ratio(step.frames, limit.frames), Unit.RATIO
+                    )
                 )
     return result

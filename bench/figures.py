@@ -1,6 +1,8 @@
 """The results of scenarios: named figures with targets, and whether the result is valid."""
 
+from datetime import UTC, datetime
 from enum import Enum
+from math import isfinite
 from typing import Any, NamedTuple
 
 from hdrh.histogram import HdrHistogram
@@ -25,7 +27,7 @@ class Unit(Enum):
 
 
 class Figure(NamedTuple):
-    """A named value, None if unknown. `must` and `aim` are upper bounds, or lower if `at_least`."""
+    """A named value, None if the run was too short for it or nothing could be read. `must` and `aim` are upper bounds, or lower if `at_least`."""
 
     name: str
     value: float | None
@@ -51,11 +53,12 @@ class Figure(NamedTuple):
 class Result:
     """The result of one scenario.
 
-    `setting` describes the load. `busy` is the generator's share of its core. `wrong` lists reasons
-    that make the result a failure with any figures.
+    `at` is when it began, in UTC. `setting` describes the load. `busy` is the generator's share of its
+    core. `wrong` lists reasons that make the result a failure with any figures.
     """
 
     def __init__(self, scenario: str, setting: str) -> None:
+        self.at = datetime.now(UTC)
         self.scenario = scenario
         self.setting = setting
         self.figures: list[Figure] = []
@@ -75,8 +78,11 @@ class Result:
         return self.valid and not self.wrong
 
     def add(self, *figures: Figure) -> None:
-        """Append figures."""
-        self.figures += figures
+        """Append figures, each under a name of its own. A value that is not a finite number is None."""
+        for figure in figures:
+            assert all(each.name != figure.name for each in self.figures), figure.name
+            known = figure.value is not None and isfinite(figure.value)
+            self.figures.append(figure if known else figure._replace(value=None))
 
     def add_latency(self, found: Percentiles | None, must: "Targets", aim: "Targets") -> None:
         """Append the four latency figures, in seconds."""
@@ -103,6 +109,11 @@ class Result:
             },
             "timeline": [second._asdict() for second in self.timeline],
         }
+
+
+def ratio(value: float | None, other: float | None) -> float | None:
+    """Return `value / other`; None if either is unknown, or if `other` is zero."""
+    return value / other if value is not None and other else None
 
 
 Targets = dict[str, float]

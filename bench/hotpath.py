@@ -17,7 +17,7 @@ import trio
 from server.fanout.hub import Hub
 from server.fanout.topic_task import ROUND_TRADES
 from server.quotes.instrument import Instrument
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 
 SYMBOL = "AAPL"
 

@@ -56,7 +56,7 @@ class Latencies:
 
     def percentiles(self) -> Percentiles | None:
         """Return the percentiles; None without any latency."""
-        return percentiles(self.histogram()) if self._values else None
+        return percentiles(self.histogram())
 
     def timeline(self) -> list[Second]:
         """Return an entry for each marked step with an update."""
@@ -70,7 +70,9 @@ class Latencies:
         return steps
 
 
-def percentiles(histogram: HdrHistogram) -> Percentiles:
-    """Return percentiles in seconds. The maximum too is rounded to the histogram's digits."""
+def percentiles(histogram: HdrHistogram) -> Percentiles | None:
+    """Return percentiles in seconds, None of an empty histogram. The maximum too is rounded."""
+    if not histogram.get_total_count():
+        return None
     p50, p95, p99, p100 = (histogram.get_value_at_percentile(p) / 1e6 for p in (50, 95, 99, 100))
     return Percentiles(p50, p95, p99, p100)

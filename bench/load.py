@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from time import monotonic
 
-from bench.figures import Figure, Result, Unit
+from bench.figures import Figure, Result, Unit, ratio
 from bench.generator import Generator
 from bench.latency import Latencies
 from bench.schedule import Schedule
@@ -155,6 +155,14 @@ class Window:
     cpu_seconds: float | None
     busy: float
     peak: int | None
+
+    @property
+    def cost(self) -> float | None:
+        """Return the server's CPU time of one frame in microseconds.
+
+        It is None without frames, and if the time is shorter than the kernel's clock can tell.
+        """
+        return ratio(self.cpu_seconds * 1e6, self.frames) if self.cpu_seconds else None
 
     @property
     def core(self) -> float | None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,15 +23,29 @@ if TYPE_CHECKING:  # matplotlib takes a second to import, and most runs draw not
 
 VERDICTS = {"aim": "green", "met": "yellow", "missed": "red", "": ""}
 
+LEGEND = {
+    "aim": "the value reaches the aim, the second bound",
+    "met": "the value reaches what it must, the first bound, but not the aim",
+    "missed": "the value reaches neither",
+    "": "the figure has no bound, or no value",
+}
+"""What the verdicts mean. A single bound is what the value must reach, or the aim."""
+
+UNKNOWN = "unknown: the run is too short to say, or --http was not given for a server at --url"
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .15rem .8rem; text-align: left }
-td:nth-child(2) { text-align: right }
+table:not(.legend) td:nth-child(2) { text-align: right; white-space: nowrap }
 tr:nth-child(even) { background: #8881 }
 .aim { color: #087f5b } .met { color: #b08900 } .missed, .wrong { color: #c92a2a }
-img { max-width: 100% }
+.summary { font-weight: 600 } img { max-width: 100% }
 """
+
+
+PICTURE_COLUMNS = 120
+"""Characters of a line above a picture."""
 
 
 def machine() -> str:
@@ -50,7 +66,7 @@ def print_result(result: Result) -> None:
     table = Table(
         title=f"{result.scenario}: {result.setting}",
         title_justify="left",
-        caption=_caption(result),
+        caption=_note(result),
         caption_justify="left",
     )
     table.add_column("figure")
@@ -65,11 +81,34 @@ def print_result(result: Result) -> None:
     Console().print(table)
 
 
+def summary(results: Sequence[Result]) -> str:
+    """Say in one line whether all targets held, which did not, and which results do not count."""
+    bounded = [each for result in results for each in result.figures if each.verdict]
+    missed = [
+        (result.scenario, each.name)
+        for result in results
+        for each in result.figures
+        if each.verdict == "missed"
+    ]
+    names = [
+        f"{scenario} ({', '.join(name for _, name in group)})"
+        for scenario, group in groupby(missed, lambda each: each[0])
+    ]
+    count = len(bounded)
+    but = f" but {len(missed)} of {count}: {', '.join(names)}" if missed else f", {count} in all"
+    line = f"All targets held{but}." if bounded else "No figure has a target and a value."
+    for result in results:
+        if not result.good:
+            line += f" {result.scenario} does not count: {_caption(result)}."
+    return line
+
+
 def write_json(results: Sequence[Result], path: Path) -> None:
     """Write the figures in base units: seconds, bytes, shares of a core."""
     document = {
         "machine": machine(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "summary": summary(results),
         "results": [result.as_json() for result in results],
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
@@ -89,7 +128,9 @@ def write_page(results: Sequence[Result], path: Path) -> None:
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>quotestream benchmark</title>",
         f"<style>{STYLE}</style><h1>quotestream benchmark</h1>",
+        f"<p class='summary'>{escape(summary(results))}</p>",
         f"<p>{escape(machine())}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC</p>",
+        *_legend(),
     ]
     for result in results:
         parts += [f"<h2>{escape(result.scenario)}</h2><p>{escape(result.setting)}</p>"]
@@ -101,8 +142,18 @@ def write_page(results: Sequence[Result], path: Path) -> None:
             image = BytesIO()
             _draw(result).savefig(image, format="png", dpi=110)
             data = base64.b64encode(image.getvalue()).decode()
-            parts += [f"<img alt='latency' src='data:image/png;base64,{data}'>"]
+            alt = f"latency of {escape(result.scenario)}"
+            parts += [f"<img alt='{alt}' src='data:image/png;base64,{data}'>"]
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _legend() -> list[str]:
+    rows = [f"<tr><td class='{each}'>{each or '(empty)'}<td>{LEGEND[each]}" for each in LEGEND]
+    return [
+        "<h2>Verdicts</h2><table class='legend'><tr><th>verdict<th>meaning",
+        *rows,
+        f"</table><p>{escape(UNKNOWN)}.</p>",
+    ]
 
 
 def _row(figure: Figure) -> str:
@@ -116,6 +167,12 @@ def _caption(result: Result) -> str:
     return "; ".join([*problems, *result.wrong])
 
 
+def _note(result: Result) -> str:
+    """Return what a reader of one table has to know, a line each."""
+    unknown = [UNKNOWN] * any(each.value is None for each in result.figures)
+    return "\n".join([*filter(None, [_caption(result)]), *unknown])
+
+
 def _bounds(figure: Figure) -> str:
     sign = "≥" if figure.at_least else "≤"
     bounds = [b for b in (figure.must, figure.aim) if b is not None]
@@ -126,7 +183,9 @@ def _draw(result: Result) -> "Picture":
     """Draw latency by percentile (the axis stretched towards 100 %), and p50 and maximum over time."""
     from matplotlib.figure import Figure as Picture
 
-    picture = Picture(figsize=(10, 3.6), layout="constrained")
+    picture = Picture(figsize=(10, 4), layout="constrained")
+    load = fill(f"{result.scenario}: {result.setting}", PICTURE_COLUMNS)
+    picture.suptitle(f"{load}\n{result.at:%Y-%m-%d %H:%M} UTC, {machine()}", fontsize=9)
     left, right = picture.subplots(1, 2)
     if result.histogram and result.histogram.get_total_count():
         shares = [0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99]

@@ -13,13 +13,27 @@ START_MS = 1_764_012_345_000
 """The time of the first trade. Any time would do."""
 
 
+MOST_MOVES = 20_000_000
+"""Lines of a file: 600 MB. A longer run would rather fill the disk than measure a server."""
+
+
+class ScheduleTooLong(Exception):
+    """A load has too many moves to be written; the message is one line for the user."""
+
+
 class Schedule:
     """Moves of `symbols` symbols, each `rate` times a second for `seconds`.
 
     The symbols move at the same moment if `together`, else one after the other.
+    Errors: ScheduleTooLong.
     """
 
     def __init__(self, symbols: int, rate: float, seconds: float, *, together: bool) -> None:
+        if (moves := symbols * rate * seconds) > MOST_MOVES:
+            raise ScheduleTooLong(
+                f"{symbols} symbols with {rate:g} moves a second each for {seconds:,.0f} s are "
+                f"{moves:,.0f} moves, more than {MOST_MOVES:,}: shorten the run or lower the rate"
+            )
         self._instruments = largest_instruments(symbols)
         self._rate = rate
         self._seconds = seconds

@@ -28,6 +28,9 @@ HIGHEST_RATE = 1000.0
 HALVINGS = 2
 """Halvings of the gap between the last good and the first bad step: a factor of 1.19 is left."""
 
+SHORTEST = 0.25
+"""Seconds of the shortest step: four rounds of FIRST_RATE. Fewer cannot tell good from bad."""
+
 TRIES = 2
 """Tries of a failing step, as the machine may have been busy with other work."""
 
@@ -138,7 +141,14 @@ Entrants = dict[str, Start]
 def search_all(
     entrants: Entrants, burst: int, connections: int, symbols: str, seconds: float
 ) -> dict[str, Step | None]:
-    """Return each entrant's last good step. The entrants take turns at every step."""
+    """Return each entrant's last good step. The entrants take turns at every step.
+
+    Errors: TargetError for steps that are too short.
+    """
+    if seconds < SHORTEST:
+        raise TargetError(
+            f"steps of {seconds:g} s are too short to say: use {SHORTEST:g} s or more"
+        )
     searches = {name: Search() for name in entrants}
     while any(search.next_rate for search in searches.values()):
         for name, search in searches.items():

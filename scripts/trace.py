@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import trio
 
 from server.app.serve import serve
-from server.config.settings import FeedChoice, Settings
+from server.config.settings import Settings
+from server.config.values import FeedChoice
 from server.gateway.auth import Authenticator
 from server.ops.logs import configure_logging
 from server.process.listeners import Addresses

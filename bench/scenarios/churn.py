@@ -54,7 +54,8 @@ def run(options: load.Options) -> Result:
         result.add(
             Figure(
                 "opened and closed",
-                visited / options.duration,
+                # A fraction of a visitor is too short to say.
+                (visited / options.duration) if options.rate * options.duration >= 1 else None,
                 Unit.PER_SECOND,
                 must=0.98 * min(options.rate, 400),
                 aim=980,

@@ -5,7 +5,7 @@ It runs with one symbol, and with twenty that move at the same moment, in turn w
 """
 
 from bench import load
-from bench.figures import Figure, Result, Unit
+from bench.figures import Figure, Result, Unit, ratio
 from bench.peers import bare_loop, own_server
 from bench.schedule import symbol_names
 from bench.steps import Start, Step, run_step, search_all
@@ -27,11 +27,11 @@ def run(options: load.Options) -> Result:
         _report(result, burst, steps.get(OWN), steps.get(LIMIT))
     joined = best[TOGETHER].get(OWN)
     result.add(
-        Figure(f"{TOGETHER} symbols to 1", ratio(joined, best[1].get(OWN)), Unit.RATIO),
+        Figure(f"{TOGETHER} symbols to 1", frames_ratio(joined, best[1].get(OWN)), Unit.RATIO),
         # A server that is behind joins one symbol's updates too. The bare loop never does.
         Figure(
             f"{TOGETHER} symbols to single writes",
-            ratio(joined, best[1].get(LIMIT)),
+            frames_ratio(joined, best[1].get(LIMIT)),
             Unit.RATIO,
             must=4,
             aim=8,
@@ -54,7 +54,7 @@ def _report(result: Result, burst: int, step: Step | None, limit: Step | None) -
     else:
         result.wrong.append(f"{label}: no rate was slow enough")
     if limit:
-        to_limit = Figure(f"{label}, to the bare loop", ratio(step, limit), Unit.RATIO)
+        to_limit = Figure(f"{label}, to the bare loop", frames_ratio(step, limit), Unit.RATIO)
         if burst == 1:
             to_limit = to_limit._replace(must=0.7, aim=0.9, at_least=True)
         result.add(Figure(f"{label}, bare loop", limit.frames, Unit.PER_SECOND), to_limit)
@@ -69,6 +69,6 @@ def _best(options: load.Options, burst: int) -> dict[str, Step | None]:
     return search_all(entrants, burst, options.connections, symbols, options.duration)
 
 
-def ratio(step: Step | None, other: Step | None) -> float | None:
+def frames_ratio(step: Step | None, other: Step | None) -> float | None:
     """Return the ratio of delivered frames a second."""
-    return step.frames / other.frames if step and other else None
+    return ratio(step.frames, other.frames) if step and other else None

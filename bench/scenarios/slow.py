@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bench import load
-from bench.figures import Figure, Result, Unit
+from bench.figures import Figure, Result, Unit, ratio
 from bench.generator import Client, Generator
 from bench.latency import Percentiles
 
@@ -43,8 +43,7 @@ def run(options: load.Options) -> Result:
     for name in ("p50", "p99"):
         one, other = getattr(found.latency, name, None), getattr(without, name, None)
         result.add(Figure(f"{name} without slow clients", other, Unit.SECONDS))
-        ratio = one / other if one and other else None
-        figure = Figure(f"{name} with to without", ratio, Unit.RATIO)
+        figure = Figure(f"{name} with to without", ratio(one, other), Unit.RATIO)
         result.add(figure._replace(must=1.5, aim=1.1) if name == "p99" else figure)
     result.add(*found.figures, *load.common_figures(found.window))
     return result

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from bench import load
-from bench.figures import Figure, Result, Unit, written
+from bench.figures import Figure, Result, Unit, ratio, written
 from bench.generator import Client, Generator
 from bench.latency import Latencies
 from bench.scenarios.churn import visit
@@ -145,17 +145,22 @@ def _written(row: Row) -> str:
 def _growth(rows: list[Row]) -> list[Figure]:
     """Return the growth in the second half: by then, caches and pools are filled."""
     half = rows[len(rows) // 2 :]
-    slope = linear_regression([r.at for r in half], [r.resident for r in half]).slope
+    # One point has no slope.
+    slope = (
+        linear_regression([r.at for r in half], [r.resident for r in half]).slope * 3600
+        if len(half) > 1
+        else None
+    )
     third = max(1, len(rows) // 3)
     first = sum(row.p99 for row in rows[:third]) / third
     last = sum(row.p99 for row in rows[-third:]) / third
     return [
-        Figure("memory growth an hour", slope * 3600, Unit.BYTES),
+        Figure("memory growth an hour", slope, Unit.BYTES),
         Figure("memory at the end", rows[-1].resident, Unit.BYTES),
         Figure("descriptors, first minute", rows[0].descriptors, Unit.COUNT),
         Figure("descriptors, last minute", rows[-1].descriptors, Unit.COUNT),
         Figure("breakers open, at most", max(row.breakers for row in rows), Unit.COUNT),
         Figure("conflated", rows[-1].conflated, Unit.COUNT),
         Figure("given up as too slow", rows[-1].evicted, Unit.COUNT),
-        Figure("p99, last third to first", last / first if first else None, Unit.RATIO),
+        Figure("p99, last third to first", ratio(last, first), Unit.RATIO),
     ]

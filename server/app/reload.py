@@ -10,7 +10,8 @@ import msgspec
 import structlog
 import trio
 
-from server.config.settings import BadSetting, Settings
+from server.config.environment import BadSetting
+from server.config.settings import Settings
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import set_level
 

@@ -4,7 +4,7 @@ import argparse
 from urllib.parse import urlsplit
 
 from server.cli.credentials import is_word
-from server.config.settings import Duration
+from server.config.values import Duration
 from server.gateway.claims import MAX_NAME_LENGTH, is_name
 from server.workers.worker import SupervisorLink
 

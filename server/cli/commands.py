@@ -35,15 +35,11 @@ from server.cli.credentials import (
     token_for_watch,
 )
 from server.cli.importing import add_import, count_of
+from server.config.environment import BadSetting
+from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
-from server.config.settings import (
-    BadSetting,
-    Duration,
-    Settings,
-    describe_settings,
-    load_settings,
-    secrets_in,
-)
+from server.config.settings import Settings, load_settings, secrets_in
+from server.config.values import Duration, NameList
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import configure_logging
@@ -84,6 +80,10 @@ def main() -> None:
     try:
         settings = load_settings()
         hide(*secrets_in(settings))
+        # A server tells it in its log.
+        if arguments.run is not _serve:
+            for each in unknown_settings():
+                print(f"quotestream: {each}", file=sys.stderr)
         arguments.run(arguments, settings)
     except EXPECTED as error:
         _fail(str(error))
@@ -102,9 +102,12 @@ def main() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hides secrets that a user wrote in the wrong place of a command line."""
+    """Hides secrets in a wrong command line, and hints at the variable of what is not an option."""
 
     def error(self, message: str) -> NoReturn:
+        _, unknown, rest = message.partition("unrecognized arguments: ")
+        if unknown and (hint := hint_at_setting(*rest.split()[:2])):
+            message = hint
         super().error(redact(message))
 
 
@@ -116,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "serve",
         help="run the server (the default)",
-        description="Run the server. It is configured by environment variables or a .env file:",
+        description="Run the server. Settings are environment variables, or lines of a .env file.\n"
+        "For instance: WS_PORT=9000 quotestream serve",
         epilog=describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -132,7 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("token", help="make a token for a client")
     command.add_argument("--user", type=user, required=True, help="the user that the token names")
     command.add_argument("--ttl", type=duration, default=Duration(3600), help="1h by default")
-    command.add_argument("--role", type=role, help="such as admin")
+    command.add_argument("--role", type=role, help="such as admin or publisher")
+    command.add_argument(
+        "--symbols",
+        type=NameList.parse,
+        metavar="AAPL,BTC*",
+        help="the symbols that a publisher may name; without it, all",
+    )
     command.set_defaults(run=_token)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
@@ -191,6 +201,8 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
     secret = secret_of(settings)
     authenticator = authenticator_of(settings, secret)
     say_hello = partial(_say_hello, settings, authenticator)
+    if not supervisor:
+        _warn_of_unknown_settings()
     if arguments.workers:
         from server.workers.host import supervise
 
@@ -210,6 +222,7 @@ def _load(started_with: Settings, secret: str) -> tuple[Settings, Authenticator]
     """Read settings and keys anew. A development secret stays. Errors: BadSetting, BadKey."""
     settings = load_settings()
     hide(*secrets_in(settings))
+    _warn_of_unknown_settings()
     if not is_development(settings):
         secret = settings.jwt_secret
     elif not is_development(started_with):
@@ -221,6 +234,11 @@ def _warn(settings: Settings) -> None:
     """Warn about settings that are not meant for production."""
     if is_development(settings):
         log.warning("JWT_SECRET is not set: a random development secret is used, for tests only")
+
+
+def _warn_of_unknown_settings() -> None:
+    for each in unknown_settings():
+        log.warning(each)
 
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
@@ -256,7 +274,7 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> None:
             "no server would take the token: set JWT_SECRET, as no secret can be kept here"
         )
     authenticator = authenticator_of(settings, secret_of(settings))
-    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role))
+    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role, arguments.symbols))
 
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:

@@ -5,7 +5,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from server.config.redaction import hide
-from server.config.settings import Duration, Settings
+from server.config.settings import Settings
+from server.config.values import Duration
 from server.gateway.auth import Authenticator, BadKey, development_secret
 
 DEVELOPMENT_USER = "developer"

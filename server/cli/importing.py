@@ -9,7 +9,7 @@ import trio
 
 from server.config.settings import Settings
 from server.ops.logs import configure_logging
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import CATEGORIES, Instrument
 from server.store.embedded import load_instruments
 from server.store.importing import HEADERS, BadFile, read_instruments
 
@@ -23,8 +23,9 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
         "import",
         help="list instruments from a file",
         description="List the instruments of a file with the columns symbol, name, price and, not "
-        "required, type (STOCK or ETF), market_cap, price_decimals. The separator, the encoding and "
-        "the common headers of exchanges and brokers are recognized. All rows are listed, or none.",
+        f"required, type ({', '.join(CATEGORIES.values())}), currency, exchange, isin, market_cap, "
+        "price_decimals, size_decimals, previous_close. The separator, the encoding and the common "
+        "headers of exchanges and brokers are recognized. All rows are listed, or none.",
     )
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"

@@ -79,7 +79,7 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
             quote = document.quotes[symbol]
             print(
                 f"{quote['last_updated'][:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
-                f"{quote['change_percent']:>+9.2f} %{quote['volume']:>15,}",
+                f"{_percent(quote):>9} %{quote['volume']:>15,}{_book(quote)}",
                 flush=True,
             )
 
@@ -104,13 +104,17 @@ def _coloured(text: str, quote: dict[str, Any]) -> Text:
 COLUMNS = (
     Column("symbol", lambda quote, _: Text(quote["symbol"]), "left"),
     Column("price", lambda quote, _: _coloured(_price(quote["current_price"]), quote)),
-    Column("%", lambda quote, _: _coloured(f"{quote['change_percent']:+.2f}", quote)),
+    Column("%", lambda quote, _: _coloured(_percent(quote), quote)),
     Column("change", lambda quote, _: _coloured(_price(quote["change"], sign="+"), quote)),
     Column("volume", lambda quote, _: Text(f"{quote['volume']:,}")),
     Column("updated", lambda quote, _: Text(quote["last_updated"][11:23])),
     Column("version", lambda _, version: Text(str(version))),
+    Column("bid", lambda quote, _: Text(_side(quote, "bid"))),
+    Column("ask", lambda quote, _: Text(_side(quote, "ask"))),
 )
-"""In the order in which a narrow terminal keeps them. The name gets what is left."""
+"""In the order in which a narrow terminal keeps them. The name gets what is left. A column without a
+value is left out.
+"""
 
 
 class Screen:
@@ -156,7 +160,7 @@ class Screen:
         elif message["type"] == "status" and "symbols" in message:
             if message["status"] == "stale":
                 self._quiet.update(message["symbols"])
-            else:
+            elif message["status"] == "live":
                 self._quiet.difference_update(message["symbols"])
         elif message["type"] == "status":
             self._state = f"{message['status']}: {message['reason']}"
@@ -206,15 +210,35 @@ class Screen:
 
 
 def _fitting(cells: dict[Column, list[Text]], width: int) -> tuple[list[Column], int]:
-    """Return the columns that fit `width`, and the width that they leave."""
+    """Return the columns with a value that fit `width`, and the width that they leave."""
     columns: list[Column] = []
     for column, texts in cells.items():
+        if texts and not any(text.plain for text in texts):
+            continue
         needed = GAP + column.width(texts)
         if needed > width and columns:
             break
         width -= needed
         columns.append(column)
     return columns, width - GAP
+
+
+def _percent(quote: dict[str, Any]) -> str:
+    """Format the change in percent. There is none from a base price that is not above zero."""
+    percent = quote["change_percent"]
+    return "" if percent is None else f"{percent:+.2f}"
+
+
+def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
+    """Format the price of one side of the book; empty if it is not known."""
+    price = quote.get(side)
+    return "" if price is None else _price(price)
+
+
+def _book(quote: dict[str, Any]) -> str:
+    """Format both sides of the book for the end of a line; empty if neither is known."""
+    bid, ask = _side(quote, "bid"), _side(quote, "ask")
+    return f"  bid {bid or '-'} ask {ask or '-'}" if bid or ask else ""
 
 
 def _price(price: float, *, sign: str = "-") -> str:

@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from server.invalid import InvalidRecords
-from server.quotes.quote import Move
 from server.quotes.record import Decoder, filed_under, read_symbol
 from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
+from server.quotes.update import Move
 
 CHANNEL = "price_updates"
 """Every batch of the leader is published here."""

@@ -1,21 +1,35 @@
 """Configuration: environment variables, also from a `.env` file, checked once at the start."""
 
-import os
 import re
-from collections.abc import Mapping, Sequence
-from io import StringIO
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from msgspec import Meta
 
+from server.config.environment import BadSetting, environment
 from server.config.redaction import HIDDEN, redact
-from server.quotes.duration import parse_duration
+from server.config.values import (
+    ByteCount,
+    Count,
+    DatabaseUrl,
+    Delay,
+    DelayText,
+    Duration,
+    FeedChoice,
+    NameList,
+    Names,
+    Networks,
+    Origins,
+    Percent,
+    Port,
+    RedisUrl,
+    Seconds,
+    Share,
+    Switch,
+    Text,
+)
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
 """A password in a URL. It ends at the last `@`, because an `@` in it may be unescaped. Without an `@`,
@@ -23,257 +37,280 @@ it is everything that is not a port.
 """
 
 
-class BadSetting(Exception):
-    """A variable's value is not allowed; the message is one line for the operator."""
-
-
-class Duration(float):
-    """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Duration":
-        """Errors: ValueError."""
-        seconds = parse_duration(text)
-        if not 0 < seconds < float("inf"):
-            raise ValueError
-        return cls(seconds)
-
-
-class Delay(float):
-    """Seconds, zero or more; written as a Duration."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Delay":
-        """Errors: ValueError."""
-        seconds = parse_duration(text)
-        if seconds == float("inf"):
-            raise ValueError
-        return cls(seconds)
-
-
-class NameList(tuple[str, ...]):
-    """Comma-separated names."""
-
-    @classmethod
-    def parse(cls, text: str) -> "NameList":
-        """Never fails; empty names are dropped."""
-        return cls(name for part in text.split(",") if (name := part.strip()))
-
-
-class Origins(NameList):
-    """Comma-separated origins as browsers send them (RFC 6454 §6.2)."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Origins":
-        """Errors: ValueError for a text that no browser sends: it would allow no page."""
-        origins = cls(name.lower() for name in NameList.parse(text))
-        for origin in origins:
-            url = urlsplit(origin)
-            if origin != "null" and not (url.netloc and origin == f"{url.scheme}://{url.netloc}"):
-                raise ValueError
-        return origins
-
-
-class Networks(tuple[IPv4Network | IPv6Network, ...]):
-    """Comma-separated networks in CIDR notation (RFC 4632 §3.1), or single addresses."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "Networks":
-        """Errors: ValueError, also for an address with bits beyond its network's prefix."""
-        return cls(ip_network(name) for name in NameList.parse(text))
-
-
-class DatabaseUrl(str):
-    """The address of Postgres: one host, or several of which the first that answers is taken."""
-
-    @classmethod
-    def parse(cls, text: str) -> "DatabaseUrl":
-        """Errors: ValueError."""
-        return cls(_checked_url(text, ("postgresql", "postgres")))
-
-
-class RedisUrl(str):
-    """The address of Redis. Other options of the connection, such as timeouts, are the server's own."""
-
-    @classmethod
-    def parse(cls, text: str) -> "RedisUrl":
-        """Errors: ValueError."""
-        for option in parse_qs(urlsplit(text).query, keep_blank_values=True):
-            if option not in ("client_name", "db", "protocol") and not option.startswith("ssl_"):
-                raise ValueError
-        return cls(_checked_url(text, ("redis", "rediss", "unix")))
-
-
-def _checked_url(text: str, schemes: Sequence[str]) -> str:
-    url = urlsplit(text)
-    for host in url.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{host}")
-        # Both raise ValueError: for a port that is not a number, for a name that DNS cannot have.
-        one.port  # noqa: B018 (only its error matters)
-        (one.hostname or "").encode("idna")
-    if url.scheme not in schemes or not (url.netloc or url.path):
-        raise ValueError
-    return text
-
-
-class FeedChoice(str):
-    """Where prices come from: `simulator`, `replay:PATH`, or `bus` for other instances."""
-
-    @classmethod
-    def parse(cls, text: str) -> "FeedChoice":
-        """Errors: ValueError."""
-        kind, _, path = text.partition(":")
-        if text not in ("simulator", "bus") and not (kind == "replay" and path):
-            raise ValueError
-        return cls(text)
-
-    @property
-    def replay_path(self) -> Path | None:
-        """The file to replay, None for the other choices."""
-        _, _, path = self.partition(":")
-        return Path(path) if path else None
-
-
-Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 (any free one) to 65535")]
-Count = Annotated[int, Meta(ge=1, description="a whole number above zero")]
-Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0, to 100")]
-Names = Annotated[NameList, Meta(description="names separated by commas")]
-Seconds = Annotated[
-    Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
-]
-Text = Annotated[str, Meta(description="text")]
+GROUPS = {
+    "ws_host": "Network",
+    "jwt_secret": "Tokens",
+    "feed": "Prices",
+    "database_url": "Database and cache",
+    "bus_lease": "Several instances",
+    "ws_max_connections": "Limits",
+    "ws_ping_interval": "Timing of connections",
+    "workers_min": "Workers",
+    "ws_health_check_interval": "Health and log",
+}
+"""The headings of the groups of settings, each by its first one."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting with its type and default. Its variable is the name in capitals."""
+    """Every setting with its type, its meaning and its default. Its variable is the name in capitals.
 
-    ws_host: Text = "127.0.0.1"
-    ws_port: Port = 8080
-    http_host: Text = "127.0.0.1"
-    http_port: Port = 8081
-    http_max_connections: Count = 200
-    ops_host: Text = "127.0.0.1"
+    `Meta.description` says which values are allowed. The text behind it says what the setting means.
+    """
+
+    ws_host: Annotated[Text, "Address of the streaming port."] = "127.0.0.1"
+    ws_port: Annotated[Port, "Streaming port: WebSocket clients connect to it."] = 8080
+    ws_allowed_origins: Annotated[
+        Origins,
+        Meta(description="origins such as https://example.com with commas; empty: any"),
+        "Origins of the web pages that may connect.",
+    ] = Origins()
+    http_host: Annotated[Text, "Address of the HTTP port."] = "127.0.0.1"
+    http_port: Annotated[Port, "HTTP port: the API for other services, health and metrics."] = 8081
+    ops_host: Annotated[Text, "Address of the operators' port."] = "127.0.0.1"
     ops_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
         Meta(description="a port from 0 to 65535; empty: operators' pages are on HTTP_PORT"),
+        "Operators' port: it takes /metrics, /health and /docs off the HTTP port.",
     ] = None
-    jwt_secret: Annotated[str, Meta(description="the key of HS256, HS384 or HS512")] = ""
-    jwt_public_key: Annotated[str, Meta(description="a public key in PEM, or its file")] = ""
-    jwt_algorithms: Names = NameList()
-    jwt_audience: Text = ""
-    jwt_issuer: Text = ""
-    jwt_leeway: Annotated[
-        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
-    ] = Delay(5)
-    ws_max_connections: Count = 10_000
-    ws_max_connections_per_user: Count = 100
-    ws_max_symbols: Count = 500
-    ws_command_rate: Annotated[int, Meta(ge=1, description="commands a second, 1 or more")] = 50
-    ws_handshake_rate: Count = 3000
-    user_command_rate: Annotated[
-        int, Meta(ge=1, description="commands a second of a user in all, 1 or more")
-    ] = 4000
-    user_lookup_rate: Annotated[
-        int, Meta(ge=1, description="symbols a second looked up for a user, 1 or more")
-    ] = 5000
-    address_failure_rate: Annotated[
-        int, Meta(ge=1, description="failed handshakes and requests a second, 1 or more")
-    ] = 100
-    address_request_rate: Annotated[
-        int, Meta(ge=1, description="HTTP requests a second without a token, 1 or more")
-    ] = 100
     trusted_proxies: Annotated[
-        Networks, Meta(description="networks such as 10.0.0.0/8 with commas; empty: none")
+        Networks,
+        Meta(description="networks such as 10.0.0.0/8 with commas; empty: none"),
+        "Networks of the proxies whose X-Forwarded-For the server believes.",
     ] = Networks()
-    ws_ping_interval: Seconds = Duration(20)
-    ws_idle_timeout: Seconds = Duration(30 * 60)
-    ws_health_check_interval: Seconds = Duration(30)
-    ws_stall_timeout: Seconds = Duration(2)
-    ws_circuit_breaker_threshold: Count = 5
-    ws_circuit_breaker_recovery: Seconds = Duration(30)
-    drain_delay: Annotated[
-        Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
-    ] = Delay(2)
-    ws_compression: Annotated[Literal["off", "shared"], Meta(description="off or shared")] = "off"
-    ws_allowed_origins: Annotated[
-        Origins, Meta(description="origins such as https://example.com with commas; empty: any")
-    ] = Origins()
-    database_url: Annotated[DatabaseUrl, Meta(description="postgresql://…, else a SQLite file")] = (
-        DatabaseUrl()
+    ws_compression: Annotated[
+        Literal["off", "shared"],
+        Meta(description="off or shared"),
+        "shared: each update is compressed once for all clients that can take it.",
+    ] = "off"
+    jwt_secret: Annotated[
+        str,
+        Meta(description="the key of HS256, HS384 or HS512"),
+        "Secret that signs tokens, 32 bytes or more. Without a key the server makes a development "
+        "secret.",
+    ] = ""
+    jwt_public_key: Annotated[
+        str,
+        Meta(description="a public key in PEM, or its file"),
+        "RSA, P-256 or Ed25519 key that verifies tokens.",
+    ] = ""
+    jwt_algorithms: Annotated[
+        Names, "Further algorithms to accept, such as HS384 or RS512; each must fit a key."
+    ] = NameList()
+    jwt_audience: Annotated[Text, "Audience that a token's `aud` must name; empty: any."] = ""
+    jwt_issuer: Annotated[Text, "Issuer that a token's `iss` must name; empty: any."] = ""
+    jwt_leeway: Annotated[
+        DelayText, "How far `nbf` and `iat` of a token may be ahead of this machine's clock."
+    ] = Delay(5)
+    quotestream_token: Annotated[
+        str,
+        Meta(description="the token of `quotestream watch`"),
+        "Token that `watch` shows to the server; empty: `watch` makes one with the secret.",
+    ] = ""
+    feed: Annotated[
+        FeedChoice,
+        Meta(description="simulator, push, push+simulator:SYMBOLS, replay:PATH or bus"),
+        "Source of prices: the simulator, publishers, recorded trades in a CSV file, or other "
+        "instances.",
+    ] = FeedChoice("simulator")
+    price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
+        Duration(4)
     )
-    database_pool_size: Annotated[int, Meta(ge=2, description="connections, 2 or more")] = 10
+    simulator_seed: Annotated[
+        int | None,
+        Meta(description="a whole number"),
+        "Number that makes the simulator's prices repeatable; empty: random.",
+    ] = None
+    replay_speed: Annotated[
+        float,
+        Meta(ge=0, le=1e6, description="a number from 0 to 1000000"),
+        "How many times faster than recorded a replay runs; 0: as fast as the server takes it.",
+    ] = 1.0
+    replay_loop: Annotated[Switch, "1: a replay begins again at its end."] = False
+    quote_quiet_after: Annotated[
+        Seconds, "Time without a trade after which clients are told that a symbol is quiet."
+    ] = Duration(60)
+    push_lists_symbols: Annotated[
+        Switch, "1: a published trade of an unknown symbol lists the symbol."
+    ] = False
+    source_priority: Annotated[
+        Names, "Sources of published prices, the first source first; others come last."
+    ] = NameList()
+    source_silent_after: Annotated[
+        Seconds, "Silence of a symbol's source after which the next source has its price."
+    ] = Duration(10)
+    price_band: Annotated[
+        Share,
+        Meta(description="a share such as 10% or 0.1; or off"),
+        "Distance from the last price beyond which a published trade is held back.",
+    ] = Share(0)
+    trades_memory: Annotated[
+        ByteCount,
+        Meta(description="bytes: 64MiB, 512KiB or a plain number"),
+        "Memory for the published trades that can still be cancelled or corrected.",
+    ] = ByteCount(64 * 2**20)
+    database_url: Annotated[
+        DatabaseUrl,
+        Meta(description="postgresql://…, else a SQLite file"),
+        "Postgres that keeps the instruments and last prices.",
+    ] = DatabaseUrl()
+    database_pool_size: Annotated[
+        int, Meta(ge=2, description="connections, 2 or more"), "Connections to Postgres."
+    ] = 10
     database_pooler: Annotated[
         Literal["", "transaction"],
         Meta(description="transaction, if DATABASE_URL is such a pooler's (PgBouncer); else empty"),
+        "Kind of pooler between the server and Postgres.",
     ] = ""
-    database_migrate: Annotated[bool, Meta(description="0 or 1: migrate at the start")] = True
+    database_migrate: Annotated[
+        Switch, "1: a start brings the database's tables up to date; 0: `migrate` does it."
+    ] = True
     catalogue: Annotated[
         Literal["shipped", "empty"],
         Meta(description="shipped or empty: what a new SQLite file is filled with"),
+        "empty: a new SQLite file has no instruments until you import some.",
     ] = "shipped"
-    sqlite_path: Annotated[str, Meta(description="a file; empty: in the user's state folder")] = ""
+    sqlite_path: Annotated[
+        str,
+        Meta(description="a file; empty: in the user's state folder"),
+        "SQLite file that keeps the instruments and last prices without DATABASE_URL.",
+    ] = ""
+    price_write_interval: Annotated[
+        Seconds, "Interval in which the server writes last prices to the database."
+    ] = Duration(5)
     redis_url: Annotated[
-        RedisUrl, Meta(description="redis://…?db=0, else a cache in the process")
+        RedisUrl,
+        Meta(description="redis://…?db=0, else a cache in the process"),
+        "Redis that instances share: their cache, and in a cluster their prices.",
     ] = RedisUrl()
-    cache_ttl: Seconds = Duration(300)
-    cache_symbols: Count = 20_000
-    cache_warm: Annotated[NameList, Meta(description="symbols; empty: those watched last")] = (
-        NameList()
-    )
-    price_write_interval: Seconds = Duration(5)
-    feed: Annotated[FeedChoice, Meta(description="simulator, replay:PATH or bus")] = FeedChoice(
-        "simulator"
-    )
-    price_update_interval: Seconds = Duration(4)
-    quote_quiet_after: Seconds = Duration(60)
-    simulator_seed: Annotated[int | None, Meta(description="a whole number")] = None
-    replay_speed: Annotated[float, Meta(ge=0, le=1e6, description="a number from 0 to 1000000")] = (
-        1.0
-    )
-    bus_lease: Seconds = Duration(3)
-    bus_stale_after: Seconds = Duration(3)
+    cache_ttl: Annotated[Seconds, "How long the cache keeps a value."] = Duration(300)
+    cache_symbols: Annotated[Count, "Symbols that the process keeps in memory."] = 20_000
+    cache_warm: Annotated[
+        NameList,
+        Meta(description="symbols; empty: those watched last"),
+        "Symbols that a start loads into the cache.",
+    ] = NameList()
+    bus_lease: Annotated[
+        Seconds, "Time after which another instance replaces a leader that gives no sign of life."
+    ] = Duration(3)
+    bus_stale_after: Annotated[
+        Seconds, "How long the leader may be silent before prices count as stale."
+    ] = Duration(3)
     bus_outage: Annotated[
-        Literal["stale", "local"], Meta(description="stale or local: without Redis")
+        Literal["stale", "local"],
+        Meta(description="stale or local: without Redis"),
+        "When Redis fails, stale: clients are told; local: each instance simulates prices alone.",
     ] = "stale"
-    replay_loop: Annotated[bool, Meta(description="0 or 1")] = False
-    workers_min: Count = 1
-    workers_max: Annotated[int, Meta(ge=0, description="a whole number; 0: one a core")] = 0
-    scale_up_connections: Percent = 80.0
-    scale_up_cpu: Percent = 80.0
-    scale_up_latency: Seconds = Duration(0.1)
-    scale_down: Percent = 30.0
-    scale_after: Seconds = Duration(10)
-    scale_cooldown: Seconds = Duration(30)
-    worker_timeout: Seconds = Duration(30)
-    worker_drain_rate: Annotated[int, Meta(ge=1, description="clients a second, 1 or more")] = 500
+    ws_max_connections: Annotated[Count, "Connections of a server or worker in all."] = 10_000
+    ws_max_connections_per_user: Annotated[Count, "Connections of one user."] = 100
+    ws_max_symbols: Annotated[Count, "Symbols of one connection."] = 500
+    ws_command_rate: Annotated[
+        int,
+        Meta(ge=1, description="commands a second, 1 or more"),
+        "Frames a second of one connection; twice that at once.",
+    ] = 50
+    ws_handshake_rate: Annotated[
+        Count, "Handshakes a second of all clients; ten seconds' worth at once."
+    ] = 3000
+    user_command_rate: Annotated[
+        int,
+        Meta(ge=1, description="commands a second of a user in all, 1 or more"),
+        "Commands a second of one user on all connections; five seconds' worth at once.",
+    ] = 4000
+    user_lookup_rate: Annotated[
+        int,
+        Meta(ge=1, description="symbols a second looked up for a user, 1 or more"),
+        "Symbols a second that one user may make the server look up; four seconds' worth at once.",
+    ] = 5000
+    address_failure_rate: Annotated[
+        int,
+        Meta(ge=1, description="failed handshakes and requests a second, 1 or more"),
+        "Failures a second of one client address; ten seconds' worth at once.",
+    ] = 100
+    address_request_rate: Annotated[
+        int,
+        Meta(ge=1, description="HTTP requests a second without a token, 1 or more"),
+        "Requests a second of one client address without a token; ten seconds' worth at once.",
+    ] = 100
+    http_max_connections: Annotated[Count, "Connections of the HTTP port."] = 200
+    ws_ping_interval: Annotated[
+        Seconds, "Heartbeat: two pings without an answer end a connection."
+    ] = Duration(20)
+    ws_idle_timeout: Annotated[
+        Seconds, "How long a connection may go without a command or a price."
+    ] = Duration(30 * 60)
+    ws_stall_timeout: Annotated[
+        Seconds, "How long a client may take no bytes before that counts as a stall."
+    ] = Duration(2)
+    ws_circuit_breaker_threshold: Annotated[
+        Count, "Stalls in a row that open a connection's circuit breaker."
+    ] = 5
+    ws_circuit_breaker_recovery: Annotated[
+        Seconds, "How long an open circuit breaker waits before it tries the client once more."
+    ] = Duration(30)
+    drain_delay: Annotated[
+        DelayText, "How long a stopping server still accepts clients after /readyz turned red."
+    ] = Delay(2)
+    workers_min: Annotated[Count, "Fewest workers of `--workers auto`."] = 1
+    workers_max: Annotated[
+        int,
+        Meta(ge=0, description="a whole number; 0: one a core"),
+        "Most workers of `--workers auto`.",
+    ] = 0
+    scale_up_connections: Annotated[
+        Percent, "Percentage of the connections' places taken that starts a worker."
+    ] = 80.0
+    scale_up_cpu: Annotated[Percent, "Percentage of a core used that starts a worker."] = 80.0
+    scale_up_latency: Annotated[Seconds, "Delay of updates (p95) that starts a worker."] = Duration(
+        0.1
+    )
+    scale_down: Annotated[
+        Percent, "Percentage of places and of a core below which a worker retires."
+    ] = 30.0
+    scale_after: Annotated[
+        Seconds, "How long a load must last before a worker starts or retires."
+    ] = Duration(10)
+    scale_cooldown: Annotated[Seconds, "Pause after a change of the number of workers."] = Duration(
+        30
+    )
+    worker_timeout: Annotated[
+        Seconds, "Silence after which the supervisor kills and replaces a worker."
+    ] = Duration(30)
+    worker_drain_rate: Annotated[
+        int,
+        Meta(ge=1, description="clients a second, 1 or more"),
+        "Clients a second that a retiring worker sends to the others.",
+    ] = 500
+    ws_health_check_interval: Annotated[
+        Seconds, "Interval in which the server looks at its health for /health."
+    ] = Duration(30)
     log_format: Annotated[
-        Literal["auto", "console", "json"], Meta(description="auto, console or json")
+        Literal["auto", "console", "json"],
+        Meta(description="auto, console or json"),
+        "Form of the log; auto: console on a terminal, else json.",
     ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="debug, info, warning or error"),
+        "Lowest level that is logged.",
     ] = "info"
-    quotestream_token: Annotated[str, Meta(description="the token of `quotestream watch`")] = ""
 
     def __repr__(self) -> str:
         # The values hold secrets.
         return "Settings(…)"
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of `environment`, by default the process's own, completed by `.env`.
+def load_settings(given: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of the variables `given`, by default the process's own and those of `.env`.
 
     An empty variable counts as not set. Errors: BadSetting.
     """
-    variables = _environment() if environment is None else environment
-    given = {}
+    variables = environment() if given is None else given
+    values = {}
     for field in msgspec.structs.fields(Settings):
         variable = field.name.upper()
         if text := variables.get(variable):
-            given[field.name] = _convert(variable, text, field.type)
-    settings = Settings(**given)
+            values[field.name] = _convert(variable, text, field.type)
+    settings = Settings(**values)
     _check_together(settings)
     return settings
 
@@ -308,55 +345,19 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def describe_settings() -> str:
-    """Return a line for each variable: its allowed values and its default."""
-    lines = []
-    for field in msgspec.structs.fields(Settings):
-        default = "" if field.default in ("", None, ()) else str(_written(field.default))
-        lines.append(
-            f"  {field.name.upper():<28} {_allowed(field.type)}; default {default or 'empty'}"
-        )
-    return "\n".join(lines)
-
-
-def _environment() -> dict[str, str]:
-    return _dot_env() | dict(os.environ)
-
-
-def _dot_env() -> dict[str, str]:
-    """Return the variables of a `.env` file in the working folder. Errors: BadSetting."""
-    try:
-        text = Path(".env").read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSetting(f"cannot read .env: {error}") from None
-    for binding in parse_stream(StringIO(text)):
-        if binding.error:
-            raise BadSetting(f".env, line {binding.original.line}: not a line like NAME=value")
-    # Without interpolation: `$` and `${…}` may be part of a secret.
-    values = dotenv_values(stream=StringIO(text), interpolate=False)
-    return {name: value for name, value in values.items() if value}
-
-
 def _convert(variable: str, text: str, expected: Any) -> Any:
     written = text.lower() if get_origin(expected.__origin__) is Literal else text
     try:
         return msgspec.convert(written, expected, strict=False, dec_hook=_parse)
     except (msgspec.ValidationError, ValueError):
         shown = redact(_PASSWORD.sub(rf"\1{HIDDEN}", text))
-        raise BadSetting(f"{variable}={shown!r} is not allowed: {_allowed(expected)}") from None
+        raise BadSetting(f"{variable}={shown!r} is not allowed: {allowed(expected)}") from None
 
 
 def _parse(expected: Any, text: str) -> Any:
     return expected.parse(text)
 
 
-def _allowed(annotated: Any) -> str:
+def allowed(annotated: Any) -> str:
+    """Describe the values that a setting's type allows."""
     return str(annotated.__metadata__[0].description)
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, (Duration, Delay)):
-        return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
-    return int(value) if isinstance(value, bool) else value

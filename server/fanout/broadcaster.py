@@ -1,4 +1,4 @@
-"""Takes trades from the channel that all feeds share, and gives each to its symbol's topic."""
+"""Takes updates from the channel that all feeds share, and gives each to its symbol's topic."""
 
 from contextlib import suppress
 
@@ -8,7 +8,7 @@ from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
 from server.quotes.instrument import first_seen
-from server.quotes.quote import Trade, Update
+from server.quotes.update import Trade, Update
 
 BROADCAST_TRADES = 1024
 """Trades between the feed and the broadcaster: few, so that a trade waits here less than a round."""
@@ -20,37 +20,42 @@ topics together, and so leave in one write to each client.
 
 
 async def run_broadcaster(
-    hub: Hub, trades: trio.MemoryReceiveChannel[Trade], *, lossless: bool
+    hub: Hub, updates: trio.MemoryReceiveChannel[Update], *, lossless: bool
 ) -> None:
-    """Route trades until the feed closes its end and every topic has published its last.
+    """Route updates until the feed closes its end and every topic has published its last.
 
     Arguments:
-        lossless: the feed can wait, so a full inbox holds it back. Otherwise the trades that find
+        lossless: the feed can wait, so a full inbox holds it back. Otherwise the updates that find
             no room are merged into one, and counted.
     """
-    async for first in trades:
+    async for first in updates:
         await _route(hub, first, lossless=lossless)
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             for _ in range(BATCH_TRADES - 1):
-                await _route(hub, trades.receive_nowait(), lossless=lossless)
+                await _route(hub, updates.receive_nowait(), lossless=lossless)
     await hub.topic_tasks.finish()
 
 
-async def _route(hub: Hub, trade: Trade, *, lossless: bool) -> None:
-    """Give `trade` to its topic. Wait only if a lossless feed meets a full inbox."""
-    if trade.symbol in hub.delisted:
+async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
+    """Give `update` to its topic. Wait only if a lossless feed meets a full inbox.
+
+    A symbol that is not listed begins with a trade.
+    """
+    if update.symbol in hub.delisted:
         return
-    topic = hub.topics.get(trade.symbol) or hub.list_instrument(
-        first_seen(trade.symbol, trade.price), trade
-    )
-    if full := give(hub, topic, trade):
+    topic = hub.topics.get(update.symbol)
+    if topic is None:
+        if not isinstance(update, Trade):
+            return
+        topic = hub.list_instrument(first_seen(update.symbol, update.price), update)
+    if full := give(hub, topic, update):
         if lossless:
             hub.stats.feed_waits += 1
             # The inbox is closed if its symbol is delisted meanwhile.
             with suppress(trio.ClosedResourceError):
-                await full.put(trade)
+                await full.put(update)
         else:
-            full.conflate(trade)
+            full.conflate(update)
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:

@@ -18,15 +18,16 @@ from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
 from server.fanout.stats import FanoutStats
-from server.fanout.status import FeedStatus
+from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import RemovalNotice, Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
-from server.quotes.messages import encode
-from server.quotes.quote import Quote, Trade
+from server.quotes.messages import MarketState, encode
+from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot
+from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
 """The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message
@@ -59,6 +60,7 @@ class Hub:
         self._flusher = Flusher(self.stats)
         self._context = TopicContext(self.stats, self.journal, self._flusher)
         self.status = FeedStatus(self._flusher, self._outboxes)
+        self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -131,6 +133,7 @@ class Hub:
         """
         for symbol in symbols:
             topic = self.topics.pop(symbol, None)
+            self._markets.pop(symbol, None)
             if topic:
                 topic.delist()
             self.delisted[symbol] = topic or self.delisted.get(symbol)
@@ -245,6 +248,8 @@ class Hub:
         topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forget([topic, topic.freshness])
+        if market := self._markets.get(topic.symbol):
+            outbox.forget([market])
 
     def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
         """Send all symbols' updates, also those of symbols that are listed later.
@@ -269,6 +274,7 @@ class Hub:
             topic.idle_since = now
         outbox.forget(self.topics.values())
         outbox.forget(topic.freshness for topic in self.topics.values())
+        outbox.forget(self._markets.values())
         for gone in filter(None, self.delisted.values()):
             if outbox.is_pending(gone):
                 outbox.send_current(RemovalNotice(gone))
@@ -295,6 +301,9 @@ class Hub:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
+            market = self._markets.get(topic.symbol)
+            if market and market.is_news:
+                outbox.send_current(market)
 
     def throttle(self, outbox: Outbox, interval: float) -> float:
         """Send each symbol at most once in `interval` seconds, 0 for no limit; return the one kept."""
@@ -306,6 +315,16 @@ class Hub:
         """Publish each symbol at most once in `interval` seconds, and tell every connection."""
         self._flusher.conflation = interval
         self.status.set_interval(interval)
+
+    def announce(self, symbol: str, status: MarketState, reason: str) -> None:
+        """Tell a symbol's subscribers, and later ones, that its market was halted, closed or opened."""
+        topic = self.topics.get(symbol)
+        if topic is None:
+            return
+        market = self._markets.get(symbol) or MarketStatus(symbol)
+        if market.set(status, reason):
+            self._markets[symbol] = market
+            topic.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 import trio
 
 from server.fanout.stats import FanoutStats
-from server.quotes.quote import Update, merged
+from server.quotes.update import Update, merged
 
 INBOX_TRADES = 256
 """Trades waiting for one symbol. On a real day the busiest of three symbols had 743 in a second."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import trio
 
-from server.quotes.quote import Move
+from server.quotes.update import Move
 
 JOURNAL_MOVES = 10_000
 """Moves that wait for publication, some 2 MB. Of more moves, the journal keeps only the symbols."""

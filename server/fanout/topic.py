@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple
 
-import msgspec
 import trio
 
 from server.fanout.flusher import Flusher
@@ -21,21 +20,34 @@ from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
+from server.quotes.patch import (
+    MOVING_FIELDS,
+    RANGED_FIELDS,
+    TRADED_FIELDS,
+    Add,
+    Operation,
+    Remove,
+    difference,
+    quote_pointer,
+)
 from server.quotes.quote import (
-    Move,
-    Update,
+    move_of,
     opening_quote,
     quote_after,
     resumed_quote,
+    snapshot_of,
     to_microseconds,
 )
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, repriced
+from server.quotes.update import Move, Trade, Update
 
 NO_VERSION_LEFT = (
     "the version is the largest there is, so the quote cannot move: correct the stored one"
 )
 """The log's words for a symbol that cannot move any more."""
+
+NEGATIVE = "a move to a negative price, which an instrument of this type cannot have"
+"""The log's words for such a move."""
 
 
 class TopicContext(NamedTuple):
@@ -135,7 +147,7 @@ class Topic(Source):
         they are the catalogue's, and may be newer here.
         """
         if snapshot.version > 1:
-            self.quote = resumed_quote(self._repriced(snapshot))
+            self.quote = resumed_quote(repriced(snapshot, self.instrument))
         else:
             self.quote = opening_quote(self.instrument, snapshot.ts)
         self.version = snapshot.version
@@ -215,30 +227,11 @@ class Topic(Source):
 
     def snapshot(self) -> Snapshot:
         """Return the symbol's state as the store keeps it."""
-        quote, opening = self.quote, opening_snapshot(self.instrument)
-        if self.version == 1:
-            return opening
-        return msgspec.structs.replace(
-            opening,
-            last_quote=quote.current_price,
-            volume=quote.volume,
-            version=self.version,
-            quoted_at=to_microseconds(quote.last_updated),
-        )
+        return snapshot_of(self.instrument, self.quote, self.version)
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts)
-
-    def _repriced(self, snapshot: Snapshot) -> Snapshot:
-        """Return `snapshot` with this instrument's reference data."""
-        return msgspec.structs.replace(
-            opening_snapshot(self.instrument),
-            last_quote=snapshot.last_quote,
-            volume=snapshot.volume,
-            version=snapshot.version,
-            quoted_at=snapshot.quoted_at,
-        )
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -255,34 +248,45 @@ class Topic(Source):
     def absorb(self, update: Update) -> list[Operation]:
         """Move the quote by `update` and return the patch operations; none if nothing changed.
 
-        A trade that changes anything makes the next version. A move has its own version, and is dropped
-        if that is not newer. After version LARGEST_WHOLE the quote does not change any more, and its
-        subscribers learn that the symbol is quiet. Only a foreign value can be near that.
+        An update that changes anything makes the next version. A move has its own version, and is
+        dropped if that is not newer. After version LARGEST_WHOLE the quote does not change any more,
+        and its subscribers learn that the symbol is quiet. Only a foreign value can be near that.
         """
-        old = self.quote
+        old, instrument = self.quote, self.instrument
         if isinstance(update, Move):
-            if update.version <= self.version:
+            if update.version <= self.version or not self._possible(update):
                 return []
-            version, trade = update.version, update.trade_after(old)
+            version = update.version
         elif self.version < LARGEST_WHOLE:
-            version, trade = self.version + 1, update
+            version = self.version + 1
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
-        new = quote_after(old, trade, self.instrument.price_decimals)
-        operations: list[Operation] = [*difference(old, new, self.pointer)]
-        if operations or trade is not update:
+        new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
+        if not isinstance(update, Trade):
+            fields: Sequence[str] = MOVING_FIELDS
+        elif old.high == new.high and old.low == new.low:
+            fields = TRADED_FIELDS
+        else:
+            fields = RANGED_FIELDS
+        operations: list[Operation] = [*difference(old, new, self.pointer, fields)]
+        if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()
             self.history.settle(self.version, self.moved_at)
             self.quote = new
             self.version = version
-            self.ts = trade.ts
+            self.ts = update.ts
             self._current = None
-            journal = self.context.journal
-            if journal.recording:
-                price, volume = new.current_price, new.volume
-                journal.record(Move(trade.symbol, version, price, volume, trade.time_us, trade.ts))
+            if self.context.journal.recording:
+                self.context.journal.record(move_of(update, version, new))
         return operations
+
+    def _possible(self, move: Move) -> bool:
+        """Return whether the instrument can have this price. A leader would not publish another."""
+        if move.price is None or move.price >= 0 or self.instrument.signed:
+            return True
+        self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
+        return False
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
@@ -313,7 +317,11 @@ class Topic(Source):
 
     def publish_freshness(self) -> None:
         """Tell all subscribers whether this symbol's prices are flowing."""
-        self._publish_frame(self.freshness.current_frame(), time_ns() // 1000)
+        self.publish_source(self.freshness)
+
+    def publish_source(self, source: Source) -> None:
+        """Tell all subscribers what `source` says now."""
+        self._publish_frame(source.current_frame(), time_ns() // 1000)
 
     def _publish_frame(self, frame: UpdateFrame, ts: int) -> None:
         flusher = self.context.flusher

@@ -11,7 +11,7 @@ from server.fanout.flusher import Flusher
 from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
 from server.quotes.patch import Operation
-from server.quotes.quote import Update
+from server.quotes.update import Update
 
 ROUND_TRADES = 16
 """Trades that a topic publishes between two rounds. A fast client's socket takes as many at once."""

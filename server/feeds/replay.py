@@ -16,9 +16,9 @@ import structlog
 import trio
 
 from server.quotes.instrument import FIRST_SEEN_DECIMALS, is_price, normalize_symbol
-from server.quotes.quote import Trade
 from server.quotes.record import BadRecord, read_symbol
 from server.quotes.snapshot import LATEST_US
+from server.quotes.update import Trade
 
 HEADER = ["timestamp_ms", "symbol", "price", "size"]
 

@@ -12,16 +12,17 @@ from time import time_ns
 
 import trio
 
-from server.quotes.instrument import CENT_DECIMALS
-from server.quotes.quote import Quote, Trade
+from server.quotes.instrument import CENT_DECIMALS, SIGNED_TYPES
+from server.quotes.quote import Quote
 from server.quotes.snapshot import LARGEST_PRICE
+from server.quotes.update import Trade
 
 OSCILLATION = 0.01
 """Largest distance from the base price, as a share of it."""
 
 LOWEST_PRICE = 1.0
-"""US dollars: the floor of the Go service. It holds for instruments that are quoted in cents and whose
-base price is not below it.
+"""The floor of the Go service. It holds for instruments that are quoted in cents, whose base price is
+not below it and whose prices cannot be negative.
 """
 
 CATCH_UP = 1.0
@@ -80,9 +81,11 @@ def simulated_price(quote: Quote, decimals: int, random: Random) -> float:
     """
     scale: int = 10**decimals
     base = quote.base_price * scale
-    reach = max(1.0, base * OSCILLATION)
-    in_cents = decimals == CENT_DECIMALS and quote.base_price >= LOWEST_PRICE
-    low = max(round(LOWEST_PRICE * scale) if in_cents else 1, ceil(base - reach))
+    reach = max(1.0, abs(base) * OSCILLATION)
+    low = ceil(base - reach)
+    if quote.type not in SIGNED_TYPES:
+        in_cents = decimals == CENT_DECIMALS and quote.base_price >= LOWEST_PRICE
+        low = max(round(LOWEST_PRICE * scale) if in_cents else 1, low)
     # Other instances accept no price above LARGEST_PRICE.
     high = min(max(low, floor(base + reach)), int(LARGEST_PRICE) * scale)
     present = round(quote.current_price * scale)

@@ -24,7 +24,7 @@ from server.ops.problems import (
     UNKNOWN_SYMBOL,
     ApiError,
 )
-from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.instrument import MAX_SYMBOL_LENGTH, InstrumentType, normalize_symbol
 from server.quotes.quote import Quote, opening_quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
@@ -56,7 +56,8 @@ log = structlog.get_logger()
 
 
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category` is 1 for a stock, 2 for an exchange-traded fund.
+    """Name and last price. `category` is 1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE,
+    8 OPTION, 9 BOND, 10 OTHER.
 
     `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
     answer.
@@ -70,16 +71,23 @@ class MarketData(msgspec.Struct, frozen=True):
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in US dollars; `market_cap` is in whole dollars, null if unknown."""
+    """An instrument. Prices are in `currency`, `market_cap` in whole units of it. Prices have up to
+    `price_decimals` decimals, sizes and volumes up to `size_decimals`. Unknown values are null.
+    """
 
     symbol: str
     name: str
-    type: str
+    type: InstrumentType
     base_price: float
     last_quote: float
     market_cap: int | None
     price_decimals: int
     made_up_price: bool
+    currency: str
+    exchange: str | None
+    isin: str | None
+    size_decimals: int
+    previous_close: float | None
 
 
 class QuoteView(msgspec.Struct, frozen=True):
@@ -309,6 +317,11 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.market_cap,
         instrument.price_decimals,
         instrument.made_up_price,
+        instrument.currency,
+        instrument.exchange,
+        instrument.isin,
+        instrument.size_decimals,
+        instrument.previous_close,
     )
 
 

@@ -101,7 +101,9 @@ def _add_formats(part: Any) -> None:
 
 def _document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     results = [each.result for each in endpoints]
-    shapes, components = msgspec.json.schema_components([*results, ErrorBody], ref_template=_REF)
+    bodies = [each.takes for each in endpoints if each.takes]
+    types = [*results, ErrorBody, *bodies]
+    shapes, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, shape in zip(endpoints, shapes, strict=False):
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, shape)
@@ -139,9 +141,22 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": endpoint.handle.__name__,
         "summary": endpoint.summary,
+        **({"requestBody": _request_body(endpoint.takes)} if endpoint.takes else {}),
         "parameters": [_parameter(each) for each in endpoint.parameters],
         "responses": responses,
         **({"security": [{"token": []}]} if endpoint.role else {}),
+    }
+
+
+def _request_body(item: Any) -> dict[str, Any]:
+    """Describe a body: an array of objects, or one object a line."""
+    (shape,), _ = msgspec.json.schema_components([item], ref_template=_REF)
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": shape}},
+            "application/x-ndjson": {"schema": shape},
+        },
     }
 
 

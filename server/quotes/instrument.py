@@ -1,6 +1,7 @@
 """Instruments: their identity, and the reference values that a quote starts from."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -11,7 +12,7 @@ MAX_NAME_LENGTH = 200
 """Characters: the width of `market_data.name` (varchar(200))."""
 
 MAX_DECIMALS = 12
-"""Decimals of a price. A float holds 15 digits: above 1,000 dollars the last decimals are not exact."""
+"""Decimals of a price or size. A float holds 15 digits: above 1,000 the last decimals are not exact."""
 
 LARGEST_WHOLE = 2**53 - 1
 """The largest integer that Postgres, SQLite, a Lua script and a JSON reader in JavaScript all hold."""
@@ -30,32 +31,66 @@ SUB_DOLLAR_DECIMALS = 4
 FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
 """Precision of an instrument known only from its trades: the finest tick of Rule 612."""
 
+FIRST_SEEN_SIZE_DECIMALS = 8
+"""The same for its sizes, which may be fractions of a coin (a satoshi). Whole sizes stay integers."""
+
 MAX_PRICE = 1e9
-"""US dollars: a thousand times the highest share price ever, and exact to the finest tick."""
+"""In any currency: a thousand times the highest share price ever in dollars, and exact to its tick."""
+
+
+InstrumentType = Literal[
+    "STOCK", "ETF", "INDEX", "FUND", "CRYPTO", "FX", "FUTURE", "OPTION", "BOND", "OTHER"
+]
+
+CATEGORIES: Mapping[int, InstrumentType] = dict(enumerate(get_args(InstrumentType), 1))
+"""The type of each `market_data.category`."""
+
+CATEGORY_OF: Mapping[InstrumentType, int] = {kind: number for number, kind in CATEGORIES.items()}
+
+SIGNED_TYPES = frozenset[InstrumentType]({"INDEX", "FUTURE", "OPTION", "BOND", "OTHER"})
+"""Types whose prices may be zero or negative: oil closed at -37.63 dollars in April 2020."""
+
+DEFAULT_CURRENCY = "USD"
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One listed instrument.
 
-    `base_price` is in US dollars; a quote's `change` is counted from it. `market_cap` is in whole US
-    dollars, None if unknown. `price_decimals` is the tick precision: published prices have no more
-    decimals. `made_up_price`: the source had no base price, so this one is invented.
+    `base_price` is in `currency` (ISO 4217, or the code of a crypto currency); a quote's `change` is
+    counted from it. `market_cap` is in whole units of `currency`. `exchange` is a MIC or a name.
+    `price_decimals` is the tick precision: published prices have no more decimals. `size_decimals` is
+    the same for sizes and volumes. `made_up_price`: the source had no base price, so this one is
+    invented. None: not known.
     """
 
     symbol: Symbol
     name: str
-    type: Literal["STOCK", "ETF"] = "STOCK"
-    base_price: Annotated[float, msgspec.Meta(gt=0)]
+    type: InstrumentType = "STOCK"
+    base_price: float
     market_cap: int | None = None
     price_decimals: int = CENT_DECIMALS
     made_up_price: bool = False
+    currency: str = DEFAULT_CURRENCY
+    exchange: str | None = None
+    isin: str | None = None
+    size_decimals: int = 0
+    previous_close: float | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Return whether its prices may be zero or negative."""
+        return self.type in SIGNED_TYPES
 
 
 def first_seen(symbol: str, price: float) -> Instrument:
     """Return the instrument for a symbol that a feed traded but no catalogue has."""
     base = round(price, FIRST_SEEN_DECIMALS)
     return Instrument(
-        symbol=symbol, name=symbol, base_price=base, price_decimals=FIRST_SEEN_DECIMALS
+        symbol=symbol,
+        name=symbol,
+        base_price=base,
+        price_decimals=FIRST_SEEN_DECIMALS,
+        size_decimals=FIRST_SEEN_SIZE_DECIMALS,
     )
 
 
@@ -71,11 +106,18 @@ def decimals_of(price: float, least: int) -> int:
     )
 
 
-def is_price(price: float, decimals: int) -> bool:
-    """Return whether an instrument with this tick precision can trade at `price`, in US dollars.
+def at_tick(value: float, decimals: int) -> float:
+    """Return `value` rounded to its decimals; without decimals it is an integer."""
+    return round(value, decimals) if decimals else round(value)
 
-    NaN is not a price, as it fails both comparisons.
+
+def is_price(price: float, decimals: int, *, signed: bool = False) -> bool:
+    """Return whether an instrument with this tick precision can trade at `price`.
+
+    `signed`: its prices may be zero or negative. NaN is not a price, as it fails all comparisons.
     """
+    if signed:
+        return abs(price) <= MAX_PRICE
     return price <= MAX_PRICE and round(price, decimals) > 0
 
 

@@ -4,14 +4,21 @@ A quote is flat and its fields are known, so comparing two takes a microsecond o
 `jsonpatch.make_patch` takes a hundred times longer; the tests compare the results with it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 
 from server.quotes.quote import Quote
 
-MOVING_FIELDS = ("current_price", "change", "change_percent", "last_updated", "volume")
-"""Fields that a trade can change. The others are fixed when the instrument is listed."""
+TRADED_FIELDS = ("current_price", "change", "change_percent", "last_updated", "volume")
+"""Fields that a trade within the day's range can change."""
+
+RANGED_FIELDS = (*TRADED_FIELDS, "open", "high", "low")
+"""Fields that any trade can change."""
+
+MOVING_FIELDS = (*RANGED_FIELDS, "bid", "ask", "bid_size", "ask_size")
+"""Fields that an update can change. The others are fixed when the instrument is listed."""
 
 
 class Add(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="add"):
@@ -25,7 +32,7 @@ class Replace(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="replac
     """RFC 6902 §4.3."""
 
     path: str
-    value: float | int | datetime
+    value: float | int | datetime | None
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="remove"):
@@ -42,10 +49,15 @@ def quote_pointer(symbol: str) -> str:
     return "/quotes/" + symbol.replace("~", "~0").replace("/", "~1")
 
 
-def difference(old: Quote, new: Quote, pointer: str) -> list[Replace]:
-    """Return the operations that turn `old` into `new`, both at `pointer`; empty if they are equal."""
+def difference(
+    old: Quote, new: Quote, pointer: str, fields: Iterable[str] = MOVING_FIELDS
+) -> list[Replace]:
+    """Return the operations that turn `old` into `new`, both at `pointer`; empty if they are equal.
+
+    Only `fields` are compared: for an update of a known kind, those that it can change.
+    """
     return [
         Replace(f"{pointer}/{field}", value)
-        for field in MOVING_FIELDS
+        for field in fields
         if (value := getattr(new, field)) != getattr(old, field)
     ]

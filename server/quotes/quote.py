@@ -1,4 +1,4 @@
-"""The quote of one instrument, and the trades that move it."""
+"""The quote of one instrument, and what updates make of it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -6,8 +6,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.quotes.instrument import LARGEST_WHOLE, Instrument
-from server.quotes.snapshot import Microseconds, Price, Snapshot, Version, Whole
+from server.quotes.instrument import LARGEST_WHOLE, Instrument, at_tick
+from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -16,56 +17,11 @@ PERCENT_DECIMALS = 4
 """A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
 
 
-class Trade(msgspec.Struct, frozen=True, gc=False):
-    """One trade from a feed.
-
-    `price` is in US dollars, `size` in shares. `time_us` is when the trade happened, `ts` is when the
-    server received it, both in microseconds since the Unix epoch.
-    """
-
-    symbol: str
-    price: float
-    size: int
-    time_us: int
-    ts: int
-
-    def merged_with(self, later: "Trade") -> "Trade":
-        """Conflate two trades: the later price, and the shares of both."""
-        return msgspec.structs.replace(later, size=self.size + later.size)
-
-
-class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A change of a quote to which another instance, the leader, has given a version.
-
-    `version` is the quote's version after the change, `volume` the shares traded until then. The
-    other fields are as in `Trade`.
-    """
-
-    symbol: str
-    version: Version
-    price: Price
-    volume: Whole
-    time_us: Microseconds
-    ts: Whole
-
-    def trade_after(self, quote: "Quote") -> Trade:
-        """Return the trade that applies this move to `quote`."""
-        return Trade(self.symbol, self.price, self.volume - quote.volume, self.time_us, self.ts)
-
-
-Update = Trade | Move
-"""A change of a quote."""
-
-
-def merged(earlier: Update, later: Update) -> Update:
-    """Conflate two updates. A move replaces all updates before it, as it has the whole volume."""
-    if isinstance(earlier, Trade) and isinstance(later, Trade):
-        return earlier.merged_with(later)
-    return later
-
-
 class Quote(msgspec.Struct, frozen=True, gc=False):
-    """An instrument's quote as clients see it, with the wire's fields in the wire's order."""
+    """An instrument's quote as clients see it, with the wire's fields in the wire's order.
+
+    A value is None until it is known. `change_percent` is None if the base price is not above zero.
+    """
 
     symbol: str
     name: str
@@ -73,15 +29,24 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     current_price: float
     base_price: float
     change: float
-    change_percent: float
+    change_percent: float | None
     last_updated: Annotated[datetime, Meta(tz=True)]
-    volume: int
+    volume: float
     market_cap: int | None
+    currency: str
+    open: float | None
+    high: float | None
+    low: float | None
+    previous_close: float | None
+    bid: float | None
+    ask: float | None
+    bid_size: float | None
+    ask_size: float | None
 
 
 def opening_quote(instrument: Instrument, time_us: int) -> Quote:
     """Return the quote before the first trade: at the base price, with a volume of zero."""
-    base = round(instrument.base_price, instrument.price_decimals)
+    base = at_tick(instrument.base_price, instrument.price_decimals)
     return Quote(
         symbol=instrument.symbol,
         name=instrument.name,
@@ -89,44 +54,143 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
         current_price=base,
         base_price=base,
         change=0.0,
-        change_percent=0.0,
+        change_percent=0.0 if base > 0 else None,
         last_updated=from_microseconds(time_us),
         volume=0,
         market_cap=instrument.market_cap,
+        currency=instrument.currency,
+        open=None,
+        high=None,
+        low=None,
+        previous_close=known_at_tick(instrument.previous_close, instrument.price_decimals),
+        bid=None,
+        ask=None,
+        bid_size=None,
+        ask_size=None,
     )
 
 
 def resumed_quote(snapshot: Snapshot) -> Quote:
     """Return the quote that `snapshot` stands for. It has had at least one trade."""
     instrument = snapshot.instrument
+    day = DayRange(snapshot.open, snapshot.high, snapshot.low, restated=True)
+    book = Book(snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size)
+    price = snapshot.last_quote
+    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, day, book)
     opening = opening_quote(instrument, snapshot.quoted_at)
-    last = Trade(snapshot.symbol, snapshot.last_quote, snapshot.volume, snapshot.quoted_at, 0)
-    return quote_after(opening, last, instrument.price_decimals)
+    return _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
 
 
-def quote_after(quote: Quote, trade: Trade, decimals: int) -> Quote:
-    """Return the quote after `trade`, its prices rounded to `decimals` places.
+def snapshot_of(instrument: Instrument, quote: Quote, version: int) -> Snapshot:
+    """Return the state of a quote, from which `resumed_quote` goes on."""
+    opening = opening_snapshot(instrument)
+    if version == 1:
+        return opening
+    return msgspec.structs.replace(
+        opening,
+        last_quote=quote.current_price,
+        volume=quote.volume,
+        version=version,
+        quoted_at=to_microseconds(quote.last_updated),
+        open=quote.open,
+        high=quote.high,
+        low=quote.low,
+        bid=quote.bid,
+        ask=quote.ask,
+        bid_size=quote.bid_size,
+        ask_size=quote.ask_size,
+    )
 
-    With a base price of zero, which a catalogue may hold, the percentage is zero. The volume stops at
-    LARGEST_WHOLE.
+
+def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int = 0) -> Quote:
+    """Return the quote after `update`, its prices and sizes rounded to their decimals.
+
+    The volume stops at LARGEST_WHOLE.
     """
-    price = round(trade.price, decimals)
-    volume = min(quote.volume + trade.size, LARGEST_WHOLE)
-    change = price - quote.base_price
-    percent = change * 100 / quote.base_price if quote.base_price else 0.0
+    if not isinstance(update, Trade) or update.late:
+        return _changed(quote, update, decimals, size_decimals)
+    # The common case, in one step.
+    base, high, low = quote.base_price, quote.high, quote.low
+    price = round(update.price, decimals) if decimals else round(update.price)
+    volume = quote.volume + update.size
+    if type(volume) is float:
+        volume = at_tick(volume, size_decimals)
+    change = price - base
     return Quote(
         quote.symbol,
         quote.name,
         quote.type,
         price,
-        quote.base_price,
+        base,
         round(change, decimals),
         # Adding zero turns -0.0 into 0.0.
-        round(percent, PERCENT_DECIMALS) + 0.0,
-        from_microseconds(trade.time_us),
-        volume,
+        round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
+        from_microseconds(update.time_us),
+        min(volume, LARGEST_WHOLE),
         quote.market_cap,
+        quote.currency,
+        price if quote.open is None else quote.open,
+        price if high is None or price > high else high,
+        price if low is None or price < low else low,
+        quote.previous_close,
+        quote.bid,
+        quote.ask,
+        quote.bid_size,
+        quote.ask_size,
     )
+
+
+def move_of(update: Update, version: int, new: Quote) -> Move:
+    """Return the move that other instances make of `update`, which made the quote `new`."""
+    if isinstance(update, Trade) and not update.late:
+        price, volume = new.current_price, new.volume
+        return Move(update.symbol, version, price, volume, update.time_us, update.ts)
+    change = update.change_after(new.volume) if isinstance(update, Move) else update.change
+    moved = None if change.price is None else new.current_price
+    return Move(
+        change.symbol,
+        version,
+        moved,
+        new.volume,
+        change.time_us,
+        change.ts,
+        change.day,
+        change.book,
+    )
+
+
+def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) -> Quote:
+    """Return the quote after an update of any kind."""
+    if not isinstance(update, Move):
+        change = update.change
+    elif update.day is None and update.book is None and update.price is not None:
+        size = update.volume - quote.volume
+        trade = Trade(update.symbol, update.price, size, update.time_us, update.ts)
+        return quote_after(quote, trade, decimals, size_decimals)
+    else:
+        change = update.change_after(quote.volume)
+    day = DayRange(quote.open, quote.high, quote.low).then(change.day)
+    volume = at_tick(quote.volume + change.volume, size_decimals)
+    if change.price is not None:
+        priced = Trade(change.symbol, change.price, 0, change.time_us, change.ts)
+        quote = quote_after(quote, priced, decimals, size_decimals)
+    book = change.book or Book(quote.bid, quote.ask, quote.bid_size, quote.ask_size)
+    return msgspec.structs.replace(
+        quote,
+        volume=min(max(volume, 0), LARGEST_WHOLE),
+        open=known_at_tick(day.open, decimals),
+        high=known_at_tick(day.high, decimals),
+        low=known_at_tick(day.low, decimals),
+        bid=known_at_tick(book.bid, decimals),
+        ask=known_at_tick(book.ask, decimals),
+        bid_size=known_at_tick(book.bid_size, size_decimals),
+        ask_size=known_at_tick(book.ask_size, size_decimals),
+    )
+
+
+def known_at_tick(value: float | None, decimals: int) -> float | None:
+    """Return `value` rounded to its decimals, None if it is not known."""
+    return None if value is None else at_tick(value, decimals)
 
 
 def from_microseconds(time_us: int) -> datetime:

@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from server.quotes.instrument import MAX_DECIMALS, decimals_of, is_symbol, normalize_symbol
+from server.quotes.instrument import MAX_DECIMALS, at_tick, decimals_of, is_symbol, normalize_symbol
 from server.quotes.snapshot import Snapshot
 
 MAX_RECORD_BYTES = 16 * 1024
@@ -20,6 +20,9 @@ MAX_RECORD_BYTES = 16 * 1024
 
 MAX_PROBLEM_LENGTH = 200
 """Characters of a problem's description, which is a part of one log line."""
+
+UNSIGNED_FIELDS = ("last_quote", "previous_close", "open", "high", "low", "bid", "ask")
+"""Prices of a snapshot that are negative only if the type of the instrument allows it."""
 
 _COLUMN = re.compile(r"\$\[([0-9]+)\]")
 """The number of a column in msgspec's messages."""
@@ -76,7 +79,7 @@ def read_row(row: Sequence[object]) -> Snapshot:
     except (ValueError, RecursionError) as error:
         raise BadRecord(_COLUMN.sub(_field_of, _line(error))) from None
     read_symbol(checked.symbol)
-    return _at_tick(Snapshot(*msgspec.structs.astuple(checked)))
+    return _at_tick(_possible(Snapshot(*msgspec.structs.astuple(checked))))
 
 
 def _at_tick(row: Snapshot) -> Snapshot:
@@ -86,13 +89,14 @@ def _at_tick(row: Snapshot) -> Snapshot:
     """
     decimals = decimals_of(row.base_price, decimals_of(row.last_quote, row.price_decimals))
     base_price = round(row.base_price, decimals)
-    if base_price <= 0:
+    if base_price <= 0 < row.base_price:
         raise BadRecord(f"the base price is below 10^-{MAX_DECIMALS}")
     return msgspec.structs.replace(
         row,
         last_quote=round(row.last_quote, decimals),
         base_price=base_price,
         price_decimals=decimals,
+        volume=at_tick(row.volume, row.size_decimals),
     )
 
 
@@ -100,6 +104,19 @@ def filed_under(symbol: str, snapshot: S) -> S:
     """Return `snapshot` if `symbol`, its key in a store, is its own symbol. Errors: BadRecord."""
     if read_symbol(snapshot.symbol) != symbol:
         raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
+    return _possible(snapshot)
+
+
+def _possible(snapshot: S) -> S:
+    """Return `snapshot` if its type of instrument can have these values. Errors: BadRecord."""
+    if snapshot.volume % 1 and not snapshot.size_decimals:
+        raise BadRecord("`$.volume` is a fraction, but the instrument has no `size_decimals`")
+    if not snapshot.signed:
+        if snapshot.base_price <= 0:
+            raise BadRecord("`$.base_price` is not above zero, as a price of this category is")
+        for field in UNSIGNED_FIELDS:
+            if (getattr(snapshot, field) or 0) < 0:
+                raise BadRecord(f"`$.{field}` is negative, as no price of this category is")
     return snapshot
 
 

@@ -6,30 +6,39 @@ import msgspec
 from msgspec import Meta
 
 from server.quotes.instrument import (
+    CATEGORIES,
+    CATEGORY_OF,
+    DEFAULT_CURRENCY,
     LARGEST_WHOLE,
     MAX_DECIMALS,
     MAX_NAME_LENGTH,
     MAX_PRICE,
+    SIGNED_TYPES,
     Instrument,
+    InstrumentType,
     Symbol,
 )
 
-STOCK, ETF = 1, 2
-"""`market_data.category`."""
+MAX_CODE_LENGTH = 50
+"""Characters of a currency's code and of an exchange's name: the widths of their columns."""
 
 LATEST_US = 253_402_300_799_999_999
 """Microseconds since the Unix epoch at the end of the year 9999, the last one in RFC 3339."""
 
 LARGEST_PRICE = 2 * MAX_PRICE
-"""US dollars: a simulated price may be above its base price."""
+"""A simulated price may be above its base price."""
+
+PRINTABLE = r"^[^\x00\ud800-\udfff]*$"
 
 # Every store and every JSON reader can hold these values. Postgres has no NUL, UTF-8 no surrogates.
-Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00\ud800-\udfff]*$")]
-Price = Annotated[float, Meta(ge=0, le=LARGEST_PRICE)]
-BasePrice = Annotated[float, Meta(gt=0, le=LARGEST_PRICE)]
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=PRINTABLE)]
+Code = Annotated[str, Meta(min_length=1, max_length=MAX_CODE_LENGTH, pattern=PRINTABLE)]
+Isin = Annotated[str, Meta(pattern=r"^[A-Z]{2}[A-Z0-9]{9}[0-9]\Z")]
+Price = Annotated[float, Meta(ge=-LARGEST_PRICE, le=LARGEST_PRICE)]
 Decimals = Annotated[int, Meta(ge=0, le=MAX_DECIMALS)]
 Medium = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
+Size = Whole | Annotated[float, Meta(ge=0, le=LARGEST_WHOLE)]
 Version = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE)]
 Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
 
@@ -37,22 +46,44 @@ Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One row of `market_data`, and as JSON one value of the cache. Other services read both.
 
-    Prices are in US dollars, `market_cap` in whole US dollars, `volume` in shares. `version` is the
-    quote's version, 1 before the first trade. `quoted_at` is the last trade's time in microseconds
-    since the Unix epoch, 0 before the first trade.
+    Prices are in `currency`, `market_cap` in whole units of it, `volume` in shares or units. `version`
+    is the quote's version, 1 before the first update. `quoted_at` is the last trade's time in
+    microseconds since the Unix epoch, 0 before the first trade. None: not known.
     """
 
     symbol: Symbol
     name: Name
     category: Medium
     last_quote: Price
-    base_price: BasePrice
+    base_price: Price
     market_cap: Whole | None = None
     price_decimals: Decimals = 2
     made_up_price: bool = False
-    volume: Whole = 0
+    volume: Size = 0
     version: Version = 1
     quoted_at: Microseconds = 0
+    currency: Code = DEFAULT_CURRENCY
+    exchange: Code | None = None
+    isin: Isin | None = None
+    size_decimals: Decimals = 0
+    previous_close: Price | None = None
+    open: Price | None = None
+    high: Price | None = None
+    low: Price | None = None
+    bid: Price | None = None
+    ask: Price | None = None
+    bid_size: Size | None = None
+    ask_size: Size | None = None
+
+    @property
+    def type(self) -> InstrumentType:
+        """Return the type that `category` stands for."""
+        return CATEGORIES.get(self.category, "OTHER")
+
+    @property
+    def signed(self) -> bool:
+        """Return whether prices of this type may be zero or negative."""
+        return self.type in SIGNED_TYPES
 
     @property
     def instrument(self) -> Instrument:
@@ -60,16 +91,33 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         return Instrument(
             symbol=self.symbol,
             name=self.name,
-            type="ETF" if self.category == ETF else "STOCK",
+            type=self.type,
             base_price=self.base_price,
             market_cap=self.market_cap,
             price_decimals=self.price_decimals,
             made_up_price=self.made_up_price,
+            currency=self.currency,
+            exchange=self.exchange,
+            isin=self.isin,
+            size_decimals=self.size_decimals,
+            previous_close=self.previous_close,
         )
 
 
-PRICE_FIELDS = ("last_quote", "volume", "version", "quoted_at")
-"""Fields of a snapshot that trades change. The others are reference data."""
+PRICE_FIELDS = (
+    "last_quote",
+    "volume",
+    "version",
+    "quoted_at",
+    "open",
+    "high",
+    "low",
+    "bid",
+    "ask",
+    "bid_size",
+    "ask_size",
+)
+"""Fields of a snapshot that updates change. The others are reference data."""
 
 
 class LiveSnapshot(Snapshot, frozen=True, gc=False):
@@ -90,10 +138,21 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
     return Snapshot(
         symbol=instrument.symbol,
         name=instrument.name,
-        category=ETF if instrument.type == "ETF" else STOCK,
+        category=CATEGORY_OF[instrument.type],
         last_quote=instrument.base_price,
         base_price=instrument.base_price,
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,
         made_up_price=instrument.made_up_price,
+        currency=instrument.currency,
+        exchange=instrument.exchange,
+        isin=instrument.isin,
+        size_decimals=instrument.size_decimals,
+        previous_close=instrument.previous_close,
     )
+
+
+def repriced(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
+    """Return the prices of `snapshot` with the reference data of `instrument`."""
+    prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
+    return msgspec.structs.replace(opening_snapshot(instrument), **prices)

@@ -34,18 +34,17 @@ from server.store.rows import Rows
 from server.store.search import CANDIDATES, Groups, name_words, search
 from server.store.sql import (
     FIELDS,
-    ON_CONFLICT_LIST,
-    ON_CONFLICT_SAVE,
     RECENTLY_WATCHED,
     SELECT_CHANGES,
 )
 from server.store.sql_postgres import (
     BY_SYMBOL,
     INDEX_WORDS,
-    INSERT,
     LOCK,
     NOT_INDEXED,
+    SAVE,
     SELECTED,
+    UPSERT,
     WATCHED,
 )
 from server.store.stats import StoreStats
@@ -340,7 +339,7 @@ async def _upsert(
     async with connection.transaction():
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            await connection.execute(INSERT + ON_CONFLICT_LIST, *_columns(batch))
+            await connection.execute(UPSERT, *_columns(batch))
             done(start + len(batch))
         await _index_names(connection)
 
@@ -375,7 +374,7 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
 async def _save(
     snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
 ) -> None:
-    await connection.execute(INSERT + ON_CONFLICT_SAVE, *_columns(_in_order(snapshots)))
+    await connection.execute(SAVE, *_columns(_in_order(snapshots)))
     if watched:
         await connection.execute(WATCHED, watched)
 

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
 from server.store.catalogue import (
     BATCH_ROWS,
     Change,
@@ -30,10 +30,10 @@ from server.store.search import CANDIDATES, Groups, name_words, search
 from server.store.sql import (
     COLUMNS,
     FIELDS,
-    ON_CONFLICT_LIST,
-    ON_CONFLICT_SAVE,
     RECENTLY_WATCHED,
     SELECT_CHANGES,
+    on_conflict_list,
+    on_conflict_save,
 )
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
@@ -59,9 +59,9 @@ _VALUES = ", ".join(f":{field}" for field in FIELDS)
 
 _INSERT = f"INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES}) "
 
-_LIST = f"{_INSERT} {ON_CONFLICT_LIST}"
+_LIST = _INSERT + on_conflict_list(*PRICE_FIELDS)
 
-_SAVE = f"{_INSERT} {ON_CONFLICT_SAVE}"
+_SAVE = _INSERT + on_conflict_save(*PRICE_FIELDS)
 
 _KEY = "replace(replace(replace(replace(symbol, '-', ''), '/', ''), '.', ''), ' ', '')"
 """SQL for `search.symbol_key`; the index of migration 4 has the same words."""

@@ -1,20 +1,23 @@
 """Reads the cells of instrument files as exchanges, brokers and spreadsheets write them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal
 
 from server.quotes.instrument import (
+    CATEGORY_OF,
     CENT_DECIMALS,
+    DEFAULT_CURRENCY,
     LARGEST_WHOLE,
     MAX_DECIMALS,
     MAX_NAME_LENGTH,
     SUB_DOLLAR_DECIMALS,
+    InstrumentType,
     is_price,
     normalize_symbol,
 )
 from server.quotes.record import BadRecord, read_symbol
+from server.quotes.snapshot import MAX_CODE_LENGTH
 
 SHOWN = 60
 """Characters of a wrong cell that a message repeats."""
@@ -30,22 +33,44 @@ _DECIMAL_COMMA = re.compile(r"[0-9],(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _GROUPS = re.compile(r"['\s]")
 
-_KINDS = {
-    "stock": "STOCK",
-    "common stock": "STOCK",
-    "cs": "STOCK",
-    "equity": "STOCK",
-    "share": "STOCK",
-    "shares": "STOCK",
-    "ordinary shares": "STOCK",
-    "adr": "STOCK",
-    "reit": "STOCK",
-    "n": "STOCK",
-    "etf": "ETF",
-    "exchange traded fund": "ETF",
-    "exchange-traded fund": "ETF",
-    "y": "ETF",
+_KINDS: Mapping[InstrumentType, Sequence[str]] = {
+    "STOCK": (
+        "common stock",
+        "cs",
+        "equity",
+        "share",
+        "shares",
+        "ordinary shares",
+        "adr",
+        "reit",
+        "n",
+    ),
+    "ETF": ("exchange traded fund", "exchange-traded fund", "etp", "y"),
+    "INDEX": ("indices", "indexes"),
+    "FUND": ("mutual fund", "mutualfund", "investment fund", "unit trust"),
+    "CRYPTO": ("cryptocurrency", "crypto currency", "coin", "token", "digital asset"),
+    "FX": ("forex", "currency", "currency pair", "foreign exchange"),
+    "FUTURE": ("futures", "fut"),
+    "OPTION": ("options", "opt", "equity option"),
+    "BOND": ("bonds", "fixed income", "note", "treasury"),
+    "OTHER": ("warrant", "commodity", "right", "unit", "certificate"),
 }
+
+_TYPE_OF: Mapping[str, InstrumentType] = {
+    word: kind
+    for kind, words in _KINDS.items()
+    for word in (kind.lower(), str(CATEGORY_OF[kind]), *words)
+}
+"""The type of instrument that a cell in lower case means: a type, a category's number, or a word."""
+
+_CODE = re.compile(r"[A-Z0-9][A-Z0-9._$-]{0,19}")
+"""A currency: three letters of ISO 4217, or the code of a crypto currency."""
+
+_ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
+"""ISO 6166."""
+
+PENCE = {"GBp": "GBX", "ZAc": "ZAX", "ILa": "ILX"}
+"""Vendors write a hundredth of a currency with a small letter. In upper case it would be the whole."""
 
 
 class BadCell(ValueError):
@@ -89,14 +114,44 @@ def read_name(text: str) -> str:
     return name
 
 
-def read_kind(text: str) -> Literal["STOCK", "ETF"]:
+def read_kind(text: str) -> InstrumentType:
     """Return the instrument's type. Errors: BadCell."""
     if is_missing(text):
         return "STOCK"
-    kind = _KINDS.get(" ".join(text.lower().split()))
+    kind = _TYPE_OF.get(" ".join(text.lower().split()))
     if kind is None:
-        raise BadCell(f"type is neither STOCK nor ETF: {text[:SHOWN]!r}")
-    return "ETF" if kind == "ETF" else "STOCK"
+        raise BadCell(f"type is not one of {', '.join(_KINDS)}: {text[:SHOWN]!r}")
+    return kind
+
+
+def read_currency(text: str) -> str:
+    """Return a currency's code in upper case. Errors: BadCell."""
+    if is_missing(text):
+        return DEFAULT_CURRENCY
+    code = PENCE.get(text.strip(), text.strip().upper())
+    if not _CODE.fullmatch(code):
+        raise BadCell(f"not the code of a currency: {text[:SHOWN]!r}")
+    return code
+
+
+def read_exchange(text: str) -> str | None:
+    """Return the MIC or name of an exchange, None without one. Errors: BadCell."""
+    if is_missing(text):
+        return None
+    name = read_name(text)
+    if len(name) > MAX_CODE_LENGTH:
+        raise BadCell(f"not an exchange of up to {MAX_CODE_LENGTH} characters: {text[:SHOWN]!r}")
+    return name
+
+
+def read_isin(text: str) -> str | None:
+    """Return the ISIN, None without one. Errors: BadCell."""
+    if is_missing(text):
+        return None
+    isin = "".join(text.split()).upper()
+    if not _ISIN.fullmatch(isin):
+        raise BadCell(f"not an ISIN: {text[:SHOWN]!r}")
+    return isin
 
 
 def read_number(text: str, *, decimal_comma: bool = False) -> Decimal | None:
@@ -113,13 +168,14 @@ def read_number(text: str, *, decimal_comma: bool = False) -> Decimal | None:
 
 
 def read_price(
-    text: str, decimals: int | None, *, decimal_comma: bool = False
+    text: str, decimals: int | None, *, decimal_comma: bool = False, signed: bool = False
 ) -> tuple[float, int]:
-    """Return a price in US dollars and its tick precision.
+    """Return a price and its tick precision.
 
     Arguments:
         decimals: the tick precision, to which the price is rounded. None for the decimals that the
-            text shows: 2 at least, and 4 below a dollar (SEC Regulation NMS, Rule 612).
+            text shows: 2 at least, and 4 below one (SEC Regulation NMS, Rule 612).
+        signed: whether the price may be zero or negative.
 
     Errors: BadCell.
     """
@@ -130,7 +186,7 @@ def read_price(
         decimals = max(_decimals_of(number), CENT_DECIMALS)
         decimals = max(decimals, SUB_DOLLAR_DECIMALS) if abs(number) < 1 else decimals
     price = float(round(number, decimals)) if abs(number) < LARGEST_WHOLE else float("inf")
-    if not is_price(price, decimals):
+    if not is_price(price, decimals, signed=signed):
         raise BadCell(f"not a price: {text[:SHOWN]!r} with {decimals} decimals")
     return price, decimals
 

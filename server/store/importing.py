@@ -3,13 +3,18 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, Instrument
+from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, SIGNED_TYPES, Instrument
 from server.store.cells import (
     has_decimal_comma,
     has_decimal_point,
+    is_missing,
+    read_currency,
+    read_exchange,
+    read_isin,
     read_kind,
     read_name,
     read_price,
@@ -27,12 +32,21 @@ HEADERS = {
     "name": ("name", "securityname", "companyname", "company", "security", "description"),
     "price": ("price", "lastsale", "lastprice", "last", "lastquote", "close", "closeprice",
               "previousclose", "baseprice"),
-    "type": ("type", "assettype", "securitytype", "instrumenttype", "etf"),
+    "type": ("type", "assettype", "securitytype", "instrumenttype", "assetclass", "category", "etf"),
     "market_cap": ("marketcap", "marketcapitalization", "mktcap", "capitalization"),
-    "price_decimals": ("pricedecimals",),
+    "price_decimals": ("pricedecimals", "priceprecision"),
+    "size_decimals": ("sizedecimals", "sizeprecision", "quantitydecimals", "quantityprecision"),
+    "currency": ("currency", "currencycode", "ccy", "tradingcurrency", "quotecurrency"),
+    "exchange": ("exchange", "mic", "exchangecode", "exchangename", "primaryexchange",
+                 "listingexchange"),
+    "isin": ("isin", "isincode"),
+    "previous_close": ("previousclose", "prevclose", "priorclose"),
     "price_source": ("pricesource",),
 }  # fmt: skip
 """The fields of an instrument, and the headers under which files have them, as `_plain` writes them."""
+
+NUMBERS = ("price", "previous_close", "market_cap")
+"""The fields that show whether a file has decimal commas."""
 
 REQUIRED = ("symbol", "name", "price")
 
@@ -67,10 +81,10 @@ class _Table(NamedTuple):
 def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Contents:
     """Return the instruments of a file with a header line, and the rows that are not instruments.
 
-    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price` (US
-    dollars: `change` is counted from it); not required are `type` (STOCK or ETF), `market_cap`,
-    `price_decimals`, and `price_source`, where `made-up` says that the price is invented. Others are
-    ignored.
+    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price`
+    (`change` is counted from it). Not required are `type` (by default STOCK), `currency` (by default
+    USD), `exchange`, `isin`, `market_cap`, `price_decimals`, `size_decimals`, `previous_close`, and
+    `price_source`, where `made-up` says that the price is invented. Others are ignored.
 
     Arguments:
         columns: the header of the column to take for a field, where its name does not tell.
@@ -88,7 +102,7 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
 
 
 def _instruments(table: _Table) -> Contents:
-    numbers = [cells.get(field, "") for _, cells in table.rows for field in ("price", "market_cap")]
+    numbers = [cells.get(field, "") for _, cells in table.rows for field in NUMBERS]
     comma = has_decimal_comma(numbers)
     if comma and has_decimal_point(numbers):
         raise BadFile("some numbers have a decimal comma and others a decimal point")
@@ -115,8 +129,10 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
     """Errors: ValueError."""
     symbol, name = read_symbol_cell(cells["symbol"]), read_name(cells["name"])
     kind = read_kind(cells.get("type", ""))
-    decimals = read_whole("price_decimals", cells.get("price_decimals", ""), MAX_DECIMALS)
-    price, decimals = read_price(cells["price"], decimals, decimal_comma=decimal_comma)
+    decimals = _decimals("price_decimals", cells)
+    read = partial(read_price, decimal_comma=decimal_comma, signed=kind in SIGNED_TYPES)
+    price, decimals = read(cells["price"], decimals)
+    close = cells.get("previous_close", "")
     market_cap = read_whole(
         "market_cap", cells.get("market_cap", ""), LARGEST_WHOLE, decimal_comma=decimal_comma
     )
@@ -128,7 +144,17 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
         market_cap=market_cap,
         price_decimals=decimals,
         made_up_price=cells.get("price_source", "").strip() == "made-up",
+        currency=read_currency(cells.get("currency", "")),
+        exchange=read_exchange(cells.get("exchange", "")),
+        isin=read_isin(cells.get("isin", "")),
+        size_decimals=_decimals("size_decimals", cells) or 0,
+        previous_close=None if is_missing(close) else read(close, decimals)[0],
     )
+
+
+def _decimals(field: str, cells: Mapping[str, str]) -> int | None:
+    """Errors: ValueError."""
+    return read_whole(field, cells.get(field, ""), MAX_DECIMALS)
 
 
 def _decode(path: Path) -> tuple[str, str]:

@@ -11,7 +11,7 @@ _SOUND = (
     f"market_data.version BETWEEN 1 AND {LARGEST_WHOLE} "
     f"AND market_data.volume BETWEEN 0 AND {LARGEST_WHOLE} "
     f"AND market_data.quoted_at BETWEEN 0 AND {LATEST_US} "
-    f"AND market_data.last_quote BETWEEN 0 AND {LARGEST_PRICE:.0f}"
+    f"AND market_data.last_quote BETWEEN -{LARGEST_PRICE:.0f} AND {LARGEST_PRICE:.0f}"
 )
 """Whether a row's last price is valid. Any write replaces an invalid one."""
 
@@ -20,27 +20,31 @@ def _set_excluded(*fields: str) -> str:
     return ", ".join(f"{field} = excluded.{field}" for field in fields)
 
 
-_KEEP_PRICE = ", ".join(
-    f"{field} = CASE WHEN market_data.version > 1 AND {_SOUND} THEN market_data.{field} "
-    f"ELSE excluded.{field} END"
-    for field in PRICE_FIELDS
-)
-
 _REFERENCE_FIELDS = [each for each in FIELDS if each not in ("symbol", *PRICE_FIELDS)]
 
-ON_CONFLICT_LIST = f"""
+
+def on_conflict_list(*price_columns: str) -> str:
+    """Return the end of an import's INSERT: an instrument that was traded keeps its last price."""
+    keep_price = ", ".join(
+        f"{column} = CASE WHEN market_data.version > 1 AND {_SOUND} THEN market_data.{column} "
+        f"ELSE excluded.{column} END"
+        for column in price_columns
+    )
+    return f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*_REFERENCE_FIELDS)},
-    {_KEEP_PRICE},
+    {keep_price},
     delisted = false
 """
-"""Ends the INSERT of an import: an instrument that was traded keeps its last price."""
 
-ON_CONFLICT_SAVE = f"""
-ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*PRICE_FIELDS)}
+
+def on_conflict_save(*price_columns: str) -> str:
+    """Return the end of a write-back's INSERT: only a newer price replaces a valid one."""
+    return f"""
+ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*price_columns)}
 WHERE excluded.version > market_data.version OR ({_SOUND}) IS NOT TRUE
 """
-"""Ends the INSERT of a write-back: only a newer price replaces a valid one."""
+
 
 RECENTLY_WATCHED = (
     "SELECT symbol FROM market_data WHERE watched_at IS NOT NULL AND NOT delisted "

@@ -1,6 +1,7 @@
 """The SQL of the catalogue in Postgres. Values are always parameters of a statement."""
 
-from server.store.sql import COLUMNS, FIELDS
+from server.quotes.snapshot import PRICE_FIELDS
+from server.store.sql import COLUMNS, FIELDS, on_conflict_list, on_conflict_save
 
 
 def _as_float(column: str) -> str:
@@ -13,27 +14,44 @@ def _as_float(column: str) -> str:
     return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
 
 
-SELECTED = ", ".join(
-    _as_float(field) if field in ("last_quote", "base_price") else field for field in FIELDS
-)
+_SELECTED = {
+    "last_quote": _as_float("last_quote"),
+    "base_price": _as_float("base_price"),
+    "volume": "volume + volume_fraction",
+}
+
+SELECTED = ", ".join(_SELECTED.get(field, field) for field in FIELDS)
 
 _TYPES = {
     "symbol": "varchar",
     "name": "varchar",
     "category": "int",
-    "last_quote": "float8",
-    "base_price": "float8",
     "market_cap": "bigint",
     "price_decimals": "smallint",
     "made_up_price": "bool",
-    "volume": "bigint",
     "version": "bigint",
     "quoted_at": "bigint",
+    "currency": "varchar",
+    "exchange": "varchar",
+    "isin": "varchar",
+    "size_decimals": "smallint",
 }
+"""The types of columns; those of prices and sizes are `float8`."""
 
-_ROWS = ", ".join(f"${number}::{_TYPES[field]}[]" for number, field in enumerate(FIELDS, 1))
+_PARAMETERS = ", ".join(
+    f"${number}::{_TYPES.get(field, 'float8')}[]" for number, field in enumerate(FIELDS, 1)
+)
 
-INSERT = f"INSERT INTO market_data ({COLUMNS}) SELECT * FROM unnest({_ROWS}) "
+_WHOLE_VOLUME = ", ".join("trunc(volume)" if field == "volume" else field for field in FIELDS)
+
+_INSERT = (
+    f"INSERT INTO market_data ({COLUMNS}, volume_fraction) "
+    f"SELECT {_WHOLE_VOLUME}, volume - trunc(volume) FROM unnest({_PARAMETERS}) AS new({COLUMNS}) "
+)
+
+UPSERT = _INSERT + on_conflict_list(*PRICE_FIELDS, "volume_fraction")
+
+SAVE = _INSERT + on_conflict_save(*PRICE_FIELDS, "volume_fraction")
 
 LOCK = """
 SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted

@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from server.config.settings import BadSetting, Settings
+from server.config.environment import BadSetting
+from server.config.settings import Settings
 from server.process.binding import reserve
 from server.process.listeners import Addresses, bind_all
 from server.process.signals import hard_exit_after

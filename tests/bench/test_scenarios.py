@@ -236,3 +236,46 @@ def test_cluster_tells_what_the_bus_costs(tmp_path):
     figures = measure(tmp_path, "cluster", *arguments, expected=expected)
     assert figures["fleet, missed"] == 0
     assert figures["fleet, Redis out"] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["burst", "--connections", "1", "--duration", "1"],
+        ["soak", "--connections", "1", "--duration", "0.01"],
+    ],
+)
+def test_run_that_is_too_short_says_so(arguments):
+    """Nothing is made up: there is no division by zero, no `nan`, and no ratio of nothing."""
+    run = bench(*arguments)
+    assert "Traceback" not in run.stderr, run.stderr
+    assert not re.search(r"\b(nan|inf)\b", run.stdout), run.stdout
+    assert not re.search(r"│ *0\.00 × *│", run.stdout), run.stdout
+    assert "too short to say" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["saturate", "--connections", "1", "--duration", "0.05"], "too short to say"),
+        (["compare", "--connections", "1", "--duration", "0.05"], "too short to say"),
+        (["cache", "--symbols", "1", "--requests", "1", "--duration", "0.01"], "too short to say"),
+        (["growth", "--duration", "1000000"], "shorten the run"),
+        (["burst", "--duration", "1e9"], "at most 1,000,000"),
+        (["burst", "--duration", "nan"], "not a number"),
+        (["burst", "--duration", "inf"], "at most 1,000,000"),
+        (["burst", "--duration", "-3"], "above 0"),
+        (["burst", "--connections", "-1"], "from 1 to 1,000,000"),
+        (["burst", "--connections", "99999999"], "from 1 to 1,000,000"),
+        (["burst", "--connections", "x"], "not a whole number"),
+        (["all", "--report", "x", "--scale", "0"], "above 0 and at most 1"),
+        (["all", "--report", "x", "--scale", "2"], "above 0 and at most 1"),
+        (["soak", "--hours", "99999"], "at most 278"),
+    ],
+)
+def test_load_that_cannot_be_is_refused_by_name(arguments, word):
+    """The last line says which value is wrong, and which values there are."""
+    run = bench(*arguments)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    assert word in run.stderr.splitlines()[-1]

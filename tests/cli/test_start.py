@@ -178,6 +178,38 @@ def test_help_tells_what_there_is(tmp_path):
     assert run(tmp_path, "--version").stdout.startswith("quotestream ")
 
 
+def test_unknown_variables_are_named_at_the_start(tmp_path):
+    """The server's log names those that look like its own, from `.env` too; variables of others not."""
+    (tmp_path / ".env").write_text("WS_MAX_SYMBOL=7\n")
+    with ServerProcess(tmp_path, HTTP_PROXY="http://proxy:3128", JWT_SECERT="hunter2") as server:
+        assert server.stop() == 0
+    warnings = [line["event"] for line in server.log_lines() if line["level"] == "warning"]
+    assert warnings == [
+        "JWT_SECERT is not a setting and has no effect; the nearest name is JWT_SECRET",
+        "WS_MAX_SYMBOL is not a setting and has no effect; the nearest name is WS_MAX_SYMBOLS",
+    ]
+
+
+def test_other_commands_name_unknown_variables_too(tmp_path):
+    """They do it on standard error, so that the output stays what it is."""
+    done = run(tmp_path, "token", "--user", "a", JWT_SECRET=SECRET, JWT_LEWAY="1s")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "quotestream: JWT_LEWAY is not a setting and has no effect; the nearest name is JWT_LEEWAY\n"
+    )
+    assert len(done.stdout.split(".")) == 3
+
+
+def test_option_that_is_a_setting_is_hinted_at(tmp_path):
+    """The last line names the variable. It does not repeat a secret."""
+    done = run(tmp_path, "serve", "--port", "9000")
+    assert done.returncode == 2
+    assert "--port is not an option: set the variable WS_PORT=9000" in done.stderr
+    done = run(tmp_path, "serve", "--jwt-secret", "hunter2")
+    assert "set the variable JWT_SECRET=…" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["fly"], ["token"], ["watch"], ["serve", "--fast"]])
 def test_bad_arguments_are_usage_errors(tmp_path, arguments):
     """argparse shows the usage, then one line; the exit code is 2."""

@@ -11,7 +11,8 @@ from server.client.keys import Key, parse_keys
 from server.client.table import Screen, print_message
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
-from server.quotes.quote import Trade, opening_quote, quote_after
+from server.quotes.quote import opening_quote, quote_after
+from server.quotes.update import TopOfBook, Trade
 from tests.fanout.peer import START_US, instruments
 
 
@@ -31,6 +32,29 @@ def test_nothing_but_the_name_is_cut_in_80_columns():
     (line,) = (line for line in output.getvalue().splitlines() if "BRK.B" in line)
     for text in ("876.54", "-123.46", "-12.35", "123,456,789", "19:25:45.678", "12345", "Berk"):
         assert text in line
+
+
+def test_book_is_shown_if_it_is_known(capsys):
+    """A base price that is not above zero has no percentage, and a symbol without a book no columns."""
+    oil = Instrument(symbol="CLK0", name="Crude oil", type="FUTURE", base_price=-37.63)
+    quote = quote_after(
+        opening_quote(oil, START_US), TopOfBook("CLK0", -3.5, None, 1, None, 1, 1), 2
+    )
+    document, screen, output = Document(), Screen(), StringIO()
+    add = {"op": "add", "path": "/quotes/CLK0", "value": json.loads(encode(quote))}
+    message = {"type": "quotes_patch", "versions": {"CLK0": 2}, "operations": [add]}
+    document.apply(message)
+    screen.update(document, message)
+    Console(width=120, file=output).print(screen)
+    heading, line = (
+        line for line in output.getvalue().splitlines() if "bid" in line or "CL" in line
+    )
+    assert "-3.50" in line
+    assert "%" not in heading
+    assert "ask" not in heading
+    print_message(document, message)
+    assert "-37.63" in (line := capsys.readouterr().out)
+    assert "bid -3.50 ask -" in line
 
 
 def shown(width: int, height: int, count: int, *pressed: Key) -> list[str]:

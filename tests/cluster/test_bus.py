@@ -18,8 +18,8 @@ from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.wire import EPOCH, LEADER, MAX_BATCH_BYTES, QUOTES, WATCHED, Batch, Mark
 from server.quotes.instrument import LARGEST_WHOLE
-from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Move
 from server.redis_link import BadRedisUrl
 from tests.faults.proxy import Proxy
 

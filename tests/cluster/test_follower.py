@@ -16,8 +16,8 @@ from server.cluster.wire import Batch, Mark, Stored
 from server.fanout.broadcaster import give
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
-from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Move
 from tests.fanout.peer import START_US, Peer, instruments
 
 LEASE = 3.0

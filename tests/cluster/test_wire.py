@@ -1,6 +1,7 @@
 """What instances read from Redis, where anybody may have written anything."""
 
 import msgspec
+import pytest
 from structlog.testing import capture_logs
 
 from server.cluster.stats import ClusterStats
@@ -14,8 +15,8 @@ from server.cluster.wire import (
     encode_batch,
     encode_json,
 )
-from server.quotes.quote import Move
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Book, DayRange, Move
 
 
 def snapshot(symbol: str) -> LiveSnapshot:
@@ -30,6 +31,76 @@ def test_batch_is_read_as_it_was_written():
     empty = Batch(5, 6, [], [])
     assert decode_batch(encode_batch(empty), invalid) == empty
     assert invalid.counts == {}
+
+
+@pytest.mark.parametrize("category", range(1, 11))
+def test_every_kind_goes_over_the_bus(category):
+    """A follower gets each field of a snapshot, and moves with fractions, day's values and a book."""
+    invalid = ClusterStats().invalid
+    signed = category in (3, 7, 8, 9, 10)
+    price = -37.63 if signed else 0.00001234
+    state = msgspec.structs.replace(
+        snapshot("BTC/USD"),
+        category=category,
+        last_quote=price,
+        base_price=price,
+        volume=0.12345678,
+        price_decimals=8,
+        size_decimals=8,
+        currency="JPY",
+        exchange="XTKS",
+        isin="JP3633400001",
+        previous_close=price,
+        open=price,
+        high=price,
+        low=price,
+        bid=price,
+        bid_size=0.5,
+    )
+    moves = [
+        Move("BTC/USD", 3, price, 0.5, 1, 1),
+        Move("BTC/USD", 4, None, 0.75, 0, 1, DayRange(), Book(price, None, 1.5, None)),
+        Move("BTC/USD", 5, price, 0.75, 0, 1, DayRange(None, price, None, restated=True)),
+    ]
+    batch = Batch(5, 6, moves, [state])
+    assert decode_batch(encode_batch(batch), invalid) == batch
+    assert decode_snapshots([(b"BTC/USD", encode_json(state))], invalid) == {"BTC/USD": state}
+    assert invalid.counts == {}
+
+
+def test_price_that_a_kind_cannot_have_is_left_out():
+    """Only a share of an odd leader is below zero; its topic keeps the price that it had."""
+    invalid = ClusterStats().invalid
+    for changed in ({"last_quote": -1.0}, {"base_price": 0.0}, {"low": -1.0}, {"volume": 0.5}):
+        state = msgspec.structs.replace(snapshot("A"), **changed)
+        assert decode_snapshots([(b"A", encode_json(state))], invalid) == {}
+    assert invalid.counts == {"hash": 4}
+
+
+def test_state_of_an_older_instance_is_read():
+    """It has none of the newer fields, which are then unknown."""
+    invalid = ClusterStats().invalid
+    old = {
+        "symbol": "A",
+        "name": "A",
+        "category": 2,
+        "last_quote": 10.0,
+        "base_price": 9.0,
+        "market_cap": None,
+        "price_decimals": 2,
+        "made_up_price": False,
+        "volume": 300,
+        "version": 3,
+        "quoted_at": 1,
+        "ts": 2,
+    }
+    found = decode_snapshots([(b"A", encode_json(old))], invalid)["A"]
+    assert (found.type, found.currency, found.size_decimals) == ("ETF", "USD", 0)
+    assert (found.open, found.high, found.bid) == (None, None, None)
+    batch = decode_batch(
+        msgspec.msgpack.encode([5, 6, [["A", 4, 11.0, 310, 1, 2]], [old]]), invalid
+    )
+    assert batch == Batch(5, 6, [Move("A", 4, 11.0, 310, 1, 2)], [found])
 
 
 def test_batch_without_the_symbols_that_are_none():

@@ -18,7 +18,7 @@ from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Remove
 from server.quotes.position import Position
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.frames import take_frame
 
 SMALL_BUFFER = 2048

@@ -11,7 +11,7 @@ import trio
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic_task import ROUND_TRADES
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.fanout.peer import START_US, Peer, publish, trade
 from tests.frames import take_frame
 

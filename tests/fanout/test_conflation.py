@@ -7,7 +7,7 @@ import trio
 from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import Hub
 from server.ops.overload import CALM_CHECKS, LONGEST_INTERVAL, OVER_CHECKS, OverloadControl
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.fanout.peer import Peer, instruments, trade
 
 

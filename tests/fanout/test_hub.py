@@ -9,7 +9,7 @@ import trio
 
 from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.instrument import first_seen
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.fanout.peer import CUSHION, publish
 
 

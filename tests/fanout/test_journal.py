@@ -3,7 +3,7 @@
 import trio
 
 from server.fanout.journal import JOURNAL_MOVES, Journal
-from server.quotes.quote import Move
+from server.quotes.update import Move
 from tests.fanout.peer import START_US, publish
 
 

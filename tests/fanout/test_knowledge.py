@@ -17,8 +17,8 @@ from server.fanout.stats import FanoutStats
 from server.fanout.throttle import granted
 from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.position import Position
-from server.quotes.quote import Move, Trade
 from server.quotes.snapshot import Snapshot, live
+from server.quotes.update import Move, Trade
 from tests.fanout.peer import START_US, Peer, instruments, publish, trade
 
 LAST = Snapshot("NEW", "NEW", 1, 105.5, 100.0, 7, 2, False, 300, 9, START_US)

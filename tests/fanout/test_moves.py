@@ -4,8 +4,8 @@ import msgspec
 import trio
 
 from server.fanout.broadcaster import give
-from server.quotes.quote import Move
 from server.quotes.snapshot import live
+from server.quotes.update import Move
 from tests.fanout.peer import START_US, publish
 
 
@@ -22,7 +22,8 @@ async def test_next_version_is_a_patch_and_a_later_one_a_full_quote(hub, connect
         topic.publish(each)
     await peer.read()
     kinds = [[each["op"] for each in message["operations"]] for message in peer.messages[1:]]
-    assert kinds[0] == ["replace"] * 5
+    # The first trade also makes open, high and low.
+    assert kinds[0] == ["replace"] * 8
     assert kinds[1:] == [["add"]]
     assert [message["ts"] for message in peer.messages[1:]] == [START_US + 2, START_US + 5]
     quote = peer.document["quotes"]["AAPL"]
@@ -34,12 +35,11 @@ async def test_version_that_changes_nothing_is_a_full_quote(hub, connect):
     """A patch without operations would not be valid."""
     peer = connect("AAPL")
     await peer.read()
-    quote = hub.topics["AAPL"].quote
-    time_us = round(quote.last_updated.timestamp() * 1e6)
-    hub.topics["AAPL"].publish(Move("AAPL", 2, 100.0, 0, time_us, START_US))
-    await peer.read()
+    for version in (2, 3):
+        hub.topics["AAPL"].publish(Move("AAPL", version, 100.0, 50, START_US, START_US))
+        await peer.read()
     assert [each["op"] for each in peer.messages[-1]["operations"]] == ["add"]
-    assert peer.versions["AAPL"] == 2
+    assert peer.versions["AAPL"] == 3
 
 
 async def test_flood_of_moves_ends_at_the_last(hub, connect):

@@ -11,7 +11,7 @@ from server.fanout.blocked_writers import _unsent
 from server.fanout.broadcaster import give, run_broadcaster
 from server.fanout.inbox import Inbox
 from server.fanout.topic_task import ROUND_TRADES
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 from tests.fanout.peer import Peer, publish, trade
 
 

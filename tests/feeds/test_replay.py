@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from server.feeds.replay import BLOCK_ROWS, Replay, ReplayError
-from server.quotes.quote import Trade
+from server.quotes.update import Trade
 
 HEADER = "timestamp_ms,symbol,price,size"
 
@@ -56,7 +56,7 @@ def write(path: Path, lines: list[str], header: str = HEADER, newline: str = "\n
     return path
 
 
-def seen(trade: Trade) -> tuple[str, float, int, int]:
+def seen(trade: Trade) -> tuple[str, float, float, int]:
     """Return the file's fields of a trade."""
     return trade.symbol, trade.price, trade.size, trade.time_us
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from server.feeds.simulator import plan_interval, run_simulator, simulated_price
 from server.quotes.instrument import CENT_DECIMALS, Instrument
-from server.quotes.quote import Quote, Trade, opening_quote
+from server.quotes.quote import Quote, opening_quote
 from server.quotes.snapshot import LARGEST_PRICE
+from server.quotes.update import Trade
 
 INTERVAL = 4.0
 
@@ -69,7 +70,7 @@ async def test_moments_are_spread_over_the_interval(autojump_clock):
 async def test_same_seed_same_day(autojump_clock):
     """A seed makes prices, sizes and order repeatable; another seed makes others."""
 
-    async def day(seed: int) -> list[tuple[str, float, int]]:
+    async def day(seed: int) -> list[tuple[str, float, float]]:
         moments = await simulate(quotes(10, 20, 30), 100, seed)
         return [(trade.symbol, trade.price, trade.size) for _, trade in moments]
 
@@ -149,6 +150,16 @@ def test_price_stays_near_its_base(ticks, decimals, seed):
     assert abs(price - quote.base_price) <= reach * (1 + 1e-6)
     if not (ticks == 100 and decimals == 2):  # a share of one dollar may only rise
         assert price != quote.current_price
+
+
+@pytest.mark.parametrize("base", [-37.63, 0.0, 0.01])
+def test_price_of_a_future_may_be_negative(base):
+    """It stays within one percent or one tick of its base price, on either side of zero."""
+    oil = Instrument(symbol="CLK0", name="", type="FUTURE", base_price=base)
+    quote, random = opening_quote(oil, 0), Random(1)
+    prices = {simulated_price(quote, 2, random) for _ in range(500)}
+    reach = max(abs(base) * 0.01, 0.01) + 1e-9
+    assert base - reach <= min(prices) < base < max(prices) <= base + reach
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_description_as_a_generator_reads_it(server):
 
     assert set(formats(document)) == {("integer", "int64"), ("number", "double")}
     quote = schemas["Quote"]["properties"]
-    assert quote["volume"]["format"] == "int64"
+    assert quote["volume"]["format"] == "double"  # sizes may be fractions
     assert quote["current_price"]["format"] == "double"
     assert quote["last_updated"]["format"] == "date-time"
     assert {"type": "integer", "format": "int64"} in quote["market_cap"]["anyOf"]

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import jwt
 import pytest
 
+from server.config.environment import BadSetting
 from server.config.redaction import redact
-from server.config.settings import BadSetting, load_settings
+from server.config.settings import load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
 from tests.gateway.wire import TEXT, Client, RawClient, frame, head, new_user

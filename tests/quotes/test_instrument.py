@@ -13,8 +13,8 @@ from server.quotes.instrument import (
     is_price,
     is_symbol,
 )
-from server.quotes.quote import Move, Trade, from_microseconds, merged, opening_quote, resumed_quote
-from server.quotes.snapshot import ETF, STOCK, live, opening_snapshot
+from server.quotes.quote import from_microseconds, opening_quote, resumed_quote
+from server.quotes.snapshot import live, opening_snapshot
 
 FUND = Instrument(
     symbol="SPY",
@@ -44,8 +44,8 @@ def test_snapshot_before_the_first_trade_is_the_instrument(instrument):
 
 def test_categories_are_the_database_s():
     """Other services read the same rows."""
-    assert opening_snapshot(SHARE).category == STOCK == 1
-    assert opening_snapshot(FUND).category == ETF == 2
+    assert opening_snapshot(SHARE).category == 1
+    assert opening_snapshot(FUND).category == 2
 
 
 def test_opening_quote_is_at_the_base_price():
@@ -62,6 +62,15 @@ def test_opening_quote_is_at_the_base_price():
         "last_updated": "1970-01-01T00:00:05Z",
         "volume": 0,
         "market_cap": 5 * 10**11,
+        "currency": "USD",
+        "open": None,
+        "high": None,
+        "low": None,
+        "previous_close": None,
+        "bid": None,
+        "ask": None,
+        "bid_size": None,
+        "ask_size": None,
     }
 
 
@@ -106,19 +115,3 @@ def test_price_is_at_least_a_tick(price, decimals, possible):
 def test_symbol_has_up_to_fifty_characters(text, possible):
     """All of them printable; `*` means all symbols."""
     assert is_symbol(text) is possible
-
-
-def test_move_is_the_trade_between_two_quotes():
-    """What it says of the total becomes the shares of one trade."""
-    quote = resumed_quote(msgspec.structs.replace(opening_snapshot(SHARE), volume=100, version=2))
-    assert Move("AAPL", 3, 176.5, 450, 7, 8).trade_after(quote) == Trade("AAPL", 176.5, 350, 7, 8)
-
-
-def test_merging_keeps_the_newest():
-    """Trades add their shares up; a move says all that came before it."""
-    first, second = Trade("A", 1.0, 10, 1, 2), Trade("A", 2.0, 20, 3, 4)
-    assert merged(first, second) == Trade("A", 2.0, 30, 3, 4)
-    moves = Move("A", 2, 1.0, 10, 1, 2), Move("A", 3, 2.0, 30, 3, 4)
-    assert merged(*moves) is moves[1]
-    assert merged(first, moves[1]) is moves[1]
-    assert merged(moves[1], second) is second

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS
 from server.quotes.quote import (
-    Trade,
     from_microseconds,
     opening_quote,
     quote_after,
@@ -25,6 +24,7 @@ from server.quotes.record import (
     read_symbol,
 )
 from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot, live
+from server.quotes.update import Trade
 
 FIELDS = Snapshot.__struct_fields__
 

@@ -52,6 +52,49 @@ def test_separators(read, separator):
     assert any("separated" in each for each in assumed) is (separator != ",")
 
 
+def test_instruments_of_every_kind(read):
+    """Currency, exchange, ISIN, precision and the previous close, under the headers that files have."""
+    found, problems, assumed = read(
+        "Ticker,Security,Asset Class,Currency,Exchange,ISIN,Last,Prev Close,Size Precision\n"
+        "btc/usd,Bitcoin,Cryptocurrency,usd,Kraken,,43210.5,42000,8\n"
+        "7203.T,Toyota,1,JPY,XTKS,jp3633400001,2500,N/A,\n"
+        "VOD.L,Vodafone,equity,GBp,XLON,GB00BH4HKS39,72.5,,\n"
+        "CLK0,Crude oil,Future,,XNYM,,-37.63,-1.25,0\n"
+        "WTS,Warrant,warrant,EUR,,,0,,2\n"
+    )
+    assert not problems
+    btc, toyota, vodafone, oil, warrant = found
+    assert [each.type for each in found] == ["CRYPTO", "STOCK", "STOCK", "FUTURE", "OTHER"]
+    assert [each.currency for each in found] == ["USD", "JPY", "GBX", "USD", "EUR"]
+    assert (btc.symbol, btc.exchange, btc.size_decimals) == ("BTC/USD", "Kraken", 8)
+    assert (btc.base_price, btc.previous_close) == (43210.5, 42000.0)
+    assert (toyota.isin, toyota.previous_close, toyota.size_decimals) == ("JP3633400001", None, 0)
+    assert (oil.base_price, oil.previous_close, vodafone.isin) == (-37.63, -1.25, "GB00BH4HKS39")
+    assert (warrant.base_price, warrant.isin, warrant.exchange) == (0.0, None, None)
+    assert "size_decimals is the column 'Size Precision'" in assumed
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("A,A,STOCK,USD,,-1,,", "not a price: '-1'"),
+        ("A,A,CRYPTO,USD,,0,,", "not a price: '0'"),
+        ("A,A,FUTURE,USD,,-1e10,,", "not a price: '-1e10'"),
+        ("A,A,STOCK,U S,,1,,", "not the code of a currency: 'U S'"),
+        ("A,A,STOCK,USD,US123,1,,", "not an ISIN: 'US123'"),
+        ("A,A,STOCK,USD,,1,13,", "size_decimals is not a whole number from 0 to 12: '13'"),
+        ("A,A,STOCK,USD,,1,,-5", "not a price: '-5'"),
+        ("A,A,11,USD,,1,,", "type is not one of STOCK, ETF, INDEX, FUND, CRYPTO"),
+    ],
+)
+def test_cell_that_a_kind_cannot_have(read, row, problem):
+    """The problem names the cell."""
+    header = "symbol,name,type,currency,isin,price,size_decimals,previous_close\n"
+    found, problems, _ = read(f"{header}{row}\n")
+    assert not found
+    assert problem in problems[0].problem
+
+
 def test_european_numbers(read):
     """A comma that cannot part thousands is a decimal comma, in the whole column."""
     found, _, assumed = read(

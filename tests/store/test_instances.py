@@ -243,6 +243,7 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0003_search",
         "applied 0004_changes",
         "applied 0005_folded_words",
+        "applied 0006_every_kind",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 
@@ -384,7 +385,7 @@ def test_row_without_a_price_is_taken_for_none(
         ("TSLA,Tesla,STOCK,nan,", "not a price"),
         ("TSLA,Tesla,STOCK,1e10,", "not a price"),
         ("TSLA,Tesla,STOCK,inf,", "not a price"),
-        ("TSLA,Tesla,BOND,1,", "neither STOCK nor ETF"),
+        ("TSLA,Tesla,SHARK,1,", "type is not one of STOCK, ETF, INDEX"),
         ("TSLA,Tesla,STOCK,0,", "4 decimals"),
         (",Tesla,STOCK,1,", "not a symbol"),
         ("TSLA,,STOCK,1,", "not a name"),

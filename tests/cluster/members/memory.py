@@ -16,8 +16,8 @@ from server.cluster.wire import Batch, Mark, Stored, decode_batch, encode_batch
 from server.fanout.broadcaster import give
 from server.fanout.hub import Hub
 from server.quotes.instrument import Instrument
-from server.quotes.quote import Trade
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Trade
 
 LEASE = 3.0
 STALE_AFTER = 4.0

@@ -4,8 +4,8 @@ import trio
 import trio.testing
 
 from server.cluster.wire import Batch
-from server.quotes.quote import Move
 from server.quotes.snapshot import live, opening_snapshot
+from server.quotes.update import Move
 from tests.cluster.members.memory import (
     LEASE,
     SOON,

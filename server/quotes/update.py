@@ -1,0 +1,228 @@
+"""Changes of quotes: from a feed, from a correction, or from the leader of a cluster.
+
+Updates that find no room are conflated: `merged` makes one of two. It loses no volume, no high and no
+low, so every split of a feed into updates gives the same quote.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from server.quotes.snapshot import Microseconds, Price, Size, Version, Whole
+
+
+class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The effect of prices on the day's values.
+
+    `open` counts if the quote has none yet, or if it is `reopened`. `high` and `low` widen the quote's
+    own. If they are `restated`, they replace the quote's own. None has no effect, unless it is
+    restated.
+    """
+
+    open: Price | None = None
+    high: Price | None = None
+    low: Price | None = None
+    restated: bool = False
+    reopened: bool = False
+
+    def then(self, later: "DayRange") -> "DayRange":
+        """Return the effect of both."""
+        start = later.open if self.open is None or later.reopened else self.open
+        reopened = self.reopened or later.reopened
+        if later.restated:
+            return DayRange(start, later.high, later.low, restated=True, reopened=reopened)
+        return DayRange(
+            start,
+            _extreme(max, self.high, later.high),
+            _extreme(min, self.low, later.low),
+            self.restated,
+            reopened,
+        )
+
+
+def _extreme(
+    choose: Callable[[float, float], float], one: float | None, other: float | None
+) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
+
+
+NO_RANGE = DayRange()
+"""The effect of an update without a price."""
+
+
+class Book(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The best prices and sizes of a book's two sides. None: nobody bids or asks."""
+
+    bid: Price | None
+    ask: Price | None
+    bid_size: Size | None
+    ask_size: Size | None
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """The effect of one or more updates on a quote.
+
+    `price` is None if it does not change; `time_us` is then 0. `volume` is what they add, below zero
+    after a cancelled trade.
+    """
+
+    symbol: str
+    price: float | None
+    volume: int | float
+    time_us: int
+    ts: int
+    day: DayRange = NO_RANGE
+    book: Book | None = None
+
+    @property
+    def change(self) -> "Change":
+        """Return the update's effect."""
+        return self
+
+    def then(self, later: "Change") -> "Change":
+        """Return the effect of both."""
+        moved = self if later.price is None else later
+        return Change(
+            later.symbol,
+            moved.price,
+            self.volume + later.volume,
+            moved.time_us,
+            later.ts,
+            self.day.then(later.day),
+            later.book or self.book,
+        )
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False):
+    """One trade from a feed.
+
+    `price` is in the instrument's currency, `size` in shares or units. `time_us` is when the trade
+    happened, `ts` is when the server received it, both in microseconds since the Unix epoch. A `late`
+    trade is older than a trade before it. It counts for the volume, and never moves the price.
+    """
+
+    symbol: str
+    price: float
+    size: int | float
+    time_us: int
+    ts: int
+    late: bool = False
+
+    @property
+    def change(self) -> Change:
+        """Return the trade's effect."""
+        if self.late:
+            return Change(self.symbol, None, self.size, 0, self.ts)
+        day = DayRange(self.price, self.price, self.price)
+        return Change(self.symbol, self.price, self.size, self.time_us, self.ts, day)
+
+
+class TopOfBook(msgspec.Struct, frozen=True, gc=False):
+    """The best bid and ask from a feed; None: nobody bids or asks. The times are as in `Trade`."""
+
+    symbol: str
+    bid: float | None
+    ask: float | None
+    bid_size: int | float | None
+    ask_size: int | float | None
+    time_us: int
+    ts: int
+
+    @property
+    def change(self) -> Change:
+        """Return the effect: a new book."""
+        book = Book(self.bid, self.ask, self.bid_size, self.ask_size)
+        return Change(self.symbol, None, 0, 0, self.ts, book=book)
+
+
+class Restatement(msgspec.Struct, frozen=True, gc=False):
+    """A quote's values after a trade was cancelled or corrected.
+
+    `price`, `high` and `low` are the values as they would have been. `volume_change` is the difference
+    of the volume. `time_us` is the time of the trade that made `price`.
+    """
+
+    symbol: str
+    price: float
+    volume_change: int | float
+    high: float | None
+    low: float | None
+    time_us: int
+    ts: int
+
+    @property
+    def change(self) -> Change:
+        """Return the effect."""
+        day = DayRange(None, self.high, self.low, restated=True)
+        return Change(self.symbol, self.price, self.volume_change, self.time_us, self.ts, day)
+
+
+class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A change of a quote to which another instance, the leader, has given a version.
+
+    `version` and `volume` are the quote's after the change. The other fields are as in `Change`.
+    Without `day`, `price` alone decides the effect on the day's values, and the move stays short.
+    """
+
+    symbol: str
+    version: Version
+    price: Price | None
+    volume: Size
+    time_us: Microseconds
+    ts: Whole
+    day: DayRange | None = None
+    book: Book | None = None
+
+    @property
+    def day_range(self) -> DayRange:
+        """Return the effect on the day's values."""
+        if self.day is not None:
+            return self.day
+        return NO_RANGE if self.price is None else DayRange(self.price, self.price, self.price)
+
+    def change_after(self, volume: float) -> Change:
+        """Return the change that applies this move to a quote with this `volume`."""
+        added = self.volume - volume
+        return Change(
+            self.symbol, self.price, added, self.time_us, self.ts, self.day_range, self.book
+        )
+
+    def then(self, change: Change) -> "Move":
+        """Return the move to the version after this one, which `change` makes."""
+        both = self.change_after(0).then(change)
+        return self._as(self.version + 1, both)
+
+    def after(self, earlier: "Move") -> "Move":
+        """Return this move with the effect of an `earlier` one."""
+        both = earlier.change_after(earlier.volume).then(self.change_after(0))
+        return self._as(self.version, both)
+
+    def _as(self, version: int, both: Change) -> "Move":
+        return Move(
+            both.symbol,
+            version,
+            both.price,
+            both.volume,
+            both.time_us,
+            both.ts,
+            both.day,
+            both.book,
+        )
+
+
+Update = Trade | TopOfBook | Restatement | Change | Move
+"""A change of a quote."""
+
+
+def merged(earlier: Update, later: Update) -> Update:
+    """Conflate two updates into one with the effect of both.
+
+    A move after other updates replaces them: the leader's versions count, not this instance's own.
+    """
+    if isinstance(later, Move):
+        return later.after(earlier) if isinstance(earlier, Move) else later
+    if isinstance(earlier, Move):
+        return earlier.then(later.change)
+    return earlier.change.then(later.change)
