@@ -120,8 +120,7 @@ async def follow(
             status = failed.status
             asked, problem = failed.retry_after, str(failed)
             resume, renewable = status not in TOO_LONG, status == UNAUTHORIZED
-            final = 0 < status < 500 and status not in PASSING
-            if final and (resume or resumed == target):
+            if is_final(status) and (resume or resumed == target):
                 refusal = StreamRefused(problem)
         except TokenExpired as expired:
             refusal, renewable, problem = expired, True, str(expired)
@@ -130,6 +129,11 @@ async def follow(
         wait = backoff.next(asked)
         listener(document, {"type": "connection", "problem": problem, "retry_in": wait})
         await trio.sleep(wait)
+
+
+def is_final(status: int) -> bool:
+    """Return whether a handshake's HTTP status is about the request itself. Zero stands for none."""
+    return 0 < status < 500 and status not in PASSING
 
 
 def _resuming(target: str, document: Document, credential: Credential) -> str:
