@@ -18,23 +18,24 @@ from server.cli.argument_types import (
     duration,
     role,
     supervisor_link,
-    url,
     user,
-    word,
     workers,
 )
+from server.cli.connecting import add_connection, streaming_url
 from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
+    client_token,
     development_token,
     is_development,
     is_secret_kept,
     makes_its_own_token,
     refuse_other_machines,
     secret_of,
-    token_for_watch,
 )
 from server.cli.importing import add_import, count_of, price_text
+from server.cli.life import add_life
+from server.cli.publishing import add_publish
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
@@ -48,6 +49,7 @@ from server.process.binding import BindError
 from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
+from server.quotes.adjustment import ChangeRefused
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 from server.redis_link import BadRedisUrl
@@ -67,6 +69,7 @@ EXPECTED = (
     BadRedisUrl,
     BadFile,
     BadTokenSource,
+    ChangeRefused,
 )
 """Errors that end a command with one line."""
 
@@ -149,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     add_import(commands)
+    add_life(commands)
 
     command = commands.add_parser("list", help="list the instruments there are, with last prices")
     command.add_argument("query", nargs="?", default="", help="as in a search; by default all")
@@ -170,22 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
-    command.add_argument(
-        "--url", type=url, help="by default the server that the environment configures"
-    )
-    token = command.add_mutually_exclusive_group()
-    token.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="a file whose first line is the token; - for standard input",
-    )
-    token.add_argument(
-        "--token",
-        type=word,
-        help="the token itself. Other users of this machine can see it with `ps`: "
-        "QUOTESTREAM_TOKEN and --token-file keep it private",
-    )
+    add_connection(command)
     command.set_defaults(run=_watch)
+    add_publish(commands)
     return parser
 
 
@@ -256,7 +247,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
         print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
+    print(f"prices   {_origin_of_prices(settings)}")
     sys.stdout.flush()
+
+
+def _origin_of_prices(settings: Settings) -> str:
+    """Say where prices come from: nobody should take simulated ones for today's market."""
+    if settings.feed.replay_path:
+        return f"recorded trades of {settings.feed.replay_path}"
+    if settings.feed == "bus":
+        return "other instances, through Redis"
+    shipped = settings.catalogue == "shipped" and not settings.database_url
+    base = "base prices of March 2017 or invented" if shipped else "your instruments' base prices"
+    return f"simulated from {base}, not today's"
 
 
 def _own_command() -> Path:
@@ -316,9 +319,8 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.client.stream import StreamRefused
     from server.client.table import watch
 
-    host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
-    url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
-    token = token_for_watch(arguments.token, arguments.token_file, settings)
+    url = arguments.url or streaming_url(settings, "/ws/quotes")
+    token = client_token(arguments.token, arguments.token_file, settings)
     try:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:
