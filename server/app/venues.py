@@ -59,7 +59,7 @@ def _ignore(_: Answer) -> None:
 
 
 def _alpaca(settings: Settings, symbols: Sequence[str]) -> Venue:
-    return Alpaca(settings.alpaca_url, symbols, settings.alpaca_key, settings.alpaca_secret)
+    return Alpaca(settings.alpaca_url, symbols, settings.alpaca_key_id, settings.alpaca_secret_key)
 
 
 _MAKERS: dict[str, Callable[[Settings, Sequence[str]], Venue]] = {

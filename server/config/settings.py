@@ -145,8 +145,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     alpaca_url: Annotated[
         WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Alpaca's feed."
     ] = WebSocketUrl("wss://stream.data.alpaca.markets/v2/iex")
-    alpaca_key: Annotated[str, Meta(description="a key's id"), "Key for Alpaca's feed."] = ""
-    alpaca_secret: Annotated[
+    alpaca_key_id: Annotated[str, Meta(description="a key's id"), "Key for Alpaca's feed."] = ""
+    alpaca_secret_key: Annotated[
         str, Meta(description="the key's secret"), "Secret for Alpaca's feed."
     ] = ""
     push_lists_symbols: Annotated[
@@ -337,7 +337,7 @@ def load_settings(given: Mapping[str, str] | None = None) -> Settings:
 
 def secrets_in(settings: Settings) -> list[str]:
     """Return the values that no output may show: keys, tokens, and passwords as URLs hold them."""
-    found = [settings.jwt_secret, settings.quotestream_token, settings.alpaca_secret]
+    found = [settings.jwt_secret, settings.quotestream_token, settings.alpaca_secret_key]
     for address in (settings.database_url, settings.redis_url):
         url = urlsplit(address)
         given = parse_qs(url.query)
@@ -349,9 +349,11 @@ def secrets_in(settings: Settings) -> list[str]:
 def _check_together(settings: Settings) -> None:
     if settings.feed == "bus" and not settings.redis_url:
         raise BadSetting("FEED='bus' is not allowed without REDIS_URL: prices come through Redis")
-    if "alpaca" in settings.feed.venues and not (settings.alpaca_key and settings.alpaca_secret):
+    if "alpaca" in settings.feed.venues and not (
+        settings.alpaca_key_id and settings.alpaca_secret_key
+    ):
         raise BadSetting(
-            f"FEED={str(settings.feed)!r} is not allowed without ALPACA_KEY and ALPACA_SECRET"
+            f"FEED={str(settings.feed)!r} is not allowed without ALPACA_KEY_ID and ALPACA_SECRET_KEY"
         )
     if 0 < settings.workers_max < settings.workers_min:
         raise BadSetting(

@@ -117,7 +117,7 @@ def test_a_venue_alone_takes_no_published_prices(tmp_path):
         ("coinbase", "coinbase"),
         ("coinbase:", "coinbase:"),
         ("nasdaq:AAPL", "nasdaq"),
-        ("alpaca:AAPL", "without ALPACA_KEY and ALPACA_SECRET"),
+        ("alpaca:AAPL", "without ALPACA_KEY_ID and ALPACA_SECRET_KEY"),
         ("kraken:" + ",".join(f"S{n}" for n in range(501)), "is not allowed"),
     ],
 )
