@@ -164,6 +164,10 @@ class ServerProcess:
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
+    def own_lines(self) -> list[dict[str, Any]]:
+        """Return the log so far, without events that other programs on this machine may cause."""
+        return [line for line in self.log_lines() if line["event"] not in MACHINE_EVENTS]
+
     def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
         """Return the log's lines of one event that have these fields."""
         wanted = {"event": name, **fields}.items()

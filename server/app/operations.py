@@ -9,19 +9,28 @@ from server.app.readiness import Readiness
 from server.app.reporting import metrics_page
 from server.cluster.member import Member
 from server.fanout.hub import Hub
+from server.feeds.push import Push
 from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
-from server.ops.health import HealthMonitor, cluster_checks, service_checks, store_checks
+from server.ops.health import (
+    HealthMonitor,
+    check_publishing,
+    cluster_checks,
+    service_checks,
+    store_checks,
+)
 from server.ops.http import everybody, operator_routes, probe_routes
 from server.ops.http_edge import HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
+from server.ops.metrics_intake import IntakeCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
+from server.ops.publishing import price_endpoints
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -37,6 +46,7 @@ class Parts:
     gateway: Gateway
     authenticator: Authenticator
     prices: Prices
+    push: Push | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +76,14 @@ def build_operations(
     hub, store, member, gateway = parts.hub, parts.store, parts.member, parts.gateway
     lag = LoopLag()
     checks = service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member)
+    if parts.push:
+        checks["publishing"] = partial(check_publishing, parts.push.intake)
     health = HealthMonitor(checks, health_interval)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store))
+    api = endpoints(Api(hub, store)) + price_endpoints(parts.push)
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),
@@ -89,6 +101,8 @@ def build_operations(
     )
     http = build_ports(listeners, max_connections, lag, routes, gate)
     registry.register(HttpCollector(http.edges))
+    if parts.push:
+        registry.register(IntakeCollector(parts.push.intake))
     return Operations(
         http=http, lag=lag, health=health, readiness=readiness, own_metrics=own_metrics
     )

@@ -15,6 +15,7 @@ from server.gateway.budgets import (
 from server.gateway.directory import Directory
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
+from server.intake.batch import Desk
 from server.quotes.instrument import normalize_symbol
 from server.store.store import StoreOptions
 
@@ -70,8 +71,9 @@ def build_gateway(
     authenticator: Authenticator,
     directory: Directory,
     max_sockets: int,
+    desk: Desk | None,
 ) -> Gateway:
-    """Return the streaming port, with at most `max_sockets` open connections."""
+    """Return the streaming port, with at most `max_sockets` open connections. `desk` takes prices."""
     return Gateway(
         hub=hub,
         pool=Pool(settings.ws_max_connections, settings.ws_max_connections_per_user),
@@ -87,4 +89,5 @@ def build_gateway(
         max_sockets=max_sockets,
         budgets=_budgets(settings),
         proxies=Proxies(settings.trusted_proxies),
+        desk=desk,
     )

@@ -14,12 +14,17 @@ from server.config.settings import Settings
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
+from server.feeds.push import Push
 from server.feeds.replay import Played, Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
-from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.instrument import LARGEST_WHOLE, first_seen
+from server.quotes.quote import Quote
 from server.quotes.update import NOWHERE, FeedPosition, Update
 from server.store.catalogue import StoreUnavailable
+
+SIMULATED_PRICE = 100.0
+"""US dollars: the base price of a simulated symbol that no catalogue has."""
 
 JOIN_TIMEOUT = 3.0
 """Seconds that a start waits for the cluster. Then the server starts without it, and goes on trying."""
@@ -35,20 +40,29 @@ class Prices:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._replay = _open_replay(settings)
+        self._push: Push | None = None
 
     @property
     def lossless(self) -> bool:
-        """Whether the feed waits for the clients. A replay does, the simulator does not."""
-        return self._replay is not None
+        """Whether the feed waits for the clients. Replay and push do, the simulator does not."""
+        return self._replay is not None or "push" in self._settings.feed.feeds
 
     def bad_rows(self) -> int:
         """Return the number of a replay's rows that were skipped."""
         return self._replay.bad_rows if self._replay else 0
 
     async def start(
-        self, tasks: trio.Nursery, hub: Hub, member: Member | None, directory: Directory
+        self,
+        tasks: trio.Nursery,
+        hub: Hub,
+        member: Member | None,
+        directory: Directory,
+        push: Push | None,
     ) -> None:
         """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
+        self._push = push
+        if simulated := self._settings.feed.simulated:
+            await _list_simulated(simulated, hub, directory)
         if self._replay:
             # Otherwise the replay's symbols would count as new ones.
             await _list_catalogue(directory)
@@ -69,16 +83,7 @@ class Prices:
         """
         reason = "feed_ended"
         if self._replay is None:
-            simulate = partial(
-                run_simulator,
-                watched=watching.watched_quotes,
-                is_watched=watching.is_watched,
-                price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
-                interval=self._settings.price_update_interval,
-                random=Random(self._settings.simulator_seed),
-                present=hub.present_quote,
-            )
-            await self._broadcast(hub, simulate)
+            await self._broadcast(hub, partial(self._run_live, hub, watching))
         else:
             try:
                 await self._run_replay(hub, self._replay, position)
@@ -88,6 +93,32 @@ class Prices:
         hub.set_status("stale", reason)
         bad_rows = {"bad_rows": self._replay.bad_rows} if self._replay else {}
         log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
+
+    async def _run_live(
+        self, hub: Hub, watching: Hub | Interest, send: trio.MemorySendChannel[Update]
+    ) -> None:
+        """Run the simulator, the push feed, or both, until cancelled."""
+        only = self._settings.feed.simulated
+
+        def watched() -> list[Quote]:
+            quotes = watching.watched_quotes()
+            return [quote for quote in quotes if quote.symbol in only] if only else quotes
+
+        simulate = partial(
+            run_simulator,
+            send,
+            watched=watched,
+            is_watched=watching.is_watched,
+            price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
+            interval=self._settings.price_update_interval,
+            random=Random(self._settings.simulator_seed),
+            present=hub.present_quote,
+        )
+        async with trio.open_nursery() as feeds:
+            if "simulator" in self._settings.feed.feeds:
+                feeds.start_soon(simulate)
+            if self._push:
+                feeds.start_soon(self._push.run, send)
 
     async def _run_replay(self, hub: Hub, replay: Replay, position: FeedPosition) -> None:
         """Play one lap, or lap after lap until cancelled. A lap begins when every topic has published
@@ -154,6 +185,15 @@ def _open_replay(settings: Settings) -> Replay | None:
         )
     except ReplayError as error:
         raise ReplayError(f"FEED: {error}") from None
+
+
+async def _list_simulated(symbols: Iterable[str], hub: Hub, directory: Directory) -> None:
+    """List the symbols that the simulator moves. One that no catalogue has gets an invented price."""
+    missing = [symbol for symbol in symbols if symbol not in hub.topics]
+    unavailable = await directory.list_symbols(missing)
+    for symbol in missing:
+        if symbol not in hub.topics and symbol not in unavailable:
+            hub.list_instrument(first_seen(symbol, SIMULATED_PRICE))
 
 
 async def _list_catalogue(directory: Directory) -> None:

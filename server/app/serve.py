@@ -9,6 +9,7 @@ import trio
 from server.app.operations import Parts, build_operations
 from server.app.options import breaker_policy, build_gateway, cluster_policy, store_options
 from server.app.prices import Prices, kept_topics
+from server.app.publishing import open_push
 from server.app.reload import Load, Reloading
 from server.app.reporting import follow_supervisor, worker_callbacks
 from server.app.stop import begin_stop, handle_signals, time_for_http
@@ -60,7 +61,8 @@ async def serve(
         ) as store,
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
-        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming)
+        push = open_push(settings, hub, directory)
+        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, push)
         parts = Parts(
             hub=hub,
             store=store,
@@ -68,6 +70,7 @@ async def serve(
             gateway=gateway,
             authenticator=authenticator,
             prices=prices,
+            push=push,
         )
         health_interval = settings.ws_health_check_interval
         operations = build_operations(parts, listeners, room.http, health_interval, supervisor)
@@ -83,7 +86,7 @@ async def serve(
             if not supervisor:
                 await nursery.start(http.run)
             async with trio.open_nursery() as streaming:
-                await prices.start(streaming, hub, member, directory)
+                await prices.start(streaming, hub, member, directory, push)
                 signals = Signals(hard_exit_after(settings.drain_delay))
                 await nursery.start(
                     handle_signals,

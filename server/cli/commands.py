@@ -18,29 +18,29 @@ from server.cli.argument_types import (
     duration,
     role,
     supervisor_link,
-    url,
     user,
-    word,
     workers,
 )
+from server.cli.connecting import add_connection, streaming_url
 from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
+    client_token,
     development_token,
     is_development,
     is_secret_kept,
     makes_its_own_token,
     refuse_other_machines,
     secret_of,
-    token_for_watch,
 )
 from server.cli.importing import add_import, count_of, price_text
 from server.cli.life import add_life
+from server.cli.publishing import add_publish
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
 from server.config.settings import Settings, load_settings, secrets_in
-from server.config.values import Duration
+from server.config.values import Duration, NameList
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import configure_logging
@@ -139,7 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("token", help="make a token for a client")
     command.add_argument("--user", type=user, required=True, help="the user that the token names")
     command.add_argument("--ttl", type=duration, default=Duration(3600), help="1h by default")
-    command.add_argument("--role", type=role, help="such as admin")
+    command.add_argument("--role", type=role, help="such as admin or publisher")
+    command.add_argument(
+        "--symbols",
+        type=NameList.parse,
+        metavar="AAPL,BTC*",
+        help="the symbols that a publisher may name; without it, all",
+    )
     command.set_defaults(run=_token)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
@@ -168,22 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
-    command.add_argument(
-        "--url", type=url, help="by default the server that the environment configures"
-    )
-    token = command.add_mutually_exclusive_group()
-    token.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="a file whose first line is the token; - for standard input",
-    )
-    token.add_argument(
-        "--token",
-        type=word,
-        help="the token itself. Other users of this machine can see it with `ps`: "
-        "QUOTESTREAM_TOKEN and --token-file keep it private",
-    )
+    add_connection(command)
     command.set_defaults(run=_watch)
+    add_publish(commands)
     return parser
 
 
@@ -284,7 +277,7 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> None:
             "no server would take the token: set JWT_SECRET, as no secret can be kept here"
         )
     authenticator = authenticator_of(settings, secret_of(settings))
-    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role))
+    print(authenticator.sign(arguments.user, arguments.ttl, arguments.role, arguments.symbols))
 
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:
@@ -326,9 +319,8 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.client.stream import StreamRefused
     from server.client.table import watch
 
-    host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
-    url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
-    token = token_for_watch(arguments.token, arguments.token_file, settings)
+    url = arguments.url or streaming_url(settings, "/ws/quotes")
+    token = client_token(arguments.token, arguments.token_file, settings)
     try:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:

@@ -161,7 +161,7 @@ class Screen:
         elif message["type"] == "status" and "symbols" in message:
             if message["status"] == "stale":
                 self._quiet.update(message["symbols"])
-            else:
+            elif message["status"] == "live":
                 self._quiet.difference_update(message["symbols"])
         elif message["type"] == "status":
             self._state = f"{message['status']}: {message['reason']}"

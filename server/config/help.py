@@ -8,7 +8,7 @@ import msgspec
 
 from server.config.environment import environment, unknown_variables
 from server.config.settings import GROUPS, Settings, allowed
-from server.config.values import Delay, Duration
+from server.config.values import ByteCount, Delay, Duration, Share
 
 WIDTH = 80
 """Columns of the help."""
@@ -98,6 +98,10 @@ def unknown_settings() -> list[str]:
 def _written(value: Any) -> str:
     if value in ("", None, ()):
         return ""
+    if isinstance(value, Share):
+        return f"{value:.0%}" if value else "off"
+    if isinstance(value, ByteCount):
+        return f"{value / 2**20:g}MiB"
     if isinstance(value, (Duration, Delay)):
         return f"{value:g}s" if value % 60 else f"{value / 60:g}m"
     return f"{int(value) if isinstance(value, bool) else value:{'g' * isinstance(value, float)}}"

@@ -11,6 +11,7 @@ from msgspec import Meta
 from server.config.environment import BadSetting, environment
 from server.config.redaction import HIDDEN, redact
 from server.config.values import (
+    ByteCount,
     Count,
     DatabaseUrl,
     Delay,
@@ -25,6 +26,7 @@ from server.config.values import (
     Port,
     RedisUrl,
     Seconds,
+    Share,
     Switch,
     Text,
 )
@@ -106,8 +108,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     feed: Annotated[
         FeedChoice,
-        Meta(description="simulator, replay:PATH or bus"),
-        "Source of prices: the simulator, recorded trades in a CSV file, or other instances.",
+        Meta(description="simulator, push, push+simulator:SYMBOLS, replay:PATH or bus"),
+        "Source of prices: the simulator, publishers, recorded trades in a CSV file, or other "
+        "instances.",
     ] = FeedChoice("simulator")
     price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
         Duration(4)
@@ -129,6 +132,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_quiet_after: Annotated[
         Seconds, "Time without a trade after which clients are told that a symbol is quiet."
     ] = Duration(60)
+    push_lists_symbols: Annotated[
+        Switch, "1: a published trade of an unknown symbol lists the symbol."
+    ] = False
+    source_priority: Annotated[
+        Names, "Sources of published prices, the first source first; others come last."
+    ] = NameList()
+    source_silent_after: Annotated[
+        Seconds, "Silence of a symbol's source after which the next source has its price."
+    ] = Duration(10)
+    price_band: Annotated[
+        Share,
+        Meta(description="a share such as 10% or 0.1; or off"),
+        "Distance from the last price beyond which a published trade is held back.",
+    ] = Share(0)
+    trades_memory: Annotated[
+        ByteCount,
+        Meta(description="bytes: 64MiB, 512KiB or a plain number"),
+        "Memory for the published trades that can still be cancelled or corrected.",
+    ] = ByteCount(64 * 2**20)
     database_url: Annotated[
         DatabaseUrl,
         Meta(description="postgresql://…, else a SQLite file"),

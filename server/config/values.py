@@ -9,6 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 from msgspec import Meta
 
 from server.quotes.duration import parse_duration
+from server.quotes.instrument import normalize_symbol
+
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
 
 LONGEST_DURATION = 10_000 * 86_400.0
 """Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
@@ -106,21 +110,74 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
 
 
 class FeedChoice(str):
-    """Where prices come from: `simulator`, `replay:PATH`, or `bus` for other instances."""
+    """Where prices come from: `simulator`, `push`, `replay:PATH`, or `bus` for other instances.
+
+    `push+simulator:TEST1,TEST2` is two feeds at once, of which the simulator moves these symbols only.
+    """
 
     @classmethod
     def parse(cls, text: str) -> "FeedChoice":
         """Errors: ValueError."""
-        kind, _, path = text.partition(":")
-        if text not in ("simulator", "bus") and not (kind == "replay" and path):
+        choice = cls(text)
+        kinds = list(choice.feeds)
+        known = set(kinds) <= {"simulator", "push"} and "push:" not in text
+        listed = bool(choice.simulated) or "simulator" not in kinds or text == "simulator"
+        whole = text.count("+") + 1 == len(kinds) and not text.endswith(":")
+        replayed = kinds == ["replay"] and choice.replay_path
+        if text != "bus" and not replayed and not (known and listed and whole):
             raise ValueError
-        return cls(text)
+        return choice
+
+    @property
+    def feeds(self) -> dict[str, str]:
+        """Each feed's name, and the text behind its colon."""
+        if self.startswith("replay:"):
+            return {"replay": self.removeprefix("replay:")}
+        parts = [part.partition(":") for part in self.split("+")]
+        return {name: text for name, _, text in parts}
 
     @property
     def replay_path(self) -> Path | None:
         """The file to replay, None for the other choices."""
-        _, _, path = self.partition(":")
+        path = self.feeds.get("replay")
         return Path(path) if path else None
+
+    @property
+    def simulated(self) -> frozenset[str]:
+        """The only symbols that the simulator moves; none if it may move all."""
+        names = NameList.parse(self.feeds.get("simulator", ""))
+        return frozenset(normalize_symbol(name) for name in names)
+
+
+class Share(float):
+    """A part of a whole: `10%`, `10` or `0.1`; zero is `off`. From 1 on it is a percentage."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """Errors: ValueError."""
+        if text.lower() == "off":
+            return cls(0)
+        number, percent, rest = text.partition("%")
+        share = float(number) / (100 if percent or float(number) >= 1 else 1)
+        if rest or not 0 <= share <= 1:
+            raise ValueError
+        return cls(share)
+
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class ByteCount(int):
+    """A number of bytes, written `64MiB`, `512KiB`, `1GiB` or as a plain number."""
+
+    @classmethod
+    def parse(cls, text: str) -> "ByteCount":
+        """Errors: ValueError."""
+        number = text.rstrip("KMGiBkmgb ")
+        unit = _UNITS.get(text[len(number) :].strip().lower())
+        if unit is None or not number.isascii() or not number.isdigit():
+            raise ValueError
+        return cls(int(number) * unit)
 
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 0 (any free one) to 65535")]

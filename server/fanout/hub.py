@@ -18,16 +18,16 @@ from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
-from server.fanout.removal import RemovalNotice, replace_quote, take_away
+from server.fanout.removal import RemovalNotice, move_subscribers, take_away
 from server.fanout.stats import FanoutStats
-from server.fanout.status import FeedStatus
+from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
 from server.quotes.adjustment import renamed, up_to_date
 from server.quotes.instrument import UNLISTED, Instrument
-from server.quotes.messages import encode
+from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 from server.quotes.update import Trade
@@ -64,6 +64,7 @@ class Hub:
         self._everyone = SubscriberSet()
         self._flusher = Flusher(self.stats)
         self._context = TopicContext(self.stats, self.journal, self._flusher)
+        self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
@@ -132,6 +133,7 @@ class Hub:
         """
         for symbol in symbols:
             topic = self.topics.pop(symbol, None)
+            self._markets.pop(symbol, None)
             if topic:
                 take_away(topic)
             self.delisted[symbol] = topic or self.delisted.get(symbol)
@@ -150,16 +152,15 @@ class Hub:
             state = up_to_date(old.snapshot(), row.instrument)
             state = renamed(state, row.symbol, former.version if former else 1, old.ts)
             state = state if state.version >= row.version else row
-            having = SubscriberSet()
+            # If the leader was faster, subscribers of `*` have the new symbol.
+            old.everyone = SubscriberSet() if new is None else self._everyone
             if new is None:
                 self.delisted.pop(row.symbol, None)
                 new = self._list(state, old.ts)
                 new.quote_due = False
             else:
-                # The leader was faster, and sent it to subscribers of `*`.
-                having.extend(self._everyone)
                 self.adopt([live(state, old.ts)])
-            self._move_subscribers(old, new, having)
+            move_subscribers(old, new, self._everyone, self.subscribe)
             old.successor = new
             if self.journal.recording:
                 self.journal.lose([new.symbol])
@@ -168,21 +169,6 @@ class Hub:
             self.renamed[earlier] = row.symbol
         self.renamed[symbol] = row.symbol
         self.renamed.pop(row.symbol, None)
-
-    def _move_subscribers(self, old: Topic, new: Topic, having: SubscriberSet) -> None:
-        """Give the subscribers of `old` the quote of `new` in its place, unless they have it already:
-        those of `new`, and `having` of those to `*`.
-        """
-        single = [each for each in old.subscribers if each not in new.subscribers]
-        for outbox in single:
-            old.subscribers.discard(outbox)
-            replace_quote(outbox, old, new)
-            self.subscribe(outbox, new)
-            if outbox.owner is not None:
-                outbox.owner.on_renamed(old, new)
-        for outbox in [each for each in self._everyone if each not in having]:
-            replace_quote(outbox, old, new)
-        old.everyone = having
 
     def known_topics(self) -> Iterator[Topic]:
         """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
@@ -308,6 +294,8 @@ class Hub:
         topic.subscribers.discard(outbox)
         topic.idle_since = trio.current_time()
         outbox.forget([topic, topic.freshness])
+        if market := self._markets.get(topic.symbol):
+            outbox.forget([market])
 
     def subscribe_everything(self, outbox: Outbox, single: Iterable[Topic] = ()) -> None:
         """Send all symbols' updates, also those of symbols that are listed later.
@@ -332,6 +320,7 @@ class Hub:
             topic.idle_since = now
         outbox.forget(self.topics.values())
         outbox.forget(topic.freshness for topic in self.topics.values())
+        outbox.forget(self._markets.values())
         for gone in filter(None, self.delisted.values()):
             if outbox.is_pending(gone):
                 outbox.send_current(RemovalNotice(gone))
@@ -359,6 +348,9 @@ class Hub:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
+            market = self._markets.get(topic.symbol) if self._markets else None
+            if market and market.is_news:
+                outbox.send_current(market)
 
     def throttle(self, outbox: Outbox, interval: float) -> float:
         """Send each symbol at most once in `interval` seconds, 0 for no limit; return the one kept."""
@@ -370,6 +362,16 @@ class Hub:
         """Publish each symbol at most once in `interval` seconds, and tell every connection."""
         self._flusher.conflation = interval
         self.status.set_interval(interval)
+
+    def announce(self, symbol: str, status: MarketState, reason: str) -> None:
+        """Tell a symbol's subscribers, and later ones, that its market was halted, closed or opened."""
+        topic = self.topics.get(symbol)
+        if topic is None:
+            return
+        market = self._markets.get(symbol) or MarketStatus(symbol)
+        if market.set(status, reason):
+            self._markets[symbol] = market
+            topic.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all

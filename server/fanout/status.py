@@ -11,7 +11,7 @@ from msgspec import structs
 from server.fanout.flusher import Flusher
 from server.fanout.frame import Source, UpdateFrame, text_frame
 from server.fanout.subscriber_set import SubscriberSet
-from server.quotes.messages import Status, encode
+from server.quotes.messages import MarketState, Status, encode
 
 
 class FeedStatus(Source):
@@ -81,6 +81,32 @@ class FeedStatus(Source):
     def _announce(self, message: Status) -> None:
         self._sent = message
         self._flusher.queue(self.current_frame(), self._outboxes, time_ns() // 1000)
+
+
+class MarketStatus(Source):
+    """Whether one symbol's market is `open`, `halted` or `closed`, as its publisher says."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, symbol: str) -> None:
+        self.message = Status("open", "", symbols=[symbol])
+
+    @property
+    def is_news(self) -> bool:
+        """Whether a client that subscribes now needs this status."""
+        return self.message.status != "open"
+
+    def set(self, status: MarketState, reason: str) -> bool:
+        """Take over a status. Return whether it is another one than before."""
+        before, self.message = (
+            self.message,
+            structs.replace(self.message, status=status, reason=reason),
+        )
+        return self.message != before
+
+    def current_frame(self) -> UpdateFrame:
+        """Return the status as one frame."""
+        return UpdateFrame(text_frame(encode(self.message)), self)
 
 
 class TopicStatus(Source):

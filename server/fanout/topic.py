@@ -356,7 +356,11 @@ class Topic(Source):
 
     def publish_freshness(self) -> None:
         """Tell all subscribers whether this symbol's prices are flowing."""
-        self._publish_frame(self.freshness.current_frame(), time_ns() // 1000)
+        self.publish_source(self.freshness)
+
+    def publish_source(self, source: Source) -> None:
+        """Tell all subscribers what `source` says now."""
+        self._publish_frame(source.current_frame(), time_ns() // 1000)
 
     def _publish_frame(self, frame: UpdateFrame, ts: int) -> None:
         flusher = self.context.flusher

@@ -12,6 +12,7 @@ from jwt.utils import is_pem_format, is_ssh_key
 
 from server.config.state_folder import state_folder
 from server.gateway.claims import BadClaim, check_claims
+from server.quotes.instrument import normalize_symbol
 
 # Importing cryptography takes megabytes, which servers without a public key do without.
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ any other text may be a secret in the wrong variable.
 """
 
 
+PUBLISHER = "publisher"
+"""The role of tokens that may publish prices."""
+
+
 class BadToken(Exception):
     """A token does not prove a user. The message says why, and never holds the token."""
 
@@ -52,11 +57,15 @@ def bearer_token(authorization: str) -> str | None:
 
 
 class Identity(NamedTuple):
-    """A verified token's subject, its role, if it has one, and its end in Unix seconds."""
+    """A verified token's subject, its role, if it has one, and its end in Unix seconds.
+
+    `symbols`: the symbols, or prefixes ending in `*`, that a publisher may name; None for all.
+    """
 
     user: str
     role: str | None
     expires_at: float
+    symbols: tuple[str, ...] | None = None
 
 
 LEEWAY = 5.0
@@ -135,15 +144,29 @@ class Authenticator:
             check_claims(claims, time.time(), self._leeway, self._audience, self._issuer)
         except BadClaim as error:
             raise BadToken(f"the token is not valid: {error}") from None
-        return Identity(claims["sub"], claims.get("role"), float(claims["exp"]))
+        symbols = None
+        if claims.get("role") == PUBLISHER and "symbols" in claims:
+            symbols = tuple(normalize_symbol(each) for each in claims["symbols"])
+        return Identity(claims["sub"], claims.get("role"), float(claims["exp"]), symbols)
 
-    def sign(self, user: str, lifetime: float, role: str | None = None) -> str:
-        """Return a token for `user` that lasts `lifetime` seconds. Errors: BadKey, without a secret."""
+    def sign(
+        self,
+        user: str,
+        lifetime: float,
+        role: str | None = None,
+        symbols: Sequence[str] | None = None,
+    ) -> str:
+        """Return a token for `user` that lasts `lifetime` seconds. Errors: BadKey, without a secret.
+
+        Arguments:
+            symbols: those that the user may publish, None for all.
+        """
         algorithm = next((name for name in HMAC_ALGORITHMS if name in self._keys), None)
         if algorithm is None:
             raise BadKey("tokens can be made with JWT_SECRET only; JWT_PUBLIC_KEY just checks them")
         claims: dict[str, object] = {"sub": user, "exp": int(time.time() + lifetime)}
         claims |= {"role": role} if role else {}
+        claims |= {} if symbols is None else {"symbols": list(symbols)}
         claims |= {"aud": self._audience} if self._audience else {}
         claims |= {"iss": self._issuer} if self._issuer else {}
         return jwt.encode(claims, str(self._keys[algorithm]), algorithm)

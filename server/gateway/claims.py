@@ -41,6 +41,9 @@ def check_claims(
         raise BadClaim(f"sub must be 1 to {MAX_NAME_LENGTH} printable characters")
     if not is_name(claims.get("role", "user")):
         raise BadClaim(f"role must be 1 to {MAX_NAME_LENGTH} printable characters")
+    symbols = claims.get("symbols", [])
+    if not isinstance(symbols, list) or not all(isinstance(each, str) for each in symbols):
+        raise BadClaim("symbols must be a list of texts")
     if not isinstance(claims.get("jti", ""), str):
         raise BadClaim("jti must be text")
     _check_times(claims, now, leeway)

@@ -23,12 +23,13 @@ from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
-from server.gateway.handshake import HandshakePolicy, accept_websocket
+from server.gateway.handshake import Admission, HandshakePolicy, accept_websocket
 from server.gateway.handshake_pacer import HandshakePacer
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
 from server.gateway.poller import Poller
 from server.gateway.pool import Pool
+from server.gateway.publisher import PublisherSession
 from server.gateway.refusals import WITHOUT_USER, Refusal, response
 from server.gateway.request import NotHttp, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
@@ -43,6 +44,7 @@ from server.gateway.sockets import (
     ignore_new,
     send_last,
 )
+from server.intake.batch import Desk
 from server.process.binding import BACKLOG
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -86,7 +88,7 @@ class Gateway:
     `command_rate` is in commands per second and connection, `max_symbols` per connection,
     `handshake_rate` per second in all, `ping_interval` and `idle_timeout` in seconds. At most
     `max_sockets` are open, including those before and after the session; others wait to be accepted.
-    `failures` counts connections that ended by an exception.
+    `failures` counts connections that ended by an exception. `desk` takes published prices.
     """
 
     hub: Hub
@@ -103,6 +105,7 @@ class Gateway:
     max_sockets: int = sys.maxsize
     budgets: Budgets = field(default_factory=Budgets)
     proxies: Proxies = field(default_factory=Proxies)
+    desk: Desk | None = None
 
     def __post_init__(self) -> None:
         context = ClientContext(
@@ -119,6 +122,7 @@ class Gateway:
             TokenBucket(self.handshake_rate, self.handshake_rate * HANDSHAKE_BURST_SECONDS),
             DeadConnections(self.pool),
             self.allowed_origins,
+            self.desk is not None,
         )
         deadlines = DeadlineWheel()
         heartbeat = Heartbeat(
@@ -289,16 +293,10 @@ class Gateway:
         forwarded = request.headers.get("x-forwarded-for", "")
         attempt.address = self.proxies.client(attempt.address, forwarded)
         admission = await self._policy.admit(request, attempt.address, undo)
-        extension = self._negotiate(request)
+        extension = None if admission.publisher else self._negotiate(request)
         with trio.fail_after(HANDSHAKE_TIMEOUT):
             await accept_websocket(attempt.sock, attempt.connection, request, extension)
-        session = Session(
-            self.services,
-            attempt.sock,
-            admission.identity,
-            request.rest,
-            deflate=extension is not None,
-        )
+        session = self._session(admission, attempt.sock, request.rest, extension)
         self.pool.add(session)
         # From here on the places are the session's to give back.
         undo.pop_all()
@@ -308,6 +306,15 @@ class Gateway:
             session.end()
             raise
         return session
+
+    def _session(
+        self, admission: Admission, sock: socket.socket, rest: bytes, extension: str | None
+    ) -> Session:
+        if admission.publisher is None:
+            deflate = extension is not None
+            return Session(self.services, sock, admission.identity, rest, deflate=deflate)
+        assert self.desk is not None, "without a desk no publisher is admitted"
+        return PublisherSession(self.services, sock, admission.identity, rest, self.desk)
 
     def _negotiate(self, request: Request) -> str | None:
         if not self.compression:

@@ -14,7 +14,7 @@ import h11
 from wsproto.utilities import generate_accept_token
 
 from server.gateway.addresses import budget_key
-from server.gateway.auth import BadToken, Identity, bearer_token
+from server.gateway.auth import PUBLISHER, BadToken, Identity, bearer_token
 from server.gateway.budgets import ADDRESS_SPENT, HANDSHAKE, USER_SPENT
 from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
@@ -24,6 +24,7 @@ from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, chosen_subprotocol, require_websocket
 from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
+from server.intake.batch import MAX_NAME_LENGTH
 from server.quotes.duration import parse_duration
 from server.quotes.position import Position, parse_position
 
@@ -31,26 +32,42 @@ T = TypeVar("T")
 
 PATH = "/ws/quotes"
 
+PRICES_PATH = "/ws/prices"
+"""The path for publishers, if prices come from them."""
+
+
+class Publisher(NamedTuple):
+    """The names that `seq` of a publisher's objects belongs to."""
+
+    source: str
+    epoch: str
+
 
 class Admission(NamedTuple):
     """An admitted client and its wishes. `interval`: seconds between two updates of a symbol, if it
-    wants fewer updates. `position`: the versions that it has, if it resumes.
+    wants fewer updates. `position`: the versions that it has, if it resumes. `publisher`: it publishes
+    prices and gets none.
     """
 
     identity: Identity
     selection: Selection
     interval: float | None = None
     position: Position | None = None
+    publisher: Publisher | None = None
 
 
 class HandshakePolicy(NamedTuple):
-    """Decides whether a request becomes a connection. `handshakes` limits the rate of all of them."""
+    """Decides whether a request becomes a connection. `handshakes` limits the rate of all of them.
+
+    `publishes`: prices come from publishers.
+    """
 
     context: ClientContext
     pool: Pool
     handshakes: TokenBucket
     dead_connections: DeadConnections
     allowed_origins: Sequence[str]
+    publishes: bool = False
 
     async def admit(self, request: Request, address: str, undo: ExitStack) -> Admission:
         """Decide in the protocol's order. `undo` gives back the places that are taken on the way.
@@ -58,8 +75,9 @@ class HandshakePolicy(NamedTuple):
         Errors: Refusal.
         """
         verified = self._verify_early(request, address)
-        if request.path != PATH:
-            raise Refusal(Refused.NOT_FOUND, f"nothing here but {PATH}")
+        paths = (PATH, PRICES_PATH) if self.publishes else (PATH,)
+        if request.path not in paths:
+            raise Refusal(Refused.NOT_FOUND, f"nothing here but {' and '.join(paths)}")
         require_websocket(request)
         self._check_origin(request.headers.get("origin"))
         self.pool.reserve()
@@ -68,10 +86,13 @@ class HandshakePolicy(NamedTuple):
             raise Refusal(Refused.AT_CAPACITY, "connections come too fast")
         identity = verified or self._identify(request)
         self._charge(identity.user)
+        publisher = _publisher(request, identity) if request.path == PRICES_PATH else None
         if self.pool.is_full_for(identity.user):
             await self.dead_connections.evict(identity.user)
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
+        if publisher:
+            return Admission(identity, Selection([], []), publisher=publisher)
         selection = await self._select(request, identity.user)
         topics = self.context.selector.topics if selection.everything else selection.topics
         self.context.budgets.commands.add_debt(identity.user, len(topics) // SYMBOLS_A_COMMAND)
@@ -135,6 +156,23 @@ class HandshakePolicy(NamedTuple):
         if len(selection.topics) > self.context.max_symbols:
             raise Refusal(Refused.TOO_MANY_SYMBOLS, f"at most {self.context.max_symbols} symbols")
         return selection
+
+
+def _publisher(request: Request, identity: Identity) -> Publisher:
+    """Return the names of an admitted publisher. Errors: Refusal."""
+    if identity.role != PUBLISHER:
+        raise Refusal(Refused.FORBIDDEN, f"this needs a token with the role {PUBLISHER}")
+    names = []
+    for name in ("source", "source-epoch"):
+        given = request.query.get(name.replace("-", "_"), [""])[-1]
+        text = request.headers.get(name, given)
+        if len(text) > MAX_NAME_LENGTH or not (text.isprintable() and text.isascii()):
+            raise Refusal(
+                Refused.BAD_REQUEST, f"{name} has at most {MAX_NAME_LENGTH} ASCII characters"
+            )
+        names.append(text)
+    source, epoch = names
+    return Publisher(source or identity.user, epoch)
 
 
 def _parameter(request: Request, name: str, parse: Callable[[str], T]) -> T | None:

@@ -58,7 +58,7 @@ class Phase(Enum):
 class Protocol:
     """The protocol of one connection, owned by its session."""
 
-    __slots__ = ("_commands", "_context", "_decoder", "_limit", "_size", "_text", "_user", "phase")
+    __slots__ = ("_commands", "_context", "_decoder", "_size", "_text", "_user", "limit", "phase")
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Protocol:
         self._user = user
         self._commands = Commands(context, user, subscriptions)
         self._decoder = FrameProtocol(client=False, extensions=extensions)
-        self._limit = CommandLimit(context.command_rate, clock)
+        self.limit = CommandLimit(context.command_rate, clock)
         self._text = ""
         self._size = 0
 
@@ -98,16 +98,16 @@ class Protocol:
     def answer(self, frame: Frame | Close) -> Answer:
         """Return the replies to a frame."""
         if isinstance(frame, Close):
-            return self._fail(frame)
+            return self.fail(frame)
         if frame.opcode is Opcode.CLOSE:
             self.phase = Phase.CLOSED
             return (ClientClosed(int(frame.payload[0])),)
         if self.phase is not Phase.OPEN:
             return ()
         if frame.opcode is Opcode.TEXT:
-            return self._on_text(str(frame.payload), frame)
+            return self.on_text(str(frame.payload), frame)
         if frame.opcode is Opcode.BINARY:
-            return self._fail(Close.BINARY)
+            return self.fail(Close.BINARY)
         return self._on_control(frame)
 
     @property
@@ -124,15 +124,16 @@ class Protocol:
         if self.phase is Phase.OPEN:
             self.phase = Phase.CLOSING
 
-    def _fail(self, reason: Close) -> Replies:
+    def fail(self, reason: Close) -> Replies:
+        """Return the replies to a client that breaks the rules."""
         was_open = self.phase is Phase.OPEN
         if self.phase is not Phase.CLOSED:
             self.phase = Phase.FAILED if reason.value.fails else Phase.CLOSING
         return (reason,) if was_open else ()
 
     def _on_control(self, frame: Frame) -> Replies:
-        if not self._limit.allows():
-            return self._count_flood()
+        if not self.limit.allows():
+            return self.count_flood()
         if frame.opcode is not Opcode.PING:
             return ()
         # A ping is answered even if the user's budget is spent: without a pong, libraries take the
@@ -141,33 +142,33 @@ class Protocol:
         # Only the payload of a text is a str.
         return (pong_frame(bytes(frame.payload)),)  # type: ignore[arg-type]  # see above
 
-    def _on_text(self, text: str, frame: Frame) -> Answer:
+    def on_text(self, text: str, frame: Frame) -> Answer:
         """Add a frame, or a part of it, to its message, and answer the message at its end."""
         self._size += len(text) if text.isascii() else len(text.encode())
         if self._size > MAX_MESSAGE:
-            return self._fail(Close.TOO_BIG)
+            return self.fail(Close.TOO_BIG)
         # If a client sends byte by byte, a list of the pieces would take far more memory.
         self._text += text
         if frame.message_finished:
             message, self._text, self._size = self._text, "", 0
             return self._on_message(message)
-        return self._count_flood() if frame.frame_finished and not self._limit.allows() else ()
+        return self.count_flood() if frame.frame_finished and not self.limit.allows() else ()
 
     def _on_message(self, text: str) -> Answer:
         context = self._context
-        if not self._limit.allows():
+        if not self.limit.allows():
             refusal = context.refuse("any", "rate_limited", TOO_FAST, readable_id(text))
-            return self._count_flood() or (refusal,)
+            return self.count_flood() or (refusal,)
         if context.budgets.commands.take(self._user, COMMAND):
             refusal = context.refuse("any", "rate_limited", USER_SPENT, readable_id(text))
-            return (refusal, *self._count_flood())
+            return (refusal, *self.count_flood())
         try:
             command = parse_command(text)
         except BadCommand as error:
             refusal = context.refuse("any", error.code, str(error), error.id)
-            too_many = self._limit.too_many_bad(good=False)
-            return (refusal, *self._fail(Close.BAD_COMMANDS)) if too_many else (refusal,)
-        self._limit.too_many_bad(good=True)
+            too_many = self.limit.too_many_bad(good=False)
+            return (refusal, *self.fail(Close.BAD_COMMANDS)) if too_many else (refusal,)
+        self.limit.too_many_bad(good=True)
         self._charge(command)
         return self._commands.execute(command)
 
@@ -175,12 +176,12 @@ class Protocol:
         """Charge for the symbols of a command."""
         names = command.charged_symbols
         symbols = len(self._context.selector.topics) if EVERYTHING in names else len(names)
-        self._limit.charge(symbols)
+        self.limit.charge(symbols)
         self._context.budgets.commands.add_debt(self._user, symbols // SYMBOLS_A_COMMAND)
 
-    def _count_flood(self) -> Replies:
+    def count_flood(self) -> Replies:
         """Count a frame that came too fast, and close after too many of them."""
-        return self._fail(Close.FLOODING) if self._limit.is_flooded() else ()
+        return self.fail(Close.FLOODING) if self.limit.is_flooded() else ()
 
 
 def waits_its_turn(frame: Frame | Close) -> bool:

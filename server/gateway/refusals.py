@@ -40,6 +40,7 @@ class Refused(Enum):
     ORIGIN_NOT_ALLOWED = Reason(403, "origin_not_allowed")
     AT_CAPACITY = Reason(503, "at_capacity")
     UNAUTHORIZED = Reason(401, "unauthorized", (("WWW-Authenticate", "Bearer"),))  # RFC 6750 §3
+    FORBIDDEN = Reason(403, "forbidden")
     RATE_LIMITED = Reason(429, "rate_limited")
     TOO_MANY_CONNECTIONS = Reason(429, "too_many_connections")
     NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols")

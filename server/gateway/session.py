@@ -27,6 +27,7 @@ from server.gateway.subscriptions import (
     ClientClosed,
     LookUp,
     Message,
+    Publish,
     Renew,
     Reply,
     Subscriptions,
@@ -253,10 +254,15 @@ class Session:
             if not (isinstance(frame, Frame) and frame.opcode is Opcode.PONG):
                 self.heard = True
             for reply in protocol.answer(frame):
-                if isinstance(reply, LookUp):
-                    await self._look_up(reply.command, protocol)
+                if isinstance(reply, LookUp | Publish):
+                    await self._wait_for(reply)
                 else:
                     self.carry_out(reply)
+
+    async def _wait_for(self, reply: LookUp | Publish) -> None:
+        """Carry out a reply that takes time. Only publishers' sessions publish."""
+        if isinstance(reply, LookUp):
+            await self._look_up(reply.command)
 
     def _make_protocol(self) -> Protocol:
         self._protocol = protocol = Protocol(
@@ -266,10 +272,10 @@ class Session:
             protocol.close()
         return protocol
 
-    async def _look_up(self, command: Subscribe, protocol: Protocol) -> None:
+    async def _look_up(self, command: Subscribe) -> None:
         """Ask the store for the symbols of `command`. If the connection still goes on, answer it."""
         selector = self._services.context.selector
         selection = await selector.resolve(command.symbols, self.identity.user)
-        if not self.closing:
-            for reply in protocol.subscribe(command, selection):
+        if not self.closing and self._protocol is not None:
+            for reply in self._protocol.subscribe(command, selection):
                 self.carry_out(reply)

@@ -121,6 +121,12 @@ class LookUp(NamedTuple):
     command: Subscribe
 
 
+class Publish(NamedTuple):
+    """Publish the objects of one message."""
+
+    body: bytes
+
+
 class ClientClosed(NamedTuple):
     """The client sent a close frame with `code`."""
 
@@ -133,8 +139,8 @@ Reply = bytes | Message | Delivery | Renew | Close | ClientClosed
 
 Replies = Iterable[Reply]
 
-Answer = Iterable[Reply | LookUp]
-"""The replies to one frame, the last of which may be a `LookUp`."""
+Answer = Iterable[Reply | LookUp | Publish]
+"""The replies to one frame, the last of which may be a `LookUp` or a `Publish`."""
 
 
 class Subscriptions:

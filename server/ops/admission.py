@@ -14,6 +14,9 @@ from server.gateway.limits import SYMBOLS_A_COMMAND
 from server.gateway.sampling import Sampler
 from server.ops.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, ApiError
 
+USER = "user"
+"""The role that every valid token has."""
+
 ADMIN = "admin"
 """The role of tokens that may change the cache."""
 
@@ -46,8 +49,8 @@ class Gate:
             raise ApiError(UNAUTHORIZED, str(error)) from None
         if wait := self.budgets.commands.take(identity.user, HTTP_REQUEST):
             raise self._refuse("commands", USER_SPENT, wait, address, identity.user)
-        if role == ADMIN and identity.role != ADMIN:
-            raise ApiError(FORBIDDEN, "this needs a token with the role admin")
+        if role not in (USER, identity.role):
+            raise ApiError(FORBIDDEN, f"this needs a token with the role {role}")
         return identity
 
     def is_admin(self, scope: Scope) -> bool:
@@ -56,7 +59,7 @@ class Gate:
         Errors: ApiError for a bad token.
         """
         token = bearer_token(Headers(scope=scope).get("authorization", ""))
-        return token is not None and self.admit(scope, "user").role == ADMIN
+        return token is not None and self.admit(scope, USER).role == ADMIN
 
     def charge_failure(self, address: str) -> None:
         """Charge the address of a request that was refused before its user was known."""

@@ -15,6 +15,9 @@ from server.ops.admission import Gate
 from server.ops.problems import BAD_REQUEST, RATE_LIMITED, ApiError, Problem
 from server.store.loader import Payer, TooManyLookups
 
+BODY = "quotestream.body"
+"""The key of a request's body in its scope."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -25,7 +28,7 @@ class Parameter(NamedTuple):
     type: Any
     text: str
     example: Any
-    place: Literal["query", "path"] = "query"
+    place: Literal["query", "path", "header"] = "query"
     default: Any = None
 
 
@@ -33,22 +36,25 @@ class Call(NamedTuple):
     """An admitted request, with its values by parameter.
 
     `payer` pays for the user's lookups. On routes without tokens, `payer` and `user` are None. The
-    handler may add to the answer's `headers`.
+    handler may add to the answer's `headers`. `body` is as the client sent it, in `encoding`.
     """
 
     user: Identity | None
     payer: Payer | None
     values: Mapping[str, Any]
     headers: dict[str, str]
+    body: bytes = b""
+    encoding: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One route. `handle` returns a value of the type `result`.
 
-    `role`: None for requests without a token, `user` for any valid token, `admin` for a token with that
-    role. A `cacheable` answer gets an ETag (RFC 9110 §8.8.3); clients must not store other answers.
-    `headers` describes the headers that `handle` may add.
+    `role`: None for requests without a token, `user` for any valid token, another one for a token with
+    that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
+    gets an ETag (RFC 9110 §8.8.3); clients must not store other answers. `headers` describes the
+    headers that `handle` may add.
     """
 
     path: str
@@ -58,7 +64,8 @@ class Endpoint:
     result: Any
     parameters: Sequence[Parameter] = ()
     problems: Sequence[Problem] = ()
-    role: Literal["user", "admin"] | None = "user"
+    role: Literal["user", "admin", "publisher"] | None = "user"
+    takes: Any = None
     cacheable: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,7 +79,11 @@ class Endpoint:
             if user:
                 gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
                 payer = gate.budgets.payer(user.user)
-            call = Call(user, payer, values, {})
+            body, encoding = (
+                request.scope.get(BODY, b""),
+                request.headers.get("content-encoding", ""),
+            )
+            call = Call(user, payer, values, {}, body, encoding)
             try:
                 body = _encode(await self.handle(call))
             except TooManyLookups as error:
@@ -110,7 +121,10 @@ def answer(
 def _value(request: Request, parameter: Parameter) -> Any:
     if parameter.place == "path":
         return request.path_params[parameter.name]
-    given = request.query_params.getlist(parameter.name)
+    if parameter.place == "header":
+        given = request.headers.getlist(parameter.name)
+    else:
+        given = request.query_params.getlist(parameter.name)
     if not given:
         if parameter.default is None:
             raise ApiError(

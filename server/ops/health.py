@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
-from time import time
+from time import time, time_ns
 from typing import NamedTuple
 
 import structlog
@@ -23,6 +23,8 @@ from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
+from server.intake.intake import Intake
+from server.intake.sources import Source
 from server.ops.lag import LoopLag
 from server.store.component import Component
 from server.store.store import Store
@@ -47,6 +49,9 @@ OUR_REFUSALS = ("at_capacity",)
 
 CLIENTS_FAILURES = ("handshake_timeout", "handshake_aborted", "tls_on_plain_port", "not_http")
 """Reasons for which a client did not finish its handshake."""
+
+TOLD_SOURCES = 10
+"""Sources that `/health` describes, those with the highest priority first."""
 
 log = structlog.get_logger()
 
@@ -201,6 +206,25 @@ def check_feed(hub: Hub) -> Finding:
         health = Health.DEGRADED if status.reason == FEED_QUIET else Health.CRITICAL
         return Finding(health, f"prices do not flow: {status.reason}")
     return Finding(Health.HEALTHY, _feed_age(hub.stats))
+
+
+def check_publishing(intake: Intake) -> Finding:
+    """Check whether the first sources speak, and say how many trades are held back."""
+    now, sources = time_ns() // 1000, intake.sources
+    held = f"{intake.held.count} trades held, {intake.held.dropped} dropped"
+    told = sorted(sources.all.values(), key=lambda source: (source.rank, -source.heard_at))
+    lines = [_source(source, now) for source in told[:TOLD_SOURCES]]
+    since = now - sources.silent_after_us
+    silent = [source.rank for source in told if source.heard_at < since]
+    speaking = [source.rank for source in told if source.heard_at >= since]
+    failed_over = bool(silent and speaking) and min(silent) < min(speaking)
+    health = Health.DEGRADED if failed_over else Health.HEALTHY
+    return Finding(health, "; ".join([held, *lines]))
+
+
+def _source(source: Source, now: int) -> str:
+    silence, lag = (now - source.heard_at) / 1e6, source.lag_us / 1e6
+    return f"{source.name}: {source.rate(now):.1f}/s, lag {lag:.3f} s, silent for {silence:.1f} s"
 
 
 def check_overload(hub: Hub) -> Finding:

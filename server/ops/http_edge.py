@@ -29,6 +29,7 @@ from server.gateway.sockets import (
     close,
     ignore_new,
 )
+from server.ops.endpoint import BODY
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer
@@ -42,9 +43,9 @@ GRACEFUL_TIMEOUT = 3.0
 CLOSE_TIME = 0.25
 """Seconds for cut connections to end."""
 
-MAX_UNFINISHED = 4 * 1024 * 1024
-"""Bytes of unfinished requests on all connections. More bytes are an attack, and the C library's
-allocator would not return their memory to the system.
+MAX_UNFINISHED = 16 * 1024 * 1024
+"""Bytes of unfinished requests on all connections: sixteen of the largest batches of prices. More bytes
+are an attack, and the C library's allocator would not return their memory to the system.
 """
 
 WRITE_PATIENCE = 0.5
@@ -241,7 +242,7 @@ class HttpEdge:
         """Let the application answer one request."""
         try:
             with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
-                await self._app(scope, receive, send)
+                await self._app({**scope, BODY: stream.body}, receive, send)
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)

@@ -1,7 +1,7 @@
 """Checks requests to the HTTP port before Hypercorn sees them, without I/O.
 
 Hypercorn gets each request whole and rewritten: an HTTP/1.1 request without a body or an upgrade. So no
-hostile bytes reach its HTTP/2, WebSocket and chunk parsers.
+hostile bytes reach its HTTP/2, WebSocket and chunk parsers. The application gets the body beside it.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import h11
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import MAX_HEADERS, NOT_HTTP, check_host, parse_head
 from server.gateway.target import split_target
+from server.intake.objects import MAX_BATCH_BYTES
 
 MAX_HEAD = 128 * 1024
 """Bytes of a request's head. The longest list of symbols takes 75 KiB with every character escaped. So
@@ -18,10 +19,14 @@ a longer list still gets the error for too many symbols.
 """
 
 MAX_BODY = 64 * 1024
-"""Bytes of a request's body. No route reads one yet."""
+"""Bytes of a request's body that no route reads."""
+
+READ_BODIES = {(b"POST", b"/prices"): MAX_BATCH_BYTES}
+"""Methods and paths of the routes that read a body, and its most bytes."""
 
 CHUNK_OVERHEAD = 2
-"""Largest ratio of a chunked body's bytes on the wire to MAX_BODY: for chunks of eight bytes or more.
+"""Largest ratio of a chunked body's bytes on the wire to those allowed: for chunks of eight bytes or
+more.
 """
 
 _DROPPED = set(
@@ -41,7 +46,8 @@ class Target(NamedTuple):
 class IncomingRequest:
     """One request: a head, then its body in pieces.
 
-    `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received.
+    `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received. `body` has
+    them, if a route reads them.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -49,6 +55,7 @@ class IncomingRequest:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
+        self.body = bytearray()
         self.event = parse_head(head, self._parser)
         check_host(self.event)
         self._headers = self.event.headers
@@ -64,6 +71,9 @@ class IncomingRequest:
                 Refused.NOT_FOUND, "no WebSocket here, quotes are streamed on the other port"
             )
         self._target = _origin_form(self.event)
+        path, _, _ = self._target.path.partition(b"?")
+        most = READ_BODIES.get((self.event.method, path))
+        self._is_read, self._most = most is not None, most or MAX_BODY
         self._check_framing(head)
 
     @property
@@ -84,19 +94,21 @@ class IncomingRequest:
         try:
             while isinstance(event := self._parser.next_event(), h11.Data):
                 self._size += len(event.data)
-                if self._size > MAX_BODY:
-                    raise _body_too_large()
+                if self._size > self._most:
+                    raise self._too_large()
+                if self._is_read:
+                    self.body += event.data
         except h11.RemoteProtocolError:
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
         if isinstance(event, h11.EndOfMessage):
             received += self._parser.trailing_data[0]
             return True
-        if self.on_wire > CHUNK_OVERHEAD * MAX_BODY:
-            raise _body_too_large()
+        if self.on_wire > CHUNK_OVERHEAD * self._most:
+            raise self._too_large()
         return False
 
     def rewritten(self) -> bytes:
-        """Return the request for Hypercorn, without its body, which no route reads.
+        """Return the request for Hypercorn, without its body.
 
         With a body, Hypercorn would close the connection if an answer were complete before it read all.
         """
@@ -118,8 +130,11 @@ class IncomingRequest:
         chunked = len(self._values(b"transfer-encoding"))
         if lengths + chunked > 1 or (chunked and self.event.http_version == b"1.0"):
             raise Refusal(Refused.BAD_REQUEST, "the body's length is given in more than one way")
-        if lengths and int(self._values(b"content-length")[0]) > MAX_BODY:
-            raise _body_too_large()
+        if lengths and int(self._values(b"content-length")[0]) > self._most:
+            raise self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return Refusal(Refused.TOO_LARGE, f"the request's body exceeds {self._most} bytes")
 
     def _values(self, wanted: bytes) -> list[bytes]:
         return [value for name, value in self._headers if name == wanted]
@@ -140,7 +155,3 @@ def _origin_form(event: h11.Request) -> Target:
     authority = target.partition("://")[2].removesuffix(f"?{query}").removesuffix(path)
     origin = f"{path}?{query}" if query else path
     return Target(origin.encode(), authority.encode())
-
-
-def _body_too_large() -> Refusal:
-    return Refusal(Refused.TOO_LARGE, f"the request's body exceeds {MAX_BODY} bytes")

@@ -37,9 +37,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestStream:
     """A connection's stream, owned by the connection's task.
 
-    `busy`: Hypercorn has a request and has not answered it. Hypercorn reads the addresses from
-    `socket`; `context` tells it to close an idle connection. `idle_since` and `writing_since` are in
-    trio's time, the latter infinite if nothing is being written.
+    `busy`: Hypercorn has a request and has not answered it. `body` is that request's. Hypercorn reads
+    the addresses from `socket`; `context` tells it to close an idle connection. `idle_since` and
+    `writing_since` are in trio's time, the latter infinite if nothing is being written.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class RequestStream:
         self.socket = sock
         self.context = WorkerContext(None)
         self.busy = False
+        self.body = b""
         self.idle_since = trio.current_time()
         self.writing_since = math.inf
         self._enter = enter
@@ -78,6 +79,7 @@ class RequestStream:
             self._answered = trio.Event()
             self.busy = True
             self._served += 1
+            self.body = bytes(request.body)
             return request.rewritten()
         if request is not None:
             await self._refuse(request)
@@ -93,6 +95,7 @@ class RequestStream:
     def answered(self) -> None:
         """Note that the application has finished the request."""
         self.busy = False
+        self.body = b""
         self.idle_since = trio.current_time()
         self._answered.set()
 

@@ -109,7 +109,9 @@ def _add_formats(part: Any) -> None:
 
 def _document(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str, Any]:
     results = [each.result for each in endpoints] + [each.result for each in pages]
-    shapes, components = msgspec.json.schema_components([*results, ErrorBody], ref_template=_REF)
+    bodies = [each.takes for each in endpoints if each.takes]
+    types = [*results, ErrorBody, *bodies]
+    shapes, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, shape in zip(endpoints, shapes, strict=False):
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, shape)
@@ -149,6 +151,7 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": endpoint.handle.__name__,
         "summary": endpoint.summary,
+        **({"requestBody": _request_body(endpoint.takes)} if endpoint.takes else {}),
         "parameters": [_parameter(each) for each in endpoint.parameters],
         "responses": responses,
         **({"security": [{"token": []}]} if endpoint.role else {}),
@@ -169,6 +172,18 @@ def _page(page: Page, shape: dict[str, Any]) -> dict[str, Any]:
         "summary": page.summary,
         "parameters": [_parameter(each) for each in page.parameters],
         "responses": responses,
+    }
+
+
+def _request_body(item: Any) -> dict[str, Any]:
+    """Describe a body: an array of objects, or one object a line."""
+    (shape,), _ = msgspec.json.schema_components([item], ref_template=_REF)
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": shape}},
+            "application/x-ndjson": {"schema": shape},
+        },
     }
 
 

@@ -20,8 +20,13 @@ TOO_MANY_SYMBOLS = Problem(400, "too_many_symbols", "More symbols than one reque
 UNAUTHORIZED = Problem(401, "unauthorized", "The token is missing or not valid")
 FORBIDDEN = Problem(403, "forbidden", "The token does not have the required role")
 UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "There is no such instrument")
+TOO_LARGE = Problem(413, "too_large", "The body is larger than a route reads")
+UNSUPPORTED = Problem(415, "unsupported_encoding", "The body's encoding is not gzip")
 RATE_LIMITED = Problem(
     429, "rate_limited", "Too many requests of the user or the address; wait for `Retry-After`"
+)
+NOT_PUBLISHED_YET = Problem(
+    503, "not_published_yet", "The batch is taken, its end is not known yet"
 )
 STORE_UNAVAILABLE = Problem(503, "store_unavailable", "The store gives no answer; try again")
 

@@ -69,13 +69,17 @@ class Error(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
     symbols: list[str] | UnsetType = UNSET
 
 
+MarketState = Literal["open", "halted", "closed"]
+"""The state of one symbol's market."""
+
+
 class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
-    """Prices flow or not: all of them, or those of `symbols`.
+    """Prices flow or not: all of them, or those of `symbols`. Or the market of `symbols` has changed.
 
     `interval`: seconds between two updates of a symbol during an overload; 0 when it has ended.
     """
 
-    status: Literal["live", "stale"]
+    status: Literal["live", "stale"] | MarketState
     reason: str
     interval: float | UnsetType = UNSET
     symbols: list[str] | UnsetType = UNSET

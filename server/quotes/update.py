@@ -30,25 +30,29 @@ NOWHERE = FeedPosition(0, 0)
 class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The effect of prices on the day's values.
 
-    `open` counts if the quote has none yet. `high` and `low` widen the quote's own. If they are
-    `restated`, they replace the quote's own. None has no effect, unless it is restated.
+    `open` counts if the quote has none yet, or if it is `reopened`. `high` and `low` widen the quote's
+    own. If they are `restated`, they replace the quote's own. None has no effect, unless it is
+    restated.
     """
 
     open: Price | None = None
     high: Price | None = None
     low: Price | None = None
     restated: bool = False
+    reopened: bool = False
 
     def then(self, later: "DayRange") -> "DayRange":
         """Return the effect of both."""
-        start = later.open if self.open is None else self.open
+        start = later.open if self.open is None or later.reopened else self.open
+        reopened = self.reopened or later.reopened
         if later.restated:
-            return DayRange(start, later.high, later.low, restated=True)
+            return DayRange(start, later.high, later.low, restated=True, reopened=reopened)
         return DayRange(
             start,
             _extreme(max, self.high, later.high),
             _extreme(min, self.low, later.low),
             self.restated,
+            reopened,
         )
 
 

@@ -244,7 +244,7 @@ def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
     """Each JSON line has event, level and time. The other form is not JSON. A level filters lines."""
     with ServerProcess(tmp_path) as server:
         assert server.stop() == 0
-        lines = server.log_lines()
+        lines = server.own_lines()
     events = [line["event"] for line in lines]
     assert events == ["migration applied"] * 4 + ["started", "stopping", "stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)

@@ -1,4 +1,4 @@
-"""What the hub knows of its symbols, and takes over from others."""
+"""The hub knows its symbols' state, and takes over newer states from others."""
 
 import time
 

@@ -32,7 +32,7 @@ async def test_round_ends_after_sixteen_trades(hub, connect):
 
 
 async def test_task_begins_when_the_one_before_it_has_ended(autojump_clock, hub, connect, nursery):
-    """What was given to that comes first."""
+    """Trades of the task before it come first."""
     connect("AAPL")
     hub.set_conflation(1.0)
     topic = hub.topics["AAPL"]

@@ -81,7 +81,7 @@ def documents(draw: st.DrawFn) -> bytes:
 
 def in_redis(what: str, *words: Any) -> Poison:
     def act(stores: Stores) -> None:
-        with suppress(ResponseError):  # no NaN is a score, and no field is put in what is no hash
+        with suppress(ResponseError):  # a score is never NaN, and only a hash takes a field
             stores.redis.execute_command(*words)
 
     return f"{what}: {words!r:.300}", act

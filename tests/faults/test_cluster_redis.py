@@ -153,7 +153,7 @@ def test_leader_comes_back_after_its_successor_died(tmp_path, redis, lease):
         successor.process.kill()
         if lease == "is over":
             eventually(lambda: redis.command("EXISTS", "quotestream:leader") == "0", 2 * LEASE)
-        # What it published: a price that it had only told its own clients died with it.
+        # The published version. A price that only its own clients had died with it.
         last = json.loads(redis.command("HGET", "quotestream:quotes", "AAPL"))["version"]
         ahead = one.held["AAPL"][1]
         proxy.flow()

@@ -18,7 +18,7 @@ from server.gateway.handshake import Admission
 from server.gateway.pool import Pool
 from server.gateway.selection import Selection, select
 from server.gateway.session import Session
-from server.gateway.subscriptions import LookUp
+from server.gateway.subscriptions import LookUp, Publish
 from server.quotes.messages import Command
 from server.quotes.update import Trade
 from tests.frames import take_frame
@@ -110,7 +110,7 @@ class SessionHarness:
         """Carry out a command, as if the client had sent it."""
         context = self.gateway.services.context
         for reply in Commands(context, "ann", self.session.subscriptions).execute(command):
-            assert not isinstance(reply, LookUp)
+            assert not isinstance(reply, LookUp | Publish)
             self.session.carry_out(reply)
 
     def fill_socket(self) -> None:

@@ -106,7 +106,7 @@ def test_more_symbols_than_allowed_are_none(connection):
 
 
 def test_unsubscribed_quotes_are_removed(connection):
-    """What was subscribed is taken away; the rest is refused by name."""
+    """Subscribed symbols are removed; the others are refused by name."""
     aapl = connection.topics["AAPL"]
     connection.say("subscribe", symbols=["AAPL"])
     stop, error = connection.say("unsubscribe", symbols=["AAPL", "MSFT", "nope"])

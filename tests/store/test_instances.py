@@ -194,7 +194,7 @@ def test_commands_do_not_need_redis(tmp_path):
 
 def test_import_that_is_interrupted_lists_nothing(tmp_path):
     """Ctrl-C in the middle of an import ends it at once, without output."""
-    file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(100_000)))
+    file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(50_000)))
     written = tmp_path / "quotestream" / "quotes.db-wal"
     process = subprocess.Popen(
         [*COMMAND, "import", file],

@@ -1,0 +1,78 @@
+"""Connects the push feed with the hub and the store."""
+
+from collections.abc import Iterable, Sequence
+
+import trio
+
+from server.config.settings import Settings
+from server.fanout.hub import Hub
+from server.feeds.push import Push
+from server.gateway.directory import Directory
+from server.intake.intake import Intake, Notice, Rules
+from server.intake.trades import Values
+from server.quotes.instrument import Instrument
+from server.quotes.quote import to_microseconds
+
+LOOK_INTERVAL = 0.001
+"""Seconds between two looks whether updates are published: a round takes longer if it has any work."""
+
+
+class HubExchange:
+    """The market of the intake: the symbols that the hub has in memory."""
+
+    def __init__(self, hub: Hub, directory: Directory, *, lists_symbols: bool) -> None:
+        self._hub = hub
+        self._directory = directory
+        self._lists_symbols = lists_symbols
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        """Return a symbol's reference data, None if it is not in memory."""
+        topic = self._hub.topics.get(symbol)
+        return topic.instrument if topic else None
+
+    def may_list(self, symbol: str) -> bool:
+        """Return whether a trade may list a symbol that does not exist."""
+        return self._lists_symbols and symbol not in self._hub.delisted
+
+    def values(self, symbol: str) -> Values:
+        """Return a symbol's present values."""
+        topic = self._hub.topics.get(symbol)
+        if topic is None:
+            return Values(None, 0, None, None, traded=False)
+        quote = topic.quote
+        updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
+        traded = quote.open is not None or quote.volume > 0
+        return Values(quote.current_price, updated, quote.high, quote.low, traded)
+
+    async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
+        """List those symbols that exist. Return those about which the store gives no answer."""
+        return await self._directory.list_symbols(symbols)
+
+    def announce(self, notice: Notice) -> None:
+        """Tell a symbol's subscribers that its market was halted or closed, or is open again."""
+        self._hub.announce(notice.symbol, notice.status, notice.reason)
+
+    async def published(self, symbols: Iterable[str]) -> None:
+        """Wait until the topics of `symbols` have published all updates that they have now."""
+        # A topic's task that slept gets its update in the next pass of the loop.
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
+        while any(  # noqa: ASYNC110 (an event for each update would slow the hot path)
+            topic.inbox is not None and topic.inbox.waiting for topic in waiting
+        ):
+            await trio.sleep(LOOK_INTERVAL)
+
+
+def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None:
+    """Return the desk and feed of published prices, None if FEED does not name it."""
+    if "push" not in settings.feed.feeds:
+        return None
+    rules = Rules(
+        settings.price_band or None,
+        settings.source_priority,
+        settings.source_silent_after,
+        settings.trades_memory,
+    )
+    exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
+    return Push(Intake(exchange, rules), exchange)

@@ -1,0 +1,52 @@
+"""Checks an object's fields against its instrument and its publisher's token."""
+
+from collections.abc import Sequence
+
+from server.intake.answer import Refused
+from server.quotes.instrument import MAX_PRICE, NOISE, SIGNED_TYPES, Instrument
+
+MAX_SIZE = 10**12
+"""Units of one trade: more shares than any company has issued."""
+
+
+def may_publish(symbols: Sequence[str], symbol: str) -> bool:
+    """Whether `symbols`, names or prefixes ending in `*`, contain `symbol`."""
+    return any(
+        symbol.startswith(each[:-1]) if each.endswith("*") else symbol == each for each in symbols
+    )
+
+
+def at_price(price: float | None, instrument: Instrument, field: str) -> float:
+    """Return a price rounded to the instrument's tick. Errors: Refused."""
+    if price is None:
+        raise Refused("bad_price", f"{field} is missing")
+    rounded = round(price, instrument.price_decimals) + 0.0
+    if abs(rounded) > MAX_PRICE:
+        raise Refused("bad_price", f"{field} {price} is beyond {MAX_PRICE:.0f}")
+    if rounded <= 0 and instrument.type not in SIGNED_TYPES:
+        raise Refused("bad_price", f"{field} {price} is not above zero at the tick of this symbol")
+    return rounded
+
+
+def at_size(size: float, instrument: Instrument, field: str) -> int | float:
+    """Return a size, whole if the instrument's sizes are. Errors: Refused."""
+    if not 0 <= size <= MAX_SIZE:
+        raise Refused("bad_size", f"{field} {size} is not from 0 to {MAX_SIZE}")
+    decimals = instrument.size_decimals
+    rounded = rounded_size(size, decimals)
+    if abs(rounded - size) > NOISE * size:
+        unit = f"has at most {decimals} decimals" if decimals else "is a whole number"
+        raise Refused("bad_size", f"{field} {size}: a size of {instrument.symbol} {unit}")
+    return rounded
+
+
+def rounded_size(size: float, decimals: int) -> int | float:
+    """Return a size without the noise of floats. Without decimals it is an integer."""
+    return round(size, decimals) if decimals else round(size)
+
+
+def required_id(given: str | int | None) -> str | int:
+    """Return the id. Errors: Refused without one."""
+    if given is None:
+        raise Refused("bad_json", "id is missing: it names the trade")
+    return given

@@ -1,0 +1,360 @@
+"""The rule book for prices from outside, one for all the ways they come.
+
+Objects go in, updates of quotes and answers come out. No method waits, and the caller hands the time
+in. So every order and repetition can be tested.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from server.intake.answer import Answer, Reason, Refused, Rejection
+from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
+from server.intake.held import Candidate, HeldTrades
+from server.intake.objects import Line, Published, read_time
+from server.intake.once import RecentIds
+from server.intake.sources import MAX_SOURCES, Source, Sources
+from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
+from server.quotes.instrument import Instrument, first_seen
+from server.quotes.messages import MarketState
+from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+
+TOO_MANY_SOURCES = Reason(
+    "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
+)
+
+
+REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
+"""The reasons of statuses without one."""
+
+
+class Market(Protocol):
+    """Knows the symbols that exist."""
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        """Return a symbol's reference data, None if there is no such symbol."""
+
+    def may_list(self, symbol: str) -> bool:
+        """Return whether a trade may list a symbol that does not exist."""
+
+    def values(self, symbol: str) -> Values:
+        """Return a symbol's present values."""
+
+
+class Rules(NamedTuple):
+    """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
+    SOURCE_PRIORITY. `trades_memory`: in bytes.
+    """
+
+    band: float | None = None
+    priority: Sequence[str] = ()
+    silent_after: float = 10.0
+    trades_memory: int = TRADES_MEMORY
+
+
+class Notice(NamedTuple):
+    """A symbol's market was halted or closed, or is open again."""
+
+    symbol: str
+    status: MarketState
+    reason: str
+
+
+Effect = Trade | Change | TopOfBook | Restatement | Notice
+
+
+class Taken(NamedTuple):
+    """The effects of a batch, in the order of its objects, and its answer."""
+
+    effects: list[Effect]
+    answer: Answer
+
+
+class _Batch(NamedTuple):
+    """What is the same for all objects of a batch, and what they have come to so far."""
+
+    source: Source
+    epoch: str
+    symbols: Sequence[str] | None
+    now: int
+    effects: list[Effect]
+    answer: Answer
+
+    def accept(self, effect: Effect) -> None:
+        self.effects.append(effect)
+        self.answer.accepted += 1
+
+    def outrank(self) -> None:
+        self.answer.accepted += 1
+        self.answer.outranked = (self.answer.outranked or 0) + 1
+
+
+class Intake:
+    """Knows what was published. All times are in microseconds since 1970."""
+
+    def __init__(self, market: Market, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+        self.sources = Sources(rules.priority, int(rules.silent_after * 1e6))
+        self.held = HeldTrades(rules.band or 0.0)
+        self.trades = KeptTrades(rules.trades_memory)
+        self.ids = RecentIds()
+        self._market = market
+        self._rules = rules
+
+    def take(
+        self,
+        lines: Iterable[Line],
+        source: str,
+        epoch: str,
+        symbols: Sequence[str] | None,
+        now: int,
+    ) -> Taken:
+        """Judge each object of a batch.
+
+        Arguments:
+            source, epoch: the publisher's names, which `seq` belongs to.
+            symbols: those that the publisher may name, or prefixes ending in `*`; None for all.
+            now: the moment of intake.
+        """
+        taken = Taken([], Answer())
+        known = self.sources.get(source, now)
+        if known is None:
+            lines = [Line(each.number, TOO_MANY_SOURCES) for each in lines]
+            known = Source(source, 0, 0, now)
+        batch = _Batch(known, epoch, symbols, now, *taken)
+        self.ids.pass_time(now)
+        objects = 0
+        for line in lines:
+            objects += 1
+            try:
+                if isinstance(line.content, Published):
+                    self._take(line.content, batch)
+                else:
+                    taken.answer.rejected.append(Rejection(line.number, *line.content))
+            except Refused as refused:
+                taken.answer.rejected.append(Rejection(line.number, *refused.reason))
+        batch.source.count(taken.answer, objects, now)
+        return taken
+
+    def _take(self, given: Published, batch: _Batch) -> None:
+        """Judge one object. Errors: Refused."""
+        instrument = self._instrument(given, batch.symbols)
+        time_us = read_time(given.ts, batch.now)
+        batch.source.lag_us = batch.now - time_us
+        match given.kind:
+            case "trade":
+                self._trade(given, instrument, time_us, batch)
+            case "quote":
+                self._book(given, instrument, time_us, batch)
+            case "status":
+                self._status(given, batch)
+            case "cancel" | "correct":
+                self._revise(given, instrument, batch)
+
+    def _instrument(self, given: Published, symbols: Sequence[str] | None) -> Instrument:
+        """Return the object's instrument. Errors: Refused."""
+        symbol = given.symbol
+        if symbols is not None and not may_publish(symbols, symbol):
+            raise Refused("not_allowed", f"this token may not publish {symbol}")
+        instrument = self._market.instrument(symbol)
+        if instrument is None:
+            price = given.price if given.kind == "trade" else None
+            if not price or not self._market.may_list(symbol):
+                raise Refused("unknown_symbol", f"there is no instrument {symbol}")
+            return first_seen(symbol, price)
+        return instrument
+
+    def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
+        """Whether neither the sequence number nor the hash of an id was counted before."""
+        seq = given.seq
+        batch.source.newest(given.symbol).heard_at = batch.now
+        seen = seq is not None and seq in batch.source.seqs(batch.epoch, given.symbol)
+        if seen or (key and key in self.ids):
+            batch.answer.duplicate += 1
+            return False
+        return True
+
+    def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:
+        """Remember the object's sequence number and the hash of its id, so that it counts once."""
+        if given.seq is not None:
+            batch.source.seqs(batch.epoch, given.symbol).add(given.seq)
+        if key:
+            self.ids.add(key)
+
+    def _trade(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
+        symbol, source = given.symbol, batch.source
+        price = at_price(given.price, instrument, "price")
+        size = at_size(given.size or 0, instrument, "size")
+        key = _key(symbol, given.id)
+        if not self._is_new(given, batch, key):
+            return
+        if self.sources.is_outranked(source, symbol, batch.now):
+            # Its id stays free: the first source may still bring the same trade.
+            self._count(given, batch)
+            batch.outrank()
+            return
+        self._count(given, batch, key)
+        self._begin(symbol, instrument)
+        candidate = Candidate(price, size, time_us, _seq(given), key, source)
+        if self._rules.band is not None and self._holds(symbol, candidate, batch):
+            batch.answer.held += 1
+        elif self._apply(symbol, candidate, batch):
+            batch.answer.late += 1
+        else:
+            batch.answer.accepted += 1
+
+    def _holds(self, symbol: str, candidate: Candidate, batch: _Batch) -> bool:
+        """Hold a trade back if it is far from the last price and confirms no held one."""
+        released = self.held.confirm(symbol, candidate.price)
+        for each in released:
+            self._apply(symbol, each, batch)
+        last = self.trades.last_price(symbol)
+        if released or last is None or self.held.is_near(candidate.price, last):
+            return False
+        self.held.hold(symbol, candidate)
+        return True
+
+    def _apply(self, symbol: str, trade: Candidate, batch: _Batch) -> bool:
+        """Let a trade count. Return whether it is late."""
+        price, size, time_us, seq = trade.price, trade.size, trade.time_us, trade.seq
+        newest = trade.source.newest(symbol)
+        late = _is_late(time_us, seq, newest.trade)
+        if not late:
+            newest.trade = time_us, seq
+        row = Row(trade.id, time_us, seq, price, size, trade.source.number)
+        first = self.trades.add(symbol, row, late=late)
+        if late:
+            self._add_late(symbol, price, size, batch, first=first)
+        else:
+            batch.effects.append(Trade(symbol, price, size, time_us, batch.now))
+        return late
+
+    def _add_late(
+        self, symbol: str, price: float, size: float, batch: _Batch, *, first: bool
+    ) -> None:
+        """Count a late trade for the volume and the day's values, which do not depend on the order."""
+        day = DayRange(price if first else None, price, price, reopened=first)
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
+
+    def _begin(self, symbol: str, instrument: Instrument) -> None:
+        """Note a symbol's values before its first trade, and anew after a split of its prices."""
+        base = instrument.base_price
+        if symbol in self.trades and (
+            base == self.trades.base(symbol) or self._market.instrument(symbol) is None
+        ):
+            return
+        self.trades.begin(symbol, self._market.values(symbol), base)
+
+    def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
+        symbol = given.symbol
+        if given.bid is None and given.ask is None:
+            raise Refused("bad_price", "bid and ask are missing")
+        bid = None if given.bid is None else at_price(given.bid, instrument, "bid")
+        ask = None if given.ask is None else at_price(given.ask, instrument, "ask")
+        bid_size, ask_size = (
+            None if size is None else at_size(size, instrument, name)
+            for name, size in (("bid_size", given.bid_size), ("ask_size", given.ask_size))
+        )
+        if self._counts(given, batch):
+            newest = batch.source.newest(symbol)
+            if _is_late(time_us, _seq(given), newest.book):
+                batch.answer.late += 1
+                return
+            newest.book = time_us, _seq(given)
+            batch.accept(TopOfBook(symbol, bid, ask, bid_size, ask_size, time_us, batch.now))
+
+    def _status(self, given: Published, batch: _Batch) -> None:
+        if given.status is None:
+            raise Refused("bad_json", "status is missing: open, halted or closed")
+        if self._counts(given, batch):
+            reason = given.reason or REASONS[given.status]
+            batch.accept(Notice(given.symbol, given.status, reason))
+
+    def _counts(self, given: Published, batch: _Batch) -> bool:
+        """Count an object without an id, and return whether it has an effect."""
+        if not self._is_new(given, batch):
+            return False
+        self._count(given, batch)
+        if self.sources.is_outranked(batch.source, given.symbol, batch.now):
+            batch.outrank()
+            return False
+        return True
+
+    def _revise(self, given: Published, instrument: Instrument, batch: _Batch) -> None:
+        """Cancel or correct a trade."""
+        symbol, name = given.symbol, required_id(given.id)
+        key = _key(symbol, name)
+        done = _key(symbol, f"cancelled {name}") if given.kind == "cancel" else NO_ID
+        if not self._is_new(given, batch, done):
+            return
+        if given.kind == "cancel":
+            revised = self._cancel(symbol, key, instrument, batch)
+        else:
+            revised = self._correct(given, key, instrument, batch)
+        if revised:
+            self._count(given, batch, done)
+            batch.answer.accepted += 1
+        elif self.sources.is_outranked(batch.source, symbol, batch.now):
+            self._count(given, batch)
+            batch.outrank()
+        else:
+            raise Refused("unknown_trade", f"trade {name!r} of {symbol} is not kept, or never came")
+
+    def _cancel(self, symbol: str, key: int, instrument: Instrument, batch: _Batch) -> bool:
+        """Take a trade out. Return whether there is such a trade."""
+        if self.held.take(symbol, key):
+            return True
+        row = self.trades.find(symbol, key)
+        if row is None:
+            return False
+        self.trades.replace(symbol, key, None)
+        self.sources.on_cancelled(symbol, row, self.trades.newest_of(symbol, row.source))
+        self._restate(symbol, -row.size, instrument, batch)
+        return True
+
+    def _correct(self, given: Published, key: int, instrument: Instrument, batch: _Batch) -> bool:
+        """Change a trade's price or size. Return whether there is such a trade."""
+        symbol = given.symbol
+        price = None if given.price is None else at_price(given.price, instrument, "price")
+        size = None if given.size is None else at_size(given.size, instrument, "size")
+        if held := self.held.take(symbol, key):
+            held.price = held.price if price is None else price
+            held.size = held.size if size is None else size
+            self._apply(symbol, held, batch)
+            return True
+        row = self.trades.find(symbol, key)
+        if row is None:
+            return False
+        new = row._replace(
+            price=row.price if price is None else price, size=row.size if size is None else size
+        )
+        if new != row:
+            self.trades.replace(symbol, key, new)
+            self._restate(symbol, new.size - row.size, instrument, batch)
+        return True
+
+    def _restate(self, symbol: str, volume: float, instrument: Instrument, batch: _Batch) -> None:
+        """Give a symbol's values as they would have been."""
+        price, time_us, high, low, _ = self.trades.values(symbol)
+        added = rounded_size(volume, instrument.size_decimals)
+        if price is None:
+            # Nobody knows what it costs, so the price stays that of the trade that was taken out.
+            day = DayRange(None, high, low, restated=True)
+            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+        else:
+            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            batch.effects.append(restated)
+
+
+def _key(symbol: str, name: str | int | None) -> int:
+    """Return the hash of an id, which is never NO_ID; NO_ID without an id."""
+    return NO_ID if name is None else hash((symbol, str(name))) or 1
+
+
+def _seq(given: Published) -> int:
+    return NO_SEQ if given.seq is None else given.seq
+
+
+def _is_late(time_us: int, seq: int, newest: tuple[int, int]) -> bool:
+    """Whether an event is older than the newest. Equal times are ordered by their numbers."""
+    if seq == NO_SEQ:
+        return time_us < newest[0]
+    return (time_us, seq) < newest

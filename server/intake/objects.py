@@ -1,0 +1,151 @@
+"""Reads the objects that publishers send, in NDJSON or as a JSON array, one by one."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.intake.answer import Code, Reason, Refused
+from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
+from server.quotes.messages import MarketState
+from server.quotes.quote import to_microseconds
+from server.quotes.snapshot import LATEST_US
+
+MAX_BATCH_BYTES = 1024 * 1024
+"""Bytes of one batch, before and after decompression: 12,000 trades."""
+
+MAX_OBJECT_BYTES = 4 * 1024
+"""Bytes of one object: ten times the longest that is of use."""
+
+MAX_ID_LENGTH = 64
+"""Characters of a trade's `id`."""
+
+MAX_REASON_LENGTH = 100
+"""Characters of a status' `reason`, which every subscriber gets."""
+
+EARLIEST_US = 10**14
+"""March 1973 in microseconds. A smaller number is a time in milliseconds or seconds."""
+
+FUTURE_US = 5_000_000
+"""Microseconds by which an event may be ahead of this server's clock."""
+
+Size = int | float
+
+
+class Published(msgspec.Struct, gc=False):
+    """One object. Which of the fields it has depends on `kind`; others are ignored."""
+
+    symbol: str
+    kind: Literal["trade", "quote", "status", "cancel", "correct"] = "trade"
+    price: float | None = None
+    size: Size | None = None
+    ts: int | Annotated[datetime, Meta(tz=True)] | None = None
+    seq: Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)] | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | int | None = None
+    bid: float | None = None
+    ask: float | None = None
+    bid_size: Size | None = None
+    ask_size: Size | None = None
+    status: MarketState | None = None
+    reason: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One object of a batch, or the reason why it cannot be read. `number` counts from 1."""
+
+    number: int
+    content: Published | Reason
+
+
+_CODES: dict[str, Code] = {
+    "price": "bad_price",
+    "bid": "bad_price",
+    "ask": "bad_price",
+    "size": "bad_size",
+    "bid_size": "bad_size",
+    "ask_size": "bad_size",
+    "ts": "bad_time",
+}
+"""The code for a field of the wrong type."""
+
+_FIELD = re.compile(r" - at `\$\.(\w+)`$")
+_BLANK = b" \t\r"
+
+_object_decoder = msgspec.json.Decoder(Published)
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_any_decoder = msgspec.json.Decoder()
+
+
+def read_batch(body: bytes) -> Iterator[Line]:
+    """Return each object of a body: NDJSON, or an array if it begins with a bracket.
+
+    An array that is not JSON is one line that cannot be read.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if body.lstrip()[:1] == b"[":
+        yield from _read_array(body)
+        return
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if text := line.strip(_BLANK):
+            yield Line(number, read_object(text))
+
+
+def _read_array(body: bytes) -> Iterator[Line]:
+    try:
+        parts = _array_decoder.decode(body)
+    except (ValueError, RecursionError) as error:
+        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"))
+        return
+    for number, part in enumerate(parts, 1):
+        yield Line(number, read_object(bytes(part)))
+
+
+def read_object(text: bytes) -> Published | Reason:
+    """Return one object, or why it cannot be read."""
+    if len(text) > MAX_OBJECT_BYTES:
+        return Reason("too_large", f"{len(text)} bytes are more than {MAX_OBJECT_BYTES}")
+    try:
+        found = _object_decoder.decode(text)
+        found.symbol = normalize_symbol(found.symbol)
+    except (ValueError, RecursionError) as error:
+        return _unreadable(text, error)
+    if not is_symbol(found.symbol):
+        return Reason("unknown_symbol", "not a symbol")
+    return found
+
+
+def _unreadable(text: bytes, error: Exception) -> Reason:
+    """Name the field of the wrong type, unless the text is not JSON at all."""
+    try:
+        _any_decoder.decode(text)
+    except (ValueError, RecursionError) as syntax:
+        return Reason("bad_json", str(syntax))
+    field = _FIELD.search(str(error))
+    return Reason(_CODES.get(field[1], "bad_json") if field else "bad_json", str(error))
+
+
+def read_time(ts: int | datetime | None, now: int) -> int:
+    """Return the event's time in microseconds, `now` without one. Errors: Refused."""
+    if ts is None:
+        return now
+    time_us = to_microseconds(ts) if isinstance(ts, datetime) else ts
+    if time_us < EARLIEST_US:
+        raise Refused("bad_time", f"ts {ts} is not in microseconds since 1970{_unit(time_us, now)}")
+    if time_us > LATEST_US:
+        raise Refused("bad_time", f"ts {ts} is after the year 9999{_unit(time_us, now)}")
+    if time_us > now + FUTURE_US:
+        ahead = (time_us - now) / 1e6
+        raise Refused("future", f"ts {ts} is {ahead:.0f} s ahead of the server's clock")
+    return time_us
+
+
+def _unit(time_us: int, now: int) -> str:
+    """Return a guess at the unit of a time that is not in microseconds."""
+    for unit, factor in (("seconds", 1e6), ("milliseconds", 1e3), ("nanoseconds", 1e-3)):
+        # Within a factor of two of the present: from 1998 on.
+        if now / 2 < time_us * factor < now * 2:
+            return f": it looks like {unit}"
+    return ""

@@ -1,0 +1,168 @@
+"""The sources of prices: what each has sent, which of them counts, and how well they do."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from server.intake.answer import Answer
+from server.intake.once import ID_MEMORY_US, SeenSeqs
+from server.intake.trades import Row
+
+MAX_SOURCES = 256
+"""Sources that are remembered. A new one replaces one that was silent for five minutes."""
+
+MAX_EPOCHS = 4
+"""Epochs of one source that are remembered: objects of the last ones may still be on their way."""
+
+RATE_WINDOW_US = 10_000_000
+"""Microseconds over which a source's rate is counted."""
+
+Result = Literal["accepted", "duplicate", "late", "held", "rejected"]
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What has to survive a change of the leader: how far one symbol of one source has come.
+
+    `floor` and `above`, in hexadecimal, are the sequence numbers that were counted; `trade` and `book`
+    the times and numbers of the newest.
+    """
+
+    source: str
+    epoch: str
+    symbol: str
+    floor: int
+    above: str
+    trade: tuple[int, int]
+    book: tuple[int, int]
+
+
+class Newest(msgspec.Struct, gc=False):
+    """One symbol of one source: the newest trade's place, the newest book's, and when it was heard."""
+
+    trade: tuple[int, int] = (0, -1)
+    book: tuple[int, int] = (0, -1)
+    heard_at: int = 0
+
+
+class Source:
+    """One source. All times are in microseconds since 1970.
+
+    `number` stands for it in the kept trades. `lag_us`: the intake of its last object minus that
+    object's time. `results` counts its objects.
+    """
+
+    def __init__(self, name: str, number: int, rank: int, now: int) -> None:
+        self.name = name
+        self.number = number
+        self.rank = rank
+        self.heard_at = now
+        self.lag_us = 0
+        self.results: Counter[Result] = Counter()
+        self.symbols: dict[str, Newest] = {}
+        self._epochs: dict[str, dict[str, SeenSeqs]] = {}
+        self._window_began = now
+        self._in_window = 0
+        self._rate = 0.0
+
+    def seqs(self, epoch: str, symbol: str) -> SeenSeqs:
+        """Return the sequence numbers of a symbol that were counted."""
+        symbols = self._epochs.get(epoch)
+        if symbols is None:
+            symbols = self._epochs[epoch] = {}
+            if len(self._epochs) > MAX_EPOCHS:
+                del self._epochs[next(iter(self._epochs))]
+        return symbols.get(symbol) or symbols.setdefault(symbol, SeenSeqs())
+
+    def newest(self, symbol: str) -> Newest:
+        """Return what is the newest of a symbol."""
+        return self.symbols.get(symbol) or self.symbols.setdefault(symbol, Newest())
+
+    def count(self, answer: Answer, objects: int, now: int) -> None:
+        """Count a batch."""
+        self._roll(now)
+        self._in_window += objects
+        self.heard_at = now
+        self.results["accepted"] += answer.accepted
+        self.results["duplicate"] += answer.duplicate
+        self.results["late"] += answer.late
+        self.results["held"] += answer.held
+        self.results["rejected"] += len(answer.rejected)
+
+    def rate(self, now: int) -> float:
+        """Return the objects a second in the last full window."""
+        self._roll(now)
+        return self._rate
+
+    def _roll(self, now: int) -> None:
+        passed = now - self._window_began
+        if passed >= RATE_WINDOW_US or passed < 0:
+            self._rate = self._in_window * 1e6 / passed if passed > 0 else 0.0
+            self._window_began, self._in_window = now, 0
+
+
+class Sources:
+    """All sources. `priority`: names, the first source first. Others come after all of these.
+
+    `silent_after_us`: microseconds after which the next source counts.
+    """
+
+    def __init__(self, priority: Sequence[str], silent_after_us: int) -> None:
+        self.priority = priority
+        self.silent_after_us = silent_after_us
+        self.all: dict[str, Source] = {}
+        self._numbers = 0
+
+    def get(self, name: str, now: int) -> Source | None:
+        """Return a source, a new one if it has not been heard; None if there are too many."""
+        source = self.all.get(name)
+        if source is None:
+            if len(self.all) >= MAX_SOURCES and not self._forget_one(now):
+                return None
+            rank = self.priority.index(name) if name in self.priority else len(self.priority)
+            # A number comes again after 65,536 sources, and no trade of the first is kept then.
+            self._numbers = (self._numbers + 1) % 2**16
+            source = self.all[name] = Source(name, self._numbers, rank, now)
+        return source
+
+    def progress(self, name: str, epoch: str, symbol: str) -> Progress:
+        """Return how far a symbol of a source that was heard has come."""
+        source = self.all[name]
+        seqs, newest = source.seqs(epoch, symbol), source.newest(symbol)
+        above = f"{seqs.above:x}"
+        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book)
+
+    def restore(self, progress: Iterable[Progress], now: int) -> None:
+        """Go on from what another instance has counted."""
+        for each in progress:
+            if source := self.get(each.source, now):
+                seqs = source.seqs(each.epoch, each.symbol)
+                seqs.floor, seqs.above = each.floor, int(each.above, 16)
+                newest = source.newest(each.symbol)
+                newest.trade = max(newest.trade, each.trade)
+                newest.book = max(newest.book, each.book)
+
+    def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
+        """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""
+        for source in self.all.values():
+            if source.number == row.source and source.newest(symbol).trade == row.order:
+                source.newest(symbol).trade = newest
+
+    def is_outranked(self, source: Source, symbol: str, now: int) -> bool:
+        """Whether a source with a higher priority speaks of the symbol."""
+        since = now - self.silent_after_us
+        for name in self.priority[: source.rank]:
+            higher = self.all.get(name)
+            newest = higher.symbols.get(symbol) if higher else None
+            if newest and newest.heard_at > since:
+                return True
+        return False
+
+    def _forget_one(self, now: int) -> bool:
+        """Forget the source that was silent for longest, if that is long enough."""
+        quietest = min(self.all.values(), key=lambda source: source.heard_at)
+        if quietest.heard_at > now - ID_MEMORY_US:
+            return False
+        del self.all[quietest.name]
+        return True

@@ -1,0 +1,207 @@
+"""Keeps the last trades of each symbol, so that they can be cancelled and corrected.
+
+The trades of a symbol are rows in one flat byte array, in the order in which they would have come had
+none been late. So the last row has the price. Rows that no longer fit are folded into the state before
+the oldest row: its price, high and low.
+"""
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
+from typing import NamedTuple
+
+import msgspec
+
+TRADES_A_SYMBOL = 1000
+"""Trades kept of one symbol."""
+
+TRADES_MEMORY = 64 * 1024 * 1024
+"""Bytes of all kept trades."""
+
+SYMBOL_BYTES = 500
+"""Bytes of a symbol without its rows: the state before them, and its place in the tables."""
+
+_ROW = Struct("<qqqddH")
+_ID = Struct("<q")
+NO_ID = 0
+NO_SEQ = -1
+
+
+class Row(NamedTuple):
+    """One kept trade. `id` is a hash of its id, NO_ID without one; `source` is the source's number."""
+
+    id: int
+    time_us: int
+    seq: int
+    price: float
+    size: float
+    source: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The place among the trades of its source."""
+        return self.time_us, self.seq
+
+
+class Values(NamedTuple):
+    """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
+
+    price: float | None
+    time_us: int
+    high: float | None
+    low: float | None
+    traded: bool = True
+
+
+class _Kept(msgspec.Struct):
+    before: Values
+    base: float | None
+    rows: bytearray = msgspec.field(default_factory=bytearray)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(Row._make, _ROW.iter_unpack(self.rows))
+
+
+class KeptTrades:
+    """`memory`: bytes of all rows and tables, approximately. `most`: trades of one symbol."""
+
+    def __init__(self, memory: int = TRADES_MEMORY, most: int = TRADES_A_SYMBOL) -> None:
+        self._memory = memory
+        self._most = most * _ROW.size
+        self._row_bytes = 0
+        self._symbols: dict[str, _Kept] = {}
+        # The symbols with rows. The one to shorten next comes first.
+        self._rotation: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        """Return the number of kept trades."""
+        return self._row_bytes // _ROW.size
+
+    @property
+    def used(self) -> int:
+        """The bytes of all rows and tables, approximately."""
+        return self._row_bytes + SYMBOL_BYTES * len(self._symbols)
+
+    def __contains__(self, symbol: str) -> bool:
+        """Whether a symbol has begun."""
+        return symbol in self._symbols
+
+    def begin(self, symbol: str, values: Values, base: float | None = None) -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of another `base`."""
+        if symbol in self._symbols:
+            self._row_bytes -= len(self._symbols[symbol].rows)
+            self._rotation.pop(symbol, None)
+        self._symbols[symbol] = _Kept(values, base)
+
+    def base(self, symbol: str) -> float | None:
+        """Return the base price that a symbol had when it began."""
+        return self._symbols[symbol].base
+
+    def add(self, symbol: str, row: Row, *, late: bool) -> bool:
+        """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""
+        kept = self._symbols[symbol]
+        place = _place(kept, row) if late else len(kept.rows)
+        if late and not place and self._is_folded(kept, row):
+            return False
+        first = late and not place and not kept.before.traded and _opens(kept, row)
+        kept.rows[place:place] = _ROW.pack(*row)
+        self._row_bytes += _ROW.size
+        self._rotation.setdefault(symbol)
+        if len(kept.rows) > self._most:
+            self._fold(kept, 1)
+        while self.used > self._memory and self._rotation:
+            self._shorten_next()
+        return first
+
+    def find(self, symbol: str, key: int) -> Row | None:
+        """Return the trade whose id has this hash, None if it is not kept."""
+        kept = self._symbols.get(symbol)
+        place = _find(kept.rows, key) if kept else -1
+        return Row(*_ROW.unpack_from(kept.rows, place)) if kept and place >= 0 else None
+
+    def replace(self, symbol: str, key: int, row: Row | None) -> None:
+        """Put `row` in the place of a kept trade, or take the trade out."""
+        kept = self._symbols[symbol]
+        place = _find(kept.rows, key)
+        kept.rows[place : place + _ROW.size] = b"" if row is None else _ROW.pack(*row)
+        self._row_bytes -= _ROW.size if row is None else 0
+
+    def values(self, symbol: str) -> Values:
+        """Return the present values of a symbol that has begun."""
+        kept = self._symbols[symbol]
+        return _values(kept.before, kept)
+
+    def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
+        """Return the order of the newest kept trade of a source."""
+        kept = self._symbols[symbol]
+        orders = [row.order for row in kept if row.source == source]
+        before = kept.before.time_us if kept.before.traded else 0
+        return max(orders, default=(before, NO_SEQ))
+
+    def last_price(self, symbol: str) -> float | None:
+        """Return the present price of a symbol that has begun, None if it has not traded."""
+        kept = self._symbols[symbol]
+        if not kept.rows:
+            return kept.before.price if kept.before.traded else None
+        return Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size)).price
+
+    def _is_folded(self, kept: _Kept, row: Row) -> bool:
+        """Fold a trade older than all rows if it is older than folded ones, or has no room."""
+        before = kept.before
+        older = before.traded and row.time_us < before.time_us
+        if not older and len(kept.rows) < self._most:
+            return False
+        kept.before = _values(before, [row])
+        if older:
+            kept.before = kept.before._replace(price=before.price, time_us=before.time_us)
+        return True
+
+    def _shorten_next(self) -> None:
+        """Fold half of the next symbol's rows."""
+        symbol = next(iter(self._rotation))
+        del self._rotation[symbol]
+        kept = self._symbols[symbol]
+        self._fold(kept, (len(kept.rows) // _ROW.size + 1) // 2)
+        if kept.rows:
+            self._rotation[symbol] = None
+
+    def _fold(self, kept: _Kept, rows: int) -> None:
+        """Let the first `rows` be the state before the others."""
+        size = rows * _ROW.size
+        oldest = map(Row._make, _ROW.iter_unpack(kept.rows[:size]))
+        kept.before = _values(kept.before, oldest)
+        del kept.rows[:size]
+        self._row_bytes -= size
+
+
+def _values(before: Values, rows: Iterable[Row]) -> Values:
+    """Return the values after `rows`, from those before them."""
+    price, time_us, high, low, traded = before
+    for row in rows:
+        price, time_us, traded = row.price, row.time_us, True
+        high = price if high is None or price > high else high
+        low = price if low is None or price < low else low
+    return Values(price, time_us, high, low, traded)
+
+
+def _opens(kept: _Kept, row: Row) -> bool:
+    """Whether a trade is older than the first that is kept."""
+    return bool(kept.rows) and row.order < Row(*_ROW.unpack_from(kept.rows, 0)).order
+
+
+def _place(kept: _Kept, late: Row) -> int:
+    """Return where a late trade belongs: before the first newer trade of its source."""
+    rows = len(kept.rows) // _ROW.size
+    for index in range(rows - 1, -1, -1):
+        row = Row(*_ROW.unpack_from(kept.rows, index * _ROW.size))
+        if row.source == late.source and row.order < late.order:
+            return (index + 1) * _ROW.size
+    return 0
+
+
+def _find(rows: bytearray, key: int) -> int:
+    """Return the place of the newest row with this id, -1 if there is none."""
+    wanted, place = _ID.pack(key), len(rows)
+    while (place := rows.rfind(wanted, 0, place + _ID.size - 1)) >= 0:
+        if place % _ROW.size == 0:
+            break
+    return place

@@ -1,0 +1,151 @@
+"""The route that takes prices from outside: `POST /prices`."""
+
+import zlib
+from functools import partial
+from typing import Annotated
+
+import trio
+from msgspec import Meta
+
+from server.intake.answer import Answer
+from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, Desk
+from server.intake.first_answers import FirstAnswers
+from server.intake.objects import MAX_BATCH_BYTES, Published
+from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.problems import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    NOT_PUBLISHED_YET,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAUTHORIZED,
+    UNSUPPORTED,
+    ApiError,
+)
+
+PUBLISH_TIMEOUT = 20.0
+"""Seconds for a batch to be published. A full queue takes less."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[\x20-\x7e]*$")]
+
+
+class _Receipt:
+    """Stands for the answer to a batch that is on its way."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer = Answer()
+
+    def on_answer(self, answer: Answer) -> None:
+        self.answer = answer
+        self.answered.set()
+
+
+class PriceDesk:
+    """The handler of the route. `desk` takes the batches."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._first = FirstAnswers()
+        self._on_their_way: dict[tuple[str, str], _Receipt] = {}
+
+    async def publish(self, call: Call) -> Answer:
+        """Return the answer to a batch, once it is published. Errors: ApiError."""
+        assert call.user is not None, "the route has a role"
+        body = plain_body(call.body, call.encoding)
+        source = call.values["Source"] or call.user.user
+        batch = Batch([body], source, call.values["Source-Epoch"], call.user.symbols)
+        key = call.values["Idempotency-Key"]
+        if not key:
+            return await self._answer(self._offer(batch))
+        named = call.user.user, key
+        if first := self._first.get(named):
+            return first
+        receipt = self._on_their_way.get(named)
+        if receipt is None:
+            receipt = self._offer(batch, named)
+        return await self._answer(receipt)
+
+    def _offer(self, batch: Batch, named: tuple[str, str] | None = None) -> _Receipt:
+        receipt = _Receipt()
+        on_answer = partial(self._remember, named, receipt) if named else receipt.on_answer
+        try:
+            self._desk.offer(batch, on_answer)
+        except Busy as busy:
+            raise ApiError(RATE_LIMITED, str(busy), busy.wait) from None
+        if named:
+            self._on_their_way[named] = receipt
+        return receipt
+
+    def _remember(self, named: tuple[str, str], receipt: _Receipt, answer: Answer) -> None:
+        """Keep the answer, even if the publisher has left."""
+        del self._on_their_way[named]
+        self._first.add(named, answer)
+        receipt.on_answer(answer)
+
+    async def _answer(self, receipt: _Receipt) -> Answer:
+        with trio.move_on_after(PUBLISH_TIMEOUT):
+            await receipt.answered.wait()
+            return receipt.answer
+        raise ApiError(NOT_PUBLISHED_YET, "the batch is taken, but is not published yet")
+
+
+def plain_body(body: bytes, encoding: str) -> bytes:
+    """Return a body without its compression, which must not hide a larger one. Errors: ApiError."""
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise ApiError(UNSUPPORTED, "send the body as it is, or with Content-Encoding: gzip")
+    plain = bytearray()
+    try:
+        # A gzip file may have several members (RFC 1952 §2.2).
+        while body:
+            member = zlib.decompressobj(_GZIP)
+            plain += member.decompress(body, MAX_BATCH_BYTES + 1 - len(plain))
+            if len(plain) > MAX_BATCH_BYTES:
+                raise ApiError(TOO_LARGE, f"the body holds more than {MAX_BATCH_BYTES} bytes")
+            if not member.eof:
+                raise ApiError(BAD_REQUEST, "the gzip body breaks off")
+            body = member.unused_data
+    except zlib.error:
+        raise ApiError(BAD_REQUEST, "the body is not gzip") from None
+    return bytes(plain)
+
+
+def price_endpoints(desk: Desk | None) -> list[Endpoint]:
+    """Return the route for publishers; none without a `desk`."""
+    if desk is None:
+        return []
+    problems = (
+        BAD_REQUEST,
+        UNAUTHORIZED,
+        FORBIDDEN,
+        TOO_LARGE,
+        UNSUPPORTED,
+        RATE_LIMITED,
+        NOT_PUBLISHED_YET,
+    )
+    named = partial(Parameter, type=Name, place="header", default="")
+    return [
+        Endpoint(
+            path="/prices",
+            method="POST",
+            handle=PriceDesk(desk).publish,
+            result=Answer,
+            takes=Published,
+            role="publisher",
+            summary="Publish prices: an array, or one object a line",
+            parameters=[
+                named(
+                    "Source", text="Whose `seq` it is; by default the token's user", example="sip"
+                ),
+                named("Source-Epoch", text="Another one after `seq` began anew", example="2"),
+                named(
+                    "Idempotency-Key", text="A repeated key gets the first answer", example="b-17"
+                ),
+            ],
+            problems=problems,
+        )
+    ]

@@ -1,0 +1,195 @@
+"""Objects as publishers write them, and the reasons why some do not count."""
+
+import gc
+import json
+import random
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.intake.intake import Rules
+from server.intake.objects import MAX_OBJECT_BYTES, Published, read_batch
+from server.intake.once import RecentIds
+from server.intake.sources import MAX_SOURCES
+from tests.intake.harness import NOW, SECOND, Desk, counts
+
+GOOD = b'{"symbol":"AAPL","price":175.92,"size":100}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"price": "175.92"}, "bad_price"),
+        ({"price": -1}, "bad_price"),
+        ({"price": 0}, "bad_price"),
+        ({"price": 0.004}, "bad_price"),
+        ({"price": 1e10}, "bad_price"),
+        ({"price": None}, "bad_price"),
+        ({"price": True}, "bad_price"),
+        ({"size": -1}, "bad_size"),
+        ({"size": "100"}, "bad_size"),
+        ({"size": 0.5}, "bad_size"),
+        ({"size": 1e15}, "bad_size"),
+        ({"ts": NOW // 1000}, "bad_time"),
+        ({"ts": NOW // SECOND}, "bad_time"),
+        ({"ts": NOW * 1000}, "bad_time"),
+        ({"ts": -5}, "bad_time"),
+        ({"ts": "yesterday"}, "bad_time"),
+        ({"ts": "2026-11-26T09:30:00"}, "bad_time"),
+        ({"ts": 1764012345.5}, "bad_time"),
+        ({"ts": NOW + 6 * SECOND}, "future"),
+        ({"ts": "2126-11-26T09:30:00Z"}, "future"),
+        ({"symbol": "NONE"}, "unknown_symbol"),
+        ({"symbol": ""}, "unknown_symbol"),
+        ({"symbol": "*"}, "unknown_symbol"),
+        ({"symbol": 5}, "bad_json"),
+        ({"kind": "rumour"}, "bad_json"),
+        ({"seq": -1}, "bad_json"),
+        ({"id": "x" * 65}, "bad_json"),
+        ({"id": ""}, "bad_json"),
+        ({"kind": "quote"}, "bad_price"),
+        ({"kind": "quote", "bid": 0}, "bad_price"),
+        ({"kind": "quote", "ask": 5, "ask_size": -1}, "bad_size"),
+        ({"kind": "status"}, "bad_json"),
+        ({"kind": "status", "status": "asleep"}, "bad_json"),
+        ({"kind": "cancel"}, "bad_json"),
+        ({"kind": "cancel", "id": "never"}, "unknown_trade"),
+        ({"kind": "correct", "id": "never", "price": 5}, "unknown_trade"),
+    ],
+)
+def test_bad_object_is_named_by_line(fields: dict[str, Any], code: str) -> None:
+    """The good lines around it count."""
+    bad = json.dumps({"symbol": "AAPL", "price": 175.92, "size": 1, **fields}).encode()
+    answer = Desk().post(b"\n".join([GOOD, b"", bad, GOOD]))
+    assert counts(answer) == (2, 0, 0, 0, [code])
+    assert answer.rejected[0].line == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"{", "bad_json"),
+        (b"17", "bad_json"),
+        (b"null", "bad_json"),
+        (b"{}", "bad_json"),
+        (b'{"symbol":"AAPL","price":"x"', "bad_json"),
+        (b'{"symbol":"AAPL","price":1e999}', "bad_json"),
+        (b'{"symbol":"\xff","price":1}', "bad_json"),
+        (b"{" * 3000, "bad_json"),
+        (b'{"symbol":"' + b"x" * MAX_OBJECT_BYTES + b'"}', "too_large"),
+    ],
+)
+def test_line_that_is_not_an_object_is_named(line: bytes, code: str) -> None:
+    """The line after it counts."""
+    answer = Desk().post(line + b"\n" + GOOD)
+    assert counts(answer) == (1, 0, 0, 0, [code])
+
+
+def test_wrong_unit_of_time_is_named() -> None:
+    """A publisher that sends milliseconds reads so in the answer."""
+    answer = Desk().publish({"price": 1, "ts": NOW // 1000}, {"price": 1, "ts": NOW * 1000})
+    assert "milliseconds" in answer.rejected[0].message
+    assert "nanoseconds" in answer.rejected[1].message
+
+
+def test_array_counts_its_objects() -> None:
+    """In an array, `line` is the object's place, on however many lines it is written."""
+    answer = Desk().post(b'[\n{"symbol":"AAPL",\n"price":1},\n5,' + GOOD + b"]")
+    assert counts(answer) == (2, 0, 0, 0, ["bad_json"])
+    assert answer.rejected[0].line == 2
+
+
+def test_cut_array_counts_nothing() -> None:
+    """Half an array may be half an object, so nothing of it counts."""
+    assert counts(Desk().post(b"[" + GOOD)) == (0, 0, 0, 0, ["bad_json"])
+
+
+def test_spelling_does_not_matter() -> None:
+    """Symbols are upper-cased; a mark of byte order, carriage returns and blanks are skipped."""
+    desk = Desk()
+    body = b'\xef\xbb\xbf {"symbol":" aapl","price":1}\r\n\r\n{"symbol":"btc/usd","price":2.5}\r\n'
+    assert counts(desk.post(body)) == (2, 0, 0, 0, [])
+    assert desk.quotes["BTC/USD"].current_price == 2.5
+
+
+def test_token_limits_the_symbols() -> None:
+    """A token may name symbols, and prefixes that end in an asterisk."""
+    desk = Desk()
+    objects = [{"symbol": each, "price": 5} for each in ("AAPL", "BTC/USD", "CLK0")]
+    answer = desk.publish(*objects, symbols=["AAPL", "BTC*"])
+    assert counts(answer) == (2, 0, 0, 0, ["not_allowed"])
+
+
+def test_prices_and_sizes_fit_the_instrument() -> None:
+    """A price is rounded to the tick, a future may fall below zero, and a size may be a fraction."""
+    desk = Desk()
+    desk.publish({"price": 175.92000000000002, "size": 100.0})
+    desk.publish(
+        {"symbol": "CLK0", "price": -37.63}, {"symbol": "BTC/USD", "price": 1, "size": 0.1}
+    )
+    desk.publish({"symbol": "BTC/USD", "price": 1, "size": 0.2})
+    assert desk.quotes["AAPL"].current_price == 175.92
+    assert desk.quotes["AAPL"].volume == 100
+    assert desk.quotes["CLK0"].current_price == -37.63
+    assert desk.quotes["BTC/USD"].volume == 0.3
+
+
+FIELDS = st.sampled_from(Published.__struct_fields__)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner),
+    max_leaves=6,
+)
+LINES = st.one_of(
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")),
+    st.just(GOOD),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(LINES, max_size=12), st.booleans())
+def test_every_line_is_counted_or_named(lines: list[bytes], array: bool) -> None:
+    """Whatever comes, the answer accounts for each object once, and names the lines that failed."""
+    body = b"[" + b",".join(lines) + b"]" if array else b"\n".join(lines)
+    read = [each.number for each in read_batch(body)]
+    answer = Desk().post(body)
+    accepted, duplicate, late, held, codes = counts(answer)
+    assert accepted + duplicate + late + held + len(codes) == len(read)
+    assert {each.line for each in answer.rejected} <= set(read)
+    assert len(set(read)) == len(read)
+
+
+def test_memory_stays_flat_under_fuzzed_bodies() -> None:
+    """Names, ids, numbers and prices at random leave nothing behind beyond the bounds."""
+    desk, chance = Desk(Rules(band=0.01, trades_memory=100_000)), random.Random(7)
+    desk.intake.ids = RecentIds(most=500)
+
+    def publish(batches: int) -> int:
+        for _ in range(batches):
+            lines = [
+                {
+                    "symbol": chance.choice(["AAPL", "CLK0", "BTC/USD", f"X{chance.random()}"]),
+                    "kind": chance.choice(["trade", "trade", "quote", "cancel", "correct", "x"]),
+                    "price": chance.choice([10, 11, chance.uniform(-5, 5000), "x"]),
+                    "bid": chance.uniform(-1, 9),
+                    "seq": chance.randrange(2**40),
+                    "id": str(chance.randrange(10**6)),
+                    "ts": NOW - chance.randrange(10**9),
+                }
+                for _ in range(40)
+            ]
+            source, epoch = f"s{chance.randrange(10**6)}", f"e{chance.randrange(10**6)}"
+            answer = desk.post(json.dumps(lines).encode(), source=source, epoch=epoch)
+            assert sum(counts(answer)[:4]) + len(answer.rejected) == len(lines)
+            desk.pass_time(1)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    publish(600)
+    before = publish(200)
+    assert publish(400) < before * 1.01 + 3000
+    assert len(desk.intake.sources.all) <= MAX_SOURCES

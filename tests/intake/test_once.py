@@ -1,0 +1,139 @@
+"""Every object counts once, in whatever order and however often it comes."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
+from server.intake.sources import Progress
+from server.quotes.quote import Quote
+from tests.intake.harness import NOW, SECOND, Desk, counts
+
+TRADES = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(1, 500), st.integers(0, 50)), min_size=1, max_size=12
+)
+
+
+def test_same_sequence_number_counts_once() -> None:
+    """Of one source, epoch and symbol; each of these has its own numbers."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "seq": 7}
+    assert counts(desk.publish(first, first))[:2] == (1, 1)
+    assert counts(desk.publish(first, source="iex"))[0] == 1
+    assert counts(desk.publish(first, epoch="2"))[0] == 1
+    assert counts(desk.publish({**first, "symbol": "CLK0"}))[0] == 1
+    assert counts(desk.publish({"kind": "quote", "bid": 1, "seq": 7}))[1] == 1
+    assert desk.quotes["AAPL"].volume == 15
+
+
+def test_same_id_counts_once_within_five_minutes() -> None:
+    """Of one symbol, whichever source sends it."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "id": "t-991"}
+    assert counts(desk.publish(first, {**first, "seq": 1}))[:2] == (1, 1)
+    desk.pass_time(299)
+    assert counts(desk.publish(first, source="iex"))[1] == 1
+    assert counts(desk.publish({**first, "symbol": "CLK0"}))[0] == 1
+    desk.pass_time(601)
+    assert counts(desk.publish(first))[0] == 1
+
+
+def test_rejected_object_may_come_again() -> None:
+    """Its number and its id are still free."""
+    desk = Desk()
+    bad = {"price": -1, "seq": 1, "id": "a"}
+    assert counts(desk.publish(bad))[4] == ["bad_price"]
+    assert counts(desk.publish({**bad, "price": 1}))[0] == 1
+
+
+@given(st.lists(st.integers(0, 3 * SEQ_WINDOW), max_size=60), st.integers(0, 2**40))
+def test_window_of_numbers_agrees_with_a_set(numbers: Sequence[int], base: int) -> None:
+    """A number above the window counts exactly once; one below it never does."""
+    seen, model = SeenSeqs(), set[int]()
+    for seq in (base + each for each in numbers):
+        new = seq not in seen
+        assert new is (seq not in model and seq > max(model, default=-1) - SEQ_WINDOW)
+        if new:
+            seen.add(seq)
+            model.add(seq)
+
+
+def test_numbers_in_order_need_no_memory() -> None:
+    """A million numbers of one symbol are one number."""
+    seen = SeenSeqs()
+    for seq in range(1_000_000, 1_010_000):
+        assert seq not in seen
+        seen.add(seq)
+    assert (seen.floor, seen.above) == (1_009_999, 0)
+
+
+def test_memory_of_ids_is_bounded() -> None:
+    """If too many come, the oldest are forgotten before their time."""
+    ids = RecentIds(most=100)
+    for key in range(1000):
+        ids.add(key)
+    assert len(ids) == 200
+    assert 999 in ids
+    assert 1 not in ids
+    ids.pass_time(NOW + 2 * ID_MEMORY_US)
+    assert 999 not in ids
+
+
+def final_quote(objects: Sequence[dict[str, Any]], batches: int) -> Quote:
+    """Return the quote after `objects`, cut into batches."""
+    desk = Desk()
+    for start in range(batches):
+        desk.publish(*objects[start::batches])
+    return desk.quotes["AAPL"]
+
+
+@given(TRADES, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_any_order_and_repetition_gives_the_same_quote(
+    trades: list[tuple[int, int, int]], chance: random.Random, batches: int
+) -> None:
+    """Price, time, volume, open, high, low and book of one source depend on its objects only."""
+    objects: list[dict[str, Any]] = [
+        {"price": price, "size": size, "ts": NOW - tick * SECOND, "seq": seq, "id": f"t{seq}"}
+        for seq, (price, size, tick) in enumerate(trades)
+    ]
+    objects += [
+        {"kind": "quote", "bid": price, "ts": NOW - tick, "seq": 100 + seq}
+        for seq, (price, _, tick) in enumerate(trades)
+    ]
+    ordered = sorted(objects, key=lambda each: (each["ts"], each["seq"]))
+    shuffled = objects + chance.choices(objects, k=len(objects))
+    chance.shuffle(shuffled)
+    assert final_quote(shuffled, batches) == final_quote(ordered, 1)
+
+
+@given(TRADES, st.randoms(use_true_random=False))
+def test_versions_count_the_distinct_trades(
+    trades: list[tuple[int, int, int]], chance: random.Random
+) -> None:
+    """Each trade that has a size makes exactly one version, in whatever order it comes."""
+    objects = [
+        {"price": price, "size": size, "ts": NOW - tick * SECOND, "seq": seq}
+        for seq, (price, size, tick) in enumerate(trades)
+    ]
+    shuffled = objects * 2
+    chance.shuffle(shuffled)
+    desk = Desk()
+    answer = desk.publish(*shuffled)
+    assert desk.versions["AAPL"] == 1 + len(trades)
+    assert answer.accepted + answer.late == answer.duplicate == len(trades)
+
+
+def test_progress_goes_on_elsewhere() -> None:
+    """Another instance that restores it counts nothing again, and knows what is late."""
+    first, second = Desk(), Desk()
+    objects = [{"price": 1, "size": 1, "seq": seq, "ts": NOW - seq} for seq in (1, 2, 5, 900)]
+    first.publish(*objects)
+    saved = msgspec.json.encode([first.intake.sources.progress("sip", "1", "AAPL")])
+    second.intake.sources.restore(msgspec.json.decode(saved, type=list[Progress]), NOW)
+    assert counts(second.publish(*objects))[:2] == (0, 4)
+    assert counts(second.publish({"price": 1, "seq": 3, "ts": NOW - 2}))[2] == 1
+    assert counts(second.publish({"price": 1, "seq": 4, "ts": NOW}))[0] == 1

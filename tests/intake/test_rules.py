@@ -1,0 +1,280 @@
+"""Late and held trades, sources that fail over, and trades that are revised."""
+
+import sys
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.intake.held import HELD_A_SYMBOL
+from server.intake.intake import Notice, Rules
+from server.intake.objects import read_batch
+from server.intake.sources import MAX_SOURCES
+from server.intake.trades import KeptTrades, Row, Values
+from server.quotes.instrument import Instrument
+from server.quotes.update import Trade
+from tests.intake.harness import NOW, SECOND, Desk, counts
+
+BAND = Rules(band=0.1)
+RANKED = Rules(priority=("sip", "iex"))
+
+
+def test_late_trade_counts_for_the_volume() -> None:
+    """It never moves the price or its time; a late bid has no effect at all."""
+    desk = Desk()
+    desk.publish({"price": 10, "size": 1, "ts": NOW}, {"kind": "quote", "bid": 9, "ts": NOW})
+    answer = desk.publish(
+        {"price": 12, "size": 2, "ts": NOW - 1}, {"kind": "quote", "bid": 8, "ts": NOW - 1}
+    )
+    quote = desk.quotes["AAPL"]
+    assert counts(answer)[:3] == (0, 0, 2)
+    assert (quote.current_price, quote.volume, quote.high, quote.bid) == (10, 3, 12, 9)
+
+
+def test_lateness_is_of_one_source() -> None:
+    """Another source's clock may be behind, and its trade still moves the price."""
+    desk = Desk()
+    desk.publish({"price": 10, "ts": NOW})
+    assert counts(desk.publish({"price": 12, "ts": NOW - SECOND}, source="iex"))[0] == 1
+    assert desk.quotes["AAPL"].current_price == 12
+
+
+def test_outlier_is_held_until_three_more_agree() -> None:
+    """Then all of them count, and the newest is the price."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "size": 1})
+    outliers = [{"price": 150 + n, "size": 1, "ts": NOW - 10 + n} for n in range(4)]
+    assert counts(desk.publish(*outliers[:3])) == (0, 0, 0, 3, [])
+    assert desk.quotes["AAPL"].current_price == 100
+    assert desk.intake.held.count == 3
+    assert counts(desk.publish({"price": 101, "size": 1}))[0] == 1
+    assert counts(desk.publish({**outliers[3], "ts": NOW + 1}))[0] == 1
+    assert desk.intake.held.count == 0
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.high, quote.low) == (153, 6, 153, 100)
+
+
+def test_first_trade_is_never_held() -> None:
+    """A base price may be old or invented, so it is not a last price."""
+    desk = Desk(BAND)
+    assert counts(desk.publish({"price": 900}))[0] == 1
+
+
+def test_repetitions_of_an_outlier_do_not_confirm_it() -> None:
+    """The same print counts once, also while it is held."""
+    desk = Desk(BAND)
+    outlier = {"price": 150, "id": "x"}
+    assert counts(desk.publish({"price": 100}, *[outlier] * 9)) == (1, 8, 0, 1, [])
+
+
+def test_correct_and_cancel_end_a_hold() -> None:
+    """A correction lets the trade count with its values; a cancelled one is gone."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100}, {"price": 150, "size": 3, "id": "a"}, {"price": 9, "id": "b"})
+    assert counts(desk.publish({"kind": "correct", "id": "a", "price": 105}))[0] == 1
+    assert counts(desk.publish({"kind": "cancel", "id": "b"}))[0] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.low) == (105, 3, 100)
+    assert desk.intake.held.count == 0
+
+
+def test_held_trades_are_bounded_and_counted() -> None:
+    """The oldest is dropped, and the count of dropped ones says so."""
+    desk = Desk(BAND)
+    desk.publish({"price": 1})
+    desk.publish(*[{"price": round(1.5**n, 2)} for n in range(3, 43)])
+    desk.publish(*[{"price": round(1.4**n, 2)} for n in range(3, 43)])
+    assert desk.intake.held.count <= HELD_A_SYMBOL
+    assert desk.intake.held.count + desk.intake.held.dropped >= HELD_A_SYMBOL
+
+
+def test_first_source_has_the_price_until_it_is_silent() -> None:
+    """Then the next one has it, until the first is back. Others come last."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 100, "size": 1}, source="sip")
+    answer = desk.publish({"price": 101, "size": 1}, {"kind": "quote", "bid": 7}, source="iex")
+    assert (answer.accepted, answer.outranked) == (2, 2)
+    assert desk.quotes["AAPL"].current_price == 100
+    desk.pass_time(10)
+    desk.publish({"price": 102}, source="iex")
+    assert desk.quotes["AAPL"].current_price == 102
+    desk.publish({"price": 103}, source="other")
+    assert desk.quotes["AAPL"].current_price == 102
+    desk.publish({"price": 104}, source="sip")
+    desk.publish({"price": 105}, source="iex")
+    assert desk.quotes["AAPL"].current_price == 104
+
+
+def test_outranked_trade_leaves_its_id_to_the_first_source() -> None:
+    """If the second source is faster, the first one's trade still counts."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 100}, source="sip")
+    desk.publish({"price": 101, "id": "t"}, source="iex")
+    assert counts(desk.publish({"price": 101, "id": "t"}, source="sip"))[0] == 1
+    assert counts(desk.publish({"kind": "cancel", "id": "u"}, source="iex"))[0] == 1
+
+
+def test_symbol_that_only_the_second_source_has_is_its() -> None:
+    """Silence is a symbol's: the first source may not have it at all."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 100}, source="sip")
+    desk.publish({"symbol": "CLK0", "price": 20}, source="iex")
+    assert desk.quotes["CLK0"].current_price == 20
+
+
+def test_too_many_sources_are_refused() -> None:
+    """A batch of a further source counts nothing, until one has been silent for long."""
+    desk = Desk()
+    for number in range(MAX_SOURCES):
+        desk.publish({"price": 1}, source=f"s{number}")
+    assert counts(desk.publish({"price": 1}, source="new"))[4] == ["too_many_sources"]
+    desk.pass_time(301)
+    assert counts(desk.publish({"price": 1}, source="new"))[0] == 1
+
+
+def test_status_reaches_the_caller_once() -> None:
+    """A market's status is not a price, and counts once like everything else."""
+    desk = Desk()
+    halt = {"kind": "status", "status": "halted", "reason": "LUDP", "seq": 1}
+    assert counts(desk.publish(halt, halt))[:2] == (1, 1)
+    desk.publish({"kind": "status", "status": "open"})
+    assert desk.notices == [Notice("AAPL", "halted", "LUDP"), Notice("AAPL", "open", "resumed")]
+
+
+def test_cancelled_trade_never_was() -> None:
+    """Price, volume, high and low are as they would have been; a second cancel changes nothing."""
+    desk = Desk()
+    desk.publish({"price": 10, "size": 1, "ts": NOW - 2}, {"price": 11, "size": 2, "ts": NOW - 1})
+    before = desk.quotes["AAPL"]
+    desk.publish({"price": 99, "size": 5, "id": "x"})
+    cancel = {"kind": "cancel", "id": "x"}
+    assert counts(desk.publish(cancel, cancel))[:2] == (1, 1)
+    assert desk.quotes["AAPL"] == before
+    assert counts(desk.publish({"price": 99, "size": 5, "id": "x"}))[1] == 1
+
+
+def test_last_trade_may_be_cancelled() -> None:
+    """Without any trade the price is the base price."""
+    desk = Desk()
+    desk.publish({"price": 10, "size": 1, "id": "x"}, {"kind": "cancel", "id": "x"})
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.high, quote.low) == (175.5, 0, None, None)
+
+
+def test_corrected_trade_has_its_new_values() -> None:
+    """A correction may come twice, and may be corrected back."""
+    desk = Desk()
+    desk.publish({"price": 10, "size": 1}, {"price": 20, "size": 2, "id": "x"})
+    before = desk.quotes["AAPL"]
+    correct = {"kind": "correct", "id": "x", "price": 15, "size": 7}
+    desk.publish(correct, correct)
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.high, quote.low) == (15, 8, 15, 10)
+    desk.publish({**correct, "price": 20, "size": 2})
+    assert desk.quotes["AAPL"] == before
+
+
+def test_split_begins_anew() -> None:
+    """Trades before it cannot be revised, and the first trade after it is no outlier."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "size": 1, "id": "x"})
+    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55)
+    desk.instruments["AAPL"] = split
+    desk.quotes["AAPL"] = msgspec.structs.replace(
+        desk.quotes["AAPL"], base_price=17.55, current_price=10.0, high=10.0, low=10.0, volume=10
+    )
+    assert counts(desk.publish({"price": 10.1, "size": 5, "id": "y"}))[0] == 1
+    assert counts(desk.publish({"kind": "cancel", "id": "x"}))[4] == ["unknown_trade"]
+    assert counts(desk.publish({"kind": "cancel", "id": "y"}))[0] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.high) == (10, 10, 10)
+
+
+def test_trade_that_is_no_longer_kept_is_refused_by_name() -> None:
+    """The answer names the trade, and the quote stays."""
+    desk = Desk()
+    desk.publish(*[{"price": 5, "size": 1, "id": f"t{n}"} for n in range(1001)])
+    answer = desk.publish({"kind": "cancel", "id": "t0"}, {"kind": "cancel", "id": "t1"})
+    assert counts(answer) == (1, 0, 0, 0, ["unknown_trade"])
+    assert "t0" in answer.rejected[0].message
+    assert desk.quotes["AAPL"].volume == 1000
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 99), st.integers(0, 9), st.booleans()),
+        min_size=1,
+        max_size=14,
+    ),
+    st.integers(3, 6),
+    st.integers(0, 14),
+)
+def test_revised_quote_is_that_of_the_other_trades(
+    trades: list[tuple[int, int, int, bool]], most: int, half: int
+) -> None:
+    """Whatever came late, was folded or comes after, the quote is that of the trades that are left."""
+    desk, plain = Desk(), Desk()
+    desk.intake.trades = KeptTrades(most=most)
+    objects: list[dict[str, Any]] = [
+        {"price": price, "size": size, "ts": NOW - tick, "id": f"t{n}", "seq": n}
+        for n, (price, size, tick, _) in enumerate(trades)
+    ]
+    desk.publish(*objects[:half])
+    gone = set()
+    for n, (*_, cancelled) in enumerate(trades[:half]):
+        if cancelled and desk.publish({"kind": "cancel", "id": f"t{n}"}).accepted:
+            gone.add(n)
+    desk.publish(*objects[half:])
+    left = [each for n, each in enumerate(objects) if n not in gone]
+    if left:
+        plain.publish(*sorted(left, key=lambda each: (each["ts"], each["seq"])))
+    one, other = desk.quotes["AAPL"], plain.quotes["AAPL"]
+    assert (one.current_price, one.volume, one.high, one.low) == (
+        other.current_price,
+        other.volume,
+        other.high,
+        other.low,
+    )
+
+
+def test_kept_trades_stay_within_their_memory() -> None:
+    """Beyond it every symbol loses its oldest, and keeps its values."""
+    kept = KeptTrades(memory=1_000_000)
+    for n in range(60_000):
+        symbol = f"S{n % 500}"
+        if symbol not in kept:
+            kept.begin(symbol, Values(None, 0, None, None, traded=False))
+        kept.add(symbol, Row(n + 1, NOW + n, -1, float(n), 1.0, 1), late=False)
+    assert kept.used <= 1_000_000
+    assert len(kept) > 10_000
+    assert kept.find("S499", 60_000) is not None
+    assert kept.find("S499", 500) is None
+    assert kept.values("S499") == Values(59_999.0, NOW + 59_999, 59_999.0, 499.0)
+
+
+def test_hundred_thousand_symbols_cost_megabytes() -> None:
+    """The tables of a symbol with one trade take less than two kilobytes."""
+    desk = Desk()
+    symbols = [f"S{n}" for n in range(2000)]
+    for symbol in symbols:
+        desk.instruments[symbol] = Instrument(symbol=symbol, name=symbol, base_price=1.0)
+        desk.quotes[symbol] = desk.quotes["AAPL"]
+        desk.versions[symbol] = 1
+    before = sys.getallocatedblocks()
+    for symbol in symbols:
+        desk.intake.take([], "sip", "1", None, NOW)
+        desk.publish({"symbol": symbol, "price": 5, "size": 1, "seq": 1, "id": "a"})
+    # A block is 512 bytes at most, and most have a tenth of that.
+    assert (sys.getallocatedblocks() - before) / len(symbols) < 40
+
+
+def test_trade_lists_an_unknown_symbol_if_allowed() -> None:
+    """Only a trade does, as a bid is not a price to begin with."""
+    desk = Desk()
+    desk.may_be_listed = {"NEW"}
+    lines = [{"symbol": "NEW", "price": 5}, {"symbol": "NEW", "kind": "quote", "bid": 5}]
+    desk.quotes["NEW"], desk.versions["NEW"] = desk.quotes["AAPL"], 1
+    taken = desk.intake.take(read_batch(msgspec.json.encode(lines)), "sip", "1", None, NOW)
+    assert taken.effects == [Trade("NEW", 5, 0, NOW, NOW)]
+    assert counts(taken.answer) == (1, 0, 0, 0, ["unknown_symbol"])
