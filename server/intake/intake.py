@@ -22,7 +22,6 @@ TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
 
-
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
 """The reasons of statuses without one."""
 
@@ -138,7 +137,8 @@ class Intake:
         """Judge one object. Errors: Refused."""
         instrument = self._instrument(given, batch.symbols)
         time_us = read_time(given.ts, batch.now)
-        batch.source.lag_us = batch.now - time_us
+        if given.ts is not None:
+            batch.source.lag_us = batch.now - time_us
         match given.kind:
             case "trade":
                 self._trade(given, instrument, time_us, batch)
@@ -282,7 +282,7 @@ class Intake:
         """Cancel or correct a trade."""
         symbol, name = given.symbol, required_id(given.id)
         key = _key(symbol, name)
-        done = _key(symbol, f"cancelled {name}") if given.kind == "cancel" else NO_ID
+        done = hash((symbol, "cancelled", str(name))) or 1 if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
         if given.kind == "cancel":
