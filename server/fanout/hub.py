@@ -148,7 +148,7 @@ class Hub:
             former = self.delisted.get(row.symbol)
             state = up_to_date(old.snapshot(), row.instrument)
             state = renamed(state, row.symbol, former.version if former else 1, old.ts)
-            state = state if state.version >= row.version else row
+            state = live(state if state.version >= row.version else row, old.ts, old.row)
             having = SubscriberSet()
             if new is None:
                 self.delisted.pop(row.symbol, None)
@@ -157,7 +157,7 @@ class Hub:
             else:
                 # The leader was faster, and sent it to subscribers of `*`.
                 having.extend(self._everyone)
-                self.adopt([live(state, old.ts)])
+                self.adopt([state])
             self._move_subscribers(old, new, having)
             old.successor = new
             if self.journal.recording:
@@ -266,6 +266,7 @@ class Hub:
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        symbol = self.renamed.get(symbol, symbol)
         topic = self.topics.get(symbol) or self.delisted.get(symbol)
         return topic.row if topic else 0
 
