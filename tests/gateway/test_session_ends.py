@@ -16,6 +16,7 @@ from server.gateway.closing import Close
 from server.gateway.sockets import close as close_socket
 from server.quotes.messages import Unsubscribe
 from tests.fanout.peer import instruments
+from tests.fanout.test_listing import listed
 from tests.frames import take_frame
 from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import CLOSE, PING, PONG, TEXT, close, frame
@@ -161,6 +162,14 @@ async def test_delisted_symbol_is_not_subscribed_any_more(served):
     served.hub.delist(["AAPL"])
     assert not served.session.subscriptions.topics
     assert not served.session.closing
+
+
+async def test_renamed_symbol_is_subscribed_under_its_new_name(served):
+    """The client may unsubscribe from it by that name only."""
+    served.begin("AAPL")
+    served.hub.rename("AAPL", listed("META"))
+    (topic,) = served.session.subscriptions.topics
+    assert topic.symbol == "META"
 
 
 async def test_quotes_are_taken_away_once(served):
