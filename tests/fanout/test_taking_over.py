@@ -227,3 +227,20 @@ async def test_status_keeps_the_interval_of_an_overload(hub, connect):
     await peer.read()
     told = [(each["status"], each["interval"]) for each in peer.messages]
     assert told[-1] == ("stale", 0.5)
+
+
+async def test_symbol_without_a_price_is_given_on_as_it_came(hub):
+    """Neither the store nor another instance takes its missing price for one."""
+    row = listed("NEW", base_price=None)
+    hub.list_snapshots([row])
+    assert hub.snapshot("NEW") == row
+
+
+async def test_status_waits_for_no_quotes_that_are_published(hub, connect):
+    """Nothing is kept of a publication that is over."""
+    watch_everything(hub, connect())
+    for number in range(3):
+        hub.list_snapshots([listed(f"NEW{number}")])
+        assert hub.topic_tasks.cut()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not hub.topic_tasks.cut()
