@@ -1,4 +1,4 @@
-"""A session at its end, on a pair of sockets and a clock that jumps: who closes, and how soon."""
+"""A session at its end, on a pair of sockets: which side closes, and how soon."""
 
 import json
 import time
@@ -59,7 +59,7 @@ class Served(SessionHarness):
 
 
 @pytest.fixture
-async def served(nursery: trio.Nursery, autojump_clock: object) -> AsyncIterator[Served]:
+async def served(nursery: trio.Nursery) -> AsyncIterator[Served]:
     """A running session without symbols, of a hub with one."""
     hub = Hub(instruments("AAPL"))
     await nursery.start(hub.run)
@@ -76,7 +76,9 @@ async def served(nursery: trio.Nursery, autojump_clock: object) -> AsyncIterator
     ("sent", "payload", "code"),
     [(frame(CLOSE), b"", 1005), (close(1000, b"bye"), b"\x03\xe8", 1000)],
 )
-async def test_client_s_close_is_answered_and_ends_the_connection(served, sent, payload, code):
+async def test_client_s_close_is_answered_and_ends_the_connection(
+    autojump_clock, served, sent, payload, code
+):
     """At once, without a code if it had none; the client need not close its socket first."""
     served.client.send(sent)
     begun = trio.current_time()
@@ -87,7 +89,7 @@ async def test_client_s_close_is_answered_and_ends_the_connection(served, sent, 
 
 
 @pytest.mark.parametrize("reason", list(Close))
-async def test_server_says_why_it_closes_and_waits_two_seconds(served, reason):
+async def test_server_says_why_it_closes_and_waits_two_seconds(autojump_clock, served, reason):
     """After a fault of the client's it sends nothing more, and reads nothing."""
     served.session.close(reason)
     closing = reason.value
