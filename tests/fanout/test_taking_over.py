@@ -186,6 +186,7 @@ async def test_updates_of_a_renamed_symbol_are_patches_at_once(hub, connect):
     watch_everything(hub, everything)
     await everything.read()
     fill(hub, slow)
+    await everything.read()
     hub.rename("AAPL", listed("META"))
     publish(hub, "META", 140.0)
     await everything.read()
