@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -124,10 +125,11 @@ async def test_bytes_without_an_answer_are_bounded() -> None:
             for _ in range(6):
                 press.client.sendall(frame(TEXT, large))
 
-        nursery.start_soon(trio.to_thread.run_sync, send)
+        nursery.start_soon(partial(trio.to_thread.run_sync, send, abandon_on_cancel=True))
         for _ in range(3):
             with trio.fail_after(10):
                 await press.desk.wait_frames(2)
+                await trio.testing.wait_all_tasks_blocked(0.1)
             assert press.desk.frames == 2
             press.desk.answer_all()
 
