@@ -184,8 +184,8 @@ async def test_updates_of_a_renamed_symbol_are_patches_at_once(hub, connect):
     """Its subscribers have the quote already. A slow one gets the old quote with the new symbol."""
     everything, slow = connect(), connect("AAPL")
     watch_everything(hub, everything)
-    await everything.read()
     fill(hub, slow)
+    await everything.read()
     hub.rename("AAPL", listed("META"))
     publish(hub, "META", 140.0)
     await everything.read()
