@@ -14,7 +14,7 @@ from server.fanout.hub import ahead_of
 from server.quotes.adjustment import split
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import Trade
-from tests.fanout.peer import START_US, instruments, publish
+from tests.fanout.peer import START_US, instruments, publish, trade
 from tests.fanout.test_listing import fill, listed, watch_everything
 
 
@@ -244,3 +244,11 @@ async def test_status_waits_for_no_quotes_that_are_published(hub, connect):
         assert hub.topic_tasks.cut()
         await trio.testing.wait_all_tasks_blocked()
         assert not hub.topic_tasks.cut()
+
+
+async def test_symbol_that_is_listed_has_the_moment_at_which_it_came(hub):
+    """Unless it is listed for a trade, which has its own."""
+    before = time_ns() // 1000
+    topic = hub.list_instrument(*instruments("NEW"))
+    assert before <= topic.ts <= time_ns() // 1000
+    assert hub.list_instrument(*instruments("OTHER"), trade("OTHER", 5.0)).ts == START_US
