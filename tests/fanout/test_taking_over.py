@@ -12,6 +12,7 @@ import trio.testing
 from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import ahead_of
 from server.quotes.adjustment import split
+from server.quotes.position import Position
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import Trade
 from tests.fanout.peer import START_US, instruments, publish, trade
@@ -252,3 +253,31 @@ async def test_symbol_that_is_listed_has_the_moment_at_which_it_came(hub):
     topic = hub.list_instrument(*instruments("NEW"))
     assert before <= topic.ts <= time_ns() // 1000
     assert hub.list_instrument(*instruments("OTHER"), trade("OTHER", 5.0)).ts == START_US
+
+
+async def test_status_that_waits_for_prices_keeps_the_interval_of_an_overload(
+    autojump_clock, hub, connect
+):
+    """The overload began after it, and is told before it."""
+    peer = connect("AAPL")
+    await trio.testing.wait_all_tasks_blocked()
+    hub.topics["AAPL"].inbox.offer(trade("AAPL", 101.0))
+    hub.set_status("stale", "feed_ended")
+    hub.set_conflation(0.5)
+    await trio.sleep(2.0)
+    await peer.read()
+    told = [each for each in peer.messages if each["type"] == "status"]
+    assert [each["status"] for each in told] == ["live", "stale"]
+    assert [each["interval"] for each in told] == [0.5, 0.5]
+
+
+async def test_first_price_is_not_resumed_by_a_patch(hub, connect):
+    """A client that left before it comes back without the quote, so no patch can move that."""
+    hub.list_snapshots([listed("NEW", base_price=None)])
+    peer = connect("NEW")
+    await trio.testing.wait_all_tasks_blocked()
+    hub.unsubscribe(peer.outbox, hub.topics["NEW"])
+    publish(hub, "NEW", 5.0)
+    assert peer.come_back("NEW", position=Position(hub.epoch, {"NEW": 1})).recovered == {
+        "NEW": "quote"
+    }
