@@ -296,6 +296,7 @@ class Intake:
         if row is None:
             return False
         self.trades.replace(symbol, key, None)
+        self.sources.on_cancelled(symbol, row, self.trades.newest_of(symbol, row.source))
         self._restate(symbol, -row.size, instrument, batch)
         return True
 

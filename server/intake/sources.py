@@ -1,13 +1,14 @@
 """The sources of prices: what each has sent, which of them counts, and how well they do."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from server.intake.answer import Answer
 from server.intake.once import ID_MEMORY_US, SeenSeqs
+from server.intake.trades import Row
 
 MAX_SOURCES = 256
 """Sources that are remembered. A new one replaces one that was silent for five minutes."""
@@ -19,6 +20,22 @@ RATE_WINDOW_US = 10_000_000
 """Microseconds over which a source's rate is counted."""
 
 Result = Literal["accepted", "duplicate", "late", "held", "rejected"]
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What has to survive a change of the leader: how far one symbol of one source has come.
+
+    `floor` and `above`, in hexadecimal, are the sequence numbers that were counted; `trade` and `book`
+    the times and numbers of the newest.
+    """
+
+    source: str
+    epoch: str
+    symbol: str
+    floor: int
+    above: str
+    trade: tuple[int, int]
+    book: tuple[int, int]
 
 
 class Newest(msgspec.Struct, gc=False):
@@ -108,6 +125,29 @@ class Sources:
             self._numbers = (self._numbers + 1) % 2**16
             source = self.all[name] = Source(name, self._numbers, rank, now)
         return source
+
+    def progress(self, name: str, epoch: str, symbol: str) -> Progress:
+        """Return how far a symbol of a source that was heard has come."""
+        source = self.all[name]
+        seqs, newest = source.seqs(epoch, symbol), source.newest(symbol)
+        above = f"{seqs.above:x}"
+        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book)
+
+    def restore(self, progress: Iterable[Progress], now: int) -> None:
+        """Go on from what another instance has counted."""
+        for each in progress:
+            if source := self.get(each.source, now):
+                seqs = source.seqs(each.epoch, each.symbol)
+                seqs.floor, seqs.above = each.floor, int(each.above, 16)
+                newest = source.newest(each.symbol)
+                newest.trade = max(newest.trade, each.trade)
+                newest.book = max(newest.book, each.book)
+
+    def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
+        """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""
+        for source in self.all.values():
+            if source.number == row.source and source.newest(symbol).trade == row.order:
+                source.newest(symbol).trade = newest
 
     def is_outranked(self, source: Source, symbol: str, now: int) -> bool:
         """Whether a source with a higher priority speaks of the symbol."""

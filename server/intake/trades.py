@@ -124,6 +124,12 @@ class KeptTrades:
         kept = self._symbols[symbol]
         return _values(kept.before, kept)
 
+    def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
+        """Return the order of the newest kept trade of a source."""
+        kept = self._symbols[symbol]
+        orders = [row.order for row in kept if row.source == source]
+        return max(orders, default=(kept.before.time_us, NO_SEQ))
+
     def last_price(self, symbol: str) -> float | None:
         """Return the present price of a symbol that has begun, None if it has not traded."""
         kept = self._symbols[symbol]
@@ -172,7 +178,7 @@ def _values(before: Values, rows: Iterable[Row]) -> Values:
 
 def _opens(kept: _Kept, row: Row) -> bool:
     """Whether a trade is older than the first that is kept."""
-    return row.order < Row(*_ROW.unpack_from(kept.rows, 0)).order
+    return bool(kept.rows) and row.order < Row(*_ROW.unpack_from(kept.rows, 0)).order
 
 
 def _place(kept: _Kept, late: Row) -> int:

@@ -27,25 +27,24 @@ class IntakeCollector(PackageCollector):
                 for result, count in source.results.items()
             },
         )
-        for name, text, values in (
-            (
-                "lag_seconds",
-                "Intake of a source's last object minus that object's time",
-                [source.lag_us / 1e6 for source in sources],
-            ),
-            (
-                "rate",
-                "Objects a second of a source, over ten seconds",
-                [source.rate(now) for source in sources],
-            ),
-            (
-                "silence_seconds",
-                "Seconds since a source's last batch",
-                [(now - source.heard_at) / 1e6 for source in sources],
-            ),
-        ):
-            named = {(source.name,): value for source, value in zip(sources, values, strict=True)}
-            yield gauges(f"market_data_source_{name}", text, ["source"], named)
+        yield gauges(
+            "market_data_source_lag_seconds",
+            "Intake of a source's last object minus that object's time",
+            ["source"],
+            {(source.name,): source.lag_us / 1e6 for source in sources},
+        )
+        yield gauges(
+            "market_data_source_rate",
+            "Objects a second of a source, over ten seconds",
+            ["source"],
+            {(source.name,): source.rate(now) for source in sources},
+        )
+        yield gauges(
+            "market_data_source_silence_seconds",
+            "Seconds since a source's last batch",
+            ["source"],
+            {(source.name,): (now - source.heard_at) / 1e6 for source in sources},
+        )
         held, trades = self._intake.held, self._intake.trades
         yield gauge("market_data_held_trades", "Trades held back by PRICE_BAND", held.count)
         yield counter(

@@ -4,10 +4,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
+from server.intake.sources import Progress
 from server.quotes.quote import Quote
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
@@ -123,3 +125,15 @@ def test_versions_count_the_distinct_trades(
     answer = desk.publish(*shuffled)
     assert desk.versions["AAPL"] == 1 + len(trades)
     assert answer.accepted + answer.late == answer.duplicate == len(trades)
+
+
+def test_progress_goes_on_elsewhere() -> None:
+    """Another instance that restores it counts nothing again, and knows what is late."""
+    first, second = Desk(), Desk()
+    objects = [{"price": 1, "size": 1, "seq": seq, "ts": NOW - seq} for seq in (1, 2, 5, 900)]
+    first.publish(*objects)
+    saved = msgspec.json.encode([first.intake.sources.progress("sip", "1", "AAPL")])
+    second.intake.sources.restore(msgspec.json.decode(saved, type=list[Progress]), NOW)
+    assert counts(second.publish(*objects))[:2] == (0, 4)
+    assert counts(second.publish({"price": 1, "seq": 3, "ts": NOW - 2}))[2] == 1
+    assert counts(second.publish({"price": 1, "seq": 4, "ts": NOW}))[0] == 1

@@ -191,22 +191,24 @@ def test_trade_that_is_no_longer_kept_is_refused_by_name() -> None:
         max_size=14,
     ),
     st.integers(3, 6),
+    st.integers(0, 14),
 )
 def test_revised_quote_is_that_of_the_other_trades(
-    trades: list[tuple[int, int, int, bool]], most: int
+    trades: list[tuple[int, int, int, bool]], most: int, half: int
 ) -> None:
-    """Whatever came late or was folded, cancelling gives the quote of the trades that are left."""
+    """Whatever came late, was folded or comes after, the quote is that of the trades that are left."""
     desk, plain = Desk(), Desk()
     desk.intake.trades = KeptTrades(most=most)
     objects: list[dict[str, Any]] = [
         {"price": price, "size": size, "ts": NOW - tick, "id": f"t{n}", "seq": n}
         for n, (price, size, tick, _) in enumerate(trades)
     ]
-    desk.publish(*objects)
+    desk.publish(*objects[:half])
     gone = set()
-    for n, (*_, cancelled) in enumerate(trades):
+    for n, (*_, cancelled) in enumerate(trades[:half]):
         if cancelled and desk.publish({"kind": "cancel", "id": f"t{n}"}).accepted:
             gone.add(n)
+    desk.publish(*objects[half:])
     left = [each for n, each in enumerate(objects) if n not in gone]
     if left:
         plain.publish(*sorted(left, key=lambda each: (each["ts"], each["seq"])))

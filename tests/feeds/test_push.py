@@ -1,0 +1,183 @@
+"""The push feed between publishers and the topics, on memory channels."""
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+import structlog
+import trio
+
+from server.feeds.push import WAITING_BATCHES, Push
+from server.gateway.auth import Identity
+from server.intake.answer import Answer
+from server.intake.batch import Batch, Busy
+from server.intake.intake import Intake, Notice
+from server.intake.trades import Values
+from server.ops.endpoint import Call
+from server.ops.problems import ApiError
+from server.ops.publishing import PriceDesk
+from server.quotes.instrument import Instrument
+from server.quotes.update import Update
+
+AAPL = b'{"symbol":"AAPL","price":175.92,"size":1}'
+
+
+class Exchange:
+    """Knows the symbols in `listed`, and others once they are looked up. `told`: its announcements."""
+
+    def __init__(self) -> None:
+        self.listed = {"AAPL"}
+        self.away = {"AWAY"}
+        self.told: list[Notice] = []
+        self.waited: list[set[str]] = []
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        if symbol not in self.listed:
+            return None
+        return Instrument(symbol=symbol, name=symbol, base_price=100.0)
+
+    def may_list(self, symbol: str) -> bool:
+        return False
+
+    def values(self, symbol: str) -> Values:
+        return Values(None, 0, None, None)
+
+    async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
+        await trio.lowlevel.checkpoint()
+        self.listed |= {each for each in symbols if each.startswith("NEW")}
+        return [each for each in symbols if each in self.away]
+
+    def announce(self, notice: Notice) -> None:
+        self.told.append(notice)
+
+    async def published(self, symbols: Iterable[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.waited.append(set(symbols))
+
+
+class Feed:
+    """A push feed whose channel holds `room` updates."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.exchange = Exchange()
+        self.push = Push(Intake(self.exchange), self.exchange)
+        self.send, self.receive = trio.open_memory_channel[Update](room)
+        self.answers: list[Answer] = []
+        self._more = trio.Event()
+
+    def offer(self, body: bytes) -> None:
+        self.push.offer(Batch([body], "sip", "", None), self._on_answer)
+
+    def _on_answer(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        self._more.set()
+
+    async def wait_answers(self, number: int) -> None:
+        """Wait until there are as many answers."""
+        while len(self.answers) < number:
+            self._more = trio.Event()
+            await self._more.wait()
+
+    async def route(self) -> None:
+        """Take out all updates, as the broadcaster does."""
+        async for _ in self.receive:
+            pass
+
+
+async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
+    """Each when its own updates are published, and symbols are looked up once."""
+    async with trio.open_nursery() as nursery:
+        feed = Feed()
+        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.route)
+        await trio.testing.wait_all_tasks_blocked()
+        feed.offer(AAPL)
+        feed.offer(b'[{"symbol":"NEW1","price":5},{"symbol":"AWAY","price":5}]\n')
+        feed.offer(b'{"symbol":"NONE","price":5}')
+        await feed.wait_answers(3)
+        assert [each.accepted for each in feed.answers] == [1, 1, 0]
+        codes = [[rejected.code for rejected in each.rejected] for each in feed.answers]
+        assert codes == [[], ["store_unavailable"], ["unknown_symbol"]]
+        assert set().union(*feed.exchange.waited) == {"AAPL", "NEW1"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_full_queue_takes_nothing(autojump_clock) -> None:
+    """While the topics take no update, batches pile up to a bound, and further ones are refused."""
+    async with trio.open_nursery() as nursery:
+        feed = Feed(room=0)
+        nursery.start_soon(feed.push.run, feed.send)
+        await trio.testing.wait_all_tasks_blocked()
+        taken = WAITING_BATCHES + 1
+        for _ in range(taken):
+            feed.offer(AAPL)
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Busy) as busy:
+            feed.offer(AAPL)
+        assert busy.value.wait > 0
+        nursery.start_soon(feed.route)
+        await feed.wait_answers(taken)
+        assert sum(each.accepted for each in feed.answers) == taken
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_taken_while_the_feed_does_not_run() -> None:
+    """An instance that does not lead says so."""
+    with pytest.raises(Busy):
+        Feed().offer(AAPL)
+
+
+async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
+    """It is announced when these are published."""
+    async with trio.open_nursery() as nursery:
+        feed = Feed(room=0)
+        nursery.start_soon(feed.push.run, feed.send)
+        await trio.testing.wait_all_tasks_blocked()
+        feed.offer(AAPL + b'\n{"kind":"status","symbol":"AAPL","status":"halted"}')
+        await trio.testing.wait_all_tasks_blocked()
+        assert not feed.exchange.told
+        nursery.start_soon(feed.route)
+        await feed.wait_answers(1)
+        assert feed.exchange.told == [Notice("AAPL", "halted", "")]
+        nursery.cancel_scope.cancel()
+
+
+async def test_log_has_one_line_of_many_mistakes(autojump_clock) -> None:
+    """It names the first, and counts the others in the next line, a second later."""
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            feed = Feed()
+            nursery.start_soon(feed.push.run, feed.send)
+            nursery.start_soon(feed.route)
+            await trio.testing.wait_all_tasks_blocked()
+            for pause in (0, 0, 0, 2):
+                await trio.sleep(pause)
+                feed.offer(b"x\n" * 100)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert [(line["event"], line["rejected"]) for line in lines] == [
+        ("published objects rejected", 100),
+        ("published objects rejected", 300),
+    ]
+    assert lines[0]["code"] == "bad_json"
+
+
+async def test_repeated_key_waits_for_the_first_batch(autojump_clock) -> None:
+    """Also while that is on its way, and if its publisher has left. A refused batch has no answer."""
+    feed = Feed(room=0)
+    desk = PriceDesk(feed.push)
+    values = {"Source": "", "Source-Epoch": "", "Idempotency-Key": "k"}
+    call = Call(Identity("ann", "publisher", 0.0), None, values, {}, AAPL)
+    with pytest.raises(ApiError):
+        await desk.publish(call)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.push.run, feed.send)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(5) as left:
+            await desk.publish(call)
+        assert left.cancelled_caught
+        nursery.start_soon(feed.route)
+        first, second = await desk.publish(call), await desk.publish(call)
+        assert first is second
+        assert first.accepted == 1
+        assert feed.push.intake.sources.all["ann"].results["accepted"] == 1
+        nursery.cancel_scope.cancel()
