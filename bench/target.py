@@ -171,8 +171,11 @@ class OwnServer(Process):
         self.http = self._process.stdout.readline().split()[1].removesuffix("/healthz")
 
     def query(self, user: str, symbols: str) -> str:
-        token = jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
-        return f"symbols={symbols}&token={token}"
+        return f"symbols={symbols}&token={self.token(user)}"
+
+    def token(self, user: str, **claims: str) -> str:
+        """Return a token of `user`."""
+        return jwt.encode({"sub": user, "exp": FAR_FUTURE, **claims}, self._secret, "HS256")
 
     def metric(self, name: str) -> float | None:
         return scrape(self.http, name)
