@@ -33,7 +33,7 @@ from server.cli.credentials import (
     refuse_other_machines,
     secret_of,
 )
-from server.cli.importing import add_import, count_of
+from server.cli.importing import add_import, count_of, price_text
 from server.cli.publishing import add_publish
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
@@ -281,7 +281,7 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
 
     def show(rows: Sequence[Snapshot]) -> None:
         for each in rows:
-            kind, price = each.instrument.type, f"{each.last_quote:.{each.price_decimals}f}"
+            kind, price = each.instrument.type, price_text(each.price, each.price_decimals)
             print(f"{each.symbol:<12} {kind:<6} {price:>14}  {each.name}")
 
     found = trio.run(list_instruments, store_options(settings), arguments.query, show)

@@ -100,12 +100,16 @@ class Outbox:
         self._send_pending()
 
     def send_current(self, source: Source) -> None:
-        """Send the current frame of `source`: now, or when the socket has drained. Never waits."""
+        """Send the current frame of `source`: now, or when the socket has drained. If it trails, send
+        what is held for a throttled client first. Never waits.
+        """
+        if source.trails:
+            self.release()
+        if self._backlog is not None and (source.trails or self.state is not State.BLOCKED):
+            self._backlog.discard_key(source.key)
         if self.state is State.BLOCKED:
             self._add([source])
         else:
-            if self._backlog is not None:
-                self._backlog.discard_key(source.key)
             self.send(source.current_frame())
 
     def conflate(self, source: Source) -> None:
@@ -113,7 +117,10 @@ class Outbox:
         backlog = self._backlog
         if backlog is not None and self.state is not _CLOSING:
             key = source.key
-            if key in backlog.pending:
+            if source.trails:
+                backlog.discard_key(key)
+                backlog.waiting[key] = source
+            elif key in backlog.pending:
                 backlog.pending[key] = source
             else:
                 backlog.waiting[key] = source

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from server.fanout.flusher import Flusher
@@ -18,7 +19,7 @@ from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
-from server.quotes.instrument import LARGEST_WHOLE, Instrument
+from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import (
     MOVING_FIELDS,
@@ -32,11 +33,9 @@ from server.quotes.patch import (
 )
 from server.quotes.quote import (
     move_of,
-    opening_quote,
     quote_after,
     resumed_quote,
     snapshot_of,
-    to_microseconds,
 )
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, repriced
 from server.quotes.update import Move, Trade, Update
@@ -63,7 +62,7 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
@@ -86,6 +85,7 @@ class Topic(Source):
         "pointer",
         "quote",
         "quote_due",
+        "row",
         "subscribers",
         "ts",
         "version",
@@ -93,28 +93,28 @@ class Topic(Source):
 
     def __init__(
         self,
-        instrument: Instrument,
+        snapshot: Snapshot,
         everyone: SubscriberSet,
         context: TopicContext,
         epoch: str,
         ts: int,
-        time_us: int,
     ) -> None:
-        """`ts` is the opening quote's moment on this server, `time_us` that of its price."""
+        """Go on from `snapshot`. `ts` is when this server received its price."""
         self.context = context
-        self.instrument = instrument
-        self.key = instrument.symbol
-        self.pointer = quote_pointer(instrument.symbol)
-        self.quote = opening_quote(instrument, time_us)
+        self.instrument = snapshot.instrument
+        self.key = snapshot.symbol
+        self.pointer = quote_pointer(snapshot.symbol)
+        self.quote = resumed_quote(snapshot)
         self.epoch = epoch
-        self.version = 1
+        self.version = snapshot.version
         self.ts = ts
+        self.row = 0
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
         self.inbox: Inbox | None = None
         self.idle_since = 0.0
-        self.freshness = TopicStatus(instrument.symbol)
+        self.freshness = TopicStatus(snapshot.symbol)
         self.moved_at = 0.0
         self.quote_due = False
         self.delisted = False
@@ -132,26 +132,37 @@ class Topic(Source):
         return self.inbox is not None
 
     @property
+    def owes(self) -> bool:
+        """Whether it has updates that it has not published yet."""
+        return self.inbox is not None and self.inbox.waiting
+
+    @property
     def watched(self) -> bool:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is neither a price nor a book yet. Then no client has the quote."""
+        return self.instrument.base_price is None and self.version == 1
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
         they are the catalogue's, and may be newer here.
         """
-        if snapshot.version > 1:
-            self.quote = resumed_quote(repriced(snapshot, self.instrument))
-        else:
-            self.quote = opening_quote(self.instrument, snapshot.ts)
+        if self.instrument.base_price is None:
+            self._set_base_price(snapshot.base_price)
+        self.quote = resumed_quote(repriced(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
+        self.row = snapshot.row
         self.moved_at = trio.current_time()
         self._current = None
         self.history.clear()
@@ -166,23 +177,30 @@ class Topic(Source):
         self._current = None
         self.quote_due = self.watched
 
-    def relist(self, instrument: Instrument) -> None:
-        """Take over reference data if they are new.
+    def relist(self, snapshot: Snapshot) -> None:
+        """Take over the catalogue's reference data and, unless a feed has moved the quote, its price.
 
-        The full quote is then due to all subscribers, and to clients that come back with this version
-        or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as another
-        instance may have sent them the old data.
+        If they are new, the full quote is due to all subscribers, and to clients that come back with
+        this version or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as
+        another instance may have sent them the old data.
 
-        The version does not change, because it counts prices. So all instances count alike, in whatever
-        order they hear of new data.
+        The version does not change, because it counts the feed's prices. So all instances count alike,
+        in whatever order they hear of new data.
         """
-        if instrument == self.instrument:
+        moved = self.version > 1
+        if snapshot.price is None:
+            # A price that clients have does not go away: a feed has moved it, or an import left it out.
+            mine = self.snapshot()
+            snapshot = msgspec.structs.replace(
+                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
+            )
+        instrument, old = snapshot.instrument, self.quote
+        if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
         self.instrument = instrument
-        if self.version == 1:
-            self.quote = opening_quote(instrument, to_microseconds(self.quote.last_updated))
-        else:
-            self.quote = resumed_quote(self.snapshot())
+        self.quote = resumed_quote(self.snapshot() if moved else snapshot)
+        if self.quote.current_price != old.current_price:
+            self.ts = time_ns() // 1000
         self._current = None
         self.history.on_relisted(trio.current_time())
         self.quote_due = self.watched
@@ -197,15 +215,9 @@ class Topic(Source):
         """
         self.delisted = True
         self._current = None
-        now = time_ns() // 1000
-        if self.quote_due:
-            frame = self.current_frame()
-        else:
-            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-            frame = UpdateFrame(text_frame(encode(removal)), self)
         notice = RemovalNotice(self)
-        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
-        self.context.flusher.queue(frame, self.everyone, now)
+        if not self.waiting:
+            self._publish_removal(notice)
         for outbox in self.subscribers:
             if outbox.owner is not None:
                 outbox.owner.on_delisted(self)
@@ -218,12 +230,21 @@ class Topic(Source):
         self.quote_due = False
         self.deactivate()
 
-    def revive(self, instrument: Instrument, everyone: SubscriberSet, epoch: str) -> None:
+    def _publish_removal(self, notice: "RemovalNotice") -> None:
+        now = time_ns() // 1000
+        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
+        removal = UpdateFrame(text_frame(encode(patch)), self)
+        frame = self.current_frame() if self.quote_due else removal
+        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
+        self.context.flusher.queue(frame, self.everyone, now)
+
+    def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.everyone = everyone
-        self.relist(instrument)
+        self.relist(snapshot)
         self.begin_epoch(epoch)
+        self.resume(snapshot)
 
     def snapshot(self) -> Snapshot:
         """Return the symbol's state as the store keeps it."""
@@ -231,7 +252,7 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts)
+        return live(self.snapshot(), self.ts, self.row)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -263,6 +284,11 @@ class Topic(Source):
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
+        if old.base_price is None:
+            # No client has a quote before it changes, and a patch does not change the base price.
+            if self.waiting or new.base_price is not None:
+                self.quote_due = self.active or self.watched
+            self._set_base_price(new.base_price)
         if not isinstance(update, Trade):
             fields: Sequence[str] = MOVING_FIELDS
         elif old.high == new.high and old.low == new.low:
@@ -276,10 +302,14 @@ class Topic(Source):
             self.quote = new
             self.version = version
             self.ts = update.ts
+            self.row = update.row
             self._current = None
             if self.context.journal.recording:
                 self.context.journal.record(move_of(update, version, new))
         return operations
+
+    def _set_base_price(self, price: float | None) -> None:
+        self.instrument = msgspec.structs.replace(self.instrument, base_price=price)
 
     def _possible(self, move: Move) -> bool:
         """Return whether the instrument can have this price. A leader would not publish another."""
@@ -310,7 +340,9 @@ class Topic(Source):
         self._publish_frame(frame, self.ts)
 
     def publish_quote(self, ts: int) -> None:
-        """Queue the full quote for all subscribers, who have waited for it since `ts`."""
+        """Queue the full quote, if there is a price, for all subscribers, who waited since `ts`."""
+        if self.waiting:
+            return
         self.quote_due = False
         self.history.clear()
         self._publish_frame(self.current_frame(), ts)
@@ -336,8 +368,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        previous = self._newest_inbox.finished if self._newest_inbox is not None else None
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, previous)
+        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
-from server.intake.answer import Answer, Refused
+from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Market, Notice
 from server.intake.objects import Line, Published, read_batch
@@ -142,7 +142,7 @@ class Push:
         unavailable = await self._exchange.look_up([*cold]) if cold else ()
         if not unavailable:
             return lines
-        refused = Refused("store_unavailable", "the store gives no answer about this symbol")
+        refused = Reason("store_unavailable", "the store gives no answer about this symbol")
         return [
             Line(each.number, refused)
             if isinstance(each.content, Published) and each.content.symbol in unavailable

@@ -68,10 +68,14 @@ async def run_simulator(
 def plan_interval(
     quotes: list[Quote], interval: float, random: Random
 ) -> Iterator[tuple[float, Quote]]:
-    """Choose the quotes to move, each with its seconds from the interval's start, in time order."""
-    if not quotes:
+    """Choose the quotes to move, each with its seconds from the interval's start, in time order.
+
+    A quote without a price stays as it is: nobody knows what the instrument costs.
+    """
+    priced = [quote for quote in quotes if quote.base_price is not None]
+    if not priced:
         return iter(())
-    movers = random.sample(quotes, random.randint(1, len(quotes)))
+    movers = random.sample(priced, random.randint(1, len(priced)))
     return zip(sorted(random.uniform(0, interval) for _ in movers), movers, strict=True)
 
 
@@ -80,6 +84,8 @@ def simulated_price(quote: Quote, decimals: int, random: Random) -> float:
     possible. `decimals` is the tick precision.
     """
     scale: int = 10**decimals
+    assert quote.base_price is not None
+    assert quote.current_price is not None
     base = quote.base_price * scale
     reach = max(1.0, abs(base) * OSCILLATION)
     low = ceil(base - reach)

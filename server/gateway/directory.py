@@ -81,6 +81,12 @@ class Directory:
         was = symbol in self._hub.topics or symbol in self._hub.delisted
         return was or self.complete or self._listing.locked()
 
+    def unchecked(self) -> list[str]:
+        """Take out the symbols that came from other instances since the last call. See `Listings`."""
+        symbols = list(self._hub.unchecked)
+        self._hub.unchecked.clear()
+        return symbols
+
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over reference data, list new symbols, and tell subscribers."""
         self._hub.relist(snapshots)

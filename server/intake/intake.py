@@ -7,7 +7,7 @@ in. So every order and repetition can be tested.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from server.intake.answer import Answer, Refused, Rejection
+from server.intake.answer import Answer, Reason, Refused, Rejection
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
@@ -18,7 +18,7 @@ from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 
-TOO_MANY_SOURCES = Refused(
+TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
 
@@ -121,12 +121,12 @@ class Intake:
         for line in lines:
             objects += 1
             try:
-                if isinstance(line.content, Refused):
-                    raise line.content
-                self._take(line.content, batch)
+                if isinstance(line.content, Published):
+                    self._take(line.content, batch)
+                else:
+                    taken.answer.rejected.append(Rejection(line.number, *line.content))
             except Refused as refused:
-                rejection = Rejection(line.number, refused.code, str(refused))
-                taken.answer.rejected.append(rejection)
+                taken.answer.rejected.append(Rejection(line.number, *refused.reason))
         batch.source.count(taken.answer, objects, now)
         return taken
 
@@ -228,7 +228,7 @@ class Intake:
     ) -> None:
         """Count a late trade for the volume and the day's values, which do not depend on the order."""
         day = DayRange(price if first else None, price, price, reopened=first)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day))
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
     def _begin(self, symbol: str) -> None:
         if symbol not in self.trades:
@@ -323,11 +323,15 @@ class Intake:
 
     def _restate(self, symbol: str, volume: float, instrument: Instrument, batch: _Batch) -> None:
         """Give a symbol's values as they would have been."""
-        price, time_us, high, low = self.trades.values(symbol)
-        if price is None:
-            price, time_us = instrument.base_price, batch.now
+        price, time_us, high, low, _ = self.trades.values(symbol)
         added = rounded_size(volume, instrument.size_decimals)
-        batch.effects.append(Restatement(symbol, price, added, high, low, time_us, batch.now))
+        if price is None:
+            # Nobody knows what it costs, so the price stays that of the trade that was taken out.
+            day = DayRange(None, high, low, restated=True)
+            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+        else:
+            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            batch.effects.append(restated)
 
 
 def _key(symbol: str, name: str | int | None) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
 
@@ -24,8 +23,13 @@ from server.ops.problems import (
     UNKNOWN_SYMBOL,
     ApiError,
 )
-from server.quotes.instrument import MAX_SYMBOL_LENGTH, InstrumentType, normalize_symbol
-from server.quotes.quote import Quote, opening_quote, resumed_quote
+from server.quotes.instrument import (
+    MAX_SYMBOL_LENGTH,
+    InstrumentType,
+    known_at_tick,
+    normalize_symbol,
+)
+from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
 from server.store.loader import Loaded, TooManyLookups
@@ -57,7 +61,7 @@ log = structlog.get_logger()
 
 class MarketData(msgspec.Struct, frozen=True):
     """Name and last price. `category` is 1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE,
-    8 OPTION, 9 BOND, 10 OTHER.
+    8 OPTION, 9 BOND, 10 OTHER. `last_quote` is null while the instrument waits for its first price.
 
     `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
     answer.
@@ -66,20 +70,21 @@ class MarketData(msgspec.Struct, frozen=True):
     symbol: str
     name: str
     category: int
-    last_quote: float
+    last_quote: float | None
     stale: bool | UnsetType = UNSET
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in `currency`, `market_cap` in whole units of it. Prices have up to
-    `price_decimals` decimals, sizes and volumes up to `size_decimals`. Unknown values are null.
+    """An instrument. Prices are in `currency`; they are null while it waits for its first price.
+    `market_cap` is in whole units of `currency`. Prices have up to `price_decimals` decimals, sizes and
+    volumes up to `size_decimals`. Unknown values are null.
     """
 
     symbol: str
     name: str
     type: InstrumentType
-    base_price: float
-    last_quote: float
+    base_price: float | None
+    last_quote: float | None
     market_cap: int | None
     price_decimals: int
     made_up_price: bool
@@ -91,7 +96,9 @@ class InstrumentView(msgspec.Struct, frozen=True):
 
 
 class QuoteView(msgspec.Struct, frozen=True):
-    """A quote as WebSocket clients get it, and its version."""
+    """A quote as WebSocket clients get it, and its version. While the instrument waits for its first
+    price, WebSocket clients get none, and the prices here are null.
+    """
 
     version: int
     quote: Quote
@@ -130,7 +137,7 @@ class Api:
                 each.symbol,
                 each.name,
                 each.category,
-                each.last_quote,
+                each.price,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
@@ -203,13 +210,8 @@ class Api:
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
         if topic := self._hub.topics.get(snapshot.symbol):
             return QuoteView(topic.version, topic.quote)
-        quote = (
-            resumed_quote(snapshot)
-            if snapshot.version > 1
-            else opening_quote(snapshot.instrument, time_ns() // 1000)
-        )
         stale = True if snapshot.symbol in loaded.stale else UNSET
-        return QuoteView(snapshot.version, quote, stale)
+        return QuoteView(snapshot.version, resumed_quote(snapshot), stale)
 
 
 def endpoints(api: Api) -> list[Endpoint]:
@@ -312,8 +314,8 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.symbol,
         instrument.name,
         instrument.type,
-        instrument.base_price,
-        snapshot.last_quote,
+        known_at_tick(instrument.base_price, instrument.price_decimals),
+        snapshot.price,
         instrument.market_cap,
         instrument.price_decimals,
         instrument.made_up_price,
@@ -321,7 +323,7 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.exchange,
         instrument.isin,
         instrument.size_decimals,
-        instrument.previous_close,
+        known_at_tick(instrument.previous_close, instrument.price_decimals),
     )
 
 

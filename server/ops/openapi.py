@@ -86,7 +86,9 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 def _add_formats(part: Any) -> None:
-    """Give each number of a document, however deep, its format."""
+    """Give each number of a document, however deep, its format. Give a field that may be null the
+    format of its values: a generator looks there.
+    """
     if isinstance(part, dict):
         kind = part.get("type")
         # A field may be called `type`, too.
@@ -94,6 +96,9 @@ def _add_formats(part: Any) -> None:
             part.setdefault("format", FORMATS[kind])
         for each in part.values():
             _add_formats(each)
+        for each in part.get("anyOf", ()):
+            if "format" in each:
+                part["format"] = each["format"]
     elif isinstance(part, list):
         for each in part:
             _add_formats(each)

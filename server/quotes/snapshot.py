@@ -17,6 +17,7 @@ from server.quotes.instrument import (
     Instrument,
     InstrumentType,
     Symbol,
+    at_tick,
 )
 
 MAX_CODE_LENGTH = 50
@@ -47,15 +48,16 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One row of `market_data`, and as JSON one value of the cache. Other services read both.
 
     Prices are in `currency`, `market_cap` in whole units of it, `volume` in shares or units. `version`
-    is the quote's version, 1 before the first update. `quoted_at` is the last trade's time in
-    microseconds since the Unix epoch, 0 before the first trade. None: not known.
+    is the quote's version, 1 before the first update. `quoted_at` is the time of the last price in
+    microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
+    `base_price`, and a `last_quote` of zero. None: not known.
     """
 
     symbol: Symbol
     name: Name
     category: Medium
     last_quote: Price
-    base_price: Price
+    base_price: Price | None
     market_cap: Whole | None = None
     price_decimals: Decimals = 2
     made_up_price: bool = False
@@ -84,6 +86,11 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     def signed(self) -> bool:
         """Return whether prices of this type may be zero or negative."""
         return self.type in SIGNED_TYPES
+
+    @property
+    def price(self) -> float | None:
+        """Return the last price, None before the first."""
+        return None if self.base_price is None else at_tick(self.last_quote, self.price_decimals)
 
     @property
     def instrument(self) -> Instrument:
@@ -120,26 +127,28 @@ PRICE_FIELDS = (
 """Fields of a snapshot that updates change. The others are reference data."""
 
 
-class LiveSnapshot(Snapshot, frozen=True, gc=False):
-    """A snapshot as instances share it. `ts` is when a server received its price, in microseconds
-    since the Unix epoch.
+class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
+    """A snapshot as instances share it, without the fields that have their default. `ts` is when a
+    server received its price, in microseconds since the Unix epoch. `row` is the number of the last
+    row that it includes, as in `Trade`.
     """
 
     ts: Whole = 0
+    row: Whole = 0
 
 
-def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received."""
-    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
+def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
+    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
+    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
-    """Return the snapshot before the first trade: at the base price."""
+    """Return the snapshot before the first trade: at the base price, if there is one."""
     return Snapshot(
         symbol=instrument.symbol,
         name=instrument.name,
         category=CATEGORY_OF[instrument.type],
-        last_quote=instrument.base_price,
+        last_quote=instrument.base_price or 0.0,
         base_price=instrument.base_price,
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,
@@ -154,5 +163,8 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
 
 def repriced(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
     """Return the prices of `snapshot` with the reference data of `instrument`."""
+    opening = opening_snapshot(instrument)
     prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
-    return msgspec.structs.replace(opening_snapshot(instrument), **prices)
+    if snapshot.price is None:
+        prices["last_quote"] = opening.last_quote
+    return msgspec.structs.replace(opening, **prices)

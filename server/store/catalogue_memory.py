@@ -69,8 +69,12 @@ class MemoryCatalogue:
     async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
         for instrument in instruments:
             row, old = opening_snapshot(instrument), self._rows.get(instrument.symbol)
-            if old and old.version > 1:
+            if old and (row.base_price is None or (old.base_price is not None and old.version > 1)):
                 row = _with_price_of(old, row)
+            if old and row.base_price is None:
+                row = msgspec.structs.replace(
+                    row, base_price=old.base_price, price_decimals=old.price_decimals
+                )
             self._delisted.discard(row.symbol)
             self._rows[row.symbol] = row
             self._words.put(row.symbol, row.name)
@@ -99,6 +103,8 @@ class MemoryCatalogue:
                 self._words.put(snapshot.symbol, snapshot.name)
                 self._changes[snapshot.symbol] = next(self._marks)
             elif snapshot.version > row.version:
+                base_price = snapshot.base_price if row.base_price is None else row.base_price
+                row = msgspec.structs.replace(row, base_price=base_price)
                 self._rows[snapshot.symbol] = _with_price_of(snapshot, row)
         self._watched |= dict.fromkeys(watched, monotonic())
 

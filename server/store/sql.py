@@ -20,29 +20,50 @@ def _set_excluded(*fields: str) -> str:
     return ", ".join(f"{field} = excluded.{field}" for field in fields)
 
 
-_REFERENCE_FIELDS = [each for each in FIELDS if each not in ("symbol", *PRICE_FIELDS)]
+_BASE_FIELDS = ("base_price", "price_decimals", "made_up_price")
+
+_KEEP_BASE = ", ".join(
+    f"{field} = CASE WHEN excluded.base_price IS NULL AND market_data.base_price IS NOT NULL "
+    f"THEN market_data.{field} ELSE excluded.{field} END"
+    for field in _BASE_FIELDS
+)
+
+_REFERENCE_FIELDS = [
+    each for each in FIELDS if each not in ("symbol", *_BASE_FIELDS, *PRICE_FIELDS)
+]
 
 
 def on_conflict_list(*price_columns: str) -> str:
-    """Return the end of an import's INSERT: an instrument that was traded keeps its last price."""
+    """Return the end of an import's INSERT: an instrument that was traded keeps its last price. An
+    instrument that the import has no price for keeps the price that it has.
+    """
     keep_price = ", ".join(
-        f"{column} = CASE WHEN market_data.version > 1 AND {_SOUND} THEN market_data.{column} "
-        f"ELSE excluded.{column} END"
+        f"{column} = CASE WHEN {_SOUND} AND (excluded.base_price IS NULL "
+        "OR market_data.base_price IS NOT NULL AND market_data.version > 1) "
+        f"THEN market_data.{column} ELSE excluded.{column} END"
         for column in price_columns
     )
     return f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*_REFERENCE_FIELDS)},
+    {_KEEP_BASE},
     {keep_price},
     delisted = false
 """
 
 
 def on_conflict_save(*price_columns: str) -> str:
-    """Return the end of a write-back's INSERT: only a newer price replaces a valid one."""
+    """Return the end of a write-back's INSERT: only a newer price replaces a valid one, or the price of
+    the same version, which another program has overwritten. The first price becomes the base price.
+    """
     return f"""
-ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*price_columns)}
-WHERE excluded.version > market_data.version OR ({_SOUND}) IS NOT TRUE
+ON CONFLICT (symbol) DO UPDATE SET
+    {_set_excluded(*price_columns)},
+    base_price = coalesce(market_data.base_price, excluded.base_price)
+WHERE excluded.version > market_data.version
+    OR excluded.version > 1 AND excluded.version = market_data.version
+        AND excluded.last_quote <> market_data.last_quote
+    OR ({_SOUND}) IS NOT TRUE
 """
 
 

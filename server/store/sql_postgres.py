@@ -11,7 +11,8 @@ def _as_float(column: str) -> str:
     zero, for which the cast fails as well.
     """
     rounded = f"round({column}::numeric, 100)::float8"
-    return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
+    is_float = f"{column} BETWEEN -1e300 AND 1e300"
+    return f"CASE WHEN {is_float} THEN {rounded} WHEN {column} IS NOT NULL THEN 'NaN'::float8 END"
 
 
 _SELECTED = {

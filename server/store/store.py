@@ -166,7 +166,7 @@ class Store:
 
     def _on_notice(self, symbols: Sequence[str]) -> None:
         self.loader.invalidate(symbols)
-        self.changes.look()
+        self.changes.look(symbols)
 
     def _on_missed(self) -> None:
         self.loader.forget_unknown()
@@ -242,7 +242,7 @@ async def open_store(
             cache=guarded,
             loader=loader,
             write_back=write_back,
-            changes=Changes(catalogue, database, guarded, loader),
+            changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,
             components=(database, guard, writing),

@@ -39,7 +39,7 @@ class Exchange:
         return False
 
     def values(self, symbol: str) -> Values:
-        return Values(None, 0, None, None)
+        return Values(None, 0, None, None, traded=False)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         await trio.lowlevel.checkpoint()

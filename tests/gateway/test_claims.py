@@ -25,6 +25,7 @@ VALUES: dict[str, list[Any]] = {
     "aud": [1, True, {}, [1], [None], [[]], None],
     "iss": [1, True, [], {}, None],
     "jti": [1, [], None],
+    "symbols": ["AAPL", 1, {}, [1], [None], None],
 }
 """Values that a claim must not have."""
 

@@ -227,7 +227,7 @@ def test_kept_trades_stay_within_their_memory() -> None:
     for n in range(60_000):
         symbol = f"S{n % 500}"
         if symbol not in kept:
-            kept.begin(symbol, Values(None, 0, None, None))
+            kept.begin(symbol, Values(None, 0, None, None, traded=False))
         kept.add(symbol, Row(n + 1, NOW + n, -1, float(n), 1.0, 1), late=False)
     assert kept.used <= 1_000_000
     assert len(kept) > 10_000

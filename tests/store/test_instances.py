@@ -243,7 +243,8 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0003_search",
         "applied 0004_changes",
         "applied 0005_folded_words",
-        "applied 0006_every_kind",
+        "applied 0006_first_price",
+        "applied 0007_every_kind",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 

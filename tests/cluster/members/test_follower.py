@@ -5,7 +5,7 @@ import trio.testing
 
 from server.cluster.wire import Batch
 from server.quotes.snapshot import live, opening_snapshot
-from server.quotes.update import Move
+from server.quotes.update import NOWHERE, Move
 from tests.cluster.members.memory import (
     LEASE,
     SOON,
@@ -22,7 +22,7 @@ async def test_prices_of_the_leader_arrive_at_once(autojump_clock, leader, follo
         await trio.sleep(0.02)
     assert follower.version() == 3
     assert follower.state == leader.state
-    assert (leader.positions, leader.feeding, follower.positions) == ([0], True, [])
+    assert (leader.positions, leader.feeding, follower.positions) == ([NOWHERE], True, [])
     assert (leader.member.leading, follower.member.leading) == (True, False)
     assert (leader.member.authoritative, follower.member.authoritative) == (True, False)
     assert leader.member.epoch == follower.member.epoch
