@@ -20,6 +20,7 @@ from bench.wire import (
     HEADER,
     LONG_TEXT_FRAME,
     PING,
+    PONG,
     control_frame,
     count_long_frames,
     inflate,
@@ -288,7 +289,7 @@ class Generator:
             if found:
                 self._note(client, int(found[1]), found[2], replaced=found[3] == b"r")
             elif data[start] == PING:
-                client.sock.send(control_frame(0x8A, data[begin:end]))
+                client.sock.send(control_frame(PONG, data[begin:end]))
             start = end
         client.rest = data[start:]
 
@@ -330,7 +331,7 @@ class Generator:
         client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""
         if (ping := buffer.find(PING, 0, size)) >= 0:
             payload = bytes(buffer[ping + 2 : min(size, ping + 2 + buffer[ping + 1])])
-            client.sock.send(control_frame(0x8A, payload))
+            client.sock.send(control_frame(PONG, payload))
 
     def _add_frames(self, client: Client, frames: int) -> None:
         client.frames += frames

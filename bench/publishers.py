@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bench.generator import Generator
 from bench.target import OwnServer, TargetError
-from bench.wire import next_frame, opening_request
+from bench.wire import CLOSE, PING, PONG, control_frame, next_frame, opening_request
 
 BATCH = 500
 """Prices of one request."""
@@ -171,8 +171,14 @@ class SocketPublisher(_Connection):
             self.rest, self._open = rest, True
         start = 0
         while payload := next_frame(self.rest, start):
-            begin, start = payload
-            answer = json.loads(self.rest[begin:start])
+            opcode, (begin, start) = self.rest[start], payload
+            content = self.rest[begin:start]
+            if opcode == PING:
+                self.sock.sendall(control_frame(PONG, content))
+                continue
+            if opcode == CLOSE:
+                raise TargetError(f"the server closed a publisher's connection: {content!r}")
+            answer = json.loads(content)
             self.answered = answer["frames"]
             self.count(answer, self.answered)
         self.rest = self.rest[start:]

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
-from server.intake.answer import Code, Reason, Refused
+from server.intake.answer import Code, Reason, Refused, Rejection
 from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
 from server.quotes.messages import MarketState
 from server.quotes.quote import to_microseconds
@@ -54,10 +54,18 @@ class Published(msgspec.Struct, gc=False):
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One object of a batch, or the reason why it cannot be read. `number` counts from 1."""
+    """One object of a batch, or the reason why it cannot be read.
+
+    `number` counts from 1. `frame` is the number of its frame on a connection, 0 in a request.
+    """
 
     number: int
     content: Published | Reason
+    frame: int = 0
+
+    def reject(self, reason: Reason) -> Rejection:
+        """Return that this object does not count."""
+        return Rejection(self.number, *reason, self.frame or UNSET)
 
 
 _CODES: dict[str, Code] = {
@@ -79,28 +87,28 @@ _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _any_decoder = msgspec.json.Decoder()
 
 
-def read_batch(body: bytes) -> Iterator[Line]:
+def read_batch(body: bytes, frame: int = 0) -> Iterator[Line]:
     """Return each object of a body: NDJSON, or an array if it begins with a bracket.
 
     An array that is not JSON is one line that cannot be read.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
     if body.lstrip()[:1] == b"[":
-        yield from _read_array(body)
+        yield from _read_array(body, frame)
         return
     for number, line in enumerate(body.split(b"\n"), 1):
         if text := line.strip(_BLANK):
-            yield Line(number, read_object(text))
+            yield Line(number, read_object(text), frame)
 
 
-def _read_array(body: bytes) -> Iterator[Line]:
+def _read_array(body: bytes, frame: int) -> Iterator[Line]:
     try:
         parts = _array_decoder.decode(body)
     except (ValueError, RecursionError) as error:
-        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"))
+        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"), frame)
         return
     for number, part in enumerate(parts, 1):
-        yield Line(number, read_object(bytes(part)))
+        yield Line(number, read_object(bytes(part)), frame)
 
 
 def read_object(text: bytes) -> Published | Reason:
