@@ -109,9 +109,10 @@ class Prices:
             send,
             watched=watched,
             is_watched=watching.is_watched,
-            price_decimals=hub.price_decimals,
+            price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
             interval=self._settings.price_update_interval,
             random=Random(self._settings.simulator_seed),
+            present=hub.present_quote,
         )
         async with trio.open_nursery() as feeds:
             if "simulator" in self._settings.feed.feeds:

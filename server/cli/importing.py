@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     command.add_argument(
         "--dry-run", action="store_true", help="show what would be listed, and change nothing"
     )
+    command.add_argument(
+        "--fresh",
+        action="store_true",
+        help="the symbols belonged to other instruments: forget their last prices and volumes",
+    )
     command.set_defaults(run=_import)
 
 
@@ -68,8 +74,9 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> None:
     console = Console(stderr=True)
     with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("importing", total=len(instruments))
+        work = partial(import_instruments, anew=arguments.fresh)
         trio.run(
-            import_instruments,
+            work,
             store_options(settings),
             instruments,
             lambda done: progress.update(task, completed=done),

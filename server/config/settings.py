@@ -103,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Delay(5)
     quotestream_token: Annotated[
         str,
-        Meta(description="the token of `quotestream watch`"),
+        Meta(description="a token (JWT)"),
         "Token that `watch` shows to the server; empty: `watch` makes one with the secret.",
     ] = ""
     feed: Annotated[

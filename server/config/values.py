@@ -14,6 +14,9 @@ from server.quotes.instrument import normalize_symbol
 LONGEST_DURATION = 10_000 * 86_400.0
 """Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
 
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
 
 class Duration(float):
     """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""

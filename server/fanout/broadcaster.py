@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -42,7 +43,11 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     A symbol that is not listed begins with a trade.
     """
     if update.symbol in hub.delisted:
-        return
+        present = hub.renamed.get(update.symbol)
+        if present is None or present in hub.delisted:
+            return
+        # The feed still has the old name.
+        update = msgspec.structs.replace(update, symbol=present)
     topic = hub.topics.get(update.symbol)
     if topic is None:
         if not isinstance(update, Trade):

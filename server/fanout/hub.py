@@ -18,16 +18,18 @@ from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
+from server.fanout.removal import RemovalNotice, move_subscribers, take_away
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import RemovalNotice, Topic, TopicContext, full_quotes
+from server.fanout.topic import Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
-from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
+from server.quotes.adjustment import renamed, up_to_date
+from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
-from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
@@ -55,6 +57,7 @@ class Hub:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.delisted: dict[str, Topic | None] = {}
+        self.renamed: dict[str, str] = {}
         self.unchecked: set[str] = set()
         self.journal = Journal()
         self._outboxes = SubscriberSet()
@@ -132,8 +135,40 @@ class Hub:
             topic = self.topics.pop(symbol, None)
             self._markets.pop(symbol, None)
             if topic:
-                topic.delist()
+                take_away(topic)
             self.delisted[symbol] = topic or self.delisted.get(symbol)
+            self.renamed.pop(symbol, None)
+
+    def rename(self, symbol: str, row: Snapshot) -> None:
+        """Delist `symbol`, and go on as the catalogue's `row`: with the quote, its subscribers, and
+        trades that a feed still gives under the old name.
+
+        The version goes on above those of both symbols. So no client takes it for one that it has.
+        """
+        old, new = self.topics.get(symbol), self.topics.get(row.symbol)
+        if old:
+            old.absorb_waiting()
+            former = self.delisted.get(row.symbol)
+            state = up_to_date(old.snapshot(), row.instrument)
+            state = renamed(state, row.symbol, former.version if former else 1, old.ts)
+            state = state if state.version >= row.version else row
+            # If the leader was faster, subscribers of `*` have the new symbol.
+            old.everyone = SubscriberSet() if new is None else self._everyone
+            if new is None:
+                self.delisted.pop(row.symbol, None)
+                new = self._list(state, old.ts)
+                new.quote_due = False
+            else:
+                self.adopt([live(state, old.ts)])
+            move_subscribers(old, new, self._everyone, self.subscribe)
+            old.successor = new
+            if self.journal.recording:
+                self.journal.lose([new.symbol])
+        self.delist([symbol])
+        for earlier in [each for each, now in self.renamed.items() if now == symbol]:
+            self.renamed[earlier] = row.symbol
+        self.renamed[symbol] = row.symbol
+        self.renamed.pop(row.symbol, None)
 
     def known_topics(self) -> Iterator[Topic]:
         """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
@@ -156,13 +191,15 @@ class Hub:
                 if listed or snapshot.symbol not in self.delisted:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
-            elif older:
-                if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
-                    topic.adopt(snapshot)
-            elif ahead_of(topic, snapshot) < 0:
-                topic.adopt(snapshot)
+                continue
+            state = topic.agree_on_adjustments(snapshot)
+            if older:
+                if (topic.version, topic.ts) != (state.version, state.ts):
+                    topic.adopt(state)
+            elif ahead_of(topic, state) < 0:
+                topic.adopt(state)
                 topic.quote_due = topic.watched
-                adopted.append(topic)
+            adopted.append(topic)
         self.topic_tasks.publish_due(adopted)
 
     def begin_epoch(self, epoch: str) -> None:
@@ -199,20 +236,20 @@ class Hub:
         """Return the quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
 
+    def present_quote(self, quote: Quote) -> Quote:
+        """Return `quote` as it is now."""
+        topic = self.topics.get(quote.symbol)
+        return topic.quote if topic else quote
+
     def is_watched(self, symbol: str) -> bool:
         """Return whether anybody would get this symbol's updates."""
         topic = self.topics.get(symbol)
         return topic is not None and topic.watched
 
-    def instrument(self, symbol: str) -> Instrument | None:
-        """Return the reference data of a listed symbol. Safe in any thread."""
+    def instrument(self, symbol: str) -> Instrument:
+        """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
         topic = self.topics.get(symbol)
-        return topic.instrument if topic else None
-
-    def price_decimals(self, symbol: str) -> int:
-        """Return the symbol's tick precision, or the one a new symbol gets. Safe in any thread."""
-        topic = self.topics.get(symbol)
-        return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
+        return topic.instrument if topic else UNLISTED
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
@@ -311,7 +348,7 @@ class Hub:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
-            market = self._markets.get(topic.symbol)
+            market = self._markets.get(topic.symbol) if self._markets else None
             if market and market.is_news:
                 outbox.send_current(market)
 

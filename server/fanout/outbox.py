@@ -35,6 +35,9 @@ class Owner(Protocol):
     def on_delisted(self, topic: Any) -> None:
         """Forget the subscription to `topic`, whose symbol was delisted."""
 
+    def on_renamed(self, old: Any, new: Any) -> None:
+        """Go on with a subscription to the topic `new` in place of `old`."""
+
 
 class Outbox:
     """Owned by its connection, which closes `sock`. `throttle` is in seconds, 0 for none.
@@ -206,7 +209,7 @@ class Outbox:
                 if not self._write(queue[start : start + WRITE_FRAMES]):
                     for source in self._keep(queue[start + WRITE_FRAMES :], 0):
                         self.conflate(source)
-                    break
+                    return
         queue.clear()
 
     def _write(self, frames: list[bytes]) -> bool:
@@ -271,7 +274,7 @@ class Outbox:
         if self.state in (State.OPEN, State.CLOSED):
             self._backlog = None
         elif backlog is None:
-            self._backlog = Backlog(throttled=self.throttle > 0)
+            self._backlog = Backlog()
         elif event is Event.CLOSING:
             backlog.pending.clear()
             backlog.held.clear()

@@ -19,25 +19,17 @@ from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
+from server.quotes.adjustment import (
+    adjusted_change,
+    adjusted_move,
+    newest_reference,
+    up_to_date,
+)
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import (
-    MOVING_FIELDS,
-    RANGED_FIELDS,
-    TRADED_FIELDS,
-    Add,
-    Operation,
-    Remove,
-    difference,
-    quote_pointer,
-)
-from server.quotes.quote import (
-    move_of,
-    quote_after,
-    resumed_quote,
-    snapshot_of,
-)
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live, repriced
+from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
+from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import Move, Trade, Update
 
 NO_VERSION_LEFT = (
@@ -62,15 +54,19 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`. `adjustments`:
+    the number of adjustments that its prices have had. `successor`: the topic of the new symbol, if it
+    was renamed.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
     key: str
 
     __slots__ = (
+        "_adjusted_at",
         "_current",
         "_newest_inbox",
+        "adjustments",
         "context",
         "delisted",
         "epoch",
@@ -87,6 +83,7 @@ class Topic(Source):
         "quote_due",
         "row",
         "subscribers",
+        "successor",
         "ts",
         "version",
     )
@@ -118,6 +115,9 @@ class Topic(Source):
         self.moved_at = 0.0
         self.quote_due = False
         self.delisted = False
+        self.adjustments = len(snapshot.adjustments.split())
+        self._adjusted_at = 0
+        self.successor: Topic | None = None
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
 
@@ -148,6 +148,7 @@ class Topic(Source):
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
+        snapshot = up_to_date(snapshot, self.instrument)
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
@@ -158,8 +159,10 @@ class Topic(Source):
         they are the catalogue's, and may be newer here.
         """
         if self.instrument.base_price is None:
-            self._set_base_price(snapshot.base_price)
-        self.quote = resumed_quote(repriced(snapshot, self.instrument))
+            self.instrument = msgspec.structs.replace(
+                self.instrument, base_price=snapshot.base_price
+            )
+        self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
         self.row = snapshot.row
@@ -184,8 +187,9 @@ class Topic(Source):
         this version or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as
         another instance may have sent them the old data.
 
-        The version does not change, because it counts the feed's prices. So all instances count alike,
-        in whatever order they hear of new data.
+        The version does not change, because it counts the feed's prices. An adjustment makes one
+        version, as it changes the price. So all instances count alike, in whatever order they hear of
+        new data.
         """
         moved = self.version > 1
         if snapshot.price is None:
@@ -194,11 +198,18 @@ class Topic(Source):
             snapshot = msgspec.structs.replace(
                 snapshot, base_price=mine.base_price, last_quote=mine.last_quote
             )
-        instrument, old = snapshot.instrument, self.quote
+        instrument, old = newest_reference(self.instrument, snapshot.instrument), self.quote
+        snapshot = up_to_date(snapshot, instrument)
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
+        if instrument.adjustments != self.instrument.adjustments:
+            self.absorb_waiting()
+            self._adjusted_at = time_ns() // 1000
+            self.adjustments = len(instrument.adjustments.split())
+        state = up_to_date(self.snapshot(), instrument)
         self.instrument = instrument
-        self.quote = resumed_quote(self.snapshot() if moved else snapshot)
+        self.quote = resumed_quote(state if self.version > 1 else snapshot)
+        self.version = state.version
         if self.quote.current_price != old.current_price:
             self.ts = time_ns() // 1000
         self._current = None
@@ -208,39 +219,10 @@ class Topic(Source):
         if self.context.journal.recording:
             self.context.journal.lose([self.symbol])
 
-    def delist(self) -> None:
-        """Take the quote away from all subscribers, and end the subscriptions to this one symbol.
-
-        The message first gives the quote, as some subscribers may not have it yet.
-        """
-        self.delisted = True
-        self._current = None
-        notice = RemovalNotice(self)
-        if not self.waiting:
-            self._publish_removal(notice)
-        for outbox in self.subscribers:
-            if outbox.owner is not None:
-                outbox.owner.on_delisted(self)
-            if outbox.is_pending(notice):
-                outbox.send_current(notice)
-        for outbox in self.everyone:
-            if outbox.is_pending(self):
-                outbox.send_current(self)
-        self.subscribers, self.everyone = SubscriberSet(), SubscriberSet()
-        self.quote_due = False
-        self.deactivate()
-
-    def _publish_removal(self, notice: "RemovalNotice") -> None:
-        now = time_ns() // 1000
-        patch = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-        removal = UpdateFrame(text_frame(encode(patch)), self)
-        frame = self.current_frame() if self.quote_due else removal
-        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
-        self.context.flusher.queue(frame, self.everyone, now)
-
     def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
+        self.successor = None
         self.everyone = everyone
         self.relist(snapshot)
         self.begin_epoch(epoch)
@@ -254,10 +236,25 @@ class Topic(Source):
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts, self.row)
 
+    def agree_on_adjustments(self, snapshot: LiveSnapshot) -> LiveSnapshot:
+        """Return another instance's state after the adjustments made here. If it has further ones, make
+        them here: the leader may have heard of them first.
+        """
+        if snapshot.adjustments == self.instrument.adjustments:
+            return snapshot
+        newest = newest_reference(snapshot.instrument, self.instrument)
+        if newest != self.instrument:
+            self.relist(up_to_date(self.snapshot(), newest))
+        return live(up_to_date(snapshot, self.instrument), snapshot.ts, snapshot.row)
+
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
         add = Add(self.pointer, self.quote)
         return [add, Remove(self.pointer)] if self.delisted else [add]
+
+    def forget_frame(self) -> None:
+        """Make the full quote's frame anew the next time."""
+        self._current = None
 
     def current_frame(self) -> UpdateFrame:
         """Return the full quote as one frame, made once per version for all that need it."""
@@ -275,27 +272,22 @@ class Topic(Source):
         """
         old, instrument = self.quote, self.instrument
         if isinstance(update, Move):
-            if update.version <= self.version or not self._possible(update):
+            accepted = self._accepted(update)
+            if accepted is None:
                 return []
-            version = update.version
+            update, version = accepted, accepted.version
         elif self.version < LARGEST_WHOLE:
+            if update.ts < self._adjusted_at:
+                update = adjusted_change(update.change, instrument)
             version = self.version + 1
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
-            # No client has a quote before it changes, and a patch does not change the base price.
-            if self.waiting or new.base_price is not None:
-                self.quote_due = self.active or self.watched
-            self._set_base_price(new.base_price)
-        if not isinstance(update, Trade):
-            fields: Sequence[str] = MOVING_FIELDS
-        elif old.high == new.high and old.low == new.low:
-            fields = TRADED_FIELDS
-        else:
-            fields = RANGED_FIELDS
-        operations: list[Operation] = [*difference(old, new, self.pointer, fields)]
+            self._begin(new)
+        traded = isinstance(update, Trade)
+        operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
         if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()
             self.history.settle(self.version, self.moved_at)
@@ -305,18 +297,33 @@ class Topic(Source):
             self.row = update.row
             self._current = None
             if self.context.journal.recording:
-                self.context.journal.record(move_of(update, version, new))
+                self.context.journal.record(move_of(update, version, new, self.adjustments))
         return operations
 
-    def _set_base_price(self, price: float | None) -> None:
-        self.instrument = msgspec.structs.replace(self.instrument, base_price=price)
+    def _begin(self, new: Quote) -> None:
+        """Take over the first base price. A patch does not change it, and no client has a quote before
+        its first change.
+        """
+        if self.waiting or new.base_price is not None:
+            self.quote_due = self.active or self.watched
+        self.instrument = msgspec.structs.replace(self.instrument, base_price=new.base_price)
 
-    def _possible(self, move: Move) -> bool:
-        """Return whether the instrument can have this price. A leader would not publish another."""
-        if move.price is None or move.price >= 0 or self.instrument.signed:
-            return True
-        self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
-        return False
+    def _accepted(self, move: Move) -> Move | None:
+        """Return a move as one of the present instrument, None if it is not newer or not possible."""
+        if move.adjustments != self.adjustments:
+            move = adjusted_move(move, self.instrument)
+        if move.version <= self.version:
+            return None
+        if move.price is not None and move.price < 0 and not self.instrument.signed:
+            self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
+            return None
+        return move
+
+    def absorb_waiting(self) -> None:
+        """Move the quote by all updates that wait, without publishing: the full quote is due next."""
+        if self._newest_inbox is not None:
+            for update in self._newest_inbox.drain():
+                self.absorb(update)
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
@@ -383,31 +390,6 @@ class Topic(Source):
         """Forget all unpublished updates, also in the inbox of a task that is about to end."""
         if self._newest_inbox is not None:
             self._newest_inbox.discard()
-
-
-class RemovalNotice(Source):
-    """Pending in place of a delisted topic on the connections that were subscribed to it by name.
-
-    Its frame gives the quote and takes it away, even if the topic is listed again by then: these
-    clients are not subscribed any more. If a client subscribes again, the topic is pending instead.
-    """
-
-    __slots__ = ("_topic",)
-
-    def __init__(self, topic: Topic) -> None:
-        self._topic = topic
-
-    @property
-    def key(self) -> str:
-        """The topic's key, as only one of both is pending."""
-        return self._topic.key
-
-    def current_frame(self) -> UpdateFrame:
-        """Return both operations as one frame."""
-        topic = self._topic
-        operations: list[Operation] = [Add(topic.pointer, topic.quote), Remove(topic.pointer)]
-        message = QuotesPatch(topic.ts, {topic.symbol: topic.version}, operations, topic.epoch)
-        return UpdateFrame(text_frame(encode(message)), self)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

@@ -72,6 +72,7 @@ class Push:
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
         self._report_at = 0.0
         self._unreported = 0
+        self._dropped = 0
 
     def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
         """Take a batch if there is room. Errors: Busy."""
@@ -98,6 +99,8 @@ class Push:
                     await send.send(_Judged(answer, symbols, on_answer))
         finally:
             self.running = False
+            if self.intake.held.count:
+                log.warning("held trades are forgotten", trades=self.intake.held.count)
 
     async def _publish(
         self, batch: Batch, updates: trio.MemorySendChannel[Update]
@@ -125,6 +128,9 @@ class Push:
                     await updates.send(effect)
             await trio.lowlevel.checkpoint()
         self._report(batch, answer)
+        if dropped := self.intake.held.dropped - self._dropped:
+            self._dropped += dropped
+            log.warning("held trades dropped for want of room", trades=dropped)
         return answer, symbols
 
     async def _look_up(self, lines: list[Line]) -> list[Line]:

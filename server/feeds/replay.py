@@ -28,7 +28,7 @@ from server.feeds.timestamps import (
     parse_timestamp,
     plausible_unit,
 )
-from server.quotes.instrument import Instrument, first_seen, is_price, normalize_symbol
+from server.quotes.instrument import UNLISTED, Instrument, is_price, normalize_symbol
 from server.quotes.record import BadRecord, read_symbol
 from server.quotes.update import NOWHERE, FeedPosition, TopOfBook, Trade, Update, merged
 
@@ -46,17 +46,14 @@ BLOCK_ROWS = 1024
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about bad rows."""
 
-UNLISTED = first_seen("UNLISTED", 1.0)
-"""The decimals and the type of a symbol that is listed by its first trade."""
-
 MAX_SIZE = 10**12
 """Shares in one trade: more than any company has issued."""
 
 IDENTIFIED_CHARACTERS = 64 * 1024
 """Characters at the beginning of a file that identify it: some 2,000 rows."""
 
-Listed = Callable[[str], Instrument | None]
-"""Returns a symbol's instrument, None if it is not listed yet."""
+Listed = Callable[[str], Instrument]
+"""Returns a symbol's instrument, UNLISTED if it is not listed yet."""
 
 log = structlog.get_logger()
 
@@ -124,8 +121,9 @@ class Block(NamedTuple):
     end: StopIteration | ReplayError | None = None
 
 
-def not_listed(_: str) -> None:
+def not_listed(_: str) -> Instrument:
     """Return the instrument of a symbol that no catalogue has."""
+    return UNLISTED
 
 
 class Replay:
@@ -257,7 +255,7 @@ def parse_row(row: list[str], line: int, unit: Unit | None, columns: int, listed
         raise BadRow(f"{bad}: {row[1]!r}") from None
     if '"' in symbol:
         raise BadRow(f"fields are written without quotes: {row[1]!r}")
-    instrument = listed(symbol) or UNLISTED
+    instrument = listed(symbol)
     book = None
     if columns > len(HEADER):
         bid, ask = (_price(text, instrument) if text else None for text in row[len(HEADER) :])

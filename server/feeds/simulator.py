@@ -34,13 +34,15 @@ LARGEST_LOTS = 20
 """Most round lots of 100 shares in one trade."""
 
 
-async def run_simulator(
+async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tests replace)
     trades: trio.MemorySendChannel[Trade],
     watched: Callable[[], list[Quote]],
     is_watched: Callable[[str], bool],
     price_decimals: Callable[[str], int],
     interval: float,
     random: Random,
+    *,
+    present: Callable[[Quote], Quote] = lambda quote: quote,
 ) -> None:
     """Send trades until cancelled.
 
@@ -50,6 +52,7 @@ async def run_simulator(
         price_decimals: returns a symbol's tick precision.
         interval: seconds.
         random: the source of every choice. The same seed gives the same choices.
+        present: returns a quote as it is at its moment. Its base price may be another one by then.
     """
     start = trio.current_time()
     while True:
@@ -59,7 +62,7 @@ async def run_simulator(
                 continue
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
-            price = simulated_price(quote, price_decimals(quote.symbol), random)
+            price = simulated_price(present(quote), price_decimals(quote.symbol), random)
             await trades.send(Trade(quote.symbol, price, size, now, now))
         start = max(start + interval, trio.current_time() - CATCH_UP)
         await trio.sleep_until(start)

@@ -92,6 +92,12 @@ class Directory:
         self._hub.relist(snapshots)
         await self._list(snapshots)
 
+    async def rename(self, symbol: str, row: Snapshot) -> None:
+        """Move a symbol's quote and subscribers to the instrument's new `row`."""
+        self._hub.rename(symbol, row)
+        if self._cluster:
+            await self._cluster.forget([symbol])
+
     async def delist(self, symbols: Sequence[str]) -> None:
         """Remove symbols, also from their subscribers."""
         self._hub.delist(symbols)

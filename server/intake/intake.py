@@ -22,6 +22,9 @@ TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
 
+REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
+"""The reasons of statuses without one."""
+
 
 class Market(Protocol):
     """Knows the symbols that exist."""
@@ -134,7 +137,8 @@ class Intake:
         """Judge one object. Errors: Refused."""
         instrument = self._instrument(given, batch.symbols)
         time_us = read_time(given.ts, batch.now)
-        batch.source.lag_us = batch.now - time_us
+        if given.ts is not None:
+            batch.source.lag_us = batch.now - time_us
         match given.kind:
             case "trade":
                 self._trade(given, instrument, time_us, batch)
@@ -188,7 +192,7 @@ class Intake:
             batch.outrank()
             return
         self._count(given, batch, key)
-        self._begin(symbol)
+        self._begin(symbol, instrument)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
         if self._rules.band is not None and self._holds(symbol, candidate, batch):
             batch.answer.held += 1
@@ -230,9 +234,14 @@ class Intake:
         day = DayRange(price if first else None, price, price, reopened=first)
         batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
-    def _begin(self, symbol: str) -> None:
-        if symbol not in self.trades:
-            self.trades.begin(symbol, self._market.values(symbol))
+    def _begin(self, symbol: str, instrument: Instrument) -> None:
+        """Note a symbol's values before its first trade, and anew after a split of its prices."""
+        base = instrument.base_price
+        if symbol in self.trades and (
+            base == self.trades.base(symbol) or self._market.instrument(symbol) is None
+        ):
+            return
+        self.trades.begin(symbol, self._market.values(symbol), base)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -256,7 +265,8 @@ class Intake:
         if given.status is None:
             raise Refused("bad_json", "status is missing: open, halted or closed")
         if self._counts(given, batch):
-            batch.accept(Notice(given.symbol, given.status, given.reason))
+            reason = given.reason or REASONS[given.status]
+            batch.accept(Notice(given.symbol, given.status, reason))
 
     def _counts(self, given: Published, batch: _Batch) -> bool:
         """Count an object without an id, and return whether it has an effect."""
@@ -272,7 +282,7 @@ class Intake:
         """Cancel or correct a trade."""
         symbol, name = given.symbol, required_id(given.id)
         key = _key(symbol, name)
-        done = _key(symbol, f"cancelled {name}") if given.kind == "cancel" else NO_ID
+        done = hash((symbol, "cancelled", str(name))) or 1 if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
         if given.kind == "cancel":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,12 @@ from server.quotes.snapshot import LATEST_US
 
 MAX_BATCH_BYTES = 1024 * 1024
 """Bytes of one batch, before and after decompression: 12,000 trades."""
+
+MAX_OBJECTS = 50_000
+"""Objects of one batch. The shortest have 25 bytes. The answer to empty ones would be far larger."""
+
+MAX_PARTS = MAX_BATCH_BYTES // 8
+"""Commas of an array, or lines: three times those of the shortest objects. More is not of objects."""
 
 MAX_OBJECT_BYTES = 4 * 1024
 """Bytes of one object: ten times the longest that is of use."""
@@ -68,16 +75,22 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         return Rejection(self.number, *reason, self.frame or UNSET)
 
 
-_CODES: dict[str, Code] = {
-    "price": "bad_price",
-    "bid": "bad_price",
-    "ask": "bad_price",
-    "size": "bad_size",
-    "bid_size": "bad_size",
-    "ask_size": "bad_size",
-    "ts": "bad_time",
+_FORMS: dict[str, tuple[Code, str]] = {
+    "symbol": ("bad_json", "a text"),
+    "kind": ("bad_json", "trade, quote, status, cancel or correct"),
+    "seq": ("bad_json", f"a whole number from 0 to {LARGEST_WHOLE}"),
+    "id": ("bad_json", f"a text of 1 to {MAX_ID_LENGTH} characters, or a whole number"),
+    "status": ("bad_json", "open, halted or closed"),
+    "reason": ("bad_json", f"a text of up to {MAX_REASON_LENGTH} characters"),
+    "price": ("bad_price", "a number"),
+    "bid": ("bad_price", "a number"),
+    "ask": ("bad_price", "a number"),
+    "size": ("bad_size", "a number"),
+    "bid_size": ("bad_size", "a number"),
+    "ask_size": ("bad_size", "a number"),
+    "ts": ("bad_time", "whole microseconds since 1970, or RFC 3339 with an offset or Z"),
 }
-"""The code for a field of the wrong type."""
+"""The code for a field of the wrong type, and the right type."""
 
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 _BLANK = b" \t\r"
@@ -90,25 +103,29 @@ _any_decoder = msgspec.json.Decoder()
 def read_batch(body: bytes, frame: int = 0) -> Iterator[Line]:
     """Return each object of a body: NDJSON, or an array if it begins with a bracket.
 
-    An array that is not JSON is one line that cannot be read.
+    An array that is not JSON is one line that cannot be read. Behind MAX_OBJECTS, one line stands for
+    the rest.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
-    if body.lstrip()[:1] == b"[":
-        yield from _read_array(body, frame)
+    is_array = body.lstrip()[:1] == b"["
+    if body.count(b"," if is_array else b"\n") > MAX_PARTS:
+        yield Line(1, Reason("too_large", f"more than {MAX_PARTS} parts are not objects"), frame)
         return
-    for number, line in enumerate(body.split(b"\n"), 1):
-        if text := line.strip(_BLANK):
-            yield Line(number, read_object(text), frame)
-
-
-def _read_array(body: bytes, frame: int) -> Iterator[Line]:
     try:
-        parts = _array_decoder.decode(body)
+        texts = enumerate(map(bytes, _array_decoder.decode(body)), 1) if is_array else _lines(body)
     except (ValueError, RecursionError) as error:
         yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"), frame)
         return
-    for number, part in enumerate(parts, 1):
-        yield Line(number, read_object(bytes(part)), frame)
+    for number, text in islice(texts, MAX_OBJECTS):
+        yield Line(number, read_object(text), frame)
+    for number, _ in islice(texts, 1):
+        rest = f"a batch has at most {MAX_OBJECTS} objects; none from this one on counts"
+        yield Line(number, Reason("too_large", rest), frame)
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    lines = enumerate(body.split(b"\n"), 1)
+    return ((number, text) for number, line in lines if (text := line.strip(_BLANK)))
 
 
 def read_object(text: bytes) -> Published | Reason:
@@ -128,11 +145,18 @@ def read_object(text: bytes) -> Published | Reason:
 def _unreadable(text: bytes, error: Exception) -> Reason:
     """Name the field of the wrong type, unless the text is not JSON at all."""
     try:
-        _any_decoder.decode(text)
+        found = _any_decoder.decode(text)
     except (ValueError, RecursionError) as syntax:
-        return Reason("bad_json", str(syntax))
+        return Reason("bad_json", f"{syntax}: a line must be one whole JSON object")
+    if not isinstance(found, dict):
+        return Reason("bad_json", "not a JSON object")
+    if "symbol" not in found:
+        return Reason("bad_json", "symbol is missing")
     field = _FIELD.search(str(error))
-    return Reason(_CODES.get(field[1], "bad_json") if field else "bad_json", str(error))
+    if field is None or field[1] not in _FORMS:
+        return Reason("bad_json", str(error))
+    code, form = _FORMS[field[1]]
+    return Reason(code, f"{field[1]} is not {form}")
 
 
 def read_time(ts: int | datetime | None, now: int) -> int:

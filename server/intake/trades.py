@@ -54,6 +54,7 @@ class Values(NamedTuple):
 
 class _Kept(msgspec.Struct):
     before: Values
+    base: float | None
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -84,9 +85,16 @@ class KeptTrades:
         """Whether a symbol has begun."""
         return symbol in self._symbols
 
-    def begin(self, symbol: str, values: Values) -> None:
-        """Note the values of a symbol before its first trade here."""
-        self._symbols[symbol] = _Kept(values)
+    def begin(self, symbol: str, values: Values, base: float | None = None) -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of another `base`."""
+        if symbol in self._symbols:
+            self._row_bytes -= len(self._symbols[symbol].rows)
+            self._rotation.pop(symbol, None)
+        self._symbols[symbol] = _Kept(values, base)
+
+    def base(self, symbol: str) -> float | None:
+        """Return the base price that a symbol had when it began."""
+        return self._symbols[symbol].base
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""

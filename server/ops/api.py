@@ -59,40 +59,68 @@ LOGGED_SYMBOLS = 20
 log = structlog.get_logger()
 
 
+Stale = Annotated[
+    bool | UnsetType,
+    Meta(
+        description="Present, and true, if the price is older than CACHE_TTL because the database "
+        "gives no answer"
+    ),
+]
+
+
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category` is 1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE,
-    8 OPTION, 9 BOND, 10 OTHER. `last_quote` is null while the instrument waits for its first price.
+    """Name and last price."""
 
-    `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
-    answer.
-    """
-
-    symbol: str
-    name: str
-    category: int
-    last_quote: float | None
-    stale: bool | UnsetType = UNSET
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    category: Annotated[
+        int,
+        Meta(
+            description="1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE, 8 OPTION, "
+            "9 BOND, 10 OTHER"
+        ),
+    ]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price, null while it waits for its first price"),
+    ]
+    stale: Stale = UNSET
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in `currency`; they are null while it waits for its first price.
-    `market_cap` is in whole units of `currency`. Prices have up to `price_decimals` decimals, sizes and
-    volumes up to `size_decimals`. Unknown values are null.
-    """
+    """An instrument."""
 
-    symbol: str
-    name: str
-    type: InstrumentType
-    base_price: float | None
-    last_quote: float | None
-    market_cap: int | None
-    price_decimals: int
-    made_up_price: bool
-    currency: str
-    exchange: str | None
-    isin: str | None
-    size_decimals: int
-    previous_close: float | None
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[InstrumentType, Meta(description="The kind of instrument")]
+    base_price: Annotated[
+        float | None,
+        Meta(
+            description="Price from which changes are counted, null while it waits for its first "
+            "price. Those of the shipped list are closing prices of March 2017, or invented"
+        ),
+    ]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price, null while it waits for its first price"),
+    ]
+    market_cap: Annotated[
+        int | None,
+        Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),
+    ]
+    price_decimals: Annotated[int, Meta(description="Decimals of its prices, 0 to 12")]
+    made_up_price: Annotated[
+        bool, Meta(description="True if the list had no base price, so that it is invented")
+    ]
+    currency: Annotated[
+        str, Meta(description="Currency of its prices: ISO 4217, or the code of a crypto currency")
+    ]
+    exchange: Annotated[str | None, Meta(description="Exchange: a MIC or a name, null if unknown")]
+    isin: Annotated[str | None, Meta(description="ISIN (ISO 6166), null if unknown")]
+    size_decimals: Annotated[int, Meta(description="Decimals of its sizes and volumes, 0 to 12")]
+    previous_close: Annotated[
+        float | None, Meta(description="Last price of the session before, null if unknown")
+    ]
 
 
 class QuoteView(msgspec.Struct, frozen=True):
@@ -100,18 +128,18 @@ class QuoteView(msgspec.Struct, frozen=True):
     price, WebSocket clients get none, and the prices here are null.
     """
 
-    version: int
-    quote: Quote
-    stale: bool | UnsetType = UNSET
+    version: Annotated[int, Meta(description="Version of the quote: each change adds one")]
+    quote: Annotated[Quote, Meta(description="The quote")]
+    stale: Stale = UNSET
 
 
 class CacheAction(msgspec.Struct, frozen=True):
-    """The result of an action. `count` of the `symbols` were cached, or are loaded now."""
+    """The result of an action on the cache."""
 
-    message: str
-    symbols: Sequence[str]
-    count: int
-    status: str
+    message: Annotated[str, Meta(description="What was done, for people")]
+    symbols: Annotated[Sequence[str], Meta(description="Symbols that the request named")]
+    count: Annotated[int, Meta(description="How many of them were cached, or are loaded now")]
+    status: Annotated[str, Meta(description="`invalidated` or `warmed`")]
 
 
 SYMBOLS = Parameter(

@@ -62,7 +62,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     counted from it. It is None while the instrument waits for its first price. `market_cap` is in
     whole units of `currency`. `exchange` is a MIC or a name. `price_decimals` is the tick precision:
     published prices have no more decimals. `size_decimals` is the same for sizes and volumes.
-    `made_up_price`: the source had no base price, so this one is invented. None: not known.
+    `made_up_price`: the source had no base price, so this one is invented. `adjustments` lists splits
+    and new beginnings, oldest first (`quotes.adjustment`). None: not known.
     """
 
     symbol: Symbol
@@ -72,6 +73,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     market_cap: int | None = None
     price_decimals: int = CENT_DECIMALS
     made_up_price: bool = False
+    adjustments: str = ""
     currency: str = DEFAULT_CURRENCY
     exchange: str | None = None
     isin: str | None = None
@@ -94,6 +96,10 @@ def first_seen(symbol: str, price: float) -> Instrument:
         price_decimals=FIRST_SEEN_DECIMALS,
         size_decimals=FIRST_SEEN_SIZE_DECIMALS,
     )
+
+
+UNLISTED = first_seen("UNLISTED", 1.0)
+"""The decimals and the type that a symbol gets that a feed trades first."""
 
 
 def decimals_of(price: float, least: int) -> int:

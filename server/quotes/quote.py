@@ -6,7 +6,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.quotes.instrument import LARGEST_WHOLE, Instrument, at_tick, known_at_tick
+from server.quotes.instrument import (
+    LARGEST_WHOLE,
+    Instrument,
+    InstrumentType,
+    at_tick,
+    known_at_tick,
+)
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
 
@@ -24,25 +30,40 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     `last_updated` is None if nobody knows the price's time.
     """
 
-    symbol: str
-    name: str
-    type: str
-    current_price: float | None
-    base_price: float | None
-    change: float | None
-    change_percent: float | None
-    last_updated: Annotated[datetime, Meta(tz=True)] | None
-    volume: float
-    market_cap: int | None
-    currency: str
-    open: float | None
-    high: float | None
-    low: float | None
-    previous_close: float | None
-    bid: float | None
-    ask: float | None
-    bid_size: float | None
-    ask_size: float | None
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[InstrumentType, Meta(description="The kind of instrument")]
+    current_price: Annotated[float | None, Meta(description="Last price, null before the first")]
+    base_price: Annotated[float | None, Meta(description="Price from which `change` is counted")]
+    change: Annotated[float | None, Meta(description="`current_price` less `base_price`")]
+    change_percent: Annotated[
+        float | None,
+        Meta(description="The change in percent of the base price, null if that is not above zero"),
+    ]
+    last_updated: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None,
+        Meta(description="Time of the price, to the microsecond; null if nobody knows it"),
+    ]
+    volume: Annotated[float, Meta(description="Sum of all sizes since the server's first start")]
+    market_cap: Annotated[
+        int | None,
+        Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),
+    ]
+    currency: Annotated[
+        str, Meta(description="Currency of its prices: ISO 4217, or the code of a crypto currency")
+    ]
+    open: Annotated[float | None, Meta(description="First price of the day, null before it")]
+    high: Annotated[
+        float | None, Meta(description="Highest price of the day, null before the first")
+    ]
+    low: Annotated[float | None, Meta(description="Lowest price of the day, null before the first")]
+    previous_close: Annotated[
+        float | None, Meta(description="Last price of the session before, null if unknown")
+    ]
+    bid: Annotated[float | None, Meta(description="Best bid, null if unknown or nobody bids")]
+    ask: Annotated[float | None, Meta(description="Best ask, null if unknown or nobody asks")]
+    bid_size: Annotated[float | None, Meta(description="Size of the best bid, null if unknown")]
+    ask_size: Annotated[float | None, Meta(description="Size of the best ask, null if unknown")]
 
 
 def opening_quote(instrument: Instrument, time_us: int = 0) -> Quote:
@@ -147,21 +168,26 @@ def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int 
     )
 
 
-def move_of(update: Update, version: int, new: Quote) -> Move:
-    """Return the move that other instances make of `update`, which made the quote `new`."""
+def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> Move:
+    """Return the move that other instances make of `update`, which made the quote `new`.
+
+    Arguments:
+        adjustments: the number of adjustments that the prices have had.
+    """
     if isinstance(update, Trade) and not update.late:
         price, volume = new.current_price, new.volume
-        return Move(update.symbol, version, price, volume, update.time_us, update.ts, update.row)
+        ts, row = update.ts, update.row
+        return Move(update.symbol, version, price, volume, update.time_us, ts, row, adjustments)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
-    moved = None if change.price is None else new.current_price
     return Move(
         change.symbol,
         version,
-        moved,
+        None if change.price is None else new.current_price,
         new.volume,
         change.time_us,
         change.ts,
         change.row,
+        adjustments,
         change.day,
         change.book,
     )

@@ -31,6 +31,9 @@ LARGEST_PRICE = 2 * MAX_PRICE
 
 PRINTABLE = r"^[^\x00\ud800-\udfff]*$"
 
+MAX_ADJUSTMENTS = 1000
+"""Characters of a list of adjustments: more than a hundred splits."""
+
 # Every store and every JSON reader can hold these values. Postgres has no NUL, UTF-8 no surrogates.
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=PRINTABLE)]
 Code = Annotated[str, Meta(min_length=1, max_length=MAX_CODE_LENGTH, pattern=PRINTABLE)]
@@ -42,6 +45,13 @@ Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
 Size = Whole | Annotated[float, Meta(ge=0, le=LARGEST_WHOLE)]
 Version = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE)]
 Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
+Adjustments = Annotated[
+    str,
+    Meta(
+        max_length=MAX_ADJUSTMENTS,
+        pattern=r"^(?:(?:[1-9][0-9]{0,6}:[1-9][0-9]{0,6}|fresh@[0-9]{1,18})(?: |\Z))*\Z",
+    ),
+]
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +60,8 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     Prices are in `currency`, `market_cap` in whole units of it, `volume` in shares or units. `version`
     is the quote's version, 1 before the first update. `quoted_at` is the time of the last price in
     microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
-    `base_price`, and a `last_quote` of zero. None: not known.
+    `base_price`, and a `last_quote` of zero. `adjustments` lists the adjustments that the prices have
+    had. None: not known.
     """
 
     symbol: Symbol
@@ -64,6 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     volume: Size = 0
     version: Version = 1
     quoted_at: Microseconds = 0
+    adjustments: Adjustments = ""
     currency: Code = DEFAULT_CURRENCY
     exchange: Code | None = None
     isin: Isin | None = None
@@ -103,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
             market_cap=self.market_cap,
             price_decimals=self.price_decimals,
             made_up_price=self.made_up_price,
+            adjustments=self.adjustments,
             currency=self.currency,
             exchange=self.exchange,
             isin=self.isin,
@@ -153,6 +166,7 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,
         made_up_price=instrument.made_up_price,
+        adjustments=instrument.adjustments,
         currency=instrument.currency,
         exchange=instrument.exchange,
         isin=instrument.isin,

@@ -185,7 +185,8 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of a quote to which another instance, the leader, has given a version.
 
-    `version` and `volume` are the quote's after the change. The other fields are as in `Change`.
+    `version` and `volume` are the quote's after the change. `adjustments` is the number of adjustments
+    that its prices have had. The other fields are as in `Change`.
     Without `day`, `price` alone decides the effect on the day's values, and the move stays short.
     """
 
@@ -196,6 +197,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     time_us: Microseconds
     ts: Whole
     row: Whole = 0
+    adjustments: Whole = 0
     day: DayRange | None = None
     book: Book | None = None
 
@@ -223,24 +225,31 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     def then(self, change: Change) -> "Move":
         """Return the move to the version after this one, which `change` makes."""
         both = self.change_after(0).then(change)
-        return self._as(self.version + 1, both)
+        return self.renewed(self.version + 1, both)
 
     def after(self, earlier: "Move") -> "Move":
-        """Return this move with the effect of an `earlier` one."""
-        both = earlier.change_after(earlier.volume).then(self.change_after(0))
-        return self._as(self.version, both)
+        """Return this move with the effect of an `earlier` one.
 
-    def _as(self, version: int, both: Change) -> "Move":
+        One of before an adjustment has none: the leader's state comes next, and includes it.
+        """
+        if earlier.adjustments != self.adjustments:
+            return self
+        both = earlier.change_after(earlier.volume).then(self.change_after(0))
+        return self.renewed(self.version, both)
+
+    def renewed(self, version: int, change: Change) -> "Move":
+        """Return the move that has the effect of `change`, with its volume as the quote's."""
         return Move(
-            both.symbol,
+            change.symbol,
             version,
-            both.price,
-            both.volume,
-            both.time_us,
-            both.ts,
-            both.row,
-            both.day,
-            both.book,
+            change.price,
+            change.volume,
+            change.time_us,
+            change.ts,
+            change.row,
+            self.adjustments,
+            change.day,
+            change.book,
         )
 
 

@@ -37,6 +37,9 @@ class Listings(Protocol):
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over the reference data of listed instruments, and prices that no feed has moved."""
 
+    async def rename(self, symbol: str, row: Snapshot) -> None:
+        """Drop an instrument that is listed in another row now, and move its subscribers there."""
+
     async def delist(self, symbols: Sequence[str]) -> None:
         """Drop instruments that are no longer listed, and accept them from no other source."""
 
@@ -108,13 +111,15 @@ class Changes:
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
         symbols = [change.symbol for change in changes]
         await self._forget(symbols)
+        gone = {change.symbol: change.renamed_to for change in changes if change.delisted}
+        await self._rename(gone, listings)
         held = [change for change in changes if listings.holds(change.symbol)]
         if listed := [change.symbol for change in held if not change.delisted]:
             found = await self._catalogue.find(listed)
             await listings.relist(found)
             self._rewrite([row.symbol for row in found if self._is_overwritten(row)])
-        if delisted := [change.symbol for change in changes if change.delisted]:
-            await listings.delist(delisted)
+        if gone:
+            await listings.delist([*gone])
         # Again, as a value cached meanwhile may have the old name.
         await self._forget(symbols)
         if held:
@@ -125,6 +130,15 @@ class Changes:
         if live is None or not live.version == row.version > 1:
             return False
         return live.last_quote != row.last_quote
+
+    async def _rename(self, gone: dict[str, str | None], listings: Listings) -> None:
+        """Rename the symbols among the `gone` ones that have a successor, and take them out there."""
+        successors = [new for new in gone.values() if new]
+        rows = {row.symbol: row for row in await self._catalogue.find(successors)}
+        for symbol, new in [*gone.items()]:
+            if new in rows:
+                await listings.rename(symbol, rows[new])
+                del gone[symbol]
 
     async def _forget(self, symbols: Sequence[str]) -> None:
         self._loader.invalidate(symbols)

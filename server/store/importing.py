@@ -139,7 +139,8 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
     read = partial(read_price, decimal_comma=decimal_comma, signed=kind in SIGNED_TYPES)
     decimals = _decimals("price_decimals", cells)
     price: float | None = None
-    if is_missing(text := cells.get("price", "")):
+    # A price that is not a number is a calculation gone wrong, and not a missing one.
+    if is_missing(text := cells.get("price", "")) and text.strip().lower() != "nan":
         decimals = FIRST_SEEN_DECIMALS if decimals is None else decimals
     else:
         price, decimals = read(text, decimals)
@@ -233,7 +234,8 @@ def _fields(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
             found[field] = column
         elif field in columns:
             raise BadFile(f"{path}: the header has no column {columns[field]!r}")
-    if missing := [field for field in REQUIRED if field not in found]:
+    missing = [field for field in (*REQUIRED, "price") if field not in found]
+    if any(field in REQUIRED for field in missing):
         raise BadFile(
             f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
             f"--map {missing[0]}=HEADER names one"

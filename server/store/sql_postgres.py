@@ -1,7 +1,6 @@
 """The SQL of the catalogue in Postgres. Values are always parameters of a statement."""
 
-from server.quotes.snapshot import PRICE_FIELDS
-from server.store.sql import COLUMNS, FIELDS, on_conflict_list, on_conflict_save
+from server.store.sql import COLUMNS, FIELDS, on_conflict
 
 
 def _as_float(column: str) -> str:
@@ -32,6 +31,7 @@ _TYPES = {
     "made_up_price": "bool",
     "version": "bigint",
     "quoted_at": "bigint",
+    "adjustments": "varchar",
     "currency": "varchar",
     "exchange": "varchar",
     "isin": "varchar",
@@ -50,9 +50,7 @@ _INSERT = (
     f"SELECT {_WHOLE_VOLUME}, volume - trunc(volume) FROM unnest({_PARAMETERS}) AS new({COLUMNS}) "
 )
 
-UPSERT = _INSERT + on_conflict_list(*PRICE_FIELDS, "volume_fraction")
-
-SAVE = _INSERT + on_conflict_save(*PRICE_FIELDS, "volume_fraction")
+LIST, BEGIN_ANEW, REPLACE, SAVE = (_INSERT + end for end in on_conflict("volume_fraction"))
 
 LOCK = """
 SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted

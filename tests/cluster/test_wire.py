@@ -1,4 +1,4 @@
-"""What instances read from Redis, where anybody may have written anything."""
+"""Instances read values from Redis, where any program may have written anything."""
 
 import msgspec
 import pytest
@@ -61,8 +61,8 @@ def test_every_kind_goes_over_the_bus(category):
     )
     moves = [
         Move("BTC/USD", 3, price, 0.5, 1, 1),
-        Move("BTC/USD", 4, None, 0.75, 0, 1, 0, DayRange(), Book(price, None, 1.5, None)),
-        Move("BTC/USD", 5, price, 0.75, 0, 1, 7, DayRange(None, price, None, restated=True)),
+        Move("BTC/USD", 4, None, 0.75, 0, 1, 0, 0, DayRange(), Book(price, None, 1.5, None)),
+        Move("BTC/USD", 5, price, 0.75, 0, 1, 7, 1, DayRange(None, price, None, restated=True)),
     ]
     batch = Batch(5, 6, moves, [state])
     assert decode_batch(encode_batch(batch), invalid) == batch
@@ -106,7 +106,7 @@ def test_state_of_an_older_instance_is_read():
 
 
 def test_batch_without_the_symbols_that_are_none():
-    """One bad name takes nothing else away; what is no batch is none."""
+    """A bad name spoils only its own entry. Bytes that are not a batch count as none."""
     invalid = ClusterStats().invalid
     batch = Batch(5, 6, [], [snapshot("A"), snapshot("*"), snapshot("b\n"), snapshot("C")])
     read = decode_batch(encode_batch(batch), invalid)

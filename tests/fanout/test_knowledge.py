@@ -1,4 +1,4 @@
-"""What the hub knows of its symbols, and takes over from others."""
+"""The hub knows its symbols' state, and takes over newer states from others."""
 
 import time
 
@@ -39,9 +39,9 @@ async def test_watched_symbols_are_those_that_somebody_gets(hub, connect):
 async def test_tick_precision_of_symbols(hub):
     """Its own, or the finest for a symbol that nobody listed."""
     hub.list_instrument(Instrument(symbol="JPY", name="Yen", base_price=150.0, price_decimals=3))
-    assert hub.price_decimals("AAPL") == 2
-    assert hub.price_decimals("JPY") == 3
-    assert hub.price_decimals("NOPE") == 4
+    assert hub.instrument("AAPL").price_decimals == 2
+    assert hub.instrument("JPY").price_decimals == 3
+    assert hub.instrument("NOPE").price_decimals == 4
 
 
 async def test_delisted_symbols_are_still_known(hub):

@@ -201,6 +201,7 @@ def test_bodies_are_bounded(server: ServerProcess, symbol: str) -> None:
     assert post(server, gzip.compress(line) * 2, **gzipped).counts[0] == 2
     assert post(server, gzip.compress(full)[:-9], **gzipped).code == "bad_request"
     assert post(server, b"junk", **gzipped).code == "bad_request"
+    assert post(server, gzip.compress(b"") * 1000, **gzipped).code == "bad_request"
     assert post(server, line, Content_Encoding="br").status == 415
     assert quote(server, symbol)[1]["volume"] == 2 * (MIB // len(line)) + 2
 

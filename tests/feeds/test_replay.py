@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from server.feeds.replay import BLOCK_ROWS, Played, Replay, ReplayError
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.update import Book, Change, DayRange, FeedPosition, TopOfBook, Trade
 
 HEADER = "timestamp_ms,symbol,price,size"
@@ -202,7 +202,7 @@ async def test_price_that_is_zero_at_its_symbol_s_tick_is_a_bad_row(tmp_path):
         symbol: Instrument(symbol=symbol, name=symbol, base_price=1.0, price_decimals=decimals)
         for symbol, decimals in (("A", 4), ("B", 2))
     }
-    await replay.run(send, listed.get)
+    await replay.run(send, listed.__getitem__)
     assert [receive.receive_nowait().price for _ in range(2)] == [0.00005001, 0.0051]
     assert replay.bad_rows == 2
 
@@ -228,7 +228,7 @@ async def test_rows_of_every_kind(tmp_path):
     replay = Replay(path, 0, loop=False)
     send, receive = trio.open_memory_channel[Any](20)
     oil = Instrument(symbol="CLK0", name="Oil", type="FUTURE", base_price=1.0)
-    await replay.run(send, {"CLK0": oil}.get)
+    await replay.run(send, lambda symbol: oil if symbol == "CLK0" else UNLISTED)
     send.close()
     both, book, trade = [msgspec.structs.replace(each, ts=0) async for each in receive]
     day = DayRange(43210.5, 43210.5, 43210.5)

@@ -126,7 +126,7 @@ def test_two_merged_trades_keep_both_extremes():
 def test_trade_s_move_stays_as_short_as_it_was():
     """The fields that updates of other kinds need take one byte each."""
     (move,) = moves(Trade("CLK0", 18.5, 100, 5, 6))
-    plain = msgspec.msgpack.encode(["CLK0", 2, 18.5, 100, 5, 6, 0])
+    plain = msgspec.msgpack.encode(["CLK0", 2, 18.5, 100, 5, 6, 0, 0])
     assert len(msgspec.msgpack.encode(move)) == len(plain) + 2
 
 

@@ -258,12 +258,12 @@ class Instance:
 
     @property
     def state(self) -> dict[str, LiveSnapshot]:
-        """What other instances should have, too."""
+        """Return the state that other instances should have, too."""
         return {symbol: topic.live_snapshot() for symbol, topic in self.hub.topics.items()}
 
     @property
     def status(self) -> tuple[str, str]:
-        """What this instance's clients were told last."""
+        """Return the status that this instance's clients were told last."""
         message = self.hub.status.message
         return message.status, message.reason
 

@@ -1,4 +1,4 @@
-"""What an instance that follows gives its clients, on a clock that jumps."""
+"""A follower gives its clients the leader's prices and status, on a clock that jumps."""
 
 import trio
 import trio.testing
@@ -158,8 +158,8 @@ async def test_hash_that_cannot_be_read_is_read_later(autojump_clock, leader, fo
 
 
 async def test_quiet_feed_is_each_instance_s_own_news(autojump_clock, redis, leader, follower):
-    """What one watches may be quiet while others' symbols trade: neither is it told to others, nor does
-    their news end it.
+    """One instance's symbols may be quiet while others' symbols trade. It does not tell the others, and
+    their news does not end it.
     """
     quiet = Peer(follower.hub)
     quiet.subscribe("MSFT")

@@ -1,4 +1,4 @@
-"""What an instance that leads tells the others, on a clock that jumps."""
+"""A leader tells the others its moves and its state, on a clock that jumps."""
 
 from itertools import pairwise
 
