@@ -128,6 +128,11 @@ class Process:
     def cpu_seconds(self) -> float | None:
         return cpu_seconds(self._process.pid)
 
+    def active_seconds(self) -> float:
+        """Return how long the main thread ran, or was ready to run and had no core (schedstat)."""
+        ran, waited, _ = Path(f"/proc/{self._process.pid}/schedstat").read_text().split()
+        return (int(ran) + int(waited)) / 1e9
+
     def resident_bytes(self) -> int | None:
         fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -21,8 +21,8 @@ SYMBOLS, EACH = 50, 5
 SAMPLE = 5
 """One client in SAMPLE parses its messages, the others count frames."""
 
-POSTS = 2
-"""Connections of `POST /prices`, each with symbols of its own: one sends while the other waits."""
+PUBLISHERS = 4
+"""Connections of publishers, each with symbols of its own: one sends while others wait."""
 
 WAYS = {"POST": (12_000, 20_000, 1.0), "WebSocket": (4000, 5000, 1 / 3)}
 """Prices a second that each way must reach, those to aim at, and its share of `--rate`."""
@@ -43,11 +43,12 @@ def run(options: load.Options) -> Result:
     instruments = largest_instruments(SYMBOLS)
     opened: dict[str, Callable[[Generator, OwnServer], list[Publisher]]] = {
         "POST": lambda generator, server: [
-            HttpPublisher(generator, server, Prices(instruments[place::POSTS]))
-            for place in range(POSTS)
+            HttpPublisher(generator, server, Prices(instruments[place::PUBLISHERS]))
+            for place in range(PUBLISHERS)
         ],
         "WebSocket": lambda generator, server: [
-            SocketPublisher(generator, server, Prices(instruments))
+            SocketPublisher(generator, server, Prices(instruments[place::PUBLISHERS]))
+            for place in range(PUBLISHERS)
         ],
     }
     for way, open_publishers in opened.items():
@@ -91,7 +92,9 @@ def _measure(
     must, aim, share = WAYS[way]
     before = sum(each.answered for each in publishers)
     meter = load.Meter(server, generator)
+    active = server.active_seconds()
     most = publish(generator, publishers, options.duration)
+    idle = 1 - (server.active_seconds() - active) / options.duration
     settle(generator, publishers)
     window = meter.read()
     result.busy = max(result.busy, window.busy)
@@ -103,6 +106,8 @@ def _measure(
         Figure(f"{way}, prices a second of CPU", ratio(1e6, cost), Unit.PER_SECOND),
         Figure(f"{way}, frames delivered", window.frames / window.seconds, Unit.PER_SECOND),
         Figure(f"{way}, server", window.core, Unit.CORE),
+        # If it is idle, the publishers are the bottleneck.
+        Figure(f"{way}, server idle", idle, Unit.CORE),
         Figure(f"{way}, generator", window.busy, Unit.CORE),
     )
     travel = _Travel(generator, publishers)
