@@ -236,12 +236,12 @@ class Intake:
 
     def _begin(self, symbol: str, instrument: Instrument) -> None:
         """Note a symbol's values before its first trade, and anew after a split of its prices."""
-        base = instrument.base_price
+        scale = instrument.base_price, instrument.adjustments
         if symbol in self.trades and (
-            base == self.trades.base(symbol) or self._market.instrument(symbol) is None
+            scale == self.trades.scale(symbol) or self._market.instrument(symbol) is None
         ):
             return
-        self.trades.begin(symbol, self._market.values(symbol), base)
+        self.trades.begin(symbol, self._market.values(symbol), scale)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
