@@ -17,6 +17,7 @@ from server.ops.api import Api, endpoints
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
+    check_venue,
     cluster_checks,
     service_checks,
     store_checks,
@@ -26,7 +27,7 @@ from server.ops.http_edge import HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
-from server.ops.metrics_intake import IntakeCollector
+from server.ops.metrics_intake import IntakeCollector, VenueCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
@@ -47,6 +48,7 @@ class Parts:
     authenticator: Authenticator
     prices: Prices
     push: Push | None
+    desk: Push | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +80,15 @@ def build_operations(
     checks = service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member)
     if parts.push:
         checks["publishing"] = partial(check_publishing, parts.push.intake)
+        checks |= {
+            f"venue_{each.venue.name}": partial(check_venue, each) for each in parts.push.venues
+        }
     health = HealthMonitor(checks, health_interval)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store)) + price_endpoints(parts.push)
+    api = endpoints(Api(hub, store)) + price_endpoints(parts.desk)
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),
@@ -103,6 +108,7 @@ def build_operations(
     registry.register(HttpCollector(http.edges))
     if parts.push:
         registry.register(IntakeCollector(parts.push.intake))
+        registry.register(VenueCollector(parts.push.venues))
     return Operations(
         http=http, lag=lag, health=health, readiness=readiness, own_metrics=own_metrics
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
+from server.app.venues import open_venues
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -61,8 +62,8 @@ class HubExchange:
 
 
 def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None:
-    """Return the desk and feed of published prices, None if FEED does not name it."""
-    if "push" not in settings.feed.feeds:
+    """Return the desk and feed of prices from outside, None if FEED names neither it nor a venue."""
+    if "push" not in settings.feed.feeds and not settings.feed.venues:
         return None
     rules = Rules(
         settings.price_band or None,
@@ -71,4 +72,6 @@ def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None
         settings.trades_memory,
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
-    return Push(Intake(exchange, rules), exchange)
+    push = Push(Intake(exchange, rules), exchange)
+    open_venues(settings, hub, push)
+    return push

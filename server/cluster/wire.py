@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
-from server.quotes.snapshot import LiveSnapshot, Version, Whole
+from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
 from server.quotes.update import NOWHERE, FeedPosition, Move
 
 CHANNEL = "price_updates"
@@ -51,8 +51,9 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     `seq` grows by one with each batch of an epoch, and by two if moves before this batch are only in
     the hash. `listed` are symbols that the leader publishes for the first time. `stale`: why the leader
-    has no prices, empty if it has. `handover`: its identity if it no longer leads. `position`: the
-    next leader's feed goes on from there, as this batch and the ones before it have all earlier rows.
+    has no prices, empty if it has. `handover`: its identity if it no longer leads. `newest_us` is 0:
+    earlier versions had a time there, and do not read a batch without it. `position`: the next leader's
+    feed goes on from there, as this batch and the ones before it have all earlier rows.
     """
 
     epoch: Whole
@@ -61,6 +62,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     listed: Sequence[LiveSnapshot] = ()
     stale: Reason = ""
     handover: Identity = ""
+    newest_us: Microseconds = 0
     position: FeedPosition = NOWHERE
 
 

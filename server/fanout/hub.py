@@ -151,7 +151,7 @@ class Hub:
             former = self.delisted.get(row.symbol)
             state = up_to_date(old.snapshot(), row.instrument)
             state = renamed(state, row.symbol, former.version if former else 1, old.ts)
-            state = state if state.version >= row.version else row
+            state = live(state if state.version >= row.version else row, old.ts, old.row)
             # If the leader was faster, subscribers of `*` have the new symbol.
             old.everyone = SubscriberSet() if new is None else self._everyone
             if new is None:
@@ -159,7 +159,7 @@ class Hub:
                 new = self._list(state, old.ts)
                 new.quote_due = False
             else:
-                self.adopt([live(state, old.ts)])
+                self.adopt([state])
             move_subscribers(old, new, self._everyone, self.subscribe)
             old.successor = new
             if self.journal.recording:
@@ -253,6 +253,7 @@ class Hub:
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        symbol = self.renamed.get(symbol, symbol)
         topic = self.topics.get(symbol) or self.delisted.get(symbol)
         return topic.row if topic else 0
 

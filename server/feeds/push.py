@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
+from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Market, Notice
@@ -63,11 +64,15 @@ class _Judged(NamedTuple):
 
 
 class Push:
-    """The desk that takes batches, and the feed of their updates. `run` is called once at a time."""
+    """The desk that takes batches, and the feed of their updates. `run` is called once at a time.
+
+    `venues` are live feeds that publish here; they run while it does.
+    """
 
     def __init__(self, intake: Intake, exchange: Exchange) -> None:
         self.intake = intake
         self.running = False
+        self.venues: Sequence[LiveFeed] = ()
         self._exchange = exchange
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
         self._report_at = 0.0
@@ -94,6 +99,8 @@ class Push:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer, receive, updates)
+                for venue in self.venues:
+                    nursery.start_soon(venue.run)
                 async for batch, on_answer in self._receive:
                     answer, symbols = await self._publish(batch, updates)
                     await send.send(_Judged(answer, symbols, on_answer))
