@@ -100,7 +100,7 @@ def build_operations(
     description = description_route(api, PAGES)
     routes = Routes(
         probes=probe_routes(readiness.ask),
-        users=[each.route(gate) for each in api] + ([] if parts.push else [no_prices_route()]),
+        users=[each.route(gate) for each in api] + ([] if parts.desk else [no_prices_route()]),
         public=[index_route([*here, *api]), description],
         operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )

@@ -24,7 +24,7 @@ MODULES = (publisher, first_answers, held, objects, once, sources)
 UNITS = {"": 1, " KiB": 1024, " MiB": 1024 * 1024}
 
 NOT_RUN = re.compile(
-    r"FEED=push scripts/serve|scripts/quotestream watch AAPL|REDIS_URL=.*|redis-cli .*"
+    r"(?:REDIS_URL=\S+ )?FEED=\S+ scripts/serve|scripts/quotestream watch .*|redis-cli .*"
 )
 """Commands that serve or draw until their user ends them, and those of Redis."""
 
