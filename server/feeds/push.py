@@ -6,7 +6,7 @@ updates. So the intake has one user, and a publisher that leaves does not cut it
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from time import time_ns
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Market, Notice
 from server.intake.objects import Line, Published, read_batch
+from server.pacing import wait_until
 from server.quotes.update import Update
 
 WAITING_BATCHES = 16
@@ -49,10 +50,6 @@ class Exchange(Market, Protocol):
 
     async def published(self, symbols: Iterable[str]) -> None:
         """Wait until all updates of `symbols` that their topics have now are published."""
-
-
-LOOK_INTERVAL = 0.001
-"""Seconds between two looks whether a batch is published. A round of updates takes longer."""
 
 
 class _Waiting(NamedTuple):
@@ -117,27 +114,26 @@ class Push:
     ) -> tuple[Answer, set[str]]:
         """Send the updates of a batch. Return its answer, and the symbols that it moved."""
         answer, symbols = Answer(), set[str]()
-        for number, body in enumerate(batch.bodies, batch.first_frame):
-            lines = read_batch(body)
-            while chunk := [*islice(lines, CHUNK)]:
-                known = await self._look_up(chunk)
-                now = time_ns() // 1000
-                taken = self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
-                if number:
-                    taken.answer.name_frame(number)
-                answer.add(taken.answer)
-                for effect in taken.effects:
-                    if isinstance(effect, Notice):
-                        # A client sees it behind the prices before it.
-                        await self._published([effect.symbol], updates)
-                        self._exchange.announce(effect)
-                        continue
-                    symbols.add(effect.symbol)
-                    try:
-                        updates.send_nowait(effect)
-                    except trio.WouldBlock:
-                        await updates.send(effect)
-                await trio.lowlevel.checkpoint()
+        frames = enumerate(batch.bodies, batch.first_frame)
+        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        # Frames of one object each are judged together, and so share a round.
+        while chunk := [*islice(lines, CHUNK)]:
+            known = await self._look_up(chunk)
+            now = time_ns() // 1000
+            taken = self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
+            answer.add(taken.answer)
+            for effect in taken.effects:
+                if isinstance(effect, Notice):
+                    # A client sees it behind the prices before it.
+                    await self._published([effect.symbol], updates)
+                    self._exchange.announce(effect)
+                    continue
+                symbols.add(effect.symbol)
+                try:
+                    updates.send_nowait(effect)
+                except trio.WouldBlock:
+                    await updates.send(effect)
+            await trio.lowlevel.checkpoint()
         self._report(batch, answer)
         if dropped := self.intake.held.dropped - self._dropped:
             self._dropped += dropped
@@ -157,7 +153,7 @@ class Push:
             return lines
         refused = Reason("store_unavailable", "the store gives no answer about this symbol")
         return [
-            Line(each.number, refused)
+            Line(each.number, refused, each.frame)
             if isinstance(each.content, Published) and each.content.symbol in unavailable
             else each
             for each in lines
@@ -182,13 +178,13 @@ class Push:
         self, symbols: Iterable[str], updates: trio.MemorySendChannel[Update]
     ) -> None:
         """Wait until all updates of `symbols` that were sent before are published."""
-        await trio.lowlevel.checkpoint()
         # The broadcaster has routed all updates when it waits for the next one.
-        while not (  # noqa: ASYNC110 (an event for each update would slow all feeds)
-            updates.statistics().tasks_waiting_receive
-            and not updates.statistics().current_buffer_used
-        ):
-            await trio.sleep(LOOK_INTERVAL)
+        await wait_until(
+            lambda: (
+                updates.statistics().tasks_waiting_receive > 0
+                and not updates.statistics().current_buffer_used
+            )
+        )
         await self._exchange.published(symbols)
 
     def _report(self, batch: Batch, answer: Answer) -> None:

@@ -115,6 +115,18 @@ async def test_socket_is_left_unread_after_64_unanswered_frames() -> None:
         assert press.read()[-1]["frames"] == MAX_UNANSWERED + 30
 
 
+async def test_frames_that_come_meanwhile_are_one_batch() -> None:
+    """While two batches are without an answer, the socket is left unread."""
+    async with open_press() as (press, _):
+        for number in range(5):
+            await press.send(b"%d" % number)
+        assert [batch.bodies for batch, _ in press.desk.batches] == [[b"0"], [b"1"]]
+        _, on_answer = press.desk.batches.pop(0)
+        on_answer(Answer())
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert [batch.bodies for batch, _ in press.desk.batches] == [[b"1"], [b"2", b"3", b"4"]]
+
+
 async def test_bytes_without_an_answer_are_bounded() -> None:
     """Few large frames stop the reading, too."""
     async with open_press() as (press, nursery):
