@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple
 
-import msgspec
 import trio
+from msgspec.structs import replace
 
 from server.fanout.flusher import Flusher
 from server.fanout.frame import Source, UpdateFrame, text_frame
@@ -29,7 +29,7 @@ from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
 from server.quotes.update import Move, Trade, Update
 
 NO_VERSION_LEFT = (
@@ -105,7 +105,7 @@ class Topic(Source):
         self.epoch = epoch
         self.version = snapshot.version
         self.ts = ts
-        self.row = _row_of(snapshot)
+        self.row = row_of(snapshot)
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
@@ -152,16 +152,14 @@ class Topic(Source):
         if state.version > self.version:
             self.quote = resumed_quote(state)
             self.version = state.version
-            self.row = _row_of(snapshot)
+            self.row = row_of(snapshot)
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
         they are the catalogue's, and may be newer here.
         """
         if self.instrument.base_price is None:
-            self.instrument = msgspec.structs.replace(
-                self.instrument, base_price=snapshot.base_price
-            )
+            self.instrument = replace(self.instrument, base_price=snapshot.base_price)
         self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
@@ -195,9 +193,7 @@ class Topic(Source):
         if snapshot.price is None:
             # A price that clients have does not go away: a feed has moved it, or an import left it out.
             mine = self.snapshot()
-            snapshot = msgspec.structs.replace(
-                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
-            )
+            snapshot = replace(snapshot, base_price=mine.base_price, last_quote=mine.last_quote)
         instrument, old = newest_reference(self.instrument, snapshot.instrument), self.quote
         snapshot = up_to_date(snapshot, instrument)
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
@@ -306,7 +302,7 @@ class Topic(Source):
         """
         if self.waiting or new.base_price is not None:
             self.quote_due = self.active or self.watched
-        self.instrument = msgspec.structs.replace(self.instrument, base_price=new.base_price)
+        self.instrument = replace(self.instrument, base_price=new.base_price)
 
     def _accepted(self, move: Move) -> Move | None:
         """Return a move as one of the present instrument, None if it is not newer or not possible."""
@@ -401,8 +397,3 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
         [operation for topic in topics for operation in topic.full_operations()],
         topics[0].epoch,
     )
-
-
-def _row_of(snapshot: Snapshot) -> int:
-    """Return the last row of a replay that a state includes, 0 if the state is the catalogue's."""
-    return snapshot.row if isinstance(snapshot, LiveSnapshot) else 0

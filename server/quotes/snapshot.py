@@ -155,6 +155,11 @@ def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
     return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
 
 
+def row_of(snapshot: Snapshot) -> int:
+    """Return the last row of a replay that a state includes, 0 if the state is the catalogue's."""
+    return snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
+
+
 def opening_snapshot(instrument: Instrument) -> Snapshot:
     """Return the snapshot before the first trade: at the base price, if there is one."""
     return Snapshot(
