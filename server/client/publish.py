@@ -10,12 +10,15 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from server.client.published import Entry, read_batches
-from server.client.stream import Credential, StreamRefused, is_final
+from server.client.published import Entry, Problem, read_batches
+from server.client.stream import TOKEN_EXPIRED, Credential, StreamRefused, is_final
 from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 WINDOW = 32
 """Frames without an answer: half of what a server takes. A lost connection's are sent again."""
+
+FINAL_CLOSES = {1002, 1003, 1007, 1008, 1009, TOKEN_EXPIRED}
+"""Close codes (RFC 6455 §7.4.1) after which the same frames or token would fare no better."""
 
 COUNTED = ("accepted", "duplicate", "late", "held")
 
@@ -138,20 +141,21 @@ class Publication:
             self.unanswered.popleft()
 
     def _frame(self, entries: Sequence[Entry]) -> Frame | None:
-        """Return a frame of those entries that can be read, None if there is none."""
-        lines, objects = [], []
+        """Return a frame of those entries that are objects, None if there is none."""
+        lines, objects = list[int](), list[str]()
         for line, content in entries:
-            if isinstance(content, str):
-                self._reject(line, "bad_json", content)
+            if isinstance(content, Problem):
+                self._reject(line, content.code, content.message)
                 continue
             if self._epoch is None:
-                self._epoch = "" if "seq" in content else f"publish-{time_ns() // 1000}"
-            if self._epoch:
+                self._epoch = "" if content.numbered else f"publish-{time_ns() // 1000}"
+            text = content.text
+            if self._epoch and not content.numbered:
                 # Thanks to its number, an object that is sent twice counts once.
-                content.setdefault("seq", line)
+                text = f'{{"seq":{line},{text[1:]}'
             lines.append(line)
-            objects.append(content)
-        return Frame(msgspec.json.encode(objects).decode(), lines) if objects else None
+            objects.append(text)
+        return Frame(f"[{','.join(objects)}]", lines) if objects else None
 
     def _reject(self, line: int, code: str, message: str) -> None:
         self.summary.rejected += 1
@@ -170,16 +174,21 @@ class _Exchange:
         self._progress = trio.Event()
 
     async def run(self) -> bool:
-        """Publish until everything is answered. Return False if the connection ended before."""
-        whole = False
+        """Publish until everything is answered. Return False if the connection ended before.
+
+        Errors: StreamRefused if the server closed because of what it was sent.
+        """
+        whole, reason = False, None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 await self._write()
                 whole = True
                 nursery.cancel_scope.cancel()
-        except* ConnectionClosed:
-            pass
+        except* ConnectionClosed as group:
+            reason = getattr(group.exceptions[0], "reason", None)
+        if reason is not None and reason.code in FINAL_CLOSES:
+            raise StreamRefused(f"the server closed the connection: {reason.code} {reason.reason}")
         return whole
 
     async def _write(self) -> None:

@@ -1,9 +1,10 @@
 """Reads prices to publish: JSON objects, one a line, a JSON array, or CSV with a header."""
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -16,20 +17,41 @@ NAMES = {"timestamp": "ts", "time": "ts", "timestamp_us": "ts", "quantity": "siz
 MILLISECONDS = "timestamp_ms"
 """The header of recorded trades as `FEED=replay:` reads them."""
 
-BATCH = 500
-"""Objects that are sent together: 50 KB."""
+BATCH, BATCH_BYTES = 500, 256 * 1024
+"""Objects and bytes that are sent together. A server takes frames of 1 MiB."""
+
+MAX_OBJECT_BYTES = 4 * 1024
+"""Bytes of one object that a server takes."""
 
 CHUNK = 64 * 1024
 """Bytes read at once."""
 
-_decode = msgspec.json.Decoder(type=dict[str, Any]).decode
+_decode = msgspec.json.Decoder(type=dict[str, msgspec.Raw]).decode
+
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+"""A number of JSON (RFC 8259 §6)."""
+
+
+class Object(NamedTuple):
+    """One object as JSON. `numbered`: it has a `seq`."""
+
+    text: str
+    numbered: bool
+
+
+class Problem(NamedTuple):
+    """Why there is no object in a line."""
+
+    code: Literal["bad_json", "too_large"]
+    message: str
 
 
 class Entry(NamedTuple):
-    """One object with the line where it stands, from 1; or, instead of the object, what is wrong."""
+    """The content of one line of a file, or of one place in an array, from 1."""
 
     line: int
-    content: dict[str, Any] | str
+    content: Object | Problem
 
 
 def read_batches(file: BinaryIO, send: Callable[[list[Entry]], None]) -> None:
@@ -39,25 +61,33 @@ def read_batches(file: BinaryIO, send: Callable[[list[Entry]], None]) -> None:
     pipe holds, and does not wait for more.
     """
     batch: list[Entry] = []
+    size = 0
 
     def flush() -> None:
+        nonlocal size
         if batch:
             send([*batch])
             batch.clear()
+            size = 0
 
-    def lines() -> Iterator[str]:
-        rest = b""
-        while chunk := file.read(CHUNK):
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
-            flush()
-        yield rest.decode(errors="replace")
-
-    for entry in read_entries(lines()):
+    for entry in read_entries(_lines(file, flush)):
         batch.append(entry)
-        if len(batch) == BATCH:
+        size += len(entry.content[0])
+        if len(batch) == BATCH or size >= BATCH_BYTES:
             flush()
     flush()
+
+
+def _lines(file: BinaryIO, before_wait: Callable[[], None]) -> Iterator[str]:
+    pieces: list[bytes] = []
+    while chunk := file.read(CHUNK):
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        for other in others:
+            yield b"".join(pieces).decode(errors="replace")
+            pieces = [other]
+        before_wait()
+    yield b"".join(pieces).decode(errors="replace")
 
 
 def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
@@ -69,10 +99,10 @@ def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
     start = first[1].removeprefix("\ufeff").lstrip()
     numbered = chain([(first[0], start)], rows)
     if start.startswith("["):
-        yield from _read_array("".join(line for _, line in numbered))
+        yield from _read_array("\n".join(line for _, line in numbered))
     elif start.startswith("{"):
         for number, line in numbered:
-            yield Entry(number, _read_object(line))
+            yield Entry(number, _read_object(line.strip()))
     else:
         yield from _read_csv(numbered)
 
@@ -81,32 +111,47 @@ def _read_array(text: str) -> Iterator[Entry]:
     try:
         objects = msgspec.json.decode(text, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
-        yield Entry(1, f"the array is not JSON: {error}")
+        yield Entry(1, Problem("bad_json", f"the array is not JSON: {error}"))
         return
     for number, each in enumerate(objects, 1):
-        yield Entry(number, _read_object(bytes(each)))
+        yield Entry(number, _read_object(bytes(each).decode()))
 
 
-def _read_object(text: str | bytes) -> dict[str, Any] | str:
+def _read_object(text: str) -> Object | Problem:
+    if len(text.encode()) > MAX_OBJECT_BYTES:
+        return Problem("too_large", f"an object has at most {MAX_OBJECT_BYTES} bytes")
     try:
-        return _decode(text)
+        fields = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        return str(error)
+        return Problem("bad_json", str(error))
+    return Object(text, "seq" in fields) if fields else Problem("bad_json", "an empty object")
 
 
 def _read_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Entry]:
     """Return the rows behind the header as objects. An empty field is left out."""
     number, header = next(numbered)
-    names = [name.strip().lower() for name in next(csv.reader([header]), [])]
+    names = [name.strip().lower() for name in _cells(header)]
     if "symbol" not in names:
-        yield Entry(number, f"neither JSON nor a CSV header with `symbol`: {header.strip()[:80]!r}")
+        shown = header.strip()[:80]
+        problem = f"neither JSON nor a CSV header with `symbol`: {shown!r}"
+        yield Entry(number, Problem("bad_json", problem))
         return
     for number, line in numbered:
-        row = next(csv.reader([line]))
+        row = _cells(line)
         if len(row) != len(names):
-            yield Entry(number, f"{len(row)} fields instead of {len(names)}")
+            problem = f"{len(row)} fields instead of {len(names)}"
+            yield Entry(number, Problem("bad_json", problem))
         else:
-            yield Entry(number, dict(_fields(names, row)))
+            text = msgspec.json.encode(dict(_fields(names, row))).decode()
+            yield Entry(number, _read_object(text))
+
+
+def _cells(line: str) -> list[str]:
+    """Return a row's fields; none if the csv module refuses it, as it does fields over 128 KiB."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _fields(names: Iterable[str], row: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -116,15 +161,12 @@ def _fields(names: Iterable[str], row: Iterable[str]) -> Iterator[tuple[str, Any
             continue
         if field in TEXTS:
             yield field, text
-        elif field == MILLISECONDS and text.isdigit():
-            yield "ts", int(text) * 1000
+        elif field == MILLISECONDS and text.isascii() and text.isdigit():
+            yield "ts", _number(text + "000")
         else:
             yield field, _number(text)
 
 
-def _number(text: str) -> int | float | str:
-    """Return the number, or the text if it is not one, for the server to refuse by its line."""
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        return text
+def _number(text: str) -> msgspec.Raw | str:
+    """Return a number as it is written; another text as it is, for the server to refuse."""
+    return msgspec.Raw(text.encode()) if _NUMBER.fullmatch(text) else text

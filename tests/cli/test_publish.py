@@ -3,11 +3,13 @@
 import json
 import signal
 import subprocess
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from bench.services import free_port
 from server.websocket_client import LONGEST_DELAY
@@ -154,3 +156,22 @@ def test_reader_of_quotes_may_not_publish(tmp_path, server):
     done = run(tmp_path, "publish", "prices", "--url", prices_url(server), QUOTESTREAM_TOKEN=token)
     assert done.returncode == 1
     assert "role publisher" in done.stderr
+
+
+def test_server_that_cannot_take_a_frame_is_not_asked_again(tmp_path):
+    """A foreign server may take less than ours: the same frame would be refused for ever."""
+
+    def refuse(connection: ServerConnection) -> None:
+        connection.recv()
+        connection.close(1009, "too big")
+
+    (tmp_path / "prices").write_text('{"symbol":"AAPL","price":1}')
+    with serve(refuse, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        done = run(tmp_path, "publish", "prices", "--url", url, QUOTESTREAM_TOKEN="t")
+        server.shutdown()
+        thread.join()
+    assert done.returncode == 1
+    assert done.stderr == f"quotestream: {url}: the server closed the connection: 1009 too big\n"

@@ -1,60 +1,78 @@
 """The forms of a file of prices: JSON, one object a line or an array, and CSV."""
 
 import io
+import json
+from typing import Any
 
 import pytest
 
-from server.client.published import BATCH, Entry, read_batches, read_entries
+from server.client.published import BATCH, Entry, Object, Problem, read_batches, read_entries
 
 TRADE = {"symbol": "AAPL", "price": 175.92, "size": 100}
 
 
 @pytest.mark.parametrize(
-    ("text", "entries"),
+    ("text", "objects"),
     [
         ("", []),
         ("\n \n", []),
         (
-            '{"symbol":"A","price":1}\n\n{"symbol":"B","price":2}\n',
-            [Entry(1, {"symbol": "A", "price": 1}), Entry(3, {"symbol": "B", "price": 2})],
+            '{"symbol":"A","price":1}\n\n{"symbol":"B","seq":2}\r\n',
+            [(1, {"symbol": "A", "price": 1}, False), (3, {"symbol": "B", "seq": 2}, True)],
         ),
         (
             '\ufeff[{"symbol":"A"},\n {"symbol":"B"}]',
-            [Entry(1, {"symbol": "A"}), Entry(2, {"symbol": "B"})],
+            [(1, {"symbol": "A"}, False), (2, {"symbol": "B"}, False)],
         ),
         (
             "Symbol,Price,Size,ID,Timestamp\nAAPL,175.92,100,7,2026-11-26T09:30:00Z\nMSFT,9,,,\n",
             [
-                Entry(2, TRADE | {"id": "7", "ts": "2026-11-26T09:30:00Z"}),
-                Entry(3, {"symbol": "MSFT", "price": 9}),
+                (2, TRADE | {"id": "7", "ts": "2026-11-26T09:30:00Z"}, False),
+                (3, {"symbol": "MSFT", "price": 9}, False),
             ],
         ),
         (
             "timestamp_ms,symbol,price,size\n1511951400000,AAPL,175.92,100\n",
-            [Entry(2, {"ts": 1511951400000000} | TRADE)],
+            [(2, {"ts": 1511951400000000} | TRADE, False)],
         ),
-        ("symbol,price\nAAPL,dear\n", [Entry(2, {"symbol": "AAPL", "price": "dear"})]),
-        ('symbol,price\n"A,B",-37.63\n', [Entry(2, {"symbol": "A,B", "price": -37.63})]),
+        ("symbol,price\nAAPL,dear\n", [(2, {"symbol": "AAPL", "price": "dear"}, False)]),
+        ("symbol,timestamp_ms\nAAPL,²\n", [(2, {"symbol": "AAPL", "timestamp_ms": "²"}, False)]),
+        ("symbol,price\nA,nan\n", [(2, {"symbol": "A", "price": "nan"}, False)]),
+        ('symbol,price\n"A,B",-37.63\n', [(2, {"symbol": "A,B", "price": -37.63}, False)]),
     ],
 )
-def test_file_is_read(text: str, entries: list[Entry]) -> None:
-    assert [*read_entries(io.StringIO(text))] == entries
+def test_file_is_read(text: str, objects: list[tuple[int, dict[str, Any], bool]]) -> None:
+    found = []
+    for line, content in read_entries(io.StringIO(text)):
+        assert isinstance(content, Object)
+        found.append((line, json.loads(content.text), content.numbered))
+    assert found == objects
+
+
+def test_numbers_pass_as_they_are_written():
+    """No float rounds them: a price may have twelve decimals."""
+    [entry] = read_entries(io.StringIO("symbol,price\nA,64000.123456789012\n"))
+    assert entry.content == Object('{"symbol":"A","price":64000.123456789012}', numbered=False)
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "line", "code"),
     [
-        ('{"symbol":"A"}\nnot json\n', 2),
-        ('{"symbol":"A"}\n[1]\n', 2),
-        ('[{"symbol":"A"}', 1),
-        ('{"a":' + "[" * 100_000, 1),
-        ("a,b\n1,2\n", 1),
-        ("symbol,price\nAAPL\n", 2),
+        ('{"symbol":"A"}\nnot json\n', 2, "bad_json"),
+        ('{"symbol":"A"}\n[1]\n', 2, "bad_json"),
+        ('{"symbol":"A"}\n{}\n', 2, "bad_json"),
+        ('{"symbol":"' + "A" * 5000 + '"}\n', 1, "too_large"),
+        ('[{"symbol":"A"},{"symbol":"' + "A" * 5000 + '"}]', 2, "too_large"),
+        ('[{"symbol":"A"}', 1, "bad_json"),
+        ('{"a":' + "[" * 2000, 1, "bad_json"),
+        ("a,b\n1,2\n", 1, "bad_json"),
+        ("symbol,price\nAAPL\n", 2, "bad_json"),
+        ("symbol,price\nAAPL," + "1" * 200_000, 2, "bad_json"),
     ],
 )
-def test_what_cannot_be_read_is_named_by_its_line(text: str, line: int) -> None:
-    wrong = [entry for entry in read_entries(io.StringIO(text)) if isinstance(entry.content, str)]
-    assert [entry.line for entry in wrong] == [line]
+def test_what_cannot_be_read_is_named_by_its_line(text: str, line: int, code: str) -> None:
+    wrong = [each for each in read_entries(io.StringIO(text)) if isinstance(each.content, Problem)]
+    assert [(each.line, each.content[0]) for each in wrong] == [(line, code)]
 
 
 class Pipe(io.BytesIO):
@@ -74,3 +92,11 @@ def test_objects_of_a_file_are_sent_together():
     sent: list[list[Entry]] = []
     read_batches(io.BytesIO(b'{"symbol":"A"}\n' * (BATCH + 1)), sent.append)
     assert [len(batch) for batch in sent] == [BATCH, 1]
+
+
+def test_frames_stay_far_below_what_a_server_takes():
+    sent: list[list[Entry]] = []
+    line = b'{"symbol":"A","reason":"' + b"x" * 4000 + b'"}\n'
+    read_batches(io.BytesIO(line * 300), sent.append)
+    assert sum(len(batch) for batch in sent) == 300
+    assert max(sum(len(entry.content[0]) for entry in batch) for batch in sent) < 2**20 / 2
