@@ -94,7 +94,7 @@ def _measure(
     meter = load.Meter(server, generator)
     active = server.active_seconds()
     most = publish(generator, publishers, options.duration)
-    idle = 1 - (server.active_seconds() - active) / options.duration
+    idle = max(0.0, 1 - (server.active_seconds() - active) / options.duration)
     settle(generator, publishers)
     window = meter.read()
     result.busy = max(result.busy, window.busy)

@@ -87,6 +87,21 @@ def test_same_numbers_count_once(tmp_path, server):
     assert quote(server, "GOOGL")["volume"] == 5
 
 
+def test_the_address_that_the_server_prints_will_do(tmp_path, server):
+    """It is that of the quotes, on the same port. A publisher there would wait for ever."""
+    (tmp_path / "prices").write_text('{"symbol":"IBM","price":201.5}')
+    done = run(
+        tmp_path,
+        "publish",
+        "prices",
+        "--url",
+        server.quotes_url,
+        QUOTESTREAM_TOKEN=publisher_token(),
+    )
+    assert done.stdout == "1 accepted, 0 duplicate, 0 late, 0 held, 0 rejected\n", done.stderr
+    assert is_at(server, "IBM", 201.5)
+
+
 def test_a_pipe_is_published_line_by_line(tmp_path, server):
     """The price is on the stream before the program that prints prices ends."""
     with subprocess.Popen(
