@@ -29,6 +29,7 @@ Source = Literal[
     "redis_keys",
     "write_back",
     "versions",
+    "venue",
 ]
 """Where a value came from: the label of the metric."""
 

@@ -8,7 +8,7 @@ import pytest
 from bench.trading_day import describe
 from tests.processes import ServerProcess
 
-pytest_plugins = ["tests.services", "tests.reporting"]
+pytest_plugins = ["tests.services", "tests.reporting", "tests.memory_server"]
 
 
 def pytest_configure() -> None:

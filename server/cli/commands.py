@@ -18,23 +18,23 @@ from server.cli.argument_types import (
     duration,
     role,
     supervisor_link,
-    url,
     user,
-    word,
     workers,
 )
+from server.cli.connecting import add_connection, streaming_url
 from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
+    client_token,
     development_token,
     is_development,
     is_secret_kept,
     makes_its_own_token,
     refuse_other_machines,
     secret_of,
-    token_for_watch,
 )
 from server.cli.importing import add_import, count_of
+from server.cli.publishing import add_publish
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.redaction import hide, redact
@@ -170,22 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
-    command.add_argument(
-        "--url", type=url, help="by default the server that the environment configures"
-    )
-    token = command.add_mutually_exclusive_group()
-    token.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="a file whose first line is the token; - for standard input",
-    )
-    token.add_argument(
-        "--token",
-        type=word,
-        help="the token itself. Other users of this machine can see it with `ps`: "
-        "QUOTESTREAM_TOKEN and --token-file keep it private",
-    )
+    add_connection(command)
     command.set_defaults(run=_watch)
+    add_publish(commands)
     return parser
 
 
@@ -316,9 +303,8 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.client.stream import StreamRefused
     from server.client.table import watch
 
-    host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
-    url = arguments.url or f"ws://{host}:{settings.ws_port}/ws/quotes"
-    token = token_for_watch(arguments.token, arguments.token_file, settings)
+    url = arguments.url or streaming_url(settings, "/ws/quotes")
+    token = client_token(arguments.token, arguments.token_file, settings)
     try:
         trio.run(watch, url, token, arguments.symbols)
     except StreamRefused as error:

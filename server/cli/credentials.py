@@ -78,13 +78,16 @@ def makes_its_own_token(settings: Settings) -> bool:
     return is_secret_kept() and not (settings.jwt_audience or settings.jwt_issuer)
 
 
-def development_token(authenticator: Authenticator) -> str:
+def development_token(authenticator: Authenticator, role: str | None = None) -> str:
     """Return a token for the user of this machine. Errors: BadKey without a secret."""
-    return authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME)
+    return authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME, role)
 
 
-def token_for_watch(given: str | None, file: str | None, settings: Settings) -> str:
-    """Return the token `given`, the one in `file`, or that of QUOTESTREAM_TOKEN; else make one.
+def client_token(
+    given: str | None, file: str | None, settings: Settings, role: str | None = None
+) -> str:
+    """Return the token `given`, the one in `file`, or that of QUOTESTREAM_TOKEN; else make one with
+    this role.
 
     Errors: BadTokenSource; BadKey if none can be made.
     """
@@ -94,7 +97,7 @@ def token_for_watch(given: str | None, file: str | None, settings: Settings) -> 
         return _checked("--token-file", _first_line(file))
     if token := settings.quotestream_token.strip():
         return _checked("QUOTESTREAM_TOKEN", token)
-    return development_token(authenticator_of(settings, secret_of(settings)))
+    return development_token(authenticator_of(settings, secret_of(settings)), role)
 
 
 def is_word(text: str) -> bool:

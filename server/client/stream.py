@@ -1,35 +1,15 @@
 """A stream of quotes that reconnects after a server's restart."""
 
 import json
-import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import h11
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    HandshakeError,
-    WebSocketConnection,
-    wrap_client_stream,
-)
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.client.document import Document
-
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
-
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the TCP connection, and again for the handshake."""
-
-PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
-"""Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
-
-LASTING = 10.0
-"""Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
+from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 MAX_REQUEST = 16 * 1024 - 512
 """Bytes of a request line and its Authorization header; the rest of 16 KiB, a server's limit, is for
@@ -106,31 +86,6 @@ class Credential:
         self._token = token
 
 
-class Backoff:
-    """Draws the wait before the next connection: exponential, with full jitter."""
-
-    def __init__(self) -> None:
-        self._attempt = 0
-        self._accepted_at: float | None = None
-
-    def accepted(self) -> None:
-        """Note that the server accepted the connection just now."""
-        self._accepted_at = trio.current_time()
-
-    def next(self, asked: float) -> float:
-        """Return the seconds to wait, at least the `asked` ones. The range doubles with each call and
-        starts over only after a connection that lasted: a server that accepts and closes at once
-        would otherwise be asked several times a second.
-        """
-        now = trio.current_time()
-        if self._accepted_at is not None and now - self._accepted_at >= LASTING:
-            self._attempt = 0
-        self._accepted_at = None
-        wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt))
-        self._attempt = min(self._attempt + 1, 16)
-        return max(wait, asked)
-
-
 async def follow(
     url: str, token: str | TokenSource, symbols: Sequence[str], listener: Listener
 ) -> NoReturn:
@@ -160,28 +115,25 @@ async def follow(
         resumed = _resuming(target, document, credential) if resume else target
         resume, renewable = True, False
         try:
-            async with await _open_stream(target) as stream:
-                asked = await _follow_once(stream, resumed, credential, backoff, document, listener)
-        except ConnectionRejected as rejection:
-            status = rejection.status_code
-            asked, problem = _retry_after(rejection), _message(rejection)
+            asked = await _follow_once(resumed, credential, backoff, document, listener)
+        except ConnectionFailed as failed:
+            status = failed.status
+            asked, problem = failed.retry_after, str(failed)
             resume, renewable = status not in TOO_LONG, status == UNAUTHORIZED
-            if status < 500 and status not in PASSING and (resume or resumed == target):
+            if is_final(status) and (resume or resumed == target):
                 refusal = StreamRefused(problem)
         except TokenExpired as expired:
             refusal, renewable, problem = expired, True, str(expired)
-        # An OSError would come from the listener, as the network's errors are mapped below.
-        except (HandshakeError, trio.BrokenResourceError) as error:
-            problem = str(error.__cause__ or error) or problem
-        except h11.ProtocolError:
-            problem = "the server does not speak HTTP"
-        except trio.TooSlowError:
-            problem = "the server does not answer"
         if refusal is not None and not (renewable and await credential.renew()):
             raise refusal
         wait = backoff.next(asked)
         listener(document, {"type": "connection", "problem": problem, "retry_in": wait})
         await trio.sleep(wait)
+
+
+def is_final(status: int) -> bool:
+    """Return whether a handshake's HTTP status is about the request itself. Zero stands for none."""
+    return 0 < status < 500 and status not in PASSING
 
 
 def _resuming(target: str, document: Document, credential: Credential) -> str:
@@ -194,48 +146,18 @@ def _resuming(target: str, document: Document, credential: Credential) -> str:
     return f"{target}&resume={position}" if position else target
 
 
-async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-    """Connect to the server. Errors: BrokenResourceError, TooSlowError."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        with trio.fail_after(CONNECT_TIMEOUT):
-            if parts.scheme == "wss":
-                return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
-            return await trio.open_tcp_stream(host, parts.port or 80)
-    except OSError as error:
-        raise trio.BrokenResourceError from error
-
-
 async def _follow_once(
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
     url: str,
     credential: Credential,
     backoff: Backoff,
     document: Document,
     listener: Listener,
 ) -> float:
-    """Follow quotes on one connection, and return the seconds that the server asks to stay away.
-
-    The caller closes the stream, as trio-websocket leaves it open when the server closes first.
-    """
-    parts = urlsplit(url)
-    resource = f"{parts.path or '/'}?{parts.query}"
-    try:
-        async with trio.open_nursery() as nursery:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                socket = await wrap_client_stream(
-                    nursery, stream, parts.netloc, resource, extra_headers=credential.headers()
-                )
-            credential.accepted()
-            backoff.accepted()
-            nursery.start_soon(_keep_asking, socket)
-            wait = await _read(socket, document, listener)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # Our reader or trio-websocket's task failed; the other was only cancelled.
-        raise group.exceptions[0] from None
-    return wait
+    """Follow quotes on one connection, and return the seconds that the server asks to stay away."""
+    async with open_connection(url, credential.headers) as socket:
+        credential.accepted()
+        backoff.accepted()
+        return await _read(socket, document, listener)
 
 
 async def _read(socket: WebSocketConnection, document: Document, listener: Listener) -> float:
@@ -256,26 +178,3 @@ async def _read(socket: WebSocketConnection, document: Document, listener: Liste
         if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
             raise TokenExpired("the token expired") from None
         return wait
-
-
-async def _keep_asking(socket: WebSocketConnection) -> None:
-    """Ping until the connection ends. Errors: TooSlowError if the server does not answer."""
-    with suppress(ConnectionClosed):
-        while True:
-            await trio.sleep(PING_INTERVAL)
-            with trio.fail_after(PING_TIMEOUT):
-                await socket.ping()
-
-
-def _message(rejection: ConnectionRejected) -> str:
-    try:
-        return str(json.loads(rejection.body or b"")["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"the server answered with HTTP status {rejection.status_code}"
-
-
-def _retry_after(rejection: ConnectionRejected) -> float:
-    for name, value in rejection.headers or ():
-        if name.lower() == b"retry-after" and value.isdigit():
-            return float(value)
-    return 0.0

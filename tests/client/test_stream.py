@@ -11,21 +11,19 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
+from trio_websocket import WebSocketRequest
 from websockets.sync.server import ServerConnection, serve
 
 from bench.services import free_port
-from server.client.stream import (
+from server.client.stream import Listener, StreamRefused, follow
+from server.quotes.position import parse_position
+from server.websocket_client import (
     FIRST_DELAY,
     LASTING,
     LONGEST_DELAY,
     PING_INTERVAL,
     PING_TIMEOUT,
-    Listener,
-    StreamRefused,
-    follow,
 )
-from server.quotes.position import parse_position
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 
@@ -119,38 +117,6 @@ async def test_a_gap_is_resynced():
     with foreign_server(skip) as url:
         await follow_until(url, lambda _, message: message.get("versions") == {"A": 9})
     assert asked == [{"action": "resync", "symbols": ["A"]}]
-
-
-Handler = Callable[[WebSocketRequest], Awaitable[None]]
-
-
-@pytest.fixture
-def serve_in_memory(monkeypatch, nursery) -> Callable[[Handler], list[float]]:
-    """Connect the client to a handler in memory, on a clock that jumps, and return the times of its
-    requests.
-    """
-
-    def serve_in_memory(handler: Handler) -> list[float]:
-        came: list[float] = []
-
-        async def open_stream(url: str) -> trio.abc.Stream:
-            ours, theirs = trio.testing.memory_stream_pair()
-            came.append(trio.current_time())
-            nursery.start_soon(answer, ours)
-            return theirs
-
-        async def answer(stream: trio.abc.Stream) -> None:
-            try:
-                async with trio.open_nursery() as tasks:
-                    await handler(await wrap_server_stream(tasks, stream))
-                    tasks.cancel_scope.cancel()
-            except* ConnectionClosed:
-                pass  # the client has seen enough
-
-        monkeypatch.setattr("server.client.stream._open_stream", open_stream)
-        return came
-
-    return serve_in_memory
 
 
 async def test_the_delay_asked_for_is_kept(serve_in_memory, autojump_clock):
@@ -442,7 +408,8 @@ async def test_redirection_is_a_refusal():
         thread.join()
     assert asked == [f"Bearer {token}"]
     shown = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
-    frames = [each for each in shown.stack if each.filename.endswith("server/client/stream.py")]
+    ours = ("server/client/stream.py", "server/websocket_client.py")
+    frames = [each for each in shown.stack if each.filename.endswith(ours)]
     assert frames
     assert not any(token in str(each.locals) for each in frames)
 

@@ -1,0 +1,31 @@
+"""The arguments of commands that connect to a server: its address, and the token to show there."""
+
+import argparse
+
+from server.cli.argument_types import url, word
+from server.config.settings import Settings
+
+
+def add_connection(command: argparse.ArgumentParser) -> None:
+    """Add `--url`, `--token` and `--token-file`."""
+    command.add_argument(
+        "--url", type=url, help="by default the server that the environment configures"
+    )
+    token = command.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file whose first line is the token; - for standard input",
+    )
+    token.add_argument(
+        "--token",
+        type=word,
+        help="the token itself. Other users of this machine can see it with `ps`: "
+        "QUOTESTREAM_TOKEN and --token-file keep it private",
+    )
+
+
+def streaming_url(settings: Settings, path: str) -> str:
+    """Return the address of a path on the streaming port that the settings name."""
+    host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
+    return f"ws://{host}:{settings.ws_port}{path}"

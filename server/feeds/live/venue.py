@@ -1,0 +1,67 @@
+"""The messages of one venue, without I/O: what to send, and what a message means."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+Published = Mapping[str, object]
+"""One object as publishers send it (docs/publishing.md): a trade, a quote, a status, a correction."""
+
+
+class Refused(Exception):
+    """The venue refuses the subscription or the credentials. The message gives its words."""
+
+
+class BadMessage(Exception):
+    """A message that is not as the venue documents it."""
+
+
+class Reading(NamedTuple):
+    """The meaning of one message: objects for the intake, and messages to send to the venue."""
+
+    objects: Sequence[Published] = ()
+    replies: Sequence[object] = ()
+
+
+NOTHING = Reading()
+
+
+class Venue(ABC):
+    """One venue and the symbols to follow there, spelled as the venue spells them."""
+
+    name: ClassVar[str]
+    """The source of all its objects, for `SOURCE_PRIORITY` and metrics."""
+
+    silence: ClassVar[float | None] = None
+    """Seconds without any message after which the connection is dead. None: pings must tell."""
+
+    numbered: ClassVar[bool] = False
+    """Whether each symbol's trades have consecutive numbers, so that a gap shows."""
+
+    def __init__(self, url: str, symbols: Sequence[str]) -> None:
+        self.url = url
+        self.symbols = list(symbols)
+
+    def greeting(self) -> Sequence[object]:
+        """Return the messages to send, as JSON, once connected."""
+        return ()
+
+    @abstractmethod
+    def read(self, text: str | bytes) -> Reading:
+        """Return what `text` means. A message of an unknown type means nothing.
+
+        Errors: Refused, BadMessage.
+        """
+
+
+def number(text: str) -> float:
+    """Return the number that a venue writes as text. Errors: BadMessage."""
+    try:
+        return float(text)
+    except ValueError:
+        raise BadMessage(f"not a number: {text[:40]!r}") from None
+
+
+def optional_number(text: str | None) -> float | None:
+    """Return the number, None if there is none or an empty text. Errors: BadMessage."""
+    return number(text) if text else None
