@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import trio
-
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -12,9 +10,7 @@ from server.intake.intake import Intake, Notice, Rules
 from server.intake.trades import Values
 from server.quotes.instrument import Instrument
 from server.quotes.quote import to_microseconds
-
-LOOK_INTERVAL = 0.001
-"""Seconds between two looks whether updates are published: a round takes longer if it has any work."""
+from server.quotes.snapshot import opening_snapshot
 
 
 class HubExchange:
@@ -48,20 +44,17 @@ class HubExchange:
         """List those symbols that exist. Return those about which the store gives no answer."""
         return await self._directory.list_symbols(symbols)
 
+    async def list_new(self, instruments: Sequence[Instrument]) -> None:
+        """List symbols that no store has, in the state that the whole cluster has."""
+        await self._directory.list_new([opening_snapshot(each) for each in instruments])
+
     def announce(self, notice: Notice) -> None:
         """Tell a symbol's subscribers that its market was halted or closed, or is open again."""
         self._hub.announce(notice.symbol, notice.status, notice.reason)
 
     async def published(self, symbols: Iterable[str]) -> None:
         """Wait until the topics of `symbols` have published all updates that they have now."""
-        # A topic's task that slept gets its update in the next pass of the loop.
-        for _ in range(2):
-            await trio.lowlevel.checkpoint()
-        waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
-        while any(  # noqa: ASYNC110 (an event for each update would slow the hot path)
-            topic.inbox is not None and topic.inbox.waiting for topic in waiting
-        ):
-            await trio.sleep(LOOK_INTERVAL)
+        await self._hub.published(symbols)
 
 
 def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None:

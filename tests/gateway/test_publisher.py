@@ -31,7 +31,7 @@ class StoppedDesk:
         self.batches: list[tuple[Batch, OnAnswer]] = []
         self._more = trio.Event()
 
-    def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+    async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
         self.batches.append((batch, on_answer))
         self._more.set()
 

@@ -1,0 +1,96 @@
+"""Batches on their way through a queue, from the instance that takes them to the one that judges them.
+
+An instance that does not judge checks what it can: the objects' form, the token, the symbol, the time,
+prices and sizes. The others come back to the publisher at once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from server.intake.answer import Answer, Refused, Rejection
+from server.intake.checks import at_price, at_size, may_publish
+from server.intake.intake import Market, id_hash
+from server.intake.objects import Line, Published, read_time
+
+MOST_OBJECTS = 500
+"""Objects of one entry of the queue: some 60 KB, and 10 ms to judge."""
+
+
+class Queued(msgspec.Struct, array_like=True):
+    """One entry: objects that were checked. `key` names the entry, so that it counts once."""
+
+    source: str
+    epoch: str
+    key: str
+    objects: list[Published]
+
+    @property
+    def id(self) -> int:
+        """The key, as an id that is remembered."""
+        return id_hash("", self.key)
+
+
+class Checked(msgspec.Struct):
+    """The good objects of a batch, and the answer about the others."""
+
+    good: list[Line]
+    answer: Answer
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Queued)
+
+
+def encode_queued(entry: Queued) -> bytes:
+    """Return an entry as msgpack."""
+    return _encode(entry)
+
+
+def decode_queued(data: bytes) -> Queued:
+    """Errors: ValueError."""
+    return _decoder.decode(data)
+
+
+def check(
+    lines: Iterable[Line], market: Market, symbols: Sequence[str] | None, now: int, frame: int = 0
+) -> Checked:
+    """Check each object without knowing any other. Objects without a time get `now`."""
+    checked = Checked([], Answer())
+    for line in lines:
+        try:
+            if isinstance(line.content, Refused):
+                raise line.content
+            _check_one(line.content, market, symbols, now)
+            checked.good.append(line)
+        except Refused as refused:
+            checked.answer.rejected.append(Rejection(line.number, refused.code, str(refused)))
+    if frame:
+        checked.answer.name_frame(frame)
+    return checked
+
+
+def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, now: int) -> None:
+    """Errors: Refused."""
+    if symbols is not None and not may_publish(symbols, given.symbol):
+        raise Refused("not_allowed", f"this token may not publish {given.symbol}")
+    instrument = market.instrument(given.symbol)
+    if instrument is None and not (given.kind == "trade" and market.may_list(given.symbol)):
+        raise Refused("unknown_symbol", f"there is no instrument {given.symbol}")
+    given.ts = read_time(given.ts, now)
+    if instrument and given.kind == "trade":
+        at_price(given.price, instrument, "price")
+        at_size(given.size or 0, instrument, "size")
+
+
+def split(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+    """Return the lines of each entry. It ends after a status, which clients get behind its prices."""
+    start = 0
+    for number, line in enumerate(lines, 1):
+        given = line.content
+        is_status = isinstance(given, Published) and given.kind == "status"
+        if is_status or number - start == MOST_OBJECTS:
+            yield lines[start:number]
+            start = number
+    if start < len(lines):
+        yield lines[start:]
