@@ -1,4 +1,4 @@
-"""The benchmark: `python -m bench SCENARIO` measures the server, as its clients see it."""
+"""The benchmark: `scripts/bench SCENARIO` measures the server, as its clients see it."""
 
 import sys
 from importlib.util import find_spec

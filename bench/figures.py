@@ -27,7 +27,10 @@ class Unit(Enum):
 
 
 class Figure(NamedTuple):
-    """A named value, None if the run was too short for it or nothing could be read. `must` and `aim` are upper bounds, or lower if `at_least`."""
+    """A named value, None if the run was too short for it or nothing could be read.
+
+    `must` and `aim` are upper bounds, or lower if `at_least`.
+    """
 
     name: str
     value: float | None

@@ -119,7 +119,7 @@ class Fanout:
         stats = self.hub.stats
         expected = stats.messages_sent + updates * len(self._topic.subscribers)
         for number in range(updates):
-            price = round(self._topic.quote.current_price + 0.01 * (number + 1), 2)
+            price = round((self._topic.quote.current_price or 0.0) + 0.01 * (number + 1), 2)
             now = time_ns() // 1000
             assert inbox.offer(Trade(SYMBOL, price, 100, now, now))
         # Polled, as an event in the sinks would add to the measured cost.

@@ -17,21 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Figure, Result, written
+from bench.latency import Second
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and most runs draw nothing
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 VERDICTS = {"aim": "green", "met": "yellow", "missed": "red", "": ""}
 
 LEGEND = {
-    "aim": "the value reaches the aim, the second bound",
-    "met": "the value reaches what it must, the first bound, but not the aim",
-    "missed": "the value reaches neither",
-    "": "the figure has no bound, or no value",
+    "aim": "the value reaches its aim, the second bound",
+    "met": "the value reaches what it must, the first or only bound",
+    "missed": "the value does not reach what it must",
+    "": "the figure has no bound, or its value is unknown",
 }
-"""What the verdicts mean. A single bound is what the value must reach, or the aim."""
+"""What the verdicts mean."""
 
-UNKNOWN = "unknown: the run is too short to say, or --http was not given for a server at --url"
+UNKNOWN = "unknown: too short to say, or not readable without --http"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
@@ -180,13 +182,14 @@ def _bounds(figure: Figure) -> str:
 
 
 def _draw(result: Result) -> "Picture":
-    """Draw latency by percentile (the axis stretched towards 100 %), and p50 and maximum over time."""
+    """Draw latency by percentile (the axis stretched towards 100 %), and its course if there is one."""
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(10, 4), layout="constrained")
     load = fill(f"{result.scenario}: {result.setting}", PICTURE_COLUMNS)
     picture.suptitle(f"{load}\n{result.at:%Y-%m-%d %H:%M} UTC, {machine()}", fontsize=9)
-    left, right = picture.subplots(1, 2)
+    axes = picture.subplots(1, 1 + bool(result.timeline), squeeze=False)[0]
+    left = axes[0]
     if result.histogram and result.histogram.get_total_count():
         shares = [0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99]
         values = [result.histogram.get_value_at_percentile(share) / 1000 for share in shares]
@@ -195,12 +198,16 @@ def _draw(result: Result) -> "Picture":
         left.set_xticks([1, 2, 10, 100, 1000, 10000], ["0", "50", "90", "99", "99.9", "99.99"])
         left.minorticks_off()
     left.set(xlabel="percentile", ylabel="ms", title="latency")
-    starts = [second.start for second in result.timeline]
-    for name in ("p50", "max"):
-        values = [getattr(second, name) * 1000 for second in result.timeline]
-        right.plot(starts, values, label=name)
-    right.set(xlabel="seconds", ylabel="ms", title="over time", ylim=(0, None))
-    right.legend()
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    if result.timeline:
+        _draw_timeline(axes[1], result.timeline)
+    for each in axes:
+        each.grid(alpha=0.3)
     return picture
+
+
+def _draw_timeline(axes: "Axes", timeline: Sequence[Second]) -> None:
+    starts = [second.start for second in timeline]
+    for name in ("p50", "max"):
+        axes.plot(starts, [getattr(second, name) * 1000 for second in timeline], label=name)
+    axes.set(xlabel="seconds", ylabel="ms", title="over time", ylim=(0, None))
+    axes.legend()

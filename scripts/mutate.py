@@ -183,7 +183,7 @@ def _run_mutmut(copy: Path, jobs: int | None) -> int:
     process = subprocess.Popen(
         command,
         cwd=copy,
-        env=os.environ | {"TMPDIR": str(copy / "tmp")},
+        env=os.environ | {"TMPDIR": str(copy / "tmp"), "PYTHONPATH": str(ROOT / "scripts")},
         stdout=sys.stderr,
         start_new_session=True,
     )
@@ -214,6 +214,7 @@ def configuration(part: Part) -> str:
         "only_mutate": part.sources,
         "do_not_mutate": part.without,
         "do_not_mutate_patterns": UNTOUCHED,
+        "pytest_add_cli_args": ("-p", "quickest_first"),
         "pytest_add_cli_args_test_selection": part.tests,
         "type_check_command": (*mypy, "--output", "json", "--disable-error-code", "unused-ignore"),
         "use_git_change_detection": ("false",),

@@ -1,6 +1,6 @@
 """Follow one price through a running server, from the replayed file to a client's socket.
 
-`.venv/bin/python scripts/trace.py` prints the table of docs/architecture.md. It runs a whole server.
+`scripts/python scripts/trace.py` prints the table of docs/architecture.md. It runs a whole server.
 Python's profiler hook notes when the price passes the functions named in STATIONS.
 """
 

@@ -22,7 +22,7 @@ DOCUMENTS = [
 ]
 
 FOLDERS = [ROOT, ROOT / "server", TESTS]
-"""What the path of a file may begin in: security.md names tests, a tree of tasks the server's files."""
+"""The folders in which a named file may be: security.md names tests, a tree of tasks the server's."""
 
 MAX_CELL = 160
 """Characters of a table's cell; longer ones are text or a list."""

@@ -25,7 +25,9 @@ T 0,Treasury,bond,USD,,,99,,,
 
 SYMBOLS = ["BTC/USD", "EURUSD=X", "^GSPC", "7203.T", "0700.HK", "BRK.B", "CLK0", "SHIB/USD"]
 
-NUMBER = re.compile(r'"(current_price|base_price|change|open|high|low)":(-?[0-9][^,}]*)')
+NUMBER = re.compile(
+    r'"(current_price|base_price|last_quote|previous_close|change|open|high|low)":(-?[0-9][^,}]*)'
+)
 
 FULL_QUOTE = [
     "symbol",
@@ -104,15 +106,20 @@ def test_full_quote_has_every_field(world):
 def test_numbers_show_no_more_decimals_than_the_instrument_has(world):
     """In the text itself, on the stream and over HTTP."""
     decimals = {line.split(",")[0]: line.split(",")[7] for line in FILE.splitlines()[1:]}
-    path = "/quotes?symbols=" + ",".join(map(escape, SYMBOLS))
+    listed = ",".join(map(escape, SYMBOLS))
     with Client(world, ",".join(map(escape, SYMBOLS))) as client:
         for _ in range(20):
             client.receive()
-        status, text = world.request("GET", path, Authorization=f"Bearer {make_token()}")
-    assert status == 200
-    for part in text.split('"version"')[1:]:
-        found = re.search(r'"symbol":"([^"]*)"', part)
-        assert found is not None
+        paths = [f"/quotes?symbols={listed}", f"/market-data?symbols={listed}"]
+        paths += [f"/instruments/{escape(symbol)}" for symbol in SYMBOLS]
+        texts = [
+            world.request("GET", path, Authorization=f"Bearer {make_token()}") for path in paths
+        ]
+    assert {status for status, _ in texts} == {200}
+    for part in [part for _, text in texts for part in text.split('{"')]:
+        found = re.search(r'symbol":"([^"]*)"', part)
+        if found is None:
+            continue
         for field, number in NUMBER.findall(part):
             assert shown_decimals(number) <= int(decimals[found[1]]), (found[1], field, number)
 

@@ -23,6 +23,9 @@ def frozen() -> Iterator[None]:
     yield
     gc.callbacks[:] = callbacks
     gc.unfreeze()
+    # As tests/conftest.py left it.
+    gc.collect()
+    gc.freeze()
 
 
 def cycle() -> Node:

@@ -1,4 +1,4 @@
-"""What the scripts of developers promise."""
+"""The scripts of developers keep their promises."""
 
 import os
 import signal

@@ -32,7 +32,8 @@ def run(options: load.Options) -> Result:
         if not options.url:
             write_day(day, load_day())
         _measure(options, day, 1, (20_000, 60_000), result)
-        _measure(options, day, options.connections, (4000, 10_000), result)
+        if options.connections > 1:
+            _measure(options, day, options.connections, (4000, 10_000), result)
     return result
 
 

@@ -28,6 +28,7 @@ from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
 from server.ops.metrics_intake import IntakeCollector
 from server.ops.openapi import description_route, docs_route
+from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
 from server.ops.publishing import price_endpoints
 from server.process.listeners import Listeners
@@ -89,11 +90,14 @@ def build_operations(
         health,
         everybody if listeners.ops else gate.is_admin,
     )
+    own_port = bool(listeners.ops)
+    here = [each for each in PAGES if not (own_port and each.operators)]
+    description = description_route(api, PAGES)
     routes = Routes(
         probes=probe_routes(readiness.ask),
         users=[each.route(gate) for each in api],
-        public=[description_route(api)],
-        operators=[*pages, docs_route()],
+        public=[index_route([*here, *api]), description],
+        operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )
     http = build_ports(listeners, max_connections, lag, routes, gate)
     registry.register(HttpCollector(http.edges))

@@ -1,8 +1,9 @@
 """The source of prices: this server's own feed or, in a cluster, the leader's."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from random import Random
+from typing import TypeVar
 
 import structlog
 import trio
@@ -14,12 +15,12 @@ from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
 from server.feeds.push import Push
-from server.feeds.replay import Replay, ReplayError
+from server.feeds.replay import Played, Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
-from server.quotes.instrument import first_seen
+from server.quotes.instrument import LARGEST_WHOLE, first_seen
 from server.quotes.quote import Quote
-from server.quotes.update import Update
+from server.quotes.update import NOWHERE, FeedPosition, Update
 from server.store.catalogue import StoreUnavailable
 
 SIMULATED_PRICE = 100.0
@@ -27,6 +28,8 @@ SIMULATED_PRICE = 100.0
 
 JOIN_TIMEOUT = 3.0
 """Seconds that a start waits for the cluster. Then the server starts without it, and goes on trying."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -41,7 +44,7 @@ class Prices:
 
     @property
     def lossless(self) -> bool:
-        """Whether the feed waits for the clients. Replays and publishers do, the simulator does not."""
+        """Whether the feed waits for the clients. Replay and push do, the simulator does not."""
         return self._replay is not None or "push" in self._settings.feed.feeds
 
     def bad_rows(self) -> int:
@@ -65,32 +68,28 @@ class Prices:
             await _list_catalogue(directory)
         feed = partial(self._run, hub, member.interest if member else hub)
         if member is None:
-            tasks.start_soon(feed, 0)
+            tasks.start_soon(feed, NOWHERE)
             return
         tasks.start_soon(member.run, feed, directory.list_symbols)
         with trio.move_on_after(JOIN_TIMEOUT):
             await member.settled.wait()
 
-    async def _run(self, hub: Hub, watching: Hub | Interest, position: int) -> None:
-        """Run the feed through the broadcaster. When it ends, tell every client.
+    async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+        """Run the feed. When it ends, tell every client.
 
         Arguments:
             watching: knows which symbols are watched, here or in the whole cluster.
-            position: where a replay goes on, as in `Replay.run`.
+            position: where a replay goes on. At a position in another file, it begins anew.
         """
-        send, receive = trio.open_memory_channel[Update](BROADCAST_TRADES)
         reason = "feed_ended"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=self.lossless))
-            async with send:
-                if self._replay is None:
-                    await self._run_live(hub, watching, send)
-                else:
-                    try:
-                        await self._replay.run(send, hub.price_decimals, position)
-                    except ReplayError as error:
-                        reason = "feed_failed"
-                        log.error("feed failed", problem=str(error))
+        if self._replay is None:
+            await self._broadcast(hub, partial(self._run_live, hub, watching))
+        else:
+            try:
+                await self._run_replay(hub, self._replay, position)
+            except ReplayError as error:
+                reason = "feed_failed"
+                log.error("feed failed", problem=str(error))
         hub.set_status("stale", reason)
         bad_rows = {"bad_rows": self._replay.bad_rows} if self._replay else {}
         log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
@@ -108,17 +107,60 @@ class Prices:
         simulate = partial(
             run_simulator,
             send,
-            watched,
-            watching.is_watched,
-            hub.price_decimals,
-            self._settings.price_update_interval,
-            Random(self._settings.simulator_seed),
+            watched=watched,
+            is_watched=watching.is_watched,
+            price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
+            interval=self._settings.price_update_interval,
+            random=Random(self._settings.simulator_seed),
+            present=hub.present_quote,
         )
         async with trio.open_nursery() as feeds:
             if "simulator" in self._settings.feed.feeds:
                 feeds.start_soon(simulate)
             if self._push:
                 feeds.start_soon(self._push.run, send)
+
+    async def _run_replay(self, hub: Hub, replay: Replay, position: FeedPosition) -> None:
+        """Play one lap, or lap after lap until cancelled. A lap begins when every topic has published
+        its trades of the last one. So the next leader needs no row of an earlier lap.
+
+        Errors: ReplayError.
+        """
+        # Only a foreign value can be above half of the largest number.
+        rows = (topic.row for topic in hub.known_topics() if topic.row <= LARGEST_WHOLE // 2)
+        reached = max(rows, default=0)
+        if position.file != replay.file:
+            position = FeedPosition(replay.file, reached + 1)
+        hub.journal.begin_feed(position)
+        while True:
+            played = Played(position, hub.last_row, reached)
+            run = partial(replay.run, listed=hub.instrument, played=played)
+            next_row = await self._broadcast(hub, run)
+            if not replay.loop:
+                return
+            position = FeedPosition(replay.file, next_row)
+            hub.journal.reached = position
+
+    async def _broadcast(
+        self, hub: Hub, feed: Callable[[trio.MemorySendChannel[Update]], Awaitable[T]]
+    ) -> T:
+        """Run `feed` through the broadcaster, until every topic has published its last trade.
+
+        Errors: ReplayError.
+        """
+        result: T | ReplayError
+        send, receive = trio.open_memory_channel[Update](BROADCAST_TRADES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=self.lossless))
+            async with send:
+                # A nursery would wrap the error.
+                try:
+                    result = await feed(send)
+                except ReplayError as error:
+                    result = error
+        if isinstance(result, ReplayError):
+            raise result
+        return result
 
 
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
@@ -132,8 +174,15 @@ def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[To
 
 def _open_replay(settings: Settings) -> Replay | None:
     path = settings.feed.replay_path
+    if path is None:
+        return None
     try:
-        return Replay(path, settings.replay_speed, loop=settings.replay_loop) if path else None
+        return Replay(
+            path,
+            settings.replay_speed,
+            loop=settings.replay_loop,
+            longest_gap=settings.replay_longest_gap,
+        )
     except ReplayError as error:
         raise ReplayError(f"FEED: {error}") from None
 

@@ -33,12 +33,12 @@ class HubExchange:
     def values(self, symbol: str) -> Values:
         """Return a symbol's present values."""
         topic = self._hub.topics.get(symbol)
-        quote = topic.quote if topic else None
-        if quote is None or (quote.open is None and not quote.volume):
-            return Values(None, 0, None, None)
-        return Values(
-            quote.current_price, to_microseconds(quote.last_updated), quote.high, quote.low
-        )
+        if topic is None:
+            return Values(None, 0, None, None, traded=False)
+        quote = topic.quote
+        updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
+        traded = quote.open is not None or quote.volume > 0
+        return Values(quote.current_price, updated, quote.high, quote.low, traded)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those symbols that exist. Return those about which the store gives no answer."""

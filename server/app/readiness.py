@@ -25,5 +25,5 @@ class Readiness:
         """Return the reasons to send no client here now; empty if the instance is ready."""
         self.asked = True
         reasons = self._gateway.unready() + (self._member.unready() if self._member else [])
-        # What is in memory is served without the database.
+        # The server serves symbols in memory without the database.
         return reasons if self._hub.topics else reasons + self._store.unready()

@@ -33,7 +33,8 @@ from server.cli.credentials import (
     refuse_other_machines,
     secret_of,
 )
-from server.cli.importing import add_import, count_of
+from server.cli.importing import add_import, count_of, price_text
+from server.cli.life import add_life
 from server.cli.publishing import add_publish
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
@@ -48,6 +49,7 @@ from server.process.binding import BindError
 from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
+from server.quotes.adjustment import ChangeRefused
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 from server.redis_link import BadRedisUrl
@@ -67,6 +69,7 @@ EXPECTED = (
     BadRedisUrl,
     BadFile,
     BadTokenSource,
+    ChangeRefused,
 )
 """Errors that end a command with one line."""
 
@@ -149,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     add_import(commands)
+    add_life(commands)
 
     command = commands.add_parser("list", help="list the instruments there are, with last prices")
     command.add_argument("query", nargs="?", default="", help="as in a search; by default all")
@@ -243,7 +247,19 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
         print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
+    print(f"prices   {_origin_of_prices(settings)}")
     sys.stdout.flush()
+
+
+def _origin_of_prices(settings: Settings) -> str:
+    """Say where prices come from: nobody should take simulated ones for today's market."""
+    if settings.feed.replay_path:
+        return f"recorded trades of {settings.feed.replay_path}"
+    if settings.feed == "bus":
+        return "other instances, through Redis"
+    shipped = settings.catalogue == "shipped" and not settings.database_url
+    base = "base prices of March 2017 or invented" if shipped else "your instruments' base prices"
+    return f"simulated from {base}, not today's"
 
 
 def _own_command() -> Path:
@@ -281,7 +297,7 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
 
     def show(rows: Sequence[Snapshot]) -> None:
         for each in rows:
-            kind, price = each.instrument.type, f"{each.last_quote:.{each.price_decimals}f}"
+            kind, price = each.instrument.type, price_text(each.price, each.price_decimals)
             print(f"{each.symbol:<12} {kind:<6} {price:>14}  {each.name}")
 
     found = trio.run(list_instruments, store_options(settings), arguments.query, show)

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     command = commands.add_parser(
         "import",
         help="list instruments from a file",
-        description="List the instruments of a file with the columns symbol, name, price and, not "
-        f"required, type ({', '.join(CATEGORIES.values())}), currency, exchange, isin, market_cap, "
+        description="List the instruments of a file with the columns symbol, name and, not required, "
+        f"price, type ({', '.join(CATEGORIES.values())}), currency, exchange, isin, market_cap, "
         "price_decimals, size_decimals, previous_close. The separator, the encoding and the common "
-        "headers of exchanges and brokers are recognized. All rows are listed, or none.",
+        "headers of exchanges and brokers are recognized. All rows are listed, or none. An instrument "
+        "without a price waits for its first trade.",
     )
     command.add_argument(
         "file", nargs="?", type=Path, metavar="FILE.csv", help="by default the shipped instruments"
@@ -44,6 +47,11 @@ def add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     command.add_argument(
         "--dry-run", action="store_true", help="show what would be listed, and change nothing"
     )
+    command.add_argument(
+        "--fresh",
+        action="store_true",
+        help="the symbols belonged to other instruments: forget their last prices and volumes",
+    )
     command.set_defaults(run=_import)
 
 
@@ -59,19 +67,21 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> None:
     instruments = _read(file, arguments) if file else load_instruments()
     if arguments.dry_run:
         for each in instruments[:SAMPLE]:
-            print(f"{each.symbol:12} {each.base_price:>{14}.{each.price_decimals}f}  {each.name}")
-        print(f"{count_of(len(instruments))} would be listed")
+            price = price_text(each.base_price, each.price_decimals)
+            print(f"{each.symbol:12} {price:>14}  {each.name}")
+        print(f"{count_of(len(instruments))} would be listed{_without_price(instruments)}")
         return
     console = Console(stderr=True)
     with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("importing", total=len(instruments))
+        work = partial(import_instruments, anew=arguments.fresh)
         trio.run(
-            import_instruments,
+            work,
             store_options(settings),
             instruments,
             lambda done: progress.update(task, completed=done),
         )
-    print(f"{count_of(len(instruments))} listed")
+    print(f"{count_of(len(instruments))} listed{_without_price(instruments)}")
 
 
 def _read(file: Path, arguments: argparse.Namespace) -> list[Instrument]:
@@ -94,6 +104,16 @@ def _read(file: Path, arguments: argparse.Namespace) -> list[Instrument]:
 def count_of(instruments: int) -> str:
     """Return a number of instruments in words."""
     return "1 instrument" if instruments == 1 else f"{instruments} instruments"
+
+
+def price_text(price: float | None, decimals: int) -> str:
+    """Return a price with its decimals, and a dash for none."""
+    return "-" if price is None else f"{price:.{decimals}f}"
+
+
+def _without_price(instruments: Sequence[Instrument]) -> str:
+    waiting = sum(each.base_price is None for each in instruments)
+    return f", {waiting} without a price until the first trade" if waiting else ""
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -106,16 +106,23 @@ async def follow(
     # A traceback with local variables would show the token in this frame.
     del token
     await credential.renew()
-    target = f"{url}?symbols={quote(','.join(symbols), safe=',*')}"
     document, backoff = Document(), Backoff()
-    resume = True
+    wanted, resume = list(symbols), True
+
+    def listen(document: Document, message: dict[str, Any]) -> None:
+        """Ask for the new symbols of renamed instruments from the next connection on."""
+        new = message.get("renamed", {})
+        wanted[:] = [new.get(symbol.strip().upper(), symbol) for symbol in wanted]
+        listener(document, message)
+
     while True:
+        target = f"{url}?symbols={quote(','.join(wanted), safe=',*')}"
         asked, problem = 0.0, "the connection ended"
         refusal: StreamRefused | None = None
         resumed = _resuming(target, document, credential) if resume else target
         resume, renewable = True, False
         try:
-            asked = await _follow_once(resumed, credential, backoff, document, listener)
+            asked = await _follow_once(resumed, credential, backoff, document, listen)
         except ConnectionFailed as failed:
             status = failed.status
             asked, problem = failed.retry_after, str(failed)

@@ -77,8 +77,9 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
     for symbol in message["versions"]:
         if symbol in document.quotes:
             quote = document.quotes[symbol]
+            updated = quote["last_updated"] or ""
             print(
-                f"{quote['last_updated'][:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
+                f"{updated[:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
                 f"{_percent(quote):>9} %{quote['volume']:>15,}{_book(quote)}",
                 flush=True,
             )
@@ -107,7 +108,7 @@ COLUMNS = (
     Column("%", lambda quote, _: _coloured(_percent(quote), quote)),
     Column("change", lambda quote, _: _coloured(_price(quote["change"], sign="+"), quote)),
     Column("volume", lambda quote, _: Text(f"{quote['volume']:,}")),
-    Column("updated", lambda quote, _: Text(quote["last_updated"][11:23])),
+    Column("updated", lambda quote, _: Text((quote["last_updated"] or "")[11:23])),
     Column("version", lambda _, version: Text(str(version))),
     Column("bid", lambda quote, _: Text(_side(quote, "bid"))),
     Column("ask", lambda quote, _: Text(_side(quote, "ask"))),

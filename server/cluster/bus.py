@@ -140,7 +140,7 @@ class Bus:
 
         Errors: Fenced, BusLost.
         """
-        await self._write(batch.epoch, snapshots, encode_batch(batch), batch.seq, release=release)
+        await self._write(batch.epoch, snapshots, batch, release=release)
 
     async def write(self, epoch: int, snapshots: Iterable[LiveSnapshot]) -> None:
         """Write `snapshots` without telling anybody. Errors: Fenced, BusLost."""
@@ -200,13 +200,15 @@ class Bus:
         self,
         epoch: int,
         snapshots: Iterable[LiveSnapshot],
-        payload: bytes = b"",
-        seq: int = 0,
+        batch: Batch | None = None,
         *,
         release: bool = False,
     ) -> None:
         giver = self.identity if release else ""
-        mark = encode_json(Mark(epoch, seq))
+        payload = mark = b""
+        if batch is not None:
+            payload = encode_batch(batch)
+            mark = encode_json(Mark(epoch, batch.seq, batch.position))
         arguments = [epoch, CHANNEL, payload, mark, giver, *_fields(snapshots)]
         keys = [EPOCH, QUOTES, LEADER]
         if not await self._do(lambda: self._publish(keys=keys, args=arguments)):

@@ -99,7 +99,7 @@ class Follower:
     async def _take(self, batch: Batch) -> None:
         self._received_at = trio.current_time()
         self._leader_stale = batch.stale
-        self._state.position = batch.position or self._state.position
+        self._state.position = batch.position
         if batch.handover and batch.handover != self._bus.identity:
             self.acquire_at = self._received_at + uniform(0, HANDOVER_JITTER)
         if not self.in_sync:
@@ -156,6 +156,8 @@ class Follower:
         now = self._read_at = trio.current_time()
         if stored.led:
             self._received_at = max(self._received_at, now)
+            if stored.mark is not None:
+                self._state.position = stored.mark.position
         if self._returning:  # the instance that led until then has the newest prices
             self.acquire_at = max(self.acquire_at, now + self._policy.lease)
         self._returning = False

@@ -13,6 +13,8 @@ import trio
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.publisher import BATCH_MOVES, Publisher
+from server.fanout.hub import ahead_of
+from server.quotes.update import FeedPosition
 
 RETRY_INTERVAL = 0.25
 """Seconds after which a leader that Redis did not answer tries again."""
@@ -37,7 +39,7 @@ class Leader:
         self._deposed = False
 
     async def lead(
-        self, epoch: int, feed: Callable[[int], Awaitable[None]], begun: Callable[[], None]
+        self, epoch: int, feed: Callable[[FeedPosition], Awaitable[None]], begun: Callable[[], None]
     ) -> int | None:
         """Lead in `epoch` until another instance leads or `giving_up` is set.
 
@@ -80,16 +82,17 @@ class Leader:
         self._hub.adopt(stored.snapshots.values(), older=older)
         self._state.epoch = self._state.led = epoch
         self._hub.begin_epoch(str(epoch))
-        self._hub.journal.open()
-        versions = {symbol: each.version for symbol, each in stored.snapshots.items()}
+        self._hub.journal.open(self._state.position)
+        known = stored.snapshots
         self._hub.journal.lose(
             symbol
             for symbol, topic in self._hub.topics.items()
-            if topic.version > versions.get(symbol, 0)
+            if symbol not in known or ahead_of(topic, known[symbol]) > 0
         )
-        self._publisher = Publisher(self._context, epoch, versions)
+        priced = [symbol for symbol, each in known.items() if each.price is not None]
+        self._publisher = Publisher(self._context, epoch, priced)
         self._stats.elections += 1
-        log.info("leading", epoch=epoch, symbols=len(versions))
+        log.info("leading", epoch=epoch, symbols=len(known))
         return True
 
     async def _publish(self) -> int | None:

@@ -34,6 +34,7 @@ from server.cluster.stats import ClusterStats
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 from server.quotes.snapshot import Snapshot, live
+from server.quotes.update import FeedPosition
 
 LOCAL = "local"
 """The reason of `status` on an instance that goes on alone."""
@@ -41,7 +42,7 @@ LOCAL = "local"
 ACQUIRE_JITTER = 0.05
 """Seconds after a lease's end over which instances spread their attempts."""
 
-Feed = Callable[[int], Awaitable[None]]
+Feed = Callable[[FeedPosition], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -86,8 +87,8 @@ class Member:
         """Be a member until cancelled. A leader then gives its lease up.
 
         Arguments:
-            feed: makes prices until cancelled. A replay goes on after the last leader's newest trade,
-                whose time it gets (`Batch.position`).
+            feed: makes prices until cancelled. A replay gets the last leader's position and goes on
+                from there, without the rows that topics already include (`Topic.row`).
             list_symbols: makes the store list symbols that other instances watch.
         """
         async with trio.open_nursery() as tasks:

@@ -21,7 +21,8 @@ GAP_INTERVAL = 0.25
 
 
 class Publisher:
-    """Made by the leader for each epoch. `known` are the symbols that the hash had at its beginning.
+    """Made by the leader for each epoch. `known` are the symbols that had a price in the hash at its
+    beginning. Of another symbol, followers get the state with its first move, and so its base price.
 
     When nothing moves, an empty batch is published at each heartbeat of the policy. It shows the others
     that they missed nothing.
@@ -33,6 +34,7 @@ class Publisher:
         self._epoch = epoch
         self._known = set(known)
         self._seq = 0
+        self._stale = ""
         self._beat_at = 0.0
         self._next_at = 0.0
 
@@ -57,8 +59,10 @@ class Publisher:
         if not (moves or lost or release or trio.current_time() >= self._beat_at):
             return
         journal.lost.clear()
+        if not journal.waiting:
+            # A follower that hears of it earlier tells its clients before they have the last prices.
+            self._stale = self._stale_reason()
         moved = dict.fromkeys(move.symbol for move in moves)
-        position = max((move.time_us for move in moves), default=self._state.position)
         batch = Batch(
             epoch=self._epoch,
             seq=self._seq + (2 if lost else 1),
@@ -66,7 +70,7 @@ class Publisher:
             listed=self._snapshots([symbol for symbol in moved if symbol not in self._known]),
             stale=self._stale,
             handover=self._bus.identity if release else "",
-            position=position,
+            position=journal.position,
         )
         # Also if it fails: it may have been published all the same.
         self._seq = batch.seq
@@ -79,8 +83,11 @@ class Publisher:
         except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
             raise
-        self._known.update(moved, lost)
-        self._state.position = position
+        topics = self._hub.topics
+        self._known.update(
+            moved, (each for each in lost if each in topics and not topics[each].waiting)
+        )
+        self._state.position = batch.position
         self._stats.batches_published += 1
         self._stats.moves_published += len(moves)
         now = trio.current_time()
@@ -103,8 +110,7 @@ class Publisher:
         topics = self._hub.topics
         return [topics[symbol].live_snapshot() for symbol in symbols if symbol in topics]
 
-    @property
-    def _stale(self) -> str:
+    def _stale_reason(self) -> str:
         """Return why this instance has no prices, if not for a quiet feed: each one notices that
         itself.
         """

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from server.quotes.update import NOWHERE, FeedPosition
+
 HEARTBEAT = 1.0
 """Seconds between two probes, and two of the leader's batches; at most a third of `stale_after`."""
 
@@ -29,13 +31,13 @@ class ClusterState:
 
     `epoch`: the newest one that the instance followed or led, None before the first. `led`: the last
     one that it led. `unclaimed`: the cluster has not agreed yet on the state of some of its symbols.
-    `position`: the time of the newest trade published or received, as in `Batch`.
+    `position`: that of the last batch published or received.
     """
 
     epoch: int | None = None
     led: int | None = None
     unclaimed: bool = False
-    position: int = 0
+    position: FeedPosition = NOWHERE
 
     def is_newer(self, epoch: int) -> bool:
         """Return whether `epoch` is newer than the newest one here."""

@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
-from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
-from server.quotes.update import Move
+from server.quotes.snapshot import LiveSnapshot, Version, Whole
+from server.quotes.update import NOWHERE, FeedPosition, Move
 
 CHANNEL = "price_updates"
 """Every batch of the leader is published here."""
@@ -52,7 +52,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     `seq` grows by one with each batch of an epoch, and by two if moves before this batch are only in
     the hash. `listed` are symbols that the leader publishes for the first time. `stale`: why the leader
     has no prices, empty if it has. `handover`: its identity if it no longer leads. `position`: the
-    newest trade's time in microseconds since the Unix epoch, 0 before the first.
+    next leader's feed goes on from there, as this batch and the ones before it have all earlier rows.
     """
 
     epoch: Whole
@@ -61,7 +61,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     listed: Sequence[LiveSnapshot] = ()
     stale: Reason = ""
     handover: Identity = ""
-    position: Microseconds = 0
+    position: FeedPosition = NOWHERE
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -69,6 +69,7 @@ class Mark(msgspec.Struct, frozen=True):
 
     epoch: Version
     seq: Whole
+    position: FeedPosition = NOWHERE
 
 
 class Stored(NamedTuple):

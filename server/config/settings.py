@@ -103,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Delay(5)
     quotestream_token: Annotated[
         str,
-        Meta(description="the token of `quotestream watch`"),
+        Meta(description="a token (JWT)"),
         "Token that `watch` shows to the server; empty: `watch` makes one with the secret.",
     ] = ""
     feed: Annotated[
@@ -126,6 +126,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "How many times faster than recorded a replay runs; 0: as fast as the server takes it.",
     ] = 1.0
     replay_loop: Annotated[Switch, "1: a replay begins again at its end."] = False
+    replay_longest_gap: Annotated[
+        Seconds, "Longest gap between two rows, in recorded time; a replay skips longer ones."
+    ] = Duration(600)
     quote_quiet_after: Annotated[
         Seconds, "Time without a trade after which clients are told that a symbol is quiet."
     ] = Duration(60)

@@ -11,6 +11,12 @@ from msgspec import Meta
 from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
 
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
+LONGEST_DURATION = 10_000 * 86_400.0
+"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+
 
 class Duration(float):
     """Seconds, more than zero; written `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
@@ -19,7 +25,7 @@ class Duration(float):
     def parse(cls, text: str) -> "Duration":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if not 0 < seconds < float("inf"):
+        if not 0 < seconds <= LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -31,7 +37,7 @@ class Delay(float):
     def parse(cls, text: str) -> "Delay":
         """Errors: ValueError."""
         seconds = parse_duration(text)
-        if seconds == float("inf"):
+        if seconds > LONGEST_DURATION:
             raise ValueError
         return cls(seconds)
 
@@ -115,7 +121,7 @@ class FeedChoice(str):
         choice = cls(text)
         kinds = list(choice.feeds)
         known = set(kinds) <= {"simulator", "push"} and "push:" not in text
-        listed = len(kinds) == 1 or choice.feeds.get("simulator", "all").strip(", ")
+        listed = bool(choice.simulated) or "simulator" not in kinds or text == "simulator"
         whole = text.count("+") + 1 == len(kinds) and not text.endswith(":")
         replayed = kinds == ["replay"] and choice.replay_path
         if text != "bus" and not replayed and not (known and listed and whole):
@@ -180,9 +186,10 @@ Percent = Annotated[float, Meta(gt=0, le=100, description="a percentage above 0,
 Text = Annotated[str, Meta(description="text")]
 Names = Annotated[NameList, Meta(description="names separated by commas")]
 Seconds = Annotated[
-    Duration, Meta(description="a duration above zero: 250ms, 4s, 30m, 1h or plain seconds")
+    Duration,
+    Meta(description="a duration above zero, up to 10000d: 250ms, 4s, 30m, 1h or plain seconds"),
 ]
 Switch = Annotated[bool, Meta(description="0 or 1")]
 DelayText = Annotated[
-    Delay, Meta(description="a duration from zero: 0, 250ms, 2s, 1m or plain seconds")
+    Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")
 ]

@@ -28,11 +28,11 @@ class Backlog:
 
     __slots__ = ("drained", "held", "moved", "pending", "unsent", "waiting")
 
-    def __init__(self, *, throttled: bool = False) -> None:
+    def __init__(self) -> None:
         self.unsent: list[bytes] = []
         self.pending: dict[object, Source] = {}
         self.held: dict[object, Source] = {}
-        self.waiting = self.held if throttled else self.pending
+        self.waiting = self.pending
         self.moved = trio.Event()
         self.drained = trio.Event()
 

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import msgspec
 import trio
 
 from server.fanout.hub import Hub
@@ -42,7 +43,11 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     A symbol that is not listed begins with a trade.
     """
     if update.symbol in hub.delisted:
-        return
+        present = hub.renamed.get(update.symbol)
+        if present is None or present in hub.delisted:
+            return
+        # The feed still has the old name.
+        update = msgspec.structs.replace(update, symbol=present)
     topic = hub.topics.get(update.symbol)
     if topic is None:
         if not isinstance(update, Trade):
@@ -51,11 +56,22 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     if full := give(hub, topic, update):
         if lossless:
             hub.stats.feed_waits += 1
-            # The inbox is closed if its symbol is delisted meanwhile.
-            with suppress(trio.ClosedResourceError):
-                await full.put(update)
+            await _wait_for_room(topic, full, update)
         else:
             full.conflate(update)
+
+
+async def _wait_for_room(topic: Topic, full: Inbox | None, update: Update) -> None:
+    """Put `update` into the inbox `full`, or into the topic's next one if it is closed meanwhile. A
+    topic that is delisted has no inbox, and drops the update.
+    """
+    while full is not None:
+        try:
+            await full.put(update)
+        except trio.ClosedResourceError:
+            full = topic.inbox
+        else:
+            return
 
 
 def give(hub: Hub, topic: Topic, update: Update) -> Inbox | None:

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
@@ -25,6 +25,9 @@ class Source(Protocol):
     """Something whose current state can be sent at any time in place of all missed updates."""
 
     __slots__ = ()
+
+    trails: ClassVar[bool] = False
+    """Whether its frame has to come behind those of all sources that are pending already."""
 
     @property
     def key(self) -> object:

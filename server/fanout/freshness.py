@@ -42,7 +42,12 @@ class Freshness:
         """Send one message if nothing at all trades, else one for each symbol that fell quiet."""
         watched = [topic for topic in self._topics.values() if topic.watched]
         limit = now - self._quiet_after
-        if watched and all(topic.moved_at <= limit for topic in watched):
+
+        def is_quiet(topic: Topic) -> bool:
+            # A price that waits in the inbox would come behind the status.
+            return topic.moved_at <= limit and not topic.owes
+
+        if watched and all(map(is_quiet, watched)):
             if self._status.message.status == "live":
                 self._status.set("stale", FEED_QUIET)
         elif self._status.message.reason == FEED_QUIET:
@@ -51,7 +56,7 @@ class Freshness:
             self._status.set("live", "feed_resumed")
         if self._status.message.status == "live":
             for topic in watched:
-                if topic.freshness.quiet is not (topic.moved_at <= limit):
+                if topic.freshness.quiet is not is_quiet(topic):
                     topic.freshness.quiet = not topic.freshness.quiet
                     topic.publish_freshness()
 

@@ -7,6 +7,7 @@ from itertools import chain
 from time import time_ns
 from typing import Literal
 
+import msgspec
 import trio
 
 from server.fanout.blocked_writers import BlockedWriters
@@ -17,16 +18,18 @@ from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
+from server.fanout.removal import RemovalNotice, replace_quote, take_away
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import RemovalNotice, Topic, TopicContext, full_quotes
+from server.fanout.topic import Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
-from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
+from server.quotes.adjustment import renamed, up_to_date
+from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
-from server.quotes.snapshot import LiveSnapshot, Snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
 from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
@@ -57,14 +60,16 @@ class Hub:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.delisted: dict[str, Topic | None] = {}
+        self.renamed: dict[str, str] = {}
+        self.unchecked: set[str] = set()
         self.journal = Journal()
         self._outboxes = SubscriberSet()
         self._everyone = SubscriberSet()
         self._flusher = Flusher(self.stats)
         self._context = TopicContext(self.stats, self.journal, self._flusher)
-        self.status = FeedStatus(self._flusher, self._outboxes)
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
+        self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
         self._start_writing = self._blocked_writers.start
@@ -81,34 +86,28 @@ class Hub:
             tasks.start_soon(self._throttles.run)
             tasks.start_soon(self.topic_tasks.run_retirement)
             tasks.start_soon(self._freshness.run)
+            tasks.start_soon(self.status.run)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
         """Add a symbol, perhaps known from its `first` trade; send its quote to subscribers of `*`."""
-        topic = self._list(instrument, first=first)
+        snapshot = opening_snapshot(instrument)
+        if first:
+            snapshot = msgspec.structs.replace(snapshot, quoted_at=first.time_us)
+        topic = self._list(snapshot, first.ts if first else None)
         if topic.quote_due:
             topic.publish_quote(topic.ts)
         return topic
 
-    def _list(
-        self,
-        instrument: Instrument,
-        *,
-        first: Trade | None = None,
-        last: Snapshot | None = None,
-        ts: int | None = None,
-    ) -> Topic:
-        """Add a symbol that was traded `last` before. `ts`: the intake's moment, by default now."""
-        now = time_ns() // 1000 if ts is None else ts
-        ts, time_us = (first.ts, first.time_us) if first else (now, now)
-        topic = self.delisted.pop(instrument.symbol, None)
+    def _list(self, snapshot: Snapshot, ts: int | None = None) -> Topic:
+        """Add a symbol. `ts`: when its price was received, by default now."""
+        topic = self.delisted.pop(snapshot.symbol, None)
         if topic:
-            topic.revive(instrument, self._everyone, self.epoch)
+            topic.revive(snapshot, self._everyone, self.epoch)
         else:
-            topic = Topic(instrument, self._everyone, self._context, self.epoch, ts, time_us)
-        if last:
-            topic.resume(last)
-        self.topics[instrument.symbol] = topic
+            ts = time_ns() // 1000 if ts is None else ts
+            topic = Topic(snapshot, self._everyone, self._context, self.epoch, ts)
+        self.topics[snapshot.symbol] = topic
         if self._everyone:
             self._freshness.on_watched(topic)
             topic.quote_due = True
@@ -117,16 +116,17 @@ class Hub:
     def list_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
         """Add the symbols that are not there yet; send their quotes to subscribers of `*`."""
         new = [each for each in snapshots if each.symbol not in self.topics]
-        self.topic_tasks.publish_due([self._list(each.instrument, last=each) for each in new])
+        self.topic_tasks.publish_due([self._list(each) for each in new])
 
     def relist(self, snapshots: Iterable[Snapshot]) -> None:
-        """Take over reference data of listed symbols. Subscribers of a symbol whose data changed get
-        its full quote.
+        """Take over the catalogue's data of listed symbols (see `Topic.relist`). If they changed,
+        subscribers get the full quote.
         """
         topics = []
         for snapshot in snapshots:
+            self.unchecked.discard(snapshot.symbol)
             if topic := self.topics.get(snapshot.symbol):
-                topic.relist(snapshot.instrument)
+                topic.relist(snapshot)
                 topics.append(topic)
         self.topic_tasks.publish_due(topics)
 
@@ -138,8 +138,56 @@ class Hub:
             topic = self.topics.pop(symbol, None)
             self._markets.pop(symbol, None)
             if topic:
-                topic.delist()
+                take_away(topic)
             self.delisted[symbol] = topic or self.delisted.get(symbol)
+            self.renamed.pop(symbol, None)
+
+    def rename(self, symbol: str, row: Snapshot) -> None:
+        """Delist `symbol`, and go on as the catalogue's `row`: with the quote, its subscribers, and
+        trades that a feed still gives under the old name.
+
+        The version goes on above those of both symbols. So no client takes it for one that it has.
+        """
+        old, new = self.topics.get(symbol), self.topics.get(row.symbol)
+        if old:
+            old.absorb_waiting()
+            former = self.delisted.get(row.symbol)
+            state = up_to_date(old.snapshot(), row.instrument)
+            state = renamed(state, row.symbol, former.version if former else 1, old.ts)
+            state = state if state.version >= row.version else row
+            having = SubscriberSet()
+            if new is None:
+                self.delisted.pop(row.symbol, None)
+                new = self._list(state, old.ts)
+                new.quote_due = False
+            else:
+                # The leader was faster, and sent it to subscribers of `*`.
+                having.extend(self._everyone)
+                self.adopt([live(state, old.ts)])
+            self._move_subscribers(old, new, having)
+            old.successor = new
+            if self.journal.recording:
+                self.journal.lose([new.symbol])
+        self.delist([symbol])
+        for earlier in [each for each, now in self.renamed.items() if now == symbol]:
+            self.renamed[earlier] = row.symbol
+        self.renamed[symbol] = row.symbol
+        self.renamed.pop(row.symbol, None)
+
+    def _move_subscribers(self, old: Topic, new: Topic, having: SubscriberSet) -> None:
+        """Give the subscribers of `old` the quote of `new` in its place, unless they have it already:
+        those of `new`, and `having` of those to `*`.
+        """
+        single = [each for each in old.subscribers if each not in new.subscribers]
+        for outbox in single:
+            old.subscribers.discard(outbox)
+            replace_quote(outbox, old, new)
+            self.subscribe(outbox, new)
+            if outbox.owner is not None:
+                outbox.owner.on_renamed(old, new)
+        for outbox in [each for each in self._everyone if each not in having]:
+            replace_quote(outbox, old, new)
+        old.everyone = having
 
     def known_topics(self) -> Iterator[Topic]:
         """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
@@ -148,7 +196,8 @@ class Hub:
     def adopt(
         self, snapshots: Iterable[LiveSnapshot], *, older: bool = False, listed: bool = False
     ) -> None:
-        """Add the symbols that are not there yet, and take over newer prices from other instances.
+        """Add the symbols that are not there yet, and take over newer prices from other instances. The
+        added symbols are `unchecked`: the catalogue may have newer data of them.
 
         Arguments:
             older: take over every price that is different. The caller has to begin an epoch at once.
@@ -159,14 +208,17 @@ class Hub:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
                 if listed or snapshot.symbol not in self.delisted:
-                    adopted.append(self._list(snapshot.instrument, last=snapshot, ts=snapshot.ts))
-            elif older:
-                if (topic.version, topic.ts) != (snapshot.version, snapshot.ts):
-                    topic.adopt(snapshot)
-            elif snapshot.version > topic.version:
-                topic.adopt(snapshot)
+                    self.unchecked.add(snapshot.symbol)
+                    adopted.append(self._list(snapshot, snapshot.ts))
+                continue
+            state = topic.agree_on_adjustments(snapshot)
+            if older:
+                if (topic.version, topic.ts) != (state.version, state.ts):
+                    topic.adopt(state)
+            elif ahead_of(topic, state) < 0:
+                topic.adopt(state)
                 topic.quote_due = topic.watched
-                adopted.append(topic)
+            adopted.append(topic)
         self.topic_tasks.publish_due(adopted)
 
     def begin_epoch(self, epoch: str) -> None:
@@ -203,15 +255,25 @@ class Hub:
         """Return the quotes of all symbols that somebody watches."""
         return [topic.quote for topic in self.topics.values() if topic.watched]
 
+    def present_quote(self, quote: Quote) -> Quote:
+        """Return `quote` as it is now."""
+        topic = self.topics.get(quote.symbol)
+        return topic.quote if topic else quote
+
     def is_watched(self, symbol: str) -> bool:
         """Return whether anybody would get this symbol's updates."""
         topic = self.topics.get(symbol)
         return topic is not None and topic.watched
 
-    def price_decimals(self, symbol: str) -> int:
-        """Return the symbol's tick precision, or the one a new symbol gets. Safe in any thread."""
+    def instrument(self, symbol: str) -> Instrument:
+        """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
         topic = self.topics.get(symbol)
-        return topic.instrument.price_decimals if topic else FIRST_SEEN_DECIMALS
+        return topic.instrument if topic else UNLISTED
+
+    def last_row(self, symbol: str) -> int:
+        """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        topic = self.topics.get(symbol) or self.delisted.get(symbol)
+        return topic.row if topic else 0
 
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
@@ -283,15 +345,16 @@ class Hub:
                 outbox.send_current(RemovalNotice(gone))
 
     def send_quotes(self, outbox: Outbox, topics: list[Topic]) -> None:
-        """Send the full quotes of `topics`, in one message unless they are very many. If the outbox is
-        blocked, make them pending.
+        """Send the full quotes of those `topics` that have a price, in one message unless they are very
+        many. If the outbox is blocked, make them pending.
         """
-        if outbox.blocked or len(topics) > ONE_MESSAGE:
-            outbox.send_many(topics)
-        elif len(topics) == 1:
-            outbox.send(topics[0].current_frame())
-        elif topics:
-            outbox.send(text_frame(encode(full_quotes(topics))))
+        priced = [topic for topic in topics if not topic.waiting]
+        if outbox.blocked or len(priced) > ONE_MESSAGE:
+            outbox.send_many(priced)
+        elif len(priced) == 1:
+            outbox.send(priced[0].current_frame())
+        elif priced:
+            outbox.send(text_frame(encode(full_quotes(priced))))
         self._send_freshness(outbox, topics)
 
     def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:
@@ -304,7 +367,7 @@ class Hub:
         for topic in topics:
             if topic.freshness.quiet:
                 outbox.send_current(topic.freshness)
-            market = self._markets.get(topic.symbol)
+            market = self._markets.get(topic.symbol) if self._markets else None
             if market and market.is_news:
                 outbox.send_current(market)
 
@@ -341,8 +404,24 @@ class Hub:
             await trio.sleep(LOOK_INTERVAL)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
-        """Tell every connection whether prices are flowing, if that is news."""
+        """Tell every connection whether prices are flowing, if that is news. It comes behind all
+        prices that came before it.
+        """
         self.status.set(status, reason)
+
+
+def ahead_of(topic: Topic, snapshot: LiveSnapshot) -> int:
+    """Return a number above 0 if the topic is newer than another instance's state, below 0 if older.
+
+    If no feed has moved the quote, the price that came last from a catalogue is the newest.
+    """
+    ahead = topic.version - snapshot.version
+    mine, theirs = topic.quote.current_price, snapshot.price
+    if ahead or topic.version > 1 or mine == theirs:
+        return ahead
+    if mine is None or theirs is None:
+        return -1 if mine is None else 1
+    return topic.ts - snapshot.ts
 
 
 def new_epoch() -> str:

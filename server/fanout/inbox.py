@@ -18,12 +18,12 @@ INBOX_TRADES = 256
 class Inbox:
     """Filled by the broadcaster, emptied by one topic task, which sets `finished` at its end.
 
-    `previous` is the same event of the topic's task before, which has to end first.
+    `previous` is the topic's inbox before it, whose task has to end first.
     """
 
     __slots__ = ("_overflow", "_receive", "_send", "_stats", "finished", "previous")
 
-    def __init__(self, stats: FanoutStats, previous: trio.Event | None = None) -> None:
+    def __init__(self, stats: FanoutStats, previous: "Inbox | None" = None) -> None:
         self.finished = trio.Event()
         self.previous = previous
         self._send, self._receive = trio.open_memory_channel[Update](INBOX_TRADES)
@@ -34,6 +34,11 @@ class Inbox:
     def waiting(self) -> bool:
         """Whether it holds any update."""
         return self._overflow is not None or self._send.statistics().current_buffer_used > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether its task has published all updates that it ever took, and waits for the next."""
+        return self._overflow is None and self._send.statistics().tasks_waiting_receive > 0
 
     def offer(self, update: Update) -> bool:
         """Take `update` unless the inbox is full or has an overflow; return whether it was taken."""
@@ -72,7 +77,9 @@ class Inbox:
         return self.take_nowait() or await self._receive.receive()
 
     def discard(self) -> None:
-        """Forget all updates in it."""
+        """Forget all updates in it, and in the inboxes before it."""
+        if self.previous is not None:
+            self.previous.discard()
         self._overflow = None
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:

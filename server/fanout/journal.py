@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import trio
 
-from server.quotes.update import Move
+from server.quotes.update import NOWHERE, FeedPosition, Move
 
 JOURNAL_MOVES = 10_000
 """Moves that wait for publication, some 2 MB. Of more moves, the journal keeps only the symbols."""
@@ -14,18 +14,27 @@ JOURNAL_MOVES = 10_000
 class Journal:
     """`recording`: whether this instance publishes moves. `lost`: symbols of which some moves are lost,
     so that the leader has to publish their state.
+
+    `reached` is the feed's position: the journal got the moves of all rows before it. `position` is
+    behind that until the leader has taken out all these moves.
     """
 
     def __init__(self) -> None:
         self.recording = False
+        self.reached = self.position = NOWHERE
         self.lost: dict[str, None] = {}
         self._moves: deque[Move] = deque()
         self._news = trio.Event()
 
-    def open(self) -> None:
-        """Record from now on."""
+    def open(self, position: FeedPosition = NOWHERE) -> None:
+        """Record from now on. The feed goes on from `position`."""
         self.close()
         self.recording = True
+        self.reached = self.position = position
+
+    def begin_feed(self, position: FeedPosition) -> None:
+        """Take note that the feed begins at `position`: it reads no row before that."""
+        self.reached = self.position = position
 
     def close(self) -> None:
         """Record no more, and forget all that is recorded."""
@@ -52,7 +61,10 @@ class Journal:
     def take(self, limit: int) -> list[Move]:
         """Take out the oldest moves, up to `limit`."""
         moves = self._moves
-        return [moves.popleft() for _ in range(min(limit, len(moves)))]
+        taken = [moves.popleft() for _ in range(min(limit, len(moves)))]
+        if not moves:
+            self.position = self.reached
+        return taken
 
     @property
     def waiting(self) -> int:

@@ -35,6 +35,9 @@ class Owner(Protocol):
     def on_delisted(self, topic: Any) -> None:
         """Forget the subscription to `topic`, whose symbol was delisted."""
 
+    def on_renamed(self, old: Any, new: Any) -> None:
+        """Go on with a subscription to the topic `new` in place of `old`."""
+
 
 class Outbox:
     """Owned by its connection, which closes `sock`. `throttle` is in seconds, 0 for none.
@@ -100,12 +103,16 @@ class Outbox:
         self._send_pending()
 
     def send_current(self, source: Source) -> None:
-        """Send the current frame of `source`: now, or when the socket has drained. Never waits."""
+        """Send the current frame of `source`: now, or when the socket has drained. If it trails, send
+        what is held for a throttled client first. Never waits.
+        """
+        if source.trails:
+            self.release()
+        if self._backlog is not None and (source.trails or self.state is not State.BLOCKED):
+            self._backlog.discard_key(source.key)
         if self.state is State.BLOCKED:
             self._add([source])
         else:
-            if self._backlog is not None:
-                self._backlog.discard_key(source.key)
             self.send(source.current_frame())
 
     def conflate(self, source: Source) -> None:
@@ -113,7 +120,10 @@ class Outbox:
         backlog = self._backlog
         if backlog is not None and self.state is not _CLOSING:
             key = source.key
-            if key in backlog.pending:
+            if source.trails:
+                backlog.discard_key(key)
+                backlog.waiting[key] = source
+            elif key in backlog.pending:
                 backlog.pending[key] = source
             else:
                 backlog.waiting[key] = source
@@ -199,7 +209,7 @@ class Outbox:
                 if not self._write(queue[start : start + WRITE_FRAMES]):
                     for source in self._keep(queue[start + WRITE_FRAMES :], 0):
                         self.conflate(source)
-                    break
+                    return
         queue.clear()
 
     def _write(self, frames: list[bytes]) -> bool:
@@ -264,7 +274,7 @@ class Outbox:
         if self.state in (State.OPEN, State.CLOSED):
             self._backlog = None
         elif backlog is None:
-            self._backlog = Backlog(throttled=self.throttle > 0)
+            self._backlog = Backlog()
         elif event is Event.CLOSING:
             backlog.pending.clear()
             backlog.held.clear()

@@ -27,11 +27,11 @@ def recover(topics: list[Topic], position: Position | None) -> Recovery:
     recovery = Recovery({}, [], [], [])
     for topic in topics:
         missed = topic.missed_since(epoch, versions.get(topic.symbol))
-        if missed is None:
+        if missed is None and not topic.waiting:
             recovery.quotes.append(topic)
             recovery.recovered[topic.symbol] = "quote"
         else:
             recovery.held.append(topic)
-            recovery.patches.extend(missed)
+            recovery.patches.extend(missed or ())
             recovery.recovered[topic.symbol] = "patches" if missed else "current"
     return recovery

@@ -1,8 +1,11 @@
 """Messages about the flow of prices: of all prices, and of each symbol's."""
 
+from collections import deque
+from collections.abc import Callable
 from time import time_ns
 from typing import Literal
 
+import trio
 from msgspec import structs
 
 from server.fanout.flusher import Flusher
@@ -14,35 +17,69 @@ from server.quotes.messages import MarketState, Status, encode
 class FeedStatus(Source):
     """Whether prices are flowing at all, and how much they are conflated in an overload.
 
-    It sends each change to all `outboxes`, which are the hub's.
+    It sends each change to all `outboxes`, which are the hub's, behind all prices that came before: a
+    client may stop at the feed's end. `message` is the newest status, even if it is not sent yet.
     """
 
-    def __init__(self, flusher: Flusher, outboxes: SubscriberSet) -> None:
-        self.message = Status("live", "feed_started")
+    trails = True
+
+    def __init__(
+        self,
+        flusher: Flusher,
+        outboxes: SubscriberSet,
+        cut: Callable[[], list[trio.Event]],
+    ) -> None:
+        """`cut` returns the events that are set once all present prices are published."""
+        self.message = self._sent = Status("live", "feed_started")
         self._flusher = flusher
         self._outboxes = outboxes
+        self._cut = cut
+        self._waiting: deque[tuple[Status, list[trio.Event]]] = deque()
+        self._news = trio.Event()
 
     @property
     def is_news(self) -> bool:
         """Whether a client that connects now needs this status."""
-        return self.message.status == "stale" or bool(self.message.interval)
+        return self._sent.status == "stale" or bool(self._sent.interval)
 
     def set(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news."""
         message = structs.replace(self.message, status=status, reason=reason)
-        if message != self.message:
+        if message == self.message:
+            return
+        self.message = message
+        owed = self._cut()
+        if owed or self._waiting:
+            self._waiting.append((message, owed))
+            self._news.set()
+        else:
             self._announce(message)
 
     def set_interval(self, interval: float) -> None:
-        """Tell every connection that each symbol is published at most once in `interval` seconds."""
-        self._announce(structs.replace(self.message, interval=interval))
+        """Tell every connection that each symbol is published at most once in `interval` seconds. This
+        does not wait for prices, as an overload has too many of them.
+        """
+        self.message = structs.replace(self.message, interval=interval)
+        self._announce(structs.replace(self._sent, interval=interval))
+
+    async def run(self) -> None:
+        """Send each status once the prices before it are published, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._waiting:
+                message, owed = self._waiting[0]
+                for event in owed:
+                    await event.wait()
+                self._waiting.popleft()
+                self._announce(structs.replace(message, interval=self.message.interval))
 
     def current_frame(self) -> UpdateFrame:
         """Return the status as one frame."""
-        return UpdateFrame(text_frame(encode(self.message)), self)
+        return UpdateFrame(text_frame(encode(self._sent)), self)
 
     def _announce(self, message: Status) -> None:
-        self.message = message
+        self._sent = message
         self._flusher.queue(self.current_frame(), self._outboxes, time_ns() // 1000)
 
 
@@ -76,6 +113,8 @@ class TopicStatus(Source):
     """Whether one symbol's prices are flowing."""
 
     __slots__ = ("quiet", "symbol")
+
+    trails = True
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple
 
+import msgspec
 import trio
 
 from server.fanout.flusher import Flusher
@@ -18,27 +19,17 @@ from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
-from server.quotes.instrument import LARGEST_WHOLE, Instrument
+from server.quotes.adjustment import (
+    adjusted_change,
+    adjusted_move,
+    newest_reference,
+    up_to_date,
+)
+from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import (
-    MOVING_FIELDS,
-    RANGED_FIELDS,
-    TRADED_FIELDS,
-    Add,
-    Operation,
-    Remove,
-    difference,
-    quote_pointer,
-)
-from server.quotes.quote import (
-    move_of,
-    opening_quote,
-    quote_after,
-    resumed_quote,
-    snapshot_of,
-    to_microseconds,
-)
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live, repriced
+from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
+from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import Move, Trade, Update
 
 NO_VERSION_LEFT = (
@@ -63,15 +54,19 @@ class Topic(Source):
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again.
+    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`. `adjustments`:
+    the number of adjustments that its prices have had. `successor`: the topic of the new symbol, if it
+    was renamed.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
     key: str
 
     __slots__ = (
+        "_adjusted_at",
         "_current",
         "_newest_inbox",
+        "adjustments",
         "context",
         "delisted",
         "epoch",
@@ -86,38 +81,43 @@ class Topic(Source):
         "pointer",
         "quote",
         "quote_due",
+        "row",
         "subscribers",
+        "successor",
         "ts",
         "version",
     )
 
     def __init__(
         self,
-        instrument: Instrument,
+        snapshot: Snapshot,
         everyone: SubscriberSet,
         context: TopicContext,
         epoch: str,
         ts: int,
-        time_us: int,
     ) -> None:
-        """`ts` is the opening quote's moment on this server, `time_us` that of its price."""
+        """Go on from `snapshot`. `ts` is when this server received its price."""
         self.context = context
-        self.instrument = instrument
-        self.key = instrument.symbol
-        self.pointer = quote_pointer(instrument.symbol)
-        self.quote = opening_quote(instrument, time_us)
+        self.instrument = snapshot.instrument
+        self.key = snapshot.symbol
+        self.pointer = quote_pointer(snapshot.symbol)
+        self.quote = resumed_quote(snapshot)
         self.epoch = epoch
-        self.version = 1
+        self.version = snapshot.version
         self.ts = ts
+        self.row = 0
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
         self.inbox: Inbox | None = None
         self.idle_since = 0.0
-        self.freshness = TopicStatus(instrument.symbol)
+        self.freshness = TopicStatus(snapshot.symbol)
         self.moved_at = 0.0
         self.quote_due = False
         self.delisted = False
+        self.adjustments = len(snapshot.adjustments.split())
+        self._adjusted_at = 0
+        self.successor: Topic | None = None
         self._newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
 
@@ -132,26 +132,40 @@ class Topic(Source):
         return self.inbox is not None
 
     @property
+    def owes(self) -> bool:
+        """Whether it has updates that it has not published yet."""
+        return self.inbox is not None and self.inbox.waiting
+
+    @property
     def watched(self) -> bool:
         """Whether anybody would get this symbol's updates."""
         return bool(self.subscribers or self.everyone)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is neither a price nor a book yet. Then no client has the quote."""
+        return self.instrument.base_price is None and self.version == 1
+
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
+        snapshot = up_to_date(snapshot, self.instrument)
         if snapshot.version > self.version:
             self.quote = resumed_quote(snapshot)
             self.version = snapshot.version
+            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
         they are the catalogue's, and may be newer here.
         """
-        if snapshot.version > 1:
-            self.quote = resumed_quote(repriced(snapshot, self.instrument))
-        else:
-            self.quote = opening_quote(self.instrument, snapshot.ts)
+        if self.instrument.base_price is None:
+            self.instrument = msgspec.structs.replace(
+                self.instrument, base_price=snapshot.base_price
+            )
+        self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
+        self.row = snapshot.row
         self.moved_at = trio.current_time()
         self._current = None
         self.history.clear()
@@ -166,23 +180,38 @@ class Topic(Source):
         self._current = None
         self.quote_due = self.watched
 
-    def relist(self, instrument: Instrument) -> None:
-        """Take over reference data if they are new.
+    def relist(self, snapshot: Snapshot) -> None:
+        """Take over the catalogue's reference data and, unless a feed has moved the quote, its price.
 
-        The full quote is then due to all subscribers, and to clients that come back with this version
-        or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as another
-        instance may have sent them the old data.
+        If they are new, the full quote is due to all subscribers, and to clients that come back with
+        this version or an earlier one. Within SETTLING_TIME it is due to all clients that come back, as
+        another instance may have sent them the old data.
 
-        The version does not change, because it counts prices. So all instances count alike, in whatever
-        order they hear of new data.
+        The version does not change, because it counts the feed's prices. An adjustment makes one
+        version, as it changes the price. So all instances count alike, in whatever order they hear of
+        new data.
         """
-        if instrument == self.instrument:
+        moved = self.version > 1
+        if snapshot.price is None:
+            # A price that clients have does not go away: a feed has moved it, or an import left it out.
+            mine = self.snapshot()
+            snapshot = msgspec.structs.replace(
+                snapshot, base_price=mine.base_price, last_quote=mine.last_quote
+            )
+        instrument, old = newest_reference(self.instrument, snapshot.instrument), self.quote
+        snapshot = up_to_date(snapshot, instrument)
+        if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
+        if instrument.adjustments != self.instrument.adjustments:
+            self.absorb_waiting()
+            self._adjusted_at = time_ns() // 1000
+            self.adjustments = len(instrument.adjustments.split())
+        state = up_to_date(self.snapshot(), instrument)
         self.instrument = instrument
-        if self.version == 1:
-            self.quote = opening_quote(instrument, to_microseconds(self.quote.last_updated))
-        else:
-            self.quote = resumed_quote(self.snapshot())
+        self.quote = resumed_quote(state if self.version > 1 else snapshot)
+        self.version = state.version
+        if self.quote.current_price != old.current_price:
+            self.ts = time_ns() // 1000
         self._current = None
         self.history.on_relisted(trio.current_time())
         self.quote_due = self.watched
@@ -190,40 +219,14 @@ class Topic(Source):
         if self.context.journal.recording:
             self.context.journal.lose([self.symbol])
 
-    def delist(self) -> None:
-        """Take the quote away from all subscribers, and end the subscriptions to this one symbol.
-
-        The message first gives the quote, as some subscribers may not have it yet.
-        """
-        self.delisted = True
-        self._current = None
-        now = time_ns() // 1000
-        if self.quote_due:
-            frame = self.current_frame()
-        else:
-            removal = QuotesPatch(now, {self.symbol: self.version}, [Remove(self.pointer)])
-            frame = UpdateFrame(text_frame(encode(removal)), self)
-        notice = RemovalNotice(self)
-        self.context.flusher.queue(UpdateFrame(frame, notice), self.subscribers, now)
-        self.context.flusher.queue(frame, self.everyone, now)
-        for outbox in self.subscribers:
-            if outbox.owner is not None:
-                outbox.owner.on_delisted(self)
-            if outbox.is_pending(notice):
-                outbox.send_current(notice)
-        for outbox in self.everyone:
-            if outbox.is_pending(self):
-                outbox.send_current(self)
-        self.subscribers, self.everyone = SubscriberSet(), SubscriberSet()
-        self.quote_due = False
-        self.deactivate()
-
-    def revive(self, instrument: Instrument, everyone: SubscriberSet, epoch: str) -> None:
+    def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
+        self.successor = None
         self.everyone = everyone
-        self.relist(instrument)
+        self.relist(snapshot)
         self.begin_epoch(epoch)
+        self.resume(snapshot)
 
     def snapshot(self) -> Snapshot:
         """Return the symbol's state as the store keeps it."""
@@ -231,12 +234,27 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts)
+        return live(self.snapshot(), self.ts, self.row)
+
+    def agree_on_adjustments(self, snapshot: LiveSnapshot) -> LiveSnapshot:
+        """Return another instance's state after the adjustments made here. If it has further ones, make
+        them here: the leader may have heard of them first.
+        """
+        if snapshot.adjustments == self.instrument.adjustments:
+            return snapshot
+        newest = newest_reference(snapshot.instrument, self.instrument)
+        if newest != self.instrument:
+            self.relist(up_to_date(self.snapshot(), newest))
+        return live(up_to_date(snapshot, self.instrument), snapshot.ts, snapshot.row)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
         add = Add(self.pointer, self.quote)
         return [add, Remove(self.pointer)] if self.delisted else [add]
+
+    def forget_frame(self) -> None:
+        """Make the full quote's frame anew the next time."""
+        self._current = None
 
     def current_frame(self) -> UpdateFrame:
         """Return the full quote as one frame, made once per version for all that need it."""
@@ -254,39 +272,58 @@ class Topic(Source):
         """
         old, instrument = self.quote, self.instrument
         if isinstance(update, Move):
-            if update.version <= self.version or not self._possible(update):
+            accepted = self._accepted(update)
+            if accepted is None:
                 return []
-            version = update.version
+            update, version = accepted, accepted.version
         elif self.version < LARGEST_WHOLE:
+            if update.ts < self._adjusted_at:
+                update = adjusted_change(update.change, instrument)
             version = self.version + 1
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
             return []
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
-        if not isinstance(update, Trade):
-            fields: Sequence[str] = MOVING_FIELDS
-        elif old.high == new.high and old.low == new.low:
-            fields = TRADED_FIELDS
-        else:
-            fields = RANGED_FIELDS
-        operations: list[Operation] = [*difference(old, new, self.pointer, fields)]
+        if old.base_price is None:
+            self._begin(new)
+        traded = isinstance(update, Trade)
+        operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
         if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()
             self.history.settle(self.version, self.moved_at)
             self.quote = new
             self.version = version
             self.ts = update.ts
+            self.row = update.row
             self._current = None
             if self.context.journal.recording:
-                self.context.journal.record(move_of(update, version, new))
+                self.context.journal.record(move_of(update, version, new, self.adjustments))
         return operations
 
-    def _possible(self, move: Move) -> bool:
-        """Return whether the instrument can have this price. A leader would not publish another."""
-        if move.price is None or move.price >= 0 or self.instrument.signed:
-            return True
-        self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
-        return False
+    def _begin(self, new: Quote) -> None:
+        """Take over the first base price. A patch does not change it, and no client has a quote before
+        its first change.
+        """
+        if self.waiting or new.base_price is not None:
+            self.quote_due = self.active or self.watched
+        self.instrument = msgspec.structs.replace(self.instrument, base_price=new.base_price)
+
+    def _accepted(self, move: Move) -> Move | None:
+        """Return a move as one of the present instrument, None if it is not newer or not possible."""
+        if move.adjustments != self.adjustments:
+            move = adjusted_move(move, self.instrument)
+        if move.version <= self.version:
+            return None
+        if move.price is not None and move.price < 0 and not self.instrument.signed:
+            self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
+            return None
+        return move
+
+    def absorb_waiting(self) -> None:
+        """Move the quote by all updates that wait, without publishing: the full quote is due next."""
+        if self._newest_inbox is not None:
+            for update in self._newest_inbox.drain():
+                self.absorb(update)
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
@@ -310,7 +347,9 @@ class Topic(Source):
         self._publish_frame(frame, self.ts)
 
     def publish_quote(self, ts: int) -> None:
-        """Queue the full quote for all subscribers, who have waited for it since `ts`."""
+        """Queue the full quote, if there is a price, for all subscribers, who waited since `ts`."""
+        if self.waiting:
+            return
         self.quote_due = False
         self.history.clear()
         self._publish_frame(self.current_frame(), ts)
@@ -336,8 +375,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        previous = self._newest_inbox.finished if self._newest_inbox is not None else None
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, previous)
+        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 
@@ -352,31 +390,6 @@ class Topic(Source):
         """Forget all unpublished updates, also in the inbox of a task that is about to end."""
         if self._newest_inbox is not None:
             self._newest_inbox.discard()
-
-
-class RemovalNotice(Source):
-    """Pending in place of a delisted topic on the connections that were subscribed to it by name.
-
-    Its frame gives the quote and takes it away, even if the topic is listed again by then: these
-    clients are not subscribed any more. If a client subscribes again, the topic is pending instead.
-    """
-
-    __slots__ = ("_topic",)
-
-    def __init__(self, topic: Topic) -> None:
-        self._topic = topic
-
-    @property
-    def key(self) -> str:
-        """The topic's key, as only one of both is pending."""
-        return self._topic.key
-
-    def current_frame(self) -> UpdateFrame:
-        """Return both operations as one frame."""
-        topic = self._topic
-        operations: list[Operation] = [Add(topic.pointer, topic.quote), Remove(topic.pointer)]
-        message = QuotesPatch(topic.ts, {topic.symbol: topic.version}, operations, topic.epoch)
-        return UpdateFrame(text_frame(encode(message)), self)
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

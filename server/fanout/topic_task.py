@@ -30,6 +30,7 @@ class TopicTasks:
         self.nursery: trio.Nursery
         self._topics = topics
         self._flusher = flusher
+        self._publishing: set[trio.Event] = set()
 
     def start(self, topic: Topic) -> None:
         """Start a task for `topic` unless it has one."""
@@ -46,17 +47,22 @@ class TopicTasks:
             self.start(topic)
         return topic.inbox
 
+    def cut(self) -> list[trio.Event]:
+        """Begin a new inbox for each topic that is not idle. Return the events that are set once the
+        topics have published all that they have now, also full quotes that are due.
+        """
+        events = list(self._publishing)
+        for topic in self._topics.values():
+            if topic.inbox is not None and not topic.inbox.idle:
+                events.append(topic.inbox.finished)
+                topic.inbox.close()
+                self.nursery.start_soon(run_topic, topic, topic.activate())
+        return events
+
     async def finish(self) -> None:
         """Wait until every active topic has published all updates that it has now."""
-        inboxes = []
-        for topic in self._topics.values():
-            if topic.inbox is not None:
-                inboxes.append(topic.inbox)
-                topic.deactivate()
-                if topic.watched:
-                    self.start(topic)
-        for inbox in inboxes:
-            await inbox.finished.wait()
+        for event in self.cut():
+            await event.wait()
 
     async def run_retirement(self) -> None:
         """End the tasks of topics whose grace is over, until cancelled."""
@@ -71,9 +77,11 @@ class TopicTasks:
     def publish_due(self, topics: Iterable[Topic]) -> None:
         """Publish the full quotes that are due among `topics`, without waiting."""
         if due := [topic for topic in topics if topic.quote_due]:
-            self.nursery.start_soon(self._publish_quotes, due)
+            done = trio.Event()
+            self._publishing.add(done)
+            self.nursery.start_soon(self._publish_quotes, due, done)
 
-    async def _publish_quotes(self, due: list[Topic]) -> None:
+    async def _publish_quotes(self, due: list[Topic], done: trio.Event) -> None:
         """Publish a round at a time: many symbols for ten thousand clients make millions of frames."""
         begun = time_ns() // 1000
         for start in range(0, len(due), ROUND_TRADES):
@@ -83,16 +91,21 @@ class TopicTasks:
                     topic.publish_quote(begun)
             await trio.lowlevel.checkpoint()
             await self._flusher.wait_round()
+        self._publishing.discard(done)
+        done.set()
 
 
 async def run_topic(topic: Topic, inbox: Inbox) -> None:
     """Publish the updates in `inbox`, round by round, until it is closed and empty."""
     flusher = topic.context.flusher
     if inbox.previous is not None:
-        await inbox.previous.wait()
+        await inbox.previous.finished.wait()
+        inbox.previous = None
     with suppress(trio.EndOfChannel):
         while True:
             update = await inbox.take()
+            # An update that the task had in hand when its symbol was renamed.
+            topic = topic.successor or topic
             if flusher.conflation:
                 publish_conflated(topic, update, inbox)
                 await trio.sleep(flusher.conflation)

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from server.intake.answer import Answer, Refused
+from server.intake.answer import Answer, Reason
 from server.intake.intake import Intake, Market, Notice
 from server.intake.objects import Line, Published
 from server.quotes.instrument import Instrument
@@ -93,7 +93,7 @@ class Judge:
         unavailable = await self.exchange.look_up([*cold]) if cold else ()
         if not unavailable:
             return lines
-        refused = Refused("store_unavailable", "the store gives no answer about this symbol")
+        refused = Reason("store_unavailable", "the store gives no answer about this symbol")
         return [
             Line(each.number, refused)
             if isinstance(each.content, Published) and each.content.symbol in unavailable

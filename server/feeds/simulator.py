@@ -34,13 +34,15 @@ LARGEST_LOTS = 20
 """Most round lots of 100 shares in one trade."""
 
 
-async def run_simulator(
+async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tests replace)
     trades: trio.MemorySendChannel[Trade],
     watched: Callable[[], list[Quote]],
     is_watched: Callable[[str], bool],
     price_decimals: Callable[[str], int],
     interval: float,
     random: Random,
+    *,
+    present: Callable[[Quote], Quote] = lambda quote: quote,
 ) -> None:
     """Send trades until cancelled.
 
@@ -50,6 +52,7 @@ async def run_simulator(
         price_decimals: returns a symbol's tick precision.
         interval: seconds.
         random: the source of every choice. The same seed gives the same choices.
+        present: returns a quote as it is at its moment. Its base price may be another one by then.
     """
     start = trio.current_time()
     while True:
@@ -59,7 +62,7 @@ async def run_simulator(
                 continue
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
-            price = simulated_price(quote, price_decimals(quote.symbol), random)
+            price = simulated_price(present(quote), price_decimals(quote.symbol), random)
             await trades.send(Trade(quote.symbol, price, size, now, now))
         start = max(start + interval, trio.current_time() - CATCH_UP)
         await trio.sleep_until(start)
@@ -68,10 +71,14 @@ async def run_simulator(
 def plan_interval(
     quotes: list[Quote], interval: float, random: Random
 ) -> Iterator[tuple[float, Quote]]:
-    """Choose the quotes to move, each with its seconds from the interval's start, in time order."""
-    if not quotes:
+    """Choose the quotes to move, each with its seconds from the interval's start, in time order.
+
+    A quote without a price stays as it is: nobody knows what the instrument costs.
+    """
+    priced = [quote for quote in quotes if quote.base_price is not None]
+    if not priced:
         return iter(())
-    movers = random.sample(quotes, random.randint(1, len(quotes)))
+    movers = random.sample(priced, random.randint(1, len(priced)))
     return zip(sorted(random.uniform(0, interval) for _ in movers), movers, strict=True)
 
 
@@ -80,6 +87,8 @@ def simulated_price(quote: Quote, decimals: int, random: Random) -> float:
     possible. `decimals` is the tick precision.
     """
     scale: int = 10**decimals
+    assert quote.base_price is not None
+    assert quote.current_price is not None
     base = quote.base_price * scale
     reach = max(1.0, abs(base) * OSCILLATION)
     low = ceil(base - reach)

@@ -166,7 +166,7 @@ class Authenticator:
             raise BadKey("tokens can be made with JWT_SECRET only; JWT_PUBLIC_KEY just checks them")
         claims: dict[str, object] = {"sub": user, "exp": int(time.time() + lifetime)}
         claims |= {"role": role} if role else {}
-        claims |= {"symbols": list(symbols)} if symbols else {}
+        claims |= {} if symbols is None else {"symbols": list(symbols)}
         claims |= {"aud": self._audience} if self._audience else {}
         claims |= {"iss": self._issuer} if self._issuer else {}
         return jwt.encode(claims, str(self._keys[algorithm]), algorithm)

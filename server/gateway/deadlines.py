@@ -7,7 +7,7 @@ entry. A heap would keep the entries of ended connections until their deadlines.
 """
 
 from collections.abc import Collection
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 import trio
@@ -35,17 +35,17 @@ class DeadlineWheel:
         """Set the deadline of `item`, in place of any other."""
         self.clear(item)
         item.deadline = deadline
-        if deadline != float("inf"):
+        if deadline != inf:
             self._slots.setdefault(ceil(deadline), {})[item] = None
 
     def clear(self, item: Timed) -> None:
         """Remove the deadline of `item`."""
-        if item.deadline != float("inf"):
+        if item.deadline != inf:
             slot = self._slots.get(ceil(item.deadline), {})
             slot.pop(item, None)
             if not slot:
                 self._slots.pop(ceil(item.deadline), None)
-        item.deadline = float("inf")
+        item.deadline = inf
 
     async def run(self) -> None:
         """Call every item that is due, until cancelled."""
@@ -60,7 +60,7 @@ class DeadlineWheel:
         for number, item in enumerate(items, 1):
             # While other tasks ran, the item may have been cleared, or given a later deadline.
             if item.deadline <= trio.current_time():
-                item.deadline = float("inf")
+                item.deadline = inf
                 item.on_deadline()
             if number % CHECKPOINT_EVERY == 0:
                 await trio.lowlevel.checkpoint()

@@ -85,10 +85,22 @@ class Directory:
         was = symbol in self._hub.topics or symbol in self._hub.delisted
         return was or self.complete or self._listing.locked()
 
+    def unchecked(self) -> list[str]:
+        """Take out the symbols that came from other instances since the last call. See `Listings`."""
+        symbols = list(self._hub.unchecked)
+        self._hub.unchecked.clear()
+        return symbols
+
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over reference data, list new symbols, and tell subscribers."""
         self._hub.relist(snapshots)
         await self._list(snapshots)
+
+    async def rename(self, symbol: str, row: Snapshot) -> None:
+        """Move a symbol's quote and subscribers to the instrument's new `row`."""
+        self._hub.rename(symbol, row)
+        if self._cluster:
+            await self._cluster.forget([symbol])
 
     async def delist(self, symbols: Sequence[str]) -> None:
         """Remove symbols, also from their subscribers."""

@@ -31,7 +31,7 @@ from server.gateway.poller import Poller
 from server.gateway.pool import Pool
 from server.gateway.publisher import PublisherSession
 from server.gateway.refusals import WITHOUT_USER, Refusal, response
-from server.gateway.request import MAX_HEAD, NotHttp, Request, parse_head, read_head, read_request
+from server.gateway.request import NotHttp, Request, parse_head, read_head, read_request
 from server.gateway.sampling import Sampler
 from server.gateway.selection import Selector
 from server.gateway.services import Services
@@ -77,8 +77,8 @@ class Attempt:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.address = ""
-        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        self.method = b""
+        self.connection = h11.Connection(h11.SERVER)
+        self.method: bytes | None = None
 
 
 @dataclass(kw_only=True)
@@ -219,9 +219,11 @@ class Gateway:
 
         Errors: OSError, if the listener itself is broken.
         """
-        for _ in range(ACCEPT_BATCH):
-            if self._sockets >= self.max_sockets:
-                return os.strerror(errno.EMFILE)
+        room = self.max_sockets - self._sockets
+        if not room:
+            return os.strerror(errno.EMFILE)
+        # A client waits now. When the room is used up, perhaps none waits any more.
+        for _ in range(min(room, ACCEPT_BATCH)):
             try:
                 accepted = accept_nowait(listener)
             except OutOfResources as error:

@@ -202,9 +202,10 @@ async def accept_websocket(
         ),
     ]
     if subprotocol := chosen_subprotocol(request):
-        headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+        headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode()))
     if extension:
-        headers.append((b"Sec-WebSocket-Extensions", extension.encode("ascii")))
+        headers.append((b"Sec-WebSocket-Extensions", extension.encode()))
     response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))
-    assert response is not None, "h11 gives bytes for every event but the end of a connection"
+    # h11 gives bytes for every event but the end of a connection.
+    assert response is not None
     await send_all(sock, response)

@@ -76,7 +76,7 @@ class Refusal(Exception):
         self.wait = wait
 
 
-def retry_after(wait: float = 0.0) -> str:
+def retry_after(wait: float) -> str:
     """Return the header's value: at least `wait` seconds, and at least a random time."""
     return str(ceil(max(wait, uniform(MIN_RETRY, MAX_RETRY))))
 

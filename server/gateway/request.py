@@ -32,6 +32,8 @@ _MALFORMED = re.compile(rb"\r(?!\n)|\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 (§5.2), a control character (RFC 9110 §5.5).
 """
 
+_LINE_FEED_ALONE = re.compile(rb"(?<!\r)\n")
+
 _HOST = re.compile(rb"[!$&'()*+,;=%A-Za-z0-9._~:\[\]-]*")
 """The characters of a host and its port (RFC 9110 §7.2, RFC 3986 §3.2). Others are refused with 400
 (RFC 9112 §3.2).
@@ -83,16 +85,18 @@ async def read_head(sock: socket.socket) -> tuple[bytes, bytes]:
 
     Errors: Refusal and NotHttp as in `take_head`; EOFError if the client leaves before.
     """
-    received, searched = bytearray(), 0
-    while (head := take_head(received, searched)) is None:
-        searched = len(received)
+    received = bytearray()
+    head: bytes | None = None
+    while head is None:
         if not (data := await receive(sock, MAX_HEAD)):
             raise EOFError
+        searched = len(received)
         received += data
+        head = take_head(received, searched)
     return head, bytes(received)
 
 
-def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> bytes | None:
+def take_head(received: bytearray, searched: int, limit: int = MAX_HEAD) -> bytes | None:
     """Take a whole head from the front of `received`; None if it has not all come.
 
     It skips empty lines before the head (RFC 9112 §2.2). `searched`: the length of `received` at the
@@ -105,18 +109,15 @@ def take_head(received: bytearray, searched: int = 0, limit: int = MAX_HEAD) -> 
         del received[:2]
         searched = 0
     end = received.find(b"\r\n\r\n", max(0, searched - 3))
-    size = len(received) if end < 0 else end + 4
+    size = len(received) if end == -1 else end + 4
     if size > limit:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"the request's head exceeds {limit} bytes")
     # The first line is checked until all of it was there.
-    if end < 0 and received.find(b"\n", 0, searched) < 0:
+    if end == -1 and b"\n" not in received[:searched]:
         _require_http(received)
-    line_feed = received.find(b"\n", searched, size)
-    while line_feed >= 0:
-        if line_feed == 0 or not received.startswith(b"\r", line_feed - 1):
-            raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
-        line_feed = received.find(b"\n", line_feed + 1, size)
-    if end < 0:
+    if _LINE_FEED_ALONE.search(received, searched, size):
+        raise Refusal(Refused.BAD_REQUEST, NOT_HTTP)
+    if end == -1:
         return None
     head = bytes(received[:size])
     del received[:size]
@@ -161,20 +162,18 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
     check_host(event)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
-    try:
-        path, written = split_target(event.target.decode("ascii"))
-        query = parse_qs(written, keep_blank_values=True, errors="replace")
-    except ValueError:
-        raise Refusal(Refused.BAD_REQUEST, NOT_A_URL) from None
+    # h11 lets only ASCII pass in targets, names and methods.
+    path, query = split_target(event.target.decode())
     # Brackets belong to IPv6 addresses (RFC 3986 §3.2.2).
     if "[" in path or "]" in path:
         raise Refusal(Refused.BAD_REQUEST, NOT_A_URL)
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
-        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        name, value = raw_name.decode(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    method, version = event.method.decode("ascii"), event.http_version.decode("ascii")
-    return Request(method, version, path, query, headers, rest)
+    parameters = parse_qs(query, keep_blank_values=True)
+    method, version = event.method.decode(), event.http_version.decode()
+    return Request(method, version, path, parameters, headers, rest)
 
 
 def require_websocket(request: Request) -> None:

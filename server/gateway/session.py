@@ -179,6 +179,11 @@ class Session:
         """Forget the subscription to a symbol that was delisted."""
         self.subscriptions.topics.pop(topic, None)
 
+    def on_renamed(self, old: Topic, new: Topic) -> None:
+        """Go on with the symbol that took the place of a renamed one."""
+        self.subscriptions.topics.pop(old, None)
+        self.subscriptions.topics[new] = None
+
     def on_deadline(self) -> None:
         """Send a heartbeat, or end if the client did not close in time."""
         if self.closing:

@@ -58,21 +58,19 @@ class StopUpdates(NamedTuple):
 
     def deliver(self, hub: Hub, outbox: Outbox) -> None:
         outbox.flush()
+        priced = [each for each in self.topics if not each.waiting]
         # The client may have nothing yet of these, and can only remove quotes that it has.
-        waiting = [
-            each
-            for each in self.topics
-            if outbox.is_pending(each) or (self.everything and each.quote_due)
-        ]
+        unsent = [each for each in priced if outbox.is_pending(each) or each.quote_due]
         if self.everything:
             hub.unsubscribe_everything(outbox)
         else:
             for topic in self.topics:
                 hub.unsubscribe(outbox, topic)
         outbox.send(text_frame(encode(self.ack)))
-        if waiting:
-            outbox.send(text_frame(encode(full_quotes(waiting))))
-        outbox.send(text_frame(encode(_removal(self.topics))))
+        if unsent:
+            outbox.send(text_frame(encode(full_quotes(unsent))))
+        if priced:
+            outbox.send(text_frame(encode(_removal(priced))))
 
 
 def _removal(topics: list[Topic]) -> QuotesPatch:

@@ -1,6 +1,6 @@
 """The answer to a batch: how each of its objects counts."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,12 +21,19 @@ Code = Literal[
 """Why an object does not count."""
 
 
+class Reason(NamedTuple):
+    """Why an object does not count. The message tells the publisher what to do."""
+
+    code: Code
+    message: str
+
+
 class Refused(Exception):
-    """An object does not count. The message tells the publisher what to do."""
+    """An object does not count."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.reason = Reason(code, message)
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from server.intake.answer import Answer, Refused, Rejection
+from server.intake.answer import Answer, Reason, Refused, Rejection
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
@@ -22,9 +22,13 @@ from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 
 _INT64 = Struct("<q")
 
-TOO_MANY_SOURCES = Refused(
+TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
+
+
+REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
+"""The reasons of statuses without one."""
 
 
 class Market(Protocol):
@@ -130,12 +134,12 @@ class Intake:
         for line in lines:
             objects += 1
             try:
-                if isinstance(line.content, Refused):
-                    raise line.content
-                self._take(line.content, batch)
+                if isinstance(line.content, Published):
+                    self._take(line.content, batch)
+                else:
+                    taken.answer.rejected.append(Rejection(line.number, *line.content))
             except Refused as refused:
-                rejection = Rejection(line.number, refused.code, str(refused))
-                taken.answer.rejected.append(rejection)
+                taken.answer.rejected.append(Rejection(line.number, *refused.reason))
         batch.source.count(taken.answer, objects, now)
         return taken
 
@@ -197,7 +201,7 @@ class Intake:
             batch.outrank()
             return
         self._count(given, batch, key)
-        self._begin(symbol)
+        self._begin(symbol, instrument)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
         if self._rules.band is not None and self._holds(symbol, candidate, batch):
             batch.answer.held += 1
@@ -237,11 +241,16 @@ class Intake:
     ) -> None:
         """Count a late trade for the volume and the day's values, which do not depend on the order."""
         day = DayRange(price if first else None, price, price, reopened=first)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day))
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
-    def _begin(self, symbol: str) -> None:
-        if symbol not in self.trades:
-            self.trades.begin(symbol, self._market.values(symbol))
+    def _begin(self, symbol: str, instrument: Instrument) -> None:
+        """Note a symbol's values before its first trade, and anew after a split of its prices."""
+        base = instrument.base_price
+        if symbol in self.trades and (
+            base == self.trades.base(symbol) or self._market.instrument(symbol) is None
+        ):
+            return
+        self.trades.begin(symbol, self._market.values(symbol), base)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -265,7 +274,8 @@ class Intake:
         if given.status is None:
             raise Refused("bad_json", "status is missing: open, halted or closed")
         if self._counts(given, batch):
-            batch.accept(Notice(given.symbol, given.status, given.reason))
+            reason = given.reason or REASONS[given.status]
+            batch.accept(Notice(given.symbol, given.status, reason))
 
     def _counts(self, given: Published, batch: _Batch) -> bool:
         """Count an object without an id, and return whether it has an effect."""
@@ -332,11 +342,15 @@ class Intake:
 
     def _restate(self, symbol: str, volume: float, instrument: Instrument, batch: _Batch) -> None:
         """Give a symbol's values as they would have been."""
-        price, time_us, high, low = self.trades.values(symbol)
-        if price is None:
-            price, time_us = instrument.base_price, batch.now
+        price, time_us, high, low, _ = self.trades.values(symbol)
         added = rounded_size(volume, instrument.size_decimals)
-        batch.effects.append(Restatement(symbol, price, added, high, low, time_us, batch.now))
+        if price is None:
+            # Nobody knows what it costs, so the price stays that of the trade that was taken out.
+            day = DayRange(None, high, low, restated=True)
+            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+        else:
+            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            batch.effects.append(restated)
 
 
 def id_hash(symbol: str, name: str | int | None) -> int:

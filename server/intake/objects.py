@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from server.intake.answer import Code, Refused
+from server.intake.answer import Code, Reason, Refused
 from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
 from server.quotes.messages import MarketState
 from server.quotes.quote import to_microseconds
@@ -57,7 +57,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     """One object of a batch, or the reason why it cannot be read. `number` counts from 1."""
 
     number: int
-    content: Published | Refused
+    content: Published | Reason
 
 
 _CODES: dict[str, Code] = {
@@ -97,34 +97,34 @@ def _read_array(body: bytes) -> Iterator[Line]:
     try:
         parts = _array_decoder.decode(body)
     except (ValueError, RecursionError) as error:
-        yield Line(1, Refused("bad_json", f"the array is not JSON: {error}"))
+        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"))
         return
     for number, part in enumerate(parts, 1):
         yield Line(number, read_object(bytes(part)))
 
 
-def read_object(text: bytes) -> Published | Refused:
+def read_object(text: bytes) -> Published | Reason:
     """Return one object, or why it cannot be read."""
     if len(text) > MAX_OBJECT_BYTES:
-        return Refused("too_large", f"{len(text)} bytes are more than {MAX_OBJECT_BYTES}")
+        return Reason("too_large", f"{len(text)} bytes are more than {MAX_OBJECT_BYTES}")
     try:
         found = _object_decoder.decode(text)
         found.symbol = normalize_symbol(found.symbol)
     except (ValueError, RecursionError) as error:
         return _unreadable(text, error)
     if not is_symbol(found.symbol):
-        return Refused("unknown_symbol", "not a symbol")
+        return Reason("unknown_symbol", "not a symbol")
     return found
 
 
-def _unreadable(text: bytes, error: Exception) -> Refused:
+def _unreadable(text: bytes, error: Exception) -> Reason:
     """Name the field of the wrong type, unless the text is not JSON at all."""
     try:
         _any_decoder.decode(text)
     except (ValueError, RecursionError) as syntax:
-        return Refused("bad_json", str(syntax))
+        return Reason("bad_json", str(syntax))
     field = _FIELD.search(str(error))
-    return Refused(_CODES.get(field[1], "bad_json") if field else "bad_json", str(error))
+    return Reason(_CODES.get(field[1], "bad_json") if field else "bad_json", str(error))
 
 
 def read_time(ts: int | datetime | None, now: int) -> int:

@@ -59,12 +59,13 @@ def check(
     checked = Checked([], Answer())
     for line in lines:
         try:
-            if isinstance(line.content, Refused):
-                raise line.content
-            _check_one(line.content, market, symbols, now)
-            checked.good.append(line)
+            if isinstance(line.content, Published):
+                _check_one(line.content, market, symbols, now)
+                checked.good.append(line)
+            else:
+                checked.answer.rejected.append(Rejection(line.number, *line.content))
         except Refused as refused:
-            checked.answer.rejected.append(Rejection(line.number, refused.code, str(refused)))
+            checked.answer.rejected.append(Rejection(line.number, *refused.reason))
     if frame:
         checked.answer.name_frame(frame)
     return checked

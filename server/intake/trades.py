@@ -43,19 +43,18 @@ class Row(NamedTuple):
 
 
 class Values(NamedTuple):
-    """A symbol's values at one moment. None if it has not traded."""
+    """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
 
     price: float | None
     time_us: int
     high: float | None
     low: float | None
-
-
-NOT_TRADED = Values(None, 0, None, None)
+    traded: bool = True
 
 
 class _Kept(msgspec.Struct):
     before: Values
+    base: float | None
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -86,9 +85,16 @@ class KeptTrades:
         """Whether a symbol has begun."""
         return symbol in self._symbols
 
-    def begin(self, symbol: str, values: Values) -> None:
-        """Note the values of a symbol before its first trade here."""
-        self._symbols[symbol] = _Kept(values)
+    def begin(self, symbol: str, values: Values, base: float | None = None) -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of another `base`."""
+        if symbol in self._symbols:
+            self._row_bytes -= len(self._symbols[symbol].rows)
+            self._rotation.pop(symbol, None)
+        self._symbols[symbol] = _Kept(values, base)
+
+    def base(self, symbol: str) -> float | None:
+        """Return the base price that a symbol had when it began."""
+        return self._symbols[symbol].base
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""
@@ -96,7 +102,7 @@ class KeptTrades:
         place = _place(kept, row) if late else len(kept.rows)
         if late and not place and self._is_folded(kept, row):
             return False
-        first = late and not place and kept.before.price is None and _opens(kept, row)
+        first = late and not place and not kept.before.traded and _opens(kept, row)
         kept.rows[place:place] = _ROW.pack(*row)
         self._row_bytes += _ROW.size
         self._rotation.setdefault(symbol)
@@ -128,19 +134,20 @@ class KeptTrades:
         """Return the order of the newest kept trade of a source."""
         kept = self._symbols[symbol]
         orders = [row.order for row in kept if row.source == source]
-        return max(orders, default=(kept.before.time_us, NO_SEQ))
+        before = kept.before.time_us if kept.before.traded else 0
+        return max(orders, default=(before, NO_SEQ))
 
     def last_price(self, symbol: str) -> float | None:
         """Return the present price of a symbol that has begun, None if it has not traded."""
         kept = self._symbols[symbol]
         if not kept.rows:
-            return kept.before.price
+            return kept.before.price if kept.before.traded else None
         return Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size)).price
 
     def _is_folded(self, kept: _Kept, row: Row) -> bool:
         """Fold a trade older than all rows if it is older than folded ones, or has no room."""
         before = kept.before
-        older = before.price is not None and row.time_us < before.time_us
+        older = before.traded and row.time_us < before.time_us
         if not older and len(kept.rows) < self._most:
             return False
         kept.before = _values(before, [row])
@@ -168,12 +175,12 @@ class KeptTrades:
 
 def _values(before: Values, rows: Iterable[Row]) -> Values:
     """Return the values after `rows`, from those before them."""
-    price, time_us, high, low = before
+    price, time_us, high, low, traded = before
     for row in rows:
-        price, time_us = row.price, row.time_us
+        price, time_us, traded = row.price, row.time_us, True
         high = price if high is None or price > high else high
         low = price if low is None or price < low else low
-    return Values(price, time_us, high, low)
+    return Values(price, time_us, high, low, traded)
 
 
 def _opens(kept: _Kept, row: Row) -> bool:

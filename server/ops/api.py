@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from time import time_ns
 from typing import Annotated
 from urllib.parse import quote as escape
 
@@ -24,8 +23,13 @@ from server.ops.problems import (
     UNKNOWN_SYMBOL,
     ApiError,
 )
-from server.quotes.instrument import MAX_SYMBOL_LENGTH, InstrumentType, normalize_symbol
-from server.quotes.quote import Quote, opening_quote, resumed_quote
+from server.quotes.instrument import (
+    MAX_SYMBOL_LENGTH,
+    InstrumentType,
+    known_at_tick,
+    normalize_symbol,
+)
+from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
 from server.store.loader import Loaded, TooManyLookups
@@ -55,56 +59,87 @@ LOGGED_SYMBOLS = 20
 log = structlog.get_logger()
 
 
+Stale = Annotated[
+    bool | UnsetType,
+    Meta(
+        description="Present, and true, if the price is older than CACHE_TTL because the database "
+        "gives no answer"
+    ),
+]
+
+
 class MarketData(msgspec.Struct, frozen=True):
-    """Name and last price. `category` is 1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE,
-    8 OPTION, 9 BOND, 10 OTHER.
+    """Name and last price."""
 
-    `stale` is present, and true, if the price is older than CACHE_TTL because the database gives no
-    answer.
-    """
-
-    symbol: str
-    name: str
-    category: int
-    last_quote: float
-    stale: bool | UnsetType = UNSET
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    category: Annotated[
+        int,
+        Meta(
+            description="1 for STOCK, 2 ETF, 3 INDEX, 4 FUND, 5 CRYPTO, 6 FX, 7 FUTURE, 8 OPTION, "
+            "9 BOND, 10 OTHER"
+        ),
+    ]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price, null while it waits for its first price"),
+    ]
+    stale: Stale = UNSET
 
 
 class InstrumentView(msgspec.Struct, frozen=True):
-    """An instrument. Prices are in `currency`, `market_cap` in whole units of it. Prices have up to
-    `price_decimals` decimals, sizes and volumes up to `size_decimals`. Unknown values are null.
-    """
+    """An instrument."""
 
-    symbol: str
-    name: str
-    type: InstrumentType
-    base_price: float
-    last_quote: float
-    market_cap: int | None
-    price_decimals: int
-    made_up_price: bool
-    currency: str
-    exchange: str | None
-    isin: str | None
-    size_decimals: int
-    previous_close: float | None
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[InstrumentType, Meta(description="The kind of instrument")]
+    base_price: Annotated[
+        float | None,
+        Meta(
+            description="Price from which changes are counted, null while it waits for its first "
+            "price. Those of the shipped list are closing prices of March 2017, or invented"
+        ),
+    ]
+    last_quote: Annotated[
+        float | None,
+        Meta(description="Last price, null while it waits for its first price"),
+    ]
+    market_cap: Annotated[
+        int | None,
+        Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),
+    ]
+    price_decimals: Annotated[int, Meta(description="Decimals of its prices, 0 to 12")]
+    made_up_price: Annotated[
+        bool, Meta(description="True if the list had no base price, so that it is invented")
+    ]
+    currency: Annotated[
+        str, Meta(description="Currency of its prices: ISO 4217, or the code of a crypto currency")
+    ]
+    exchange: Annotated[str | None, Meta(description="Exchange: a MIC or a name, null if unknown")]
+    isin: Annotated[str | None, Meta(description="ISIN (ISO 6166), null if unknown")]
+    size_decimals: Annotated[int, Meta(description="Decimals of its sizes and volumes, 0 to 12")]
+    previous_close: Annotated[
+        float | None, Meta(description="Last price of the session before, null if unknown")
+    ]
 
 
 class QuoteView(msgspec.Struct, frozen=True):
-    """A quote as WebSocket clients get it, and its version."""
+    """A quote as WebSocket clients get it, and its version. While the instrument waits for its first
+    price, WebSocket clients get none, and the prices here are null.
+    """
 
-    version: int
-    quote: Quote
-    stale: bool | UnsetType = UNSET
+    version: Annotated[int, Meta(description="Version of the quote: each change adds one")]
+    quote: Annotated[Quote, Meta(description="The quote")]
+    stale: Stale = UNSET
 
 
 class CacheAction(msgspec.Struct, frozen=True):
-    """The result of an action. `count` of the `symbols` were cached, or are loaded now."""
+    """The result of an action on the cache."""
 
-    message: str
-    symbols: Sequence[str]
-    count: int
-    status: str
+    message: Annotated[str, Meta(description="What was done, for people")]
+    symbols: Annotated[Sequence[str], Meta(description="Symbols that the request named")]
+    count: Annotated[int, Meta(description="How many of them were cached, or are loaded now")]
+    status: Annotated[str, Meta(description="`invalidated` or `warmed`")]
 
 
 SYMBOLS = Parameter(
@@ -130,7 +165,7 @@ class Api:
                 each.symbol,
                 each.name,
                 each.category,
-                each.last_quote,
+                each.price,
                 True if each.symbol in loaded.stale else UNSET,
             )
             for each in loaded.found.values()
@@ -203,13 +238,8 @@ class Api:
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
         if topic := self._hub.topics.get(snapshot.symbol):
             return QuoteView(topic.version, topic.quote)
-        quote = (
-            resumed_quote(snapshot)
-            if snapshot.version > 1
-            else opening_quote(snapshot.instrument, time_ns() // 1000)
-        )
         stale = True if snapshot.symbol in loaded.stale else UNSET
-        return QuoteView(snapshot.version, quote, stale)
+        return QuoteView(snapshot.version, resumed_quote(snapshot), stale)
 
 
 def endpoints(api: Api) -> list[Endpoint]:
@@ -312,8 +342,8 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.symbol,
         instrument.name,
         instrument.type,
-        instrument.base_price,
-        snapshot.last_quote,
+        known_at_tick(instrument.base_price, instrument.price_decimals),
+        snapshot.price,
         instrument.market_cap,
         instrument.price_decimals,
         instrument.made_up_price,
@@ -321,7 +351,7 @@ def _view(snapshot: Snapshot) -> InstrumentView:
         instrument.exchange,
         instrument.isin,
         instrument.size_decimals,
-        instrument.previous_close,
+        known_at_tick(instrument.previous_close, instrument.price_decimals),
     )
 
 

@@ -7,7 +7,7 @@ To add a metric, count in the package's `stats`, and yield a family from the pac
 this folder. Then describe it in docs/operations.md: `tests/ops/test_metrics.py` fails without that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client.core import (
@@ -27,10 +27,6 @@ class PackageCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that the registry does not collect once at registration."""
         return []
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield all families with their present values."""
-        raise NotImplementedError
 
 
 def counter(name: str, text: str, value: float) -> Metric:

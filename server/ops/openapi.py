@@ -5,15 +5,18 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from server import __version__
 from server.ops.endpoint import Endpoint, Parameter, answer
+from server.ops.pages import ABOUT, Page
+from server.ops.problems import RATE_LIMITED
 
 _REF = "#/components/schemas/{name}"
 
@@ -21,21 +24,21 @@ _INLINE = re.compile(rb"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """`code` is for programs, `message` for people."""
+    """An error."""
 
-    code: str
-    message: str
+    code: Annotated[str, Meta(description="Name of the error, for programs")]
+    message: Annotated[str, Meta(description="What is wrong, for people")]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
     """The body of every error."""
 
-    error: ErrorDetail
+    error: Annotated[ErrorDetail, Meta(description="The error")]
 
 
-def description_route(endpoints: Sequence[Endpoint]) -> Route:
+def description_route(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> Route:
     """Return the route `/openapi.json`."""
-    document = msgspec.json.encode(openapi(endpoints))
+    document = msgspec.json.encode(openapi(endpoints, pages))
 
     async def openapi_json(request: Request) -> Response:
         return answer(request, document, "application/json", cacheable=True)
@@ -78,15 +81,17 @@ FORMATS = {"integer": "int64", "number": "double"}
 """Formats of the OpenAPI registry. Without one, generators take an integer for 32 bits."""
 
 
-def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """Return the OpenAPI document of `endpoints`."""
-    document = _document(endpoints)
+def openapi(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes."""
+    document = _document(endpoints, pages)
     _add_formats(document)
     return document
 
 
 def _add_formats(part: Any) -> None:
-    """Give each number of a document, however deep, its format."""
+    """Give each number of a document, however deep, its format. Give a field that may be null the
+    format of its values: a generator looks there.
+    """
     if isinstance(part, dict):
         kind = part.get("type")
         # A field may be called `type`, too.
@@ -94,25 +99,30 @@ def _add_formats(part: Any) -> None:
             part.setdefault("format", FORMATS[kind])
         for each in part.values():
             _add_formats(each)
+        for each in part.get("anyOf", ()):
+            if "format" in each:
+                part["format"] = each["format"]
     elif isinstance(part, list):
         for each in part:
             _add_formats(each)
 
 
-def _document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    results = [each.result for each in endpoints]
+def _document(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str, Any]:
+    results = [each.result for each in endpoints] + [each.result for each in pages]
     bodies = [each.takes for each in endpoints if each.takes]
     types = [*results, ErrorBody, *bodies]
     shapes, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint, shape in zip(endpoints, shapes, strict=False):
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, shape)
+    for page, shape in zip(pages, shapes[len(endpoints) :], strict=False):
+        paths[page.path] = {"get": _page(page, shape)}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "quotestream",
             "version": __version__,
-            "description": "Names, prices, live quotes. Streaming is at /ws/quotes of another port.",
+            "description": ABOUT,
         },
         "paths": paths,
         "components": {
@@ -148,6 +158,23 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _page(page: Page, shape: dict[str, Any]) -> dict[str, Any]:
+    error = {"$ref": _REF.format(name="ErrorBody")}
+    limited = f"`{RATE_LIMITED.code}`: {RATE_LIMITED.text}"
+    found = _response("The answer", shape) if page.result else _without_schema(page.media_type)
+    if page.path == "/":
+        found["content"]["text/html"] = {}
+    responses = {"200": found, str(RATE_LIMITED.status): _response(limited, error)}
+    for status, text in page.others.items():
+        responses[str(status)] = _response(text, shape if page.result else error)
+    return {
+        "operationId": page.path.strip("/").replace(".", "_") or "index",
+        "summary": page.summary,
+        "parameters": [_parameter(each) for each in page.parameters],
+        "responses": responses,
+    }
+
+
 def _request_body(item: Any) -> dict[str, Any]:
     """Describe a body: an array of objects, or one object a line."""
     (shape,), _ = msgspec.json.schema_components([item], ref_template=_REF)
@@ -172,6 +199,10 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "schema": schema,
         "example": parameter.example,
     }
+
+
+def _without_schema(media_type: str) -> dict[str, Any]:
+    return {"description": "The answer", "content": {media_type: {}}}
 
 
 def _response(text: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ SUB_DOLLAR_DECIMALS = 4
 """US equities below one dollar may be quoted in hundredths of a cent (the same rule)."""
 
 FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
-"""Precision of an instrument known only from its trades: the finest tick of Rule 612."""
+"""Precision of an instrument without a price, or known only from its trades: the finest tick of Rule
+612.
+"""
 
 FIRST_SEEN_SIZE_DECIMALS = 8
 """The same for its sizes, which may be fractions of a coin (a satoshi). Whole sizes stay integers."""
@@ -57,19 +59,21 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One listed instrument.
 
     `base_price` is in `currency` (ISO 4217, or the code of a crypto currency); a quote's `change` is
-    counted from it. `market_cap` is in whole units of `currency`. `exchange` is a MIC or a name.
-    `price_decimals` is the tick precision: published prices have no more decimals. `size_decimals` is
-    the same for sizes and volumes. `made_up_price`: the source had no base price, so this one is
-    invented. None: not known.
+    counted from it. It is None while the instrument waits for its first price. `market_cap` is in
+    whole units of `currency`. `exchange` is a MIC or a name. `price_decimals` is the tick precision:
+    published prices have no more decimals. `size_decimals` is the same for sizes and volumes.
+    `made_up_price`: the source had no base price, so this one is invented. `adjustments` lists splits
+    and new beginnings, oldest first (`quotes.adjustment`). None: not known.
     """
 
     symbol: Symbol
     name: str
     type: InstrumentType = "STOCK"
-    base_price: float
+    base_price: float | None
     market_cap: int | None = None
     price_decimals: int = CENT_DECIMALS
     made_up_price: bool = False
+    adjustments: str = ""
     currency: str = DEFAULT_CURRENCY
     exchange: str | None = None
     isin: str | None = None
@@ -94,6 +98,10 @@ def first_seen(symbol: str, price: float) -> Instrument:
     )
 
 
+UNLISTED = first_seen("UNLISTED", 1.0)
+"""The decimals and the type that a symbol gets that a feed trades first."""
+
+
 def decimals_of(price: float, least: int) -> int:
     """Return the decimals that `price` has, `least` or more, up to MAX_DECIMALS.
 
@@ -109,6 +117,11 @@ def decimals_of(price: float, least: int) -> int:
 def at_tick(value: float, decimals: int) -> float:
     """Return `value` rounded to its decimals; without decimals it is an integer."""
     return round(value, decimals) if decimals else round(value)
+
+
+def known_at_tick(value: float | None, decimals: int) -> float | None:
+    """Return `value` rounded to its decimals, None if it is not known."""
+    return None if value is None else at_tick(value, decimals)
 
 
 def is_price(price: float, decimals: int, *, signed: bool = False) -> bool:
@@ -127,5 +140,9 @@ def normalize_symbol(text: str) -> str:
 
 
 def is_symbol(text: str) -> bool:
-    """Return whether a normalized text can be an instrument's symbol."""
-    return 0 < len(text) <= MAX_SYMBOL_LENGTH and text.isprintable() and text != "*"
+    """Return whether a normalized text can be an instrument's symbol.
+
+    A comma separates symbols in a request, so a client could not ask for one that has it.
+    """
+    fits = 0 < len(text) <= MAX_SYMBOL_LENGTH
+    return fits and text.isprintable() and text != "*" and "," not in text

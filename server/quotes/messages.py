@@ -20,13 +20,15 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
     """Changes of quotes.
 
     `ts`: when the newest change came from the feed, in microseconds since 1970. `epoch`, with full
-    quotes only: the epoch that their versions belong to.
+    quotes only: the epoch that their versions belong to. `renamed`: the new symbols of those that are
+    taken away because they were renamed. Subscriptions go on with them.
     """
 
     ts: int
     versions: dict[str, int]
     operations: Sequence[Operation]
     epoch: str | UnsetType = UNSET
+    renamed: dict[str, str] | UnsetType = UNSET
 
 
 Recovered = Literal["current", "patches", "quote"]

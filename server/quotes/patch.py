@@ -4,7 +4,7 @@ A quote is flat and its fields are known, so comparing two takes a microsecond o
 `jsonpatch.make_patch` takes a hundred times longer; the tests compare the results with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -49,13 +49,18 @@ def quote_pointer(symbol: str) -> str:
     return "/quotes/" + symbol.replace("~", "~0").replace("/", "~1")
 
 
-def difference(
-    old: Quote, new: Quote, pointer: str, fields: Iterable[str] = MOVING_FIELDS
-) -> list[Replace]:
+def difference(old: Quote, new: Quote, pointer: str, *, traded: bool = False) -> list[Replace]:
     """Return the operations that turn `old` into `new`, both at `pointer`; empty if they are equal.
 
-    Only `fields` are compared: for an update of a known kind, those that it can change.
+    Arguments:
+        traded: `new` is the quote after a trade, so that only some fields need a comparison.
     """
+    if not traded:
+        fields: Sequence[str] = MOVING_FIELDS
+    elif old.high == new.high and old.low == new.low:
+        fields = TRADED_FIELDS
+    else:
+        fields = RANGED_FIELDS
     return [
         Replace(f"{pointer}/{field}", value)
         for field in fields

@@ -6,7 +6,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.quotes.instrument import LARGEST_WHOLE, Instrument, at_tick
+from server.quotes.instrument import (
+    LARGEST_WHOLE,
+    Instrument,
+    InstrumentType,
+    at_tick,
+    known_at_tick,
+)
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
 
@@ -21,41 +27,62 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     """An instrument's quote as clients see it, with the wire's fields in the wire's order.
 
     A value is None until it is known. `change_percent` is None if the base price is not above zero.
+    `last_updated` is None if nobody knows the price's time.
     """
 
-    symbol: str
-    name: str
-    type: str
-    current_price: float
-    base_price: float
-    change: float
-    change_percent: float | None
-    last_updated: Annotated[datetime, Meta(tz=True)]
-    volume: float
-    market_cap: int | None
-    currency: str
-    open: float | None
-    high: float | None
-    low: float | None
-    previous_close: float | None
-    bid: float | None
-    ask: float | None
-    bid_size: float | None
-    ask_size: float | None
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    name: Annotated[str, Meta(description="Name of the instrument")]
+    type: Annotated[InstrumentType, Meta(description="The kind of instrument")]
+    current_price: Annotated[float | None, Meta(description="Last price, null before the first")]
+    base_price: Annotated[float | None, Meta(description="Price from which `change` is counted")]
+    change: Annotated[float | None, Meta(description="`current_price` less `base_price`")]
+    change_percent: Annotated[
+        float | None,
+        Meta(description="The change in percent of the base price, null if that is not above zero"),
+    ]
+    last_updated: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None,
+        Meta(description="Time of the price, to the microsecond; null if nobody knows it"),
+    ]
+    volume: Annotated[float, Meta(description="Sum of all sizes since the server's first start")]
+    market_cap: Annotated[
+        int | None,
+        Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),
+    ]
+    currency: Annotated[
+        str, Meta(description="Currency of its prices: ISO 4217, or the code of a crypto currency")
+    ]
+    open: Annotated[float | None, Meta(description="First price of the day, null before it")]
+    high: Annotated[
+        float | None, Meta(description="Highest price of the day, null before the first")
+    ]
+    low: Annotated[float | None, Meta(description="Lowest price of the day, null before the first")]
+    previous_close: Annotated[
+        float | None, Meta(description="Last price of the session before, null if unknown")
+    ]
+    bid: Annotated[float | None, Meta(description="Best bid, null if unknown or nobody bids")]
+    ask: Annotated[float | None, Meta(description="Best ask, null if unknown or nobody asks")]
+    bid_size: Annotated[float | None, Meta(description="Size of the best bid, null if unknown")]
+    ask_size: Annotated[float | None, Meta(description="Size of the best ask, null if unknown")]
 
 
-def opening_quote(instrument: Instrument, time_us: int) -> Quote:
-    """Return the quote before the first trade: at the base price, with a volume of zero."""
-    base = at_tick(instrument.base_price, instrument.price_decimals)
+def opening_quote(instrument: Instrument, time_us: int = 0) -> Quote:
+    """Return the quote before the first trade: at the base price, with a volume of zero.
+
+    Arguments:
+        time_us: the time of this price in microseconds since the Unix epoch, 0 if nobody knows it.
+    """
+    decimals = instrument.price_decimals
+    base = known_at_tick(instrument.base_price, decimals)
     return Quote(
         symbol=instrument.symbol,
         name=instrument.name,
         type=instrument.type,
         current_price=base,
         base_price=base,
-        change=0.0,
-        change_percent=0.0 if base > 0 else None,
-        last_updated=from_microseconds(time_us),
+        change=None if base is None else at_tick(0.0, decimals),
+        change_percent=None if base is None or base <= 0 else 0.0,
+        last_updated=from_microseconds(time_us) if time_us else None,
         volume=0,
         market_cap=instrument.market_cap,
         currency=instrument.currency,
@@ -71,27 +98,26 @@ def opening_quote(instrument: Instrument, time_us: int) -> Quote:
 
 
 def resumed_quote(snapshot: Snapshot) -> Quote:
-    """Return the quote that `snapshot` stands for. It has had at least one trade."""
+    """Return the quote that `snapshot` stands for."""
     instrument = snapshot.instrument
     day = DayRange(snapshot.open, snapshot.high, snapshot.low, restated=True)
     book = Book(snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size)
-    price = snapshot.last_quote
-    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, day, book)
-    opening = opening_quote(instrument, snapshot.quoted_at)
-    return _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
+    price = snapshot.price
+    state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, 0, day, book)
+    opening = opening_quote(instrument)
+    quote = _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
+    return quote if snapshot.quoted_at else msgspec.structs.replace(quote, last_updated=None)
 
 
 def snapshot_of(instrument: Instrument, quote: Quote, version: int) -> Snapshot:
     """Return the state of a quote, from which `resumed_quote` goes on."""
-    opening = opening_snapshot(instrument)
-    if version == 1:
-        return opening
+    opening, price = opening_snapshot(instrument), quote.current_price
     return msgspec.structs.replace(
         opening,
-        last_quote=quote.current_price,
+        last_quote=opening.last_quote if price is None else price,
         volume=quote.volume,
         version=version,
-        quoted_at=to_microseconds(quote.last_updated),
+        quoted_at=to_microseconds(quote.last_updated) if quote.last_updated else 0,
         open=quote.open,
         high=quote.high,
         low=quote.low,
@@ -105,13 +131,15 @@ def snapshot_of(instrument: Instrument, quote: Quote, version: int) -> Snapshot:
 def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int = 0) -> Quote:
     """Return the quote after `update`, its prices and sizes rounded to their decimals.
 
-    The volume stops at LARGEST_WHOLE.
+    The first price becomes the base price. The volume stops at LARGEST_WHOLE.
     """
     if not isinstance(update, Trade) or update.late:
         return _changed(quote, update, decimals, size_decimals)
     # The common case, in one step.
     base, high, low = quote.base_price, quote.high, quote.low
     price = round(update.price, decimals) if decimals else round(update.price)
+    if base is None:
+        base = price
     volume = quote.volume + update.size
     if type(volume) is float:
         volume = at_tick(volume, size_decimals)
@@ -140,20 +168,26 @@ def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int 
     )
 
 
-def move_of(update: Update, version: int, new: Quote) -> Move:
-    """Return the move that other instances make of `update`, which made the quote `new`."""
+def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> Move:
+    """Return the move that other instances make of `update`, which made the quote `new`.
+
+    Arguments:
+        adjustments: the number of adjustments that the prices have had.
+    """
     if isinstance(update, Trade) and not update.late:
         price, volume = new.current_price, new.volume
-        return Move(update.symbol, version, price, volume, update.time_us, update.ts)
+        ts, row = update.ts, update.row
+        return Move(update.symbol, version, price, volume, update.time_us, ts, row, adjustments)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
-    moved = None if change.price is None else new.current_price
     return Move(
         change.symbol,
         version,
-        moved,
+        None if change.price is None else new.current_price,
         new.volume,
         change.time_us,
         change.ts,
+        change.row,
+        adjustments,
         change.day,
         change.book,
     )
@@ -186,11 +220,6 @@ def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) ->
         bid_size=known_at_tick(book.bid_size, size_decimals),
         ask_size=known_at_tick(book.ask_size, size_decimals),
     )
-
-
-def known_at_tick(value: float | None, decimals: int) -> float | None:
-    """Return `value` rounded to its decimals, None if it is not known."""
-    return None if value is None else at_tick(value, decimals)
 
 
 def from_microseconds(time_us: int) -> datetime:

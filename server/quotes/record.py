@@ -79,32 +79,40 @@ def read_row(row: Sequence[object]) -> Snapshot:
     except (ValueError, RecursionError) as error:
         raise BadRecord(_COLUMN.sub(_field_of, _line(error))) from None
     read_symbol(checked.symbol)
-    return _at_tick(_possible(Snapshot(*msgspec.structs.astuple(checked))))
+    snapshot = _possible(Snapshot(*msgspec.structs.astuple(checked)))
+    if isinstance(snapshot.volume, float):
+        # Postgres has all volumes as floats.
+        volume = at_tick(snapshot.volume, snapshot.size_decimals)
+        snapshot = msgspec.structs.replace(snapshot, volume=volume)
+    return _at_tick(snapshot)
 
 
-def _at_tick(row: Snapshot) -> Snapshot:
-    """Return `row` without the noise of floats, and with as many decimals as its prices have.
+def _at_tick(row: S) -> S:
+    """Return `row` without the noise of floats, and with as many decimals as its prices have. If it has
+    a last price but no base price, the last price becomes it.
 
     Another service may write 0.00001234 without a word about decimals: rounded to cents it would be 0.
     """
-    decimals = decimals_of(row.base_price, decimals_of(row.last_quote, row.price_decimals))
-    base_price = round(row.base_price, decimals)
-    if base_price <= 0 < row.base_price:
+    base_price = row.last_quote or None if row.base_price is None else row.base_price
+    if base_price is None:
+        return row
+    decimals = decimals_of(base_price, decimals_of(row.last_quote, row.price_decimals))
+    rounded = round(base_price, decimals)
+    if rounded <= 0 < base_price:
         raise BadRecord(f"the base price is below 10^-{MAX_DECIMALS}")
+    last_quote = round(row.last_quote, decimals)
+    if (last_quote, rounded, decimals) == (row.last_quote, row.base_price, row.price_decimals):
+        return row
     return msgspec.structs.replace(
-        row,
-        last_quote=round(row.last_quote, decimals),
-        base_price=base_price,
-        price_decimals=decimals,
-        volume=at_tick(row.volume, row.size_decimals),
+        row, last_quote=last_quote, base_price=rounded, price_decimals=decimals
     )
 
 
 def filed_under(symbol: str, snapshot: S) -> S:
-    """Return `snapshot` if `symbol`, its key in a store, is its own symbol. Errors: BadRecord."""
+    """Return `snapshot` at its tick if `symbol`, its key in a store, is its own. Errors: BadRecord."""
     if read_symbol(snapshot.symbol) != symbol:
         raise BadRecord(f"it is of another symbol, {snapshot.symbol}")
-    return _possible(snapshot)
+    return _at_tick(_possible(snapshot))
 
 
 def _possible(snapshot: S) -> S:
@@ -112,7 +120,7 @@ def _possible(snapshot: S) -> S:
     if snapshot.volume % 1 and not snapshot.size_decimals:
         raise BadRecord("`$.volume` is a fraction, but the instrument has no `size_decimals`")
     if not snapshot.signed:
-        if snapshot.base_price <= 0:
+        if snapshot.base_price is not None and snapshot.base_price <= 0:
             raise BadRecord("`$.base_price` is not above zero, as a price of this category is")
         for field in UNSIGNED_FIELDS:
             if (getattr(snapshot, field) or 0) < 0:

@@ -17,6 +17,7 @@ from server.quotes.instrument import (
     Instrument,
     InstrumentType,
     Symbol,
+    at_tick,
 )
 
 MAX_CODE_LENGTH = 50
@@ -30,6 +31,9 @@ LARGEST_PRICE = 2 * MAX_PRICE
 
 PRINTABLE = r"^[^\x00\ud800-\udfff]*$"
 
+MAX_ADJUSTMENTS = 1000
+"""Characters of a list of adjustments: more than a hundred splits."""
+
 # Every store and every JSON reader can hold these values. Postgres has no NUL, UTF-8 no surrogates.
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=PRINTABLE)]
 Code = Annotated[str, Meta(min_length=1, max_length=MAX_CODE_LENGTH, pattern=PRINTABLE)]
@@ -41,27 +45,37 @@ Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
 Size = Whole | Annotated[float, Meta(ge=0, le=LARGEST_WHOLE)]
 Version = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE)]
 Microseconds = Annotated[int, Meta(ge=0, le=LATEST_US)]
+Adjustments = Annotated[
+    str,
+    Meta(
+        max_length=MAX_ADJUSTMENTS,
+        pattern=r"^(?:(?:[1-9][0-9]{0,6}:[1-9][0-9]{0,6}|fresh@[0-9]{1,18})(?: |\Z))*\Z",
+    ),
+]
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One row of `market_data`, and as JSON one value of the cache. Other services read both.
 
     Prices are in `currency`, `market_cap` in whole units of it, `volume` in shares or units. `version`
-    is the quote's version, 1 before the first update. `quoted_at` is the last trade's time in
-    microseconds since the Unix epoch, 0 before the first trade. None: not known.
+    is the quote's version, 1 before the first update. `quoted_at` is the time of the last price in
+    microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
+    `base_price`, and a `last_quote` of zero. `adjustments` lists the adjustments that the prices have
+    had. None: not known.
     """
 
     symbol: Symbol
     name: Name
     category: Medium
     last_quote: Price
-    base_price: Price
+    base_price: Price | None
     market_cap: Whole | None = None
     price_decimals: Decimals = 2
     made_up_price: bool = False
     volume: Size = 0
     version: Version = 1
     quoted_at: Microseconds = 0
+    adjustments: Adjustments = ""
     currency: Code = DEFAULT_CURRENCY
     exchange: Code | None = None
     isin: Isin | None = None
@@ -86,6 +100,11 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         return self.type in SIGNED_TYPES
 
     @property
+    def price(self) -> float | None:
+        """Return the last price, None before the first."""
+        return None if self.base_price is None else at_tick(self.last_quote, self.price_decimals)
+
+    @property
     def instrument(self) -> Instrument:
         """Return the reference data."""
         return Instrument(
@@ -96,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
             market_cap=self.market_cap,
             price_decimals=self.price_decimals,
             made_up_price=self.made_up_price,
+            adjustments=self.adjustments,
             currency=self.currency,
             exchange=self.exchange,
             isin=self.isin,
@@ -120,30 +140,33 @@ PRICE_FIELDS = (
 """Fields of a snapshot that updates change. The others are reference data."""
 
 
-class LiveSnapshot(Snapshot, frozen=True, gc=False):
-    """A snapshot as instances share it. `ts` is when a server received its price, in microseconds
-    since the Unix epoch.
+class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
+    """A snapshot as instances share it, without the fields that have their default. `ts` is when a
+    server received its price, in microseconds since the Unix epoch. `row` is the number of the last
+    row that it includes, as in `Trade`.
     """
 
     ts: Whole = 0
+    row: Whole = 0
 
 
-def live(snapshot: Snapshot, ts: int) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received."""
-    return LiveSnapshot(**msgspec.structs.asdict(snapshot), ts=ts)
+def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
+    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
+    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
 
 
 def opening_snapshot(instrument: Instrument) -> Snapshot:
-    """Return the snapshot before the first trade: at the base price."""
+    """Return the snapshot before the first trade: at the base price, if there is one."""
     return Snapshot(
         symbol=instrument.symbol,
         name=instrument.name,
         category=CATEGORY_OF[instrument.type],
-        last_quote=instrument.base_price,
+        last_quote=instrument.base_price or 0.0,
         base_price=instrument.base_price,
         market_cap=instrument.market_cap,
         price_decimals=instrument.price_decimals,
         made_up_price=instrument.made_up_price,
+        adjustments=instrument.adjustments,
         currency=instrument.currency,
         exchange=instrument.exchange,
         isin=instrument.isin,
@@ -154,5 +177,8 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
 
 def repriced(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
     """Return the prices of `snapshot` with the reference data of `instrument`."""
+    opening = opening_snapshot(instrument)
     prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
-    return msgspec.structs.replace(opening_snapshot(instrument), **prices)
+    if snapshot.price is None:
+        prices["last_quote"] = opening.last_quote
+    return msgspec.structs.replace(opening, **prices)

@@ -5,10 +5,26 @@ low, so every split of a feed into updates gives the same quote.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from server.quotes.snapshot import Microseconds, Price, Size, Version, Whole
+
+
+class FeedPosition(NamedTuple):
+    """Where a replay's present lap begins.
+
+    `file` identifies the file by its content. `row` is the number of its first row in this lap. A
+    replay numbers all rows that it reads, and goes on counting in the next lap.
+    """
+
+    file: Whole
+    row: Whole
+
+
+NOWHERE = FeedPosition(0, 0)
+"""The position before a replay begins, and that of a simulator."""
 
 
 class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -65,7 +81,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """The effect of one or more updates on a quote.
 
     `price` is None if it does not change; `time_us` is then 0. `volume` is what they add, below zero
-    after a cancelled trade.
+    after a cancelled trade. `row` is the last one's.
     """
 
     symbol: str
@@ -73,6 +89,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     volume: int | float
     time_us: int
     ts: int
+    row: int = 0
     day: DayRange = NO_RANGE
     book: Book | None = None
 
@@ -90,6 +107,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
             self.volume + later.volume,
             moved.time_us,
             later.ts,
+            later.row,
             self.day.then(later.day),
             later.book or self.book,
         )
@@ -100,7 +118,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
     `price` is in the instrument's currency, `size` in shares or units. `time_us` is when the trade
     happened, `ts` is when the server received it, both in microseconds since the Unix epoch. A `late`
-    trade is older than a trade before it. It counts for the volume, and never moves the price.
+    trade is older than a trade before it. It counts for the volume, and never moves the price. `row` is
+    the row's number in a replay (`FeedPosition`), 0 in other feeds.
     """
 
     symbol: str
@@ -109,14 +128,15 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     time_us: int
     ts: int
     late: bool = False
+    row: int = 0
 
     @property
     def change(self) -> Change:
         """Return the trade's effect."""
         if self.late:
-            return Change(self.symbol, None, self.size, 0, self.ts)
+            return Change(self.symbol, None, self.size, 0, self.ts, self.row)
         day = DayRange(self.price, self.price, self.price)
-        return Change(self.symbol, self.price, self.size, self.time_us, self.ts, day)
+        return Change(self.symbol, self.price, self.size, self.time_us, self.ts, self.row, day)
 
 
 class TopOfBook(msgspec.Struct, frozen=True, gc=False):
@@ -129,12 +149,13 @@ class TopOfBook(msgspec.Struct, frozen=True, gc=False):
     ask_size: int | float | None
     time_us: int
     ts: int
+    row: int = 0
 
     @property
     def change(self) -> Change:
         """Return the effect: a new book."""
         book = Book(self.bid, self.ask, self.bid_size, self.ask_size)
-        return Change(self.symbol, None, 0, 0, self.ts, book=book)
+        return Change(self.symbol, None, 0, 0, self.ts, self.row, book=book)
 
 
 class Restatement(msgspec.Struct, frozen=True, gc=False):
@@ -151,18 +172,21 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     low: float | None
     time_us: int
     ts: int
+    row: int = 0
 
     @property
     def change(self) -> Change:
         """Return the effect."""
         day = DayRange(None, self.high, self.low, restated=True)
-        return Change(self.symbol, self.price, self.volume_change, self.time_us, self.ts, day)
+        volume = self.volume_change
+        return Change(self.symbol, self.price, volume, self.time_us, self.ts, self.row, day)
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of a quote to which another instance, the leader, has given a version.
 
-    `version` and `volume` are the quote's after the change. The other fields are as in `Change`.
+    `version` and `volume` are the quote's after the change. `adjustments` is the number of adjustments
+    that its prices have had. The other fields are as in `Change`.
     Without `day`, `price` alone decides the effect on the day's values, and the move stays short.
     """
 
@@ -172,6 +196,8 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     volume: Size
     time_us: Microseconds
     ts: Whole
+    row: Whole = 0
+    adjustments: Whole = 0
     day: DayRange | None = None
     book: Book | None = None
 
@@ -186,29 +212,44 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
         """Return the change that applies this move to a quote with this `volume`."""
         added = self.volume - volume
         return Change(
-            self.symbol, self.price, added, self.time_us, self.ts, self.day_range, self.book
+            self.symbol,
+            self.price,
+            added,
+            self.time_us,
+            self.ts,
+            self.row,
+            self.day_range,
+            self.book,
         )
 
     def then(self, change: Change) -> "Move":
         """Return the move to the version after this one, which `change` makes."""
         both = self.change_after(0).then(change)
-        return self._as(self.version + 1, both)
+        return self.renewed(self.version + 1, both)
 
     def after(self, earlier: "Move") -> "Move":
-        """Return this move with the effect of an `earlier` one."""
-        both = earlier.change_after(earlier.volume).then(self.change_after(0))
-        return self._as(self.version, both)
+        """Return this move with the effect of an `earlier` one.
 
-    def _as(self, version: int, both: Change) -> "Move":
+        One of before an adjustment has none: the leader's state comes next, and includes it.
+        """
+        if earlier.adjustments != self.adjustments:
+            return self
+        both = earlier.change_after(earlier.volume).then(self.change_after(0))
+        return self.renewed(self.version, both)
+
+    def renewed(self, version: int, change: Change) -> "Move":
+        """Return the move that has the effect of `change`, with its volume as the quote's."""
         return Move(
-            both.symbol,
+            change.symbol,
             version,
-            both.price,
-            both.volume,
-            both.time_us,
-            both.ts,
-            both.day,
-            both.book,
+            change.price,
+            change.volume,
+            change.time_us,
+            change.ts,
+            change.row,
+            self.adjustments,
+            change.day,
+            change.book,
         )
 
 

@@ -32,6 +32,12 @@ class Cache(Protocol):
     async def delete_many(self, symbols: Sequence[str]) -> int:
         """Remove `symbols` and return how many of them were cached."""
 
+    async def get_mark(self) -> int | None:
+        """Return the mark that was set last and is within its TTL."""
+
+    async def set_mark(self, mark: int, ttl: float) -> None:
+        """Note that all changes of the catalogue before `mark` were removed, for `ttl` seconds."""
+
 
 def jittered(ttl: float) -> float:
     """Return a random lifetime for one value, at most `ttl` seconds."""
@@ -55,6 +61,12 @@ class GuardedCache:
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
         return await self._ask("delete", lambda: self._cache.delete_many(symbols))
+
+    async def get_mark(self) -> int | None:
+        return await self._component.ask(self._cache.get_mark)
+
+    async def set_mark(self, mark: int, ttl: float) -> None:
+        await self._component.ask(lambda: self._cache.set_mark(mark, ttl))
 
     async def _ask(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         async def timed() -> T:

@@ -25,3 +25,9 @@ class MemoryCache:
 
     async def delete_many(self, symbols: Sequence[str]) -> int:
         return self._values.discard(symbols)
+
+    async def get_mark(self) -> None:
+        return None
+
+    async def set_mark(self, mark: int, ttl: float) -> None:
+        """Do nothing: the values end with the process, as does its own mark."""

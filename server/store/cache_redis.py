@@ -11,7 +11,7 @@ import trio
 from msgspec import Meta
 
 from server.quotes.record import Decoder, filed_under
-from server.quotes.snapshot import LATEST_US, Snapshot
+from server.quotes.snapshot import LATEST_US, Snapshot, Whole
 from server.redis_link import RedisLink, RedisLost, open_link
 from server.store.cache import jittered
 from server.store.catalogue import StoreUnavailable
@@ -21,6 +21,9 @@ from server.store.ttl_lru import Kept
 
 KEY = "market_data:"
 """The beginning of each key; the symbol follows."""
+
+MARK_KEY = "quotestream:catalogue_mark"
+"""The key of `Cache.get_mark`. A server that starts removes what changed while none was running."""
 
 OPERATION_TIMEOUT = 0.25
 """Seconds of one operation, which takes one millisecond; then the database is asked instead."""
@@ -66,6 +69,15 @@ class RedisCache:
     async def delete_many(self, symbols: Sequence[str]) -> int:
         return await self.run(lambda: self.redis.delete(*(KEY + each for each in symbols)))
 
+    async def get_mark(self) -> int | None:
+        value = await self.run(lambda: self.redis.get(MARK_KEY))
+        if value is None:
+            return None
+        return self.stats.invalid.read("cache", MARK_KEY, lambda: _mark_decoder.decode(value))
+
+    async def set_mark(self, mark: int, ttl: float) -> None:
+        await self.run(lambda: self.redis.set(MARK_KEY, mark, px=max(1, int(ttl * 1e3))))
+
     def _read(self, symbol: str, value: bytes | str) -> _Cached | None:
         """Return the cached value, None if it is not a record: a good value then replaces it."""
         reading = partial(_decode, symbol, value)
@@ -109,6 +121,7 @@ async def open_redis(url: str, stats: StoreStats | None = None) -> AsyncIterator
 
 _encode = msgspec.json.Encoder().encode
 _decoder = Decoder(_Cached, "json")
+_mark_decoder = Decoder(Whole, "json")
 
 
 def _decode(symbol: str, value: bytes | str) -> _Cached:

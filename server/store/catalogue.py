@@ -37,11 +37,14 @@ def reason_of(error: BaseException) -> str:
 
 
 class Change(NamedTuple):
-    """A symbol was listed or delisted, or its reference data changed. `mark` orders changes."""
+    """A symbol was listed or delisted, or its reference data changed. `mark` orders changes. A symbol
+    that was renamed is delisted, and its instrument has the symbol `renamed_to`.
+    """
 
     symbol: str
     delisted: bool
     mark: int
+    renamed_to: str | None = None
 
 
 class PoolUse(NamedTuple):
@@ -90,8 +93,15 @@ class Catalogue(Protocol):
     async def recently_watched(self, limit: int) -> list[str]:
         """Return symbols, the most recently watched first."""
 
-    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
-        """List `instruments`, all or none. An instrument that was traded keeps its last price.
+    async def upsert(
+        self,
+        instruments: Sequence[Instrument],
+        done: Callable[[int], None],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """List `instruments`, all or none. An instrument that was traded keeps its last price. If they
+        begin `anew`, none does: their symbols belonged to others.
 
         No symbol may occur twice. `done` gets the number written so far after each batch. If the call
         is cancelled before its end, it lists none.
@@ -103,6 +113,18 @@ class Catalogue(Protocol):
         If any was not listed, nothing was done. `upsert` lists a symbol again.
         """
 
+    async def adjust(self, symbol: str, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
+        """Replace the row of a listed symbol by the result of `change`, and return that.
+
+        No other writer comes between. Errors: ChangeRefused, and those of `change`.
+        """
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give the instrument `old` the symbol `new`, with its last price. `old` is then delisted.
+
+        Errors: ChangeRefused if `old` is not listed, or `new` is.
+        """
+
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
         """Return the mark to continue from and the reference data changed since `since`, by any writer.
 
@@ -111,7 +133,8 @@ class Catalogue(Protocol):
         """
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
-        """Write last prices, but never over a newer version, and note which symbols are watched.
+        """Write last prices, but never over a newer version or one of another list of adjustments. Note
+        which symbols are watched.
 
         A symbol that the catalogue never had becomes listed. Errors: RowsRefused. After it, none of
         `snapshots` may be written.

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
-from time import monotonic
+from time import monotonic, time_ns
 
 import msgspec
 
+from server.quotes.adjustment import begun_anew, up_to_date
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
 from server.store.catalogue import Change
+from server.store.renaming import Found, listed, rows_after
 from server.store.search import CANDIDATES, Groups, WordIndex, search, symbol_key
 
 
@@ -21,6 +23,7 @@ class MemoryCatalogue:
         self._rows = {each.symbol: opening_snapshot(each) for each in instruments}
         self._watched: dict[str, float] = {}
         self._delisted: set[str] = set()
+        self._renamed: dict[str, str] = {}
         self._changes: dict[str, int] = {}
         self._marks = count(1)
         self._words = WordIndex()
@@ -66,16 +69,38 @@ class MemoryCatalogue:
         watched = self._watched.keys() - self._delisted
         return sorted(watched, key=self._watched.__getitem__, reverse=True)[:limit]
 
-    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
+    async def upsert(
+        self,
+        instruments: Sequence[Instrument],
+        done: Callable[[int], None],
+        *,
+        anew: bool = False,
+    ) -> None:
         for instrument in instruments:
             row, old = opening_snapshot(instrument), self._rows.get(instrument.symbol)
-            if old and old.version > 1:
-                row = _with_price_of(old, row)
+            if anew:
+                row = begun_anew(instrument, time_ns() // 1000)
+            if old:
+                row = self._continued(old, row, anew=anew)
             self._delisted.discard(row.symbol)
+            self._renamed.pop(row.symbol, None)
             self._rows[row.symbol] = row
             self._words.put(row.symbol, row.name)
             self._changes[row.symbol] = next(self._marks)
         done(len(instruments))
+
+    def _continued(self, old: Snapshot, row: Snapshot, *, anew: bool) -> Snapshot:
+        """Return an imported `row` with all that it keeps of the `old` one."""
+        adjustments = f"{old.adjustments} {row.adjustments}".strip()
+        row = msgspec.structs.replace(row, adjustments=adjustments)
+        if anew:
+            return up_to_date(old, row.instrument)
+        its_own = row.symbol not in self._renamed and old.base_price is not None
+        last_quote = old.last_quote if its_own else row.last_quote
+        if row.base_price is None and row.symbol not in self._renamed:
+            base = {"base_price": old.base_price, "price_decimals": old.price_decimals}
+            return _with_price_of(old, row, **base)
+        return _with_price_of(old, row, last_quote=last_quote) if old.version > 1 else row
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
         missing = [each for each in symbols if each not in self._rows or each in self._delisted]
@@ -84,9 +109,27 @@ class MemoryCatalogue:
             self._changes |= {each: next(self._marks) for each in symbols}
         return missing
 
+    async def adjust(self, symbol: str, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
+        row = self._rows[symbol] = change(listed(symbol, self._found(symbol)))
+        self._changes[symbol] = next(self._marks)
+        return row
+
+    async def rename(self, old: str, new: str) -> None:
+        for row in rows_after(old, new, self._found(old, new)):
+            self._rows[row.symbol] = row
+            self._words.put(row.symbol, row.name)
+            self._changes[row.symbol] = next(self._marks)
+        self._delisted = self._delisted - {new} | {old}
+        moved = {symbol: new for symbol, now in self._renamed.items() if now == old} | {old: new}
+        self._renamed = {k: v for k, v in (self._renamed | moved).items() if k != new}
+
+    def _found(self, *symbols: str) -> dict[str, Found]:
+        rows = self._rows
+        return {each: Found(each in self._delisted, rows[each]) for each in symbols if each in rows}
+
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
         return next(self._marks), [
-            Change(symbol, symbol in self._delisted, changed)
+            Change(symbol, symbol in self._delisted, changed, self._renamed.get(symbol))
             for symbol, changed in self._changes.items()
             if (symbol in self._delisted if since is None else changed >= since)
         ]
@@ -98,10 +141,13 @@ class MemoryCatalogue:
                 self._rows[snapshot.symbol] = snapshot
                 self._words.put(snapshot.symbol, snapshot.name)
                 self._changes[snapshot.symbol] = next(self._marks)
-            elif snapshot.version > row.version:
+            elif snapshot.version > row.version and snapshot.adjustments == row.adjustments:
+                base_price = snapshot.base_price if row.base_price is None else row.base_price
+                row = msgspec.structs.replace(row, base_price=base_price)
                 self._rows[snapshot.symbol] = _with_price_of(snapshot, row)
         self._watched |= dict.fromkeys(watched, monotonic())
 
 
-def _with_price_of(priced: Snapshot, row: Snapshot) -> Snapshot:
-    return msgspec.structs.replace(row, **{field: getattr(priced, field) for field in PRICE_FIELDS})
+def _with_price_of(priced: Snapshot, row: Snapshot, **other: object) -> Snapshot:
+    price = {field: getattr(priced, field) for field in PRICE_FIELDS}
+    return msgspec.structs.replace(row, **(price | other))

@@ -5,20 +5,21 @@ connection that does not answer is terminated: a frozen database cannot exhaust 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any, TypeVar
 
 import asyncpg
 import trio
 from trio_asyncio import aio_as_trio
 
+from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.store import writes_postgres as writes
 from server.store.catalogue import (
-    BATCH_ROWS,
     Change,
     PoolUse,
     RowsRefused,
@@ -31,26 +32,14 @@ from server.store.deadline_calls import DeadlineCalls
 from server.store.migrations import pending
 from server.store.postgres_url import asyncpg_url
 from server.store.rows import Rows
-from server.store.search import CANDIDATES, Groups, name_words, search
+from server.store.search import CANDIDATES, Groups, search
 from server.store.sql import (
-    FIELDS,
     RECENTLY_WATCHED,
     SELECT_CHANGES,
 )
-from server.store.sql_postgres import (
-    BY_SYMBOL,
-    INDEX_WORDS,
-    LOCK,
-    NOT_INDEXED,
-    SAVE,
-    SELECTED,
-    UPSERT,
-    WATCHED,
-)
+from server.store.sql_postgres import BEGIN_ANEW, BY_SYMBOL, LIST, NOT_INDEXED, SELECTED
 from server.store.stats import StoreStats
-
-Connection = Any
-"""A connection of the pool; asyncpg has no types."""
+from server.store.writes_postgres import Connection
 
 CONNECT_TIMEOUT = 2.0
 """Seconds for a new connection, and for a place in the pool."""
@@ -170,7 +159,7 @@ class PostgresCatalogue:
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         if await self._fetch("unindexed", f"{NOT_INDEXED} LIMIT 1"):
-            await self._run("index", BULK_TIMEOUT, _index_names)
+            await self._run("index", BULK_TIMEOUT, writes.index_names)
         return await search(self, query, limit)
 
     async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
@@ -188,19 +177,36 @@ class PostgresCatalogue:
         rows = await self._fetch("recent", RECENTLY_WATCHED + "$1", limit)
         return self._rows.symbols(symbol for (symbol,) in rows)
 
-    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
-        rows = _in_order(map(opening_snapshot, instruments))
-        await self._run("import", BULK_TIMEOUT, partial(_upsert, rows, done))
+    async def upsert(
+        self,
+        instruments: Sequence[Instrument],
+        done: Callable[[int], None],
+        *,
+        anew: bool = False,
+    ) -> None:
+        work = partial(writes.upsert, LIST, map(opening_snapshot, instruments), done)
+        if anew:
+            now = time_ns() // 1000
+            rows = [begun_anew(each, now) for each in instruments]
+            work = partial(writes.upsert, BEGIN_ANEW, rows, done)
+        await self._run("import", BULK_TIMEOUT, work)
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
-        return await self._run("delist", QUERY_TIMEOUT, partial(_delist, symbols))
+        return await self._run("delist", QUERY_TIMEOUT, partial(writes.delist, symbols))
+
+    async def adjust(self, symbol: str, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
+        work = partial(writes.adjust, self._rows, symbol, change)
+        return await self._run("adjust", QUERY_TIMEOUT, work)
+
+    async def rename(self, old: str, new: str) -> None:
+        await self._run("rename", QUERY_TIMEOUT, partial(writes.rename, self._rows, old, new))
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
         mark, changes = await self._run("changes", QUERY_TIMEOUT, partial(_changes, since))
         return mark, self._rows.changes(changes)
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
-        await self._run("save", QUERY_TIMEOUT, partial(_save, snapshots, watched))
+        await self._run("save", QUERY_TIMEOUT, partial(writes.save, snapshots, watched))
 
     async def close(self) -> None:
         """Close all connections, and cut them after CLOSE_TIMEOUT. Call it on asyncio."""
@@ -310,48 +316,8 @@ async def _migrate(connection: Connection) -> list[str]:
             await connection.execute(insert, migration.version, migration.name)
             applied.append(migration.name)
         if applied:
-            await _index_names(connection)
+            await writes.index_names(connection)
     return applied
-
-
-async def _index_names(connection: Connection) -> None:
-    """Index the words of names that any program wrote since they were indexed last.
-
-    Rows that another transaction holds are left to the next search.
-    """
-    batch = f'{NOT_INDEXED} ORDER BY symbol COLLATE "C" LIMIT {BATCH_ROWS} FOR UPDATE SKIP LOCKED'
-    before: list[str] = []
-    while True:
-        async with connection.transaction():
-            rows = await connection.fetch(batch)
-            symbols = [row["symbol"] for row in rows]
-            # Another service's trigger may keep the rows as they were.
-            if not rows or symbols == before:
-                return
-            words = [" ".join(name_words(row["name"] or "")) for row in rows]
-            await connection.execute(INDEX_WORDS, symbols, words)
-        before = symbols
-
-
-async def _upsert(
-    rows: Sequence[Snapshot], done: Callable[[int], None], connection: Connection
-) -> None:
-    async with connection.transaction():
-        for start in range(0, len(rows), BATCH_ROWS):
-            batch = rows[start : start + BATCH_ROWS]
-            await connection.execute(UPSERT, *_columns(batch))
-            done(start + len(batch))
-        await _index_names(connection)
-
-
-async def _delist(symbols: Sequence[str], connection: Connection) -> list[str]:
-    async with connection.transaction():
-        listed = {row["symbol"] for row in await connection.fetch(LOCK, symbols)}
-        missing = [symbol for symbol in symbols if symbol not in listed]
-        if not missing:
-            update = "UPDATE market_data SET delisted = true WHERE symbol = ANY($1)"
-            await connection.execute(update, symbols)
-    return missing
 
 
 async def _changes(since: int | None, connection: Connection) -> tuple[int, list[Change]]:
@@ -369,20 +335,3 @@ async def _changes(since: int | None, connection: Connection) -> tuple[int, list
         else await connection.fetch(SELECT_CHANGES + _SINCE, since)
     )
     return mark, [Change(*row) for row in rows]
-
-
-async def _save(
-    snapshots: Sequence[Snapshot], watched: Sequence[str], connection: Connection
-) -> None:
-    await connection.execute(SAVE, *_columns(_in_order(snapshots)))
-    if watched:
-        await connection.execute(WATCHED, watched)
-
-
-def _in_order(rows: Iterable[Snapshot]) -> list[Snapshot]:
-    """Sort rows by symbol, as `LOCK` does."""
-    return sorted(rows, key=lambda row: row.symbol)
-
-
-def _columns(rows: Sequence[Snapshot]) -> list[list[Any]]:
-    return [[getattr(row, field) for row in rows] for field in FIELDS]

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,27 +16,39 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import trio
 
+from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
+from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.catalogue import (
-    BATCH_ROWS,
     Change,
     RowsRefused,
     StoreUnavailable,
 )
 from server.store.migrations import pending
 from server.store.rows import Rows
-from server.store.search import CANDIDATES, Groups, name_words, search
+from server.store.search import CANDIDATES, Groups, search
 from server.store.sql import (
     COLUMNS,
-    FIELDS,
     RECENTLY_WATCHED,
     SELECT_CHANGES,
-    on_conflict_list,
-    on_conflict_save,
 )
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
+from server.store.writes_sqlite import (
+    BEGIN_ANEW,
+    LIST,
+    NOT_INDEXED,
+    SAVE,
+    adjust,
+    delist,
+    fields_of,
+    index_names,
+    index_unindexed,
+    insert,
+    rename,
+    transaction,
+    write,
+)
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait while another process (a second server, an import) writes to the file."""
@@ -52,16 +64,6 @@ ERRORS = (sqlite3.Error, ValueError, OverflowError)
 
 REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, ValueError, OverflowError)
 """Errors when a row is at fault."""
-
-_MADE_UP = FIELDS.index("made_up_price")
-
-_VALUES = ", ".join(f":{field}" for field in FIELDS)
-
-_INSERT = f"INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES}) "
-
-_LIST = _INSERT + on_conflict_list(*PRICE_FIELDS)
-
-_SAVE = _INSERT + on_conflict_save(*PRICE_FIELDS)
 
 _KEY = "replace(replace(replace(replace(symbol, '-', ''), '/', ''), '.', ''), ' ', '')"
 """SQL for `search.symbol_key`; the index of migration 4 has the same words."""
@@ -79,8 +81,6 @@ _WITH_WORD = "id IN (SELECT id FROM name_words WHERE word IN (SELECT value FROM 
 _WITH_BEGINNING = """id IN (SELECT name_words.id FROM json_each(?) CROSS JOIN name_words
     WHERE word >= value AND word < value || char(1114111))"""
 """CROSS JOIN keeps SQLite from walking through all words for the sake of a few beginnings."""
-
-_NOT_INDEXED = f"SELECT id, name FROM market_data WHERE words_of IS NOT name LIMIT {BATCH_ROWS}"
 
 T = TypeVar("T")
 
@@ -139,14 +139,14 @@ class SqliteCatalogue:
         return await self._rows.page(self._read_page, first, limit)
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
-        if await self._read("unindexed", _NOT_INDEXED, []):
-            await self._run(self._writer, "index", _index_names)
+        if await self._read("unindexed", NOT_INDEXED, []):
+            await self._run(self._writer, "index", index_names)
         return await search(self, query, limit)
 
     async def by_symbol(self, prefix: str, key: str, limit: int) -> list[Snapshot]:
         parameters = {"prefix": prefix, "key": key, "limit": limit}
         rows = await self._read("search", _BY_SYMBOL, parameters)
-        return self._rows.snapshots(map(_fields, rows))
+        return self._rows.snapshots(map(fields_of, rows))
 
     async def by_words(self, groups: Groups, *, whole: bool) -> list[Snapshot]:
         condition = " AND ".join([_WITH_WORD if whole else _WITH_BEGINNING] * len(groups))
@@ -158,8 +158,17 @@ class SqliteCatalogue:
         rows = await self._read("recent", RECENTLY_WATCHED + "?", [limit])
         return self._rows.symbols(symbol for (symbol,) in rows)
 
-    async def upsert(self, instruments: Sequence[Instrument], done: Callable[[int], None]) -> None:
-        rows = [opening_snapshot(each) for each in instruments]
+    async def upsert(
+        self,
+        instruments: Sequence[Instrument],
+        done: Callable[[int], None],
+        *,
+        anew: bool = False,
+    ) -> None:
+        statement, rows = LIST, [opening_snapshot(each) for each in instruments]
+        if anew:
+            now = time.time_ns() // 1000
+            statement, rows = BEGIN_ANEW, [begun_anew(each, now) for each in instruments]
         cancelled = threading.Event()
 
         def unless_cancelled(written: int) -> None:
@@ -169,20 +178,27 @@ class SqliteCatalogue:
             done(written)
 
         try:
-            work = partial(_write, _LIST, rows, [], unless_cancelled)
+            work = partial(write, statement, rows, [], unless_cancelled)
             await self._run(self._writer, "import", work)
         finally:
             cancelled.set()
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
-        return await self._run(self._writer, "delist", partial(_delist, symbols))
+        return await self._run(self._writer, "delist", partial(delist, symbols))
+
+    async def adjust(self, symbol: str, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
+        work = partial(adjust, self._rows, symbol, change)
+        return await self._run(self._writer, "adjust", work)
+
+    async def rename(self, old: str, new: str) -> None:
+        await self._run(self._writer, "rename", partial(rename, self._rows, old, new))
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
         mark, changes = await self._run(self._reader, "changes", partial(_changes, since))
         return mark, self._rows.changes(changes)
 
     async def save(self, snapshots: Sequence[Snapshot], watched: Sequence[str]) -> None:
-        work = partial(_write, _SAVE, snapshots, watched, lambda _: None)
+        work = partial(write, SAVE, snapshots, watched, lambda _: None)
         await self._run(self._writer, "save", work)
 
     async def _read_page(self, after: Key, limit: int) -> list[tuple[Key, tuple[Any, ...]]]:
@@ -193,7 +209,7 @@ class SqliteCatalogue:
 
     async def _select(self, name: str, condition: str, *parameters: Any) -> list[tuple[Any, ...]]:
         query = f"SELECT {COLUMNS} FROM market_data WHERE NOT delisted AND {condition}"
-        return [_fields(row) for row in await self._read(name, query, parameters)]
+        return [fields_of(row) for row in await self._read(name, query, parameters)]
 
     async def _read(
         self, name: str, query: str, parameters: Sequence[Any] | Mapping[str, Any]
@@ -216,7 +232,7 @@ class SqliteCatalogue:
     def _migrate(self, connection: sqlite3.Connection) -> list[str]:
         """Apply pending migrations. The transaction is the lock: a second process waits for it."""
         applied = []
-        with _transaction(connection):
+        with transaction(connection):
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS schema_migrations "
                 "(version integer PRIMARY KEY, name text NOT NULL)"
@@ -225,12 +241,12 @@ class SqliteCatalogue:
             for migration in pending("sqlite", present):
                 for statement in _statements(migration.sql):
                     connection.execute(statement)
-                insert = "INSERT INTO schema_migrations VALUES (?, ?)"
-                connection.execute(insert, (migration.version, migration.name))
+                note = "INSERT INTO schema_migrations VALUES (?, ?)"
+                connection.execute(note, (migration.version, migration.name))
                 applied.append(migration.name)
             if not present:
-                _insert(_LIST, [opening_snapshot(each) for each in self._shipped], connection)
-            _index_unindexed(connection)
+                insert(LIST, [opening_snapshot(each) for each in self._shipped], connection)
+            index_unindexed(connection)
         return applied
 
 
@@ -271,39 +287,6 @@ def _statements(sql: str) -> Iterator[str]:
             statement = ""
 
 
-def _write(
-    statement: str,
-    rows: Sequence[Snapshot],
-    watched: Sequence[str],
-    done: Callable[[int], None],
-    connection: sqlite3.Connection,
-) -> None:
-    with _transaction(connection):
-        for start in range(0, len(rows), BATCH_ROWS):
-            batch = rows[start : start + BATCH_ROWS]
-            _insert(statement, batch, connection)
-            done(start + len(batch))
-        if statement == _LIST:
-            _index_unindexed(connection)
-        now = time.time()
-        connection.executemany(
-            "UPDATE market_data SET watched_at = ? WHERE symbol = ?",
-            [(now, symbol) for symbol in watched],
-        )
-
-
-def _delist(symbols: Sequence[str], connection: sqlite3.Connection) -> list[str]:
-    encoded = [msgspec.json.encode(symbols).decode()]
-    among = "symbol IN (SELECT value FROM json_each(?)) AND NOT delisted"
-    with _transaction(connection):
-        rows = connection.execute(f"SELECT symbol FROM market_data WHERE {among}", encoded)
-        listed = {symbol for (symbol,) in rows}
-        missing = [symbol for symbol in symbols if symbol not in listed]
-        if not missing:
-            connection.execute(f"UPDATE market_data SET delisted = 1 WHERE {among}", encoded)
-    return missing
-
-
 def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, list[Change]]:
     """Return the next mark and the changes. SQLite has one writer at a time, so marks grow from one
     commit to the next. After a restart of the marks, all changes since then are new.
@@ -316,31 +299,7 @@ def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, li
     else:
         first = since if since <= last + 1 else 1
         rows = execute(SELECT_CHANGES + "changed_in BETWEEN ? AND ?", [first, last]).fetchall()
-    return last + 1, [Change(symbol, bool(delisted), mark) for symbol, delisted, mark in rows]
-
-
-def _insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
-    connection.executemany(
-        statement, [{field: getattr(row, field) for field in FIELDS} for row in rows]
-    )
-
-
-def _index_names(connection: sqlite3.Connection) -> None:
-    with _transaction(connection):
-        _index_unindexed(connection)
-
-
-def _index_unindexed(connection: sqlite3.Connection) -> None:
-    """Index the words of names that any program wrote since they were indexed last."""
-    while rows := connection.execute(_NOT_INDEXED).fetchall():
-        ids = [(number,) for number, _ in rows]
-        connection.executemany("DELETE FROM name_words WHERE id = ?", ids)
-        connection.executemany(
-            "INSERT INTO name_words (word, id) VALUES (?, ?)",
-            # A name that is not text is left out of every result, too.
-            [(word, n) for n, name in rows if isinstance(name, str) for word in name_words(name)],
-        )
-        connection.executemany("UPDATE market_data SET words_of = name WHERE id = ?", ids)
+    return last + 1, [Change(symbol, bool(gone), mark, new) for symbol, gone, mark, new in rows]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -372,27 +331,9 @@ def _keep_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit all or nothing. It takes the write lock first: only that wait honours the timeout."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
 def _text(encoded: bytes) -> str | BadText:
     try:
         return encoded.decode()
     except UnicodeDecodeError:
         # An error raised here would fail the whole query for one row.
         return BadText(encoded)
-
-
-def _fields(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Replace the integer of `made_up_price` by a bool, which SQLite does not have."""
-    flag = row[_MADE_UP]
-    return (*row[:_MADE_UP], bool(flag) if flag in (0, 1) else flag, *row[_MADE_UP + 1 :])

@@ -96,13 +96,13 @@ def read_symbol_cell(text: str) -> str:
     """Return the symbol in its one spelling. Errors: BadCell; also for a comma or a space within it,
     with which it could not be asked for.
     """
-    try:
-        symbol = read_symbol(normalize_symbol(text))
-    except BadRecord as bad:
-        raise BadCell(f"{bad}: {text[:SHOWN]!r}") from None
+    symbol = normalize_symbol(text)
     if "," in symbol or any(each.isspace() for each in symbol):
         raise BadCell(f"not a symbol, which has no comma and no space: {text[:SHOWN]!r}")
-    return symbol
+    try:
+        return read_symbol(symbol)
+    except BadRecord as bad:
+        raise BadCell(f"{bad}: {text[:SHOWN]!r}") from None
 
 
 def read_name(text: str) -> str:

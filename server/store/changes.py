@@ -4,9 +4,10 @@ It looks every few seconds. So it finds a change of any program without a notice
 or a notice may be lost. A notice makes it look at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -30,29 +31,47 @@ class Listings(Protocol):
     def holds(self, symbol: str) -> bool:
         """Return whether it holds the symbol, or would if the symbol existed."""
 
+    def unchecked(self) -> Sequence[str]:
+        """Take out the symbols that other instances listed, perhaps with older data."""
+
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take over the reference data of listed instruments."""
+        """Take over the reference data of listed instruments, and prices that no feed has moved."""
+
+    async def rename(self, symbol: str, row: Snapshot) -> None:
+        """Drop an instrument that is listed in another row now, and move its subscribers there."""
 
     async def delist(self, symbols: Sequence[str]) -> None:
         """Drop instruments that are no longer listed, and accept them from no other source."""
 
 
 class Changes:
-    """Tells the fan-out about changed instruments. `database` has the catalogue's breaker."""
+    """Tells the fan-out about changed instruments. `database` has the catalogue's breaker.
+
+    Another program may overwrite the price of a symbol that a feed has moved. `rewrite` then makes the
+    store write the feed's price again.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, database: Component, cache: Cache, loader: Loader
+        self,
+        catalogue: Catalogue,
+        database: Component,
+        cache: Cache,
+        loader: Loader,
+        rewrite: Callable[[Sequence[str]], None],
     ) -> None:
         self._catalogue = catalogue
         self._database = database
         self._cache = cache
         self._loader = loader
+        self._rewrite = rewrite
         self._wake = trio.Event()
         self._mark: int | None = None
         self._seen: set[Change] = set()
+        self._unchecked: set[str] = set()
 
-    def look(self) -> None:
-        """Look now instead of at the next interval."""
+    def look(self, symbols: Iterable[str] = ()) -> None:
+        """Look now instead of at the next interval, and read `symbols` even if they did not change."""
+        self._unchecked.update(symbols)
         self._wake.set()
 
     async def run(self, listings: Listings) -> None:
@@ -66,24 +85,60 @@ class Changes:
 
     async def _look(self, listings: Listings) -> None:
         mark, found = await self._catalogue.changes(self._mark)
+        if self._mark is None:
+            found = found + await self._missed()
         new = [change for change in found if change not in self._seen]
         for start in range(0, len(new), BATCH_ROWS):
             await self._take_over(new[start : start + BATCH_ROWS], listings)
+        self._unchecked.update(listings.unchecked())
+        while self._unchecked:
+            batch = list(islice(self._unchecked, BATCH_ROWS))
+            held = [symbol for symbol in batch if listings.holds(symbol)]
+            await listings.relist(await self._catalogue.find(held))
+            self._unchecked.difference_update(batch)
         # Only now, so that a failed change is found again by the next look.
         self._mark, self._seen = mark, set(found)
+        with suppress(StoreUnavailable):
+            await self._cache.set_mark(mark, self._loader.ttl)
+
+    async def _missed(self) -> list[Change]:
+        """Return the changes since a server last removed them from the shared cache."""
+        mark = None
+        with suppress(StoreUnavailable):
+            mark = await self._cache.get_mark()
+        return [] if mark is None else (await self._catalogue.changes(mark))[1]
 
     async def _take_over(self, changes: Sequence[Change], listings: Listings) -> None:
         symbols = [change.symbol for change in changes]
         await self._forget(symbols)
+        gone = {change.symbol: change.renamed_to for change in changes if change.delisted}
+        await self._rename(gone, listings)
         held = [change for change in changes if listings.holds(change.symbol)]
         if listed := [change.symbol for change in held if not change.delisted]:
-            await listings.relist(await self._catalogue.find(listed))
-        if delisted := [change.symbol for change in changes if change.delisted]:
-            await listings.delist(delisted)
+            found = await self._catalogue.find(listed)
+            await listings.relist(found)
+            self._rewrite([row.symbol for row in found if self._is_overwritten(row)])
+        if gone:
+            await listings.delist([*gone])
         # Again, as a value cached meanwhile may have the old name.
         await self._forget(symbols)
         if held:
             log.info("instruments changed", changed=len(changes), held=len(held))
+
+    def _is_overwritten(self, row: Snapshot) -> bool:
+        live = self._loader.live(row.symbol)
+        if live is None or not live.version == row.version > 1:
+            return False
+        return live.last_quote != row.last_quote
+
+    async def _rename(self, gone: dict[str, str | None], listings: Listings) -> None:
+        """Rename the symbols among the `gone` ones that have a successor, and take them out there."""
+        successors = [new for new in gone.values() if new]
+        rows = {row.symbol: row for row in await self._catalogue.find(successors)}
+        for symbol, new in [*gone.items()]:
+            if new in rows:
+                await listings.rename(symbol, rows[new])
+                del gone[symbol]
 
     async def _forget(self, symbols: Sequence[str]) -> None:
         self._loader.invalidate(symbols)

@@ -7,7 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from server.quotes.instrument import LARGEST_WHOLE, MAX_DECIMALS, SIGNED_TYPES, Instrument
+from server.quotes.instrument import (
+    FIRST_SEEN_DECIMALS,
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    SIGNED_TYPES,
+    Instrument,
+)
 from server.store.cells import (
     has_decimal_comma,
     has_decimal_point,
@@ -48,7 +54,7 @@ HEADERS = {
 NUMBERS = ("price", "previous_close", "market_cap")
 """The fields that show whether a file has decimal commas."""
 
-REQUIRED = ("symbol", "name", "price")
+REQUIRED = ("symbol", "name")
 
 
 class BadFile(Exception):
@@ -81,10 +87,11 @@ class _Table(NamedTuple):
 def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Contents:
     """Return the instruments of a file with a header line, and the rows that are not instruments.
 
-    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name` and `price`
-    (`change` is counted from it). Not required are `type` (by default STOCK), `currency` (by default
-    USD), `exchange`, `isin`, `market_cap`, `price_decimals`, `size_decimals`, `previous_close`, and
-    `price_source`, where `made-up` says that the price is invented. Others are ignored.
+    Columns, by these names or the common ones of HEADERS in any case: `symbol`, `name`. Not required
+    are `price` (`change` is counted from it), `type` (by default STOCK), `currency` (by default USD),
+    `exchange`, `isin`, `market_cap`, `price_decimals`, `size_decimals`, `previous_close`, and
+    `price_source`, where `made-up` says that the price is invented. Others are ignored. An instrument
+    without a price waits for its first one.
 
     Arguments:
         columns: the header of the column to take for a field, where its name does not tell.
@@ -129,9 +136,14 @@ def _instrument(cells: Mapping[str, str], *, decimal_comma: bool) -> Instrument:
     """Errors: ValueError."""
     symbol, name = read_symbol_cell(cells["symbol"]), read_name(cells["name"])
     kind = read_kind(cells.get("type", ""))
-    decimals = _decimals("price_decimals", cells)
     read = partial(read_price, decimal_comma=decimal_comma, signed=kind in SIGNED_TYPES)
-    price, decimals = read(cells["price"], decimals)
+    decimals = _decimals("price_decimals", cells)
+    price: float | None = None
+    # A price that is not a number is a calculation gone wrong, and not a missing one.
+    if is_missing(text := cells.get("price", "")) and text.strip().lower() != "nan":
+        decimals = FIRST_SEEN_DECIMALS if decimals is None else decimals
+    else:
+        price, decimals = read(text, decimals)
     close = cells.get("previous_close", "")
     market_cap = read_whole(
         "market_cap", cells.get("market_cap", ""), LARGEST_WHOLE, decimal_comma=decimal_comma
@@ -190,6 +202,8 @@ def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
             for field, column in fields.items()
             if names[column].strip().lower() != field
         )
+        if "price" not in fields:
+            table.assumed.append("no column has prices; --map price=HEADER names one")
         for line, cells in lines:
             if len(cells) != len(names):
                 problem = f"{len(cells)} fields, another number of fields than the header's"
@@ -220,7 +234,8 @@ def _fields(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[st
             found[field] = column
         elif field in columns:
             raise BadFile(f"{path}: the header has no column {columns[field]!r}")
-    if missing := [field for field in REQUIRED if field not in found]:
+    missing = [field for field in (*REQUIRED, "price") if field not in found]
+    if any(field in REQUIRED for field in missing):
         raise BadFile(
             f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
             f"--map {missing[0]}=HEADER names one"

@@ -1,7 +1,6 @@
 """The SQL of the catalogue in Postgres. Values are always parameters of a statement."""
 
-from server.quotes.snapshot import PRICE_FIELDS
-from server.store.sql import COLUMNS, FIELDS, on_conflict_list, on_conflict_save
+from server.store.sql import COLUMNS, FIELDS, on_conflict
 
 
 def _as_float(column: str) -> str:
@@ -11,7 +10,8 @@ def _as_float(column: str) -> str:
     zero, for which the cast fails as well.
     """
     rounded = f"round({column}::numeric, 100)::float8"
-    return f"CASE WHEN {column} BETWEEN -1e300 AND 1e300 THEN {rounded} ELSE 'NaN'::float8 END"
+    is_float = f"{column} BETWEEN -1e300 AND 1e300"
+    return f"CASE WHEN {is_float} THEN {rounded} WHEN {column} IS NOT NULL THEN 'NaN'::float8 END"
 
 
 _SELECTED = {
@@ -31,6 +31,7 @@ _TYPES = {
     "made_up_price": "bool",
     "version": "bigint",
     "quoted_at": "bigint",
+    "adjustments": "varchar",
     "currency": "varchar",
     "exchange": "varchar",
     "isin": "varchar",
@@ -49,9 +50,7 @@ _INSERT = (
     f"SELECT {_WHOLE_VOLUME}, volume - trunc(volume) FROM unnest({_PARAMETERS}) AS new({COLUMNS}) "
 )
 
-UPSERT = _INSERT + on_conflict_list(*PRICE_FIELDS, "volume_fraction")
-
-SAVE = _INSERT + on_conflict_save(*PRICE_FIELDS, "volume_fraction")
+LIST, BEGIN_ANEW, REPLACE, SAVE = (_INSERT + end for end in on_conflict("volume_fraction"))
 
 LOCK = """
 SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted

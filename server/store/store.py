@@ -166,7 +166,7 @@ class Store:
 
     def _on_notice(self, symbols: Sequence[str]) -> None:
         self.loader.invalidate(symbols)
-        self.changes.look()
+        self.changes.look(symbols)
 
     def _on_missed(self) -> None:
         self.loader.forget_unknown()
@@ -221,7 +221,7 @@ async def open_store(
     async with AsyncExitStack() as stack:
         catalogue = await _open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
-        cache, invalidations = await _open_cache(options, stack, stats)
+        cache, invalidations = await open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
         loader = Loader(
@@ -242,7 +242,7 @@ async def open_store(
             cache=guarded,
             loader=loader,
             write_back=write_back,
-            changes=Changes(catalogue, database, guarded, loader),
+            changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,
             components=(database, guard, writing),
@@ -252,24 +252,31 @@ async def open_store(
 
 async def migrate(options: StoreOptions) -> list[str]:
     """Bring the schema up to date and return the applied migrations. Errors: StoreUnavailable."""
-    return await _run_alone(options, lambda catalogue, _: catalogue.migrate())
+    return await run_alone(options, lambda catalogue, _: catalogue.migrate())
 
 
 async def import_instruments(
-    options: StoreOptions, instruments: Sequence[Instrument], done: Callable[[int], None]
+    options: StoreOptions,
+    instruments: Sequence[Instrument],
+    done: Callable[[int], None],
+    *,
+    anew: bool = False,
 ) -> None:
     """List `instruments`, all or none, and make every instance forget their old reference data.
+
+    Arguments:
+        anew: forget last prices too, as the symbols belonged to other instruments.
 
     Errors: StoreUnavailable.
     """
 
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
-        cached = await _open_cache(options, stack)
+        cached = await open_cache(options, stack)
         await catalogue.migrate()
-        await catalogue.upsert(instruments, done)
-        await _invalidate_everywhere(*cached, [each.symbol for each in instruments])
+        await catalogue.upsert(instruments, done, anew=anew)
+        await invalidate_everywhere(*cached, [each.symbol for each in instruments])
 
-    await _run_alone(options, work)
+    await run_alone(options, work)
 
 
 async def list_instruments(
@@ -293,7 +300,7 @@ async def list_instruments(
             page = await catalogue.page(page[-1].symbol, BATCH_ROWS)
         return count
 
-    return await _run_alone(options, work)
+    return await run_alone(options, work)
 
 
 async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
@@ -303,17 +310,17 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
     """
 
     async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
-        cached = await _open_cache(options, stack)
+        cached = await open_cache(options, stack)
         await catalogue.migrate()
         missing = await catalogue.delist(symbols)
         if not missing:
-            await _invalidate_everywhere(*cached, symbols)
+            await invalidate_everywhere(*cached, symbols)
         return missing
 
-    return await _run_alone(options, work)
+    return await run_alone(options, work)
 
 
-async def _invalidate_everywhere(
+async def invalidate_everywhere(
     cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
 ) -> None:
     """Make every instance forget `symbols` at once, if Redis can be reached."""
@@ -329,7 +336,7 @@ async def _invalidate_everywhere(
         log.warning(message, problem=str(error))
 
 
-async def _run_alone(
+async def run_alone(
     options: StoreOptions, work: Callable[[Catalogue, AsyncExitStack], Awaitable[T]]
 ) -> T:
     """Do `work` with the catalogue for one command, without a running store."""
@@ -369,9 +376,10 @@ async def _open_catalogue(
         return MemoryCatalogue(shipped)
 
 
-async def _open_cache(
+async def open_cache(
     options: StoreOptions, stack: AsyncExitStack, stats: StoreStats | None = None
 ) -> tuple[Cache, Invalidations | None]:
+    """Open the cache and, with Redis, this process' end of the channel of invalidations."""
     if not options.redis_url:
         return MemoryCache(options.cache_symbols), None
     redis = await stack.enter_async_context(open_redis(options.redis_url, stats))

@@ -73,6 +73,11 @@ class WriteBack:
             await trio.sleep(interval)
             await self.flush()
 
+    def rewrite(self, symbols: Iterable[str]) -> None:
+        """Write the prices of `symbols` again, though their versions were written."""
+        for symbol in symbols:
+            self._versions.pop(symbol, None)
+
     async def flush(self) -> bool:
         """Write symbols that moved since they were written; False if some are still not written."""
         moved = [each for each in self._live() if each.version > self._versions.get(each.symbol, 1)]

@@ -12,7 +12,7 @@ from tests.gateway.wire import Client, RawClient, head, target
 from tests.processes import STOP_TIMEOUT, ServerProcess, eventually
 
 DEFAULT = ""
-"""What is empty counts as not set."""
+"""An empty variable counts as not set."""
 
 
 def test_clients_may_come_for_two_seconds_after_readyz_turned_red(tmp_path):

@@ -1,5 +1,6 @@
 """Weak keys stop the start with one line, which does not show them."""
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -102,3 +103,17 @@ def test_token_is_made_for_users_that_a_server_takes(tmp_path, user):
     assert "printable" in done.stderr.splitlines()[-1]
     done = run(tmp_path, "token", "--user=ann", f"--role={user}", JWT_SECRET=SECRET)
     assert done.returncode == 2
+
+
+def test_token_of_a_publisher_names_its_symbols(tmp_path):
+    """`--symbols` becomes the claim; without it there is none, and an empty one allows nothing."""
+    for given, claim in (
+        (["--symbols=aapl,BTC*"], ["aapl", "BTC*"]),
+        (["--symbols="], []),
+        ([], None),
+    ):
+        arguments = ("token", "--user=press", "--role=publisher", *given)
+        signed = run(tmp_path, *arguments, JWT_SECRET=SECRET).stdout.strip()
+        claims = jwt.decode(signed, SECRET, algorithms=["HS256"])
+        assert claims["role"] == "publisher"
+        assert claims.get("symbols") == claim

@@ -129,7 +129,7 @@ def test_log_level_is_reloaded_and_the_rest_asks_for_a_restart(tmp_path):
         server.write(WS_MAX_SYMBOLS="500")
         hang_up(server, "nothing to reload")
         assert server.stop() == 0
-        assert [line["event"] for line in server.log_lines()][-2:] == ["stopping", "stopped"]
+        assert [line["event"] for line in server.own_lines()][-2:] == ["stopping", "stopped"]
 
 
 def test_worker_that_is_hung_up_on_survives(tmp_path, redis):

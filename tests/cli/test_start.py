@@ -36,6 +36,10 @@ jFY2IA==
         ("FEED", "telepathy"),
         ("FEED", "replay:"),
         ("REPLAY_SPEED", "-1"),
+        ("REPLAY_LONGEST_GAP", "0"),
+        ("CACHE_TTL", "99999999999999999999d"),
+        ("BUS_LEASE", "10001d"),
+        ("DRAIN_DELAY", "9" * 400),
         ("REPLAY_SPEED", "nan"),
         ("REPLAY_LOOP", "perhaps"),
         ("SIMULATOR_SEED", "x"),
@@ -210,6 +214,24 @@ def test_option_that_is_a_setting_is_hinted_at(tmp_path):
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "origin"),
+    [
+        ({}, "simulated from base prices of March 2017 or invented, not today's"),
+        ({"CATALOGUE": "empty"}, "simulated from your instruments' base prices, not today's"),
+        ({"FEED": "replay:day.csv"}, "recorded trades of day.csv"),
+    ],
+)
+def test_start_says_where_prices_come_from(tmp_path, variables, origin):
+    """Nobody takes the shipped prices of 2017 for today's."""
+    (tmp_path / "day.csv").write_text(f"{HEADER}\n1764012345678,AAPL,175.50,100\n")
+    with ServerProcess(tmp_path, **variables) as server:
+        assert server.process.stdout is not None
+        line = server.process.stdout.readline().rstrip()
+        assert line == f"prices   {origin}"
+        assert len(line) < 80
+
+
 @pytest.mark.parametrize("arguments", [["fly"], ["token"], ["watch"], ["serve", "--fast"]])
 def test_bad_arguments_are_usage_errors(tmp_path, arguments):
     """argparse shows the usage, then one line; the exit code is 2."""
@@ -222,7 +244,7 @@ def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
     """Each JSON line has event, level and time. The other form is not JSON. A level filters lines."""
     with ServerProcess(tmp_path) as server:
         assert server.stop() == 0
-        lines = server.log_lines()
+        lines = server.own_lines()
     events = [line["event"] for line in lines]
     assert events == ["migration applied"] * 4 + ["started", "stopping", "stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)

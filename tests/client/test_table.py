@@ -58,7 +58,7 @@ def test_book_is_shown_if_it_is_known(capsys):
 
 
 def shown(width: int, height: int, count: int, *pressed: Key) -> list[str]:
-    """The lines of a terminal of this size with so many symbols, after some keys."""
+    """Return the lines of a terminal of this size that shows `count` symbols, after some keys."""
     document, screen, output = Document(), Screen(), StringIO()
     operations, versions = [], {}
     for number in range(count):

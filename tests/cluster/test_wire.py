@@ -1,4 +1,4 @@
-"""What instances read from Redis, where anybody may have written anything."""
+"""Instances read values from Redis, where any program may have written anything."""
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from server.cluster.wire import (
     encode_json,
 )
 from server.quotes.snapshot import LiveSnapshot
-from server.quotes.update import Book, DayRange, Move
+from server.quotes.update import Book, DayRange, FeedPosition, Move
 
 
 def snapshot(symbol: str) -> LiveSnapshot:
@@ -26,7 +26,9 @@ def snapshot(symbol: str) -> LiveSnapshot:
 def test_batch_is_read_as_it_was_written():
     """With all its parts."""
     invalid = ClusterStats().invalid
-    batch = Batch(5, 6, [Move("A", 3, 1.0, 2, 1, 1)], [snapshot("A")], "feed_lost", "me", 7)
+    batch = Batch(
+        5, 6, [Move("A", 3, 1.0, 2, 1, 1)], [snapshot("A")], "feed_lost", "me", FeedPosition(7, 8)
+    )
     assert decode_batch(encode_batch(batch), invalid) == batch
     empty = Batch(5, 6, [], [])
     assert decode_batch(encode_batch(empty), invalid) == empty
@@ -59,8 +61,8 @@ def test_every_kind_goes_over_the_bus(category):
     )
     moves = [
         Move("BTC/USD", 3, price, 0.5, 1, 1),
-        Move("BTC/USD", 4, None, 0.75, 0, 1, DayRange(), Book(price, None, 1.5, None)),
-        Move("BTC/USD", 5, price, 0.75, 0, 1, DayRange(None, price, None, restated=True)),
+        Move("BTC/USD", 4, None, 0.75, 0, 1, 0, 0, DayRange(), Book(price, None, 1.5, None)),
+        Move("BTC/USD", 5, price, 0.75, 0, 1, 7, 1, DayRange(None, price, None, restated=True)),
     ]
     batch = Batch(5, 6, moves, [state])
     assert decode_batch(encode_batch(batch), invalid) == batch
@@ -104,7 +106,7 @@ def test_state_of_an_older_instance_is_read():
 
 
 def test_batch_without_the_symbols_that_are_none():
-    """One bad name takes nothing else away; what is no batch is none."""
+    """A bad name spoils only its own entry. Bytes that are not a batch count as none."""
     invalid = ClusterStats().invalid
     batch = Batch(5, 6, [], [snapshot("A"), snapshot("*"), snapshot("b\n"), snapshot("C")])
     read = decode_batch(encode_batch(batch), invalid)

@@ -68,6 +68,9 @@ class Owner:
     def on_delisted(self, topic: Topic) -> None:
         raise AssertionError("nothing is delisted here")
 
+    def on_renamed(self, old: Topic, new: Topic) -> None:
+        raise AssertionError("nothing is renamed here")
+
 
 async def blocked_peer(hub: Hub) -> tuple[Peer, Owner]:
     """Return a client whose socket is full, and an owner that notes its breaker's states."""

@@ -34,7 +34,7 @@ def inflated(data: bytes) -> bytes:
 @pytest.mark.parametrize("size", [1, 100, 125, 126, 65535, 65536, 200_000])
 def test_compressed_frame(size):
     """Another inflates it within the window that was negotiated (RFC 7692 §7.2.1)."""
-    # What repeats is farther away than the window is wide.
+    # The repetition is farther away than the window is wide.
     noise = random.Random(size).randbytes(2**DEFLATE_WINDOW_BITS + 1000)
     payload = (noise * 50)[:size]
     frame = deflate(text_frame(payload))

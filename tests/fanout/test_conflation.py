@@ -61,3 +61,13 @@ async def test_conflated_topics_publish_once_an_interval(autojump_clock, nursery
     assert peer.messages[-1]["operations"][0]["op"] == "replace"
     assert [m["interval"] for m in peer.messages if m["type"] == "status"] == [0.5, 0.0]
     peer.close()
+
+
+async def test_overload_does_not_hide_that_prices_flow(hub, connect):
+    """Its message says so, too, and since when: here since the feed has started."""
+    peer = connect()
+    hub.set_conflation(0.5)
+    await peer.read()
+    (message,) = peer.messages
+    expected = {"type": "status", "status": "live", "reason": "feed_started", "interval": 0.5}
+    assert message == message | expected

@@ -3,7 +3,7 @@
 import trio
 
 from server.fanout.journal import JOURNAL_MOVES, Journal
-from server.quotes.update import Move
+from server.quotes.update import FeedPosition, Move
 from tests.fanout.peer import START_US, publish
 
 
@@ -56,3 +56,20 @@ async def test_wait_ends_when_there_is_something_to_tell(autojump_clock):
     with trio.move_on_after(5) as waiting:
         await journal.wait()
     assert waiting.cancelled_caught
+
+
+def test_position_follows_the_moves():
+    """The next leader's feed goes on from `position`: not in a new lap while older moves wait."""
+    journal = Journal()
+    first, second = FeedPosition(7, 1), FeedPosition(7, 100)
+    journal.open(first)
+    journal.record(move("A", 1))
+    journal.record(move("A", 2))
+    journal.reached = second
+    journal.take(1)
+    assert journal.position == first
+    journal.take(1)
+    assert journal.position == second
+    journal.record(move("A", 3))
+    journal.begin_feed(first)
+    assert journal.position == first

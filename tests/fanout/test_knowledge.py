@@ -1,4 +1,4 @@
-"""What the hub knows of its symbols, and takes over from others."""
+"""The hub knows its symbols' state, and takes over newer states from others."""
 
 import time
 
@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from server.fanout.backlog import DRAIN_BYTES, Backlog
 from server.fanout.broadcaster import give
-from server.fanout.frame import UpdateFrame
+from server.fanout.frame import Source, UpdateFrame
 from server.fanout.history import SETTLING_TIME
 from server.fanout.hub import ONE_MESSAGE, Hub
 from server.fanout.journal import Journal
@@ -17,6 +17,7 @@ from server.fanout.stats import FanoutStats
 from server.fanout.throttle import granted
 from server.quotes.instrument import LARGEST_WHOLE, Instrument
 from server.quotes.position import Position
+from server.quotes.quote import from_microseconds
 from server.quotes.snapshot import Snapshot, live
 from server.quotes.update import Move, Trade
 from tests.fanout.peer import START_US, Peer, instruments, publish, trade
@@ -38,9 +39,9 @@ async def test_watched_symbols_are_those_that_somebody_gets(hub, connect):
 async def test_tick_precision_of_symbols(hub):
     """Its own, or the finest for a symbol that nobody listed."""
     hub.list_instrument(Instrument(symbol="JPY", name="Yen", base_price=150.0, price_decimals=3))
-    assert hub.price_decimals("AAPL") == 2
-    assert hub.price_decimals("JPY") == 3
-    assert hub.price_decimals("NOPE") == 4
+    assert hub.instrument("AAPL").price_decimals == 2
+    assert hub.instrument("JPY").price_decimals == 3
+    assert hub.instrument("NOPE").price_decimals == 4
 
 
 async def test_delisted_symbols_are_still_known(hub):
@@ -61,11 +62,13 @@ async def test_listed_symbol_goes_on_from_its_last_price(hub):
     assert hub.topics["AAPL"].version == 1
 
 
-async def test_symbol_that_was_never_traded_opens_now(hub):
-    """Its quote's time is not that of 1970."""
-    hub.list_snapshots([Snapshot("NEW", "NEW", 1, 100.0, 100.0)])
-    opened = hub.topics["NEW"].quote.last_updated.timestamp()
-    assert opened == pytest.approx(time.time(), abs=60)
+async def test_symbol_that_was_never_traded_has_the_time_of_its_price(hub):
+    """It is that of the catalogue, if that knows it. It is not that of the request, and not 1970."""
+    price = Snapshot("NEW", "NEW", 1, 100.0, 100.0)
+    timed = msgspec.structs.replace(price, symbol="TIMED", quoted_at=5_000_000)
+    hub.list_snapshots([price, timed])
+    assert hub.topics["NEW"].quote.last_updated is None
+    assert hub.topics["TIMED"].quote.last_updated == from_microseconds(5_000_000)
 
 
 async def test_price_of_another_instance_is_taken_over_whole(hub, connect):
@@ -268,7 +271,7 @@ def test_longest_burst_is_taken_once():
 def test_drained_socket_is_given_little_at_a_time():
     """Nothing that must arrive waits; of the quotes, as many as a socket takes."""
 
-    class Quote:
+    class Quote(Source):
         @property
         def key(self):
             return self

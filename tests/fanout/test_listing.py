@@ -20,7 +20,7 @@ def listed(symbol: str, **changes: object) -> Snapshot:
 def fill(hub: Hub, peer: Peer) -> None:
     """Move AAPL until the client's socket takes no more."""
     while not peer.outbox.blocked:
-        publish(hub, "AAPL", hub.topics["AAPL"].quote.current_price + 1)
+        publish(hub, "AAPL", (hub.topics["AAPL"].quote.current_price or 0.0) + 1)
         peer.outbox.flush()
 
 

@@ -36,7 +36,7 @@ async def test_version_that_changes_nothing_is_a_full_quote(hub, connect):
     peer = connect("AAPL")
     await peer.read()
     for version in (2, 3):
-        hub.topics["AAPL"].publish(Move("AAPL", version, 100.0, 50, START_US, START_US))
+        hub.topics["AAPL"].publish(Move("AAPL", version, 100.0, 0, START_US, START_US))
         await peer.read()
     assert [each["op"] for each in peer.messages[-1]["operations"]] == ["add"]
     assert peer.versions["AAPL"] == 3
@@ -76,14 +76,17 @@ async def test_newer_state_is_adopted_and_shown(hub, connect):
 
 
 async def test_symbol_that_others_list_is_the_same_here(hub):
-    """A symbol that was never traded opens at the moment at which another instance listed it."""
+    """A symbol that was never traded has the moment at which another instance listed it, and no time
+    of a last price.
+    """
     other = live(hub.topics["MSFT"].snapshot(), START_US)
     del hub.topics["MSFT"]
     hub.adopt([other])
     assert hub.topics["MSFT"].live_snapshot() == other
     later = msgspec.structs.replace(other, ts=START_US + 1_000_000)
     hub.topics["MSFT"].adopt(later)
-    assert hub.topics["MSFT"].quote.last_updated.timestamp() * 1e6 == START_US + 1_000_000
+    assert hub.topics["MSFT"].live_snapshot() == later
+    assert hub.topics["MSFT"].quote.last_updated is None
 
 
 async def test_what_waits_can_be_discarded(hub, connect):

@@ -20,7 +20,7 @@ SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
 def move(hub: Hub, symbol: str, times: int = 1) -> None:
     """Change a quote, by a cent each time."""
     for _ in range(times):
-        publish(hub, symbol, hub.topics[symbol].quote.current_price + 0.01)
+        publish(hub, symbol, (hub.topics[symbol].quote.current_price or 0.0) + 0.01)
 
 
 async def test_each_symbol_is_recovered_in_its_own_way(hub, connect):

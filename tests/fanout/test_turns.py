@@ -32,7 +32,7 @@ async def test_round_ends_after_sixteen_trades(hub, connect):
 
 
 async def test_task_begins_when_the_one_before_it_has_ended(autojump_clock, hub, connect, nursery):
-    """What was given to that comes first."""
+    """Trades of the task before it come first."""
     connect("AAPL")
     hub.set_conflation(1.0)
     topic = hub.topics["AAPL"]
@@ -123,3 +123,20 @@ def test_bytes_that_the_client_has_not_taken_are_counted():
         assert _unsent(sock) == 0
     with pytest.raises(trio.ClosedResourceError):
         _unsent(sock)
+
+
+async def test_each_interval_is_kept(autojump_clock, hub, connect):
+    """From the shortest to longer ones, a client gets one quote in each, however often prices move."""
+    intervals = (0.25, 0.5, 1.0, 2.0)
+    peers = {interval: connect("AAPL") for interval in intervals}
+    for interval, peer in peers.items():
+        assert hub.throttle(peer.outbox, interval) == interval
+        await peer.read()
+        peer.messages.clear()
+    for number in range(160):
+        await trio.sleep(0.05)
+        publish(hub, "AAPL", 100 + number / 100)
+        for peer in peers.values():
+            peer.receive()
+    for interval, peer in peers.items():
+        assert abs(len(peer.messages) - 8 / interval) <= 1

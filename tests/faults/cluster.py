@@ -13,7 +13,13 @@ from websockets.sync.client import connect
 
 from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import is_overload, new_user
-from tests.processes import ServerProcess, make_token
+from tests.processes import LONGEST_PAUSE, ServerProcess, make_token
+
+LEASE = 3.0
+"""Seconds of a leader's lease by default."""
+
+FREEZE = 10.0
+"""Seconds of a pause, longer than leases and timeouts."""
 
 CONVERGENCE_TIMEOUT = 15.0
 """Seconds in which all is as before the fault, once the fault is over."""
@@ -63,14 +69,21 @@ class Watcher(CheckedQuotes):
         assert self.closed is None, f"closed with {self.closed}"
 
     def wait_for(
-        self, check: Callable[[Self], bool], timeout: float = CONVERGENCE_TIMEOUT
+        self,
+        check: Callable[[Self], bool],
+        timeout: float = CONVERGENCE_TIMEOUT,
+        pause: float = 0.005,
     ) -> float:
-        """Wait until `check` is true of this client. Return the seconds that it took."""
+        """Wait until `check` is true of this client. Return the seconds that it took.
+
+        Arguments:
+            pause: seconds between two checks.
+        """
         start = time.monotonic()
         while not check(self):
             self.check()
             assert time.monotonic() - start < timeout, (self.held, self.statuses)
-            time.sleep(0.005)
+            time.sleep(pause)
         self.check()
         return time.monotonic() - start
 
@@ -146,7 +159,7 @@ class Cluster:
         deadline = time.monotonic() + timeout
         while len(leaders := [each for each in servers if self.leads(each)]) != 1:
             assert time.monotonic() < deadline, f"{len(leaders)} leaders"
-            time.sleep(0.02)
+            time.sleep(LONGEST_PAUSE)
         return leaders[0]
 
     def converge(self, leader: ServerProcess, watchers: Sequence[Watcher]) -> float:
@@ -179,7 +192,9 @@ class Cluster:
             )
 
         for watcher in watchers:
-            watcher.wait_for(lambda it: reached(it) or not self._leads_in(leader, epoch))
+            watcher.wait_for(
+                lambda it: reached(it) or not self._leads_in(leader, epoch), pause=LONGEST_PAUSE
+            )
         return self._leads_in(leader, epoch)
 
     def _leads_in(self, server: ServerProcess, epoch: float) -> bool:

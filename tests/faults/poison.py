@@ -81,7 +81,7 @@ def documents(draw: st.DrawFn) -> bytes:
 
 def in_redis(what: str, *words: Any) -> Poison:
     def act(stores: Stores) -> None:
-        with suppress(ResponseError):  # no NaN is a score, and no field is put in what is no hash
+        with suppress(ResponseError):  # a score is never NaN, and only a hash takes a field
             stores.redis.execute_command(*words)
 
     return f"{what}: {words!r:.300}", act
@@ -122,7 +122,7 @@ def messages(draw: st.DrawFn) -> Poison:
         data = draw(st.binary(max_size=50) | notice.map(str.encode) | documents())
         return in_redis("message", "PUBLISH", channel, data)
     number = st.sampled_from(EDGES[:-1]) | scalars.filter(lambda value: value != 10**400)
-    move = [draw(victims), *(draw(number) for _ in range(5))]
+    move = [draw(victims), *(draw(number) for _ in range(6))]
     position = draw(st.integers(0, 5))
     listed = [[*snapshots(draw(victims)).values()][:-1]]
     listed[0][position] = draw(number)
@@ -132,7 +132,7 @@ def messages(draw: st.DrawFn) -> Poison:
         listed if draw(st.booleans()) else [],
         draw(texts),
         "",
-        draw(number),
+        [draw(number), draw(number)],
     ]
     other = draw(number)
     of_now = draw(st.booleans())

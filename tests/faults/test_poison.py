@@ -139,7 +139,7 @@ def test_poisoned_hash(tmp_path, redis, stores):
         assert started.metric('market_data_invalid_records_total{source="hash"}') >= len(SPOILT) + 4
         eventually(lambda: {*SPOILT, "AES", "AFL"} <= {*named(started)})
         assert sorted(named(started)) == sorted({*named(started)}), "each is named once"
-        # What the catalogue has takes the place of what is no snapshot.
+        # The catalogue's row takes the place of a value that is not a snapshot.
         assert ask_of(started, SPOILT) == {*SPOILT}
         with Client(started, ",".join([*SPOILT, "AES", "AFL"])) as client:
             client.receive()

@@ -333,5 +333,5 @@ def test_stop_while_nothing_answers(tmp_path, postgres, url, redis):
             assert server.stop() == 0
             assert time.monotonic() - start < 9
             asking.join()
-        events = [line["event"] for line in server.log_lines()]
+        events = [line["event"] for line in server.own_lines()]
         assert events[-2:] == ["the last prices could not be written", "stopped"]

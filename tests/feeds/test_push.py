@@ -39,7 +39,7 @@ class Exchange:
         return False
 
     def values(self, symbol: str) -> Values:
-        return Values(None, 0, None, None)
+        return Values(None, 0, None, None, traded=False)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
@@ -140,7 +140,7 @@ async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
         assert not feed.exchange.told
         nursery.start_soon(feed.route)
         await feed.wait_answers(1)
-        assert feed.exchange.told == [Notice("AAPL", "halted", "")]
+        assert feed.exchange.told == [Notice("AAPL", "halted", "halted")]
         nursery.cancel_scope.cancel()
 
 

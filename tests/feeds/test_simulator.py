@@ -146,6 +146,7 @@ def test_price_stays_near_its_base(ticks, decimals, seed):
     price = simulated_price(quote, decimals, Random(seed))
     assert price > 0
     assert price == round(price, decimals)
+    assert quote.base_price is not None
     reach = max(quote.base_price * 0.01, 10**-decimals)
     assert abs(price - quote.base_price) <= reach * (1 + 1e-6)
     if not (ticks == 100 and decimals == 2):  # a share of one dollar may only rise
@@ -196,3 +197,12 @@ def test_price_is_never_above_what_other_instances_take():
     """Prices stay in bounds, even with the largest base price."""
     quote = opening_quote(Instrument(symbol="X", name="X", base_price=LARGEST_PRICE), 0)
     assert max(simulated_price(quote, 2, Random(seed)) for seed in range(100)) <= LARGEST_PRICE
+
+
+def test_quote_without_a_price_does_not_move():
+    """The others do."""
+    waiting = opening_quote(Instrument(symbol="NEW", name="", base_price=None))
+    for seed in range(20):
+        planned = list(plan_interval([waiting, opened(5.0, 2)], 1.0, Random(seed)))
+        assert [quote.symbol for _, quote in planned] == [opened(5.0, 2).symbol]
+    assert not list(plan_interval([waiting], 1.0, Random(1)))

@@ -1,1 +1,1 @@
-"""Fuzzers: `python -m tests.fuzz` throws frames at sessions, with `--http` requests at a server."""
+"""Fuzzers: `scripts/python -m tests.fuzz` sends frames to sessions, or with `--http` HTTP requests."""

@@ -1,4 +1,4 @@
-"""Runs a fuzzer: `python -m tests.fuzz --inputs 1000000 --seed 1`; `--http` attacks the HTTP port."""
+"""Runs a fuzzer: `scripts/python -m tests.fuzz --inputs 1000000`; `--http` is for the HTTP port."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ from tests.processes import SECRET, WITHOUT_BUDGETS, ServerProcess
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/python -m tests.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="1000000 by default")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the time by default")
     parser.add_argument("--http", action="store_true", help="requests to the HTTP port of a server")

@@ -74,6 +74,16 @@ def test_debts_are_made_up_for_and_charges_make_none(clock):
     assert budget.take("bob") == pytest.approx(0.1)
 
 
+def test_work_that_is_done_is_charged_whole_or_not_at_all(clock):
+    """It makes no debts, even if a part of it could be paid."""
+    budget = Budget(RATE, BURST, clock=clock)
+    budget.add_debt("ann", 15)
+    budget.charge("ann", 6)
+    assert budget.wait("ann", 5) == 0
+    budget.charge("ann", 5)
+    assert budget.wait("ann", 5) > 0
+
+
 def test_a_rate_of_less_than_one_a_burst_allows_one(clock):
     """With any settings, a single command is allowed sooner or later."""
     assert not Budget(0.1, BURST, clock=clock).take("ann")
@@ -100,6 +110,18 @@ def test_invented_keys_do_not_forgive_a_spent_budget(clock):
     assert budget.take("a user with a long name " * 10)
     clock.now += 0.1
     assert spend(budget, "ann") == 1
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1, 0), (3, 2), (8, 6), (20, 15)])
+def test_full_table_drops_a_quarter(clock, size, kept):
+    """At least one bucket, and never the most spent ones. Buckets that are full by now go first."""
+    for seconds in (0.0, 1.0):
+        budget = Budget(RATE, BURST, size=size, clock=clock)
+        for number in range(size):
+            budget.add_debt(f"user{number}", 10)
+        clock.now += seconds
+        budget.add_debt("another", 10)
+        assert len(budget) == (kept if seconds == 0 else 0) + 1
 
 
 def test_full_budgets_are_dropped_first(clock):

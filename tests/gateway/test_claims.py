@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from server.gateway.auth import Authenticator, BadToken
+from server.gateway.claims import BadClaim, check_claims
 from tests.gateway.wire import Client, new_user, refusal
 from tests.processes import SECRET
 
@@ -25,6 +26,7 @@ VALUES: dict[str, list[Any]] = {
     "aud": [1, True, {}, [1], [None], [[]], None],
     "iss": [1, True, [], {}, None],
     "jti": [1, [], None],
+    "symbols": ["AAPL", 1, {}, [1], [None], None],
 }
 """Values that a claim must not have."""
 
@@ -138,3 +140,23 @@ def test_header_of_any_kind_is_a_bad_token(part):
     for token in (f"{segment}.e30.x", f"{segment}..", segment, f"{segment}.{segment}.{segment}"):
         with pytest.raises(BadToken, match="token"):
             Authenticator(secret=SECRET).verify(token)
+
+
+@pytest.mark.parametrize(
+    ("claims", "problem"),
+    [
+        ({"exp": 1000.001, "nbf": 1005.0, "iat": 1005.0}, None),
+        ({"exp": 1000.0}, "it has expired"),
+        ({"exp": 2000.0, "nbf": 1005.001}, "it is not valid yet"),
+        ({"exp": 2000.0, "iat": 1005.001}, "it was made in the future: the clocks differ"),
+    ],
+)
+def test_times_are_compared_to_the_moment(claims, problem):
+    """A token ends at its end. It may begin as late as another machine's clock may be ahead."""
+    claims = {"sub": "ann", **claims}
+    if problem is None:
+        check_claims(claims, 1000.0, 5.0, None, None)
+        return
+    with pytest.raises(BadClaim) as error:
+        check_claims(claims, 1000.0, 5.0, None, None)
+    assert str(error.value) == problem

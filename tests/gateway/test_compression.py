@@ -74,7 +74,13 @@ class Deflating(RawClient):
         ("permessage-deflate; server_max_window_bits=9, permessage-deflate", ANSWER),
         ("permessage-deflate; server_max_window_bits=9", None),
         ("permessage-deflate; client_max_window_bits=16", None),
+        (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover;"
+            " client_max_window_bits=15; server_max_window_bits=15",
+            ANSWER + "; server_max_window_bits=15",
+        ),
         ("permessage-deflate; client_no_context_takeover=1", None),
+        ("permessage-deflate; server_no_context_takeover=1", None),
         ("permessage-deflate; unknown", None),
         ("permessage-deflate; client_max_window_bits; client_max_window_bits", None),
         ("", None),

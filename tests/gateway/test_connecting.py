@@ -67,7 +67,7 @@ def test_snapshot_comes_first_and_names_every_field(server):
     assert set(message["versions"]) == {"AAPL", "MSFT"}
     assert " ".join(client.quotes["AAPL"]) == (
         "symbol name type current_price base_price change change_percent last_updated volume "
-        "market_cap"
+        "market_cap currency open high low previous_close bid ask bid_size ask_size"
     )
 
 

@@ -32,6 +32,10 @@ class SlowClient(Peer):
     def on_delisted(self, topic):
         self.subscriptions.topics.pop(topic, None)
 
+    def on_renamed(self, old, new):
+        self.subscriptions.topics.pop(old, None)
+        self.subscriptions.topics[new] = None
+
     def on_breaker(self, state):
         """Nothing: it reads."""
 

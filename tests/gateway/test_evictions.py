@@ -1,4 +1,4 @@
-"""Who is ended for a new connection of the same user, on a clock that jumps."""
+"""A new connection of a user ends a dead one of the same user, on a clock that jumps."""
 
 from types import SimpleNamespace
 from typing import Any, cast

@@ -106,7 +106,7 @@ def test_more_symbols_than_allowed_are_none(connection):
 
 
 def test_unsubscribed_quotes_are_removed(connection):
-    """What was subscribed is taken away; the rest is refused by name."""
+    """Subscribed symbols are removed; the others are refused by name."""
     aapl = connection.topics["AAPL"]
     connection.say("subscribe", symbols=["AAPL"])
     stop, error = connection.say("unsubscribe", symbols=["AAPL", "MSFT", "nope"])
@@ -126,6 +126,7 @@ def test_everything_takes_the_place_of_single_symbols(connection):
         SendQuotes(others),
     ]
     assert connection.say("subscribe", symbols=["*"]) == [Ack("subscribe", [EVERYTHING])]
+    assert connection.say("subscribe", symbols=["AAPL"]) == [Ack("subscribe", ["AAPL"])]
     (error,) = connection.say("unsubscribe", symbols=["AAPL"])
     assert (error.code, error.symbols) == ("not_subscribed", ["AAPL"])
     (stop,) = connection.say("unsubscribe", symbols=["*"])
@@ -208,6 +209,7 @@ def test_bytes_may_come_in_any_pieces(connection, step):
         (frame(TEXT, b"\xff"), Close.INVALID_UTF8),
         (frame(TEXT, b"x" * 20_000), Close.TOO_BIG),
         (frame(TEXT, b"{}", mask=False), Close.PROTOCOL_ERROR),
+        (frame(TEXT | 0x40, b"x"), Close.PROTOCOL_ERROR),
     ],
 )
 def test_violation_fails_the_connection(connection, sent, reason):

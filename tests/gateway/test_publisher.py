@@ -42,7 +42,7 @@ class StoppedDesk:
 
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
         await trio.lowlevel.checkpoint()
-        self.offer(batch, on_answer)
+        await self.offer(batch, on_answer)
 
     @property
     def frames(self) -> int:

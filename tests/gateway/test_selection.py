@@ -10,7 +10,7 @@ from server.gateway.auth import bearer_token
 from server.gateway.budgets import COLD_A_COMMAND, Budget, Budgets
 from server.gateway.selection import EVERYTHING, Selection, Selector, symbols_of
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
+from server.store.loader import Payer, TooManyLookups
 from tests.fanout.peer import instruments
 
 
@@ -20,12 +20,16 @@ class Store:
     def __init__(self, hub: Hub, *symbols: str, error: Exception | None = None) -> None:
         self.complete = False
         self.asked: list[str] = []
+        self.payers: list[str] = []
         self._hub = hub
         self._symbols = symbols
         self._error = error
 
-    async def list_symbols(self, symbols: Sequence[str], payer: object = None) -> Sequence[str]:
+    async def list_symbols(
+        self, symbols: Sequence[str], payer: Payer | None = None
+    ) -> Sequence[str]:
         self.asked += symbols
+        self.payers += [payer.name] if payer else []
         self._list([symbol for symbol in symbols if symbol in self._symbols])
         return [symbol for symbol in symbols if symbol.startswith("ODD")]
 
@@ -64,6 +68,7 @@ async def test_other_symbols_are_asked_for():
     found = await names.resolve(asked, "ann")
     assert symbols_of(found.topics) == ["MSFT", "AAPL"]
     assert (found.unknown, found.unavailable) == (["NOPE"], ["ODD"])
+    assert names.directory.payers == ["ann"]
 
 
 async def test_user_is_charged_for_cold_symbols():

@@ -4,14 +4,22 @@ import errno
 import os
 import select
 import socket
+import struct
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.sockets import OutOfResources, accept_nowait, ignore_new
+from server.gateway.sockets import (
+    OutOfResources,
+    accept_nowait,
+    close,
+    has_left,
+    ignore_new,
+    unacknowledged_for,
+)
 from server.process.binding import BACKLOG, bind
 from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import head
@@ -113,3 +121,46 @@ def test_errors_of_accepting_are_told_apart():
         accept(errno.ECONNABORTED, errno.EMFILE)
     with pytest.raises(OSError, match="Bad file descriptor"):
         accept(errno.EBADF)
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "shutdown"])
+async def test_peer_that_has_left_is_known_before_its_bytes_are_read(end):
+    """Whichever way it left. A socket that is closed here has nobody at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        sock, _ = listener.accept()
+    with sock, peer:
+        peer.send(b"unread")
+        assert not has_left(sock)
+        if end == "reset":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if end == "shutdown":
+            peer.shutdown(socket.SHUT_WR)
+        else:
+            peer.close()
+        eventually(lambda: has_left(sock))
+        close(sock)
+        close(sock)
+        assert has_left(sock)
+
+
+@pytest.mark.parametrize(
+    ("retransmits", "probes", "seconds"), [(0, 0, 0.0), (1, 0, 61.5), (0, 1, 61.5), (3, 2, 61.5)]
+)
+def test_silent_peer_s_last_answer_is_told_in_seconds(retransmits, probes, seconds):
+    """If the kernel sent something again, in vain so far (Linux' `struct tcp_info`)."""
+    info = bytearray(b"\xff" * 104)
+    info[2], info[3] = retransmits, probes
+    # The time since the last acknowledgement, in milliseconds.
+    info[56:60] = struct.pack("=I", 61_500)
+
+    class Silent:
+        def getsockopt(self, level: int, option: int, size: int) -> bytes:
+            assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
+            return bytes(info[:size])
+
+    assert unacknowledged_for(cast("Any", Silent())) == seconds
+    pair = socket.socketpair()
+    assert unacknowledged_for(pair[0]) == 0.0
+    for each in pair:
+        each.close()

@@ -47,10 +47,9 @@ class Desk:
     def values(self, symbol: str) -> Values:
         """Return a symbol's present values."""
         quote = self.quotes[symbol]
-        if quote.open is None:
-            return Values(None, 0, None, None)
-        updated = to_microseconds(quote.last_updated)
-        return Values(quote.current_price, updated, quote.high, quote.low)
+        updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
+        traded = quote.open is not None
+        return Values(quote.current_price, updated, quote.high, quote.low, traded)
 
     def publish(
         self,

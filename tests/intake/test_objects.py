@@ -1,13 +1,19 @@
 """Objects as publishers write them, and the reasons why some do not count."""
 
+import gc
 import json
+import random
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.intake.intake import Rules
 from server.intake.objects import MAX_OBJECT_BYTES, Published, read_batch
+from server.intake.once import RecentIds
+from server.intake.sources import MAX_SOURCES
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
 GOOD = b'{"symbol":"AAPL","price":175.92,"size":100}'
@@ -155,3 +161,35 @@ def test_every_line_is_counted_or_named(lines: list[bytes], array: bool) -> None
     assert accepted + duplicate + late + held + len(codes) == len(read)
     assert {each.line for each in answer.rejected} <= set(read)
     assert len(set(read)) == len(read)
+
+
+def test_memory_stays_flat_under_fuzzed_bodies() -> None:
+    """Names, ids, numbers and prices at random leave nothing behind beyond the bounds."""
+    desk, chance = Desk(Rules(band=0.01, trades_memory=100_000)), random.Random(7)
+    desk.intake.ids = RecentIds(most=500)
+
+    def publish(batches: int) -> int:
+        for _ in range(batches):
+            lines = [
+                {
+                    "symbol": chance.choice(["AAPL", "CLK0", "BTC/USD", f"X{chance.random()}"]),
+                    "kind": chance.choice(["trade", "trade", "quote", "cancel", "correct", "x"]),
+                    "price": chance.choice([10, 11, chance.uniform(-5, 5000), "x"]),
+                    "bid": chance.uniform(-1, 9),
+                    "seq": chance.randrange(2**40),
+                    "id": str(chance.randrange(10**6)),
+                    "ts": NOW - chance.randrange(10**9),
+                }
+                for _ in range(40)
+            ]
+            source, epoch = f"s{chance.randrange(10**6)}", f"e{chance.randrange(10**6)}"
+            answer = desk.post(json.dumps(lines).encode(), source=source, epoch=epoch)
+            assert sum(counts(answer)[:4]) + len(answer.rejected) == len(lines)
+            desk.pass_time(1)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    publish(600)
+    before = publish(200)
+    assert publish(400) < before * 1.01 + 3000
+    assert len(desk.intake.sources.all) <= MAX_SOURCES

@@ -138,7 +138,8 @@ def test_status_reaches_the_caller_once() -> None:
     desk = Desk()
     halt = {"kind": "status", "status": "halted", "reason": "LUDP", "seq": 1}
     assert counts(desk.publish(halt, halt))[:2] == (1, 1)
-    assert desk.notices == [Notice("AAPL", "halted", "LUDP")]
+    desk.publish({"kind": "status", "status": "open"})
+    assert desk.notices == [Notice("AAPL", "halted", "LUDP"), Notice("AAPL", "open", "resumed")]
 
 
 def test_cancelled_trade_never_was() -> None:
@@ -172,6 +173,22 @@ def test_corrected_trade_has_its_new_values() -> None:
     assert (quote.current_price, quote.volume, quote.high, quote.low) == (15, 8, 15, 10)
     desk.publish({**correct, "price": 20, "size": 2})
     assert desk.quotes["AAPL"] == before
+
+
+def test_split_begins_anew() -> None:
+    """Trades before it cannot be revised, and the first trade after it is no outlier."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "size": 1, "id": "x"})
+    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55)
+    desk.instruments["AAPL"] = split
+    desk.quotes["AAPL"] = msgspec.structs.replace(
+        desk.quotes["AAPL"], base_price=17.55, current_price=10.0, high=10.0, low=10.0, volume=10
+    )
+    assert counts(desk.publish({"price": 10.1, "size": 5, "id": "y"}))[0] == 1
+    assert counts(desk.publish({"kind": "cancel", "id": "x"}))[4] == ["unknown_trade"]
+    assert counts(desk.publish({"kind": "cancel", "id": "y"}))[0] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.high) == (10, 10, 10)
 
 
 def test_trade_that_is_no_longer_kept_is_refused_by_name() -> None:
@@ -227,7 +244,7 @@ def test_kept_trades_stay_within_their_memory() -> None:
     for n in range(60_000):
         symbol = f"S{n % 500}"
         if symbol not in kept:
-            kept.begin(symbol, Values(None, 0, None, None))
+            kept.begin(symbol, Values(None, 0, None, None, traded=False))
         kept.add(symbol, Row(n + 1, NOW + n, -1, float(n), 1.0, 1), late=False)
     assert kept.used <= 1_000_000
     assert len(kept) > 10_000

@@ -1,6 +1,7 @@
 """The API for other services: names, prices, search, quotes, and control of the cache."""
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -221,6 +222,13 @@ def test_description_and_page(server):
         "/instruments/{symbol}",
         "/admin/market-data/cache/invalidate",
         "/admin/market-data/cache/warm",
+        "/",
+        "/healthz",
+        "/readyz",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
     }
     assert {"MarketData", "QuoteView", "Quote", "ErrorBody"} <= set(
         document["components"]["schemas"]
@@ -230,6 +238,45 @@ def test_description_and_page(server):
     assert "openapi.json" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_root_leads_to_every_route(server):
+    """Programs get JSON, browsers a page with links that work. Each path is in the description too."""
+    status, text = server.get("/")
+    found = json.loads(text)
+    assert (status, found["name"]) == (200, "quotestream")
+    paths = [each["path"] for each in found["routes"]]
+    assert set(paths) == set(json.loads(server.get("/openapi.json")[1])["paths"])
+    assert all(each["summary"] for each in found["routes"])
+    request = urllib.request.Request(
+        server.http_url + "/", headers={"Accept": "text/html,*/*;q=0.8"}
+    )
+    with urllib.request.urlopen(request) as response:
+        page = response.read().decode()
+        assert response.headers["Content-Type"].startswith("text/html")
+        assert response.headers["Vary"] == "Accept"
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    links = re.findall(r'href="([^"]+)"', page)
+    assert {"/docs", "/metrics", "/health", "/openapi.json"} <= set(links)
+    assert all(server.get(link)[0] == 200 for link in links)
+    assert all(path in page for path in paths)
+
+
+def test_everything_in_the_description_is_described(server):
+    """Each operation, parameter, answer, header, type and field has words."""
+    document = json.loads(server.get("/openapi.json")[1])
+    assert document["info"]["description"]
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert operation["summary"], path
+            assert all(each["description"] for each in operation["parameters"]), path
+            for answer in operation["responses"].values():
+                assert answer["description"], path
+                assert all(each["description"] for each in answer.get("headers", {}).values()), path
+    for name, schema in document["components"]["schemas"].items():
+        assert schema["description"], name
+        for field, described in schema["properties"].items():
+            assert described.get("description"), f"{name}.{field}"
 
 
 def test_description_as_a_generator_reads_it(server):

@@ -224,6 +224,8 @@ def test_operators_have_a_port_of_their_own(tmp_path):
             ("/health", 404, 200),
             ("/metrics", 404, 200),
             ("/docs", 404, 200),
+            ("/openapi.json", 200, 200),
+            ("/", 200, 200),
             ("/quotes", 401, 404),
         ):
             assert server.get(path)[0] == here, path
@@ -231,6 +233,19 @@ def test_operators_have_a_port_of_their_own(tmp_path):
             with ops.getresponse() as response:
                 assert response.status == there, path
                 body = response.read()
+            if path == "/":
+                own = {each["path"] for each in json.loads(body)["routes"]}
+                public = {each["path"] for each in json.loads(server.get(path)[1])["routes"]}
+                assert own == {
+                    "/",
+                    "/healthz",
+                    "/readyz",
+                    "/health",
+                    "/metrics",
+                    "/openapi.json",
+                    "/docs",
+                }
+                assert not {"/health", "/metrics", "/docs"} & public
             if path == "/health":
                 assert json.loads(body)["components"]["pool"]["detail"]
         ops.close()

@@ -1,11 +1,17 @@
 """The end of a replay, and what clients get then."""
 
 import gzip
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from server.quotes.instrument import LARGEST_WHOLE
 from tests.gateway.wire import Client
-from tests.processes import ServerProcess
+from tests.processes import ServerProcess, eventually
+
+ROOT = Path(__file__).parents[2]
 
 DAY = "timestamp_ms,symbol,price,size\n1000,AAPL,{},100\n1000,AAPL,175.92,100\nbad\n1001,NEW,5.1234,7\n"
 
@@ -78,3 +84,69 @@ def test_archive_that_breaks_off_is_a_failed_feed(tmp_path, day):
         failed = server.events("feed failed")
         assert len(failed) == 1
         assert "day.csv.gz" in failed[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "0,AAPL,1,1\n1700000000000,AAPL,2,1",
+        "1700000000,AAPL,1,1\n1700000001,AAPL,2,1",
+        "1700000000000,AAPL,1,1\n2015360000000,AAPL,3,1\n1700000001000,AAPL,2,1",
+    ],
+    ids=["first row 0", "seconds", "ten years ahead"],
+)
+def test_wrong_timestamp_does_not_stall_a_replay(tmp_path, rows):
+    """At the recorded speed the replay comes to its end, and the log names the row or the unit."""
+    day = tmp_path / "day.csv"
+    day.write_text(f"timestamp_ms,symbol,price,size\n{rows}\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server, Client(server, "AAPL") as client:
+        while client.receive()["type"] != "status":
+            pass
+        assert client.quotes["AAPL"]["current_price"] == 2.0
+        assert server.events("gap skipped") or server.events("timestamps are in another unit")
+
+
+def test_longest_gap_is_a_setting(tmp_path):
+    """REPLAY_LONGEST_GAP says for which gaps a replay waits."""
+    day = tmp_path / "day.csv"
+    day.write_text("timestamp_ms,symbol,price,size\n1000,AAPL,1,1\n9000,AAPL,2,1\n")
+    variables = {"FEED": f"replay:{day}", "REPLAY_LONGEST_GAP": "7s"}
+    with ServerProcess(tmp_path, **variables) as server:
+        assert server.await_event("gap skipped")["line"] == 3
+
+
+def test_sample_is_played_as_the_readme_says(tmp_path):
+    """The file is as its script writes it. Each of its rows is a trade of a shipped instrument."""
+    written = subprocess.run(
+        [sys.executable, "scripts/sample.py"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    rows = (ROOT / "examples/trades.csv").read_text()
+    assert rows == written.stdout
+    variables = {"FEED": f"replay:{ROOT / 'examples/trades.csv'}", "REPLAY_SPEED": "0"}
+    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
+        while client.receive()["type"] != "status":
+            pass
+        assert client.quotes["AAPL"]["name"] == "Apple Inc."
+        ended = server.await_event("feed ended")
+        assert (ended["trades"], ended["bad_rows"]) == (rows.count("\n") - 1, 0)
+
+
+def test_largest_volume_does_not_end_the_server(tmp_path):
+    """The sizes are legal, and their sum is more than a 64-bit number holds. The volume stops at the
+    largest number that every reader holds, is saved, and prices go on.
+    """
+    day = tmp_path / "day.csv"
+    rows = [f"{n},AAPL,{n % 977 + 1},1000000000000" for n in range(12_000)]
+    day.write_text("\n".join(["timestamp_ms,symbol,price,size", *rows, ""]))
+    variables = {"FEED": f"replay:{day}", "REPLAY_SPEED": "0", "PRICE_WRITE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **variables, REPLAY_LOOP="1") as server:
+        eventually(lambda: server.metric("market_data_feed_updates_total") > 3 * len(rows))
+        with Client(server, "AAPL") as client:
+            client.receive()
+            assert client.quotes["AAPL"]["volume"] == LARGEST_WHOLE
+            client.move()
+        eventually(lambda: server.metric("market_data_prices_saved_total") > 0)
+        assert server.metric("market_data_db_errors_total") == 0
+        assert server.stop() == 0
+    with ServerProcess(tmp_path) as server, Client(server, "AAPL") as client:
+        assert client.receive()["operations"][0]["value"]["volume"] == LARGEST_WHOLE

@@ -32,7 +32,8 @@ def test_health_and_readiness(server):
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/index.html", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
         ("GET", "/metrics/", 404, "not_found"),
         ("GET", "/ws/quotes", 404, "not_found"),
         ("POST", "/healthz", 405, "method_not_allowed"),

@@ -1,14 +1,13 @@
 """Each metric moves with the events that it counts, and is documented."""
 
 import re
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.wire import Client, RawClient, head, new_user
 from tests.ops.documented import ROOT, documented, unmatched
-from tests.processes import MACHINE_EVENTS, ServerProcess, eventually, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 FAMILY = re.compile(r'(counters?|gauges?|histograms?|\w+MetricFamily)\(\s*"(market_data_\w+)"')
 """A call that makes a family of metrics, with the family's kind and name."""
@@ -114,11 +113,11 @@ def test_nothing_is_logged_per_message(fresh):
     """Messages write no log lines, even at the level `debug`."""
     with Client(fresh, "AAPL") as client:
         client.receive()
-        lines = len(own_lines(fresh))
+        lines = len(fresh.own_lines())
         for _ in range(50):
             client.receive()
             client.send("ping")
-    assert len(own_lines(fresh)) == lines
+    assert len(fresh.own_lines()) == lines
 
 
 def test_every_metric_is_documented():
@@ -140,8 +139,3 @@ def test_every_metric_of_the_page_is_declared(fresh):
         for family in text_string_to_metric_families(page)
     }
     assert {name for name in names if not name.startswith("process_")} <= declared()
-
-
-def own_lines(server: ServerProcess) -> list[dict[str, Any]]:
-    """Return the log without what other programs on the machine cause."""
-    return [line for line in server.log_lines() if line["event"] not in MACHINE_EVENTS]

@@ -197,9 +197,9 @@ def test_other_words_stay(text):
 def test_hiding_takes_no_time(part):
     """Redacting 64 KB of any text, which clients may choose, takes under a tenth of a second."""
     text = part * (65536 // len(part))
-    started = time.perf_counter()
+    started = time.process_time()
     redact(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_settings_do_not_show_themselves():

@@ -7,6 +7,7 @@ import pytest
 
 from server.quotes.instrument import (
     FIRST_SEEN_DECIMALS,
+    FIRST_SEEN_SIZE_DECIMALS,
     MAX_PRICE,
     Instrument,
     first_seen,
@@ -39,7 +40,7 @@ def test_snapshot_before_the_first_trade_is_the_instrument(instrument):
     shared = live(snapshot, 77)
     assert shared.ts == 77
     assert shared.instrument == instrument
-    assert msgspec.structs.astuple(shared)[:-1] == msgspec.structs.astuple(snapshot)
+    assert msgspec.structs.astuple(shared)[:-2] == msgspec.structs.astuple(snapshot)
 
 
 def test_categories_are_the_database_s():
@@ -89,9 +90,13 @@ def test_symbol_that_a_feed_names_first_has_the_finest_tick():
     """Nothing else is known of it."""
     instrument = first_seen("NEW", 0.1234)
     assert instrument == Instrument(
-        symbol="NEW", name="NEW", base_price=0.1234, price_decimals=FIRST_SEEN_DECIMALS
+        symbol="NEW",
+        name="NEW",
+        base_price=0.1234,
+        price_decimals=FIRST_SEEN_DECIMALS,
+        size_decimals=FIRST_SEEN_SIZE_DECIMALS,
     )
-    assert FIRST_SEEN_DECIMALS == 4
+    assert (FIRST_SEEN_DECIMALS, FIRST_SEEN_SIZE_DECIMALS) == (4, 8)
     assert opening_quote(instrument, 0).current_price == 0.1234
 
 

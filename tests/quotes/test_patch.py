@@ -151,7 +151,7 @@ def test_base_price_of_zero_has_no_percentage():
 
 
 def test_tiny_fall_is_no_negative_zero():
-    """A cent less of a million dollars is no change in percent."""
+    """A cent less of a million dollars does not change the percentage."""
     opening = opening_quote(first_seen("X", 1e6), 7)
     quote = quote_after(opening, Trade("X", 1e6 - 0.01, 100, 7, 8), 2)
     assert (str(quote.change), str(quote.change_percent)) == ("-0.01", "0.0")

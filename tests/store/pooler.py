@@ -35,5 +35,5 @@ class PgBouncer(Service):
         )
 
     def url(self, database: str) -> str:
-        """What DATABASE_URL is set to."""
+        """Return the value for DATABASE_URL."""
         return f"postgresql://quotes@127.0.0.1:{self.port}/{database}"

@@ -353,3 +353,30 @@ async def test_change_that_takes_long_is_not_missed(shared_postgres, database):
                 await fill(catalogue, instrument("MSFT", "Microsoft"))
                 mark, _ = await catalogue.changes(None)
             assert "AAPL" in {each.symbol for each in (await catalogue.changes(mark))[1]}
+
+
+async def test_instrument_without_a_price(catalogue):
+    """Its first price becomes the base price. An import without a price takes none away."""
+    waiting = Instrument(symbol="NEW", name="Newcomer", base_price=None, price_decimals=4)
+    await fill(catalogue, waiting, instrument("OLD", price=5.125))
+    [row] = await catalogue.find(["NEW"])
+    assert row == opening_snapshot(waiting)
+    assert (row.base_price, row.price, row.last_quote) == (None, None, 0)
+    assert (await catalogue.search("newcomer", 5)) == [row]
+    for version, price in ((2, 7.5), (3, 8.0)):
+        traded = msgspec.structs.replace(
+            row, base_price=price, last_quote=price, version=version, quoted_at=version
+        )
+        await catalogue.save([traded], [])
+    [row] = await catalogue.find(["NEW"])
+    assert (row.base_price, row.last_quote, row.version) == (7.5, 8.0, 3)
+    again = msgspec.structs.replace(waiting, name="Renamed", price_decimals=2)
+    await fill(catalogue, again, msgspec.structs.replace(again, symbol="OLD"))
+    rows = {row.symbol: row for row in await catalogue.find(["NEW", "OLD"])}
+    assert {row.name for row in rows.values()} == {"Renamed"}
+    assert (rows["NEW"].base_price, rows["NEW"].last_quote) == (7.5, 8.0)
+    assert rows["NEW"].price_decimals == 4
+    assert (rows["OLD"].base_price, rows["OLD"].last_quote) == (5.125, 5.125)
+    await fill(catalogue, instrument("NEW", price=9.0))
+    [row] = await catalogue.find(["NEW"])
+    assert (row.base_price, row.last_quote, row.version) == (9.0, 8.0, 3)

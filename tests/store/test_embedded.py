@@ -18,7 +18,7 @@ def test_catalogue_is_complete():
     assert len(set(symbols)) == len(symbols) == 513
     assert all(symbol == normalize_symbol(symbol) for symbol in symbols)
     assert {each.symbol for each in instruments if each.type == "ETF"} == FUNDS
-    assert all(each.base_price >= 1 and each.name for each in instruments)
+    assert all((each.base_price or 0) >= 1 and each.name for each in instruments)
     assert {each.symbol for each in instruments if each.made_up_price} >= FUNDS
     assert all(each.market_cap is None for each in instruments if each.made_up_price)
 

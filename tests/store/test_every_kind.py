@@ -1,13 +1,19 @@
 """Instruments of every kind in every catalogue: their reference data and their last prices."""
 
+import sqlite3
+from contextlib import closing
 from typing import get_args
 
 import msgspec
 import pytest
+import trio_asyncio
 
 from server.quotes.instrument import CATEGORY_OF, SIGNED_TYPES, Instrument, InstrumentType
 from server.quotes.quote import opening_quote, quote_after, resumed_quote, snapshot_of
 from server.quotes.update import TopOfBook, Trade
+from server.store.catalogue_postgres import open_postgres
+from server.store.catalogue_sqlite import open_sqlite
+from server.store.stats import StoreStats
 from tests.store.conftest import fill
 
 TYPES: tuple[InstrumentType, ...] = get_args(InstrumentType)
@@ -115,3 +121,40 @@ async def test_whole_volume_is_an_integer(catalogue):
     )
     (row,) = await catalogue.find(["AAPL"])
     assert repr(row.volume) == "300"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("7, 0, -37.63", -37.63),
+        ("7, NULL, -37.63", -37.63),
+        ("7, 0, 0", 0.0),
+        ("7, -5, -37.63", -5.0),
+        ("1, 0, 5", 5.0),
+        ("1, NULL, 0", None),
+        ("99, NULL, -1", -1.0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_row_of_another_service_gets_its_base_price(
+    request, tmp_path, kind, values, expected
+):
+    """Of any kind: the last price is the base price if the row names none."""
+    statement = (
+        "INSERT INTO market_data (symbol, name, category, base_price, last_quote) "
+        f"VALUES ('A', 'A', {values})"
+    )
+    if kind == "sqlite":
+        file = tmp_path / "quotes.db"
+        async with open_sqlite(file, (), StoreStats()) as catalogue:
+            await catalogue.migrate()
+            with closing(sqlite3.connect(file)) as other, other:
+                other.execute(statement)
+            (row,) = await catalogue.find(["A"])
+    else:
+        url, database = (request.getfixturevalue(each) for each in ("database_url", "database"))
+        async with trio_asyncio.open_loop(), open_postgres(url, 4, StoreStats()) as postgres:
+            await postgres.migrate()
+            request.getfixturevalue("shared_postgres").sql(statement, database)
+            (row,) = await postgres.find(["A"])
+    assert row.base_price == expected

@@ -138,7 +138,7 @@ def test_names_become_one_printable_line(read):
     ],
 )
 def test_decimals_are_those_that_the_text_shows(read, price, expected, decimals):
-    """Nothing is rounded in silence; a float's noise is no decimals."""
+    """Nothing is rounded in silence. A float's noise does not count as decimals."""
     [found] = read(f"symbol,name,price\nA,A,{price}\n").instruments
     assert (found.base_price, found.price_decimals) == (expected, decimals)
 

@@ -1,43 +1,18 @@
-"""Several instances over one database, commands beside them, and restarts."""
+"""Several instances over one database, and commands beside them."""
 
 import signal
 import sqlite3
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from server.store.importing import read_instruments
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.gateway.wire import Client
-from tests.processes import SECRET, START_TIMEOUT, ServerProcess, eventually, make_token
-from tests.stopwatch import Stopwatch
-
-CSV = "symbol,name,type,price,market_cap\n"
-
-
-def write(folder: Path, *rows: str) -> str:
-    file = folder / "instruments.csv"
-    file.write_text(CSV + "".join(f"{row}\n" for row in rows))
-    return str(file)
-
-
-def names(server: ServerProcess, symbols: str) -> dict[str, str]:
-    status, body = server.ask(f"/market-data?symbols={symbols}")
-    assert status == 200
-    return {each["symbol"]: each["name"] for each in body}
-
-
-def knows(server: ServerProcess, expected: dict[str, str]) -> bool:
-    return names(server, ",".join(expected)) == expected
-
-
-def has_saved(server: ServerProcess) -> bool:
-    return server.metric("market_data_prices_saved_total") > 0
+from tests.processes import START_TIMEOUT, ServerProcess, eventually, make_token
+from tests.store.served import knows, names, write
 
 
 def test_import_and_invalidation_reach_every_instance(
@@ -108,125 +83,6 @@ def test_user_of_redis_without_the_channel_is_told_once(tmp_path, redis):
         assert not server.events("invalidations are heard again")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_restart_goes_on_from_the_last_price(request, tmp_path, kind):
-    """After a restart, clients see the same price, version and volume as before."""
-    variables = {"PRICE_UPDATE_INTERVAL": "50ms"}
-    if kind == "postgres":
-        variables["DATABASE_URL"] = request.getfixturevalue("database_url")
-        assert run(tmp_path, "import", **variables).returncode == 0
-    with ServerProcess(tmp_path, **variables) as server:
-        with Client(server, "AAPL") as client:
-            client.receive()
-            for _ in range(5):
-                client.move()
-        assert server.stop() == 0
-    quote, version = client.quotes["AAPL"], client.versions["AAPL"]
-    variables["PRICE_UPDATE_INTERVAL"] = "1h"
-    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
-        client.receive()
-        assert client.versions["AAPL"] >= version
-        if client.versions["AAPL"] == version:
-            assert client.quotes["AAPL"] == quote
-        assert client.quotes["AAPL"]["base_price"] == quote["base_price"]
-        assert client.quotes["AAPL"]["volume"] >= quote["volume"]
-
-
-def test_prices_are_written_while_serving(tmp_path):
-    """A killed server loses the last seconds only. A start loads the symbols watched last."""
-    variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "200ms"}
-    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
-        client.receive()
-        client.move()
-        eventually(lambda: server.metric("market_data_prices_saved_total") > 0)
-        server.stop(signal.SIGKILL)
-    with ServerProcess(tmp_path, **variables) as server:
-        server.await_event("cache warmed")
-        _, [quote] = server.ask("/quotes?symbols=AAPL")
-        assert quote["version"] > 1
-
-
-def test_replayed_symbols_are_listed(tmp_path):
-    """A replay lists symbols that the catalogue does not have. Listed ones keep their name."""
-    day = tmp_path / "day.csv"
-    day.write_text(
-        "timestamp_ms,symbol,price,size\n1764012345678,ODD,1.2345,100\n1764012345679,AAPL,9,1\n"
-    )
-    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
-        eventually(lambda: server.metric("market_data_feed_updates_total") == 2)
-        assert server.stop() == 0
-    with ServerProcess(tmp_path) as server:
-        _, body = server.ask("/market-data?symbols=ODD,AAPL")
-        assert {each["symbol"]: each["last_quote"] for each in body} == {"ODD": 1.2345, "AAPL": 9}
-        assert names(server, "AAPL")["AAPL"].startswith("Apple")
-
-
-def test_last_prices_outlast_a_database_that_is_down(tmp_path, postgres):
-    """Prices that could not be written are written when the database is back."""
-    variables = {
-        "DATABASE_URL": postgres.url(),
-        "PRICE_UPDATE_INTERVAL": "50ms",
-        "PRICE_WRITE_INTERVAL": "200ms",
-    }
-    assert run(tmp_path, "import", **variables).returncode == 0
-    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
-        client.receive()
-        postgres.kill()
-        for _ in range(20):
-            client.move()
-        version = client.versions["AAPL"]
-        postgres.start()
-        query = "SELECT version FROM market_data WHERE symbol = 'AAPL'"
-        deadline = time.monotonic() + 10
-        while int(postgres.sql(query)) < version:
-            assert time.monotonic() < deadline
-            client.move()
-
-
-def test_two_servers_share_the_embedded_file(tmp_path):
-    """Two servers start together on a new file. Both serve and write."""
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        folder.mkdir()
-    variables = {
-        "SQLITE_PATH": str(tmp_path / "quotes.db"),
-        "PRICE_UPDATE_INTERVAL": "50ms",
-        "PRICE_WRITE_INTERVAL": "100ms",
-    }
-    with ThreadPoolExecutor() as pool:
-        servers = [ServerProcess(folder, **variables) for folder in folders]
-        try:
-            list(pool.map(ServerProcess.__enter__, servers))
-            clients = [Client(server, "AAPL") for server in servers]
-            for server, client in zip(servers, clients, strict=True):
-                with client:
-                    client.receive()
-                    eventually(partial(has_saved, server))
-                assert server.metric("market_data_db_errors_total") == 0
-                assert server.stop() == 0
-        finally:
-            for server in servers:
-                server.__exit__(None, None, None)
-
-
-def test_file_that_another_process_writes_to_is_read(tmp_path):
-    """Requests are answered at once meanwhile. Last prices are written afterwards."""
-    variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
-    with ServerProcess(tmp_path, **variables) as server, Client(server, "AAPL") as client:
-        client.receive()
-        eventually(partial(has_saved, server))
-        with closing(sqlite3.connect(tmp_path / "quotestream" / "quotes.db")) as other:
-            other.execute("BEGIN IMMEDIATE")
-            saved = server.metric("market_data_prices_saved_total")
-            for _ in range(10):  # half a second: the server waits for its turn to write
-                client.move()
-            watch = Stopwatch(server.process.pid)
-            assert set(names(server, "MMM")) == {"MMM"}
-            assert watch.seconds < 1
-            assert server.metric("market_data_prices_saved_total") <= saved + 1  # one just before
-        eventually(lambda: server.metric("market_data_prices_saved_total") > saved + 1)
-
-
 def test_migrating_together(tmp_path, database_url, shared_postgres, database):
     """Five processes migrate at once, and each migration is applied once."""
 
@@ -243,116 +99,11 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0003_search",
         "applied 0004_changes",
         "applied 0005_folded_words",
-        "applied 0006_every_kind",
+        "applied 0006_first_price",
+        "applied 0007_life_of_a_symbol",
+        "applied 0008_every_kind",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_database_of_a_newer_version_is_named(
-    tmp_path, kind, database_url, shared_postgres, database
-):
-    """Commands that would change it are refused in one line, and so is a start that would migrate."""
-    variables = {"JWT_SECRET": SECRET} | (
-        {"DATABASE_URL": database_url} if kind == "postgres" else {}
-    )
-    run(tmp_path, "migrate", **variables)
-    insert = "INSERT INTO schema_migrations (version, name) VALUES (9999, '9999_future')"
-    if kind == "postgres":
-        shared_postgres.sql(insert, database)
-    else:
-        with sqlite3.connect(tmp_path / "quotestream" / "quotes.db") as file:
-            file.execute(insert)
-        file.close()
-    for arguments in (["serve"], ["migrate"], ["import"], ["delist", "AAPL"]):
-        line = complaint(tmp_path, *arguments, **variables)
-        assert f"the {kind} database was migrated to 9999_future by a newer version" in line
-    with ServerProcess(tmp_path, DATABASE_MIGRATE="0", **variables) as server:
-        assert server.stop() == 0
-
-
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_encoding_that_cannot_hold_a_name_is_named(tmp_path, shared_postgres, encoding):
-    """Before anything is served: each search would fail later."""
-    name = f"encoded_{encoding.lower()}"
-    shared_postgres.sql(
-        f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-    )
-    try:
-        for command in ("migrate", "import", "serve"):
-            line = complaint(tmp_path, command, DATABASE_URL=shared_postgres.url(name))
-            assert f"the encoding of the database is {encoding}, not UTF8" in line
-    finally:
-        shared_postgres.sql(f"DROP DATABASE {name}")
-
-
-def test_names_are_found_in_a_database_of_any_locale(tmp_path, shared_postgres):
-    """With lc_ctype=C the database itself lowers ASCII only. Rows of another service are found, too."""
-    shared_postgres.sql(
-        "CREATE DATABASE plain ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-    )
-    try:
-        url = shared_postgres.url("plain")
-        file = write(tmp_path, "OER,\u00d6rsted,STOCK,1,")
-        assert run(tmp_path, "import", file, DATABASE_URL=url).returncode == 0
-        with ServerProcess(tmp_path, DATABASE_URL=url) as server:
-            shared_postgres.sql(
-                "INSERT INTO market_data (symbol, name, category, last_quote) "
-                "VALUES ('AEK', '\u00c4KTA', 1, 3)",
-                "plain",
-            )
-            for query, symbol in (("%C3%96RSTED", "OER"), ("orsted", "OER"), ("%C3%A4kta", "AEK")):
-                status, found = server.ask(f"/instruments?query={query}")
-                assert (status, [each["symbol"] for each in found]) == (200, [symbol])
-    finally:
-        shared_postgres.sql("DROP DATABASE plain")
-
-
-def test_role_that_may_not_change_the_schema(tmp_path, database_url, shared_postgres, database):
-    """With a migrated schema the role is enough. Otherwise the error names the missing right."""
-    shared_postgres.sql("CREATE ROLE clerk LOGIN", database)
-    clerk = {"DATABASE_URL": database_url.replace("quotes@", "clerk@")}
-    try:
-        assert "permission denied" in complaint(tmp_path, "migrate", **clerk)
-        run(tmp_path, "import", DATABASE_URL=database_url)
-        shared_postgres.sql(
-            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO clerk; "
-            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk",
-            database,
-        )
-        assert run(tmp_path, "migrate", **clerk).stdout == "nothing to do\n"
-        file = write(tmp_path, "QQ,Q,STOCK,1,")
-        assert run(tmp_path, "import", file, **clerk).stdout == "1 instrument listed\n"
-        with (
-            ServerProcess(
-                tmp_path, PRICE_WRITE_INTERVAL="100ms", PRICE_UPDATE_INTERVAL="100ms", **clerk
-            ) as server,
-            Client(server, "AAPL,QQ") as client,
-        ):
-            client.receive()
-            eventually(lambda: has_saved(server))
-    finally:
-        shared_postgres.sql("DROP OWNED BY clerk; DROP ROLE clerk", database)
-
-
-def test_table_of_another_service_is_taken_over(tmp_path, database_url, shared_postgres, database):
-    """Its rows get the columns that quotes need, also rows added later."""
-    shared_postgres.sql(
-        "CREATE TABLE market_data (id serial primary key, symbol varchar(50) not null unique, "
-        "name varchar(200) not null, category integer not null, last_quote numeric not null); "
-        "INSERT INTO market_data (symbol, name, category, last_quote) "
-        "VALUES ('AAPL', 'Apple', 1, 175.5)",
-        database,
-    )
-    with ServerProcess(tmp_path, DATABASE_URL=database_url) as server:
-        shared_postgres.sql(
-            "INSERT INTO market_data (symbol, name, category, last_quote) VALUES ('VOO', 'Fund', 2, 0)",
-            database,
-        )
-        with Client(server, "AAPL,VOO") as client:
-            client.receive()
-            assert client.quotes["AAPL"]["base_price"] == 175.5
-            assert client.quotes["VOO"]["type"] == "ETF"
 
 
 @pytest.mark.parametrize("price", ["'NaN'", "'Infinity'", "1e400", "-5"])
@@ -443,7 +194,7 @@ def test_commands_do_not_need_redis(tmp_path):
 
 def test_import_that_is_interrupted_lists_nothing(tmp_path):
     """Ctrl-C in the middle of an import ends it at once, without output."""
-    file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(100_000)))
+    file = write(tmp_path, *(f"S{number},Some name,STOCK,1," for number in range(50_000)))
     written = tmp_path / "quotestream" / "quotes.db-wal"
     process = subprocess.Popen(
         [*COMMAND, "import", file],
@@ -473,49 +224,6 @@ def test_import_that_cannot_be_is_one_line(tmp_path):
     assert "Postgres" in line
     assert "secret" not in line
     assert "Postgres" in complaint(tmp_path, "migrate", DATABASE_URL=url)
-
-
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("DATABASE_URL", "mysql://u:secret@h/d"),
-        ("DATABASE_URL", "postgresql://u:p@secret@h:x/d"),
-        ("DATABASE_URL", "postgresql://u:se/secret@h/d"),
-        ("DATABASE_URL", "x"),
-        ("REDIS_URL", "http://x"),
-        ("DATABASE_URL", "postgresql://h:port/d"),
-        ("DATABASE_URL", "postgresql://u:secret@a..b/d"),
-        ("REDIS_URL", "redis://u:secret@a..b"),
-        ("REDIS_URL", "redis://u:secret@h?socket_timeout=9"),
-        ("CACHE_TTL", "0"),
-        ("DATABASE_POOL_SIZE", "1"),
-        ("CACHE_SYMBOLS", "0"),
-        ("PRICE_WRITE_INTERVAL", "never"),
-    ],
-)
-def test_bad_setting_is_named_without_its_password(tmp_path, variable, value):
-    """The error is one line that names the variable."""
-    line = complaint(tmp_path, "serve", **{variable: value})
-    assert line.startswith(f"quotestream: {variable}=")
-    assert "secret" not in line
-
-
-def test_file_that_cannot_be_opened(tmp_path, redis):
-    """An unusable SQLITE_PATH stops the start. An unusable default path only causes a warning."""
-    (tmp_path / "quotestream").write_text("a file where a folder should be")
-    assert "x.db" in complaint(
-        tmp_path, "serve", JWT_SECRET=SECRET, SQLITE_PATH=str(tmp_path / "quotestream" / "x.db")
-    )
-    junk = tmp_path / "junk.db"
-    junk.write_text("no database" * 1000)
-    for variables in ({}, {"REDIS_URL": redis.url}):
-        variables |= {"JWT_SECRET": SECRET, "SQLITE_PATH": str(junk)}
-        line = complaint(tmp_path, "serve", **variables)
-        assert "SQLITE_PATH" in line
-        assert "junk.db" in line
-    with ServerProcess(tmp_path) as server:
-        assert len(server.ask("/market-data?symbols=AAPL,MSFT")[1]) == 2
-        eventually(lambda: any("not kept" in line["event"] for line in server.log_lines()))
 
 
 def test_drivers_are_imported_only_where_they_are_used(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.command import complaint, run
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess, eventually, make_token
-from tests.store.test_instances import knows, write
+from tests.store.served import knows, write
 
 SOON = 10.0
 """Seconds for a change to be noticed: servers look every two, and the machine may be busy."""

@@ -290,13 +290,18 @@ async def test_cached_while_a_change_is_taken_over(autojump_clock, harness, nurs
         def holds(self, _):
             return True
 
+        def unchecked(self):
+            return []
+
         async def relist(self, snapshots):
             assert [each.name for each in snapshots] == ["Apple"]
             harness.loader.remember([old])
             await harness.loader.write_cache()
             relisted.set()
 
-    changes = Changes(harness.catalogue, harness.database, harness.cache, harness.loader)
+    changes = Changes(
+        harness.catalogue, harness.database, harness.cache, harness.loader, lambda _: None
+    )
     nursery.start_soon(changes.run, Holder())
     await trio.sleep(1)
     await harness.catalogue.upsert([instrument("AAPL", "Apple")], lambda _: None)
@@ -312,7 +317,9 @@ async def test_cached_by_who_has_not_noticed_a_delisting(autojump_clock, harness
     hub = Hub()
     await nursery.start(hub.run)
     directory = Directory(hub, harness.loader, harness.catalogue)
-    changes = Changes(harness.catalogue, harness.database, harness.cache, harness.loader)
+    changes = Changes(
+        harness.catalogue, harness.database, harness.cache, harness.loader, lambda _: None
+    )
     nursery.start_soon(changes.run, directory)
     [row] = await harness.catalogue.find(["AAPL"])
     await harness.catalogue.delist(["AAPL"])

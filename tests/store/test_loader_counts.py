@@ -1,4 +1,4 @@
-"""What the loader counts and where its bounds are, on a clock that jumps."""
+"""The loader's counts and bounds, on a clock that jumps."""
 
 from functools import partial
 
@@ -156,7 +156,7 @@ async def test_invalidated_twice_while_loading(autojump_clock, harness):
 
 
 async def test_one_is_invalidated_and_the_others_are_found(autojump_clock, harness):
-    """What was asked for in one query with it is up to date."""
+    """The other symbols of the same query are up to date."""
     harness.catalogue.delay = 1.0
     begun = trio.current_time()
     times = {}

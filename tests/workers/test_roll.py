@@ -15,9 +15,10 @@ from tests.processes import TIMEOUT, eventually
 from tests.workers.host import Host, end_of, is_alive
 
 CROWD = 150
-"""Clients, half of them at each worker, with three symbols each that move several times a second."""
+"""Clients, half of them at each worker, with three symbols each."""
 
-QUICK = {"PRICE_UPDATE_INTERVAL": "200ms"}
+QUICK = {"PRICE_UPDATE_INTERVAL": "400ms"}
+"""A thousand messages a second for all clients, which one thread reads on a busy machine, too."""
 
 
 class Knocking(threading.Thread):

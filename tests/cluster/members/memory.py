@@ -17,7 +17,7 @@ from server.fanout.broadcaster import give
 from server.fanout.hub import Hub
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import LiveSnapshot
-from server.quotes.update import Trade
+from server.quotes.update import FeedPosition, Trade
 
 LEASE = 3.0
 STALE_AFTER = 4.0
@@ -145,7 +145,7 @@ class MemoryBus:
             await trio.sleep(self.delay)
             redis = self._redis
             self._write(batch.epoch, snapshots)
-            redis.mark = Mark(batch.epoch, batch.seq)
+            redis.mark = Mark(batch.epoch, batch.seq, batch.position)
             sent = decode_batch(encode_batch(batch), ClusterStats().invalid)
             assert sent == batch
             redis.published.append(batch)
@@ -226,7 +226,7 @@ class Instance:
         self.bus = MemoryBus(redis, name, self.policy)
         self.stats = ClusterStats()
         self.member = Member(self.hub, cast("Any", self.bus), self.policy, self.stats)
-        self.positions: list[int] = []
+        self.positions: list[FeedPosition] = []
         self.feeding = False
         self.listed: list[list[str]] = []
         self._scope = trio.CancelScope()
@@ -244,10 +244,10 @@ class Instance:
         """Stop as a server does."""
         self._scope.cancel()
 
-    def trade(self, symbol: str, price: float, size: int = 100, time_us: int = 0) -> None:
+    def trade(self, symbol: str, price: float, size: int = 100, row: int = 0) -> None:
         """Move a quote, as this instance's feed does."""
         now = START_MS * 1000 + round(trio.current_time() * 1e6)
-        trade = Trade(symbol, price, size, time_us or now, now)
+        trade = Trade(symbol, price, size, now, now, row=row)
         topic = self.hub.topics[symbol]
         if full := give(self.hub, topic, trade):
             full.conflate(trade)
@@ -258,16 +258,16 @@ class Instance:
 
     @property
     def state(self) -> dict[str, LiveSnapshot]:
-        """What other instances should have, too."""
+        """Return the state that other instances should have, too."""
         return {symbol: topic.live_snapshot() for symbol, topic in self.hub.topics.items()}
 
     @property
     def status(self) -> tuple[str, str]:
-        """What this instance's clients were told last."""
+        """Return the status that this instance's clients were told last."""
         message = self.hub.status.message
         return message.status, message.reason
 
-    async def _feed(self, position: int) -> None:
+    async def _feed(self, position: FeedPosition) -> None:
         self.positions.append(position)
         self.feeding = True
         try:

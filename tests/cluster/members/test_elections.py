@@ -10,6 +10,7 @@ import trio.testing
 from server.cluster import follower as follower_module
 from server.cluster import member as member_module
 from server.quotes.snapshot import opening_snapshot
+from server.quotes.update import NOWHERE, FeedPosition
 from tests.cluster.members.memory import (
     LEASE,
     SOON,
@@ -19,6 +20,9 @@ from tests.cluster.members.memory import (
     until,
 )
 
+POSITION = FeedPosition(77, 1000)
+"""Where a lap of a leader's replay begins."""
+
 
 async def test_lost_leader_is_said_and_replaced(autojump_clock, leader, follower, redis, nursery):
     """Clients learn after `stale_after` that prices are stale. A candidate leads when the lease ends;
@@ -26,7 +30,8 @@ async def test_lost_leader_is_said_and_replaced(autojump_clock, leader, follower
     """
     spectator = Instance(redis, "spectator", candidate=False)
     await nursery.start(spectator.run)
-    leader.trade("AAPL", 101.0, time_us=1_700_000_000_000_000)
+    leader.hub.journal.reached = POSITION
+    leader.trade("AAPL", 101.0, row=POSITION.row + 2)
     await trio.sleep(0.02)
     begun = trio.current_time()
     leader.bus.lose()
@@ -40,7 +45,8 @@ async def test_lost_leader_is_said_and_replaced(autojump_clock, leader, follower
     await until(lambda: follower.member.leading)
     assert trio.current_time() - begun < STALE_AFTER + LEASE / 3 + 1
     await trio.sleep(SOON)
-    assert follower.positions == [1_700_000_000_000_000]
+    assert follower.positions == [POSITION]
+    assert follower.hub.last_row("AAPL") == POSITION.row + 2
     assert spectator.status == follower.status == ("live", "bus_back")
     assert spectator.member.unready() == []
     follower.trade("AAPL", 102.0)
@@ -165,7 +171,7 @@ async def test_paused_leader_follows_the_new_one(autojump_clock, leader, followe
     assert leader.state == follower.state
     await trio.sleep(3 * LEASE)
     assert follower.member.leading
-    assert (leader.positions, follower.positions) == ([0], [0])
+    assert (leader.positions, follower.positions) == ([NOWHERE], [NOWHERE])
 
 
 async def test_deposed_leader_reads_the_hash_at_once(autojump_clock, leader, follower):
@@ -260,7 +266,8 @@ async def test_alone_an_instance_makes_its_own_prices(autojump_clock, redis, nur
     """After `stale_after` without the bus, in an epoch of its own; back on it, it follows."""
     local = Instance(redis, "local", local=True)
     await nursery.start(local.run)
-    leader.trade("AAPL", 101.0, time_us=1_700_000_000_000_000)
+    leader.hub.journal.reached = POSITION
+    leader.trade("AAPL", 101.0, row=POSITION.row + 2)
     await trio.sleep(SOON)
     local.bus.lose()
     await trio.sleep(STALE_AFTER - SOON)
@@ -268,7 +275,7 @@ async def test_alone_an_instance_makes_its_own_prices(autojump_clock, redis, nur
     await trio.sleep(3 * SOON)
     assert local.feeding
     assert local.status == ("live", "local")
-    assert local.positions == [1_700_000_000_000_000]
+    assert local.positions == [POSITION]
     assert re.fullmatch(rf"{leader.member.epoch}\.[0-9a-f]{{8}}", local.hub.epoch)
     assert local.member.unready() == []
     assert not local.member.leading
@@ -297,7 +304,7 @@ async def test_instance_may_be_alone_from_the_start(autojump_clock, redis, nurse
     await trio.sleep(STALE_AFTER + SOON)
     assert local.feeding
     assert re.fullmatch(r"0\.[0-9a-f]{8}", local.hub.epoch)
-    assert local.positions == [0]
+    assert local.positions == [NOWHERE]
 
 
 async def test_instance_without_redis_from_the_start_is_settled(autojump_clock, redis, nursery):

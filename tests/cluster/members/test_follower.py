@@ -1,11 +1,11 @@
-"""What an instance that follows gives its clients, on a clock that jumps."""
+"""A follower gives its clients the leader's prices and status, on a clock that jumps."""
 
 import trio
 import trio.testing
 
 from server.cluster.wire import Batch
 from server.quotes.snapshot import live, opening_snapshot
-from server.quotes.update import Move
+from server.quotes.update import NOWHERE, Move
 from tests.cluster.members.memory import (
     LEASE,
     SOON,
@@ -22,7 +22,7 @@ async def test_prices_of_the_leader_arrive_at_once(autojump_clock, leader, follo
         await trio.sleep(0.02)
     assert follower.version() == 3
     assert follower.state == leader.state
-    assert (leader.positions, leader.feeding, follower.positions) == ([0], True, [])
+    assert (leader.positions, leader.feeding, follower.positions) == ([NOWHERE], True, [])
     assert (leader.member.leading, follower.member.leading) == (True, False)
     assert (leader.member.authoritative, follower.member.authoritative) == (True, False)
     assert leader.member.epoch == follower.member.epoch
@@ -158,8 +158,8 @@ async def test_hash_that_cannot_be_read_is_read_later(autojump_clock, leader, fo
 
 
 async def test_quiet_feed_is_each_instance_s_own_news(autojump_clock, redis, leader, follower):
-    """What one watches may be quiet while others' symbols trade: neither is it told to others, nor does
-    their news end it.
+    """One instance's symbols may be quiet while others' symbols trade. It does not tell the others, and
+    their news does not end it.
     """
     quiet = Peer(follower.hub)
     quiet.subscribe("MSFT")

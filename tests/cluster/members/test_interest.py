@@ -1,4 +1,4 @@
-"""What is watched anywhere moves: each instance reports its symbols, and the leader asks for all."""
+"""Each instance reports its watched symbols, and the leader asks its feed for all of them."""
 
 import trio
 

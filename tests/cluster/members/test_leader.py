@@ -1,4 +1,4 @@
-"""What an instance that leads tells the others, on a clock that jumps."""
+"""A leader tells the others its moves and its state, on a clock that jumps."""
 
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from server.cluster.errors import BusLost
 from server.cluster.leader import HANDOVER_TIMEOUT
 from server.cluster.wire import Batch, Mark
 from server.quotes.snapshot import live, opening_snapshot
+from server.quotes.update import NOWHERE
 from tests.cluster.members.memory import (
     LEASE,
     SOON,
@@ -194,7 +195,7 @@ async def test_leader_that_could_not_ask_begins_a_new_epoch(
     await trio.sleep(LEASE)
     assert leader.member.leading
     assert leader.member.epoch > epoch
-    assert leader.positions == [0]
+    assert leader.positions == [NOWHERE]
     assert leader.stats.elections == 2
     assert leader.version("NEW") == 9
     assert redis.quotes["ONLY"].version == 1
@@ -217,7 +218,7 @@ async def test_leader_that_comes_back_after_another_leads_on_from_its_prices(
     """Nobody holds the lease any more: its feed begins anew after the other's newest trade."""
     leader.bus.lose()
     await trio.sleep(LEASE + 1)
-    follower.trade("AAPL", 101.0, time_us=1_700_000_000_000_000)
+    follower.trade("AAPL", 101.0, row=1000)
     await trio.sleep(0.02)
     leader.trade("AAPL", 55.0)
     follower.bus.lose()
@@ -303,3 +304,21 @@ async def test_instance_that_is_elected_in_vain_does_not_lead(
     assert instance.member.leading
     assert instance.member.epoch == redis.epoch
     assert instance.stats.elections == 1
+
+
+async def test_first_price_is_the_base_price_on_every_instance(autojump_clock, leader, follower):
+    """Followers get the state with the first move, also if they take several moves as one."""
+    waiting = msgspec.structs.replace(instrument("NEW"), base_price=None)
+    for member in (leader, follower):
+        await member.member.agree([opening_snapshot(waiting)])
+    await trio.sleep(SOON)
+    for price in (5.0, 6.0, 7.0):
+        leader.trade("NEW", price)
+    await trio.sleep(SOON)
+    assert follower.hub.topics["NEW"].quote.base_price == 5.0
+    assert follower.state == leader.state
+    batches = leader.stats.batches_published
+    leader.trade("NEW", 8.0)
+    await trio.sleep(SOON)
+    assert follower.version("NEW") == leader.version("NEW") == 5
+    assert leader.stats.batches_published > batches

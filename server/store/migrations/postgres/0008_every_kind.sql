@@ -21,12 +21,17 @@ ALTER TABLE market_data
     DROP CONSTRAINT market_data_base_price_positive,
     ADD CONSTRAINT market_data_base_price_positive CHECK (base_price > 0 OR category NOT IN (1, 2, 4, 5, 6));
 CREATE OR REPLACE FUNCTION market_data_base_price() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    signed boolean := NEW.category NOT IN (1, 2, 4, 5, 6);
+    priced boolean := NEW.last_quote BETWEEN -2000000000 AND 2000000000
+        AND (NEW.last_quote > 0 OR signed AND NEW.last_quote < 0);
+    unnamed boolean := NEW.base_price = 0 AND (NOT signed OR TG_OP = 'INSERT' AND NEW.version = 1);
 BEGIN
-    NEW.base_price := COALESCE(
-        NEW.base_price,
-        CASE WHEN NEW.last_quote > 0 OR NEW.category NOT IN (1, 2, 4, 5, 6) THEN NEW.last_quote END,
-        0.01
-    );
+    IF priced AND (NEW.base_price IS NULL OR unnamed) THEN
+        NEW.base_price := NEW.last_quote;
+    ELSIF unnamed AND NOT signed THEN
+        NEW.base_price := 0.01;
+    END IF;
     RETURN NEW;
 END $$;
 
@@ -37,4 +42,6 @@ CREATE TRIGGER market_data_changed BEFORE UPDATE ON market_data FOR EACH ROW WHE
     IS DISTINCT FROM
     (NEW.name, NEW.category, NEW.base_price, NEW.market_cap, NEW.price_decimals, NEW.made_up_price,
         NEW.delisted, NEW.currency, NEW.exchange, NEW.isin, NEW.size_decimals, NEW.previous_close)
+    OR OLD.version IS NOT DISTINCT FROM NEW.version
+        AND (OLD.last_quote, OLD.volume, OLD.quoted_at) IS DISTINCT FROM (NEW.last_quote, NEW.volume, NEW.quoted_at)
 ) EXECUTE FUNCTION market_data_changed();

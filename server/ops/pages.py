@@ -1,0 +1,168 @@
+"""The routes beside the API, as they are described to people, and the page `/` that leads to all."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server import __version__
+from server.ops.endpoint import Parameter
+
+ABOUT = (
+    "Names, prices, live quotes. Streaming is at /ws/quotes of another port. The simulator moves "
+    "prices around base prices. Those of the shipped list are of March 2017, or invented."
+)
+
+_HTML = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>quotestream</title>
+<h1>quotestream</h1><p>{about} Version {version}.</p><ul>{items}</ul>
+"""
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One route."""
+
+    path: Annotated[str, Meta(description="Path of the route; braces stand for a parameter")]
+    summary: Annotated[str, Meta(description="What the route answers")]
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What there is on this port."""
+
+    name: Annotated[str, Meta(description="Name of the service: quotestream")]
+    version: Annotated[str, Meta(description="Version of the server")]
+    description: Annotated[str, Meta(description="What the service is for")]
+    routes: Annotated[Sequence[Link], Meta(description="All routes of this port")]
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """The answer of `/healthz`."""
+
+    status: Annotated[str, Meta(description="Always `ok`")]
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """The answer of `/readyz`."""
+
+    status: Annotated[str, Meta(description="`ready` or `unready`")]
+    reasons: Annotated[Sequence[str], Meta(description="Why no client should come now")]
+
+
+class ComponentHealth(msgspec.Struct, frozen=True):
+    """The health of one component."""
+
+    status: Annotated[str, Meta(description="`healthy`, `degraded`, `unhealthy` or `critical`")]
+    detail: Annotated[str | UnsetType, Meta(description="The reason; only for operators")] = UNSET
+
+
+class HealthCheck(msgspec.Struct, frozen=True):
+    """One look at all components."""
+
+    at: Annotated[str, Meta(description="Time of the check (RFC 3339)")]
+    status: Annotated[str, Meta(description="Health of the worst component")]
+    reasons: Annotated[
+        Sequence[str] | UnsetType, Meta(description="Components that were not healthy, and why")
+    ] = UNSET
+
+
+class HealthReport(msgspec.Struct, frozen=True):
+    """The answer of `/health`."""
+
+    status: Annotated[str, Meta(description="Health of the worst component")]
+    since: Annotated[str, Meta(description="Time since which it has been so (RFC 3339)")]
+    components: Annotated[
+        Mapping[str, ComponentHealth], Meta(description="Health of each component by its name")
+    ]
+    checks: Annotated[Sequence[HealthCheck], Meta(description="The last checks, the newest last")]
+
+
+class Page(NamedTuple):
+    """A route that needs no token. `result` is None for an answer that is not JSON.
+
+    `others` describes its further answers by status. OPS_PORT moves the pages for `operators` to a port
+    of their own.
+    """
+
+    path: str
+    summary: str
+    media_type: str = "application/json"
+    result: Any = None
+    parameters: Sequence[Parameter] = ()
+    others: Mapping[int, str] = {}
+    operators: bool = False
+
+
+PAGES = (
+    Page("/", "All routes of this port, as JSON or as a page", result=Index),
+    Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
+    Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
+    Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
+    Page(
+        "/readyz",
+        "Readiness: whether clients may come now",
+        result=Readiness,
+        others={503: "Not ready, or about to stop: `reasons` says why"},
+    ),
+    Page(
+        "/health",
+        "Health of each component, and the last checks; reasons for operators only",
+        result=HealthReport,
+        operators=True,
+    ),
+    Page(
+        "/metrics",
+        "Metrics for Prometheus, of all workers",
+        media_type="text/plain",
+        parameters=(
+            Parameter("worker", str, "Number of the only worker to show", "1", default=""),
+        ),
+        others={404: "There is no such worker", 503: "The supervisor gives no answer"},
+        operators=True,
+    ),
+)
+
+
+class Described(Protocol):
+    """A route with a line of text."""
+
+    @property
+    def path(self) -> str:
+        """Return its path."""
+
+    @property
+    def summary(self) -> str:
+        """Return what it answers."""
+
+
+def index_route(routes: Sequence[Described]) -> Route:
+    """Return the route `/`, which names `routes`: a page if the client asks for HTML, else JSON."""
+    links = [Link(each.path, each.summary) for each in routes]
+    document = msgspec.json.encode(Index("quotestream", __version__, ABOUT, links))
+    items = "".join(
+        f"<li>{_named(route, each)}: {escape(each.summary)}"
+        for route, each in zip(routes, links, strict=True)
+    )
+    page = _HTML.format(about=ABOUT, version=__version__, items=items).encode()
+
+    async def index(request: Request) -> Response:
+        wants_page = "text/html" in request.headers.get("accept", "")
+        body, kind = (page, "text/html") if wants_page else (document, "application/json")
+        headers = {
+            "Cache-Control": "no-cache",
+            "Vary": "Accept",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        }
+        return Response(body, media_type=kind, headers=headers)
+
+    return Route("/", index)
+
+
+def _named(route: Described, link: Link) -> str:
+    """Return the path, as a link if a browser can follow it: the API's routes take a token."""
+    text = escape(link.path)
+    return f'<a href="{text}">{text}</a>' if isinstance(route, Page) else text

@@ -1,0 +1,258 @@
+"""Adjustments: splits of a share, and symbols that begin anew. They change what a price means.
+
+Each price belongs to a list of adjustments: the one its instrument had at that moment. `up_to_date`
+brings a price of a shorter list to a longer one. Every instance and every store does it with this
+function. So it does not matter whether they hear of the adjustment or of a price first.
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from math import gcd
+
+import msgspec
+
+from server.quotes.instrument import (
+    LARGEST_WHOLE,
+    MAX_DECIMALS,
+    SUB_DOLLAR_DECIMALS,
+    Instrument,
+    at_tick,
+    is_price,
+)
+from server.quotes.snapshot import MAX_ADJUSTMENTS, PRICE_FIELDS, Snapshot, opening_snapshot
+from server.quotes.update import Book, Change, DayRange, Move
+
+FRESH = "fresh@"
+"""Begins the entry of a symbol that begins anew. The time follows, in microseconds since 1970."""
+
+MAX_PART = 1_000_000
+"""The largest number in a ratio. The largest reverse split of a US share so far was 1:35,000."""
+
+SPLIT_PRICES = ("last_quote", "open", "high", "low", "bid", "ask")
+
+SPLIT_SIZES = ("volume", "bid_size", "ask_size")
+
+LEAST_TICKS = 100
+"""Ticks that a price is worth after a split, as a dollar in cents is worth."""
+
+_RATIO = re.compile(r"([0-9]{1,7}):([0-9]{1,7})", re.ASCII)
+
+
+class ChangeRefused(Exception):
+    """The instruments there are do not allow a change. Nothing was changed."""
+
+
+def parse_ratio(text: str) -> str:
+    """Return a split's ratio in lowest terms: `4:1` for four new shares in place of one.
+
+    Errors: ChangeRefused.
+    """
+    match = _RATIO.fullmatch(text.strip())
+    new, old = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (0 < new <= MAX_PART and 0 < old <= MAX_PART):
+        raise ChangeRefused(
+            f"{text!r} is not a ratio such as 4:1 (four new shares for one) or 1:10"
+        )
+    if new == old:
+        raise ChangeRefused(f"a split of {text} changes nothing")
+    return f"{new // gcd(new, old)}:{old // gcd(new, old)}"
+
+
+def fresh(time_us: int) -> str:
+    """Return the entry of a symbol that begins anew at this time."""
+    return f"{FRESH}{time_us}"
+
+
+def split(snapshot: Snapshot, ratio: str, *, again: bool) -> Snapshot:
+    """Return `snapshot` after a split of its share. Its prices keep at least LEAST_TICKS.
+
+    Arguments:
+        again: whether the same ratio may occur twice. By default it is taken for a mistake.
+
+    Errors: ChangeRefused.
+    """
+    symbol, entries = snapshot.symbol, snapshot.adjustments.split()
+    _, _, since_new = f" {snapshot.adjustments}".rpartition(FRESH)
+    if ratio in since_new.split() and not again:
+        raise ChangeRefused(
+            f"{symbol} was split {ratio} already; --again splits it once more; nothing was changed"
+        )
+    if snapshot.base_price is None:
+        raise ChangeRefused(f"{symbol} has no price yet; nothing was changed")
+    base, last = (_split(price, ratio) for price in (snapshot.base_price, snapshot.last_quote))
+    decimals = max(_decimals(price, snapshot.price_decimals) for price in (base, last))
+    base_price = float(round(base, decimals))
+    close = snapshot.previous_close
+    adjustments = " ".join([*entries, ratio])
+    possible = is_price(base_price, decimals, signed=snapshot.signed)
+    if not possible or len(adjustments) > MAX_ADJUSTMENTS:
+        raise ChangeRefused(
+            f"{symbol} cannot be split {ratio}: the price {float(base):g} or the number of splits is "
+            "out of bounds; nothing was changed"
+        )
+    instrument = msgspec.structs.replace(
+        snapshot.instrument,
+        base_price=base_price,
+        price_decimals=decimals,
+        previous_close=None if close is None else float(round(_split(close, ratio), decimals)),
+        adjustments=adjustments,
+    )
+    return up_to_date(snapshot, instrument)
+
+
+def up_to_date(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
+    """Return the last price of `snapshot` as one of `instrument`, with the reference data of that.
+
+    Each adjustment that the snapshot does not have yet changes prices and sizes, and makes one version.
+    A quote that was never traded keeps version 1, as its price is the base price.
+    """
+    opening = opening_snapshot(instrument)
+    state = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
+    if snapshot.price is None:
+        state["last_quote"] = opening.last_quote
+    for entry in _following(snapshot.adjustments, instrument.adjustments):
+        version = state["version"]
+        version = min(version + 1, LARGEST_WHOLE) if version > 1 else 1
+        if entry.startswith(FRESH):
+            state = {field: getattr(opening, field) for field in PRICE_FIELDS}
+            state["quoted_at"] = int(entry.removeprefix(FRESH))
+        else:
+            state |= {field: _price(state[field], entry) for field in SPLIT_PRICES}
+            sizes = {each: _size(state[each], entry, instrument) for each in SPLIT_SIZES}
+            state |= sizes
+        state["version"] = version
+    last_quote = at_tick(state["last_quote"], instrument.price_decimals)
+    return msgspec.structs.replace(opening, **state | {"last_quote": last_quote})
+
+
+def renamed(state: Snapshot, symbol: str, former: int, now_us: int) -> Snapshot:
+    """Return the state of a quote under its new symbol. The version goes on above `former`, the last
+    version of an earlier instrument of that symbol, 1 without one.
+    """
+    version = max(state.version, former)
+    if version > 1:
+        version, now_us = min(version + 1, LARGEST_WHOLE), state.quoted_at or now_us
+    else:
+        now_us = state.quoted_at
+    return msgspec.structs.replace(state, symbol=symbol, version=version, quoted_at=now_us)
+
+
+def begun_anew(instrument: Instrument, now_us: int) -> Snapshot:
+    """Return the row of an instrument that takes the symbol of another one. Its price is of now."""
+    opening = opening_snapshot(instrument)
+    return msgspec.structs.replace(opening, quoted_at=now_us, adjustments=fresh(now_us))
+
+
+def retired(state: Snapshot, now_us: int) -> Snapshot:
+    """Return what the catalogue keeps of a symbol whose instrument has another one now. If the symbol
+    is listed again, it begins anew, with a version above all that clients have.
+    """
+    adjustments = f"{state.adjustments} {fresh(now_us)}".strip()
+    return up_to_date(state, msgspec.structs.replace(state.instrument, adjustments=adjustments))
+
+
+def newest_reference(known: Instrument, read: Instrument) -> Instrument:
+    """Return the reference data that were `read`, unless they lack an adjustment that is `known`. Then
+    return them with the known base price and previous close.
+    """
+    if not _following(read.adjustments, known.adjustments):
+        return read
+    return msgspec.structs.replace(
+        read,
+        base_price=known.base_price,
+        price_decimals=known.price_decimals,
+        previous_close=known.previous_close,
+        adjustments=known.adjustments,
+    )
+
+
+def adjusted_move(move: Move, instrument: Instrument) -> Move:
+    """Return a move from before an adjustment as one after it. A move from after an adjustment that is
+    not known here is too early: the leader's state comes first, and has it. It gets version 0.
+    """
+    behind = len(instrument.adjustments.split()) - move.adjustments
+    if behind < 0:
+        return msgspec.structs.replace(move, version=0)
+    # `change_after(0)` has the volume as it is.
+    return move.renewed(move.version + behind, _adjusted(move.change_after(0), instrument, behind))
+
+
+def adjusted_change(change: Change, instrument: Instrument) -> Change:
+    """Return a change that the feed gave before the newest adjustment as one after it."""
+    return _adjusted(change, instrument, 1)
+
+
+def _adjusted(change: Change, instrument: Instrument, behind: int) -> Change:
+    """Apply the last `behind` adjustments of `instrument` to prices, sizes and a time."""
+    for entry in instrument.adjustments.split()[-behind:]:
+        if entry.startswith(FRESH):
+            now = int(entry.removeprefix(FRESH))
+            base = instrument.base_price
+            change = Change(change.symbol, base, 0, now, change.ts, change.row)
+        else:
+            change = _split_change(change, entry, instrument)
+    return change
+
+
+def _split_change(change: Change, ratio: str, instrument: Instrument) -> Change:
+    day, book = change.day, change.book
+    start, high, low = (_price(each, ratio) for each in (day.open, day.high, day.low))
+    if book is not None:
+        book = Book(
+            _price(book.bid, ratio),
+            _price(book.ask, ratio),
+            _size(book.bid_size, ratio, instrument),
+            _size(book.ask_size, ratio, instrument),
+        )
+    return msgspec.structs.replace(
+        change,
+        price=_price(change.price, ratio),
+        volume=_size(change.volume, ratio, instrument) or 0,
+        day=DayRange(start, high, low, day.restated),
+        book=book,
+    )
+
+
+def _following(known: str, newer: str) -> Sequence[str]:
+    """Return the entries of `newer` behind the `known` ones, none if it is not a continuation."""
+    if known == newer:
+        return ()
+    before, after = known.split(), newer.split()
+    return after[len(before) :] if after[: len(before)] == before else ()
+
+
+def _factor(ratio: str) -> Fraction:
+    """Return the number by which a split multiplies prices."""
+    new, old = map(int, ratio.split(":"))
+    return Fraction(old, new)
+
+
+def _split(price: float, ratio: str) -> Fraction:
+    return Fraction(str(price)) * _factor(ratio)
+
+
+def _price(price: float | None, ratio: str) -> float | None:
+    """Return a price after a split, as exact as a float, None without one."""
+    return None if price is None else float(round(_split(price, ratio), MAX_DECIMALS))
+
+
+def _size(size: float | None, ratio: str, instrument: Instrument) -> float | None:
+    """Return a size after a split, None without one."""
+    if size is None:
+        return None
+    units = Fraction(str(size)) / _factor(ratio)
+    decimals = instrument.size_decimals
+    return min(float(round(units, decimals)) if decimals else round(units), LARGEST_WHOLE)
+
+
+def _decimals(price: Fraction, least: int) -> int:
+    """Return the decimals for a price after a split: at least those before it, and below a dollar those
+    of SEC Regulation NMS, Rule 612.
+    """
+    if not 0 < price < 1:
+        return least
+    decimals = max(least, SUB_DOLLAR_DECIMALS)
+    while decimals < MAX_DECIMALS and price * 10**decimals < LEAST_TICKS:
+        decimals += 1
+    return decimals

@@ -1,0 +1,73 @@
+"""The settings of prices from outside: what they allow, and what they mean."""
+
+import pytest
+
+from server.config.environment import BadSetting
+from server.config.settings import load_settings
+from server.config.values import FeedChoice
+
+
+@pytest.mark.parametrize(
+    ("text", "feeds", "simulated"),
+    [
+        ("simulator", ["simulator"], []),
+        ("push", ["push"], []),
+        ("bus", ["bus"], []),
+        ("replay:/tmp/a+b.csv", ["replay"], []),
+        ("replay:push+simulator:A", ["replay"], []),
+        ("simulator:test1", ["simulator"], ["TEST1"]),
+        ("push+simulator:TEST1, brk.b", ["push", "simulator"], ["BRK.B", "TEST1"]),
+        ("simulator:TEST1+push", ["simulator", "push"], ["TEST1"]),
+    ],
+)
+def test_feed_may_be_several(text, feeds, simulated):
+    """A simulator beside another feed names its symbols."""
+    choice = FeedChoice.parse(text)
+    assert list(choice.feeds) == feeds
+    assert sorted(choice.simulated) == simulated
+    assert (choice.replay_path is not None) == ("replay" in feeds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "push+simulator", "push+", "+push", "push:", "push:x", "push+push", "bus+push", "replay:",
+        "simulator:", "simulator:,", "push+replay:x", "push+simulator:", "stream", "Push",
+    ],
+)  # fmt: skip
+def test_feed_that_cannot_be_is_refused(text):
+    """The start fails with one line."""
+    with pytest.raises(BadSetting, match="FEED="):
+        load_settings({"FEED": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("off", 0), ("0", 0), ("10%", 0.1), ("10", 0.1), ("0.1", 0.1), ("1", 0.01), ("100%", 1)],
+)
+def test_band_is_a_share(text, share):
+    """A number from 1 on is a percentage."""
+    assert load_settings({"PRICE_BAND": text}).price_band == share
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "101", "nan", "inf", "10%%", "1e9", "%"])
+def test_band_that_is_not_a_share_is_refused(text):
+    """The start fails with one line."""
+    with pytest.raises(BadSetting, match="PRICE_BAND="):
+        load_settings({"PRICE_BAND": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1000", 1000), ("64MiB", 2**26), ("2 gib", 2**31), ("512KiB", 2**19)],
+)
+def test_memory_is_in_bytes(text, size):
+    """With a binary unit, in any case."""
+    assert load_settings({"TRADES_MEMORY": text}).trades_memory == size
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5MiB", "5MB", "MiB", "٣"])
+def test_memory_that_is_no_size_is_refused(text):
+    """The start fails with one line."""
+    with pytest.raises(BadSetting, match="TRADES_MEMORY="):
+        load_settings({"TRADES_MEMORY": text})
