@@ -8,10 +8,12 @@ from server.app.prices import Prices
 from server.app.readiness import Readiness
 from server.app.reporting import metrics_page
 from server.cluster.member import Member
+from server.cluster.shared_prices import SharedPrices
 from server.fanout.hub import Hub
 from server.feeds.push import Push
 from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
+from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.health import (
@@ -46,7 +48,8 @@ class Parts:
     gateway: Gateway
     authenticator: Authenticator
     prices: Prices
-    push: Push | None
+    push: Push | SharedPrices | None
+    desk: Desk | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ def build_operations(
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store)) + price_endpoints(parts.push)
+    api = endpoints(Api(hub, store)) + price_endpoints(parts.desk)
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),

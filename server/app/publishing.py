@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+import trio
+
+from server.cluster.member import Member
+from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -11,6 +15,9 @@ from server.intake.trades import Values
 from server.quotes.instrument import Instrument
 from server.quotes.quote import to_microseconds
 from server.quotes.snapshot import opening_snapshot
+
+LOOK_INTERVAL = 0.001
+"""Seconds between two looks whether updates are published: a round takes longer if it has any work."""
 
 
 class HubExchange:
@@ -54,12 +61,21 @@ class HubExchange:
 
     async def published(self, symbols: Iterable[str]) -> None:
         """Wait until the topics of `symbols` have published all updates that they have now."""
-        await self._hub.published(symbols)
+        # A topic's task that slept gets its update in the next pass of the loop.
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
+        while any(  # noqa: ASYNC110 (an event for each update would slow the hot path)
+            topic.inbox is not None and topic.inbox.waiting for topic in waiting
+        ):
+            await trio.sleep(LOOK_INTERVAL)
 
 
-def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None:
+def open_push(
+    settings: Settings, hub: Hub, directory: Directory, member: Member | None
+) -> Push | SharedPrices | None:
     """Return the desk and feed of published prices, None if FEED does not name it."""
-    if "push" not in settings.feed.feeds:
+    if not settings.feed.feeds.keys() & {"push", "stream"}:
         return None
     rules = Rules(
         settings.price_band or None,
@@ -68,4 +84,7 @@ def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None
         settings.trades_memory,
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
-    return Push(Intake(exchange, rules), exchange)
+    intake = Intake(exchange, rules)
+    if member:
+        return SharedPrices(intake, exchange, member, settings.feed.stream)
+    return Push(intake, exchange)

@@ -61,8 +61,9 @@ async def serve(
         ) as store,
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
-        push = open_push(settings, hub, directory)
-        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, push)
+        push = open_push(settings, hub, directory, member)
+        desk = push if "push" in settings.feed.feeds else None
+        gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, desk)
         parts = Parts(
             hub=hub,
             store=store,
@@ -71,6 +72,7 @@ async def serve(
             authenticator=authenticator,
             prices=prices,
             push=push,
+            desk=desk,
         )
         health_interval = settings.ws_health_check_interval
         operations = build_operations(parts, listeners, room.http, health_interval, supervisor)

@@ -108,9 +108,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     feed: Annotated[
         FeedChoice,
-        Meta(description="simulator, push, push+simulator:SYMBOLS, replay:PATH or bus"),
-        "Source of prices: the simulator, publishers, recorded trades in a CSV file, or other "
-        "instances.",
+        Meta(description="simulator, push, stream:KEY, push+simulator:SYMBOLS, replay:PATH or bus"),
+        "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV "
+        "file, or other instances.",
     ] = FeedChoice("simulator")
     price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
         Duration(4)
@@ -332,6 +332,10 @@ def secrets_in(settings: Settings) -> list[str]:
 def _check_together(settings: Settings) -> None:
     if settings.feed == "bus" and not settings.redis_url:
         raise BadSetting("FEED='bus' is not allowed without REDIS_URL: prices come through Redis")
+    if settings.feed.stream and not settings.redis_url:
+        raise BadSetting(
+            f"FEED={str(settings.feed)!r} is not allowed without REDIS_URL: the stream is in Redis"
+        )
     if 0 < settings.workers_max < settings.workers_min:
         raise BadSetting(
             f"WORKERS_MIN={settings.workers_min} is not allowed: "

@@ -110,7 +110,8 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
 
 
 class FeedChoice(str):
-    """Where prices come from: `simulator`, `push`, `replay:PATH`, or `bus` for other instances.
+    """Where prices come from: `simulator`, `push`, `stream:KEY`, `replay:PATH`, or `bus` for other
+    instances.
 
     `push+simulator:TEST1,TEST2` is two feeds at once, of which the simulator moves these symbols only.
     """
@@ -120,7 +121,8 @@ class FeedChoice(str):
         """Errors: ValueError."""
         choice = cls(text)
         kinds = list(choice.feeds)
-        known = set(kinds) <= {"simulator", "push"} and "push:" not in text
+        known = set(kinds) <= {"simulator", "push", "stream"} and not choice.feeds.get("push")
+        known = known and ("stream" not in kinds or bool(choice.stream))
         listed = bool(choice.simulated) or "simulator" not in kinds or text == "simulator"
         whole = text.count("+") + 1 == len(kinds) and not text.endswith(":")
         replayed = kinds == ["replay"] and choice.replay_path
@@ -141,6 +143,11 @@ class FeedChoice(str):
         """The file to replay, None for the other choices."""
         path = self.feeds.get("replay")
         return Path(path) if path else None
+
+    @property
+    def stream(self) -> str:
+        """The key of the Redis Stream to read, empty for the other choices."""
+        return self.feeds.get("stream", "")
 
     @property
     def simulated(self) -> frozenset[str]:

@@ -37,9 +37,6 @@ ONE_MESSAGE = 1000
 for 100,000 topics would be 27 MB, and would stop everything else for a tenth of a second.
 """
 
-LOOK_INTERVAL = 0.001
-"""Seconds between two looks whether updates are published: a round takes longer if it has any work."""
-
 
 class Hub:
     """The fan-out's state. Only the coroutines among its methods yield.
@@ -391,17 +388,6 @@ class Hub:
         if market.set(status, reason):
             self._markets[symbol] = market
             topic.publish_source(market)
-
-    async def published(self, symbols: Iterable[str]) -> None:
-        """Wait until the topics of `symbols` have published all updates that they have now."""
-        # A topic's task that slept gets its update in the next pass of the loop.
-        for _ in range(2):
-            await trio.lowlevel.checkpoint()
-        waiting = [topic for symbol in symbols if (topic := self.topics.get(symbol))]
-        while any(  # noqa: ASYNC110 (an event for each update would slow the hot path)
-            topic.inbox is not None and topic.inbox.waiting for topic in waiting
-        ):
-            await trio.sleep(LOOK_INTERVAL)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all

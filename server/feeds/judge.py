@@ -1,6 +1,6 @@
 """Lets the intake judge published objects, sends the updates, and waits until they are published."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from time import time_ns
 from typing import Protocol
@@ -43,11 +43,14 @@ class Exchange(Market, Protocol):
 
 
 class Judge:
-    """Owns the intake. One task at a time may judge."""
+    """Owns the intake. One task at a time may judge. `announce` is called for each notice."""
 
-    def __init__(self, intake: Intake, exchange: Exchange) -> None:
+    def __init__(
+        self, intake: Intake, exchange: Exchange, announce: Callable[[Notice], None]
+    ) -> None:
         self.intake = intake
         self.exchange = exchange
+        self._announce = announce
         self._report_at = 0.0
         self._unreported = 0
 
@@ -72,7 +75,7 @@ class Judge:
                 if isinstance(effect, Notice):
                     # A client sees it behind the prices before it.
                     await self.published([effect.symbol], updates)
-                    self.exchange.announce(effect)
+                    self._announce(effect)
                     continue
                 moved.add(effect.symbol)
                 try:

@@ -43,7 +43,7 @@ class Push:
     def __init__(self, intake: Intake, exchange: Exchange) -> None:
         self.intake = intake
         self.running = False
-        self._judge = Judge(intake, exchange)
+        self._judge = Judge(intake, exchange, exchange.announce)
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
 
     async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:

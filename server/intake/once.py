@@ -76,8 +76,9 @@ class RecentIds:
             self._drop_older()
         self._newer.add(key)
 
-    def restore(self, keys: Iterable[int]) -> None:
-        """Remember ids that another instance counted."""
+    def restore(self, keys: Iterable[int], now: int) -> None:
+        """Remember ids that another instance counted in the last five minutes."""
+        self.pass_time(now)
         self._newer.update(keys)
 
     def pass_time(self, now: int) -> None:

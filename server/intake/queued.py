@@ -76,7 +76,8 @@ def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, 
     if symbols is not None and not may_publish(symbols, given.symbol):
         raise Refused("not_allowed", f"this token may not publish {given.symbol}")
     instrument = market.instrument(given.symbol)
-    if instrument is None and not (given.kind == "trade" and market.may_list(given.symbol)):
+    # An earlier object of the batch may list the symbol.
+    if instrument is None and not market.may_list(given.symbol):
         raise Refused("unknown_symbol", f"there is no instrument {given.symbol}")
     given.ts = read_time(given.ts, now)
     if instrument and given.kind == "trade":
@@ -84,14 +85,12 @@ def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, 
         at_size(given.size or 0, instrument, "size")
 
 
-def split(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
-    """Return the lines of each entry. It ends after a status, which clients get behind its prices."""
+def split(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
+    """Return where each entry begins and ends. A status is the last of its entry."""
     start = 0
-    for number, line in enumerate(lines, 1):
+    for stop, line in enumerate(lines, 1):
         given = line.content
         is_status = isinstance(given, Published) and given.kind == "status"
-        if is_status or number - start == MOST_OBJECTS:
-            yield lines[start:number]
-            start = number
-    if start < len(lines):
-        yield lines[start:]
+        if is_status or stop - start == MOST_OBJECTS or stop == len(lines):
+            yield start, stop
+            start = stop
