@@ -77,12 +77,15 @@ def test_symbol_works_in_every_query_path_and_command(world, symbol):
     status, found = world.ask(f"/instruments?query={escaped}")
     assert symbol in [each["symbol"] for each in found]
     with Client(world, escaped) as client:
-        client.receive()
+        epoch = client.receive()["epoch"]
         assert list(client.quotes) == [symbol]
         client.move()
         for action in ("resync", "unsubscribe", "subscribe"):
             message = client.ask(action, symbols=[symbol.lower()])
             assert (message["type"], message["symbols"]) == ("ack", [symbol])
+        held = client.versions[symbol]
+    with Client(world, f"{escaped}&resume={epoch}:{escaped}={held}") as client:
+        assert client.receive()["recovered"][symbol] in ("current", "patches")
 
 
 def test_full_quote_has_every_field(world):

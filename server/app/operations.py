@@ -19,6 +19,7 @@ from server.ops.api import Api, endpoints
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
+    check_venue,
     cluster_checks,
     service_checks,
     store_checks,
@@ -28,7 +29,7 @@ from server.ops.http_edge import HttpPorts
 from server.ops.lag import LoopLag
 from server.ops.metrics import ServiceCollector, build_registry, render
 from server.ops.metrics_http import HttpCollector
-from server.ops.metrics_intake import IntakeCollector
+from server.ops.metrics_intake import IntakeCollector, VenueCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
@@ -81,6 +82,9 @@ def build_operations(
     checks = service_checks(hub, gateway, lag) | store_checks(store) | cluster_checks(member)
     if parts.push:
         checks["publishing"] = partial(check_publishing, parts.push.intake)
+        checks |= {
+            f"venue_{each.venue.name}": partial(check_venue, each) for each in parts.push.venues
+        }
     health = HealthMonitor(checks, health_interval)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
@@ -106,6 +110,7 @@ def build_operations(
     registry.register(HttpCollector(http.edges))
     if parts.push:
         registry.register(IntakeCollector(parts.push.intake))
+        registry.register(VenueCollector(parts.push.venues))
     return Operations(
         http=http, lag=lag, health=health, readiness=readiness, own_metrics=own_metrics
     )

@@ -1,6 +1,6 @@
 """The source of prices: this server's own feed or, in a cluster, the leader's."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -19,7 +19,7 @@ from server.feeds.push import Push
 from server.feeds.replay import Played, Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
-from server.quotes.instrument import LARGEST_WHOLE, first_seen
+from server.quotes.instrument import LARGEST_WHOLE, Instrument, first_seen
 from server.quotes.quote import Quote
 from server.quotes.update import NOWHERE, FeedPosition, Update
 from server.store.catalogue import StoreUnavailable
@@ -29,9 +29,6 @@ SIMULATED_PRICE = 100.0
 
 JOIN_TIMEOUT = 3.0
 """Seconds that a start waits for the cluster. Then the server starts without it, and goes on trying."""
-
-PUBLISHED = frozenset({"push", "stream"})
-"""The feeds of published prices."""
 
 T = TypeVar("T")
 
@@ -49,7 +46,8 @@ class Prices:
     @property
     def lossless(self) -> bool:
         """Whether the feed waits for the clients. Replay and push do, the simulator does not."""
-        return self._replay is not None or bool(self._settings.feed.feeds.keys() & PUBLISHED)
+        feed = self._settings.feed
+        return self._replay is not None or feed.takes_prices or bool(feed.stream)
 
     def bad_rows(self) -> int:
         """Return the number of a replay's rows that were skipped."""
@@ -65,8 +63,12 @@ class Prices:
     ) -> None:
         """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
         self._push = push
-        if simulated := self._settings.feed.simulated:
-            await _list_simulated(simulated, hub, directory)
+        missing = {
+            each: first_seen(each, SIMULATED_PRICE) for each in self._settings.feed.simulated
+        }
+        for venue in push.venues if push else ():
+            missing |= {each: venue.venue.instrument(each) for each in venue.venue.symbols}
+        await _list_missing(missing, hub, directory)
         if self._replay:
             # Otherwise the replay's symbols would count as new ones.
             await _list_catalogue(directory)
@@ -191,13 +193,13 @@ def _open_replay(settings: Settings) -> Replay | None:
         raise ReplayError(f"FEED: {error}") from None
 
 
-async def _list_simulated(symbols: Iterable[str], hub: Hub, directory: Directory) -> None:
-    """List the symbols that the simulator moves. One that no catalogue has gets an invented price."""
-    missing = [symbol for symbol in symbols if symbol not in hub.topics]
+async def _list_missing(made: Mapping[str, Instrument], hub: Hub, directory: Directory) -> None:
+    """List symbols. Those that no catalogue has get the `made` reference data."""
+    missing = [symbol for symbol in made if symbol not in hub.topics]
     unavailable = await directory.list_symbols(missing)
     for symbol in missing:
         if symbol not in hub.topics and symbol not in unavailable:
-            hub.list_instrument(first_seen(symbol, SIMULATED_PRICE))
+            hub.list_instrument(made[symbol])
 
 
 async def _list_catalogue(directory: Directory) -> None:

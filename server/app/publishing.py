@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
+from server.app.venues import open_venues
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
@@ -74,8 +75,9 @@ class HubExchange:
 def open_push(
     settings: Settings, hub: Hub, directory: Directory, member: Member | None
 ) -> Push | SharedPrices | None:
-    """Return the desk and feed of published prices, None if FEED does not name it."""
-    if not settings.feed.feeds.keys() & {"push", "stream"}:
+    """Return the desk and feed of prices from outside, None if FEED names none of their ways in."""
+    feed = settings.feed
+    if not (feed.takes_prices or feed.venues or feed.stream):
         return None
     rules = Rules(
         settings.price_band or None,
@@ -85,6 +87,6 @@ def open_push(
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
-    if member:
-        return SharedPrices(intake, exchange, member, settings.feed.stream)
-    return Push(intake, exchange)
+    push = SharedPrices(intake, exchange, member, feed.stream) if member else Push(intake, exchange)
+    open_venues(settings, hub, push)
+    return push

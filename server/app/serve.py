@@ -62,7 +62,7 @@ async def serve(
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
         push = open_push(settings, hub, directory, member)
-        desk = push if "push" in settings.feed.feeds else None
+        desk = push if settings.feed.takes_prices else None
         gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, desk)
         parts = Parts(
             hub=hub,

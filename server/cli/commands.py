@@ -247,8 +247,11 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
         print(f"connect  {variable}{_own_command()} watch AAPL MSFT TSLA --url {addresses.quotes}")
-    print(f"prices   {_origin_of_prices(settings)}")
+        print(f"prices   {_origin_of_prices(settings)}")
     sys.stdout.flush()
+
+
+_ORIGINS = {"push": "from publishers", "simulator": "simulated ones"}
 
 
 def _origin_of_prices(settings: Settings) -> str:
@@ -257,6 +260,8 @@ def _origin_of_prices(settings: Settings) -> str:
         return f"recorded trades of {settings.feed.replay_path}"
     if settings.feed == "bus":
         return "other instances, through Redis"
+    if settings.feed != "simulator":
+        return ", ".join(_ORIGINS.get(feed, f"live from {feed}") for feed in settings.feed.feeds)
     shipped = settings.catalogue == "shipped" and not settings.database_url
     base = "base prices of March 2017 or invented" if shipped else "your instruments' base prices"
     return f"simulated from {base}, not today's"

@@ -35,8 +35,8 @@ class Entry(NamedTuple):
 def read_batches(file: BinaryIO, send: Callable[[list[Entry]], None]) -> None:
     """Send the objects of a file, up to BATCH at once, as soon as they are there: a pipe may pause.
 
-    It runs in a thread, as both reading and `send` may wait. `file` is not buffered: a read returns
-    what a pipe holds, and does not wait for more.
+    It runs in a thread, as reading and `send` may wait. `file` is not buffered: a read returns what a
+    pipe holds, and does not wait for more.
     """
     batch: list[Entry] = []
 

@@ -98,7 +98,7 @@ class Column(NamedTuple):
 
 
 def _coloured(text: str, quote: dict[str, Any]) -> Text:
-    change = quote["change"]
+    change = quote["change"] or 0
     return Text(text, style="green" if change > 0 else "red" if change < 0 else "")
 
 
@@ -232,8 +232,7 @@ def _percent(quote: dict[str, Any]) -> str:
 
 def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
     """Format the price of one side of the book; empty if it is not known."""
-    price = quote.get(side)
-    return "" if price is None else _price(price)
+    return _price(quote.get(side))
 
 
 def _book(quote: dict[str, Any]) -> str:
@@ -242,7 +241,9 @@ def _book(quote: dict[str, Any]) -> str:
     return f"  bid {bid or '-'} ask {ask or '-'}" if bid or ask else ""
 
 
-def _price(price: float, *, sign: str = "-") -> str:
-    """Format a price with its own decimals, but at least two."""
+def _price(price: float | None, *, sign: str = "-") -> str:
+    """Format a price with its own decimals, but at least two; empty before the first price."""
+    if price is None:
+        return ""
     _, _, decimals = f"{Decimal(repr(price)):f}".partition(".")
     return f"{price:{sign},.{max(2, len(decimals))}f}"

@@ -22,6 +22,7 @@ from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE, StreamEntry
 from server.feeds.judge import CHUNK, Exchange, Judge
+from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason, Rejection
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Notice
@@ -92,12 +93,14 @@ class _Work(NamedTuple):
 class SharedPrices:
     """The desk of one instance, and the feed of the leader. `run` is called once at a time.
 
-    `stream`: the key of a stream that only the leader reads, '' for none.
+    `stream`: the key of a stream that only the leader reads, '' for none. `venues` are live feeds that
+    publish here; they run while this instance leads.
     """
 
     def __init__(self, intake: Intake, exchange: Exchange, member: Member, stream: str) -> None:
         self.intake = intake
         self.running = False
+        self.venues: Sequence[LiveFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
         self._steps = member.steps
@@ -121,18 +124,24 @@ class SharedPrices:
         await self._load()
         self.running = True
         try:
-            while True:
-                work = [each for key in self._keys for each in await self._read(key)]
-                for step in _steps(work):
-                    await self._publish(step, updates)
-                if not work:
-                    await self._wait()
+            async with trio.open_nursery() as nursery:
+                for venue in self.venues:
+                    nursery.start_soon(venue.run)
+                await self._publish_all(updates)
         finally:
             self.running = False
             # The next leader judges the others. A batch that is not in the queue yet answers itself.
             for own in [*self._own.values()]:
                 if own.receipt.queued:
                     self._settle_queued(own.receipt)
+
+    async def _publish_all(self, updates: trio.MemorySendChannel[Update]) -> None:
+        while True:
+            work = [each for key in self._keys for each in await self._read(key)]
+            for step in _steps(work):
+                await self._publish(step, updates)
+            if not work:
+                await self._wait()
 
     async def _append(self, batch: Batch, on_answer: OnAnswer, *, wait: bool) -> None:
         receipt = _Receipt(on_answer)

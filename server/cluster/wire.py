@@ -10,7 +10,7 @@ from msgspec import Meta
 from server.cluster.steps import MarketNews
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
-from server.quotes.snapshot import LiveSnapshot, Version, Whole
+from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
 from server.quotes.update import NOWHERE, FeedPosition, Move
 
 CHANNEL = "price_updates"
@@ -65,10 +65,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     `seq` grows by one with each batch of an epoch, and by two if moves before this batch are only in
     the hash. `listed` are symbols that the leader publishes for the first time. `stale`: why the leader
-    has no prices, empty if it has. `handover`: its identity if it no longer leads. `position`: the
-    next leader's feed goes on from there, as this batch and the ones before it have all earlier rows.
-    `markets`: those that were halted, closed or opened after the moves. `states` and `positions` are
-    those of `Step`: a follower that becomes the leader of a Redis that lost its last data needs them.
+    has no prices, empty if it has. `handover`: its identity if it no longer leads. `newest_us` is 0:
+    earlier versions had a time there, and do not read a batch without it. `position`: the next leader's
+    feed goes on from there, as this batch and the ones before it have all earlier rows. `markets` were
+    halted, closed or opened after the moves. `states` and `positions` are those of `Step`: a follower
+    that becomes the leader of a Redis that lost its last data needs them.
     """
 
     epoch: Whole
@@ -77,6 +78,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     listed: Sequence[LiveSnapshot] = ()
     stale: Reason = ""
     handover: Identity = ""
+    newest_us: Microseconds = 0
     position: FeedPosition = NOWHERE
     markets: tuple[MarketNews, ...] = ()
     states: Mapping[str, bytes] = msgspec.field(default_factory=dict)

@@ -16,7 +16,7 @@ WIDTH = 80
 HINTS = 3
 """The number of variables that a hint names at most, such as those of `--port`."""
 
-SECRETS = ("JWT_SECRET", "QUOTESTREAM_TOKEN", "DATABASE_URL", "REDIS_URL")
+SECRETS = ("JWT_SECRET", "QUOTESTREAM_TOKEN", "ALPACA_SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 """Variables whose values no output repeats."""
 
 

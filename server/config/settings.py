@@ -29,6 +29,7 @@ from server.config.values import (
     Share,
     Switch,
     Text,
+    WebSocketUrl,
 )
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
@@ -108,9 +109,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     feed: Annotated[
         FeedChoice,
-        Meta(description="simulator, push, stream:KEY, push+simulator:SYMBOLS, replay:PATH or bus"),
-        "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV "
-        "file, or other instances.",
+        Meta(
+            description="simulator, push, stream:KEY, VENUE:SYMBOLS, replay:PATH or bus; "
+            "several with +"
+        ),
+        "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV file, "
+        "other instances, or a live venue (coinbase, kraken, binance, alpaca).",
     ] = FeedChoice("simulator")
     price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
         Duration(4)
@@ -132,6 +136,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_quiet_after: Annotated[
         Seconds, "Time without a trade after which clients are told that a symbol is quiet."
     ] = Duration(60)
+    coinbase_url: Annotated[
+        WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Coinbase's feed."
+    ] = WebSocketUrl("wss://ws-feed.exchange.coinbase.com")
+    kraken_url: Annotated[
+        WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Kraken's feed."
+    ] = WebSocketUrl("wss://ws.kraken.com/v2")
+    binance_url: Annotated[
+        WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Binance's feed."
+    ] = WebSocketUrl("wss://stream.binance.com:9443")
+    alpaca_url: Annotated[
+        WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Alpaca's feed."
+    ] = WebSocketUrl("wss://stream.data.alpaca.markets/v2/iex")
+    alpaca_key_id: Annotated[str, Meta(description="a key's id"), "Key for Alpaca's feed."] = ""
+    alpaca_secret_key: Annotated[
+        str, Meta(description="the key's secret"), "Secret for Alpaca's feed."
+    ] = ""
     push_lists_symbols: Annotated[
         Switch, "1: a published trade of an unknown symbol lists the symbol."
     ] = False
@@ -320,7 +340,7 @@ def load_settings(given: Mapping[str, str] | None = None) -> Settings:
 
 def secrets_in(settings: Settings) -> list[str]:
     """Return the values that no output may show: keys, tokens, and passwords as URLs hold them."""
-    found = [settings.jwt_secret, settings.quotestream_token]
+    found = [settings.jwt_secret, settings.quotestream_token, settings.alpaca_secret_key]
     for address in (settings.database_url, settings.redis_url):
         url = urlsplit(address)
         given = parse_qs(url.query)
@@ -335,6 +355,12 @@ def _check_together(settings: Settings) -> None:
     if settings.feed.stream and not settings.redis_url:
         raise BadSetting(
             f"FEED={str(settings.feed)!r} is not allowed without REDIS_URL: the stream is in Redis"
+        )
+    if "alpaca" in settings.feed.venues and not (
+        settings.alpaca_key_id and settings.alpaca_secret_key
+    ):
+        raise BadSetting(
+            f"FEED={str(settings.feed)!r} is not allowed without ALPACA_KEY_ID and ALPACA_SECRET_KEY"
         )
     if 0 < settings.workers_max < settings.workers_min:
         raise BadSetting(

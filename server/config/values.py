@@ -65,6 +65,15 @@ class Origins(NameList):
         return origins
 
 
+class WebSocketUrl(str):
+    """The address of a WebSocket server."""
+
+    @classmethod
+    def parse(cls, text: str) -> "WebSocketUrl":
+        """Errors: ValueError."""
+        return cls(_checked_url(text, ("ws", "wss")))
+
+
 class Networks(tuple[IPv4Network | IPv6Network, ...]):
     """Comma-separated networks in CIDR notation (RFC 4632 §3.1), or single addresses."""
 
@@ -109,26 +118,40 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
     return text
 
 
-class FeedChoice(str):
-    """Where prices come from: `simulator`, `push`, `stream:KEY`, `replay:PATH`, or `bus` for other
-    instances.
+VENUES = ("coinbase", "kraken", "binance", "alpaca")
+"""Live public feeds."""
 
-    `push+simulator:TEST1,TEST2` is two feeds at once, of which the simulator moves these symbols only.
+MAX_VENUE_SYMBOLS = 500
+"""Symbols of one venue: Binance allows 1,024 streams on a connection, and each symbol has two."""
+
+
+class FeedChoice(str):
+    """Where prices come from: `simulator`, `push`, `stream:KEY`, a venue's symbols, `replay:PATH`, or
+    `bus` for other instances.
+
+    `push+coinbase:BTC-USD+simulator:TEST1,TEST2` is three feeds at once. A feed with symbols moves no
+    others.
     """
 
     @classmethod
     def parse(cls, text: str) -> "FeedChoice":
         """Errors: ValueError."""
         choice = cls(text)
-        kinds = list(choice.feeds)
-        known = set(kinds) <= {"simulator", "push", "stream"} and not choice.feeds.get("push")
-        known = known and ("stream" not in kinds or bool(choice.stream))
-        listed = bool(choice.simulated) or "simulator" not in kinds or text == "simulator"
-        whole = text.count("+") + 1 == len(kinds) and not text.endswith(":")
-        replayed = kinds == ["replay"] and choice.replay_path
-        if text != "bus" and not replayed and not (known and listed and whole):
+        feeds = choice.feeds
+        whole = text in ("simulator", "push", "bus") or (len(feeds) == 1 and choice.replay_path)
+        several = len(feeds) == text.count("+") + 1 and "push:" not in text
+        if not whole and not (several and all(map(choice._is_part, feeds))):
             raise ValueError
         return choice
+
+    def _is_part(self, name: str) -> bool:
+        """Return whether a feed may be one of several: it takes what comes, or names its symbols."""
+        count = len(self.symbols(name))
+        if name == "stream":
+            return bool(self.stream)
+        return name == "push" or (
+            name in ("simulator", *VENUES) and count > 0 and (count <= MAX_VENUE_SYMBOLS)
+        )
 
     @property
     def feeds(self) -> dict[str, str]:
@@ -145,15 +168,29 @@ class FeedChoice(str):
         return Path(path) if path else None
 
     @property
-    def stream(self) -> str:
-        """The key of the Redis Stream to read, empty for the other choices."""
-        return self.feeds.get("stream", "")
-
-    @property
     def simulated(self) -> frozenset[str]:
         """The only symbols that the simulator moves; none if it may move all."""
-        names = NameList.parse(self.feeds.get("simulator", ""))
-        return frozenset(normalize_symbol(name) for name in names)
+        return frozenset(self.symbols("simulator"))
+
+    @property
+    def venues(self) -> list[str]:
+        """The names of the live public feeds."""
+        return [name for name in self.feeds if name in VENUES]
+
+    @property
+    def takes_prices(self) -> bool:
+        """Return whether publishers may send prices."""
+        return "push" in self.feeds
+
+    @property
+    def stream(self) -> str:
+        """The key of the Redis Stream to read, empty for none."""
+        return self.feeds.get("stream", "")
+
+    def symbols(self, feed: str) -> list[str]:
+        """Return the symbols that stand behind a feed's colon."""
+        names = NameList.parse(self.feeds.get(feed, ""))
+        return list(dict.fromkeys(normalize_symbol(name) for name in names))
 
 
 class Share(float):

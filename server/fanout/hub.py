@@ -18,7 +18,7 @@ from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
-from server.fanout.removal import RemovalNotice, replace_quote, take_away
+from server.fanout.removal import RemovalNotice, move_subscribers, take_away
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
@@ -151,17 +151,16 @@ class Hub:
             former = self.delisted.get(row.symbol)
             state = up_to_date(old.snapshot(), row.instrument)
             state = renamed(state, row.symbol, former.version if former else 1, old.ts)
-            state = state if state.version >= row.version else row
-            having = SubscriberSet()
+            state = live(state if state.version >= row.version else row, old.ts, old.row)
+            # If the leader was faster, subscribers of `*` have the new symbol.
+            old.everyone = SubscriberSet() if new is None else self._everyone
             if new is None:
                 self.delisted.pop(row.symbol, None)
                 new = self._list(state, old.ts)
                 new.quote_due = False
             else:
-                # The leader was faster, and sent it to subscribers of `*`.
-                having.extend(self._everyone)
-                self.adopt([live(state, old.ts)])
-            self._move_subscribers(old, new, having)
+                self.adopt([state])
+            move_subscribers(old, new, self._everyone, self.subscribe)
             old.successor = new
             if self.journal.recording:
                 self.journal.lose([new.symbol])
@@ -170,21 +169,6 @@ class Hub:
             self.renamed[earlier] = row.symbol
         self.renamed[symbol] = row.symbol
         self.renamed.pop(row.symbol, None)
-
-    def _move_subscribers(self, old: Topic, new: Topic, having: SubscriberSet) -> None:
-        """Give the subscribers of `old` the quote of `new` in its place, unless they have it already:
-        those of `new`, and `having` of those to `*`.
-        """
-        single = [each for each in old.subscribers if each not in new.subscribers]
-        for outbox in single:
-            old.subscribers.discard(outbox)
-            replace_quote(outbox, old, new)
-            self.subscribe(outbox, new)
-            if outbox.owner is not None:
-                outbox.owner.on_renamed(old, new)
-        for outbox in [each for each in self._everyone if each not in having]:
-            replace_quote(outbox, old, new)
-        old.everyone = having
 
     def known_topics(self) -> Iterator[Topic]:
         """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
@@ -269,6 +253,7 @@ class Hub:
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
+        symbol = self.renamed.get(symbol, symbol)
         topic = self.topics.get(symbol) or self.delisted.get(symbol)
         return topic.row if topic else 0
 

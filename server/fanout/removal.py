@@ -1,5 +1,6 @@
 """Takes the quotes of delisted and renamed symbols away from their subscribers."""
 
+from collections.abc import Callable
 from time import time_ns
 
 from msgspec import UNSET
@@ -64,7 +65,25 @@ def take_away(topic: Topic) -> None:
     topic.deactivate()
 
 
-def replace_quote(outbox: Outbox, old: Topic, new: Topic) -> None:
+def move_subscribers(
+    old: Topic, new: Topic, everyone: SubscriberSet, subscribe: Callable[[Outbox, Topic], None]
+) -> None:
+    """Give the subscribers of `old` the quote of `new` in its place.
+
+    Those that are subscribed to both keep the new one and lose the old one, as do those to `*` that
+    `old.everyone` still has.
+    """
+    for outbox in [each for each in old.subscribers if each not in new.subscribers]:
+        old.subscribers.discard(outbox)
+        _replace_quote(outbox, old, new)
+        subscribe(outbox, new)
+        if outbox.owner is not None:
+            outbox.owner.on_renamed(old, new)
+    for outbox in [each for each in everyone if each not in old.everyone]:
+        _replace_quote(outbox, old, new)
+
+
+def _replace_quote(outbox: Outbox, old: Topic, new: Topic) -> None:
     """Take the quote of `old` away from one subscriber, then give it the full quote of `new`.
 
     One message does both. If the outbox is blocked, both become pending, in this order.

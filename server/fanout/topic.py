@@ -105,7 +105,7 @@ class Topic(Source):
         self.epoch = epoch
         self.version = snapshot.version
         self.ts = ts
-        self.row = 0
+        self.row = _row_of(snapshot)
         self.subscribers = SubscriberSet()
         self.everyone = everyone
         self.history = History()
@@ -148,11 +148,11 @@ class Topic(Source):
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
-        snapshot = up_to_date(snapshot, self.instrument)
-        if snapshot.version > self.version:
-            self.quote = resumed_quote(snapshot)
-            self.version = snapshot.version
-            self.row = snapshot.row if isinstance(snapshot, LiveSnapshot) else 0
+        state = up_to_date(snapshot, self.instrument)
+        if state.version > self.version:
+            self.quote = resumed_quote(state)
+            self.version = state.version
+            self.row = _row_of(snapshot)
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
@@ -401,3 +401,8 @@ def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
         [operation for topic in topics for operation in topic.full_operations()],
         topics[0].epoch,
     )
+
+
+def _row_of(snapshot: Snapshot) -> int:
+    """Return the last row of a replay that a state includes, 0 if the state is the catalogue's."""
+    return snapshot.row if isinstance(snapshot, LiveSnapshot) else 0

@@ -53,6 +53,7 @@ class Judge:
         self._announce = announce
         self._report_at = 0.0
         self._unreported = 0
+        self._dropped = 0
 
     async def judge(
         self,
@@ -118,7 +119,10 @@ class Judge:
         await self.exchange.published(symbols)
 
     def report(self, source: str, answer: Answer) -> None:
-        """Log one of the mistakes in a second."""
+        """Log one of the mistakes in a second, and held trades that were dropped."""
+        if dropped := self.intake.held.dropped - self._dropped:
+            self._dropped += dropped
+            log.warning("held trades dropped for want of room", trades=dropped)
         if not answer.rejected:
             return
         self._unreported += len(answer.rejected)

@@ -4,12 +4,15 @@ Batches wait in a short queue. One task takes them out, lets the intake judge th
 updates. So the intake has one user, and a publisher that leaves does not cut its batch in two.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+import structlog
 import trio
 
 from server.feeds.judge import Exchange, Judge
+from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
@@ -25,6 +28,8 @@ UNANSWERED_BATCHES = 256
 RETRY_AFTER = 1.0
 """Seconds after which a refused publisher may try again: a full queue takes less."""
 
+log = structlog.get_logger()
+
 
 class _Waiting(NamedTuple):
     batch: Batch
@@ -38,11 +43,15 @@ class _Judged(NamedTuple):
 
 
 class Push:
-    """The desk that takes batches, and the feed of their updates. `run` is called once at a time."""
+    """The desk that takes batches, and the feed of their updates. `run` is called once at a time.
+
+    `venues` are live feeds that publish here; they run while it does.
+    """
 
     def __init__(self, intake: Intake, exchange: Exchange) -> None:
         self.intake = intake
         self.running = False
+        self.venues: Sequence[LiveFeed] = ()
         self._judge = Judge(intake, exchange, exchange.announce)
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
 
@@ -66,11 +75,15 @@ class Push:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer, receive, updates)
+                for venue in self.venues:
+                    nursery.start_soon(venue.run)
                 async for batch, on_answer in self._receive:
                     answer, symbols = await self._publish(batch, updates)
                     await send.send(_Judged(answer, symbols, on_answer))
         finally:
             self.running = False
+            if self.intake.held.count:
+                log.warning("held trades are forgotten", trades=self.intake.held.count)
 
     async def _publish(
         self, batch: Batch, updates: trio.MemorySendChannel[Update]

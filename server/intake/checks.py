@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from server.intake.answer import Refused
-from server.quotes.instrument import MAX_PRICE, NOISE, SIGNED_TYPES, Instrument
+from server.quotes.instrument import MAX_PRICE, NOISE, Instrument
 
 MAX_SIZE = 10**12
 """Units of one trade: more shares than any company has issued."""
@@ -23,7 +23,7 @@ def at_price(price: float | None, instrument: Instrument, field: str) -> float:
     rounded = round(price, instrument.price_decimals) + 0.0
     if abs(rounded) > MAX_PRICE:
         raise Refused("bad_price", f"{field} {price} is beyond {MAX_PRICE:.0f}")
-    if rounded <= 0 and instrument.type not in SIGNED_TYPES:
+    if rounded <= 0 and not instrument.signed:
         raise Refused("bad_price", f"{field} {price} is not above zero at the tick of this symbol")
     return rounded
 

@@ -26,7 +26,6 @@ TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
 )
 
-
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
 """The reasons of statuses without one."""
 
@@ -147,7 +146,8 @@ class Intake:
         """Judge one object. Errors: Refused."""
         instrument = self._instrument(given, batch.symbols)
         time_us = read_time(given.ts, batch.now)
-        batch.source.lag_us = batch.now - time_us
+        if given.ts is not None:
+            batch.source.lag_us = batch.now - time_us
         match given.kind:
             case "trade":
                 self._trade(given, instrument, time_us, batch)
@@ -245,12 +245,12 @@ class Intake:
 
     def _begin(self, symbol: str, instrument: Instrument) -> None:
         """Note a symbol's values before its first trade, and anew after a split of its prices."""
-        base = instrument.base_price
+        scale = instrument.base_price, instrument.adjustments
         if symbol in self.trades and (
-            base == self.trades.base(symbol) or self._market.instrument(symbol) is None
+            scale == self.trades.scale(symbol) or self._market.instrument(symbol) is None
         ):
             return
-        self.trades.begin(symbol, self._market.values(symbol), base)
+        self.trades.begin(symbol, self._market.values(symbol), scale)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -291,7 +291,7 @@ class Intake:
         """Cancel or correct a trade."""
         symbol, name = given.symbol, required_id(given.id)
         key = id_hash(symbol, name)
-        done = id_hash(symbol, f"cancelled {name}") if given.kind == "cancel" else NO_ID
+        done = id_hash(symbol, name, b"cancel") if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
         if given.kind == "cancel":
@@ -353,11 +353,11 @@ class Intake:
             batch.effects.append(restated)
 
 
-def id_hash(symbol: str, name: str | int | None) -> int:
-    """Return the hash of an id, which is never NO_ID; NO_ID without an id."""
+def id_hash(symbol: str, name: str | int | None, event: bytes = b"") -> int:
+    """Return the hash of an id, which is never NO_ID; NO_ID without an id. `event`: not the trade."""
     # Not `hash`, which is another one in each process: the next leader has to know the id.
-    text = f"{symbol}\0{name}".encode()
-    return NO_ID if name is None else _INT64.unpack(blake2b(text, digest_size=8).digest())[0] or 1
+    digest = blake2b(f"{symbol}\0{name}".encode(), digest_size=8, person=event).digest()
+    return NO_ID if name is None else _INT64.unpack(digest)[0] or 1
 
 
 def _seq(given: Published) -> int:

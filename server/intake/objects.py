@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,12 @@ from server.quotes.snapshot import LATEST_US
 
 MAX_BATCH_BYTES = 1024 * 1024
 """Bytes of one batch, before and after decompression: 12,000 trades."""
+
+MAX_OBJECTS = 50_000
+"""Objects of one batch. The shortest have 25 bytes. The answer to empty ones would be far larger."""
+
+MAX_PARTS = MAX_BATCH_BYTES // 8
+"""Commas of an array, or lines: three times those of the shortest objects. More is not of objects."""
 
 MAX_OBJECT_BYTES = 4 * 1024
 """Bytes of one object: ten times the longest that is of use."""
@@ -82,25 +89,29 @@ _any_decoder = msgspec.json.Decoder()
 def read_batch(body: bytes) -> Iterator[Line]:
     """Return each object of a body: NDJSON, or an array if it begins with a bracket.
 
-    An array that is not JSON is one line that cannot be read.
+    An array that is not JSON is one line that cannot be read. Behind MAX_OBJECTS, one line stands for
+    the rest.
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
-    if body.lstrip()[:1] == b"[":
-        yield from _read_array(body)
+    is_array = body.lstrip()[:1] == b"["
+    if body.count(b"," if is_array else b"\n") > MAX_PARTS:
+        yield Line(1, Reason("too_large", f"more than {MAX_PARTS} parts are not objects"))
         return
-    for number, line in enumerate(body.split(b"\n"), 1):
-        if text := line.strip(_BLANK):
-            yield Line(number, read_object(text))
-
-
-def _read_array(body: bytes) -> Iterator[Line]:
     try:
-        parts = _array_decoder.decode(body)
+        texts = enumerate(map(bytes, _array_decoder.decode(body)), 1) if is_array else _lines(body)
     except (ValueError, RecursionError) as error:
         yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"))
         return
-    for number, part in enumerate(parts, 1):
-        yield Line(number, read_object(bytes(part)))
+    for number, text in islice(texts, MAX_OBJECTS):
+        yield Line(number, read_object(text))
+    for number, _ in islice(texts, 1):
+        rest = f"a batch has at most {MAX_OBJECTS} objects; none from this one on counts"
+        yield Line(number, Reason("too_large", rest))
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    lines = enumerate(body.split(b"\n"), 1)
+    return ((number, text) for number, line in lines if (text := line.strip(_BLANK)))
 
 
 def read_object(text: bytes) -> Published | Reason:

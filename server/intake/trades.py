@@ -42,6 +42,10 @@ class Row(NamedTuple):
         return self.time_us, self.seq
 
 
+Scale = tuple[float | None, str]
+"""An instrument's base price and adjustments, which a split changes."""
+
+
 class Values(NamedTuple):
     """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
 
@@ -54,7 +58,7 @@ class Values(NamedTuple):
 
 class _Kept(msgspec.Struct):
     before: Values
-    base: float | None
+    scale: Scale
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -85,16 +89,16 @@ class KeptTrades:
         """Whether a symbol has begun."""
         return symbol in self._symbols
 
-    def begin(self, symbol: str, values: Values, base: float | None = None) -> None:
-        """Note the values of a symbol before its first trade here. Forget trades of another `base`."""
+    def begin(self, symbol: str, values: Values, scale: Scale = (None, "")) -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of another `scale`."""
         if symbol in self._symbols:
             self._row_bytes -= len(self._symbols[symbol].rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, base)
+        self._symbols[symbol] = _Kept(values, scale)
 
-    def base(self, symbol: str) -> float | None:
-        """Return the base price that a symbol had when it began."""
-        return self._symbols[symbol].base
+    def scale(self, symbol: str) -> Scale:
+        """Return what the prices of a symbol were counted from when it began."""
+        return self._symbols[symbol].scale
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""

@@ -21,6 +21,7 @@ from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
+from server.feeds.live.feed import LiveFeed
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.intake.intake import Intake
@@ -225,6 +226,14 @@ def check_publishing(intake: Intake) -> Finding:
 def _source(source: Source, now: int) -> str:
     silence, lag = (now - source.heard_at) / 1e6, source.lag_us / 1e6
     return f"{source.name}: {source.rate(now):.1f}/s, lag {lag:.3f} s, silent for {silence:.1f} s"
+
+
+def check_venue(feed: LiveFeed) -> Finding:
+    """Check whether a live venue is connected."""
+    told = f"{feed.connections} connections, {feed.missed} trades missed"
+    if feed.connected:
+        return Finding(Health.HEALTHY, told)
+    return Finding(Health.DEGRADED, f"not connected; {told}")
 
 
 def check_overload(hub: Hub) -> Finding:

@@ -1,10 +1,11 @@
 """The metrics of prices from outside: each source, and what the intake holds and keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import time_ns
 
 from prometheus_client.core import Metric
 
+from server.feeds.live.feed import LiveFeed
 from server.intake.intake import Intake
 from server.ops.families import PackageCollector, counter, counters, gauge, gauges
 
@@ -52,3 +53,31 @@ class IntakeCollector(PackageCollector):
         )
         yield gauge("market_data_kept_trades", "Trades that can still be revised", len(trades))
         yield gauge("market_data_kept_trades_bytes", "Memory of these trades", trades.used)
+
+
+class VenueCollector(PackageCollector):
+    """Reads the live feeds' counts."""
+
+    def __init__(self, feeds: Sequence[LiveFeed]) -> None:
+        self._feeds = feeds
+
+    def collect(self) -> Iterator[Metric]:
+        named = {(each.venue.name,): each for each in self._feeds}
+        yield gauges(
+            "market_data_venue_connected",
+            "1 while a live venue is connected",
+            ["venue"],
+            {name: int(each.connected) for name, each in named.items()},
+        )
+        yield counters(
+            "market_data_venue_connections",
+            "Connections made to a live venue",
+            ["venue"],
+            {name: each.connections for name, each in named.items()},
+        )
+        yield counters(
+            "market_data_venue_missed_trades",
+            "Trades in the gaps of a venue's numbers",
+            ["venue"],
+            {name: each.missed for name, each in named.items()},
+        )

@@ -26,6 +26,9 @@ from server.ops.problems import (
 PUBLISH_TIMEOUT = 20.0
 """Seconds for a batch to be published. A full queue takes less."""
 
+MAX_MEMBERS = 100
+"""Members of a gzip body. Each costs a copy of the rest."""
+
 _GZIP = 16 + zlib.MAX_WBITS
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[\x20-\x7e]*$")]
@@ -115,7 +118,9 @@ def plain_body(body: bytes, encoding: str) -> bytes:
     plain = bytearray()
     try:
         # A gzip file may have several members (RFC 1952 §2.2).
-        while body:
+        for _ in range(MAX_MEMBERS):
+            if not body:
+                return bytes(plain)
             member = zlib.decompressobj(_GZIP)
             plain += member.decompress(body, MAX_BATCH_BYTES + 1 - len(plain))
             if len(plain) > MAX_BATCH_BYTES:
@@ -125,7 +130,7 @@ def plain_body(body: bytes, encoding: str) -> bytes:
             body = member.unused_data
     except zlib.error:
         raise ApiError(BAD_REQUEST, "the body is not gzip") from None
-    return bytes(plain)
+    raise ApiError(BAD_REQUEST, f"the gzip body has {MAX_MEMBERS} members or more")
 
 
 def price_endpoints(desk: Desk | None) -> list[Endpoint]:

@@ -110,7 +110,7 @@ def test_burst_is_compared_to_the_bare_loop(tmp_path):
     assert figures["ratio to the bare loop"] == pytest.approx(
         figures["last client"] / figures["last client, bare loop"]
     )
-    assert "<img alt='latency' src='data:image/png;base64," in page.read_text()
+    assert "<img alt='latency of burst' src='data:image/png;base64," in page.read_text()
 
 
 def test_saturate_finds_a_highest_rate(tmp_path):

@@ -220,12 +220,13 @@ def test_option_that_is_a_setting_is_hinted_at(tmp_path):
         ({}, "simulated from base prices of March 2017 or invented, not today's"),
         ({"CATALOGUE": "empty"}, "simulated from your instruments' base prices, not today's"),
         ({"FEED": "replay:day.csv"}, "recorded trades of day.csv"),
+        ({"FEED": "push+simulator:TEST1"}, "from publishers, simulated ones"),
     ],
 )
 def test_start_says_where_prices_come_from(tmp_path, variables, origin):
     """Nobody takes the shipped prices of 2017 for today's."""
     (tmp_path / "day.csv").write_text(f"{HEADER}\n1764012345678,AAPL,175.50,100\n")
-    with ServerProcess(tmp_path, **variables) as server:
+    with ServerProcess(tmp_path, JWT_SECRET="", **variables) as server:
         assert server.process.stdout is not None
         line = server.process.stdout.readline().rstrip()
         assert line == f"prices   {origin}"

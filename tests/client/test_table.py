@@ -57,6 +57,21 @@ def test_book_is_shown_if_it_is_known(capsys):
     assert "bid -3.50 ask -" in line
 
 
+def test_book_before_the_first_price(capsys):
+    """Neither price nor change are shown, as nobody knows them."""
+    new = Instrument(symbol="NEW", name="Newcomer", base_price=None)
+    quote = quote_after(opening_quote(new), TopOfBook("NEW", 3.5, 3.75, 1, 1, 1, 1), 2)
+    document, screen, output = Document(), Screen(), StringIO()
+    add = {"op": "add", "path": "/quotes/NEW", "value": json.loads(encode(quote))}
+    message = {"type": "quotes_patch", "versions": {"NEW": 2}, "operations": [add]}
+    document.apply(message)
+    screen.update(document, message)
+    Console(width=120, file=output).print(screen)
+    assert "3.75" in output.getvalue()
+    print_message(document, message)
+    assert "bid 3.50 ask 3.75" in capsys.readouterr().out
+
+
 def shown(width: int, height: int, count: int, *pressed: Key) -> list[str]:
     """Return the lines of a terminal of this size that shows `count` symbols, after some keys."""
     document, screen, output = Document(), Screen(), StringIO()

@@ -1,5 +1,7 @@
 """Instances read values from Redis, where any program may have written anything."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from structlog.testing import capture_logs
@@ -26,9 +28,8 @@ def snapshot(symbol: str) -> LiveSnapshot:
 def test_batch_is_read_as_it_was_written():
     """With all its parts."""
     invalid = ClusterStats().invalid
-    batch = Batch(
-        5, 6, [Move("A", 3, 1.0, 2, 1, 1)], [snapshot("A")], "feed_lost", "me", FeedPosition(7, 8)
-    )
+    moves, place = [Move("A", 3, 1.0, 2, 1, 1)], FeedPosition(7, 8)
+    batch = Batch(5, 6, moves, [snapshot("A")], "feed_lost", "me", position=place)
     assert decode_batch(encode_batch(batch), invalid) == batch
     empty = Batch(5, 6, [], [])
     assert decode_batch(encode_batch(empty), invalid) == empty
@@ -99,10 +100,22 @@ def test_state_of_an_older_instance_is_read():
     found = decode_snapshots([(b"A", encode_json(old))], invalid)["A"]
     assert (found.type, found.currency, found.size_decimals) == ("ETF", "USD", 0)
     assert (found.open, found.high, found.bid) == (None, None, None)
-    batch = decode_batch(
-        msgspec.msgpack.encode([5, 6, [["A", 4, 11.0, 310, 1, 2]], [old]]), invalid
+    sent = [5, 6, [["A", 4, 11.0, 310, 1, 2]], [old], "", "", 1_764_012_345_678_901]
+    batch = decode_batch(msgspec.msgpack.encode(sent), invalid)
+    move = Move("A", 4, 11.0, 310, 1, 2)
+    assert batch == Batch(5, 6, [move], [found], newest_us=1_764_012_345_678_901)
+
+
+def test_older_instances_read_what_is_published():
+    """They expect these types in this order, and ignore what follows."""
+    batch = Batch(
+        5, 6, [Move("A", 4, 11.0, 310, 1, 2)], [snapshot("A")], position=FeedPosition(7, 8)
     )
-    assert batch == Batch(5, 6, [Move("A", 4, 11.0, 310, 1, 2)], [found])
+    older = tuple[int, int, list[tuple[Any, ...]], list[dict[str, Any]], str, str, int]
+    sent = msgspec.msgpack.decode(encode_batch(batch))
+    *_, moves, listed, stale, handover, newest_us = msgspec.convert(sent[:7], older)
+    assert (moves[0][:6], stale, handover, newest_us) == (("A", 4, 11.0, 310, 1, 2), "", "", 0)
+    assert listed[0].items() >= {"symbol": "A", "last_quote": 10.0, "version": 3}.items()
 
 
 def test_batch_without_the_symbols_that_are_none():

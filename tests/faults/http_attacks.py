@@ -145,7 +145,7 @@ ANSWERED = [
     ),
     Case("an absolute target", request("http://localhost/healthz"), (OK,)),
     Case("an absolute target in capitals", request("HTTP://LOCALHOST:8081/healthz"), (OK,)),
-    Case("an absolute target without a path", request("http://localhost"), (NOT_FOUND,)),
+    Case("an absolute target without a path", request("http://localhost"), (OK,)),
     Case("OPTIONS *", request("*", "OPTIONS"), (NOT_FOUND, WRONG_METHOD, OK, (204, ""))),
     Case("CONNECT", request("localhost:8081", "CONNECT"), (NOT_FOUND, WRONG_METHOD, MALFORMED)),
     Case("another method", request(method="BREW"), (WRONG_METHOD,)),

@@ -223,7 +223,7 @@ def test_leader_meets_a_symbol_that_others_know(tmp_path, redis):
     store. The symbol begins an epoch in which both agree.
     """
     start = 1_700_000_000_000
-    rows = [f"{start + 100 * n},{'AAPL' if n < 30 else 'ZZZ'},{10 + n},1" for n in range(3000)]
+    rows = [f"{start + 100 * n},{'AAPL' if n < 80 else 'ZZZ'},{10 + n},1" for n in range(3000)]
     (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
     with Cluster(tmp_path, redis.url) as cluster:
         leader = cluster.start(FEED=f"replay:{tmp_path / 'trades.csv'}")

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import random
+import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -87,6 +90,54 @@ def test_same_object_counts_once_whichever_way_it_comes(server: ServerProcess, s
         answer = receive(publisher)
         assert (answer["accepted"], answer["duplicate"]) == (1, 2)
     assert post(server, {**trade, "id": "t-4"}, Source="a", Source_Epoch="8").counts[0] == 1
+
+
+def test_two_publishers_of_one_source_give_what_one_pass_gives(
+    server: ServerProcess, symbol: str
+) -> None:
+    """Both send everything, in any order and twice, each its own way; a client misses no version."""
+    chance = random.Random(symbol)
+    start = time.time_ns() // 1000 - 10**6
+    objects: list[dict[str, Any]] = [
+        {
+            "symbol": symbol,
+            "price": round(100 + chance.random(), 2),
+            "size": chance.randrange(1, 100),
+            "ts": start + number // 2,
+            "seq": number,
+            "id": f"t{number}",
+        }
+        for number in range(300)
+    ]
+    post(server, objects[0], Source="both")
+
+    def shuffled() -> list[list[dict[str, Any]]]:
+        mixed = [*objects, *objects]
+        chance.shuffle(mixed)
+        return [mixed[at : at + 20] for at in range(0, len(mixed), 20)]
+
+    def send_over_http() -> None:
+        for batch in shuffled():
+            assert post(server, batch, Source="both").status == 200
+
+    with Client(server, symbol) as client, publishing(server, source="both") as publisher:
+        other = threading.Thread(target=send_over_http)
+        other.start()
+        batches = shuffled()
+        for batch in batches:
+            publisher.send(json.dumps(batch))
+        while receive(publisher)["frames"] < len(batches):
+            pass
+        other.join()
+        while client.versions.get(symbol) != 1 + len(objects):
+            client.receive()
+        version, found = quote(server, symbol)
+        assert client.quotes[symbol] == found
+    prices = [each["price"] for each in objects]
+    assert version == 1 + len(objects)
+    assert found["volume"] == sum(each["size"] for each in objects)
+    assert (found["open"], found["current_price"]) == (prices[0], prices[-1])
+    assert (found["high"], found["low"]) == (max(prices), min(prices))
 
 
 def test_repeated_key_gets_the_first_answer(server: ServerProcess, symbol: str) -> None:
@@ -201,6 +252,7 @@ def test_bodies_are_bounded(server: ServerProcess, symbol: str) -> None:
     assert post(server, gzip.compress(line) * 2, **gzipped).counts[0] == 2
     assert post(server, gzip.compress(full)[:-9], **gzipped).code == "bad_request"
     assert post(server, b"junk", **gzipped).code == "bad_request"
+    assert post(server, gzip.compress(b"") * 1000, **gzipped).code == "bad_request"
     assert post(server, line, Content_Encoding="br").status == 415
     assert quote(server, symbol)[1]["volume"] == 2 * (MIB // len(line)) + 2
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 import structlog
 import trio
@@ -10,7 +11,8 @@ from server.feeds.push import WAITING_BATCHES, Push
 from server.gateway.auth import Identity
 from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy
-from server.intake.intake import Intake, Notice
+from server.intake.held import HELD_A_SYMBOL
+from server.intake.intake import Intake, Notice, Rules
 from server.intake.trades import Values
 from server.ops.endpoint import Call
 from server.ops.problems import ApiError
@@ -60,9 +62,9 @@ class Exchange:
 class Feed:
     """A push feed whose channel holds `room` updates."""
 
-    def __init__(self, room: int = 1000) -> None:
+    def __init__(self, room: int = 1000, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
         self.exchange = Exchange()
-        self.push = Push(Intake(self.exchange), self.exchange)
+        self.push = Push(Intake(self.exchange, rules), self.exchange)
         self.send, self.receive = trio.open_memory_channel[Update](room)
         self.answers: list[Answer] = []
         self._more = trio.Event()
@@ -184,3 +186,25 @@ async def test_repeated_key_waits_for_the_first_batch(autojump_clock) -> None:
         assert first.accepted == 1
         assert feed.push.intake.sources.all["ann"].results["accepted"] == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_held_trades_are_never_lost_in_silence(autojump_clock) -> None:
+    """The log tells of those that found no room, and of those that are left at the end."""
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            feed = Feed(rules=Rules(band=0.01))
+            nursery.start_soon(feed.push.run, feed.send)
+            nursery.start_soon(feed.route)
+            await trio.testing.wait_all_tasks_blocked()
+            prices = [100 * 2**n for n in range(20)] + [90 / 1.5**n for n in range(1, 10)]
+            prices += [111 * 2**n for n in range(20)] + [131 * 2**n for n in range(20)]
+            body = [{"symbol": "AAPL", "price": price} for price in prices]
+            await feed.offer(msgspec.json.encode(body))
+            await feed.wait_answers(1)
+            nursery.cancel_scope.cancel()
+    held = feed.answers[0].held
+    assert held == len(prices) - 1
+    assert [(line["event"], line["trades"]) for line in lines] == [
+        ("held trades dropped for want of room", held - HELD_A_SYMBOL),
+        ("held trades are forgotten", HELD_A_SYMBOL),
+    ]

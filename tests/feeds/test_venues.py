@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.feeds.live.alpaca import Alpaca
-from server.feeds.live.binance import MAX_SYMBOLS, Binance
+from server.feeds.live.binance import Binance
 from server.feeds.live.coinbase import Coinbase
 from server.feeds.live.kraken import Kraken
 from server.feeds.live.venue import NOTHING, BadMessage, Refused, Venue
@@ -370,8 +370,3 @@ def test_alpaca_is_answered_step_by_step():
     assert authenticated.replies == [
         {"action": "subscribe", "trades": ["AAPL"], "quotes": ["AAPL"], "statuses": ["AAPL"]}
     ]
-
-
-def test_too_many_symbols_for_one_connection():
-    with pytest.raises(ValueError, match="512"):
-        Binance(URL, ["X"] * (MAX_SYMBOLS + 1))

@@ -1,4 +1,4 @@
-"""A session at its end, on a pair of sockets and a clock that jumps: who closes, and how soon."""
+"""A session at its end, on a pair of sockets: which side closes, and how soon."""
 
 import json
 import time
@@ -16,6 +16,7 @@ from server.gateway.closing import Close
 from server.gateway.sockets import close as close_socket
 from server.quotes.messages import Unsubscribe
 from tests.fanout.peer import instruments
+from tests.fanout.test_listing import listed
 from tests.frames import take_frame
 from tests.gateway.harness import SessionHarness
 from tests.gateway.wire import CLOSE, PING, PONG, TEXT, close, frame
@@ -58,7 +59,7 @@ class Served(SessionHarness):
 
 
 @pytest.fixture
-async def served(nursery: trio.Nursery, autojump_clock: object) -> AsyncIterator[Served]:
+async def served(nursery: trio.Nursery) -> AsyncIterator[Served]:
     """A running session without symbols, of a hub with one."""
     hub = Hub(instruments("AAPL"))
     await nursery.start(hub.run)
@@ -75,7 +76,9 @@ async def served(nursery: trio.Nursery, autojump_clock: object) -> AsyncIterator
     ("sent", "payload", "code"),
     [(frame(CLOSE), b"", 1005), (close(1000, b"bye"), b"\x03\xe8", 1000)],
 )
-async def test_client_s_close_is_answered_and_ends_the_connection(served, sent, payload, code):
+async def test_client_s_close_is_answered_and_ends_the_connection(
+    autojump_clock, served, sent, payload, code
+):
     """At once, without a code if it had none; the client need not close its socket first."""
     served.client.send(sent)
     begun = trio.current_time()
@@ -86,7 +89,7 @@ async def test_client_s_close_is_answered_and_ends_the_connection(served, sent, 
 
 
 @pytest.mark.parametrize("reason", list(Close))
-async def test_server_says_why_it_closes_and_waits_two_seconds(served, reason):
+async def test_server_says_why_it_closes_and_waits_two_seconds(autojump_clock, served, reason):
     """After a fault of the client's it sends nothing more, and reads nothing."""
     served.session.close(reason)
     closing = reason.value
@@ -161,6 +164,14 @@ async def test_delisted_symbol_is_not_subscribed_any_more(served):
     served.hub.delist(["AAPL"])
     assert not served.session.subscriptions.topics
     assert not served.session.closing
+
+
+async def test_renamed_symbol_is_subscribed_under_its_new_name(served):
+    """The client may unsubscribe from it by that name only."""
+    served.begin("AAPL")
+    served.hub.rename("AAPL", listed("META"))
+    (topic,) = served.session.subscriptions.topics
+    assert topic.symbol == "META"
 
 
 async def test_quotes_are_taken_away_once(served):

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.intake.intake import Rules
-from server.intake.objects import MAX_OBJECT_BYTES, Published, read_batch
+from server.intake.objects import (
+    MAX_BATCH_BYTES,
+    MAX_OBJECT_BYTES,
+    MAX_OBJECTS,
+    MAX_PARTS,
+    Published,
+    read_batch,
+)
 from server.intake.once import RecentIds
 from server.intake.sources import MAX_SOURCES
 from tests.intake.harness import NOW, SECOND, Desk, counts
@@ -105,6 +112,21 @@ def test_array_counts_its_objects() -> None:
 def test_cut_array_counts_nothing() -> None:
     """Half an array may be half an object, so nothing of it counts."""
     assert counts(Desk().post(b"[" + GOOD)) == (0, 0, 0, 0, ["bad_json"])
+
+
+def test_number_of_objects_is_bounded() -> None:
+    """One line stands for those behind the bound, and an array of numbers is refused as a whole."""
+    answer = Desk().post(b"1\n" * (MAX_OBJECTS + 5))
+    assert len(answer.rejected) == MAX_OBJECTS + 1
+    last = answer.rejected[-1]
+    assert (last.line, last.code) == (MAX_OBJECTS + 1, "too_large")
+    assert counts(Desk().post(b"1\n" * MAX_OBJECTS))[4][-1] == "bad_json"
+    answer = Desk().post(b"[" + b"1," * (MAX_PARTS + 1) + b"1]")
+    assert counts(answer) == (0, 0, 0, 0, ["too_large"])
+    assert counts(Desk().post(b"\n" * (MAX_PARTS + 1)))[4] == ["too_large"]
+    shortest = b'{"symbol":"A","price":1}'
+    array = b"[" + b",".join([shortest] * (MAX_BATCH_BYTES // len(shortest) - 1)) + b"]"
+    assert {each.code for each in Desk().post(array).rejected} == {"unknown_symbol"}
 
 
 def test_spelling_does_not_matter() -> None:

@@ -104,7 +104,7 @@ def test_variables_of_other_programs_are_not_ours():
         (["--feed", "replay:a.csv"], "FEED=replay:a.csv"),
         (["--replay-speed"], "REPLAY_SPEED=…"),
         (["--replay-loop", "--worker"], "REPLAY_LOOP=…"),
-        (["--secret", "hunter2"], "JWT_SECRET=…"),
+        (["--secret", "hunter2"], "JWT_SECRET=… or ALPACA_SECRET_KEY=…"),
         (["--redis", "hunter2"], "REDIS_URL=…"),
     ],
 )

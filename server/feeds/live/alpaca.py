@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from server.feeds.live.venue import BadMessage, Published, Reading, Refused, Venue
-
-URL = "wss://stream.data.alpaca.markets/v2/iex"
+from server.quotes.instrument import FIRST_SEEN_DECIMALS, Instrument
 
 HALTED = {"2", "H", "P", "Q"}
 """Codes of both tapes: a halt, a volatility pause, and quotes before trading goes on."""
@@ -58,6 +57,12 @@ class Alpaca(Venue):
     def __init__(self, url: str, symbols: Sequence[str], key: str, secret: str) -> None:
         super().__init__(url, symbols)
         self._key, self._secret = key, secret
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return a share that waits for its first price."""
+        return Instrument(
+            symbol=symbol, name=symbol, base_price=None, price_decimals=FIRST_SEEN_DECIMALS
+        )
 
     def read(self, text: str | bytes) -> Reading:
         """Read one message: a list of items. The first two are answered."""

@@ -9,10 +9,21 @@ import msgspec
 
 from server.feeds.live.venue import NOTHING, BadMessage, Reading, Venue, number
 
-URL = "wss://stream.binance.com:9443"
-
-MAX_SYMBOLS = 512
-"""Binance allows 1,024 streams on one connection, and each symbol has two."""
+CURRENCIES = (
+    "USDT",
+    "USDC",
+    "FDUSD",
+    "TUSD",
+    "USD",
+    "EUR",
+    "GBP",
+    "TRY",
+    "BRL",
+    "BTC",
+    "ETH",
+    "BNB",
+)
+"""Currencies in which Binance quotes: a symbol does not say where they begin."""
 
 
 class _Data(msgspec.Struct):
@@ -45,13 +56,14 @@ class Binance(Venue):
     numbered = True
 
     def __init__(self, url: str, symbols: Sequence[str]) -> None:
-        """Errors: ValueError for more than MAX_SYMBOLS symbols."""
-        if len(symbols) > MAX_SYMBOLS:
-            raise ValueError(f"Binance streams {MAX_SYMBOLS} symbols on a connection")
         streams = "/".join(
             f"{symbol.lower()}@{stream}" for symbol in symbols for stream in ("trade", "bookTicker")
         )
         super().__init__(f"{url}/stream?streams={streams}&timeUnit=MICROSECOND", symbols)
+
+    def currency(self, symbol: str) -> str:
+        """Return the currency at the end of a symbol: the USDT of BTCUSDT."""
+        return next(filter(symbol.endswith, CURRENCIES), "USD")
 
     def read(self, text: str | bytes) -> Reading:
         """Read one message of a combined stream."""

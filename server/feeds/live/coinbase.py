@@ -17,8 +17,6 @@ from server.feeds.live.venue import (
     optional_number,
 )
 
-URL = "wss://ws-feed.exchange.coinbase.com"
-
 CHANNELS = ["matches", "ticker", "heartbeat"]
 
 
@@ -48,6 +46,10 @@ class Coinbase(Venue):
     name = "coinbase"
     silence = 10.0
     numbered = True
+
+    def currency(self, symbol: str) -> str:
+        """Return the part behind the dash: the USD of BTC-USD."""
+        return symbol.rpartition("-")[2]
 
     def greeting(self) -> Sequence[object]:
         """Subscribe at once: Coinbase closes a connection that has not after five seconds."""

@@ -9,8 +9,6 @@ import msgspec
 
 from server.feeds.live.venue import NOTHING, BadMessage, Reading, Refused, Venue
 
-URL = "wss://ws.kraken.com/v2"
-
 
 class _Item(msgspec.Struct):
     """One trade or ticker."""
@@ -47,6 +45,10 @@ class Kraken(Venue):
     name = "kraken"
     silence = 10.0
     numbered = True
+
+    def currency(self, symbol: str) -> str:
+        """Return the part behind the slash: the USD of BTC/USD."""
+        return symbol.rpartition("/")[2]
 
     def greeting(self) -> Sequence[object]:
         """Subscribe to the trades, and to each change of the best bid and ask."""

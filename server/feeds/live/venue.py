@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+from server.quotes.instrument import DEFAULT_CURRENCY, Instrument
+
 Published = Mapping[str, object]
 """One object as publishers send it (docs/publishing.md): a trade, a quote, a status, a correction."""
 
@@ -25,6 +27,9 @@ class Reading(NamedTuple):
 
 NOTHING = Reading()
 
+CRYPTO_DECIMALS = 8
+"""Decimals of prices and sizes of crypto currencies that no catalogue has: one satoshi."""
+
 
 class Venue(ABC):
     """One venue and the symbols to follow there, spelled as the venue spells them."""
@@ -41,6 +46,22 @@ class Venue(ABC):
     def __init__(self, url: str, symbols: Sequence[str]) -> None:
         self.url = url
         self.symbols = list(symbols)
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return data for a symbol that no catalogue has. Its first price becomes the base price."""
+        return Instrument(
+            symbol=symbol,
+            name=symbol,
+            type="CRYPTO",
+            currency=self.currency(symbol),
+            base_price=None,
+            price_decimals=CRYPTO_DECIMALS,
+            size_decimals=CRYPTO_DECIMALS,
+        )
+
+    def currency(self, symbol: str) -> str:  # noqa: ARG002 (most venues' symbols tell it)
+        """Return the currency of a symbol's prices."""
+        return DEFAULT_CURRENCY
 
     def greeting(self) -> Sequence[object]:
         """Return the messages to send, as JSON, once connected."""
