@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from server.cluster.bus import Bus
+from server.cluster.bus import ID_MEMORY_MS, Bus
 from server.cluster.scripts import APPEND, READ
 from server.cluster.steps import POSITION, Progress
-from server.cluster.wire import IDS, INTAKE, PAGE_FIELDS, QUEUE, StreamEntry
+from server.cluster.wire import ANSWER, IDS, INTAKE, PAGE_FIELDS, QUEUE, StreamEntry
 
 QUEUED_ENTRIES = 512
 """Entries of the queue, some 30 MB in Redis: ten seconds of work for the leader. Then it is full."""
@@ -44,6 +44,16 @@ class PriceStreams:
         half = max(1, round(self._bus.patience * 500))
         streams: dict[Any, Any] = dict(positions)
         await self._bus.do(lambda: self._bus.redis.xread(streams, count=1, block=half))
+
+    async def first_answer(self, key: int) -> bytes | None:
+        """Return the first answer to a key, None if there is none."""
+        value = await self._bus.do(lambda: self._bus.redis.get(f"{ANSWER}{key:x}"))
+        return cast("bytes | None", value)
+
+    async def remember_answer(self, key: int, answer: bytes) -> None:
+        """Remember the first answer to a key for as long as the key itself."""
+        name = f"{ANSWER}{key:x}"
+        await self._bus.do(lambda: self._bus.redis.set(name, answer, px=ID_MEMORY_MS, nx=True))
 
     async def load_progress(self) -> Progress:
         """Return how far the feeds have come."""

@@ -6,12 +6,14 @@ instance it gets `queued` when Redis has the batch. `docs/publishing.md` says wh
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
 from typing import NamedTuple
 
+import msgspec
 import structlog
 import trio
 from msgspec import UNSET
@@ -25,7 +27,7 @@ from server.feeds.judge import CHUNK, Exchange, Judge
 from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason, Rejection
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
-from server.intake.intake import Intake, Notice
+from server.intake.intake import Intake, Notice, id_hash
 from server.intake.objects import Line, Published, read_batch, read_object
 from server.intake.queued import Queued, check, decode_queued, encode_queued, split
 from server.intake.state import restore, save
@@ -47,16 +49,22 @@ RETRY_INTERVAL = 0.25
 RETRY_AFTER = 1.0
 """Seconds after which a refused publisher may try again."""
 
+MAX_FIRST_ANSWER = 16 * 1024
+"""Bytes of an answer to a batch with an idempotency key that other instances can give again."""
+
 ID = Struct("<q")
 """One of the ids that were counted."""
 
 log = structlog.get_logger()
 
+_answer_decoder = msgspec.json.Decoder(Answer)
+
 
 class _Receipt:
     """A batch of this instance in the queue. `waiting` counts its entries that are not judged."""
 
-    def __init__(self, on_answer: OnAnswer) -> None:
+    def __init__(self, key: str, on_answer: OnAnswer) -> None:
+        self.key = id_hash("", key) if key else 0
         self.answer = Answer()
         self.queued = False
         self.waiting = 0
@@ -104,6 +112,7 @@ class SharedPrices:
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
         self._steps = member.steps
+        self._invalid = member.stats.invalid
         self._streams = PriceStreams(member.bus)
         self._keys = [key for key in (QUEUE, stream) if key]
         self._positions: dict[str, str] = {}
@@ -144,9 +153,14 @@ class SharedPrices:
                 await self._wait()
 
     async def _append(self, batch: Batch, on_answer: OnAnswer, *, wait: bool) -> None:
-        receipt = _Receipt(on_answer)
+        receipt = _Receipt(batch.key, on_answer)
+        if await self._is_answered(receipt):
+            return
         entries = await self._entries(batch, receipt)
         self._judge.report(batch.source, receipt.answer)
+        if self.running and not entries:
+            # Its answer comes behind those to the batches before it.
+            entries = [(Queued(batch.source, batch.epoch, token_hex(8), []), _Own(receipt, []))]
         receipt.waiting = len(entries)
         if entries:
             keys = [entry.key for entry, _ in entries]
@@ -161,6 +175,24 @@ class SharedPrices:
             receipt.queued = True
         if not self.running or not entries:
             self._settle_queued(receipt)
+            await self._remember(receipt)
+
+    async def _is_answered(self, receipt: _Receipt) -> bool:
+        """Give a batch whose key was seen before the first answer again."""
+        if receipt.key:
+            with suppress(BusLost, ValueError):
+                if first := await self._streams.first_answer(receipt.key):
+                    receipt.answer = _answer_decoder.decode(first)
+                    receipt.settle()
+                    return True
+        return False
+
+    async def _remember(self, receipt: _Receipt) -> None:
+        """Let all instances give the answer again."""
+        answer = msgspec.json.encode(receipt.answer)
+        if receipt.key and len(answer) <= MAX_FIRST_ANSWER:
+            with suppress(BusLost):
+                await self._streams.remember_answer(receipt.key, answer)
 
     def _settle_queued(self, receipt: _Receipt) -> None:
         """Answer that a batch is in the queue."""
@@ -183,7 +215,7 @@ class SharedPrices:
                 good += checked.good
                 places += [(line.number, number) for line in checked.good]
                 await trio.lowlevel.checkpoint()
-        name = batch.key or token_hex(8)
+        name = f"{receipt.key:x}" if receipt.key else token_hex(8)
         found = []
         for start, stop in split(good):
             contents = [line.content for line in good[start:stop]]
@@ -231,7 +263,17 @@ class SharedPrices:
             entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
         except BusLost:
             return []
-        return [*map(_queued, entries)] if key == QUEUE else _listed(key, entries)
+        return [*map(self._queued, entries)] if key == QUEUE else _listed(key, entries)
+
+    def _queued(self, entry: StreamEntry) -> _Work:
+        """Return the work of one entry of the queue; none if it cannot be read."""
+        try:
+            found = decode_queued(entry.fields.get(b"b", b""))
+        except ValueError as error:
+            self._invalid.report("bus", QUEUE, str(error))
+            found = Queued("", "", "", [])
+        lines = [Line(number, each) for number, each in enumerate(found.objects, 1)]
+        return _Work(QUEUE, entry.id, found, lines)
 
     async def _wait(self) -> None:
         try:
@@ -256,7 +298,7 @@ class SharedPrices:
         packed = b"".join(map(ID.pack, ids))
         await self._steps.finish(Step(states, packed, news, dict(self._positions), QUEUE))
         for each, answer in zip(work, answers, strict=True):
-            self._answer(each, answer)
+            await self._answer(each, answer)
 
     async def _list(self, work: Sequence[_Work]) -> set[str]:
         """List the symbols of some work. Return those that exist.
@@ -293,7 +335,7 @@ class SharedPrices:
         self._judge.report(entry.source, answer)
         return answer
 
-    def _answer(self, work: _Work, answer: Answer) -> None:
+    async def _answer(self, work: _Work, answer: Answer) -> None:
         own = self._own.pop(work.entry.key, None)
         if own is None:
             return
@@ -305,6 +347,7 @@ class SharedPrices:
         own.receipt.answer.add(answer)
         own.receipt.waiting -= 1
         if not own.receipt.waiting:
+            await self._remember(own.receipt)
             own.receipt.settle()
 
     def _on_notice(self, notice: Notice) -> None:
@@ -314,17 +357,6 @@ class SharedPrices:
 
 def _is_status(line: Line) -> bool:
     return isinstance(line.content, Published) and line.content.kind == "status"
-
-
-def _queued(entry: StreamEntry) -> _Work:
-    """Return the work of one entry of the queue; none if it cannot be read."""
-    try:
-        found = decode_queued(entry.fields.get(b"b", b""))
-    except ValueError as error:
-        log.error("entry of the queue skipped", entry=entry.id, problem=str(error))
-        found = Queued("", "", "", [])
-    lines = [Line(number, each) for number, each in enumerate(found.objects, 1)]
-    return _Work(QUEUE, entry.id, found, lines)
 
 
 def _listed(key: str, entries: Sequence[StreamEntry]) -> list[_Work]:

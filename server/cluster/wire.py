@@ -56,6 +56,9 @@ MARKETS = "quotestream:markets"
 IDS = "quotestream:ids"
 """A stream of the ids that were counted: 8 bytes each, those of one step in one entry."""
 
+ANSWER = "quotestream:answer:"
+"""The hash of an idempotency key follows. The first answer to it, as JSON."""
+
 QUEUE = "quotestream:prices"
 """A stream of published objects for the leader, in entries of `server/intake/queued.py`."""
 

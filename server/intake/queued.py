@@ -5,13 +5,16 @@ prices and sizes. The others come back to the publisher at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from server.intake.answer import Answer, Refused, Rejection
 from server.intake.checks import at_price, at_size, may_publish
 from server.intake.intake import Market, id_hash
 from server.intake.objects import Line, Published, read_time
+from server.quotes.instrument import is_symbol
 
 MOST_OBJECTS = 500
 """Objects of one entry of the queue: some 60 KB, and 10 ms to judge."""
@@ -23,7 +26,7 @@ class Queued(msgspec.Struct, array_like=True):
     source: str
     epoch: str
     key: str
-    objects: list[Published]
+    objects: Annotated[list[Published], Meta(max_length=MOST_OBJECTS)]
 
     @property
     def id(self) -> int:
@@ -49,7 +52,10 @@ def encode_queued(entry: Queued) -> bytes:
 
 def decode_queued(data: bytes) -> Queued:
     """Errors: ValueError."""
-    return _decoder.decode(data)
+    entry = _decoder.decode(data)
+    if bad := [each.symbol for each in entry.objects if not is_symbol(each.symbol)]:
+        raise ValueError(f"not a symbol: {bad[0][:80]!r}")
+    return entry
 
 
 def check(

@@ -156,7 +156,7 @@ class Sources:
                 newest = source.newest(each.symbol)
                 newest.trade = max(newest.trade, each.trade)
                 newest.book = max(newest.book, each.book)
-                newest.heard_at = max(newest.heard_at, each.heard_at)
+                newest.heard_at = max(newest.heard_at, min(each.heard_at, now))
 
     def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
         """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""

@@ -92,13 +92,16 @@ def test_id_counts_once_on_both(pair: Pair, symbol: str) -> None:
 
 
 def test_key_counts_once_on_both(pair: Pair, symbol: str) -> None:
-    """A batch whose key another instance has taken is not counted again."""
+    """A batch whose key another instance has taken is not counted again, and gets the same answer."""
     batch = [{"symbol": symbol, "price": 50, "size": 1}]
-    post(pair.follower, batch, Idempotency_Key=f"key {symbol}")
+    first = post(pair.follower, batch, Idempotency_Key=f"key {symbol}")
     eventually(lambda: volume(pair.leader, symbol) == 1)
-    post(pair.leader, batch, Idempotency_Key=f"key {symbol}")
+    assert post(pair.leader, batch, Idempotency_Key=f"key {symbol}").body == first.body
+    first = post(pair.leader, batch, Idempotency_Key=f"other {symbol}")
+    assert first.counts[0] == 1
+    assert post(pair.follower, batch, Idempotency_Key=f"other {symbol}").body == first.body
     post(pair.leader, {"symbol": symbol, "price": 51, "size": 10})
-    assert volume(pair.leader, symbol) == 11
+    assert volume(pair.leader, symbol) == 12
 
 
 def test_follower_names_the_mistakes_it_can_see(pair: Pair, symbol: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from bench.services import Redis
+from server.cluster.queue import QUEUED_ENTRIES
 from tests.faults.cluster import LEASE, Cluster
 from tests.processes import LONGEST_PAUSE, ServerProcess, eventually
-from tests.publisher import post, publishing
+from tests.publisher import post, publishing, receive
 
 FAST_LEASE = {"FEED": "push", "PUSH_LISTS_SYMBOLS": "1"}
 
@@ -240,3 +241,49 @@ def test_story_of_a_bad_day(tmp_path):
             assert quote(server, "AAPL") == expected
             client.wait_for(lambda it: it.held["AAPL"][1] == expected[0])
             assert client.document["quotes"]["AAPL"] == expected[1]
+
+
+def test_full_queue_takes_nothing(tmp_path, redis):
+    """While nobody reads it, the queue has a limit. What it took counts later, nothing else does."""
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        assert post(leader, trades(0, 1)).counts[0] == 1
+        wait_for_volume(follower, 1)
+        leader.process.send_signal(signal.SIGSTOP)
+        # Each status is an entry of its own.
+        halts = [{"kind": "status", "symbol": "AAPL", "status": "halted"}] * (QUEUED_ENTRIES - 2)
+        assert post(follower, halts).body["state"] == "queued"
+        assert post(follower, trades(1, 1)).body["state"] == "queued"
+        assert post(follower, trades(2, 1)).status == 429
+        leader.process.kill()
+        cluster.wait_for_leader([follower])
+        wait_for_volume(follower, 2)
+        assert post(follower, trades(2, 1)).counts[0] == 1
+        wait_for_volume(follower, 3)
+
+
+def test_acks_keep_their_order_while_the_leader_changes(tmp_path, redis):
+    """A publisher on one connection gets an answer to each frame, whether its server leads or not."""
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        with publishing(follower, source="sip") as publisher:
+            frames, total, states = 0, 0, set()
+            for number in range(400):
+                if number == 100:
+                    leader.process.kill()
+                if number == 200:
+                    cluster.wait_for_leader([follower])
+                publisher.send(json.dumps(trades(number, 1)) if number % 5 else "nonsense")
+                if number % 20 == 19:
+                    while frames <= number:
+                        answer = receive(publisher)
+                        assert answer["frames"] > frames
+                        frames, total = answer["frames"], answer["accepted"]
+                        states.add(answer["state"])
+            assert (frames, total) == (400, 320)
+            assert states == {"queued", "applied"}
+        wait_for_volume(follower, 320)
