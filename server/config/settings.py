@@ -114,7 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "several with +"
         ),
         "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV file, "
-        "other instances, or a live venue (coinbase, kraken, binance, alpaca).",
+        "other instances, or a venue (coinbase, kraken, binance, alpaca).",
     ] = FeedChoice("simulator")
     price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
         Duration(4)
