@@ -15,7 +15,7 @@ QUEUED_ENTRIES = 512
 BEGINNING = "0-0"
 """Before the first entry of a stream."""
 
-_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
+_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 
 
 class PriceStreams:

@@ -249,7 +249,7 @@ class SharedPrices:
         now = time_ns() // 1000
         self.intake.begin()
         progress = self._steps.newest_of(progress)
-        unreadable = restore(self.intake, progress.states.values(), now)
+        unreadable = restore(self.intake, progress.states, now)
         for ids in progress.ids:
             whole = len(ids) - len(ids) % ID.size
             self.intake.ids.restore((key for (key,) in ID.iter_unpack(ids[:whole])), now)

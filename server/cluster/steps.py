@@ -6,10 +6,11 @@ place in the streams that they came from are then one script in Redis.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import trio
+from msgspec import Meta
 
 from server.fanout.hub import Hub, ahead_of
 from server.quotes.messages import MarketState
@@ -35,6 +36,10 @@ class Progress(NamedTuple):
     states: Mapping[str, bytes]
     positions: Mapping[str, str]
     ids: Sequence[bytes]
+
+
+EntryName = Annotated[str, Meta(pattern=r"^[0-9]{1,19}-[0-9]{1,19}\Z")]
+"""The name of an entry in a stream: milliseconds and a number. Redis has no larger ones."""
 
 
 def entry_order(name: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from server.cluster.steps import MarketNews
+from server.cluster.steps import EntryName, MarketNews
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
 from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
@@ -85,7 +85,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     position: FeedPosition = NOWHERE
     markets: tuple[MarketNews, ...] = ()
     states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
-    positions: Mapping[str, str] = msgspec.field(default_factory=dict)
+    positions: Mapping[str, EntryName] = msgspec.field(default_factory=dict)
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from server.intake.answer import Answer
 from server.intake.once import ID_MEMORY_US, SeenSeqs
-from server.intake.trades import Row
+from server.intake.trades import NO_SEQ, Row
+from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.snapshot import Microseconds
 
 MAX_SOURCES = 256
 """Sources that are remembered. A new one replaces one that was silent for five minutes."""
@@ -22,6 +25,10 @@ RATE_WINDOW_US = 10_000_000
 Result = Literal["accepted", "duplicate", "late", "held", "rejected"]
 
 
+Seq = Annotated[int, Meta(ge=NO_SEQ, le=LARGEST_WHOLE)]
+Place = tuple[Microseconds, Seq]
+
+
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What has to survive a change of the leader: how far one symbol of one source has come.
 
@@ -32,11 +39,11 @@ class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     source: str
     epoch: str
     symbol: str
-    floor: int
-    above: str
-    trade: tuple[int, int]
-    book: tuple[int, int]
-    heard_at: int = 0
+    floor: Seq
+    above: Annotated[str, Meta(pattern=r"^[0-9a-f]{1,1024}\Z")]
+    trade: Place
+    book: Place
+    heard_at: Microseconds = 0
 
 
 class Newest(msgspec.Struct, gc=False):

@@ -8,7 +8,9 @@ import time
 from http.client import HTTPException
 from typing import Any
 
+import msgspec
 import pytest
+from redis import Redis as RedisClient
 
 from bench.services import Redis
 from server.cluster.queue import QUEUED_ENTRIES
@@ -287,3 +289,32 @@ def test_acks_keep_their_order_while_the_leader_changes(tmp_path, redis):
             assert (frames, total) == (400, 320)
             assert states == {"queued", "applied"}
         wait_for_volume(follower, 320)
+
+
+@pytest.mark.parametrize("wrong_type", [False, True])
+def test_wrong_values_in_redis_stop_nothing(tmp_path, redis, wrong_type):
+    """Another program's values are left out, and keys of another type are renamed."""
+    names = ("intake", "markets", "ids", "prices")
+    if wrong_type:
+        for name in names:
+            redis.command("SET", f"quotestream:{name}", "garbage")
+    else:
+        for field in ("AAPL", "MSFT", "position:quotestream:prices", "position:"):
+            redis.command("HSET", "quotestream:intake", field, "garbage")
+        huge = msgspec.msgpack.encode([[["s", "", "IBM", -1, "0", [2**63, 0], [0, -1], 0]], []])
+        with RedisClient.from_url(redis.url) as client:
+            client.hset("quotestream:intake", "IBM", huge)
+        redis.command("HSET", "quotestream:markets", "AAPL", '["AAPL","gone",1]')
+        redis.command("XADD", "quotestream:ids", "*", "i", "eleven byte")
+        redis.command("XADD", "quotestream:ids", "*", "other", "field")
+        redis.command("XADD", "quotestream:prices", "*", "b", "garbage")
+        redis.command("XADD", "quotestream:prices", "*", "other", "field")
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        assert post(leader, trades(0, 10)).counts[0] == 10
+        assert post(follower, trades(10, 10)).body["state"] == "queued"
+        for server in (leader, follower):
+            wait_for_volume(server, 20)
+        assert not [line for line in leader.log_lines() if line["level"] == "error"]
