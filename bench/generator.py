@@ -20,6 +20,7 @@ from bench.wire import (
     HEADER,
     LONG_TEXT_FRAME,
     PING,
+    PONG,
     control_frame,
     count_long_frames,
     inflate,
@@ -82,7 +83,8 @@ class Generator:
 
     `latencies`: from the server's intake (`ts`) to the client, in microseconds, for every update of the
     sample. `last`: the latency of the last client, by `ts`. `failed`: reasons of failed handshakes
-    and of connections that the server ended.
+    and of connections that the server ended. `on_update` gets the quoted symbol and version of every
+    update of the sample.
     """
 
     def __init__(self, url: str) -> None:
@@ -97,6 +99,7 @@ class Generator:
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._by_fd: dict[int, Client] = {}
+        self._others: dict[int, tuple[socket.socket, Callable[[], None]]] = {}
         self.clients: set[Client] = set()
         self.answered: deque[Client] = deque()
         self.failed: Counter[str] = Counter()
@@ -107,6 +110,7 @@ class Generator:
         self.frames = 0
         self.bytes = 0
         self.jumps = 0
+        self.on_update: Callable[[bytes, int], None] | None = None
 
     def open(
         self, query: str, *, sampled: bool = True, receive_buffer: int = 0, compressed: bool = False
@@ -140,12 +144,19 @@ class Generator:
             for fd, _ in poll(min(left, max(0.0, self._sweep_at - now)), EVENTS):
                 if client := by_fd.get(fd):
                     client.handle(client)
+                elif other := self._others.get(fd):
+                    other[1]()
             if monotonic() >= self._sweep_at:
                 ready = sweep(0, EVENTS)
                 for fd, _ in ready:
                     self._count(by_fd[fd])
                 if len(ready) < EVENTS:
                     self._sweep_at = monotonic() + SWEEP_INTERVAL
+
+    def serve(self, sock: socket.socket, on_readable: Callable[[], None]) -> None:
+        """Let the loop serve a socket that is not a client's, and close it at the end."""
+        self._others[sock.fileno()] = sock, on_readable
+        self._epoll.register(sock, select.EPOLLIN)
 
     def pause(self, client: Client) -> None:
         """Stop reading from `client`."""
@@ -192,6 +203,8 @@ class Generator:
         """Close all sockets."""
         for client in list(self.clients):
             self.cut(client)
+        for sock, _ in self._others.values():
+            sock.close()
         self._epoll.close()
         self._counting.close()
 
@@ -276,7 +289,7 @@ class Generator:
             if found:
                 self._note(client, int(found[1]), found[2], replaced=found[3] == b"r")
             elif data[start] == PING:
-                client.sock.send(control_frame(0x8A, data[begin:end]))
+                client.sock.send(control_frame(PONG, data[begin:end]))
             start = end
         client.rest = data[start:]
 
@@ -292,6 +305,8 @@ class Generator:
             latency = time_ns() // 1000 - ts
             self.latencies.add(latency)
             self.last[ts] = latency
+            if self.on_update:
+                self.on_update(symbol, version)
             return
         for symbol, version in parse_versions(versions).items():
             # This is a full quote in place of merged updates.
@@ -316,7 +331,7 @@ class Generator:
         client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""
         if (ping := buffer.find(PING, 0, size)) >= 0:
             payload = bytes(buffer[ping + 2 : min(size, ping + 2 + buffer[ping + 1])])
-            client.sock.send(control_frame(0x8A, payload))
+            client.sock.send(control_frame(PONG, payload))
 
     def _add_frames(self, client: Client, frames: int) -> None:
         client.frames += frames

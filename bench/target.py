@@ -128,6 +128,11 @@ class Process:
     def cpu_seconds(self) -> float | None:
         return cpu_seconds(self._process.pid)
 
+    def active_seconds(self) -> float:
+        """Return how long the main thread ran, or was ready to run and had no core (schedstat)."""
+        ran, waited, _ = Path(f"/proc/{self._process.pid}/schedstat").read_text().split()
+        return (int(ran) + int(waited)) / 1e9
+
     def resident_bytes(self) -> int | None:
         fields = Path(f"/proc/{self._process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -171,8 +176,11 @@ class OwnServer(Process):
         self.http = self._process.stdout.readline().split()[1].removesuffix("/healthz")
 
     def query(self, user: str, symbols: str) -> str:
-        token = jwt.encode({"sub": user, "exp": FAR_FUTURE}, self._secret, "HS256")
-        return f"symbols={symbols}&token={token}"
+        return f"symbols={symbols}&token={self.token(user)}"
+
+    def token(self, user: str, **claims: str) -> str:
+        """Return a token of `user`."""
+        return jwt.encode({"sub": user, "exp": FAR_FUTURE, **claims}, self._secret, "HS256")
 
     def metric(self, name: str) -> float | None:
         return scrape(self.http, name)

@@ -14,6 +14,7 @@ SHORTEST_LONG_FRAME = 4 + 126
 """Bytes of its header and text."""
 
 PING = 0x89
+PONG = 0x8A
 CLOSE = 0x88
 
 COMPRESSED = 0x40

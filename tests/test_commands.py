@@ -40,11 +40,16 @@ PLACEHOLDERS = {
 KINDS = {
     # Named without arguments, so only the help is certain to be right.
     "help": r"scripts/bench \w+.*|scripts/python -m tests\.fuzz\b.*"
-    r"|scripts/quotestream (?:token|import)",
+    r"|scripts/quotestream (?:token|import(?: --fresh)?|rename|split)",
     "run": r"scripts/quotestream (?:token|list|delist|import|migrate)\b.*|\S+ (?:.* )?--help",
     "start": r"(?:FEED=\S+ )?scripts/(?:serve|quotestream serve)",
     # These need a Redis, and tests/workers starts them with one.
-    "redis": r"scripts/(?:serve|quotestream serve) --workers \S+",
+    "redis": r"scripts/(?:serve|quotestream serve) --workers \S+"
+    r"|REDIS_URL=\S+ FEED=stream:\S+ scripts/serve",
+    # These change instruments that the file of a fresh clone does not have: tests/store/test_life.py.
+    "life": r"scripts/quotestream (?:rename|split) \S.*",
+    # These publish to a server: tests/feeds/test_publishing_document.py.
+    "publish": r"scripts/quotestream publish\b.*|scripts/python examples/publish\.py\b.*",
     # It draws until its user ends it: tests/cli/test_watch.py.
     "screen": r"scripts/quotestream watch\b.*",
     # They install packages, look at the whole project, or run for minutes.

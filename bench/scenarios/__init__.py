@@ -12,6 +12,7 @@ from bench.scenarios import (
     establish,
     growth,
     portfolio,
+    publish,
     replay,
     saturate,
     slow,
@@ -21,7 +22,18 @@ from bench.scenarios import (
 
 SCENARIOS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (establish, portfolio, burst, saturate, churn, storm, slow, replay, growth)
+    for module in (
+        establish,
+        portfolio,
+        burst,
+        saturate,
+        churn,
+        storm,
+        slow,
+        replay,
+        publish,
+        growth,
+    )
 }
 """Scenarios by name, in the order in which `all` runs them."""
 

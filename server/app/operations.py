@@ -33,7 +33,7 @@ from server.ops.metrics_intake import IntakeCollector, VenueCollector
 from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
-from server.ops.publishing import price_endpoints
+from server.ops.publishing import no_prices_route, price_endpoints
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -102,7 +102,7 @@ def build_operations(
     description = description_route(api, PAGES)
     routes = Routes(
         probes=probe_routes(readiness.ask),
-        users=[each.route(gate) for each in api],
+        users=[each.route(gate) for each in api] + ([] if parts.desk else [no_prices_route()]),
         public=[index_route([*here, *api]), description],
         operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )

@@ -13,12 +13,10 @@ from server.feeds.push import Push
 from server.gateway.directory import Directory
 from server.intake.intake import Intake, Notice, Rules
 from server.intake.trades import Values
+from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.quote import to_microseconds
 from server.quotes.snapshot import opening_snapshot
-
-LOOK_INTERVAL = 0.001
-"""Seconds between two looks whether updates are published: a round takes longer if it has any work."""
 
 
 class HubExchange:
@@ -63,13 +61,11 @@ class HubExchange:
     async def published(self, symbols: Iterable[str]) -> None:
         """Wait until the topics of `symbols` have published all updates that they have now."""
         # A topic's task that slept gets its update in the next pass of the loop.
-        for _ in range(2):
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
-        while any(  # noqa: ASYNC110 (an event for each update would slow the hot path)
-            topic.inbox is not None and topic.inbox.waiting for topic in waiting
-        ):
-            await trio.sleep(LOOK_INTERVAL)
+        await wait_until(
+            lambda: not any(topic.inbox is not None and topic.inbox.waiting for topic in waiting)
+        )
 
 
 def open_push(

@@ -7,7 +7,7 @@ instance it gets `queued` when Redis has the batch. `docs/publishing.md` says wh
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
@@ -16,7 +16,6 @@ from typing import NamedTuple
 import msgspec
 import structlog
 import trio
-from msgspec import UNSET
 
 from server.cluster.errors import BusLost
 from server.cluster.member import Member
@@ -25,7 +24,7 @@ from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE, StreamEntry
 from server.feeds.judge import CHUNK, Exchange, Judge
 from server.feeds.live.feed import LiveFeed
-from server.intake.answer import Answer, Reason, Rejection
+from server.intake.answer import Answer, Reason
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Notice, id_hash
 from server.intake.objects import Line, Published, read_batch, read_object
@@ -78,10 +77,10 @@ class _Receipt:
 
 
 class _Own(NamedTuple):
-    """An entry of this instance: its batch, and the line and frame of each object."""
+    """An entry of this instance: its batch, and the lines of that."""
 
     receipt: _Receipt
-    places: Sequence[tuple[int, int]]
+    lines: Sequence[Line]
 
 
 class _Work(NamedTuple):
@@ -197,31 +196,28 @@ class SharedPrices:
     def _settle_queued(self, receipt: _Receipt) -> None:
         """Answer that a batch is in the queue."""
         mine = [key for key, own in self._own.items() if own.receipt is receipt]
-        receipt.answer.accepted += sum(len(self._own.pop(key).places) for key in mine)
+        receipt.answer.accepted += sum(len(self._own.pop(key).lines) for key in mine)
         receipt.answer.state = "queued"
         receipt.settle()
 
     async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
         """Check a batch, and return its good objects as entries."""
         good: list[Line] = []
-        places: list[tuple[int, int]] = []
-        for number, body in enumerate(batch.bodies, batch.first_frame):
-            lines = read_batch(body)
-            while chunk := [*islice(lines, CHUNK)]:
-                known = await self._judge.look_up(chunk)
-                now = time_ns() // 1000
-                checked = check(known, self._exchange, batch.symbols, now, number)
-                receipt.answer.add(checked.answer)
-                good += checked.good
-                places += [(line.number, number) for line in checked.good]
-                await trio.lowlevel.checkpoint()
+        frames = enumerate(batch.bodies, batch.first_frame)
+        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        while chunk := [*islice(lines, CHUNK)]:
+            known = await self._judge.look_up(chunk)
+            checked = check(known, self._exchange, batch.symbols, time_ns() // 1000)
+            receipt.answer.add(checked.answer)
+            good += checked.good
+            await trio.lowlevel.checkpoint()
         name = f"{receipt.key:x}" if receipt.key else token_hex(8)
         found = []
         for start, stop in split(good):
             contents = [line.content for line in good[start:stop]]
             objects = [each for each in contents if isinstance(each, Published)]
             entry = Queued(batch.source, batch.epoch, f"{name} {start}", objects)
-            found.append((entry, _Own(receipt, places[start:stop])))
+            found.append((entry, _Own(receipt, good[start:stop])))
         return found
 
     async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
@@ -339,10 +335,9 @@ class SharedPrices:
         own = self._own.pop(work.entry.key, None)
         if own is None:
             return
-        places = [(own.places[each.line - 1], each) for each in answer.rejected]
         answer.rejected = [
-            Rejection(line, each.code, each.message, frame or UNSET)
-            for (line, frame), each in places
+            own.lines[each.line - 1].reject(Reason(each.code, each.message))
+            for each in answer.rejected
         ]
         own.receipt.answer.add(answer)
         own.receipt.waiting -= 1

@@ -11,6 +11,7 @@ import trio
 from server.intake.answer import Answer, Reason
 from server.intake.intake import Intake, Market, Notice
 from server.intake.objects import Line, Published
+from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.update import Update
 
@@ -19,9 +20,6 @@ CHUNK = 64
 
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about publishers' mistakes."""
-
-LOOK_INTERVAL = 0.001
-"""Seconds between two looks whether a batch is published. A round of updates takes longer."""
 
 log = structlog.get_logger()
 
@@ -99,7 +97,7 @@ class Judge:
             return lines
         refused = Reason("store_unavailable", "the store gives no answer about this symbol")
         return [
-            Line(each.number, refused)
+            Line(each.number, refused, each.frame)
             if isinstance(each.content, Published) and each.content.symbol in unavailable
             else each
             for each in lines
@@ -109,13 +107,13 @@ class Judge:
         self, symbols: Iterable[str], updates: trio.MemorySendChannel[Update]
     ) -> None:
         """Wait until all updates of `symbols` that were sent before are published."""
-        await trio.lowlevel.checkpoint()
         # The broadcaster has routed all updates when it waits for the next one.
-        while not (  # noqa: ASYNC110 (an event for each update would slow all feeds)
-            updates.statistics().tasks_waiting_receive
-            and not updates.statistics().current_buffer_used
-        ):
-            await trio.sleep(LOOK_INTERVAL)
+        await wait_until(
+            lambda: (
+                updates.statistics().tasks_waiting_receive > 0
+                and not updates.statistics().current_buffer_used
+            )
+        )
         await self.exchange.published(symbols)
 
     def report(self, source: str, answer: Answer) -> None:

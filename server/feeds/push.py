@@ -6,6 +6,7 @@ updates. So the intake has one user, and a publisher that leaves does not cut it
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 import structlog
@@ -89,13 +90,12 @@ class Push:
         self, batch: Batch, updates: trio.MemorySendChannel[Update]
     ) -> tuple[Answer, set[str]]:
         """Send the updates of a batch. Return its answer, and the symbols that it moved."""
-        answer, symbols = Answer(), set[str]()
+        symbols = set[str]()
+        frames = enumerate(batch.bodies, batch.first_frame)
+        # Frames of one object each are judged together, and so share a round.
+        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         named = batch.source, batch.epoch, batch.symbols
-        for number, body in enumerate(batch.bodies, batch.first_frame):
-            part = await self._judge.judge(read_batch(body), named, updates, symbols)
-            if number:
-                part.name_frame(number)
-            answer.add(part)
+        answer = await self._judge.judge(lines, named, updates, symbols)
         self._judge.report(batch.source, answer)
         return answer, symbols
 

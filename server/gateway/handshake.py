@@ -33,6 +33,7 @@ T = TypeVar("T")
 PATH = "/ws/quotes"
 
 PRICES_PATH = "/ws/prices"
+NO_PRICES = "this server takes no prices: start it with FEED=push"
 """The path for publishers, if prices come from them."""
 
 
@@ -77,7 +78,9 @@ class HandshakePolicy(NamedTuple):
         verified = self._verify_early(request, address)
         paths = (PATH, PRICES_PATH) if self.publishes else (PATH,)
         if request.path not in paths:
-            raise Refusal(Refused.NOT_FOUND, f"nothing here but {' and '.join(paths)}")
+            known = f"nothing here but {' and '.join(paths)}"
+            problem = NO_PRICES if request.path == PRICES_PATH else known
+            raise Refusal(Refused.NOT_FOUND, problem)
         require_websocket(request)
         self._check_origin(request.headers.get("origin"))
         self.pool.reserve()

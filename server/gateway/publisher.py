@@ -28,6 +28,11 @@ from server.quotes.messages import encode
 MAX_UNANSWERED = 64
 """Frames without an answer. Then the socket is left unread, as it is when they have MAX_BATCH_BYTES."""
 
+MAX_BATCHES = 2
+"""Batches of a connection without an answer: one is published, one waits. Until one is answered, the
+socket is left unread. So the next batch has all that comes meanwhile, and frames share a round.
+"""
+
 
 class PricesAck(Answer, tag_field="type", tag="ack", kw_only=True):
     """Answers the first `frames` frames of a connection.
@@ -62,7 +67,17 @@ class PublisherProtocol(Protocol):
 class PublisherSession(Session):
     """One publisher's connection. Frames that were read together are one batch."""
 
-    __slots__ = ("_acked", "_bodies", "_bytes", "_desk", "_names", "_read", "_room", "_total")
+    __slots__ = (
+        "_acked",
+        "_batches",
+        "_bodies",
+        "_bytes",
+        "_desk",
+        "_names",
+        "_read",
+        "_room",
+        "_total",
+    )
 
     def __init__(
         self,
@@ -77,6 +92,7 @@ class PublisherSession(Session):
         self._desk = desk
         self._bodies: list[bytes] = []
         self._bytes = 0
+        self._batches = 0
         self._read = 0
         self._acked = 0
         self._total = PricesAck()
@@ -97,6 +113,8 @@ class PublisherSession(Session):
     async def _take(self, data: bytes) -> None:
         await super()._take(data)
         await self._put()
+        while self._batches >= MAX_BATCHES and not self.over:
+            await self._answered()
 
     async def _wait_for(self, reply: LookUp | Publish) -> None:
         """Note a frame. If no further one may go unanswered, wait for an answer."""
@@ -108,8 +126,12 @@ class PublisherSession(Session):
         if self._is_full:
             await self._put()
         while self._is_full and not self.over:
-            self._room = trio.Event()
-            await self._room.wait()
+            await self._answered()
+
+    async def _answered(self) -> None:
+        """Wait for the next answer, or the end."""
+        self._room = trio.Event()
+        await self._room.wait()
 
     @property
     def _is_full(self) -> bool:
@@ -123,11 +145,13 @@ class PublisherSession(Session):
             first = self._read - len(bodies) + 1
             batch = Batch(bodies, source, epoch, self.identity.symbols, first)
             size = sum(len(body) for body in bodies)
+            self._batches += 1
             await self._desk.put(batch, partial(self._on_answer, self._read, size))
 
     def _on_answer(self, frames: int, size: int, answer: Answer) -> None:
         """Acknowledge all frames up to one. Batches are answered in their order."""
         self._bytes -= size
+        self._batches -= 1
         self._acked = self._total.frames = frames
         self._total.add(answer)
         if not self.closing:

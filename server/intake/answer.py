@@ -69,9 +69,3 @@ class Answer(msgspec.Struct):
         self.state = other.state
         if other.outranked:
             self.outranked = (self.outranked or 0) + other.outranked
-
-    def name_frame(self, frame: int) -> None:
-        """Say that all objects were in this frame of a connection."""
-        self.rejected = [
-            Rejection(each.line, each.code, each.message, frame) for each in self.rejected
-        ]

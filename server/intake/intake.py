@@ -9,7 +9,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from server.intake.answer import Answer, Reason, Refused, Rejection
+from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
@@ -125,7 +125,7 @@ class Intake:
         taken = Taken([], Answer())
         known = self.sources.get(source, now)
         if known is None:
-            lines = [Line(each.number, TOO_MANY_SOURCES) for each in lines]
+            lines = [Line(each.number, TOO_MANY_SOURCES, each.frame) for each in lines]
             known = Source(source, 0, 0, now)
         batch = _Batch(known, epoch, symbols, now, *taken)
         self.ids.pass_time(now)
@@ -136,9 +136,9 @@ class Intake:
                 if isinstance(line.content, Published):
                     self._take(line.content, batch)
                 else:
-                    taken.answer.rejected.append(Rejection(line.number, *line.content))
+                    taken.answer.rejected.append(line.reject(line.content))
             except Refused as refused:
-                taken.answer.rejected.append(Rejection(line.number, *refused.reason))
+                taken.answer.rejected.append(line.reject(refused.reason))
         batch.source.count(taken.answer, objects, now)
         return taken
 

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
-from server.intake.answer import Code, Reason, Refused
+from server.intake.answer import Code, Reason, Refused, Rejection
 from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
 from server.quotes.messages import MarketState
 from server.quotes.quote import to_microseconds
@@ -61,22 +61,36 @@ class Published(msgspec.Struct, gc=False):
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One object of a batch, or the reason why it cannot be read. `number` counts from 1."""
+    """One object of a batch, or the reason why it cannot be read.
+
+    `number` counts from 1. `frame` is the number of its frame on a connection, 0 in a request.
+    """
 
     number: int
     content: Published | Reason
+    frame: int = 0
+
+    def reject(self, reason: Reason) -> Rejection:
+        """Return that this object does not count."""
+        return Rejection(self.number, *reason, self.frame or UNSET)
 
 
-_CODES: dict[str, Code] = {
-    "price": "bad_price",
-    "bid": "bad_price",
-    "ask": "bad_price",
-    "size": "bad_size",
-    "bid_size": "bad_size",
-    "ask_size": "bad_size",
-    "ts": "bad_time",
+_FORMS: dict[str, tuple[Code, str]] = {
+    "symbol": ("bad_json", "a text"),
+    "kind": ("bad_json", "trade, quote, status, cancel or correct"),
+    "seq": ("bad_json", f"a whole number from 0 to {LARGEST_WHOLE}"),
+    "id": ("bad_json", f"a text of 1 to {MAX_ID_LENGTH} characters, or a whole number"),
+    "status": ("bad_json", "open, halted or closed"),
+    "reason": ("bad_json", f"a text of up to {MAX_REASON_LENGTH} characters"),
+    "price": ("bad_price", "a number"),
+    "bid": ("bad_price", "a number"),
+    "ask": ("bad_price", "a number"),
+    "size": ("bad_size", "a number"),
+    "bid_size": ("bad_size", "a number"),
+    "ask_size": ("bad_size", "a number"),
+    "ts": ("bad_time", "whole microseconds since 1970, or RFC 3339 with an offset or Z"),
 }
-"""The code for a field of the wrong type."""
+"""The code for a field of the wrong type, and the right type."""
 
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 _BLANK = b" \t\r"
@@ -86,7 +100,7 @@ _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _any_decoder = msgspec.json.Decoder()
 
 
-def read_batch(body: bytes) -> Iterator[Line]:
+def read_batch(body: bytes, frame: int = 0) -> Iterator[Line]:
     """Return each object of a body: NDJSON, or an array if it begins with a bracket.
 
     An array that is not JSON is one line that cannot be read. Behind MAX_OBJECTS, one line stands for
@@ -95,18 +109,18 @@ def read_batch(body: bytes) -> Iterator[Line]:
     body = body.removeprefix(b"\xef\xbb\xbf")
     is_array = body.lstrip()[:1] == b"["
     if body.count(b"," if is_array else b"\n") > MAX_PARTS:
-        yield Line(1, Reason("too_large", f"more than {MAX_PARTS} parts are not objects"))
+        yield Line(1, Reason("too_large", f"more than {MAX_PARTS} parts are not objects"), frame)
         return
     try:
         texts = enumerate(map(bytes, _array_decoder.decode(body)), 1) if is_array else _lines(body)
     except (ValueError, RecursionError) as error:
-        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"))
+        yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"), frame)
         return
     for number, text in islice(texts, MAX_OBJECTS):
-        yield Line(number, read_object(text))
+        yield Line(number, read_object(text), frame)
     for number, _ in islice(texts, 1):
         rest = f"a batch has at most {MAX_OBJECTS} objects; none from this one on counts"
-        yield Line(number, Reason("too_large", rest))
+        yield Line(number, Reason("too_large", rest), frame)
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -131,11 +145,18 @@ def read_object(text: bytes) -> Published | Reason:
 def _unreadable(text: bytes, error: Exception) -> Reason:
     """Name the field of the wrong type, unless the text is not JSON at all."""
     try:
-        _any_decoder.decode(text)
+        found = _any_decoder.decode(text)
     except (ValueError, RecursionError) as syntax:
-        return Reason("bad_json", str(syntax))
+        return Reason("bad_json", f"{syntax}: a line must be one whole JSON object")
+    if not isinstance(found, dict):
+        return Reason("bad_json", "not a JSON object")
+    if "symbol" not in found:
+        return Reason("bad_json", "symbol is missing")
     field = _FIELD.search(str(error))
-    return Reason(_CODES.get(field[1], "bad_json") if field else "bad_json", str(error))
+    if field is None or field[1] not in _FORMS:
+        return Reason("bad_json", str(error))
+    code, form = _FORMS[field[1]]
+    return Reason(code, f"{field[1]} is not {form}")
 
 
 def read_time(ts: int | datetime | None, now: int) -> int:

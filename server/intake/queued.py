@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.intake.answer import Answer, Refused, Rejection
+from server.intake.answer import Answer, Refused
 from server.intake.checks import at_price, at_size, may_publish
 from server.intake.intake import Market, id_hash
 from server.intake.objects import Line, Published, read_time
@@ -59,7 +59,7 @@ def decode_queued(data: bytes) -> Queued:
 
 
 def check(
-    lines: Iterable[Line], market: Market, symbols: Sequence[str] | None, now: int, frame: int = 0
+    lines: Iterable[Line], market: Market, symbols: Sequence[str] | None, now: int
 ) -> Checked:
     """Check each object without knowing any other. Objects without a time get `now`."""
     checked = Checked([], Answer())
@@ -69,11 +69,9 @@ def check(
                 _check_one(line.content, market, symbols, now)
                 checked.good.append(line)
             else:
-                checked.answer.rejected.append(Rejection(line.number, *line.content))
+                checked.answer.rejected.append(line.reject(line.content))
         except Refused as refused:
-            checked.answer.rejected.append(Rejection(line.number, *refused.reason))
-    if frame:
-        checked.answer.name_frame(frame)
+            checked.answer.rejected.append(line.reject(refused.reason))
     return checked
 
 

@@ -6,7 +6,12 @@ from typing import Annotated
 
 import trio
 from msgspec import Meta
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from server.gateway.handshake import NO_PRICES
 from server.intake.answer import Answer
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, Desk
 from server.intake.first_answers import FirstAnswers
@@ -131,6 +136,15 @@ def plain_body(body: bytes, encoding: str) -> bytes:
     except zlib.error:
         raise ApiError(BAD_REQUEST, "the body is not gzip") from None
     raise ApiError(BAD_REQUEST, f"the gzip body has {MAX_MEMBERS} members or more")
+
+
+def no_prices_route() -> Route:
+    """Return the route that tells a publisher why this server takes no prices."""
+
+    async def refuse(_: Request) -> Response:
+        raise HTTPException(404, NO_PRICES)
+
+    return Route("/prices", refuse, methods=["GET", "POST"])
 
 
 def price_endpoints(desk: Desk | None) -> list[Endpoint]:

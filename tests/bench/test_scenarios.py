@@ -158,6 +158,24 @@ def test_replay_loses_nothing(tmp_path):
     assert figures["3 clients, versions skipped"] == 0
 
 
+def test_publish_measures_both_ways(tmp_path):
+    """Every price reaches the clients, and each way has its rate, its cost and its latencies."""
+    arguments = ["--connections", "10", "--duration", "1", "--rate", "3000"]
+    figures = measure(tmp_path, "publish", *arguments)
+    for way in "POST", "WebSocket":
+        assert figures[f"{way}, prices"] > 0
+        assert figures[f"{way}, server CPU a price"] > 0
+        assert figures[f"{way}, intake to client p99"] > 0
+        assert figures[f"{way}, intake to client p50"] <= figures[f"{way}, publisher to client p50"]
+
+
+def test_publish_measures_only_its_own_server(tmp_path):
+    """With --url the message says why not."""
+    run = bench("publish", "--url", "ws://127.0.0.1:1/ws/quotes", "--token", "x")
+    assert run.returncode == 2
+    assert run.stderr == "bench: publish measures a server of its own: leave --url out\n"
+
+
 def test_growth_tells_what_a_frame_and_an_update_cost(tmp_path):
     """The result has four parts and two ratios."""
     figures = measure(tmp_path, "growth", "--connections", "100", "--duration", "2", "--rate", "10")

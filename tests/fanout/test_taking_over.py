@@ -12,9 +12,10 @@ import trio.testing
 from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import ahead_of
 from server.quotes.adjustment import split
+from server.quotes.position import Position
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import Trade
-from tests.fanout.peer import START_US, instruments, publish
+from tests.fanout.peer import START_US, instruments, publish, trade
 from tests.fanout.test_listing import fill, listed, watch_everything
 
 
@@ -184,7 +185,6 @@ async def test_updates_of_a_renamed_symbol_are_patches_at_once(hub, connect):
     """Its subscribers have the quote already. A slow one gets the old quote with the new symbol."""
     everything, slow = connect(), connect("AAPL")
     watch_everything(hub, everything)
-    await everything.read()
     fill(hub, slow)
     await everything.read()
     hub.rename("AAPL", listed("META"))
@@ -245,3 +245,39 @@ async def test_status_waits_for_no_quotes_that_are_published(hub, connect):
         assert hub.topic_tasks.cut()
         await trio.testing.wait_all_tasks_blocked()
         assert not hub.topic_tasks.cut()
+
+
+async def test_symbol_that_is_listed_has_the_moment_at_which_it_came(hub):
+    """Unless it is listed for a trade, which has its own."""
+    before = time_ns() // 1000
+    topic = hub.list_instrument(*instruments("NEW"))
+    assert before <= topic.ts <= time_ns() // 1000
+    assert hub.list_instrument(*instruments("OTHER"), trade("OTHER", 5.0)).ts == START_US
+
+
+async def test_status_that_waits_for_prices_keeps_the_interval_of_an_overload(
+    autojump_clock, hub, connect
+):
+    """The overload began after it, and is told before it."""
+    peer = connect("AAPL")
+    await trio.testing.wait_all_tasks_blocked()
+    hub.topics["AAPL"].inbox.offer(trade("AAPL", 101.0))
+    hub.set_status("stale", "feed_ended")
+    hub.set_conflation(0.5)
+    await trio.sleep(2.0)
+    await peer.read()
+    told = [each for each in peer.messages if each["type"] == "status"]
+    assert [each["status"] for each in told] == ["live", "stale"]
+    assert [each["interval"] for each in told] == [0.5, 0.5]
+
+
+async def test_first_price_is_not_resumed_by_a_patch(hub, connect):
+    """A client that left before it comes back without the quote, so no patch can move that."""
+    hub.list_snapshots([listed("NEW", base_price=None)])
+    peer = connect("NEW")
+    await trio.testing.wait_all_tasks_blocked()
+    hub.unsubscribe(peer.outbox, hub.topics["NEW"])
+    publish(hub, "NEW", 5.0)
+    assert peer.come_back("NEW", position=Position(hub.epoch, {"NEW": 1})).recovered == {
+        "NEW": "quote"
+    }

@@ -287,10 +287,13 @@ def test_frames_that_are_no_text_or_too_large_end_the_connection(server: ServerP
 def test_server_without_publishers_has_no_way_in(tmp_path) -> None:
     """With another feed, both paths are not found. The path of prices is not found over HTTP either."""
     with ServerProcess(tmp_path) as server:
-        assert post(server, b"[]").status == 404
+        answer = post(server, b"[]")
+        assert answer.status == 404
+        assert "FEED=push" in answer.body["error"]["message"]
         with pytest.raises(InvalidStatus) as error, publishing(server):
             pass
         assert error.value.response.status_code == 404
+        assert b"FEED=push" in error.value.response.body
 
 
 def test_simulated_symbols_move_beside_published_ones(tmp_path) -> None:

@@ -106,6 +106,26 @@ async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_frames_of_one_object_are_judged_together() -> None:
+    """They reach the topics in one pass of the loop, so they share a round. A mistake has its frame."""
+    feed, seen = Feed(), list[int]()
+    bodies = [AAPL] * 20 + [b"5"] + [AAPL] * 20
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.push.run, feed.send)
+        await trio.testing.wait_all_tasks_blocked()
+        feed.push.offer(Batch(bodies, "sip", "", None, 101), feed._on_answer)
+        with trio.fail_after(5):
+            while not seen or seen[-1] < 40:
+                await trio.lowlevel.checkpoint()
+                seen.append(feed.receive.statistics().current_buffer_used)
+        nursery.start_soon(feed.route)
+        await feed.wait_answers(1)
+        nursery.cancel_scope.cancel()
+    assert {*seen} == {0, 40}
+    [rejection] = feed.answers[0].rejected
+    assert (rejection.frame, rejection.line) == (121, 1)
+
+
 async def test_full_queue_takes_nothing(autojump_clock) -> None:
     """While the topics take no update, batches pile up to a bound, and further ones are refused."""
     async with trio.open_nursery() as nursery:

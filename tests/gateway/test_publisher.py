@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -114,6 +115,18 @@ async def test_socket_is_left_unread_after_64_unanswered_frames() -> None:
         assert press.read()[-1]["frames"] == MAX_UNANSWERED + 30
 
 
+async def test_frames_that_come_meanwhile_are_one_batch() -> None:
+    """While two batches are without an answer, the socket is left unread."""
+    async with open_press() as (press, _):
+        for number in range(5):
+            await press.send(b"%d" % number)
+        assert [batch.bodies for batch, _ in press.desk.batches] == [[b"0"], [b"1"]]
+        _, on_answer = press.desk.batches.pop(0)
+        on_answer(Answer())
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert [batch.bodies for batch, _ in press.desk.batches] == [[b"1"], [b"2", b"3", b"4"]]
+
+
 async def test_bytes_without_an_answer_are_bounded() -> None:
     """Few large frames stop the reading, too."""
     async with open_press() as (press, nursery):
@@ -124,10 +137,11 @@ async def test_bytes_without_an_answer_are_bounded() -> None:
             for _ in range(6):
                 press.client.sendall(frame(TEXT, large))
 
-        nursery.start_soon(trio.to_thread.run_sync, send)
+        nursery.start_soon(partial(trio.to_thread.run_sync, send, abandon_on_cancel=True))
         for _ in range(3):
             with trio.fail_after(10):
                 await press.desk.wait_frames(2)
+                await trio.testing.wait_all_tasks_blocked(0.1)
             assert press.desk.frames == 2
             press.desk.answer_all()
 

@@ -154,6 +154,16 @@ def test_cancelled_trade_never_was() -> None:
     assert counts(desk.publish({"price": 99, "size": 5, "id": "x"}))[1] == 1
 
 
+def test_cancelled_trade_makes_no_other_late() -> None:
+    """A trade between it and the one before moves the price."""
+    desk = Desk()
+    desk.publish({"price": 10, "ts": NOW - 9}, {"price": 99, "ts": NOW, "id": "x"})
+    desk.publish({"kind": "cancel", "id": "x"})
+    assert counts(desk.publish({"price": 11, "ts": NOW - 5}))[0] == 1
+    assert desk.quotes["AAPL"].current_price == 11
+    assert counts(desk.publish({"price": 12, "ts": NOW - 7}))[2] == 1
+
+
 def test_last_trade_may_be_cancelled() -> None:
     """Without any trade the price is the base price."""
     desk = Desk()
