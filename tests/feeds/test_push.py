@@ -113,7 +113,7 @@ async def test_frames_of_one_object_are_judged_together() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.push.run, feed.send)
         await trio.testing.wait_all_tasks_blocked()
-        feed.push.offer(Batch(bodies, "sip", "", None, 101), feed._on_answer)
+        await feed.push.offer(Batch(bodies, "sip", "", None, 101), feed._on_answer)
         with trio.fail_after(5):
             while not seen or seen[-1] < 40:
                 await trio.lowlevel.checkpoint()
