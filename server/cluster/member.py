@@ -146,6 +146,7 @@ class Member:
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the cluster's state, so that no instance lists them from there."""
+        self.steps.forget(symbols)
         try:
             await self.bus.forget(symbols)
         except BusLost:

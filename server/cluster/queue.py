@@ -57,18 +57,25 @@ class PriceStreams:
 
     async def load_progress(self) -> Progress:
         """Return how far the feeds have come."""
-        fields = await self._bus.do(lambda: self._bus.redis.hgetall(INTAKE))
         states: dict[str, bytes] = {}
         positions: dict[str, str] = {}
-        for key, value in cast("dict[bytes, bytes]", fields).items():
+        for key, value in (await self._bus.do(self._fields)).items():
             name = key.decode(errors="replace")
-            if name.startswith(POSITION) and not _ID.fullmatch(value):
-                continue
-            if name.startswith(POSITION):
-                positions[name.removeprefix(POSITION)] = value.decode(errors="replace")
-            else:
+            if not name.startswith(POSITION):
                 states[name] = value
+            elif _ID.fullmatch(value):
+                positions[name.removeprefix(POSITION)] = value.decode()
         ids: list[StreamEntry] = []
         while page := await self.read(IDS, ids[-1].id if ids else BEGINNING, PAGE_FIELDS):
             ids += page
         return Progress(states, positions, [each.fields.get(b"i", b"") for each in ids])
+
+    async def _fields(self) -> dict[bytes, bytes]:
+        """Return the hash INTAKE, page by page, as Redis does nothing else meanwhile."""
+        found: dict[bytes, bytes] = {}
+        cursor = None
+        while cursor != 0:
+            redis = self._bus.redis
+            cursor, page = await redis.hscan(INTAKE, cursor or 0, count=PAGE_FIELDS)
+            found |= cast("dict[bytes, bytes]", page)
+        return found

@@ -249,7 +249,7 @@ class SharedPrices:
         for ids in progress.ids:
             whole = len(ids) - len(ids) % ID.size
             self.intake.ids.restore((key for (key,) in ID.iter_unpack(ids[:whole])), now)
-        self.intake.ids.news = []
+        self.intake.ids.news, self._news = [], []
         self._positions = {key: progress.positions.get(key, BEGINNING) for key in self._keys}
         symbols = len(progress.states)
         log.info("publishing", symbols=symbols, unreadable=unreadable, **self._positions)

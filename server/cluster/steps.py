@@ -151,6 +151,12 @@ class Steps:
         self.states = {symbol: state for symbol, state in self.states.items() if symbol in ahead}
         self.positions = self.positions if self.states else {}
 
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Forget symbols that were delisted."""
+        for symbol in symbols:
+            self.states.pop(symbol, None)
+            self.markets.pop(symbol, None)
+
     def newest_of(self, stored: Progress) -> Progress:
         """Go on from what Redis has, or from what this instance heard of where that is newer."""
         heard = {

@@ -74,7 +74,7 @@ class PriceDesk:
         batch = Batch([body], source, call.values["Source-Epoch"], call.user.symbols)
         if not key:
             return await self._answer(await self._offer(batch))
-        batch = batch._replace(key=f"{call.user.user} {key}")
+        batch = batch._replace(key=f"{call.user.user}\0{key}")
         if first := self._first.get(named):
             return first
         receipt = self._on_their_way.get(named)
