@@ -318,3 +318,32 @@ def test_wrong_values_in_redis_stop_nothing(tmp_path, redis, wrong_type):
         for server in (leader, follower):
             wait_for_volume(server, 20)
         assert not [line for line in leader.log_lines() if line["level"] == "error"]
+
+
+@pytest.mark.parametrize("fault", ["stops", "freezes"])
+def test_step_that_a_leader_does_not_finish_counts_once(tmp_path, redis, fault):
+    """The leader leaves in the middle of the work, or wakes up when another one leads. What its topics
+    have of a step that Redis does not have is dropped.
+    """
+    publishers = Publishers()
+    total = publishers.BATCHES * publishers.OBJECTS
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        publishers.servers = [leader, follower]
+        publishers.start()
+        publishers.wait_sent(10)
+        if fault == "stops":
+            leader.process.send_signal(signal.SIGTERM)
+            cluster.wait_for_leader([follower])
+            leader = cluster.start()
+        else:
+            leader.process.send_signal(signal.SIGSTOP)
+            cluster.wait_for_leader([follower])
+            leader.process.send_signal(signal.SIGCONT)
+        publishers.servers = [leader, follower]
+        publishers.join()
+        for server in (leader, follower):
+            wait_for_volume(server, total)
+            assert quote(server, "AAPL")[0] == 1 + total
