@@ -188,17 +188,18 @@ class Postgres(Service):
 
 
 class Redis(Service):
-    """A Redis that writes no files."""
+    """A Redis that writes no files of its own accord, unless `persistence` has other options."""
 
     package = "redis-server"
+    persistence: tuple[str, ...] = ("--appendonly", "no")
 
     def launch(self, log: int) -> subprocess.Popen[bytes]:
         program = shutil.which("redis-server")
         if program is None:
             raise MissingService("redis-server is not installed (Debian: redis-server)")
-        options = ["--bind", "127.0.0.1", "--appendonly", "no", "--daemonize", "no", "--save"]
+        options = ["--bind", "127.0.0.1", "--daemonize", "no", "--save", "", *self.persistence]
         return subprocess.Popen(
-            [program, "--port", str(self.port), *options, ""],
+            [program, "--port", str(self.port), *options],
             stdout=log,
             stderr=log,
             cwd=self.folder,

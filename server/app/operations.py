@@ -8,10 +8,12 @@ from server.app.prices import Prices
 from server.app.readiness import Readiness
 from server.app.reporting import metrics_page
 from server.cluster.member import Member
+from server.cluster.shared_prices import SharedPrices
 from server.fanout.hub import Hub
 from server.feeds.push import Push
 from server.gateway.auth import Authenticator
 from server.gateway.gateway import Gateway
+from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.health import (
@@ -47,8 +49,8 @@ class Parts:
     gateway: Gateway
     authenticator: Authenticator
     prices: Prices
-    push: Push | None
-    desk: Push | None
+    push: Push | SharedPrices | None
+    desk: Desk | None
 
 
 @dataclass(frozen=True, kw_only=True)

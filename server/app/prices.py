@@ -10,6 +10,7 @@ import trio
 
 from server.cluster.interest import Interest
 from server.cluster.member import Member
+from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
@@ -40,12 +41,13 @@ class Prices:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._replay = _open_replay(settings)
-        self._push: Push | None = None
+        self._push: Push | SharedPrices | None = None
 
     @property
     def lossless(self) -> bool:
         """Whether the feed waits for the clients. Replay and push do, the simulator does not."""
-        return self._replay is not None or self._settings.feed.takes_prices
+        feed = self._settings.feed
+        return self._replay is not None or feed.takes_prices or bool(feed.stream)
 
     def bad_rows(self) -> int:
         """Return the number of a replay's rows that were skipped."""
@@ -57,7 +59,7 @@ class Prices:
         hub: Hub,
         member: Member | None,
         directory: Directory,
-        push: Push | None,
+        push: Push | SharedPrices | None,
     ) -> None:
         """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
         self._push = push

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from server.app.venues import open_venues
+from server.cluster.member import Member
+from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -14,6 +16,7 @@ from server.intake.trades import Values
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.quote import to_microseconds
+from server.quotes.snapshot import opening_snapshot
 
 
 class HubExchange:
@@ -47,6 +50,10 @@ class HubExchange:
         """List those symbols that exist. Return those about which the store gives no answer."""
         return await self._directory.list_symbols(symbols)
 
+    async def list_new(self, instruments: Sequence[Instrument]) -> None:
+        """List symbols that no store has, in the state that the whole cluster has."""
+        await self._directory.list_new([opening_snapshot(each) for each in instruments])
+
     def announce(self, notice: Notice) -> None:
         """Tell a symbol's subscribers that its market was halted or closed, or is open again."""
         self._hub.announce(notice.symbol, notice.status, notice.reason)
@@ -61,9 +68,12 @@ class HubExchange:
         )
 
 
-def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None:
-    """Return the desk and feed of prices from outside, None if FEED names neither it nor a venue."""
-    if "push" not in settings.feed.feeds and not settings.feed.venues:
+def open_push(
+    settings: Settings, hub: Hub, directory: Directory, member: Member | None
+) -> Push | SharedPrices | None:
+    """Return the desk and feed of prices from outside, None if FEED names none of their ways in."""
+    feed = settings.feed
+    if not (feed.takes_prices or feed.venues or feed.stream):
         return None
     rules = Rules(
         settings.price_band or None,
@@ -72,6 +82,7 @@ def open_push(settings: Settings, hub: Hub, directory: Directory) -> Push | None
         settings.trades_memory,
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
-    push = Push(Intake(exchange, rules), exchange)
+    intake = Intake(exchange, rules)
+    push = SharedPrices(intake, exchange, member, feed.stream) if member else Push(intake, exchange)
     open_venues(settings, hub, push)
     return push

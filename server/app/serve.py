@@ -61,7 +61,7 @@ async def serve(
         ) as store,
     ):
         directory = Directory(hub, store.loader, store.catalogue, member)
-        push = open_push(settings, hub, directory)
+        push = open_push(settings, hub, directory, member)
         desk = push if settings.feed.takes_prices else None
         gateway = build_gateway(settings, hub, authenticator, directory, room.streaming, desk)
         parts = Parts(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
 from server.config.values import VENUES
 from server.fanout.hub import Hub
@@ -21,7 +22,7 @@ AWAY, BACK = "venue_away", "venue_connected"
 """Reasons of the status that clients get if all prices come from venues."""
 
 
-def open_venues(settings: Settings, hub: Hub, push: Push) -> None:
+def open_venues(settings: Settings, hub: Hub, push: Push | SharedPrices) -> None:
     """Let the venues that FEED names publish to `push`."""
     watch = _Watch(hub, push, only=set(settings.feed.feeds) <= set(VENUES))
 
@@ -40,7 +41,7 @@ def open_venues(settings: Settings, hub: Hub, push: Push) -> None:
 class _Watch:
     """Tells clients whether prices flow, if all come from venues (`only`)."""
 
-    def __init__(self, hub: Hub, push: Push, *, only: bool) -> None:
+    def __init__(self, hub: Hub, push: Push | SharedPrices, *, only: bool) -> None:
         self._hub = hub
         self._push = push
         self._only = only

@@ -251,7 +251,11 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
     sys.stdout.flush()
 
 
-_ORIGINS = {"push": "from publishers", "simulator": "simulated ones"}
+_ORIGINS = {
+    "push": "from publishers",
+    "simulator": "simulated ones",
+    "stream": "from a Redis Stream",
+}
 
 
 def _origin_of_prices(settings: Settings) -> str:

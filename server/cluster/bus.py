@@ -5,7 +5,7 @@ connection. It is lost when a probe does not come back or an operation fails
 (`redis_link.Subscription`).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -18,13 +18,18 @@ from server.cluster import scripts
 from server.cluster.errors import BusLost, Fenced
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Record
 from server.cluster.wire import (
     CHANNEL,
     EPOCH,
+    IDS,
+    INTAKE,
     LEADER,
+    MARKETS,
     META,
     PAGE_FIELDS,
     PROBE_CHANNEL,
+    QUEUE,
     QUOTES,
     WATCHED,
     Batch,
@@ -32,11 +37,13 @@ from server.cluster.wire import (
     Stored,
     decode_batch,
     decode_mark,
+    decode_markets,
     decode_snapshots,
     decode_watched,
     encode_batch,
     encode_json,
 )
+from server.intake.once import ID_MEMORY_US
 from server.quotes.snapshot import LiveSnapshot
 from server.redis_link import RedisLink, RedisLost, Subscription, WrongType, open_link
 
@@ -46,11 +53,26 @@ COMMAND_TIMEOUT = 1.0
 RECONNECT_PAUSE = (0.2, 1.0)
 """Seconds to wait before connecting anew, the shortest and the longest."""
 
-CONNECTIONS = 6
-"""To Redis: one that listens, and commands of publisher, election, interest and clients' symbols."""
+CONNECTIONS = 10
+"""To Redis: one that listens, commands of publisher, election, interest and clients' symbols, one that
+waits for the queue, and published batches.
+"""
 
-KEY_TYPES = {QUOTES: "hash", EPOCH: "string", LEADER: "string", WATCHED: "zset"}
+KEY_TYPES = {
+    QUOTES: "hash",
+    EPOCH: "string",
+    LEADER: "string",
+    WATCHED: "zset",
+    INTAKE: "hash",
+    MARKETS: "hash",
+    IDS: "stream",
+    QUEUE: "stream",
+}
 """In the order of the script MEND's keys."""
+
+NOTHING = Record({})
+
+ID_MEMORY_MS = ID_MEMORY_US // 1000
 
 T = TypeVar("T")
 
@@ -85,8 +107,9 @@ class Bus:
         self.refusal = ""
         self.tried = trio.Event()
         self._link = link
-        self._redis = redis = link.redis
+        self.redis = redis = link.redis
         self._lease_ms = round(policy.lease * 1000)
+        self.patience = min(COMMAND_TIMEOUT, policy.lease / 3)
         self._policy = policy
         self._stats = stats
         self._numbers = count(1)
@@ -127,28 +150,43 @@ class Bus:
         """
         arguments: list[str | int] = [self.identity, self._lease_ms, own or 0, known or 0]
         keys = [LEADER, EPOCH]
-        number, forgotten = await self._do(lambda: self._acquire_lease(keys=keys, args=arguments))
+        number, forgotten = await self.do(lambda: self._acquire_lease(keys=keys, args=arguments))
         if number < 0:
             return Answer(None, -number / 1000, bool(forgotten))
         return Answer(number, 0.0, bool(forgotten))
 
     async def publish(
-        self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False
+        self,
+        batch: Batch,
+        snapshots: Iterable[LiveSnapshot],
+        record: Record = NOTHING,
+        *,
+        release: bool = False,
     ) -> None:
-        """Publish `batch` and write `snapshots` in one step. With `release`, it also gives up the
-        lease.
+        """Publish `batch` and write `snapshots` and `record` in one step. With `release`, it also gives
+        up the lease.
 
         Errors: Fenced, BusLost.
         """
-        await self._write(batch.epoch, snapshots, batch, release=release)
+        await self._write(batch.epoch, snapshots, record, batch, release=release)
 
-    async def write(self, epoch: int, snapshots: Iterable[LiveSnapshot]) -> None:
-        """Write `snapshots` without telling anybody. Errors: Fenced, BusLost."""
-        await self._write(epoch, snapshots)
+    async def write(
+        self,
+        epoch: int,
+        snapshots: Iterable[LiveSnapshot],
+        record: Record = NOTHING,
+    ) -> None:
+        """Write `snapshots` and `record` without telling anybody. Errors: Fenced, BusLost."""
+        await self._write(epoch, snapshots, record)
 
     async def load(self) -> Stored:
         """Return what the hash holds of one epoch. Errors: BusLost."""
-        return await self._do(self._load)
+        return await self.do(self._load)
+
+    async def load_mark(self) -> Mark | None:
+        """Return the last batch that the hash includes. Errors: BusLost."""
+        value = await self.do(lambda: self.redis.hget(QUOTES, META))
+        return decode_mark(value, self._stats.invalid)
 
     async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
         """Add the symbols that are not in the hash. Return the hash's snapshot of each symbol.
@@ -162,7 +200,8 @@ class Bus:
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the hash. Errors: BusLost."""
-        await self._do(lambda: self._redis.hdel(QUOTES, *symbols))
+        for key in (QUOTES, INTAKE, MARKETS):
+            await self.do(partial(self.redis.hdel, key, *symbols))
 
     async def share_interest(
         self, symbols: Iterable[str], since: int | None, lifetime: float
@@ -174,14 +213,14 @@ class Bus:
         """
         arguments: list[str | int] = ["" if since is None else since, round(lifetime * 1000)]
         arguments += symbols
-        now, watched = await self._do(lambda: self._watch(keys=[WATCHED], args=arguments))
+        now, watched = await self.do(lambda: self._watch(keys=[WATCHED], args=arguments))
         return int(now), decode_watched(watched, self._stats.invalid)
 
     async def _claim_page(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
         found, bad = await self._claim_once(snapshots)
         if bad:
             values = [part for field_and_value in bad.items() for part in field_and_value]
-            await self._do(lambda: self._discard(keys=[QUOTES], args=values))
+            await self.do(lambda: self._discard(keys=[QUOTES], args=values))
             missing = [each for each in snapshots if each.symbol.encode() in bad]
             found |= (await self._claim_once(missing))[0]
         return list(found.values())
@@ -191,7 +230,7 @@ class Bus:
     ) -> tuple[dict[str, LiveSnapshot], dict[bytes, bytes]]:
         """Return the snapshots by symbol, and the values that are not snapshots by field."""
         fields = _fields(snapshots)
-        values = await self._do(lambda: self._claim(keys=[QUOTES], args=fields))
+        values = await self.do(lambda: self._claim(keys=[QUOTES], args=fields))
         pairs = {each.symbol.encode(): value for each, value in zip(snapshots, values, strict=True)}
         found = decode_snapshots(pairs.items(), self._stats.invalid)
         return found, {key: value for key, value in pairs.items() if key.decode() not in found}
@@ -200,6 +239,7 @@ class Bus:
         self,
         epoch: int,
         snapshots: Iterable[LiveSnapshot],
+        record: Record,
         batch: Batch | None = None,
         *,
         release: bool = False,
@@ -209,13 +249,17 @@ class Bus:
         if batch is not None:
             payload = encode_batch(batch)
             mark = encode_json(Mark(epoch, batch.seq, batch.position))
-        arguments = [epoch, CHANNEL, payload, mark, giver, *_fields(snapshots)]
-        keys = [EPOCH, QUOTES, LEADER]
-        if not await self._do(lambda: self._publish(keys=keys, args=arguments)):
+        arguments: list[str | bytes | int] = [epoch, CHANNEL, payload, mark, giver]
+        arguments += (record.ids, ID_MEMORY_MS, record.read_to)
+        lists = (_fields(snapshots), _flat(record.states), _flat(record.markets))
+        for fields in lists:
+            arguments += (len(fields), *fields)
+        keys = [EPOCH, QUOTES, LEADER, INTAKE, MARKETS, IDS, QUEUE]
+        if not await self.do(lambda: self._publish(keys=keys, args=arguments)):
             self._stats.fenced += 1
             raise Fenced
 
-    async def _do(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def do(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Do an operation of redis-py, again if it met a key of the wrong type. Errors: BusLost."""
         try:
             try:
@@ -244,18 +288,20 @@ class Bus:
 
     async def _load(self) -> Stored:
         invalid = self._stats.invalid
-        mark = decode_mark(await self._redis.hget(QUOTES, META), invalid)
+        mark = decode_mark(await self.redis.hget(QUOTES, META), invalid)
         while True:
             snapshots: dict[str, LiveSnapshot] = {}
             cursor = None
             while cursor != 0:
-                cursor, page = await self._redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
+                cursor, page = await self.redis.hscan(QUOTES, cursor or 0, count=PAGE_FIELDS)
                 fields = cast("dict[bytes, bytes]", page)
                 fields.pop(META.encode(), None)
                 snapshots |= decode_snapshots(fields.items(), invalid)
-            before, mark = mark, decode_mark(await self._redis.hget(QUOTES, META), invalid)
+            before, mark = mark, decode_mark(await self.redis.hget(QUOTES, META), invalid)
             if (before and before.epoch) == (mark and mark.epoch):
-                return Stored(before, snapshots, bool(await self._redis.exists(LEADER)))
+                markets = cast("dict[bytes, bytes]", await self.redis.hgetall(MARKETS))
+                led = bool(await self.redis.exists(LEADER))
+                return Stored(before, snapshots, led, decode_markets(markets.items(), invalid))
 
     def _on_message(
         self, batches: trio.MemorySendChannel[Batch | None], channel: bytes, data: bytes
@@ -295,6 +341,10 @@ class Bus:
 
 def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
     return [part for each in snapshots for part in (each.symbol, encode_json(each))]
+
+
+def _flat(fields: Mapping[str, bytes]) -> list[str | bytes]:
+    return [part for item in fields.items() for part in item]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import trio
 from server.cluster.bus import Bus
 from server.cluster.state import ClusterState, Policy
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Steps
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 
@@ -20,4 +21,5 @@ class ClusterContext:
     policy: Policy
     state: ClusterState
     batches: trio.MemoryReceiveChannel[Batch | None]
+    steps: Steps
     stats: ClusterStats

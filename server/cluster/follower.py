@@ -13,6 +13,7 @@ import trio
 
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost
+from server.cluster.steps import ahead_of_hash, announce
 from server.cluster.wire import Batch
 from server.fanout.broadcaster import BATCH_TRADES, give
 from server.fanout.freshness import FEED_QUIET
@@ -50,7 +51,7 @@ class Follower:
         self.acquire_at = 0.0
         self._hub, self._bus = context.hub, context.bus
         self._policy, self._state, self._stats = context.policy, context.state, context.stats
-        self._batches = context.batches
+        self._batches, self._steps = context.batches, context.steps
         self._seq = 0
         self._connection: int | None = None
         self._returning = False
@@ -123,6 +124,12 @@ class Follower:
                 full.conflate(move)
             if number % BATCH_TRADES == 0:
                 await trio.lowlevel.checkpoint()
+        self._steps.absorb(batch.states, batch.positions, batch.markets)
+        if batch.markets:
+            # A client sees them behind the prices before them.
+            for event in self._hub.topic_tasks.cut():
+                await event.wait()
+            announce(self._hub, batch.markets)
 
     async def _synchronise(self) -> None:
         """Take over the hash's state. It includes all batches received before; later ones wait."""
@@ -146,8 +153,12 @@ class Follower:
             self.report(BUS_LOST)
             return
         epoch = self._hub.epoch if stored.mark is None else str(stored.mark.epoch)
-        another = epoch != self._hub.epoch
+        another = epoch != self._hub.epoch or self._state.abandoned
+        self._state.abandoned = False
+        self._steps.keep(() if another else ahead_of_hash(self._hub, stored.snapshots))
         self._hub.adopt([*stored.snapshots.values(), *claimed], older=another)
+        if stored.mark is not None:
+            announce(self._hub, self._steps.replace_markets(stored.markets))
         if another:
             self._hub.begin_epoch(epoch)
             log.info("following", epoch=epoch, symbols=len(stored.snapshots))

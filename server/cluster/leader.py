@@ -13,7 +13,7 @@ import trio
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.publisher import BATCH_MOVES, Publisher
-from server.fanout.hub import ahead_of
+from server.cluster.steps import ahead_of_hash, announce
 from server.quotes.update import FeedPosition
 
 RETRY_INTERVAL = 0.25
@@ -34,9 +34,10 @@ class Leader:
         self._context = context
         self._hub, self._bus = context.hub, context.bus
         self._policy, self._state, self._stats = context.policy, context.state, context.stats
-        self._batches = context.batches
+        self._batches, self._steps = context.batches, context.steps
         self._publisher: Publisher
         self._deposed = False
+        self._in_doubt = False
 
     async def lead(
         self, epoch: int, feed: Callable[[FeedPosition], Awaitable[None]], begun: Callable[[], None]
@@ -64,6 +65,7 @@ class Leader:
                 with trio.CancelScope(shield=True), trio.move_on_after(HANDOVER_TIMEOUT):
                     await self._give_up()
             self.leading = False
+            self._state.abandoned = self._steps.abandon()
             self._hub.journal.close()
             self._hub.discard_waiting()
         return another
@@ -79,16 +81,17 @@ class Leader:
         older = stored.mark is not None and self._state.is_newer(stored.mark.epoch)
         if older and feeding:
             return False
+        if not feeding:
+            older, self._state.abandoned = older or self._state.abandoned, False
         self._hub.adopt(stored.snapshots.values(), older=older)
+        if stored.mark is not None and not feeding:
+            announce(self._hub, self._steps.replace_markets(stored.markets))
         self._state.epoch = self._state.led = epoch
         self._hub.begin_epoch(str(epoch))
         self._hub.journal.open(self._state.position)
         known = stored.snapshots
-        self._hub.journal.lose(
-            symbol
-            for symbol, topic in self._hub.topics.items()
-            if symbol not in known or ahead_of(topic, known[symbol]) > 0
-        )
+        self._steps.ahead = ahead_of_hash(self._hub, known)
+        self._hub.journal.lose(self._steps.ahead)
         priced = [symbol for symbol, each in known.items() if each.price is not None]
         self._publisher = Publisher(self._context, epoch, priced)
         self._stats.elections += 1
@@ -115,7 +118,7 @@ class Leader:
                 renew_at, self._state.unclaimed = 0.0, True
             except BusLost:
                 # Before anything else: another instance may have been elected meanwhile.
-                renew_at = 0.0
+                renew_at, self._in_doubt = 0.0, True
                 await trio.sleep(RETRY_INTERVAL)
             else:
                 await self._publisher.wait(renew_at)
@@ -137,7 +140,17 @@ class Leader:
             self._hub.journal.lose(self._hub.topics)
         elif answer.epoch != known:
             await self._begin(answer.epoch, feeding=True)
+        elif self._in_doubt:
+            await self._check_mark(known)
+        self._in_doubt = False
         return answer.epoch
+
+    async def _check_mark(self, epoch: int) -> None:
+        """Tell Redis everything if it came back without the last batches. Errors: BusLost."""
+        mark = await self._bus.load_mark()
+        if mark is None or (mark.epoch, mark.seq) < (epoch, self._publisher.published):
+            log.warning("Redis has forgotten the last batches and is told again", epoch=epoch)
+            self._hub.journal.lose(self._hub.topics)
 
     def _another_publishes(self) -> bool:
         """Return whether a newer leader has published since the last call."""
@@ -152,7 +165,7 @@ class Leader:
     async def _give_up(self) -> None:
         """Publish the remaining moves and release the lease."""
         try:
-            while self._hub.journal.waiting > BATCH_MOVES:
+            while self._hub.journal.waiting > BATCH_MOVES and not self._steps.building:
                 await self._publisher.publish()
             await self._publisher.publish(release=True)
             log.info("handed over", epoch=self._state.epoch)

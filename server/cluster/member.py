@@ -31,6 +31,7 @@ from server.cluster.interest import Interest
 from server.cluster.leader import Leader
 from server.cluster.state import ClusterState, Policy
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Steps
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
 from server.quotes.snapshot import Snapshot, live
@@ -59,8 +60,15 @@ class Member:
         self._policy = policy
         self._state = ClusterState()
         self._send, batches = trio.open_memory_channel[Batch | None](WAITING_BATCHES)
+        self.steps = Steps(hub.journal.wake)
         context = ClusterContext(
-            hub=hub, bus=bus, policy=policy, state=self._state, batches=batches, stats=stats
+            hub=hub,
+            bus=bus,
+            policy=policy,
+            state=self._state,
+            batches=batches,
+            steps=self.steps,
+            stats=stats,
         )
         self._follower, self._leader = Follower(context), Leader(context)
         self._retired = False
@@ -138,6 +146,7 @@ class Member:
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the cluster's state, so that no instance lists them from there."""
+        self.steps.forget(symbols)
         try:
             await self.bus.forget(symbols)
         except BusLost:

@@ -6,12 +6,17 @@ import trio
 
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
+from server.cluster.steps import Step
 from server.cluster.wire import PAGE_FIELDS, Batch
 from server.fanout.freshness import FEED_QUIET
 from server.quotes.snapshot import LiveSnapshot
+from server.quotes.update import Move
 
 BATCH_MOVES = 1000
 """The most moves of one batch: some milliseconds of work for each instance that gets it."""
+
+MOST_MOVES = 2 * BATCH_MOVES
+"""Moves of one batch with a step, which must not be cut. The state of more moves goes to the hash."""
 
 BATCH_INTERVAL = 0.004
 """Seconds between two batches. A price waits here for that long, of the 250 ms promised."""
@@ -24,6 +29,8 @@ class Publisher:
     """Made by the leader for each epoch. `known` are the symbols that had a price in the hash at its
     beginning. Of another symbol, followers get the state with its first move, and so its base price.
 
+    `published` is the number of the last batch that Redis has.
+
     When nothing moves, an empty batch is published at each heartbeat of the policy. It shows the others
     that they missed nothing.
     """
@@ -31,9 +38,10 @@ class Publisher:
     def __init__(self, context: ClusterContext, epoch: int, known: Iterable[str]) -> None:
         self._hub, self._bus = context.hub, context.bus
         self._policy, self._state, self._stats = context.policy, context.state, context.stats
+        self._steps = context.steps
         self._epoch = epoch
         self._known = set(known)
-        self._seq = 0
+        self._seq = self.published = 0
         self._stale = ""
         self._beat_at = 0.0
         self._next_at = 0.0
@@ -45,6 +53,7 @@ class Publisher:
         """
         await trio.sleep_until(self._next_at)
         with trio.move_on_at(min(until, self._beat_at)):
+            await self._steps.wait_built()
             await self._hub.journal.wait()
 
     async def publish(self, *, release: bool = False) -> None:
@@ -54,11 +63,10 @@ class Publisher:
 
         Errors: BusLost, Fenced, Disagreement.
         """
-        journal = self._hub.journal
-        lost, moves = list(journal.lost), journal.take(BATCH_MOVES)
-        if not (moves or lost or release or trio.current_time() >= self._beat_at):
+        journal, step = self._hub.journal, self._steps.pending
+        lost, moves = self._take(step)
+        if not (moves or lost or step or release or trio.current_time() >= self._beat_at):
             return
-        journal.lost.clear()
         if not journal.waiting:
             # A follower that hears of it earlier tells its clients before they have the last prices.
             self._stale = self._stale_reason()
@@ -71,18 +79,28 @@ class Publisher:
             stale=self._stale,
             handover=self._bus.identity if release else "",
             position=journal.position,
+            markets=step.news if step else (),
+            states=step.states if step else {},
+            positions=step.positions if step else {},
         )
         # Also if it fails: it may have been published all the same.
         self._seq = batch.seq
         try:
             await self._agree(batch.listed)
-            for start in range(0, len(lost), PAGE_FIELDS):
-                page = self._snapshots(lost[start : start + PAGE_FIELDS])
-                await self._bus.write(self._epoch, page)
-            await self._bus.publish(batch, self._snapshots(moved), release=release)
+            # The step's own symbols go with it.
+            others = [symbol for symbol in lost if not step or symbol not in step.states]
+            for start in range(0, len(others), PAGE_FIELDS):
+                page = others[start : start + PAGE_FIELDS]
+                record = self._steps.record(page)
+                await self._bus.write(self._epoch, self._snapshots(page), record)
+            last = moved | dict.fromkeys(step.states) if step else moved
+            record = self._steps.record(last, whole=bool(lost))
+            await self._bus.publish(batch, self._snapshots(last), record, release=release)
         except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
             raise
+        self.published = batch.seq
+        self._steps.written(step)
         topics = self._hub.topics
         self._known.update(
             moved, (each for each in lost if each in topics and not topics[each].waiting)
@@ -93,6 +111,21 @@ class Publisher:
         now = trio.current_time()
         self._beat_at = now + self._policy.heartbeat
         self._next_at = now + (GAP_INTERVAL if lost else BATCH_INTERVAL)
+
+    def _take(self, step: Step | None) -> tuple[list[str], list[Move]]:
+        """Take out the symbols that are lost, and the moves of the next batch. Nothing while a step is
+        made, and all that waits when it is made.
+        """
+        journal = self._hub.journal
+        if self._steps.building:
+            return [], []
+        moves = journal.take(journal.waiting if step else BATCH_MOVES)
+        if len(moves) > MOST_MOVES:
+            journal.lose(move.symbol for move in moves)
+            moves = []
+        lost = list(journal.lost)
+        journal.lost.clear()
+        return lost, moves
 
     async def _agree(self, listed: Sequence[LiveSnapshot]) -> None:
         """Check that no other instance listed these symbols with newer versions. Errors: Disagreement.

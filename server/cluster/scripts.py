@@ -41,13 +41,33 @@ one that is not a number, epochs go on from Redis' clock.
 """
 
 PUBLISH = """
--- KEYS: epoch, quotes, leader. ARGV: epoch, channel, payload ('': only write), mark, the identity that
--- gives its lease up ('': it does not), then symbol, snapshot, … Returns 0 if the epoch is an old one.
+-- KEYS: epoch, quotes, leader, intake, markets, ids, queue. ARGV: epoch, channel, payload ('': only
+-- write), mark, the identity that gives its lease up ('': it does not), ids that were counted ('':
+-- none), ms for which they are kept, the queue's entry up to which it is not needed ('': leave it).
+-- Then three lists, each behind its length: symbol, snapshot, …; field of the intake, value, …; symbol,
+-- market ('': it is open), … Returns 0 if the epoch is an old one.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return 0
 end
-for i = 6, #ARGV, 2 do
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+local at = 9
+for list, key in ipairs({KEYS[2], KEYS[4], KEYS[5]}) do
+    local last = at + ARGV[at]
+    for i = at + 1, last, 2 do
+        if ARGV[i + 1] == '' then
+            redis.call('HDEL', key, ARGV[i])
+        else
+            redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+        end
+    end
+    at = last + 1
+end
+if ARGV[6] ~= '' then
+    local time = redis.call('TIME')
+    local oldest = string.format('%.0f', time[1] * 1000 - ARGV[7])
+    redis.call('XADD', KEYS[6], 'MINID', '~', oldest, '*', 'i', ARGV[6])
+end
+if ARGV[8] ~= '' then
+    redis.call('XTRIM', KEYS[7], 'MINID', ARGV[8])
 end
 if ARGV[3] ~= '' then
     redis.call('HSET', KEYS[2], 'meta', ARGV[4])
@@ -59,6 +79,24 @@ end
 return 1
 """
 """Publish one batch, fenced: if another instance was elected meanwhile, the script changes nothing."""
+
+APPEND = """
+-- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if there is no room for all of them.
+if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
+    return 0
+end
+for i = 2, #ARGV do
+    redis.call('XADD', KEYS[1], '*', 'b', ARGV[i])
+end
+return 1
+"""
+"""Add a batch to the queue, as a whole or not at all."""
+
+READ = """
+-- KEYS: a stream. ARGV: an entry, the most entries. Returns those behind it: {id, {field, value, …}}, …
+return redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+"""
+"""A script, as its answer has one form, whatever protocol the connection speaks."""
 
 CLAIM = """
 -- KEYS: quotes. ARGV: symbol, snapshot, … Returns for each symbol what the hash has now.

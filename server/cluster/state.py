@@ -31,13 +31,15 @@ class ClusterState:
 
     `epoch`: the newest one that the instance followed or led, None before the first. `led`: the last
     one that it led. `unclaimed`: the cluster has not agreed yet on the state of some of its symbols.
-    `position`: that of the last batch published or received.
+    `position`: that of the last batch published or received. `abandoned`: topics here have moves of a
+    step of published prices that Redis does not have.
     """
 
     epoch: int | None = None
     led: int | None = None
     unclaimed: bool = False
     position: FeedPosition = NOWHERE
+    abandoned: bool = False
 
     def is_newer(self, epoch: int) -> bool:
         """Return whether `epoch` is newer than the newest one here."""

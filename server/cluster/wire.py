@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from server.cluster.steps import EntryName, MarketNews
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
 from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
@@ -46,6 +47,22 @@ Identity = Annotated[str, Meta(max_length=300)]
 """Of an instance: a host's name of up to 255 characters, its process and some random digits."""
 
 
+INTAKE = "quotestream:intake"
+"""A hash: symbol -> how far its sources have come, and `position:KEY` -> the last entry read of KEY."""
+
+MARKETS = "quotestream:markets"
+"""A hash: symbol -> `[status, reason]` as JSON of a market that is halted or closed."""
+
+IDS = "quotestream:ids"
+"""A stream of the ids that were counted: 8 bytes each, those of one step in one entry."""
+
+ANSWER = "quotestream:answer:"
+"""The hash of an idempotency key follows. The first answer to it, as JSON."""
+
+QUEUE = "quotestream:prices"
+"""A stream of published objects for the leader, in entries of `server/intake/queued.py`."""
+
+
 class Batch(msgspec.Struct, frozen=True, array_like=True):
     """One publication of the leader, as msgpack.
 
@@ -53,7 +70,9 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     the hash. `listed` are symbols that the leader publishes for the first time. `stale`: why the leader
     has no prices, empty if it has. `handover`: its identity if it no longer leads. `newest_us` is 0:
     earlier versions had a time there, and do not read a batch without it. `position`: the next leader's
-    feed goes on from there, as this batch and the ones before it have all earlier rows.
+    feed goes on from there, as this batch and the ones before it have all earlier rows. `markets` were
+    halted, closed or opened after the moves. `states` and `positions` are those of `Step`: a follower
+    that becomes the leader of a Redis that lost its last data needs them.
     """
 
     epoch: Whole
@@ -64,6 +83,9 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     handover: Identity = ""
     newest_us: Microseconds = 0
     position: FeedPosition = NOWHERE
+    markets: tuple[MarketNews, ...] = ()
+    states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
+    positions: Mapping[str, EntryName] = msgspec.field(default_factory=dict)
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -75,11 +97,21 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Stored(NamedTuple):
-    """The state in Redis. Without a `mark`, no leader has written yet. `led`: there is a leader."""
+    """The state in Redis. Without a `mark`, no leader has written yet. `led`: there is a leader.
+    `markets`: those that are not open.
+    """
 
     mark: Mark | None
     snapshots: Mapping[str, LiveSnapshot]
     led: bool
+    markets: Sequence[MarketNews] = ()
+
+
+class StreamEntry(NamedTuple):
+    """One entry of a stream."""
+
+    id: str
+    fields: Mapping[bytes, bytes]
 
 
 encode_batch = msgspec.msgpack.Encoder().encode
@@ -88,6 +120,7 @@ _batch_decoder = Decoder(Batch, "msgpack", MAX_BATCH_BYTES)
 encode_json = msgspec.json.Encoder().encode
 _snapshot_decoder = Decoder(LiveSnapshot, "json")
 _mark_decoder = Decoder(Mark, "json")
+_market_decoder = msgspec.json.Decoder(MarketNews)
 
 
 def decode_batch(data: bytes, invalid: InvalidRecords) -> Batch | None:
@@ -120,6 +153,19 @@ def decode_snapshots(
         if snapshot is not None:
             snapshots[snapshot.symbol] = snapshot
     return snapshots
+
+
+def decode_markets(
+    values: Iterable[tuple[bytes, bytes]], invalid: InvalidRecords
+) -> list[MarketNews]:
+    """Return the valid ones of the hash MARKETS."""
+    found = []
+    for field, value in values:
+        try:
+            found.append(_market_decoder.decode(value))
+        except ValueError as error:
+            invalid.report("hash", field, str(error))
+    return found
 
 
 def decode_watched(members: Iterable[bytes], invalid: InvalidRecords) -> list[str]:

@@ -109,9 +109,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     feed: Annotated[
         FeedChoice,
-        Meta(description="simulator, push, VENUE:SYMBOLS, replay:PATH or bus; several with +"),
-        "Source of prices: the simulator, publishers, recorded trades in a CSV file, other instances, "
-        "or a live venue (coinbase, kraken, binance, alpaca).",
+        Meta(
+            description="simulator, push, stream:KEY, VENUE:SYMBOLS, replay:PATH or bus; "
+            "several with +"
+        ),
+        "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV file, "
+        "other instances, or a venue (coinbase, kraken, binance, alpaca).",
     ] = FeedChoice("simulator")
     price_update_interval: Annotated[Seconds, "Interval in which the simulator moves prices."] = (
         Duration(4)
@@ -349,6 +352,10 @@ def secrets_in(settings: Settings) -> list[str]:
 def _check_together(settings: Settings) -> None:
     if settings.feed == "bus" and not settings.redis_url:
         raise BadSetting("FEED='bus' is not allowed without REDIS_URL: prices come through Redis")
+    if settings.feed.stream and not settings.redis_url:
+        raise BadSetting(
+            f"FEED={str(settings.feed)!r} is not allowed without REDIS_URL: the stream is in Redis"
+        )
     if "alpaca" in settings.feed.venues and not (
         settings.alpaca_key_id and settings.alpaca_secret_key
     ):

@@ -126,8 +126,8 @@ MAX_VENUE_SYMBOLS = 500
 
 
 class FeedChoice(str):
-    """Where prices come from: `simulator`, `push`, a venue's symbols, `replay:PATH`, or `bus` for other
-    instances.
+    """Where prices come from: `simulator`, `push`, `stream:KEY`, a venue's symbols, `replay:PATH`, or
+    `bus` for other instances.
 
     `push+coinbase:BTC-USD+simulator:TEST1,TEST2` is three feeds at once. A feed with symbols moves no
     others.
@@ -147,6 +147,8 @@ class FeedChoice(str):
     def _is_part(self, name: str) -> bool:
         """Return whether a feed may be one of several: it takes what comes, or names its symbols."""
         count = len(self.symbols(name))
+        if name == "stream":
+            return bool(self.stream)
         return name == "push" or (
             name in ("simulator", *VENUES) and count > 0 and (count <= MAX_VENUE_SYMBOLS)
         )
@@ -179,6 +181,11 @@ class FeedChoice(str):
     def takes_prices(self) -> bool:
         """Return whether publishers may send prices."""
         return "push" in self.feeds
+
+    @property
+    def stream(self) -> str:
+        """The key of the Redis Stream to read, empty for none."""
+        return self.feeds.get("stream", "")
 
     def symbols(self, feed: str) -> list[str]:
         """Return the symbols that stand behind a feed's colon."""

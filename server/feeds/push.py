@@ -4,21 +4,20 @@ Batches wait in a short queue. One task takes them out, lets the intake judge th
 updates. So the intake has one user, and a publisher that leaves does not cut its batch in two.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, islice
-from time import time_ns
-from typing import NamedTuple, Protocol
+from itertools import chain
+from typing import NamedTuple
 
 import structlog
 import trio
 
+from server.feeds.judge import Exchange, Judge
 from server.feeds.live.feed import LiveFeed
-from server.intake.answer import Answer, Reason
+from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy, OnAnswer
-from server.intake.intake import Intake, Market, Notice
-from server.intake.objects import Line, Published, read_batch
-from server.pacing import wait_until
+from server.intake.intake import Intake
+from server.intake.objects import read_batch
 from server.quotes.update import Update
 
 WAITING_BATCHES = 16
@@ -27,29 +26,10 @@ WAITING_BATCHES = 16
 UNANSWERED_BATCHES = 256
 """Batches that are judged and not published yet."""
 
-CHUNK = 64
-"""Objects judged without yielding, a millisecond."""
-
 RETRY_AFTER = 1.0
 """Seconds after which a refused publisher may try again: a full queue takes less."""
 
-REPORT_INTERVAL = 1.0
-"""Seconds between two log lines about publishers' mistakes."""
-
 log = structlog.get_logger()
-
-
-class Exchange(Market, Protocol):
-    """The symbols and topics that prices are for."""
-
-    async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
-        """Let the market know those that exist. Return those about which nothing can be said now."""
-
-    def announce(self, notice: Notice) -> None:
-        """Tell a symbol's subscribers that its market was halted or closed, or is open again."""
-
-    async def published(self, symbols: Iterable[str]) -> None:
-        """Wait until all updates of `symbols` that their topics have now are published."""
 
 
 class _Waiting(NamedTuple):
@@ -73,13 +53,10 @@ class Push:
         self.intake = intake
         self.running = False
         self.venues: Sequence[LiveFeed] = ()
-        self._exchange = exchange
+        self._judge = Judge(intake, exchange, exchange.announce)
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
-        self._report_at = 0.0
-        self._unreported = 0
-        self._dropped = 0
 
-    def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+    async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
         """Take a batch if there is room. Errors: Busy."""
         if not self.running:
             raise Busy("this instance does not take prices at the moment", RETRY_AFTER)
@@ -113,51 +90,14 @@ class Push:
         self, batch: Batch, updates: trio.MemorySendChannel[Update]
     ) -> tuple[Answer, set[str]]:
         """Send the updates of a batch. Return its answer, and the symbols that it moved."""
-        answer, symbols = Answer(), set[str]()
+        symbols = set[str]()
         frames = enumerate(batch.bodies, batch.first_frame)
-        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         # Frames of one object each are judged together, and so share a round.
-        while chunk := [*islice(lines, CHUNK)]:
-            known = await self._look_up(chunk)
-            now = time_ns() // 1000
-            taken = self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
-            answer.add(taken.answer)
-            for effect in taken.effects:
-                if isinstance(effect, Notice):
-                    # A client sees it behind the prices before it.
-                    await self._published([effect.symbol], updates)
-                    self._exchange.announce(effect)
-                    continue
-                symbols.add(effect.symbol)
-                try:
-                    updates.send_nowait(effect)
-                except trio.WouldBlock:
-                    await updates.send(effect)
-            await trio.lowlevel.checkpoint()
-        self._report(batch, answer)
-        if dropped := self.intake.held.dropped - self._dropped:
-            self._dropped += dropped
-            log.warning("held trades dropped for want of room", trades=dropped)
+        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        named = batch.source, batch.epoch, batch.symbols
+        answer = await self._judge.judge(lines, named, updates, symbols)
+        self._judge.report(batch.source, answer)
         return answer, symbols
-
-    async def _look_up(self, lines: list[Line]) -> list[Line]:
-        """Look symbols up that are not in memory. Refuse those about which nothing can be said."""
-        cold = {
-            line.content.symbol
-            for line in lines
-            if isinstance(line.content, Published)
-            and self._exchange.instrument(line.content.symbol) is None
-        }
-        unavailable = await self._exchange.look_up([*cold]) if cold else ()
-        if not unavailable:
-            return lines
-        refused = Reason("store_unavailable", "the store gives no answer about this symbol")
-        return [
-            Line(each.number, refused, each.frame)
-            if isinstance(each.content, Published) and each.content.symbol in unavailable
-            else each
-            for each in lines
-        ]
 
     async def _answer(
         self,
@@ -170,37 +110,6 @@ class Push:
             with suppress(trio.WouldBlock):
                 while True:
                     group.append(judged.receive_nowait())
-            await self._published(set().union(*(each.symbols for each in group)), updates)
+            await self._judge.published(set().union(*(each.symbols for each in group)), updates)
             for each in group:
                 each.on_answer(each.answer)
-
-    async def _published(
-        self, symbols: Iterable[str], updates: trio.MemorySendChannel[Update]
-    ) -> None:
-        """Wait until all updates of `symbols` that were sent before are published."""
-        # The broadcaster has routed all updates when it waits for the next one.
-        await wait_until(
-            lambda: (
-                updates.statistics().tasks_waiting_receive > 0
-                and not updates.statistics().current_buffer_used
-            )
-        )
-        await self._exchange.published(symbols)
-
-    def _report(self, batch: Batch, answer: Answer) -> None:
-        """Log one of the mistakes in a second."""
-        if not answer.rejected:
-            return
-        self._unreported += len(answer.rejected)
-        if trio.current_time() >= self._report_at:
-            self._report_at = trio.current_time() + REPORT_INTERVAL
-            first = answer.rejected[0]
-            log.warning(
-                "published objects rejected",
-                source=batch.source,
-                code=first.code,
-                problem=first.message,
-                line=first.line,
-                rejected=self._unreported,
-            )
-            self._unreported = 0

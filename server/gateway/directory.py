@@ -76,6 +76,10 @@ class Directory:
         else:
             self._hub.list_snapshots(snapshots)
 
+    async def list_new(self, snapshots: Sequence[Snapshot]) -> None:
+        """List symbols that no store has, unless they were listed meanwhile."""
+        await self._list([each for each in snapshots if each.symbol not in self._hub.topics])
+
     def holds(self, symbol: str) -> bool:
         """Whether the symbol is or was listed, or has to be because all are. See `Listings`."""
         was = symbol in self._hub.topics or symbol in self._hub.delisted

@@ -13,7 +13,8 @@ class Batch(NamedTuple):
     """The bodies of one request or of some frames, each NDJSON or an array.
 
     `source` and `epoch` are the publisher's names. `symbols` limits what it may publish, None for
-    everything. `first_frame` is the number of the first body on its connection, 0 for a request.
+    everything. `first_frame` is the number of the first body on its connection, 0 for a request. `key`
+    names the batch, so that it counts once on all instances; '' if nobody named it.
     """
 
     bodies: Sequence[bytes]
@@ -21,6 +22,7 @@ class Batch(NamedTuple):
     epoch: str
     symbols: Sequence[str] | None
     first_frame: int = 0
+    key: str = ""
 
 
 class Busy(Exception):
@@ -37,7 +39,7 @@ OnAnswer = Callable[[Answer], None]
 class Desk(Protocol):
     """Takes batches. It answers each, in their order, once their updates are published."""
 
-    def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+    async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
         """Take a batch if there is room. Errors: Busy."""
 
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:

@@ -41,6 +41,10 @@ class HeldTrades:
         """Whether `price` is within the band of `other`. All prices are near zero."""
         return not other or abs(price - other) <= self.band * abs(other)
 
+    def of(self, symbol: str) -> list[Candidate]:
+        """Return the held trades of a symbol, the oldest first."""
+        return self._symbols.get(symbol, [])
+
     def hold(self, symbol: str, candidate: Candidate) -> None:
         """Hold a trade back."""
         held = self._symbols.setdefault(symbol, [])

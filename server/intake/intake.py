@@ -5,6 +5,8 @@ in. So every order and repetition can be tested.
 """
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from struct import Struct
 from typing import NamedTuple, Protocol
 
 from server.intake.answer import Answer, Reason, Refused
@@ -17,6 +19,8 @@ from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, 
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+
+_INT64 = Struct("<q")
 
 TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
@@ -91,12 +95,17 @@ class Intake:
     """Knows what was published. All times are in microseconds since 1970."""
 
     def __init__(self, market: Market, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+        self._market = market
+        self._rules = rules
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything, as if nothing had been published."""
+        rules = self._rules
         self.sources = Sources(rules.priority, int(rules.silent_after * 1e6))
         self.held = HeldTrades(rules.band or 0.0)
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()
-        self._market = market
-        self._rules = rules
 
     def take(
         self,
@@ -183,7 +192,7 @@ class Intake:
         symbol, source = given.symbol, batch.source
         price = at_price(given.price, instrument, "price")
         size = at_size(given.size or 0, instrument, "size")
-        key = _key(symbol, given.id)
+        key = id_hash(symbol, given.id)
         if not self._is_new(given, batch, key):
             return
         if self.sources.is_outranked(source, symbol, batch.now):
@@ -281,8 +290,8 @@ class Intake:
     def _revise(self, given: Published, instrument: Instrument, batch: _Batch) -> None:
         """Cancel or correct a trade."""
         symbol, name = given.symbol, required_id(given.id)
-        key = _key(symbol, name)
-        done = hash((symbol, "cancelled", str(name))) or 1 if given.kind == "cancel" else NO_ID
+        key = id_hash(symbol, name)
+        done = id_hash(symbol, name, b"cancel") if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
         if given.kind == "cancel":
@@ -344,9 +353,11 @@ class Intake:
             batch.effects.append(restated)
 
 
-def _key(symbol: str, name: str | int | None) -> int:
-    """Return the hash of an id, which is never NO_ID; NO_ID without an id."""
-    return NO_ID if name is None else hash((symbol, str(name))) or 1
+def id_hash(symbol: str, name: str | int | None, event: bytes = b"") -> int:
+    """Return the hash of an id, which is never NO_ID; NO_ID without an id. `event`: not the trade."""
+    # Not `hash`, which is another one in each process: the next leader has to know the id.
+    digest = blake2b(f"{symbol}\0{name}".encode(), digest_size=8, person=event).digest()
+    return NO_ID if name is None else _INT64.unpack(digest)[0] or 1
 
 
 def _seq(given: Published) -> int:

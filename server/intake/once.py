@@ -1,5 +1,7 @@
 """Remembers what was counted, so that it counts once: sequence numbers and ids."""
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 SEQ_WINDOW = 4096
@@ -46,13 +48,17 @@ class SeenSeqs(Struct, gc=False):
 
 
 class RecentIds:
-    """The ids of the last five to ten minutes, as hashes: two sets, of which the older is dropped."""
+    """The ids of the last five to ten minutes, as hashes: two sets, of which the older is dropped.
+
+    `news`: if it is a list, each new id goes there, too. The caller takes them out.
+    """
 
     def __init__(self, most: int = REMEMBERED_IDS) -> None:
         self._most = most
         self._newer = set[int]()
         self._older = set[int]()
         self._since = 0
+        self.news: list[int] | None = None
 
     def __len__(self) -> int:
         """Return the number of ids that are remembered."""
@@ -64,9 +70,16 @@ class RecentIds:
 
     def add(self, key: int) -> None:
         """Remember an id."""
+        if self.news is not None:
+            self.news.append(key)
         if len(self._newer) >= self._most:
             self._drop_older()
         self._newer.add(key)
+
+    def restore(self, keys: Iterable[int], now: int) -> None:
+        """Remember ids that another instance counted in the last five minutes."""
+        self.pass_time(now)
+        self._newer.update(keys)
 
     def pass_time(self, now: int) -> None:
         """Forget what is too old at the time `now`, in microseconds."""

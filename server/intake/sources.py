@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from server.intake.answer import Answer
 from server.intake.once import ID_MEMORY_US, SeenSeqs
-from server.intake.trades import Row
+from server.intake.trades import NO_SEQ, Row
+from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.snapshot import Microseconds
 
 MAX_SOURCES = 256
 """Sources that are remembered. A new one replaces one that was silent for five minutes."""
@@ -22,20 +25,25 @@ RATE_WINDOW_US = 10_000_000
 Result = Literal["accepted", "duplicate", "late", "held", "rejected"]
 
 
+Seq = Annotated[int, Meta(ge=NO_SEQ, le=LARGEST_WHOLE)]
+Place = tuple[Microseconds, Seq]
+
+
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What has to survive a change of the leader: how far one symbol of one source has come.
 
     `floor` and `above`, in hexadecimal, are the sequence numbers that were counted; `trade` and `book`
-    the times and numbers of the newest.
+    the times and numbers of the newest; `heard_at` is when the source last spoke of the symbol.
     """
 
     source: str
     epoch: str
     symbol: str
-    floor: int
-    above: str
-    trade: tuple[int, int]
-    book: tuple[int, int]
+    floor: Seq
+    above: Annotated[str, Meta(pattern=r"^[0-9a-f]{1,1024}\Z")]
+    trade: Place
+    book: Place
+    heard_at: Microseconds = 0
 
 
 class Newest(msgspec.Struct, gc=False):
@@ -74,6 +82,10 @@ class Source:
             if len(self._epochs) > MAX_EPOCHS:
                 del self._epochs[next(iter(self._epochs))]
         return symbols.get(symbol) or symbols.setdefault(symbol, SeenSeqs())
+
+    def epochs(self, symbol: str) -> list[str]:
+        """Return the epochs in which the symbol had a sequence number."""
+        return [epoch for epoch, symbols in self._epochs.items() if symbol in symbols]
 
     def newest(self, symbol: str) -> Newest:
         """Return what is the newest of a symbol."""
@@ -130,8 +142,17 @@ class Sources:
         """Return how far a symbol of a source that was heard has come."""
         source = self.all[name]
         seqs, newest = source.seqs(epoch, symbol), source.newest(symbol)
-        above = f"{seqs.above:x}"
-        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book)
+        above, heard_at = f"{seqs.above:x}", newest.heard_at
+        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book, heard_at)
+
+    def all_progress(self, symbol: str) -> list[Progress]:
+        """Return how far a symbol of each source has come."""
+        return [
+            self.progress(source.name, epoch, symbol)
+            for source in self.all.values()
+            if symbol in source.symbols
+            for epoch in source.epochs(symbol) or [""]
+        ]
 
     def restore(self, progress: Iterable[Progress], now: int) -> None:
         """Go on from what another instance has counted."""
@@ -142,6 +163,7 @@ class Sources:
                 newest = source.newest(each.symbol)
                 newest.trade = max(newest.trade, each.trade)
                 newest.book = max(newest.book, each.book)
+                newest.heard_at = max(newest.heard_at, min(each.heard_at, now))
 
     def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
         """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""

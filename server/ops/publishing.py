@@ -45,9 +45,14 @@ class _Receipt:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer = Answer()
+        self.refused = False
 
     def on_answer(self, answer: Answer) -> None:
         self.answer = answer
+        self.answered.set()
+
+    def refuse(self) -> None:
+        self.refused = True
         self.answered.set()
 
 
@@ -64,38 +69,47 @@ class PriceDesk:
         assert call.user is not None, "the route has a role"
         body = plain_body(call.body, call.encoding)
         source = call.values["Source"] or call.user.user
-        batch = Batch([body], source, call.values["Source-Epoch"], call.user.symbols)
         key = call.values["Idempotency-Key"]
-        if not key:
-            return await self._answer(self._offer(batch))
         named = call.user.user, key
+        batch = Batch([body], source, call.values["Source-Epoch"], call.user.symbols)
+        if not key:
+            return await self._answer(await self._offer(batch))
+        batch = batch._replace(key=f"{call.user.user}\0{key}")
         if first := self._first.get(named):
             return first
         receipt = self._on_their_way.get(named)
         if receipt is None:
-            receipt = self._offer(batch, named)
+            receipt = await self._offer(batch, named)
         return await self._answer(receipt)
 
-    def _offer(self, batch: Batch, named: tuple[str, str] | None = None) -> _Receipt:
+    async def _offer(self, batch: Batch, named: tuple[str, str] | None = None) -> _Receipt:
         receipt = _Receipt()
         on_answer = partial(self._remember, named, receipt) if named else receipt.on_answer
-        try:
-            self._desk.offer(batch, on_answer)
-        except Busy as busy:
-            raise ApiError(RATE_LIMITED, str(busy), busy.wait) from None
         if named:
             self._on_their_way[named] = receipt
+        try:
+            await self._desk.offer(batch, on_answer)
+        except BaseException as error:
+            if named:
+                # Requests with the same key wait for this one, and share its refusal.
+                self._on_their_way.pop(named, None)
+                receipt.refuse()
+            if isinstance(error, Busy):
+                raise ApiError(RATE_LIMITED, str(error), error.wait) from None
+            raise
         return receipt
 
     def _remember(self, named: tuple[str, str], receipt: _Receipt, answer: Answer) -> None:
         """Keep the answer, even if the publisher has left."""
-        del self._on_their_way[named]
+        self._on_their_way.pop(named, None)
         self._first.add(named, answer)
         receipt.on_answer(answer)
 
     async def _answer(self, receipt: _Receipt) -> Answer:
         with trio.move_on_after(PUBLISH_TIMEOUT):
             await receipt.answered.wait()
+            if receipt.refused:
+                raise ApiError(RATE_LIMITED, "the first batch with this key was not taken", 1.0)
             return receipt.answer
         raise ApiError(NOT_PUBLISHED_YET, "the batch is taken, but is not published yet")
 

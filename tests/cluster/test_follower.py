@@ -12,6 +12,7 @@ from server.cluster.context import ClusterContext
 from server.cluster.follower import BUS_BACK, BUS_LOST, OLD_BATCHES, WAITING_BATCHES, Follower
 from server.cluster.state import ClusterState, Policy
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Steps
 from server.cluster.wire import Batch, Mark, Stored
 from server.fanout.broadcaster import give
 from server.fanout.freshness import FEED_QUIET
@@ -70,6 +71,7 @@ class Harness:
             policy=POLICY,
             state=ClusterState(),
             batches=batches,
+            steps=Steps(self.hub.journal.wake),
             stats=self.stats,
         )
         self.follower = Follower(context)

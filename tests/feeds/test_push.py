@@ -48,6 +48,9 @@ class Exchange:
         self.listed |= {each for each in symbols if each.startswith("NEW")}
         return [each for each in symbols if each in self.away]
 
+    async def list_new(self, instruments) -> None:
+        raise NotImplementedError
+
     def announce(self, notice: Notice) -> None:
         self.told.append(notice)
 
@@ -66,8 +69,8 @@ class Feed:
         self.answers: list[Answer] = []
         self._more = trio.Event()
 
-    def offer(self, body: bytes) -> None:
-        self.push.offer(Batch([body], "sip", "", None), self._on_answer)
+    async def offer(self, body: bytes) -> None:
+        await self.push.offer(Batch([body], "sip", "", None), self._on_answer)
 
     def _on_answer(self, answer: Answer) -> None:
         self.answers.append(answer)
@@ -92,9 +95,9 @@ async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
         nursery.start_soon(feed.push.run, feed.send)
         nursery.start_soon(feed.route)
         await trio.testing.wait_all_tasks_blocked()
-        feed.offer(AAPL)
-        feed.offer(b'[{"symbol":"NEW1","price":5},{"symbol":"AWAY","price":5}]\n')
-        feed.offer(b'{"symbol":"NONE","price":5}')
+        await feed.offer(AAPL)
+        await feed.offer(b'[{"symbol":"NEW1","price":5},{"symbol":"AWAY","price":5}]\n')
+        await feed.offer(b'{"symbol":"NONE","price":5}')
         await feed.wait_answers(3)
         assert [each.accepted for each in feed.answers] == [1, 1, 0]
         codes = [[rejected.code for rejected in each.rejected] for each in feed.answers]
@@ -112,7 +115,7 @@ async def test_frames_of_one_object_are_judged_together() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.push.run, feed.send)
         await trio.testing.wait_all_tasks_blocked()
-        feed.push.offer(Batch(bodies, "sip", "", None, 101), feed._on_answer)
+        await feed.push.offer(Batch(bodies, "sip", "", None, 101), feed._on_answer)
         with trio.fail_after(5):
             while seen[-1] < 40:
                 await trio.lowlevel.checkpoint()
@@ -133,10 +136,10 @@ async def test_full_queue_takes_nothing(autojump_clock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         taken = WAITING_BATCHES + 1
         for _ in range(taken):
-            feed.offer(AAPL)
+            await feed.offer(AAPL)
             await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(Busy) as busy:
-            feed.offer(AAPL)
+            await feed.offer(AAPL)
         assert busy.value.wait > 0
         nursery.start_soon(feed.route)
         await feed.wait_answers(taken)
@@ -147,7 +150,7 @@ async def test_full_queue_takes_nothing(autojump_clock) -> None:
 async def test_nothing_is_taken_while_the_feed_does_not_run() -> None:
     """An instance that does not lead says so."""
     with pytest.raises(Busy):
-        Feed().offer(AAPL)
+        await Feed().offer(AAPL)
 
 
 async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
@@ -156,7 +159,7 @@ async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
         feed = Feed(room=0)
         nursery.start_soon(feed.push.run, feed.send)
         await trio.testing.wait_all_tasks_blocked()
-        feed.offer(AAPL + b'\n{"kind":"status","symbol":"AAPL","status":"halted"}')
+        await feed.offer(AAPL + b'\n{"kind":"status","symbol":"AAPL","status":"halted"}')
         await trio.testing.wait_all_tasks_blocked()
         assert not feed.exchange.told
         nursery.start_soon(feed.route)
@@ -175,7 +178,7 @@ async def test_log_has_one_line_of_many_mistakes(autojump_clock) -> None:
             await trio.testing.wait_all_tasks_blocked()
             for pause in (0, 0, 0, 2):
                 await trio.sleep(pause)
-                feed.offer(b"x\n" * 100)
+                await feed.offer(b"x\n" * 100)
                 await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
     assert [(line["event"], line["rejected"]) for line in lines] == [
@@ -218,7 +221,7 @@ async def test_held_trades_are_never_lost_in_silence(autojump_clock) -> None:
             prices = [100 * 2**n for n in range(20)] + [90 / 1.5**n for n in range(1, 10)]
             prices += [111 * 2**n for n in range(20)] + [131 * 2**n for n in range(20)]
             body = [{"symbol": "AAPL", "price": price} for price in prices]
-            feed.offer(msgspec.json.encode(body))
+            await feed.offer(msgspec.json.encode(body))
             await feed.wait_answers(1)
             nursery.cancel_scope.cancel()
     held = feed.answers[0].held

@@ -32,7 +32,7 @@ class StoppedDesk:
         self.batches: list[tuple[Batch, OnAnswer]] = []
         self._more = trio.Event()
 
-    def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+    async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
         self.batches.append((batch, on_answer))
         self._more.set()
 
@@ -43,7 +43,7 @@ class StoppedDesk:
 
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
         await trio.lowlevel.checkpoint()
-        self.offer(batch, on_answer)
+        await self.offer(batch, on_answer)
 
     @property
     def frames(self) -> int:

@@ -8,8 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.intake.intake import Rules, id_hash
 from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
 from server.intake.sources import Progress
+from server.intake.state import restore, save
 from server.quotes.quote import Quote
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
@@ -137,3 +139,32 @@ def test_progress_goes_on_elsewhere() -> None:
     assert counts(second.publish(*objects))[:2] == (0, 4)
     assert counts(second.publish({"price": 1, "seq": 3, "ts": NOW - 2}))[2] == 1
     assert counts(second.publish({"price": 1, "seq": 4, "ts": NOW}))[0] == 1
+
+
+def test_state_of_a_symbol_goes_on_elsewhere() -> None:
+    """Numbers, times, held trades and ids: the other intake answers as the first would have."""
+    rules = Rules(band=0.1)
+    first, second = Desk(rules), Desk(rules)
+    objects = [{"price": 100, "size": 1, "seq": seq, "ts": NOW - 10} for seq in (1, 2, 5)]
+    first.publish(*objects, {"price": 200, "size": 7, "seq": 6, "id": "held"})
+    ids: list[int] = []
+    first.intake.ids.news = ids
+    first.publish({"price": 101, "size": 1, "id": "t-1", "ts": NOW})
+    saved = {"AAPL": save(first.intake, "AAPL"), "MSFT": b"garbage", "IBM": b""}
+    assert restore(second.intake, saved, NOW) == 2
+    second.intake.ids.restore(ids, NOW)
+    assert second.intake.held.count == 1
+    again = second.publish(*objects, {"price": 101, "size": 1, "id": "t-1", "ts": NOW})
+    assert counts(again)[:2] == (0, 4)
+    assert counts(second.publish({"price": 100, "seq": 3, "ts": NOW - 1}))[2] == 1
+    corrected = second.publish({"kind": "correct", "id": "held", "price": 102})
+    assert corrected.accepted == 1
+    assert second.intake.held.count == 0
+
+
+def test_hash_of_an_id_is_the_same_in_every_process() -> None:
+    """The next leader compares it. A cancel's is another one."""
+    assert id_hash("AAPL", "t-991") == 8251764003443572030
+    assert id_hash("AAPL", 5) == id_hash("AAPL", "5")
+    assert id_hash("AAPL", "t-991", b"cancel") != id_hash("AAPL", "t-991")
+    assert not id_hash("AAPL", None)

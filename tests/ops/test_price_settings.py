@@ -18,6 +18,8 @@ from server.config.values import FeedChoice
         ("simulator:test1", ["simulator"], ["TEST1"]),
         ("push+simulator:TEST1, brk.b", ["push", "simulator"], ["BRK.B", "TEST1"]),
         ("simulator:TEST1+push", ["simulator", "push"], ["TEST1"]),
+        ("stream:ticks:eu", ["stream"], []),
+        ("push+stream:ticks+simulator:TEST1", ["push", "stream", "simulator"], ["TEST1"]),
     ],
 )
 def test_feed_may_be_several(text, feeds, simulated):
@@ -26,12 +28,14 @@ def test_feed_may_be_several(text, feeds, simulated):
     assert list(choice.feeds) == feeds
     assert sorted(choice.simulated) == simulated
     assert (choice.replay_path is not None) == ("replay" in feeds)
+    assert choice.stream == {"stream:ticks:eu": "ticks:eu"}.get(text, "ticks" * ("stream" in feeds))
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "push+simulator", "push+", "+push", "push:", "push:x", "push+push", "bus+push", "replay:",
+        "stream:", "push+stream", "stream:a+stream:b",
         "simulator:", "simulator:,", "push+replay:x", "push+simulator:", "stream", "Push",
     ],
 )  # fmt: skip
@@ -39,6 +43,13 @@ def test_feed_that_cannot_be_is_refused(text):
     """The start fails with one line."""
     with pytest.raises(BadSetting, match="FEED="):
         load_settings({"FEED": text})
+
+
+def test_stream_needs_redis():
+    """The start fails with one line."""
+    with pytest.raises(BadSetting, match="FEED='stream:ticks' is not allowed without REDIS_URL"):
+        load_settings({"FEED": "stream:ticks"})
+    load_settings({"FEED": "stream:ticks", "REDIS_URL": "redis://localhost"})
 
 
 @pytest.mark.parametrize(

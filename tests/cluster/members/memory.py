@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import trio
 
-from server.cluster.bus import Answer
+from server.cluster.bus import NOTHING, Answer
 from server.cluster.errors import BusLost, Fenced
 from server.cluster.member import Member
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Record
 from server.cluster.wire import Batch, Mark, Stored, decode_batch, encode_batch
 from server.fanout.broadcaster import give
 from server.fanout.hub import Hub
@@ -138,7 +139,12 @@ class MemoryBus:
             return Answer(redis.epoch, 0.0, forgotten)
 
     async def publish(
-        self, batch: Batch, snapshots: Iterable[LiveSnapshot], *, release: bool = False
+        self,
+        batch: Batch,
+        snapshots: Iterable[LiveSnapshot],
+        record: Record = NOTHING,
+        *,
+        release: bool = False,
     ) -> None:
         """Publish a batch and write snapshots."""
         with self._command("publish"):
@@ -154,7 +160,12 @@ class MemoryBus:
             if release and redis.holder == self.identity:
                 redis.lease_end = 0.0
 
-    async def write(self, epoch: int, snapshots: Iterable[LiveSnapshot]) -> None:
+    async def write(
+        self,
+        epoch: int,
+        snapshots: Iterable[LiveSnapshot],
+        record: Record = NOTHING,
+    ) -> None:
         """Write snapshots."""
         with self._command("write"):
             await trio.sleep(self.delay)
@@ -166,6 +177,11 @@ class MemoryBus:
         snapshots = list(snapshots)
         assert len(snapshots) <= 1000
         self._redis.quotes.update({each.symbol: each for each in snapshots})
+
+    async def load_mark(self) -> Mark | None:
+        """Read the mark."""
+        with self._command("load_mark"):
+            return self._redis.mark
 
     async def load(self) -> Stored:
         """Read the hash."""

@@ -1,0 +1,381 @@
+"""Prices from outside in a cluster: each instance takes them, and the leader publishes them.
+
+Every batch, the leader's own too, goes through one queue in Redis. So one instance judges all of them,
+in one order. If a publisher's instance leads, it gets the answer when Redis has the moves; on another
+instance it gets `queued` when Redis has the batch. `docs/publishing.md` says what these promise.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from secrets import token_hex
+from struct import Struct
+from time import time_ns
+from typing import NamedTuple
+
+import msgspec
+import structlog
+import trio
+
+from server.cluster.errors import BusLost
+from server.cluster.member import Member
+from server.cluster.queue import BEGINNING, PriceStreams
+from server.cluster.steps import MarketNews, Step
+from server.cluster.wire import QUEUE, StreamEntry
+from server.feeds.judge import CHUNK, Exchange, Judge
+from server.feeds.live.feed import LiveFeed
+from server.intake.answer import Answer, Reason
+from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
+from server.intake.intake import Intake, Notice, id_hash
+from server.intake.objects import Line, Published, read_batch, read_object
+from server.intake.queued import Queued, check, decode_queued, encode_queued, split
+from server.intake.state import restore, save
+from server.quotes.instrument import Instrument, first_seen
+from server.quotes.update import Update
+
+STEP_OBJECTS = 500
+"""Objects of one step, some 10 ms of work. A step costs 5 ms more, whatever its size."""
+
+READ_ENTRIES = 128
+"""Entries read at once from each stream."""
+
+APPENDING = 4
+"""Batches that are on their way to Redis at the same time. Others wait for their turn."""
+
+RETRY_INTERVAL = 0.25
+"""Seconds after which Redis is asked again."""
+
+RETRY_AFTER = 1.0
+"""Seconds after which a refused publisher may try again."""
+
+MAX_FIRST_ANSWER = 16 * 1024
+"""Bytes of an answer to a batch with an idempotency key that other instances can give again."""
+
+ID = Struct("<q")
+"""One of the ids that were counted."""
+
+log = structlog.get_logger()
+
+_answer_decoder = msgspec.json.Decoder(Answer)
+
+
+class _Receipt:
+    """A batch of this instance in the queue. `waiting` counts its entries that are not judged."""
+
+    def __init__(self, key: str, on_answer: OnAnswer) -> None:
+        self.key = id_hash("", key) if key else 0
+        self.answer = Answer()
+        self.queued = False
+        self.waiting = 0
+        self._on_answer: OnAnswer | None = on_answer
+
+    def settle(self) -> None:
+        """Answer, once."""
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer:
+            on_answer(self.answer)
+
+
+class _Own(NamedTuple):
+    """An entry of this instance: its batch, and the lines of that."""
+
+    receipt: _Receipt
+    lines: Sequence[Line]
+
+
+class _Work(NamedTuple):
+    """One entry of the queue, or some of `stream`. `id` is the last one's."""
+
+    stream: str
+    id: str
+    entry: Queued
+    lines: list[Line]
+
+    @property
+    def ends_step(self) -> bool:
+        """Whether the last object is a status, which clients see behind all prices before it."""
+        return bool(self.lines) and _is_status(self.lines[-1])
+
+
+class SharedPrices:
+    """The desk of one instance, and the feed of the leader. `run` is called once at a time.
+
+    `stream`: the key of a stream that only the leader reads, '' for none. `venues` are live feeds that
+    publish here; they run while this instance leads.
+    """
+
+    def __init__(self, intake: Intake, exchange: Exchange, member: Member, stream: str) -> None:
+        self.intake = intake
+        self.running = False
+        self.venues: Sequence[LiveFeed] = ()
+        self._judge = Judge(intake, exchange, self._on_notice)
+        self._exchange = exchange
+        self._steps = member.steps
+        self._invalid = member.stats.invalid
+        self._streams = PriceStreams(member.bus)
+        self._keys = [key for key in (QUEUE, stream) if key]
+        self._positions: dict[str, str] = {}
+        self._own: dict[str, _Own] = {}
+        self._news: list[MarketNews] = []
+        self._appending = trio.Semaphore(APPENDING)
+
+    async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+        """Put a batch into the queue if there is room. Errors: Busy."""
+        await self._append(batch, on_answer, wait=False)
+
+    async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
+        """Put a batch into the queue once there is room."""
+        await self._append(batch, on_answer, wait=True)
+
+    async def run(self, updates: trio.MemorySendChannel[Update]) -> None:
+        """Publish what the streams bring until cancelled."""
+        await self._load()
+        self.running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                for venue in self.venues:
+                    nursery.start_soon(venue.run)
+                await self._publish_all(updates)
+        finally:
+            self.running = False
+            # The next leader judges the others. A batch that is not in the queue yet answers itself.
+            for own in [*self._own.values()]:
+                if own.receipt.queued:
+                    self._settle_queued(own.receipt)
+
+    async def _publish_all(self, updates: trio.MemorySendChannel[Update]) -> None:
+        while True:
+            work = [each for key in self._keys for each in await self._read(key)]
+            for step in _steps(work):
+                await self._publish(step, updates)
+            if not work:
+                await self._wait()
+
+    async def _append(self, batch: Batch, on_answer: OnAnswer, *, wait: bool) -> None:
+        receipt = _Receipt(batch.key, on_answer)
+        if await self._is_answered(receipt):
+            return
+        entries = await self._entries(batch, receipt)
+        self._judge.report(batch.source, receipt.answer)
+        if self.running and not entries:
+            # Its answer comes behind those to the batches before it.
+            entries = [(Queued(batch.source, batch.epoch, token_hex(8), []), _Own(receipt, []))]
+        receipt.waiting = len(entries)
+        if entries:
+            keys = [entry.key for entry, _ in entries]
+            self._own |= {entry.key: own for entry, own in entries}
+            try:
+                # The keys stay: if Redis got the entries the first time, they count once.
+                await self._send([encode_queued(entry) for entry, _ in entries], wait=wait)
+            except BaseException:
+                for key in keys:
+                    self._own.pop(key, None)
+                raise
+            receipt.queued = True
+        if not self.running or not entries:
+            self._settle_queued(receipt)
+            await self._remember(receipt)
+
+    async def _is_answered(self, receipt: _Receipt) -> bool:
+        """Give a batch whose key was seen before the first answer again."""
+        if receipt.key:
+            with suppress(BusLost, ValueError):
+                if first := await self._streams.first_answer(receipt.key):
+                    receipt.answer = _answer_decoder.decode(first)
+                    receipt.settle()
+                    return True
+        return False
+
+    async def _remember(self, receipt: _Receipt) -> None:
+        """Let all instances give the answer again."""
+        answer = msgspec.json.encode(receipt.answer)
+        if receipt.key and len(answer) <= MAX_FIRST_ANSWER:
+            with suppress(BusLost):
+                await self._streams.remember_answer(receipt.key, answer)
+
+    def _settle_queued(self, receipt: _Receipt) -> None:
+        """Answer that a batch is in the queue."""
+        mine = [key for key, own in self._own.items() if own.receipt is receipt]
+        receipt.answer.accepted += sum(len(self._own.pop(key).lines) for key in mine)
+        receipt.answer.state = "queued"
+        receipt.settle()
+
+    async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
+        """Check a batch, and return its good objects as entries."""
+        good: list[Line] = []
+        frames = enumerate(batch.bodies, batch.first_frame)
+        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        while chunk := [*islice(lines, CHUNK)]:
+            known = await self._judge.look_up(chunk)
+            checked = check(known, self._exchange, batch.symbols, time_ns() // 1000)
+            receipt.answer.add(checked.answer)
+            good += checked.good
+            await trio.lowlevel.checkpoint()
+        name = f"{receipt.key:x}" if receipt.key else token_hex(8)
+        found = []
+        for start, stop in split(good):
+            contents = [line.content for line in good[start:stop]]
+            objects = [each for each in contents if isinstance(each, Published)]
+            entry = Queued(batch.source, batch.epoch, f"{name} {start}", objects)
+            found.append((entry, _Own(receipt, good[start:stop])))
+        return found
+
+    async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
+        """Errors: Busy, unless it is to `wait`."""
+        while True:
+            problem = "more prices come than can be published"
+            try:
+                async with self._appending:
+                    if await self._streams.append(entries):
+                        return
+            except BusLost as error:
+                problem = f"Redis does not take prices at the moment: {error}"
+            if not wait:
+                raise Busy(problem, RETRY_AFTER)
+            await trio.sleep(RETRY_INTERVAL)
+
+    async def _load(self) -> None:
+        """Go on from where the last leader was."""
+        while True:
+            try:
+                progress = await self._streams.load_progress()
+                break
+            except BusLost:
+                await trio.sleep(RETRY_INTERVAL)
+        now = time_ns() // 1000
+        self.intake.begin()
+        progress = self._steps.newest_of(progress)
+        unreadable = restore(self.intake, progress.states, now)
+        for ids in progress.ids:
+            whole = len(ids) - len(ids) % ID.size
+            self.intake.ids.restore((key for (key,) in ID.iter_unpack(ids[:whole])), now)
+        self.intake.ids.news, self._news = [], []
+        self._positions = {key: progress.positions.get(key, BEGINNING) for key in self._keys}
+        symbols = len(progress.states)
+        log.info("publishing", symbols=symbols, unreadable=unreadable, **self._positions)
+
+    async def _read(self, key: str) -> list[_Work]:
+        try:
+            entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
+        except BusLost:
+            return []
+        return [*map(self._queued, entries)] if key == QUEUE else _listed(key, entries)
+
+    def _queued(self, entry: StreamEntry) -> _Work:
+        """Return the work of one entry of the queue; none if it cannot be read."""
+        try:
+            found = decode_queued(entry.fields.get(b"b", b""))
+        except ValueError as error:
+            self._invalid.report("bus", QUEUE, str(error))
+            found = Queued("", "", "", [])
+        lines = [Line(number, each) for number, each in enumerate(found.objects, 1)]
+        return _Work(QUEUE, entry.id, found, lines)
+
+    async def _wait(self) -> None:
+        try:
+            await self._streams.wait_entries(self._positions)
+        except BusLost:
+            await trio.sleep(RETRY_INTERVAL)
+
+    async def _publish(
+        self, work: Sequence[_Work], updates: trio.MemorySendChannel[Update]
+    ) -> None:
+        """Make one step, and answer this instance's publishers when it is written."""
+        symbols = await self._list(work)
+        self._steps.begin()
+        moved, answers = set[str](), []
+        for each in work:
+            answers.append(await self._judge_one(each, updates, moved))
+            self._positions[each.stream] = each.id
+        await self._judge.published(moved, updates)
+        states = {symbol: save(self.intake, symbol) for symbol in symbols}
+        ids, self.intake.ids.news = self.intake.ids.news or [], []
+        news, self._news = tuple(self._news), []
+        packed = b"".join(map(ID.pack, ids))
+        await self._steps.finish(Step(states, packed, news, dict(self._positions), QUEUE))
+        for each, answer in zip(work, answers, strict=True):
+            await self._answer(each, answer)
+
+    async def _list(self, work: Sequence[_Work]) -> set[str]:
+        """List the symbols of some work. Return those that exist.
+
+        The cluster agrees on a new symbol before its first trade counts. Otherwise the trade would be
+        in Redis before its step is.
+        """
+        symbols, new = set[str](), dict[str, Instrument]()
+        for each in work:
+            for line in await self._judge.look_up(each.lines):
+                given = line.content
+                if not isinstance(given, Published):
+                    continue
+                symbol = given.symbol
+                if self._exchange.instrument(symbol):
+                    symbols.add(symbol)
+                elif given.kind == "trade" and given.price and self._exchange.may_list(symbol):
+                    new.setdefault(symbol, first_seen(symbol, given.price))
+        if new:
+            await self._exchange.list_new([*new.values()])
+        return symbols | new.keys()
+
+    async def _judge_one(
+        self, work: _Work, updates: trio.MemorySendChannel[Update], moved: set[str]
+    ) -> Answer:
+        entry, ids = work.entry, self.intake.ids
+        if entry.key and entry.id in ids:
+            return Answer(duplicate=len(work.lines))
+        if entry.key:
+            ids.add(entry.id)
+        answer = await self._judge.judge(
+            work.lines, (entry.source, entry.epoch, None), updates, moved
+        )
+        self._judge.report(entry.source, answer)
+        return answer
+
+    async def _answer(self, work: _Work, answer: Answer) -> None:
+        own = self._own.pop(work.entry.key, None)
+        if own is None:
+            return
+        answer.rejected = [
+            own.lines[each.line - 1].reject(Reason(each.code, each.message))
+            for each in answer.rejected
+        ]
+        own.receipt.answer.add(answer)
+        own.receipt.waiting -= 1
+        if not own.receipt.waiting:
+            await self._remember(own.receipt)
+            own.receipt.settle()
+
+    def _on_notice(self, notice: Notice) -> None:
+        self._news.append(MarketNews(*notice))
+        self._exchange.announce(notice)
+
+
+def _is_status(line: Line) -> bool:
+    return isinstance(line.content, Published) and line.content.kind == "status"
+
+
+def _listed(key: str, entries: Sequence[StreamEntry]) -> list[_Work]:
+    """Return the work of entries with one object each."""
+    missing = Reason("bad_json", "the entry has no field d")
+    lines = [
+        Line(number, read_object(entry.fields[b"d"]) if b"d" in entry.fields else missing)
+        for number, entry in enumerate(entries, 1)
+    ]
+    name = Queued(key[:MAX_NAME_LENGTH], "", "", [])
+    return [
+        _Work(key, entries[stop - 1].id, name, lines[start:stop]) for start, stop in split(lines)
+    ]
+
+
+def _steps(work: Sequence[_Work]) -> Iterator[list[_Work]]:
+    """Return the work of each step, not too much of it."""
+    step: list[_Work] = []
+    objects = 0
+    for each in work:
+        if step and (step[-1].ends_step or objects + len(each.lines) > STEP_OBJECTS):
+            yield step
+            step, objects = [], 0
+        step.append(each)
+        objects += len(each.lines)
+    if step:
+        yield step

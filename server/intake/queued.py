@@ -1,0 +1,100 @@
+"""Batches on their way through a queue, from the instance that takes them to the one that judges them.
+
+An instance that does not judge checks what it can: the objects' form, the token, the symbol, the time,
+prices and sizes. The others come back to the publisher at once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from server.intake.answer import Answer, Refused
+from server.intake.checks import at_price, at_size, may_publish
+from server.intake.intake import Market, id_hash
+from server.intake.objects import Line, Published, read_time
+from server.quotes.instrument import is_symbol
+
+MOST_OBJECTS = 500
+"""Objects of one entry of the queue: some 60 KB, and 10 ms to judge."""
+
+
+class Queued(msgspec.Struct, array_like=True):
+    """One entry: objects that were checked. `key` names the entry, so that it counts once."""
+
+    source: str
+    epoch: str
+    key: str
+    objects: Annotated[list[Published], Meta(max_length=MOST_OBJECTS)]
+
+    @property
+    def id(self) -> int:
+        """The key, as an id that is remembered."""
+        return id_hash("", self.key)
+
+
+class Checked(msgspec.Struct):
+    """The good objects of a batch, and the answer about the others."""
+
+    good: list[Line]
+    answer: Answer
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Queued)
+
+
+def encode_queued(entry: Queued) -> bytes:
+    """Return an entry as msgpack."""
+    return _encode(entry)
+
+
+def decode_queued(data: bytes) -> Queued:
+    """Errors: ValueError."""
+    entry = _decoder.decode(data)
+    if bad := [each.symbol for each in entry.objects if not is_symbol(each.symbol)]:
+        raise ValueError(f"not a symbol: {bad[0][:80]!r}")
+    return entry
+
+
+def check(
+    lines: Iterable[Line], market: Market, symbols: Sequence[str] | None, now: int
+) -> Checked:
+    """Check each object without knowing any other. Objects without a time get `now`."""
+    checked = Checked([], Answer())
+    for line in lines:
+        try:
+            if isinstance(line.content, Published):
+                _check_one(line.content, market, symbols, now)
+                checked.good.append(line)
+            else:
+                checked.answer.rejected.append(line.reject(line.content))
+        except Refused as refused:
+            checked.answer.rejected.append(line.reject(refused.reason))
+    return checked
+
+
+def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, now: int) -> None:
+    """Errors: Refused."""
+    if symbols is not None and not may_publish(symbols, given.symbol):
+        raise Refused("not_allowed", f"this token may not publish {given.symbol}")
+    instrument = market.instrument(given.symbol)
+    # An earlier object of the batch may list the symbol.
+    if instrument is None and not market.may_list(given.symbol):
+        raise Refused("unknown_symbol", f"there is no instrument {given.symbol}")
+    given.ts = read_time(given.ts, now)
+    if instrument and given.kind == "trade":
+        at_price(given.price, instrument, "price")
+        at_size(given.size or 0, instrument, "size")
+
+
+def split(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
+    """Return where each entry begins and ends. A status is the last of its entry."""
+    start = 0
+    for stop, line in enumerate(lines, 1):
+        given = line.content
+        is_status = isinstance(given, Published) and given.kind == "status"
+        if is_status or stop - start == MOST_OBJECTS or stop == len(lines):
+            yield start, stop
+            start = stop

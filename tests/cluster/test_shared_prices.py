@@ -1,0 +1,179 @@
+"""Publishing in a cluster, with a real Redis: each instance takes prices, the leader publishes them."""
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import pytest
+
+from bench.services import Redis
+from tests.faults.cluster import Cluster
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess, eventually
+from tests.publisher import post, publisher_token, publishing, receive
+
+NUMBERS = count(1)
+KEY = "ticks"
+
+
+class Pair(NamedTuple):
+    """Two instances, of which the first leads, and their Redis."""
+
+    leader: ServerProcess
+    follower: ServerProcess
+    redis: Redis
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Start them once. Each test has a symbol of its own."""
+    with (
+        Redis() as redis,
+        Cluster(
+            tmp_path_factory.mktemp("pair"),
+            redis.url,
+            FEED=f"push+stream:{KEY}",
+            PUSH_LISTS_SYMBOLS="1",
+        ) as cluster,
+    ):
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        yield Pair(leader, cluster.start(), redis)
+
+
+@pytest.fixture
+def symbol() -> str:
+    """Return a symbol that no other test uses."""
+    return f"PUB{next(NUMBERS)}"
+
+
+def quote(server: ServerProcess, symbol: str) -> tuple[int, dict[str, Any]]:
+    """Return version and quote of a symbol, nothing of one that is not there."""
+    _, found = server.ask(f"/quotes?symbols={symbol}")
+    return (found[0]["version"], found[0]["quote"]) if found else (0, {})
+
+
+def volume(server: ServerProcess, symbol: str) -> float:
+    """Return the volume of a symbol."""
+    return float(quote(server, symbol)[1].get("volume", 0))
+
+
+def test_each_instance_takes_prices(pair: Pair, symbol: str) -> None:
+    """The leader answers when they are published, a follower when they are in the queue. The clients
+    of both get the same.
+    """
+    first = post(pair.leader, {"symbol": symbol, "price": 100, "size": 1, "seq": 1})
+    assert (first.status, first.body["state"]) == (200, "applied")
+    assert volume(pair.leader, symbol) == 1
+    second = post(pair.follower, [{"symbol": symbol, "price": 101, "size": 2, "seq": 2}])
+    assert (second.status, second.body["state"], second.body["accepted"]) == (200, "queued", 1)
+    eventually(lambda: volume(pair.follower, symbol) == 3)
+    for server in (pair.leader, pair.follower):
+        assert quote(server, symbol)[0] == 3
+        assert quote(server, symbol)[1]["current_price"] == 101
+    again = post(pair.leader, {"symbol": symbol, "price": 101, "size": 2, "seq": 2})
+    assert again.counts[:2] == (0, 1)
+
+
+def test_id_counts_once_on_both(pair: Pair, symbol: str) -> None:
+    """Also if it has no number, and comes over the other instance and the other way."""
+    trade = {"symbol": symbol, "price": 50, "size": 1, "id": "t-1"}
+    assert post(pair.follower, trade).body["state"] == "queued"
+    eventually(lambda: volume(pair.leader, symbol) == 1)
+    assert post(pair.leader, trade).counts[:2] == (0, 1)
+    with publishing(pair.follower) as publisher:
+        publisher.send(json.dumps(trade))
+        assert receive(publisher)["state"] == "queued"
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(trade))
+    other = {"symbol": symbol, "price": 51, "size": 10}
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(other))
+    eventually(lambda: volume(pair.follower, symbol) == 11)
+
+
+def test_key_counts_once_on_both(pair: Pair, symbol: str) -> None:
+    """A batch whose key another instance has taken is not counted again, and gets the same answer."""
+    batch = [{"symbol": symbol, "price": 50, "size": 1}]
+    first = post(pair.follower, batch, Idempotency_Key=f"key {symbol}")
+    eventually(lambda: volume(pair.leader, symbol) == 1)
+    assert post(pair.leader, batch, Idempotency_Key=f"key {symbol}").body == first.body
+    first = post(pair.leader, batch, Idempotency_Key=f"other {symbol}")
+    assert first.counts[0] == 1
+    assert post(pair.follower, batch, Idempotency_Key=f"other {symbol}").body == first.body
+    post(pair.leader, {"symbol": symbol, "price": 51, "size": 10})
+    assert volume(pair.leader, symbol) == 12
+
+
+def test_follower_names_the_mistakes_it_can_see(pair: Pair, symbol: str) -> None:
+    """By line. The good lines count all the same."""
+    body = (
+        b'nonsense\n{"symbol":"%s","price":10,"size":1}\n\n{"symbol":"%s","price":-1}\n'
+        b'{"symbol":"%s","price":1,"ts":1795575704}\n{"symbol":"OTHER","price":1}\n'
+        % ((symbol.encode(),) * 3)
+    )
+    post(pair.leader, {"symbol": symbol, "price": 10})
+    answer = post(pair.follower, body, publisher_token(symbols=["PUB*"]))
+    assert answer.body["accepted"] == 1
+    codes = {each["line"]: each["code"] for each in answer.body["rejected"]}
+    assert codes == {1: "bad_json", 4: "bad_price", 5: "bad_time", 6: "not_allowed"}
+    eventually(lambda: volume(pair.follower, symbol) == 1)
+
+
+def test_leader_names_lines_of_a_whole_batch(pair: Pair, symbol: str) -> None:
+    """Also if the batch was many entries of the queue."""
+    objects: list[dict[str, Any]] = [
+        {"symbol": symbol, "price": 10, "size": 1, "seq": seq} for seq in range(1200)
+    ]
+    objects[1100] = {"kind": "cancel", "symbol": symbol, "id": "never came"}
+    answer = post(pair.leader, objects)
+    assert answer.counts == (1199, 0, 0, 0, ["unknown_trade"])
+    assert answer.body["rejected"][0]["line"] == 1101
+    eventually(lambda: volume(pair.follower, symbol) == 1199)
+    assert quote(pair.follower, symbol)[0] == quote(pair.leader, symbol)[0]
+
+
+def test_halt_reaches_clients_of_both(pair: Pair, symbol: str) -> None:
+    """Behind the prices before it, and in front of those behind it; later clients get it, too."""
+    post(pair.leader, {"symbol": symbol, "price": 10})
+    eventually(lambda: quote(pair.follower, symbol)[0] > 0)
+    batch: list[dict[str, Any]] = [
+        {"symbol": symbol, "price": 11},
+        {"kind": "status", "symbol": symbol, "status": "halted", "reason": "LUDP"},
+        {"symbol": symbol, "price": 12},
+    ]
+    with Client(pair.leader, symbol) as one, Client(pair.follower, symbol) as other:
+        post(pair.follower, batch)
+        for client in (one, other):
+            seen: list[Any] = []
+            while seen[-1:] != [12]:
+                message = client.receive()
+                if message["type"] == "status":
+                    seen.append((message["status"], message["reason"]))
+                elif message["type"] == "quotes_patch":
+                    seen.append(client.quotes[symbol]["current_price"])
+            assert seen[-3:] == [11, ("halted", "LUDP"), 12]
+    with Client(pair.follower, symbol) as late:
+        while late.receive().get("status") != "halted":
+            pass
+
+
+def test_stream_of_objects(pair: Pair, symbol: str) -> None:
+    """Each entry's object counts, and one that is not an object is counted and logged."""
+    for text in ("nonsense", json.dumps({"symbol": symbol, "price": 7, "size": 3})):
+        pair.redis.command("XADD", KEY, "*", "d", text)
+    pair.redis.command("XADD", KEY, "*", "other", "field")
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps({"symbol": symbol, "price": 8, "size": 4}))
+    eventually(lambda: volume(pair.follower, symbol) == 7)
+    sample = f'market_data_published_total{{result="rejected",source="{KEY}"}}'
+    assert pair.leader.metric(sample) == 2
+
+    def is_logged() -> bool:
+        """The log has at most one line a second."""
+        pair.redis.command("XADD", KEY, "*", "d", "nonsense")
+        lines = pair.leader.log_lines()
+        return any(
+            line["event"] == "published objects rejected" and line["source"] == KEY
+            for line in lines
+        )
+
+    eventually(is_logged)
