@@ -13,7 +13,7 @@ import trio
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.publisher import BATCH_MOVES, Publisher
-from server.fanout.hub import ahead_of
+from server.fanout.agreement import ahead_of
 from server.quotes.update import FeedPosition
 
 RETRY_INTERVAL = 0.25

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
+from server.fanout.agreement import agree_on_adjustments, ahead_of
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -192,7 +193,7 @@ class Hub:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
                 continue
-            state = topic.agree_on_adjustments(snapshot)
+            state = agree_on_adjustments(topic, snapshot)
             if older:
                 if (topic.version, topic.ts) != (state.version, state.ts):
                     topic.adopt(state)
@@ -379,20 +380,6 @@ class Hub:
         prices that came before it.
         """
         self.status.set(status, reason)
-
-
-def ahead_of(topic: Topic, snapshot: LiveSnapshot) -> int:
-    """Return a number above 0 if the topic is newer than another instance's state, below 0 if older.
-
-    If no feed has moved the quote, the price that came last from a catalogue is the newest.
-    """
-    ahead = topic.version - snapshot.version
-    mine, theirs = topic.quote.current_price, snapshot.price
-    if ahead or topic.version > 1 or mine == theirs:
-        return ahead
-    if mine is None or theirs is None:
-        return -1 if mine is None else 1
-    return topic.ts - snapshot.ts
 
 
 def new_epoch() -> str:

@@ -232,17 +232,6 @@ class Topic(Source):
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts, self.row)
 
-    def agree_on_adjustments(self, snapshot: LiveSnapshot) -> LiveSnapshot:
-        """Return another instance's state after the adjustments made here. If it has further ones, make
-        them here: the leader may have heard of them first.
-        """
-        if snapshot.adjustments == self.instrument.adjustments:
-            return snapshot
-        newest = newest_reference(snapshot.instrument, self.instrument)
-        if newest != self.instrument:
-            self.relist(up_to_date(self.snapshot(), newest))
-        return live(up_to_date(snapshot, self.instrument), snapshot.ts, snapshot.row)
-
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
         add = Add(self.pointer, self.quote)

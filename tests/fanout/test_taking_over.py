@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from server.fanout.agreement import ahead_of
 from server.fanout.broadcaster import run_broadcaster
-from server.fanout.hub import ahead_of
 from server.quotes.adjustment import split
 from server.quotes.position import Position
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
