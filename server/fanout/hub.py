@@ -148,7 +148,6 @@ class Hub:
         """
         old, new = self.topics.get(symbol), self.topics.get(row.symbol)
         if old:
-            old.absorb_waiting()
             former = self.delisted.get(row.symbol)
             state = up_to_date(old.snapshot(), row.instrument)
             state = renamed(state, row.symbol, former.version if former else 1, old.ts)
@@ -161,8 +160,11 @@ class Hub:
                 new.quote_due = False
             else:
                 self.adopt([state])
+            new.succeed(old)
+            if old.active:
+                # It publishes the updates that wait before those to come.
+                self.topic_tasks.start(new)
             move_subscribers(old, new, self._everyone, self.subscribe)
-            old.successor = new
             if self.journal.recording:
                 self.journal.lose([new.symbol])
         self.delist([symbol])
