@@ -1,8 +1,11 @@
 """Decides which state of a symbol counts: this instance's, another instance's or the catalogue's."""
 
+from msgspec.structs import replace
+
 from server.fanout.topic import Topic
-from server.quotes.adjustment import newest_reference, up_to_date
-from server.quotes.snapshot import LiveSnapshot, live
+from server.quotes.adjustment import newest_reference, renamed, up_to_date
+from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 
 
 def ahead_of(topic: Topic, snapshot: LiveSnapshot) -> int:
@@ -29,3 +32,25 @@ def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
     if newest != topic.instrument:
         topic.relist(up_to_date(topic.snapshot(), newest))
     return live(up_to_date(snapshot, topic.instrument), snapshot.ts, snapshot.row)
+
+
+def renamed_state(old: Topic, row: Snapshot, former: int) -> LiveSnapshot:
+    """Return the state of `old` under the symbol of `row`, the state that the store made of it.
+
+    The row counts if the leader was ahead of this instance when it wrote the price. Otherwise the row's
+    version may be larger only because the symbol had an earlier instrument. Then both versions are
+    added: the instance with the newest price gets the highest version, and the others take it over.
+
+    Arguments:
+        former: the last version here of that earlier instrument, 1 without one.
+    """
+    mine = up_to_date(old.snapshot(), row.instrument)
+    state = renamed(mine, row.symbol, 1, old.ts)
+    if row.version <= state.version:
+        state = renamed(mine, row.symbol, former, old.ts)
+    elif row.quoted_at >= mine.quoted_at and row.volume >= mine.volume:
+        state = row
+    else:
+        version = max(row.version + state.version, former + 1)
+        state = replace(state, version=min(version, LARGEST_WHOLE))
+    return live(state, old.ts, old.row)

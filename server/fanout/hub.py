@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
-from server.fanout.agreement import agree_on_adjustments, ahead_of
+from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -26,11 +26,10 @@ from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic, TopicContext, full_quotes
 from server.fanout.topic_task import TopicTasks
-from server.quotes.adjustment import renamed, up_to_date
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
 from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
@@ -149,9 +148,7 @@ class Hub:
         old, new = self.topics.get(symbol), self.topics.get(row.symbol)
         if old:
             former = self.delisted.get(row.symbol)
-            state = up_to_date(old.snapshot(), row.instrument)
-            state = renamed(state, row.symbol, former.version if former else 1, old.ts)
-            state = live(state if state.version >= row.version else row, old.ts, old.row)
+            state = renamed_state(old, row, former.version if former else 1)
             # If the leader was faster, subscribers of `*` have the new symbol.
             old.everyone = SubscriberSet() if new is None else self._everyone
             if new is None:

@@ -11,6 +11,7 @@ import trio.testing
 
 from server.fanout.agreement import ahead_of
 from server.fanout.broadcaster import run_broadcaster
+from server.fanout.hub import Hub
 from server.quotes.adjustment import split
 from server.quotes.position import Position
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
@@ -163,7 +164,11 @@ async def test_state_of_before_a_split_keeps_its_moment_and_row(hub):
         (1, 0, listed("META"), 3, 101.0),
         (1, 5, listed("META"), 7, 101.0),
         (1, 0, state("META", 3, 55.0), 3, 101.0),
-        (1, 0, state("META", 4, 55.0), 4, 55.0),
+        # The leader was ahead.
+        (1, 0, state("META", 4, 55.0, volume=200), 4, 55.0),
+        # The symbol had an earlier instrument, and the store does not have the last trade yet.
+        (3, 0, state("META", 71, 102.0, volume=200), 76, 103.0),
+        (1, 90, state("META", 71, 100.0, quoted_at=2 * START_US), 92, 101.0),
     ],
 )
 async def test_renamed_quote_s_version_is_above_all_others(hub, moves, former, row, version, price):
@@ -281,3 +286,17 @@ async def test_first_price_is_not_resumed_by_a_patch(hub, connect):
     assert peer.come_back("NEW", position=Position(hub.epoch, {"NEW": 1})).recovered == {
         "NEW": "quote"
     }
+
+
+async def test_instance_that_is_ahead_at_a_rename_has_the_highest_version():
+    """Then the others take over its state, whether they have the trades or the store's row only."""
+    row = state("META", 71, 102.0, volume=200)
+    states = []
+    for trades in (1, 3, 4):
+        instance = Hub(instruments("AAPL"))
+        for number in range(trades):
+            publish(instance, "AAPL", 101.0 + number)
+        instance.rename("AAPL", row)
+        states.append((instance.snapshot("META").version, instance.snapshot("META").last_quote))
+    assert [price for _, price in states] == [102.0, 103.0, 104.0]
+    assert [version for version, _ in states] == sorted({version for version, _ in states})
