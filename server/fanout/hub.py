@@ -24,7 +24,8 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Topic, TopicContext, full_quotes
+from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode

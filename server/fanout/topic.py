@@ -6,19 +6,16 @@ inactive topic only keeps its quote up to date, and encodes nothing.
 
 from collections.abc import Iterable, Sequence
 from time import time_ns
-from typing import NamedTuple
 
 import trio
 from msgspec.structs import replace
 
-from server.fanout.flusher import Flusher
 from server.fanout.frame import Source, UpdateFrame, text_frame
 from server.fanout.history import HISTORY_UPDATES, History
 from server.fanout.inbox import Inbox
-from server.fanout.journal import Journal
-from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.topic_context import TopicContext
 from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
@@ -39,14 +36,6 @@ NO_VERSION_LEFT = (
 
 NEGATIVE = "a move to a negative price, which an instrument of this type cannot have"
 """The log's words for such a move."""
-
-
-class TopicContext(NamedTuple):
-    """The objects that all topics share: counters, the journal, the flusher."""
-
-    stats: FanoutStats
-    journal: Journal
-    flusher: Flusher
 
 
 class Topic(Source):

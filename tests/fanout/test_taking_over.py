@@ -297,6 +297,7 @@ async def test_instance_that_is_ahead_at_a_rename_has_the_highest_version():
         for number in range(trades):
             publish(instance, "AAPL", 101.0 + number)
         instance.rename("AAPL", row)
-        states.append((instance.snapshot("META").version, instance.snapshot("META").last_quote))
+        topic = instance.topics["META"]
+        states.append((topic.version, topic.quote.current_price))
     assert [price for _, price in states] == [102.0, 103.0, 104.0]
     assert [version for version, _ in states] == sorted({version for version, _ in states})
