@@ -43,8 +43,8 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     A symbol that is not listed begins with a trade.
     """
     if update.symbol in hub.delisted:
-        present = hub.renamed.get(update.symbol)
-        if present is None or present in hub.delisted:
+        present = hub.present_symbol(update.symbol)
+        if present in hub.delisted:
             return
         # The feed still has the old name.
         update = msgspec.structs.replace(update, symbol=present)

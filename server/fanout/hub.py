@@ -254,9 +254,15 @@ class Hub:
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
-        symbol = self.renamed.get(symbol, symbol)
+        symbol = self.present_symbol(symbol)
         topic = self.topics.get(symbol) or self.delisted.get(symbol)
         return topic.row if topic else 0
+
+    def present_symbol(self, symbol: str) -> str:
+        """Return the symbol that a feed's `symbol` has now. It is another one after a rename, unless an
+        instrument is listed under the old one again.
+        """
+        return self.renamed.get(symbol, symbol) if symbol in self.delisted else symbol
 
     @property
     def breakers(self) -> Mapping[BreakerState, int]:

@@ -89,6 +89,28 @@ async def test_replay_goes_on_behind_the_last_row_of_a_renamed_symbol(hub, liste
     assert (hub.last_row("AAPL"), hub.last_row("META")) == (9, 9)
 
 
+async def test_replay_knows_the_last_row_of_a_symbol_that_is_newer_elsewhere(hub):
+    """The new symbol is listed already, with a version above the old one's, or comes from the leader
+    to an instance that never had the old one.
+    """
+    hub.topics["AAPL"].publish(row_trade(101.0, 7))
+    hub.list_snapshots([state("META", 9, 55.0)])
+    hub.rename("AAPL", listed("META"))
+    assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 7)
+    hub.rename("OLD", listed("NEW"))
+    hub.adopt([live(state("NEW", 4, 7.0), 5, 8)])
+    assert hub.last_row("OLD") == 8
+
+
+async def test_replay_of_a_symbol_that_is_listed_anew_does_not_follow_the_renamed_one(hub):
+    """Its rows are its own, and those of the instrument that had the symbol before are not."""
+    hub.topics["AAPL"].publish(row_trade(101.0, 7))
+    hub.rename("AAPL", listed("META"))
+    hub.list_snapshots([listed("AAPL")])
+    hub.topics["META"].absorb(row_trade(102.0, 9))
+    assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 9)
+
+
 async def test_present_quote_is_the_one_in_memory(hub):
     """A quote of a symbol that is not here stays as it was."""
     before = hub.topics["AAPL"].quote
