@@ -163,6 +163,7 @@ class Hub:
                 # It publishes the updates that wait before those to come.
                 self.topic_tasks.start(new)
             move_subscribers(old, new, self._everyone, self.subscribe)
+            self._move_market(symbol, new)
             if self.journal.recording:
                 self.journal.lose([new.symbol])
         self.delist([symbol])
@@ -249,7 +250,7 @@ class Hub:
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
-        topic = self.topics.get(symbol)
+        topic = self.topics.get(self.present_symbol(symbol))
         return topic.instrument if topic else UNLISTED
 
     def last_row(self, symbol: str) -> int:
@@ -259,9 +260,7 @@ class Hub:
         return topic.row if topic else 0
 
     def present_symbol(self, symbol: str) -> str:
-        """Return the symbol that a feed's `symbol` has now. It is another one after a rename, unless an
-        instrument is listed under the old one again.
-        """
+        """Return the symbol of the instrument that a feed calls `symbol`: renamed, or listed again."""
         return self.renamed.get(symbol, symbol) if symbol in self.delisted else symbol
 
     @property
@@ -373,13 +372,21 @@ class Hub:
 
     def announce(self, symbol: str, status: MarketState, reason: str) -> None:
         """Tell a symbol's subscribers, and later ones, that its market was halted, closed or opened."""
-        topic = self.topics.get(symbol)
+        topic = self.topics.get(self.present_symbol(symbol))
         if topic is None:
             return
-        market = self._markets.get(symbol) or MarketStatus(symbol)
+        market = self._markets.get(topic.symbol) or MarketStatus(topic.symbol)
         if market.set(status, reason):
-            self._markets[symbol] = market
+            self._markets[topic.symbol] = market
             topic.publish_source(market)
+
+    def _move_market(self, symbol: str, new: Topic) -> None:
+        """Go on with the market's status under the new symbol. If it lasts, tell the subscribers."""
+        if (market := self._markets.pop(symbol, None)) and new.symbol not in self._markets:
+            market.rename(new.symbol)
+            self._markets[new.symbol] = market
+            if market.is_news:
+                new.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all

@@ -82,6 +82,7 @@ async def test_replay_goes_on_behind_the_last_row_of_a_renamed_symbol(hub, liste
         hub.list_instrument(*instruments("META"))
     hub.rename("AAPL", listed("META"))
     assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 7)
+    assert hub.instrument("AAPL").symbol == "META"
     send, receive = trio.open_memory_channel[Trade](1)
     send.send_nowait(row_trade(102.0, 9))
     send.close()
