@@ -150,7 +150,7 @@ class Topic(Source):
         if state.version > self.version:
             self.quote = resumed_quote(state)
             self.version = state.version
-            self.row = row_of(snapshot)
+            self.row = row_of(snapshot) or self.row
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
