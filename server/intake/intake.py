@@ -236,12 +236,13 @@ class Intake:
 
     def _begin(self, symbol: str, instrument: Instrument) -> None:
         """Note a symbol's values before its first trade, and anew after a split of its prices."""
-        scale = instrument.base_price, instrument.adjustments
+        adjustments = instrument.adjustments
         if symbol in self.trades and (
-            scale == self.trades.scale(symbol) or self._market.instrument(symbol) is None
+            adjustments == self.trades.adjustments(symbol)
+            or self._market.instrument(symbol) is None
         ):
             return
-        self.trades.begin(symbol, self._market.values(symbol), scale)
+        self.trades.begin(symbol, self._market.values(symbol), adjustments)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol

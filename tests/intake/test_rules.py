@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values
 from server.quotes.instrument import Instrument
+from server.quotes.quote import opening_quote
 from server.quotes.update import Trade
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
@@ -185,11 +187,26 @@ def test_corrected_trade_has_its_new_values() -> None:
     assert desk.quotes["AAPL"] == before
 
 
+@pytest.mark.parametrize("base_price", [None, 175.5])
+def test_new_base_price_forgets_no_trade(base_price: float | None) -> None:
+    """The first trade of a waiting instrument gives one, as an import may later."""
+    desk = Desk()
+    waiting = Instrument(symbol="AAPL", name="Apple Inc.", base_price=base_price)
+    desk.instruments["AAPL"] = waiting
+    desk.quotes["AAPL"] = opening_quote(waiting)
+    desk.publish({"price": 10, "size": 1, "id": "x"})
+    desk.instruments["AAPL"] = msgspec.structs.replace(waiting, base_price=10.0)
+    desk.publish({"price": 11, "size": 2, "id": "y"})
+    assert counts(desk.publish({"kind": "cancel", "id": "x"}))[0] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.low) == (11, 2, 11)
+
+
 def test_split_begins_anew() -> None:
     """Trades before it cannot be revised, and the first trade after it is no outlier."""
     desk = Desk(BAND)
     desk.publish({"price": 100, "size": 1, "id": "x"})
-    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55)
+    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55, adjustments="10:1")
     desk.instruments["AAPL"] = split
     desk.quotes["AAPL"] = msgspec.structs.replace(
         desk.quotes["AAPL"], base_price=17.55, current_price=10.0, high=10.0, low=10.0, volume=10
