@@ -235,13 +235,16 @@ class Intake:
         batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
     def _begin(self, symbol: str, instrument: Instrument) -> None:
-        """Note a symbol's values before its first trade, and anew after a split of its prices."""
+        """Note a symbol's values before its first trade, and anew after a split of its prices. Trades
+        from before a split are at its old prices, so forget them.
+        """
         adjustments = instrument.adjustments
         if symbol in self.trades and (
             adjustments == self.trades.adjustments(symbol)
             or self._market.instrument(symbol) is None
         ):
             return
+        self.held.drop(symbol)
         self.trades.begin(symbol, self._market.values(symbol), adjustments)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
@@ -286,6 +289,8 @@ class Intake:
         done = hash((symbol, "cancelled", str(name))) or 1 if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
+        if symbol in self.trades:
+            self._begin(symbol, instrument)
         if given.kind == "cancel":
             revised = self._cancel(symbol, key, instrument, batch)
         else:

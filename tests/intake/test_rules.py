@@ -228,6 +228,26 @@ def test_trade_that_is_no_longer_kept_is_refused_by_name() -> None:
     assert desk.quotes["AAPL"].volume == 1000
 
 
+@pytest.mark.parametrize("kind", ["cancel", "correct"])
+def test_revision_after_a_split_brings_no_old_price_back(kind: str) -> None:
+    """It may be the first object after the split. Trades held before it are dropped, and counted."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "size": 1, "id": "x"}, {"price": 101, "size": 1, "id": "y"})
+    assert desk.publish({"price": 400, "size": 1, "id": "z"}).held == 1
+    split = msgspec.structs.replace(desk.instruments["AAPL"], adjustments="4:1")
+    desk.instruments["AAPL"] = split
+    after = msgspec.structs.replace(desk.quotes["AAPL"], current_price=25.25, high=25.25, low=25.0)
+    desk.quotes["AAPL"] = after
+    for name in ("y", "z"):
+        answer = desk.publish({"kind": kind, "id": name, "size": 3})
+        assert counts(answer)[4] == ["unknown_trade"]
+    assert desk.quotes["AAPL"] == after
+    assert (desk.intake.held.count, desk.intake.held.dropped) == (0, 1)
+    assert desk.publish({"price": 25.3, "size": 1, "id": "n"}).accepted == 1
+    assert desk.publish({"kind": "cancel", "id": "n"}).accepted == 1
+    assert desk.quotes["AAPL"].current_price == 25.25
+
+
 @given(
     st.lists(
         st.tuples(st.integers(1, 9), st.integers(1, 99), st.integers(0, 9), st.booleans()),
