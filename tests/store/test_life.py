@@ -182,6 +182,26 @@ def test_fresh_import_forgets_the_last_price(tmp_path, variables):
         moved(client, "FB", client.versions["FB"])
 
 
+@pytest.mark.parametrize("interval", ["1h", "50ms"])
+def test_fresh_import_without_a_price_shows_none(tmp_path, variables, interval):
+    """The company before took its price with it, also if no feed had moved it."""
+    variables |= {"PRICE_UPDATE_INTERVAL": interval, "FEED": "simulator"}
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "FB") as client:
+        reads(client, "FB", "Facebook")
+        version = moved(client, "FB", 2) if interval == "50ms" else client.versions["FB"]
+        done(tmp_path, variables, "import", "--fresh", write(tmp_path, "FB,Fortune,STOCK,,"))
+        until(client, "FB", lambda quote: quote["name"] == "Fortune")
+        assert client.quotes["FB"]["current_price"] is None
+        assert client.quotes["FB"]["base_price"] is None
+        assert client.versions["FB"] > version
+        [entry] = server.ask("/quotes?symbols=FB")[1]
+        assert entry["quote"]["current_price"] is None
+    with ServerProcess(tmp_path, **variables) as server:
+        [entry] = server.ask("/quotes?symbols=FB")[1]
+        assert (entry["quote"]["name"], entry["quote"]["current_price"]) == ("Fortune", None)
+        assert entry["version"] > 1
+
+
 def test_old_symbol_may_be_listed_for_another_instrument(tmp_path, variables):
     """After a rename an import lists the old symbol again, without the old price."""
     with ServerProcess(tmp_path, **variables) as server, watch(server, "FB") as client:
