@@ -164,6 +164,10 @@ class Hub:
             old.successor = new
             if self.journal.recording:
                 self.journal.lose([new.symbol])
+        elif new is None and (former := self.delisted.pop(row.symbol, None)):
+            # An instrument that is gone had this symbol: its prices and adjustments do not go on.
+            later = row.version > former.version
+            self._list(row if later else renamed(row, row.symbol, former.version, former.ts))
         self.delist([symbol])
         for earlier in [each for each, now in self.renamed.items() if now == symbol]:
             self.renamed[earlier] = row.symbol
@@ -218,8 +222,7 @@ class Hub:
 
     def snapshot(self, symbol: str) -> Snapshot | None:
         """Return the present state of a symbol, None if it is not here."""
-        topic = self.topics.get(symbol)
-        return topic.snapshot() if topic else None
+        return topic.snapshot() if (topic := self.topics.get(symbol)) else None
 
     @property
     def subscriptions(self) -> int:
@@ -238,18 +241,15 @@ class Hub:
 
     def present_quote(self, quote: Quote) -> Quote:
         """Return `quote` as it is now."""
-        topic = self.topics.get(quote.symbol)
-        return topic.quote if topic else quote
+        return topic.quote if (topic := self.topics.get(quote.symbol)) else quote
 
     def is_watched(self, symbol: str) -> bool:
         """Return whether anybody would get this symbol's updates."""
-        topic = self.topics.get(symbol)
-        return topic is not None and topic.watched
+        return (topic := self.topics.get(symbol)) is not None and topic.watched
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
-        topic = self.topics.get(symbol)
-        return topic.instrument if topic else UNLISTED
+        return topic.instrument if (topic := self.topics.get(symbol)) else UNLISTED
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""

@@ -226,6 +226,24 @@ async def test_new_beginning_goes_on_in_versions(hub, connect):
     assert peer.versions["AAPL"] == 3
 
 
+@pytest.mark.parametrize("moves", [1, 5])
+async def test_symbol_of_a_delisted_instrument_is_taken_whole(hub, connect, moves):
+    """The new owner is not in memory. The symbol's former prices and splits are not its own."""
+    for _ in range(moves):
+        publish(hub, "AAPL", 104.0)
+    hub.relist([split(hub.snapshot("AAPL"), "2:1", again=False)])
+    version = hub.topics["AAPL"].version
+    hub.delist(["AAPL"])
+    row = msgspec.structs.replace(listed("AAPL", name="Other", base_price=400.0), version=4)
+    hub.rename("FB", row)
+    peer = connect("AAPL")
+    await peer.read()
+    quote = peer.document["quotes"]["AAPL"]
+    assert (quote["name"], quote["current_price"], quote["base_price"]) == ("Other", 400.0, 400.0)
+    assert peer.versions["AAPL"] > version
+    assert hub.snapshot("AAPL").adjustments == ""
+
+
 @pytest.mark.parametrize("traded", [True, False])
 async def test_new_beginning_without_a_price_shows_none(hub, connect, traded):
     """Neither clients nor the store keep the price of the company before."""
