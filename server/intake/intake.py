@@ -7,6 +7,8 @@ in. So every order and repetition can be tested.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
@@ -30,7 +32,9 @@ class Market(Protocol):
     """Knows the symbols that exist."""
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if there is no such symbol."""
+        """Return a symbol's reference data, None if there is no such symbol. If it was renamed, they
+        have the new symbol.
+        """
 
     def may_list(self, symbol: str) -> bool:
         """Return whether a trade may list a symbol that does not exist."""
@@ -136,6 +140,9 @@ class Intake:
     def _take(self, given: Published, batch: _Batch) -> None:
         """Judge one object. Errors: Refused."""
         instrument = self._instrument(given, batch.symbols)
+        if instrument.symbol != given.symbol:
+            # A publisher still has the old name. An id under either name counts once.
+            given = msgspec.structs.replace(given, symbol=instrument.symbol)
         time_us = read_time(given.ts, batch.now)
         if given.ts is not None:
             batch.source.lag_us = batch.now - time_us

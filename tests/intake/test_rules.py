@@ -187,6 +187,18 @@ def test_corrected_trade_has_its_new_values() -> None:
     assert desk.quotes["AAPL"] == before
 
 
+def test_renamed_symbol_is_one_symbol() -> None:
+    """A trade under either name counts once, for the new name; it may be cancelled under both."""
+    desk = Desk()
+    desk.instruments["OLD"] = desk.instruments["AAPL"]
+    assert desk.publish({"symbol": "OLD", "price": 10, "size": 1, "id": "x"}).accepted == 1
+    assert desk.publish({"price": 10, "size": 1, "id": "x"}).duplicate == 1
+    assert (desk.quotes["AAPL"].current_price, desk.quotes["AAPL"].volume) == (10, 1)
+    desk.publish({"price": 11, "size": 2, "id": "y"})
+    assert desk.publish({"symbol": "OLD", "kind": "cancel", "id": "y"}).accepted == 1
+    assert (desk.quotes["AAPL"].current_price, desk.quotes["AAPL"].volume) == (10, 1)
+
+
 @pytest.mark.parametrize("base_price", [None, 175.5])
 def test_new_base_price_forgets_no_trade(base_price: float | None) -> None:
     """The first trade of a waiting instrument gives one, as an import may later."""
