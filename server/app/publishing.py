@@ -28,8 +28,10 @@ class HubExchange:
         self._lists_symbols = lists_symbols
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if it is not in memory."""
-        topic = self._hub.topics.get(symbol)
+        """Return a symbol's reference data, None if it is not in memory. After a rename, the old
+        symbol has those of the new one.
+        """
+        topic = self._hub.topics.get(self._present(symbol))
         return topic.instrument if topic else None
 
     def may_list(self, symbol: str) -> bool:
@@ -48,7 +50,13 @@ class HubExchange:
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those symbols that exist. Return those about which the store gives no answer."""
-        return await self._directory.list_symbols(symbols)
+        present = {symbol: self._present(symbol) for symbol in symbols}
+        away = await self._directory.list_symbols([*{*present.values()}])
+        return [symbol for symbol in symbols if present[symbol] in away]
+
+    def _present(self, symbol: str) -> str:
+        hub = self._hub
+        return hub.renamed.get(symbol, symbol) if symbol in hub.delisted else symbol
 
     async def list_new(self, instruments: Sequence[Instrument]) -> None:
         """List symbols that no store has, in the state that the whole cluster has."""

@@ -54,3 +54,14 @@ def renamed_state(old: Topic, row: Snapshot, former: int) -> LiveSnapshot:
         version = max(row.version + state.version, former + 1)
         state = replace(state, version=min(version, LARGEST_WHOLE))
     return live(state, old.ts, old.row)
+
+
+def state_after(former: Topic, row: Snapshot) -> Snapshot:
+    """Return the state of an instrument whose new symbol belonged to a delisted one, `former`.
+
+    Prices and adjustments of that one do not go on. The version goes on, so that no client takes it for
+    one that it has.
+    """
+    if row.version > former.version:
+        return row
+    return renamed(row, row.symbol, former.version, former.ts)

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
-from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state
+from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state, state_after
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -166,6 +166,8 @@ class Hub:
             self._move_market(symbol, new)
             if self.journal.recording:
                 self.journal.lose([new.symbol])
+        elif new is None and (former := self.delisted.pop(row.symbol, None)):
+            self._list(state_after(former, row))
         self.delist([symbol])
         for earlier in [each for each, now in self.renamed.items() if now == symbol]:
             self.renamed[earlier] = row.symbol
@@ -220,8 +222,7 @@ class Hub:
 
     def snapshot(self, symbol: str) -> Snapshot | None:
         """Return the present state of a symbol, None if it is not here."""
-        topic = self.topics.get(symbol)
-        return topic.snapshot() if topic else None
+        return topic.snapshot() if (topic := self.topics.get(symbol)) else None
 
     @property
     def subscriptions(self) -> int:
@@ -240,13 +241,11 @@ class Hub:
 
     def present_quote(self, quote: Quote) -> Quote:
         """Return `quote` as it is now."""
-        topic = self.topics.get(quote.symbol)
-        return topic.quote if topic else quote
+        return topic.quote if (topic := self.topics.get(quote.symbol)) else quote
 
     def is_watched(self, symbol: str) -> bool:
         """Return whether anybody would get this symbol's updates."""
-        topic = self.topics.get(symbol)
-        return topic is not None and topic.watched
+        return (topic := self.topics.get(symbol)) is not None and topic.watched
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""

@@ -19,6 +19,7 @@ from server.fanout.topic_context import TopicContext
 from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
+    begins_anew,
     newest_reference,
     up_to_date,
 )
@@ -188,7 +189,7 @@ class Topic(Source):
         new data.
         """
         moved = self.version > 1
-        if snapshot.price is None:
+        if snapshot.price is None and not begins_anew(self.instrument, snapshot.instrument):
             # A price that clients have does not go away: a feed has moved it, or an import left it out.
             mine = self.snapshot()
             snapshot = replace(snapshot, base_price=mine.base_price, last_quote=mine.last_quote)

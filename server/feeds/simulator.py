@@ -56,13 +56,15 @@ async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tes
     """
     start = trio.current_time()
     while True:
-        for offset, quote in plan_interval(watched(), interval, random):
+        for offset, planned in plan_interval(watched(), interval, random):
             await trio.sleep_until(start + offset)
-            if not is_watched(quote.symbol):
+            quote = present(planned)
+            # The price is gone if another instrument took the symbol meanwhile.
+            if quote.base_price is None or not is_watched(quote.symbol):
                 continue
             now = time_ns() // 1000
             size = 100 * random.randint(1, LARGEST_LOTS)
-            price = simulated_price(present(quote), price_decimals(quote.symbol), random)
+            price = simulated_price(quote, price_decimals(quote.symbol), random)
             await trades.send(Trade(quote.symbol, price, size, now, now))
         start = max(start + interval, trio.current_time() - CATCH_UP)
         await trio.sleep_until(start)

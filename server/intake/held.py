@@ -80,6 +80,12 @@ class HeldTrades:
             self._take(symbol, held, found)
         return found
 
+    def drop(self, symbol: str) -> None:
+        """Drop all held trades of a symbol."""
+        for each in [*self._symbols.get(symbol, ())]:
+            self._take(symbol, self._symbols[symbol], each)
+            self.dropped += 1
+
     def _take(self, symbol: str, held: list[Candidate], found: Candidate) -> None:
         held.remove(found)
         self.count -= 1

@@ -9,6 +9,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
@@ -34,7 +36,9 @@ class Market(Protocol):
     """Knows the symbols that exist."""
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if there is no such symbol."""
+        """Return a symbol's reference data, None if there is no such symbol. If it was renamed, they
+        have the new symbol.
+        """
 
     def may_list(self, symbol: str) -> bool:
         """Return whether a trade may list a symbol that does not exist."""
@@ -145,6 +149,9 @@ class Intake:
     def _take(self, given: Published, batch: _Batch) -> None:
         """Judge one object. Errors: Refused."""
         instrument = self._instrument(given, batch.symbols)
+        if instrument.symbol != given.symbol:
+            # A publisher still has the old name. An id under either name counts once.
+            given = msgspec.structs.replace(given, symbol=instrument.symbol)
         time_us = read_time(given.ts, batch.now)
         if given.ts is not None:
             batch.source.lag_us = batch.now - time_us
@@ -244,13 +251,17 @@ class Intake:
         batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
 
     def _begin(self, symbol: str, instrument: Instrument) -> None:
-        """Note a symbol's values before its first trade, and anew after a split of its prices."""
-        scale = instrument.base_price, instrument.adjustments
+        """Note a symbol's values before its first trade, and anew after a split of its prices. Trades
+        from before a split are at its old prices, so forget them.
+        """
+        adjustments = instrument.adjustments
         if symbol in self.trades and (
-            scale == self.trades.scale(symbol) or self._market.instrument(symbol) is None
+            adjustments == self.trades.adjustments(symbol)
+            or self._market.instrument(symbol) is None
         ):
             return
-        self.trades.begin(symbol, self._market.values(symbol), scale)
+        self.held.drop(symbol)
+        self.trades.begin(symbol, self._market.values(symbol), adjustments)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -294,6 +305,8 @@ class Intake:
         done = id_hash(symbol, name, b"cancel") if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
+        if symbol in self.trades:
+            self._begin(symbol, instrument)
         if given.kind == "cancel":
             revised = self._cancel(symbol, key, instrument, batch)
         else:

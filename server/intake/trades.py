@@ -42,10 +42,6 @@ class Row(NamedTuple):
         return self.time_us, self.seq
 
 
-Scale = tuple[float | None, str]
-"""An instrument's base price and adjustments, which a split changes."""
-
-
 class Values(NamedTuple):
     """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
 
@@ -58,7 +54,7 @@ class Values(NamedTuple):
 
 class _Kept(msgspec.Struct):
     before: Values
-    scale: Scale
+    adjustments: str
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -89,16 +85,16 @@ class KeptTrades:
         """Whether a symbol has begun."""
         return symbol in self._symbols
 
-    def begin(self, symbol: str, values: Values, scale: Scale = (None, "")) -> None:
-        """Note the values of a symbol before its first trade here. Forget trades of another `scale`."""
+    def begin(self, symbol: str, values: Values, adjustments: str = "") -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of before."""
         if symbol in self._symbols:
             self._row_bytes -= len(self._symbols[symbol].rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, scale)
+        self._symbols[symbol] = _Kept(values, adjustments)
 
-    def scale(self, symbol: str) -> Scale:
-        """Return what the prices of a symbol were counted from when it began."""
-        return self._symbols[symbol].scale
+    def adjustments(self, symbol: str) -> str:
+        """Return the adjustments that the prices of a symbol have had."""
+        return self._symbols[symbol].adjustments
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""

@@ -49,7 +49,9 @@ class IntakeCollector(PackageCollector):
         held, trades = self._intake.held, self._intake.trades
         yield gauge("market_data_held_trades", "Trades held back by PRICE_BAND", held.count)
         yield counter(
-            "market_data_held_trades_dropped", "Held trades dropped for want of room", held.dropped
+            "market_data_held_trades_dropped",
+            "Held trades dropped for want of room or by a split",
+            held.dropped,
         )
         yield gauge("market_data_kept_trades", "Trades that can still be revised", len(trades))
         yield gauge("market_data_kept_trades_bytes", "Memory of these trades", trades.used)

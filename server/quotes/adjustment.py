@@ -105,7 +105,7 @@ def up_to_date(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
     """Return the last price of `snapshot` as one of `instrument`, with the reference data of that.
 
     Each adjustment that the snapshot does not have yet changes prices and sizes, and makes one version.
-    A quote that was never traded keeps version 1, as its price is the base price.
+    A quote that was never traded keeps version 1, as its price is the base price, unless that is gone.
     """
     opening = opening_snapshot(instrument)
     state = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
@@ -113,7 +113,8 @@ def up_to_date(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
         state["last_quote"] = opening.last_quote
     for entry in _following(snapshot.adjustments, instrument.adjustments):
         version = state["version"]
-        version = min(version + 1, LARGEST_WHOLE) if version > 1 else 1
+        gone = instrument.base_price is None and snapshot.price is not None
+        version = min(version + 1, LARGEST_WHOLE) if version > 1 or gone else 1
         if entry.startswith(FRESH):
             state = {field: getattr(opening, field) for field in PRICE_FIELDS}
             state["quoted_at"] = int(entry.removeprefix(FRESH))
@@ -150,6 +151,12 @@ def retired(state: Snapshot, now_us: int) -> Snapshot:
     """
     adjustments = f"{state.adjustments} {fresh(now_us)}".strip()
     return up_to_date(state, msgspec.structs.replace(state.instrument, adjustments=adjustments))
+
+
+def begins_anew(known: Instrument, read: Instrument) -> bool:
+    """Return whether the symbol, as it was `read`, begins anew after all that is `known`."""
+    following = _following(known.adjustments, read.adjustments)
+    return any(entry.startswith(FRESH) for entry in following)
 
 
 def newest_reference(known: Instrument, read: Instrument) -> Instrument:

@@ -206,6 +206,10 @@ def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) ->
     day = DayRange(quote.open, quote.high, quote.low).then(change.day)
     volume = at_tick(quote.volume + change.volume, size_decimals)
     if change.price is not None:
+        if quote.base_price is None and not change.day.reopened:
+            # Conflated trades: the first one's price, as if they had come one by one.
+            base = known_at_tick(change.day.open, decimals)
+            quote = msgspec.structs.replace(quote, base_price=base)
         priced = Trade(change.symbol, change.price, 0, change.time_us, change.ts)
         quote = quote_after(quote, priced, decimals, size_decimals)
     book = change.book or Book(quote.bid, quote.ask, quote.bid_size, quote.ask_size)

@@ -91,7 +91,8 @@ ON CONFLICT (symbol) DO UPDATE SET
         f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*_REFERENCE_FIELDS, *_BASE_FIELDS, *unversioned)},
-    version = CASE WHEN market_data.version > 1 AND {_SOUND}
+    version = CASE WHEN {_SOUND} AND (market_data.version > 1
+            OR excluded.base_price IS NULL AND market_data.base_price IS NOT NULL)
         THEN CASE WHEN market_data.version < {LARGEST_WHOLE} THEN market_data.version + 1
             ELSE market_data.version END
         ELSE 1 END,

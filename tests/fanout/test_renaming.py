@@ -1,6 +1,9 @@
 """Symbols are renamed and split while clients are subscribed: fast, slow and throttled ones."""
 
+from time import time_ns
+
 import msgspec
+import pytest
 import trio
 import trio.testing
 
@@ -221,3 +224,44 @@ async def test_new_beginning_goes_on_in_versions(hub, connect):
     quote = peer.document["quotes"]["AAPL"]
     assert (quote["current_price"], quote["volume"], quote["change"]) == (10.0, 0, 0.0)
     assert peer.versions["AAPL"] == 3
+
+
+@pytest.mark.parametrize("moves", [1, 5])
+async def test_symbol_of_a_delisted_instrument_is_taken_whole(hub, connect, moves):
+    """The new owner is not in memory. The symbol's former prices and splits are not its own."""
+    for _ in range(moves):
+        publish(hub, "AAPL", 104.0)
+    hub.relist([split(hub.snapshot("AAPL"), "2:1", again=False)])
+    version = hub.topics["AAPL"].version
+    hub.delist(["AAPL"])
+    row = msgspec.structs.replace(listed("AAPL", name="Other", base_price=400.0), version=4)
+    hub.rename("FB", row)
+    peer = connect("AAPL")
+    await peer.read()
+    quote = peer.document["quotes"]["AAPL"]
+    assert (quote["name"], quote["current_price"], quote["base_price"]) == ("Other", 400.0, 400.0)
+    assert peer.versions["AAPL"] > version
+    assert hub.snapshot("AAPL").adjustments == ""
+
+
+@pytest.mark.parametrize("traded", [True, False])
+async def test_new_beginning_without_a_price_shows_none(hub, connect, traded):
+    """Neither clients nor the store keep the price of the company before."""
+    peer = connect("AAPL")
+    if traded:
+        publish(hub, "AAPL", 104.0)
+    version = hub.topics["AAPL"].version
+    begun = listed("AAPL", name="Other", base_price=None, adjustments=fresh(5))
+    hub.relist([begun])
+    await peer.read()
+    quote = peer.document["quotes"]["AAPL"]
+    assert (quote["name"], quote["current_price"], quote["base_price"]) == ("Other", None, None)
+    assert peer.versions["AAPL"] == version + 1
+    assert hub.snapshot("AAPL").price is None
+    hub.relist([begun])
+    now = time_ns() // 1000
+    hub.topics["AAPL"].publish(Trade("AAPL", 7.0, 100, now, now))
+    await peer.read()
+    quote = peer.document["quotes"]["AAPL"]
+    assert (quote["current_price"], quote["base_price"], quote["volume"]) == (7.0, 7.0, 100)
+    assert peer.versions["AAPL"] == version + 2

@@ -1,7 +1,9 @@
 """Simulated prices: which symbols move, when, and to which price."""
 
+from functools import partial
 from random import Random
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given
@@ -116,6 +118,25 @@ async def test_nothing_moves_that_is_left_during_an_interval(autojump_clock):
         moved = {(await receive.receive()).symbol for _ in range(100)}
         assert moved
         assert not moved & left
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_moves_whose_price_is_gone_by_then(autojump_clock):
+    """Another instrument may take a symbol during an interval."""
+    send, receive = trio.open_memory_channel[Trade](0)
+    one, other = quotes(10.0, 10.0)
+    gone = msgspec.structs.replace(one, current_price=None, base_price=None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(run_simulator, present=lambda each: gone if each is one else each),
+            send,
+            lambda: [one, other],
+            lambda _: True,
+            cents,
+            INTERVAL,
+            Random(1),
+        )
+        assert {(await receive.receive()).symbol for _ in range(10)} == {other.symbol}
         nursery.cancel_scope.cancel()
 
 

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values
 from server.quotes.instrument import Instrument
+from server.quotes.quote import opening_quote
 from server.quotes.update import Trade
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
@@ -185,11 +187,38 @@ def test_corrected_trade_has_its_new_values() -> None:
     assert desk.quotes["AAPL"] == before
 
 
+def test_renamed_symbol_is_one_symbol() -> None:
+    """A trade under either name counts once, for the new name; it may be cancelled under both."""
+    desk = Desk()
+    desk.instruments["OLD"] = desk.instruments["AAPL"]
+    assert desk.publish({"symbol": "OLD", "price": 10, "size": 1, "id": "x"}).accepted == 1
+    assert desk.publish({"price": 10, "size": 1, "id": "x"}).duplicate == 1
+    assert (desk.quotes["AAPL"].current_price, desk.quotes["AAPL"].volume) == (10, 1)
+    desk.publish({"price": 11, "size": 2, "id": "y"})
+    assert desk.publish({"symbol": "OLD", "kind": "cancel", "id": "y"}).accepted == 1
+    assert (desk.quotes["AAPL"].current_price, desk.quotes["AAPL"].volume) == (10, 1)
+
+
+@pytest.mark.parametrize("base_price", [None, 175.5])
+def test_new_base_price_forgets_no_trade(base_price: float | None) -> None:
+    """The first trade of a waiting instrument gives one, as an import may later."""
+    desk = Desk()
+    waiting = Instrument(symbol="AAPL", name="Apple Inc.", base_price=base_price)
+    desk.instruments["AAPL"] = waiting
+    desk.quotes["AAPL"] = opening_quote(waiting)
+    desk.publish({"price": 10, "size": 1, "id": "x"})
+    desk.instruments["AAPL"] = msgspec.structs.replace(waiting, base_price=10.0)
+    desk.publish({"price": 11, "size": 2, "id": "y"})
+    assert counts(desk.publish({"kind": "cancel", "id": "x"}))[0] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.low) == (11, 2, 11)
+
+
 def test_split_begins_anew() -> None:
     """Trades before it cannot be revised, and the first trade after it is no outlier."""
     desk = Desk(BAND)
     desk.publish({"price": 100, "size": 1, "id": "x"})
-    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55)
+    split = Instrument(symbol="AAPL", name="Apple Inc.", base_price=17.55, adjustments="10:1")
     desk.instruments["AAPL"] = split
     desk.quotes["AAPL"] = msgspec.structs.replace(
         desk.quotes["AAPL"], base_price=17.55, current_price=10.0, high=10.0, low=10.0, volume=10
@@ -209,6 +238,26 @@ def test_trade_that_is_no_longer_kept_is_refused_by_name() -> None:
     assert counts(answer) == (1, 0, 0, 0, ["unknown_trade"])
     assert "t0" in answer.rejected[0].message
     assert desk.quotes["AAPL"].volume == 1000
+
+
+@pytest.mark.parametrize("kind", ["cancel", "correct"])
+def test_revision_after_a_split_brings_no_old_price_back(kind: str) -> None:
+    """It may be the first object after the split. Trades held before it are dropped, and counted."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "size": 1, "id": "x"}, {"price": 101, "size": 1, "id": "y"})
+    assert desk.publish({"price": 400, "size": 1, "id": "z"}).held == 1
+    split = msgspec.structs.replace(desk.instruments["AAPL"], adjustments="4:1")
+    desk.instruments["AAPL"] = split
+    after = msgspec.structs.replace(desk.quotes["AAPL"], current_price=25.25, high=25.25, low=25.0)
+    desk.quotes["AAPL"] = after
+    for name in ("y", "z"):
+        answer = desk.publish({"kind": kind, "id": name, "size": 3})
+        assert counts(answer)[4] == ["unknown_trade"]
+    assert desk.quotes["AAPL"] == after
+    assert (desk.intake.held.count, desk.intake.held.dropped) == (0, 1)
+    assert desk.publish({"price": 25.3, "size": 1, "id": "n"}).accepted == 1
+    assert desk.publish({"kind": "cancel", "id": "n"}).accepted == 1
+    assert desk.quotes["AAPL"].current_price == 25.25
 
 
 @given(

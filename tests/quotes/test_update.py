@@ -30,6 +30,7 @@ OIL = Instrument(
 )
 
 OPENING = opening_quote(OIL, 1)
+WAITING = opening_quote(msgspec.structs.replace(OIL, base_price=None))
 
 prices = st.integers(-4000, 4000).map(lambda cents: cents / 100)
 sizes = st.integers(0, 10**6).map(lambda units: units / 1000) | st.integers(0, 1000)
@@ -62,9 +63,9 @@ def after(*changes: Update, quote: Quote = OPENING) -> Quote:
     return quote
 
 
-def moves(*changes: Update) -> list[Move]:
+def moves(*changes: Update, quote: Quote = OPENING) -> list[Move]:
     """Return the moves that a leader publishes, as followers decode them."""
-    quote, made = OPENING, list[Move]()
+    made = list[Move]()
     decode = Decoder(Move, "msgpack").decode
     for version, each in enumerate(changes, 2):
         quote = after(each, quote=quote)
@@ -99,6 +100,23 @@ def test_followers_get_the_leader_s_quote(parts, cuts):
             whole = conflated([*published], set())[0]
             assert isinstance(whole, Move)
             assert whole.version == published[-1].version
+
+
+@given(
+    st.lists(books, max_size=2),
+    trades.filter(lambda each: not each.late),
+    st.lists(updates, max_size=9),
+    st.sets(st.integers(1, 11)),
+)
+def test_first_of_conflated_trades_gives_the_base_price(before, first, later, cuts):
+    """For the leader and a follower, whichever of them conflates."""
+    parts = [*before, first, *later]
+    one_by_one = after(*parts, quote=WAITING)
+    assert one_by_one.base_price == round(first.price, OIL.price_decimals)
+    own = conflated(parts, cuts)
+    assert after(*own, quote=WAITING) == one_by_one
+    for published in (moves(*parts, quote=WAITING), moves(*own, quote=WAITING)):
+        assert after(*conflated([*published], cuts), quote=WAITING) == one_by_one
 
 
 @given(st.lists(updates, min_size=1, max_size=6), st.lists(updates, min_size=1, max_size=6))

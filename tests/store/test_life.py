@@ -11,6 +11,7 @@ import pytest
 from tests.cli.command import complaint, run
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
+from tests.publisher import post
 from tests.store.served import write
 from tests.store.test_listing import SOON, list_instruments, moved, reads, two_servers, watch
 
@@ -180,6 +181,43 @@ def test_fresh_import_forgets_the_last_price(tmp_path, variables):
         assert client.quotes["FB"]["volume"] < 2001
         assert client.versions["FB"] > version
         moved(client, "FB", client.versions["FB"])
+
+
+def test_publisher_may_go_on_with_the_old_symbol(tmp_path):
+    """Its trades count for the new one, also after a restart."""
+    variables = {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty", "FEED": "push"}
+    list_instruments(tmp_path, variables, "FB,Facebook,STOCK,400,")
+    trade = {"symbol": "FB", "size": 1, "price": 401, "id": "a"}
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "FB") as client:
+        reads(client, "FB", "Facebook")
+        done(tmp_path, variables, "rename", "FB", "META")
+        reads(client, "META", "Facebook")
+        assert post(server, trade).body["accepted"] == 1
+        until(client, "META", lambda quote: quote["current_price"] == 401)
+        assert post(server, trade | {"symbol": "META"}).body["duplicate"] == 1
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "META") as client:
+        assert post(server, trade | {"price": 402, "id": "b"}).body["accepted"] == 1
+        until(client, "META", lambda quote: quote["current_price"] == 402)
+
+
+@pytest.mark.parametrize("interval", ["1h", "50ms"])
+def test_fresh_import_without_a_price_shows_none(tmp_path, variables, interval):
+    """The company before took its price with it, also if no feed had moved it."""
+    variables |= {"PRICE_UPDATE_INTERVAL": interval, "FEED": "simulator"}
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "FB") as client:
+        reads(client, "FB", "Facebook")
+        version = moved(client, "FB", 2) if interval == "50ms" else client.versions["FB"]
+        done(tmp_path, variables, "import", "--fresh", write(tmp_path, "FB,Fortune,STOCK,,"))
+        until(client, "FB", lambda quote: quote["name"] == "Fortune")
+        assert client.quotes["FB"]["current_price"] is None
+        assert client.quotes["FB"]["base_price"] is None
+        assert client.versions["FB"] > version
+        [entry] = server.ask("/quotes?symbols=FB")[1]
+        assert entry["quote"]["current_price"] is None
+    with ServerProcess(tmp_path, **variables) as server:
+        [entry] = server.ask("/quotes?symbols=FB")[1]
+        assert (entry["quote"]["name"], entry["quote"]["current_price"]) == ("Fortune", None)
+        assert entry["version"] > 1
 
 
 def test_old_symbol_may_be_listed_for_another_instrument(tmp_path, variables):
