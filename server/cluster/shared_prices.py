@@ -7,7 +7,7 @@ instance it gets `queued` when Redis has the batch. `docs/publishing.md` says wh
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, count, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
@@ -222,7 +222,7 @@ class SharedPrices:
 
     async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
         """Errors: Busy, unless it is to `wait`."""
-        while True:
+        for attempt in count():
             problem = "more prices come than can be published"
             try:
                 async with self._appending:
@@ -230,6 +230,9 @@ class SharedPrices:
                         return
             except BusLost as error:
                 problem = f"Redis does not take prices at the moment: {error}"
+                if attempt == 0:
+                    # The connection may be one from before a restart of Redis.
+                    continue
             if not wait:
                 raise Busy(problem, RETRY_AFTER)
             await trio.sleep(RETRY_INTERVAL)
