@@ -110,7 +110,7 @@ class SharedPrices:
         self.venues: Sequence[LiveFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
-        self._steps = member.steps
+        self._steps, self._journal = member.steps, member.hub.journal
         self._invalid = member.stats.invalid
         self._streams = PriceStreams(member.bus)
         self._keys = [key for key in (QUEUE, stream) if key]
@@ -247,7 +247,8 @@ class SharedPrices:
                 await trio.sleep(RETRY_INTERVAL)
         now = time_ns() // 1000
         self.intake.begin()
-        progress = self._steps.newest_of(progress)
+        progress, heard = self._steps.newest_of(progress)
+        self._journal.lose(heard)
         unreadable = restore(self.intake, progress.states, now)
         for ids in progress.ids:
             whole = len(ids) - len(ids) % ID.size

@@ -142,6 +142,7 @@ def test_redis_that_forgets_the_last_batches_is_told_again(tmp_path, redis, lead
         assert post(leader, trades(0, 100)).counts[0] == 100
         wait_for_volume(follower, 100)
         redis.command("SAVE")
+        assert post(leader, {"symbol": "MSFT", "price": 9, "size": 5, "seq": 1}).counts[0] == 1
         assert post(leader, trades(100, 100)).counts[0] == 100
         wait_for_volume(follower, 200)
         redis.kill()
@@ -158,6 +159,9 @@ def test_redis_that_forgets_the_last_batches_is_told_again(tmp_path, redis, lead
         third = cluster.start()
         wait_for_desk(third)
         assert post(third, trades(0, 250)).counts[:2] == (0, 250)
+        # Nobody sent this symbol again.
+        assert volume(third, "MSFT") == 5
+        assert post(third, {"symbol": "MSFT", "price": 9, "size": 5, "seq": 1}).counts[1] == 1
         assert volume(third) == 250
 
 
