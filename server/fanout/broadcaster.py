@@ -43,8 +43,8 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     A symbol that is not listed begins with a trade.
     """
     if update.symbol in hub.delisted:
-        present = hub.renamed.get(update.symbol)
-        if present is None or present in hub.delisted:
+        present = hub.present_symbol(update.symbol)
+        if present in hub.delisted:
             return
         # The feed still has the old name.
         update = msgspec.structs.replace(update, symbol=present)
@@ -63,13 +63,13 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
 
 async def _wait_for_room(topic: Topic, full: Inbox | None, update: Update) -> None:
     """Put `update` into the inbox `full`, or into the topic's next one if it is closed meanwhile. A
-    topic that is delisted has no inbox, and drops the update.
+    topic that is delisted has no inbox, and drops the update. A renamed one's goes to the new topic.
     """
     while full is not None:
         try:
             await full.put(update)
         except trio.ClosedResourceError:
-            full = topic.inbox
+            full = topic.present.inbox
         else:
             return
 

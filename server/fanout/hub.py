@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
+from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -23,13 +24,13 @@ from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Topic, TopicContext, full_quotes
+from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
-from server.quotes.adjustment import renamed, up_to_date
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
-from server.quotes.snapshot import LiveSnapshot, Snapshot, live, opening_snapshot
+from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
 from server.quotes.update import Trade
 
 ONE_MESSAGE = 1000
@@ -147,11 +148,8 @@ class Hub:
         """
         old, new = self.topics.get(symbol), self.topics.get(row.symbol)
         if old:
-            old.absorb_waiting()
             former = self.delisted.get(row.symbol)
-            state = up_to_date(old.snapshot(), row.instrument)
-            state = renamed(state, row.symbol, former.version if former else 1, old.ts)
-            state = live(state if state.version >= row.version else row, old.ts, old.row)
+            state = renamed_state(old, row, former.version if former else 1)
             # If the leader was faster, subscribers of `*` have the new symbol.
             old.everyone = SubscriberSet() if new is None else self._everyone
             if new is None:
@@ -160,8 +158,12 @@ class Hub:
                 new.quote_due = False
             else:
                 self.adopt([state])
+            new.succeed(old)
+            if old.active:
+                # It publishes the updates that wait before those to come.
+                self.topic_tasks.start(new)
             move_subscribers(old, new, self._everyone, self.subscribe)
-            old.successor = new
+            self._move_market(symbol, new)
             if self.journal.recording:
                 self.journal.lose([new.symbol])
         self.delist([symbol])
@@ -192,7 +194,7 @@ class Hub:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
                 continue
-            state = topic.agree_on_adjustments(snapshot)
+            state = agree_on_adjustments(topic, snapshot)
             if older:
                 if (topic.version, topic.ts) != (state.version, state.ts):
                     topic.adopt(state)
@@ -248,14 +250,18 @@ class Hub:
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
-        topic = self.topics.get(symbol)
+        topic = self.topics.get(self.present_symbol(symbol))
         return topic.instrument if topic else UNLISTED
 
     def last_row(self, symbol: str) -> int:
         """Return the number of the last row of a replay that the symbol's quote includes, or 0."""
-        symbol = self.renamed.get(symbol, symbol)
+        symbol = self.present_symbol(symbol)
         topic = self.topics.get(symbol) or self.delisted.get(symbol)
         return topic.row if topic else 0
+
+    def present_symbol(self, symbol: str) -> str:
+        """Return the symbol of the instrument that a feed calls `symbol`: renamed, or listed again."""
+        return self.renamed.get(symbol, symbol) if symbol in self.delisted else symbol
 
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
@@ -366,33 +372,27 @@ class Hub:
 
     def announce(self, symbol: str, status: MarketState, reason: str) -> None:
         """Tell a symbol's subscribers, and later ones, that its market was halted, closed or opened."""
-        topic = self.topics.get(symbol)
+        topic = self.topics.get(self.present_symbol(symbol))
         if topic is None:
             return
-        market = self._markets.get(symbol) or MarketStatus(symbol)
+        market = self._markets.get(topic.symbol) or MarketStatus(topic.symbol)
         if market.set(status, reason):
-            self._markets[symbol] = market
+            self._markets[topic.symbol] = market
             topic.publish_source(market)
+
+    def _move_market(self, symbol: str, new: Topic) -> None:
+        """Go on with the market's status under the new symbol. If it lasts, tell the subscribers."""
+        if (market := self._markets.pop(symbol, None)) and new.symbol not in self._markets:
+            market.rename(new.symbol)
+            self._markets[new.symbol] = market
+            if market.is_news:
+                new.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all
         prices that came before it.
         """
         self.status.set(status, reason)
-
-
-def ahead_of(topic: Topic, snapshot: LiveSnapshot) -> int:
-    """Return a number above 0 if the topic is newer than another instance's state, below 0 if older.
-
-    If no feed has moved the quote, the price that came last from a catalogue is the newest.
-    """
-    ahead = topic.version - snapshot.version
-    mine, theirs = topic.quote.current_price, snapshot.price
-    if ahead or topic.version > 1 or mine == theirs:
-        return ahead
-    if mine is None or theirs is None:
-        return -1 if mine is None else 1
-    return topic.ts - snapshot.ts
 
 
 def new_epoch() -> str:

@@ -104,6 +104,10 @@ class MarketStatus(Source):
         )
         return self.message != before
 
+    def rename(self, symbol: str) -> None:
+        """Take over the symbol's new name."""
+        self.message = structs.replace(self.message, symbols=[symbol])
+
     def current_frame(self) -> UpdateFrame:
         """Return the status as one frame."""
         return UpdateFrame(text_frame(encode(self.message)), self)

@@ -6,19 +6,16 @@ inactive topic only keeps its quote up to date, and encodes nothing.
 
 from collections.abc import Iterable, Sequence
 from time import time_ns
-from typing import NamedTuple
 
 import trio
 from msgspec.structs import replace
 
-from server.fanout.flusher import Flusher
 from server.fanout.frame import Source, UpdateFrame, text_frame
 from server.fanout.history import HISTORY_UPDATES, History
 from server.fanout.inbox import Inbox
-from server.fanout.journal import Journal
-from server.fanout.stats import FanoutStats
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.topic_context import TopicContext
 from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
@@ -41,31 +38,23 @@ NEGATIVE = "a move to a negative price, which an instrument of this type cannot 
 """The log's words for such a move."""
 
 
-class TopicContext(NamedTuple):
-    """The objects that all topics share: counters, the journal, the flusher."""
-
-    stats: FanoutStats
-    journal: Journal
-    flusher: Flusher
-
-
 class Topic(Source):
     """Owned by the hub, which changes `subscribers` and `everyone` (the `*` subscribers, one set for
     all topics). As a source it stands for the full quote.
 
     `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
     gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`. `adjustments`:
-    the number of adjustments that its prices have had. `successor`: the topic of the new symbol, if it
-    was renamed.
+    the number of adjustments that its prices have had. `adjusted_at`: the moments of those made here.
+    `successor`: the topic of the new symbol, if it was renamed. `newest_inbox`: the last one, also if
+    it is closed.
     """
 
     # A slot, as a property would double the time of `Outbox.conflate`.
     key: str
 
     __slots__ = (
-        "_adjusted_at",
         "_current",
-        "_newest_inbox",
+        "adjusted_at",
         "adjustments",
         "context",
         "delisted",
@@ -78,6 +67,7 @@ class Topic(Source):
         "instrument",
         "key",
         "moved_at",
+        "newest_inbox",
         "pointer",
         "quote",
         "quote_due",
@@ -116,15 +106,23 @@ class Topic(Source):
         self.quote_due = False
         self.delisted = False
         self.adjustments = len(snapshot.adjustments.split())
-        self._adjusted_at = 0
+        self.adjusted_at: tuple[int, ...] = ()
         self.successor: Topic | None = None
-        self._newest_inbox: Inbox | None = None
+        self.newest_inbox: Inbox | None = None
         self._current: UpdateFrame | None = None
 
     @property
     def symbol(self) -> str:
         """The instrument's symbol."""
         return self.instrument.symbol
+
+    @property
+    def present(self) -> "Topic":
+        """The topic that this one's updates count for: if the symbol was renamed, the new one's."""
+        topic = self
+        while topic.successor is not None:
+            topic = topic.successor
+        return topic
 
     @property
     def active(self) -> bool:
@@ -152,7 +150,7 @@ class Topic(Source):
         if state.version > self.version:
             self.quote = resumed_quote(state)
             self.version = state.version
-            self.row = row_of(snapshot)
+            self.row = row_of(snapshot) or self.row
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
@@ -199,9 +197,7 @@ class Topic(Source):
         if instrument == self.instrument and (moved or resumed_quote(snapshot) == old):
             return
         if instrument.adjustments != self.instrument.adjustments:
-            self.absorb_waiting()
-            self._adjusted_at = time_ns() // 1000
-            self.adjustments = len(instrument.adjustments.split())
+            self._count_adjustments(len(instrument.adjustments.split()))
         state = up_to_date(self.snapshot(), instrument)
         self.instrument = instrument
         self.quote = resumed_quote(state if self.version > 1 else snapshot)
@@ -214,6 +210,25 @@ class Topic(Source):
         # Instances that start later learn the reference data from the state that this makes due.
         if self.context.journal.recording:
             self.context.journal.lose([self.symbol])
+
+    def _count_adjustments(self, count: int) -> None:
+        """Note when new adjustments came. Updates that wait in an inbox may be from before."""
+        new = max(0, count - self.adjustments)
+        self.adjusted_at += (time_ns() // 1000,) * new
+        self.adjustments = count
+
+    def succeed(self, old: "Topic") -> None:
+        """Take the place of `old`, whose symbol was renamed, also for the updates that wait there. The
+        task of the first inbox begins behind them.
+        """
+        old.successor = self
+        self.row = max(self.row, old.row)
+        count, self.adjustments = self.adjustments, old.adjustments
+        self.adjusted_at = old.adjusted_at
+        self._count_adjustments(count)
+        if self.inbox is None:
+            self.idle_since = old.idle_since
+            self.newest_inbox = old.newest_inbox or self.newest_inbox
 
     def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
@@ -231,17 +246,6 @@ class Topic(Source):
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts, self.row)
-
-    def agree_on_adjustments(self, snapshot: LiveSnapshot) -> LiveSnapshot:
-        """Return another instance's state after the adjustments made here. If it has further ones, make
-        them here: the leader may have heard of them first.
-        """
-        if snapshot.adjustments == self.instrument.adjustments:
-            return snapshot
-        newest = newest_reference(snapshot.instrument, self.instrument)
-        if newest != self.instrument:
-            self.relist(up_to_date(self.snapshot(), newest))
-        return live(up_to_date(snapshot, self.instrument), snapshot.ts, snapshot.row)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -273,8 +277,10 @@ class Topic(Source):
                 return []
             update, version = accepted, accepted.version
         elif self.version < LARGEST_WHOLE:
-            if update.ts < self._adjusted_at:
-                update = adjusted_change(update.change, instrument)
+            moments = self.adjusted_at
+            if moments and update.ts < moments[-1]:
+                behind = sum(update.ts < moment for moment in moments)
+                update = adjusted_change(update.change, instrument, behind)
             version = self.version + 1
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
@@ -314,12 +320,6 @@ class Topic(Source):
             self.context.stats.invalid.report("bus", self.symbol, NEGATIVE)
             return None
         return move
-
-    def absorb_waiting(self) -> None:
-        """Move the quote by all updates that wait, without publishing: the full quote is due next."""
-        if self._newest_inbox is not None:
-            for update in self._newest_inbox.drain():
-                self.absorb(update)
 
     def publish(self, update: Update) -> None:
         """Move the quote, and queue the update, encoded once, for all subscribers."""
@@ -371,7 +371,7 @@ class Topic(Source):
 
     def activate(self) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it."""
-        self.inbox = self._newest_inbox = Inbox(self.context.stats, self._newest_inbox)
+        self.inbox = self.newest_inbox = Inbox(self.context.stats, self.newest_inbox)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 
@@ -384,8 +384,8 @@ class Topic(Source):
 
     def discard_waiting(self) -> None:
         """Forget all unpublished updates, also in the inbox of a task that is about to end."""
-        if self._newest_inbox is not None:
-            self._newest_inbox.discard()
+        if self.newest_inbox is not None:
+            self.newest_inbox.discard()
 
 
 def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:

@@ -104,8 +104,8 @@ async def run_topic(topic: Topic, inbox: Inbox) -> None:
     with suppress(trio.EndOfChannel):
         while True:
             update = await inbox.take()
-            # An update that the task had in hand when its symbol was renamed.
-            topic = topic.successor or topic
+            # Updates that waited when their symbol was renamed count for the new one.
+            topic = topic.present
             if flusher.conflation:
                 publish_conflated(topic, update, inbox)
                 await trio.sleep(flusher.conflation)

@@ -43,10 +43,13 @@ GRACEFUL_TIMEOUT = 3.0
 CLOSE_TIME = 0.25
 """Seconds for cut connections to end."""
 
-MAX_UNFINISHED = 16 * 1024 * 1024
-"""Bytes of unfinished requests on all connections: sixteen of the largest batches of prices. More bytes
-are an attack, and the C library's allocator would not return their memory to the system.
+MAX_UNFINISHED = 4 * 1024 * 1024
+"""Bytes of unfinished requests on all connections. More bytes are an attack, and the C library's
+allocator would not return their memory to the system.
 """
+
+MAX_BODIES = 16 * 1024 * 1024
+"""Bytes of unfinished bodies that a route reads: sixteen of the largest batches of prices."""
 
 WRITE_PATIENCE = 0.5
 """Seconds for which a client may leave its answer unread while other clients wait for a place."""
@@ -211,9 +214,10 @@ class HttpEdge:
         self.evicted += 1
 
     def _bound_unfinished(self) -> None:
-        """Cut the connection with the most unfinished bytes if all exceed MAX_UNFINISHED."""
-        if sum(stream.unfinished for stream in self.streams) > MAX_UNFINISHED:
-            self._evict(max(self.streams, key=lambda stream: stream.unfinished))
+        """Cut the connection with the most unfinished bytes if all exceed their limit."""
+        for size, most in ((_unfinished, MAX_UNFINISHED), (_kept, MAX_BODIES)):
+            if sum(map(size, self.streams)) > most:
+                self._evict(max(self.streams, key=size))
 
     async def _serve(self, stream: RequestStream) -> None:
         """Run one connection. No exception but a cancellation leaves this method."""
@@ -270,3 +274,11 @@ def _hypercorn_config() -> Config:
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     return config
+
+
+def _unfinished(stream: RequestStream) -> int:
+    return stream.unfinished
+
+
+def _kept(stream: RequestStream) -> int:
+    return stream.kept

@@ -73,7 +73,7 @@ class IncomingRequest:
         self._target = _origin_form(self.event)
         path, _, _ = self._target.path.partition(b"?")
         most = READ_BODIES.get((self.event.method, path))
-        self._is_read, self._most = most is not None, most or MAX_BODY
+        self.is_read, self._most = most is not None, most or MAX_BODY
         self._check_framing(head)
 
     @property
@@ -96,7 +96,7 @@ class IncomingRequest:
                 self._size += len(event.data)
                 if self._size > self._most:
                     raise self._too_large()
-                if self._is_read:
+                if self.is_read:
                     self.body += event.data
         except h11.RemoteProtocolError:
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None

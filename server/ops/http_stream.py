@@ -89,8 +89,16 @@ class RequestStream:
 
     @property
     def unfinished(self) -> int:
-        """Return the number of bytes received of requests that are not whole yet or must wait."""
-        return len(self._received) + (self._reading.on_wire if self._reading else 0)
+        """Return the number of bytes received of requests that are not whole yet or must wait, without
+        `kept`.
+        """
+        reading = self._reading
+        return len(self._received) + (reading.on_wire if reading and not reading.is_read else 0)
+
+    @property
+    def kept(self) -> int:
+        """Return the number of bytes of an unfinished body that a route reads."""
+        return len(self._reading.body) if self._reading else 0
 
     def answered(self) -> None:
         """Note that the application has finished the request."""

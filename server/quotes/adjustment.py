@@ -178,9 +178,9 @@ def adjusted_move(move: Move, instrument: Instrument) -> Move:
     return move.renewed(move.version + behind, _adjusted(move.change_after(0), instrument, behind))
 
 
-def adjusted_change(change: Change, instrument: Instrument) -> Change:
-    """Return a change that the feed gave before the newest adjustment as one after it."""
-    return _adjusted(change, instrument, 1)
+def adjusted_change(change: Change, instrument: Instrument, behind: int = 1) -> Change:
+    """Return a change that the feed gave before the last `behind` adjustments as one after them."""
+    return _adjusted(change, instrument, behind)
 
 
 def _adjusted(change: Change, instrument: Instrument, behind: int) -> Change:

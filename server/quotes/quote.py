@@ -177,10 +177,10 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
     if isinstance(update, Trade) and not update.late:
         price, volume = new.current_price, new.volume
         ts, row = update.ts, update.row
-        return Move(update.symbol, version, price, volume, update.time_us, ts, row, adjustments)
+        return Move(new.symbol, version, price, volume, update.time_us, ts, row, adjustments)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
     return Move(
-        change.symbol,
+        new.symbol,
         version,
         None if change.price is None else new.current_price,
         new.volume,

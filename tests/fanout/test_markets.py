@@ -4,8 +4,10 @@ import pytest
 import trio
 
 from server.quotes.messages import MarketState
+from server.quotes.snapshot import opening_snapshot
 from tests.fanout.conftest import Connect
 from tests.fanout.peer import Peer, instruments, publish
+from tests.fanout.test_listing import watch_everything
 
 
 def markets(peer: Peer) -> list[tuple[str, str, list[str]]]:
@@ -55,6 +57,37 @@ async def test_later_subscribers_get_what_lasts(hub, connect: Connect):
     peer = connect("AAPL")
     await peer.read()
     assert markets(peer) == []
+
+
+async def test_market_stays_halted_under_a_new_symbol(hub, connect: Connect):
+    """Subscribers learn the symbol that is halted now. A publisher may open it under the old one."""
+    before, everything = connect("AAPL"), connect()
+    watch_everything(hub, everything)
+    hub.announce("AAPL", "halted", "LUDP")
+    hub.rename("AAPL", opening_snapshot(instruments("META")[0]))
+    later = connect("META")
+    hub.announce("AAPL", "open", "")
+    told = [("halted", "LUDP", ["META"]), ("open", "", ["META"])]
+    for peer in (before, everything):
+        await peer.read()
+        assert markets(peer) == [("halted", "LUDP", ["AAPL"]), *told]
+    await later.read()
+    assert markets(later)[-2:] == told
+
+
+async def test_market_that_is_open_again_is_not_news_under_a_new_symbol(hub, connect: Connect):
+    """A later status of the new symbol is one."""
+    peer = connect("AAPL")
+    hub.announce("AAPL", "halted", "")
+    hub.announce("AAPL", "open", "")
+    await peer.read()
+    count = len(markets(peer))
+    hub.rename("AAPL", opening_snapshot(instruments("META")[0]))
+    await peer.read()
+    assert len(markets(peer)) == count
+    hub.announce("META", "closed", "")
+    await peer.read()
+    assert markets(peer)[count:] == [("closed", "", ["META"])]
 
 
 @pytest.mark.parametrize("unsubscribes", [False, True])

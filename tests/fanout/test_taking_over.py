@@ -9,8 +9,9 @@ import pytest
 import trio
 import trio.testing
 
+from server.fanout.agreement import ahead_of
 from server.fanout.broadcaster import run_broadcaster
-from server.fanout.hub import ahead_of
+from server.fanout.hub import Hub
 from server.quotes.adjustment import split
 from server.quotes.position import Position
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
@@ -81,11 +82,34 @@ async def test_replay_goes_on_behind_the_last_row_of_a_renamed_symbol(hub, liste
         hub.list_instrument(*instruments("META"))
     hub.rename("AAPL", listed("META"))
     assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 7)
+    assert hub.instrument("AAPL").symbol == "META"
     send, receive = trio.open_memory_channel[Trade](1)
     send.send_nowait(row_trade(102.0, 9))
     send.close()
     await run_broadcaster(hub, receive, lossless=True)
     assert (hub.last_row("AAPL"), hub.last_row("META")) == (9, 9)
+
+
+async def test_replay_knows_the_last_row_of_a_symbol_that_is_newer_elsewhere(hub):
+    """The new symbol is listed already, with a version above the old one's, or comes from the leader
+    to an instance that never had the old one.
+    """
+    hub.topics["AAPL"].publish(row_trade(101.0, 7))
+    hub.list_snapshots([state("META", 9, 55.0)])
+    hub.rename("AAPL", listed("META"))
+    assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 7)
+    hub.rename("OLD", listed("NEW"))
+    hub.adopt([live(state("NEW", 4, 7.0), 5, 8)])
+    assert hub.last_row("OLD") == 8
+
+
+async def test_replay_of_a_symbol_that_is_listed_anew_does_not_follow_the_renamed_one(hub):
+    """Its rows are its own, and those of the instrument that had the symbol before are not."""
+    hub.topics["AAPL"].publish(row_trade(101.0, 7))
+    hub.rename("AAPL", listed("META"))
+    hub.list_snapshots([listed("AAPL")])
+    hub.topics["META"].absorb(row_trade(102.0, 9))
+    assert (hub.last_row("AAPL"), hub.last_row("META")) == (7, 9)
 
 
 async def test_present_quote_is_the_one_in_memory(hub):
@@ -101,12 +125,14 @@ async def test_present_quote_is_the_one_in_memory(hub):
     ("given", "version", "price", "row"),
     [
         (state("AAPL", 2, 50.0), 2, 101.0, 7),
-        (state("AAPL", 5, 50.0), 5, 50.0, 0),
+        (state("AAPL", 5, 50.0), 5, 50.0, 7),
         (live(state("AAPL", 5, 50.0), 1, 4), 5, 50.0, 4),
     ],
 )
 async def test_symbol_that_is_listed_again_goes_on(hub, given, version, price, row):
-    """From its own last price, or from a newer one that the catalogue or another instance has."""
+    """From its own last price, or from a newer one that the catalogue or another instance has. The
+    catalogue knows no rows, so the replay goes on behind the last one played here.
+    """
     hub.topics["AAPL"].publish(row_trade(101.0, 7))
     hub.delist(["AAPL"])
     if isinstance(given, LiveSnapshot):
@@ -163,7 +189,11 @@ async def test_state_of_before_a_split_keeps_its_moment_and_row(hub):
         (1, 0, listed("META"), 3, 101.0),
         (1, 5, listed("META"), 7, 101.0),
         (1, 0, state("META", 3, 55.0), 3, 101.0),
-        (1, 0, state("META", 4, 55.0), 4, 55.0),
+        # The leader was ahead.
+        (1, 0, state("META", 4, 55.0, volume=200), 4, 55.0),
+        # The symbol had an earlier instrument, and the store does not have the last trade yet.
+        (3, 0, state("META", 71, 102.0, volume=200), 76, 103.0),
+        (1, 90, state("META", 71, 100.0, quoted_at=2 * START_US), 92, 101.0),
     ],
 )
 async def test_renamed_quote_s_version_is_above_all_others(hub, moves, former, row, version, price):
@@ -281,3 +311,18 @@ async def test_first_price_is_not_resumed_by_a_patch(hub, connect):
     assert peer.come_back("NEW", position=Position(hub.epoch, {"NEW": 1})).recovered == {
         "NEW": "quote"
     }
+
+
+async def test_instance_that_is_ahead_at_a_rename_has_the_highest_version():
+    """Then the others take over its state, whether they have the trades or the store's row only."""
+    row = state("META", 71, 102.0, volume=200)
+    states = []
+    for trades in (1, 3, 4):
+        instance = Hub(instruments("AAPL"))
+        for number in range(trades):
+            publish(instance, "AAPL", 101.0 + number)
+        instance.rename("AAPL", row)
+        topic = instance.topics["META"]
+        states.append((topic.version, topic.quote.current_price))
+    assert [price for _, price in states] == [102.0, 103.0, 104.0]
+    assert [version for version, _ in states] == sorted({version for version, _ in states})

@@ -109,6 +109,18 @@ YEAR = 365 * 24 * 3600
         ([0, 1, -10 * YEAR, 2, 3], [0, 1, 1, 1, 2], [4, 5]),
         # Late prints, a little and a lot within the limit.
         ([0, 1, 0, 2, -300, 3], [0, 1, 1, 2, 2, 3], []),
+        # Rows that are too late, and others between those and the newest one.
+        ([0, -650, -100, 1], [0, 0, 0, 1], [3]),
+        ([0, 1, -650, -100, 2], [0, 1, 1, 1, 2], [4]),
+        ([0, 1, -650, -640, -50, 2], [0, 1, 1, 1, 1, 2], [4]),
+        ([0, 1, -1300, -700, -650, -50, 2], [0, 1, 1, 1, 1, 1, 2], [4]),
+        ([0, 1, -650, -1300, -750, 1, 2], [0, 1, 1, 1, 1, 1, 2], [4, 5, 7]),
+        # The recording goes on at an earlier time, and comes to the newest one again.
+        (
+            [0, 1, *range(-650, -640), -640, -639, -100, 2],
+            [0, 1, *[1] * 10, 2, 3, 542, 644],
+            [4],
+        ),
         # A night.
         ([0, 1, 17 * 3600, 17 * 3600 + 1], [0, 1, 1, 2], [4]),
         # The longest gap that counts, and the shortest that does not.

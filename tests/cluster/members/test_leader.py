@@ -45,6 +45,20 @@ async def test_last_batch_gives_the_lease_up(autojump_clock, leader, follower, r
     assert (len(batch.moves), batch.handover) == (1000, "leader")
 
 
+async def test_followers_hear_of_a_status_behind_the_prices_before_it(
+    autojump_clock, leader, follower, redis
+):
+    """Also if these are more than one batch: a follower's client may stop at the feed's end."""
+    before = len(redis.published)
+    for number in range(2500):
+        leader.trade("AAPL", 100 + number / 100)
+    leader.hub.set_status("stale", "feed_ended")
+    await trio.sleep(1.1 + SOON)
+    told = [(len(batch.moves), batch.stale) for batch in redis.published[before:]]
+    assert told[:3] == [(1000, ""), (1000, ""), (500, "feed_ended")]
+    assert (follower.version(), follower.status) == (2501, ("stale", "feed_ended"))
+
+
 async def test_handover_does_not_keep_a_leader_from_stopping(autojump_clock, leader, follower):
     """It gives up after a moment when Redis is slow or away."""
     leader.bus.delay = 100.0

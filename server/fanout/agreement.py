@@ -1,0 +1,56 @@
+"""Decides which state of a symbol counts: this instance's, another instance's or the catalogue's."""
+
+from msgspec.structs import replace
+
+from server.fanout.topic import Topic
+from server.quotes.adjustment import newest_reference, renamed, up_to_date
+from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live
+
+
+def ahead_of(topic: Topic, snapshot: LiveSnapshot) -> int:
+    """Return a number above 0 if the topic is newer than another instance's state, below 0 if older.
+
+    If no feed has moved the quote, the price that came last from a catalogue is the newest.
+    """
+    ahead = topic.version - snapshot.version
+    mine, theirs = topic.quote.current_price, snapshot.price
+    if ahead or topic.version > 1 or mine == theirs:
+        return ahead
+    if mine is None or theirs is None:
+        return -1 if mine is None else 1
+    return topic.ts - snapshot.ts
+
+
+def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
+    """Return another instance's state after the adjustments made here. If it has further ones, make
+    them here: the leader may have heard of them first.
+    """
+    if snapshot.adjustments == topic.instrument.adjustments:
+        return snapshot
+    newest = newest_reference(snapshot.instrument, topic.instrument)
+    if newest != topic.instrument:
+        topic.relist(up_to_date(topic.snapshot(), newest))
+    return live(up_to_date(snapshot, topic.instrument), snapshot.ts, snapshot.row)
+
+
+def renamed_state(old: Topic, row: Snapshot, former: int) -> LiveSnapshot:
+    """Return the state of `old` under the symbol of `row`, the state that the store made of it.
+
+    The row counts if the leader was ahead of this instance when it wrote the price. Otherwise the row's
+    version may be larger only because the symbol had an earlier instrument. Then both versions are
+    added: the instance with the newest price gets the highest version, and the others take it over.
+
+    Arguments:
+        former: the last version here of that earlier instrument, 1 without one.
+    """
+    mine = up_to_date(old.snapshot(), row.instrument)
+    state = renamed(mine, row.symbol, 1, old.ts)
+    if row.version <= state.version:
+        state = renamed(mine, row.symbol, former, old.ts)
+    elif row.quoted_at >= mine.quoted_at and row.volume >= mine.volume:
+        state = row
+    else:
+        version = max(row.version + state.version, former + 1)
+        state = replace(state, version=min(version, LARGEST_WHOLE))
+    return live(state, old.ts, old.row)

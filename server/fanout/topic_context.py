@@ -1,0 +1,15 @@
+"""What a topic needs of the hub."""
+
+from typing import NamedTuple
+
+from server.fanout.flusher import Flusher
+from server.fanout.journal import Journal
+from server.fanout.stats import FanoutStats
+
+
+class TopicContext(NamedTuple):
+    """The objects that all topics share: counters, the journal, the flusher."""
+
+    stats: FanoutStats
+    journal: Journal
+    flusher: Flusher
