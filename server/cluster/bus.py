@@ -161,14 +161,18 @@ class Bus:
         snapshots: Iterable[LiveSnapshot],
         record: Record = NOTHING,
         *,
+        after: int = 0,
         release: bool = False,
-    ) -> None:
+    ) -> bool:
         """Publish `batch` and write `snapshots` and `record` in one step. With `release`, it also gives
         up the lease.
 
+        Returns False if Redis did not know the batch with the number `after`, which it once answered.
         Errors: Fenced, BusLost.
         """
-        await self._write(batch.epoch, snapshots, record, batch, release=release)
+        return await self._write(
+            batch.epoch, snapshots, record, batch, after=after, release=release
+        )
 
     async def write(
         self,
@@ -182,11 +186,6 @@ class Bus:
     async def load(self) -> Stored:
         """Return what the hash holds of one epoch. Errors: BusLost."""
         return await self.do(self._load)
-
-    async def load_mark(self) -> Mark | None:
-        """Return the last batch that the hash includes. Errors: BusLost."""
-        value = await self.do(lambda: self.redis.hget(QUOTES, META))
-        return decode_mark(value, self._stats.invalid)
 
     async def claim(self, snapshots: Sequence[LiveSnapshot]) -> list[LiveSnapshot]:
         """Add the symbols that are not in the hash. Return the hash's snapshot of each symbol.
@@ -242,22 +241,25 @@ class Bus:
         record: Record,
         batch: Batch | None = None,
         *,
+        after: int = 0,
         release: bool = False,
-    ) -> None:
+    ) -> bool:
         giver = self.identity if release else ""
         payload = mark = b""
         if batch is not None:
             payload = encode_batch(batch)
             mark = encode_json(Mark(epoch, batch.seq, batch.position))
         arguments: list[str | bytes | int] = [epoch, CHANNEL, payload, mark, giver]
-        arguments += (record.ids, ID_MEMORY_MS, record.read_to)
+        arguments += (record.ids, ID_MEMORY_MS, record.read_to, after)
         lists = (_fields(snapshots), _flat(record.states), _flat(record.markets))
         for fields in lists:
             arguments += (len(fields), *fields)
         keys = [EPOCH, QUOTES, LEADER, INTAKE, MARKETS, IDS, QUEUE]
-        if not await self.do(lambda: self._publish(keys=keys, args=arguments)):
+        result = await self.do(lambda: self._publish(keys=keys, args=arguments))
+        if not result:
             self._stats.fenced += 1
             raise Fenced
+        return bool(result == 1)
 
     async def do(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Do an operation of redis-py, again if it met a key of the wrong type. Errors: BusLost."""

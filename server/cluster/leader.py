@@ -37,7 +37,6 @@ class Leader:
         self._batches, self._steps = context.batches, context.steps
         self._publisher: Publisher
         self._deposed = False
-        self._in_doubt = False
 
     async def lead(
         self, epoch: int, feed: Callable[[FeedPosition], Awaitable[None]], begun: Callable[[], None]
@@ -118,7 +117,7 @@ class Leader:
                 renew_at, self._state.unclaimed = 0.0, True
             except BusLost:
                 # Before anything else: another instance may have been elected meanwhile.
-                renew_at, self._in_doubt = 0.0, True
+                renew_at = 0.0
                 await trio.sleep(RETRY_INTERVAL)
             else:
                 await self._publisher.wait(renew_at)
@@ -140,17 +139,7 @@ class Leader:
             self._hub.journal.lose(self._hub.topics)
         elif answer.epoch != known:
             await self._begin(answer.epoch, feeding=True)
-        elif self._in_doubt:
-            await self._check_mark(known)
-        self._in_doubt = False
         return answer.epoch
-
-    async def _check_mark(self, epoch: int) -> None:
-        """Tell Redis everything if it came back without the last batches. Errors: BusLost."""
-        mark = await self._bus.load_mark()
-        if mark is None or (mark.epoch, mark.seq) < (epoch, self._publisher.published):
-            log.warning("Redis has forgotten the last batches and is told again", epoch=epoch)
-            self._hub.journal.lose(self._hub.topics)
 
     def _another_publishes(self) -> bool:
         """Return whether a newer leader has published since the last call."""

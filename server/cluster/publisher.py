@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import structlog
 import trio
 
 from server.cluster.context import ClusterContext
@@ -24,12 +25,12 @@ BATCH_INTERVAL = 0.004
 GAP_INTERVAL = 0.25
 """Seconds to wait after a batch with a gap, because each gap makes every instance read the hash."""
 
+log = structlog.get_logger()
+
 
 class Publisher:
     """Made by the leader for each epoch. `known` are the symbols that had a price in the hash at its
     beginning. Of another symbol, followers get the state with its first move, and so its base price.
-
-    `published` is the number of the last batch that Redis has.
 
     When nothing moves, an empty batch is published at each heartbeat of the policy. It shows the others
     that they missed nothing.
@@ -41,7 +42,7 @@ class Publisher:
         self._steps = context.steps
         self._epoch = epoch
         self._known = set(known)
-        self._seq = self.published = 0
+        self._seq = self._published = 0
         self._stale = ""
         self._beat_at = 0.0
         self._next_at = 0.0
@@ -95,11 +96,16 @@ class Publisher:
                 await self._bus.write(self._epoch, self._snapshots(page), record)
             last = moved | dict.fromkeys(step.states) if step else moved
             record = self._steps.record(last, whole=bool(lost))
-            await self._bus.publish(batch, self._snapshots(last), record, release=release)
+            told = await self._bus.publish(
+                batch, self._snapshots(last), record, after=self._published, release=release
+            )
         except (BusLost, Fenced, Disagreement, trio.Cancelled):
             journal.lose([*lost, *moved])
             raise
-        self.published = batch.seq
+        if not told:
+            log.warning("Redis has forgotten the last batches and is told again", epoch=self._epoch)
+            journal.lose(self._hub.topics)
+        self._published = batch.seq
         self._steps.written(step)
         topics = self._hub.topics
         self._known.update(

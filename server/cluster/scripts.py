@@ -43,13 +43,16 @@ one that is not a number, epochs go on from Redis' clock.
 PUBLISH = """
 -- KEYS: epoch, quotes, leader, intake, markets, ids, queue. ARGV: epoch, channel, payload ('': only
 -- write), mark, the identity that gives its lease up ('': it does not), ids that were counted ('':
--- none), ms for which they are kept, the queue's entry up to which it is not needed ('': leave it).
--- Then three lists, each behind its length: symbol, snapshot, …; field of the intake, value, …; symbol,
--- market ('': it is open), … Returns 0 if the epoch is an old one.
+-- none), ms for which they are kept, the queue's entry up to which it is not needed ('': leave it), the
+-- number of the last batch that Redis answered (0: none). Then three lists, each behind its length:
+-- symbol, snapshot, …; field of the intake, value, …; symbol, market ('': it is open), … Returns 0 if
+-- the epoch is an old one, 2 if the mark is older than that batch.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return 0
 end
-local at = 9
+local known = string.match(redis.call('HGET', KEYS[2], 'meta') or '', '"seq":(%d+)')
+local result = tonumber(known or 0) < tonumber(ARGV[9]) and 2 or 1
+local at = 10
 for list, key in ipairs({KEYS[2], KEYS[4], KEYS[5]}) do
     local last = at + ARGV[at]
     for i = at + 1, last, 2 do
@@ -76,9 +79,11 @@ end
 if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) == ARGV[5] then
     redis.call('DEL', KEYS[3])
 end
-return 1
+return result
 """
-"""Publish one batch, fenced: if another instance was elected meanwhile, the script changes nothing."""
+"""Publish one batch, fenced: if another instance was elected meanwhile, the script changes nothing. A
+restart of Redis may go unnoticed, so the script itself looks whether Redis lost the last batches.
+"""
 
 APPEND = """
 -- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if there is no room for all of them.

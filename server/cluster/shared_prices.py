@@ -7,7 +7,7 @@ instance it gets `queued` when Redis has the batch. `docs/publishing.md` says wh
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, count, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
@@ -110,7 +110,7 @@ class SharedPrices:
         self.venues: Sequence[LiveFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
-        self._steps = member.steps
+        self._steps, self._journal = member.steps, member.hub.journal
         self._invalid = member.stats.invalid
         self._streams = PriceStreams(member.bus)
         self._keys = [key for key in (QUEUE, stream) if key]
@@ -222,7 +222,7 @@ class SharedPrices:
 
     async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
         """Errors: Busy, unless it is to `wait`."""
-        while True:
+        for attempt in count():
             problem = "more prices come than can be published"
             try:
                 async with self._appending:
@@ -230,6 +230,9 @@ class SharedPrices:
                         return
             except BusLost as error:
                 problem = f"Redis does not take prices at the moment: {error}"
+                if attempt == 0:
+                    # The connection may be one from before a restart of Redis.
+                    continue
             if not wait:
                 raise Busy(problem, RETRY_AFTER)
             await trio.sleep(RETRY_INTERVAL)
@@ -244,7 +247,8 @@ class SharedPrices:
                 await trio.sleep(RETRY_INTERVAL)
         now = time_ns() // 1000
         self.intake.begin()
-        progress = self._steps.newest_of(progress)
+        progress, heard = self._steps.newest_of(progress)
+        self._journal.lose(heard)
         unreadable = restore(self.intake, progress.states, now)
         for ids in progress.ids:
             whole = len(ids) - len(ids) % ID.size

@@ -158,8 +158,10 @@ class Steps:
             self.states.pop(symbol, None)
             self.markets.pop(symbol, None)
 
-    def newest_of(self, stored: Progress) -> Progress:
-        """Go on from what Redis has, or from what this instance heard of where that is newer."""
+    def newest_of(self, stored: Progress) -> tuple[Progress, Collection[str]]:
+        """Go on from what Redis has, or from what this instance heard of where that is newer. Return
+        also the symbols of which Redis has to be told.
+        """
         heard = {
             symbol: state
             for symbol, state in self.states.items()
@@ -171,7 +173,7 @@ class Steps:
                 positions[key] = max(place, positions.get(key, place), key=entry_order)
         self.ahead, self.positions = (), positions
         self.states = dict(stored.states) | heard
-        return stored._replace(states=self.states, positions=positions)
+        return stored._replace(states=self.states, positions=positions), heard
 
     def record(self, symbols: Iterable[str], *, whole: bool = False) -> Record:
         """Return what goes with the quotes of `symbols`, and with those of the pending step. `whole`:

@@ -144,8 +144,9 @@ class MemoryBus:
         snapshots: Iterable[LiveSnapshot],
         record: Record = NOTHING,
         *,
+        after: int = 0,
         release: bool = False,
-    ) -> None:
+    ) -> bool:
         """Publish a batch and write snapshots."""
         with self._command("publish"):
             await trio.sleep(self.delay)
@@ -159,6 +160,7 @@ class MemoryBus:
                 bus.hear(batch)
             if release and redis.holder == self.identity:
                 redis.lease_end = 0.0
+            return True
 
     async def write(
         self,
@@ -177,11 +179,6 @@ class MemoryBus:
         snapshots = list(snapshots)
         assert len(snapshots) <= 1000
         self._redis.quotes.update({each.symbol: each for each in snapshots})
-
-    async def load_mark(self) -> Mark | None:
-        """Read the mark."""
-        with self._command("load_mark"):
-            return self._redis.mark
 
     async def load(self) -> Stored:
         """Read the hash."""
