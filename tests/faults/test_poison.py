@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from server.store.embedded import load_instruments
 from tests.cli.command import run
 from tests.faults.cluster import Cluster, Watcher
 from tests.faults.poison import (
@@ -241,8 +242,13 @@ def test_numbers_at_the_bound(tmp_path, redis, stores):
     quiet. The follower hears the leader's batches all the time.
     """
     largest = 2**53 - 1
+    # With the catalogue's own data: an instance shows others until it has looked there.
+    listed = {each.symbol: each for each in load_instruments()}
     for symbol, edge in (("IBM", {"version": largest - 1}), ("MMM", {"volume": largest - 1})):
-        stores.redis.hset(HASH, symbol, json.dumps(snapshots(symbol) | edge))
+        known = {
+            name: getattr(listed[symbol], name) for name in ("name", "base_price", "market_cap")
+        }
+        stores.redis.hset(HASH, symbol, json.dumps(snapshots(symbol) | known | edge))
     with pair(stores, redis, tmp_path / "pair", QUOTE_QUIET_AFTER="1s") as (cluster, watchers):
         watchers += [cluster.watch(server, "IBM,MMM") for server in stores.servers]
 
