@@ -16,8 +16,8 @@ from server.quotes.snapshot import Microseconds
 MAX_SOURCES = 256
 """Sources that are remembered. A new one replaces one that was silent for five minutes."""
 
-MAX_EPOCHS = 4
-"""Epochs of one source that are remembered: objects of the last ones may still be on their way."""
+MAX_EPOCHS = 64
+"""Epochs of one source that are remembered. A new one replaces the one used longest ago."""
 
 RATE_WINDOW_US = 10_000_000
 """Microseconds over which a source's rate is counted."""
@@ -69,6 +69,8 @@ class Source:
         self.lag_us = 0
         self.results: Counter[Result] = Counter()
         self.symbols: dict[str, Newest] = {}
+        # The epoch used last is `_epoch`. The one used longest ago comes first.
+        self._epoch: str | None = None
         self._epochs: dict[str, dict[str, SeenSeqs]] = {}
         self._window_began = now
         self._in_window = 0
@@ -76,11 +78,12 @@ class Source:
 
     def seqs(self, epoch: str, symbol: str) -> SeenSeqs:
         """Return the sequence numbers of a symbol that were counted."""
-        symbols = self._epochs.get(epoch)
-        if symbols is None:
-            symbols = self._epochs[epoch] = {}
+        if epoch != self._epoch:
+            self._epochs[epoch] = self._epochs.pop(epoch, {})
+            self._epoch = epoch
             if len(self._epochs) > MAX_EPOCHS:
                 del self._epochs[next(iter(self._epochs))]
+        symbols = self._epochs[epoch]
         return symbols.get(symbol) or symbols.setdefault(symbol, SeenSeqs())
 
     def epochs(self, symbol: str) -> list[str]:

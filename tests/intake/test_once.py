@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.intake.intake import Rules, id_hash
 from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
-from server.intake.sources import Progress
+from server.intake.sources import MAX_EPOCHS, Progress
 from server.intake.state import restore, save
 from server.quotes.quote import Quote
 from tests.intake.harness import NOW, SECOND, Desk, counts
@@ -30,6 +30,20 @@ def test_same_sequence_number_counts_once() -> None:
     assert counts(desk.publish({**first, "symbol": "CLK0"}))[0] == 1
     assert counts(desk.publish({"kind": "quote", "bid": 1, "seq": 7}))[1] == 1
     assert desk.quotes["AAPL"].volume == 15
+
+
+def test_numbers_of_many_epochs_count_once() -> None:
+    """The numbers of the last 64 epochs are remembered; a use of an epoch makes it the last."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "seq": 7}
+    for epoch in range(MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch=str(epoch)))[0] == 1
+    for epoch in range(MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch=str(epoch)))[1] == 1
+    for epoch in range(MAX_EPOCHS, 3 * MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch="0"))[1] == 1
+        assert counts(desk.publish(first, epoch=str(epoch)))[0] == 1
+    assert MAX_EPOCHS >= 64
 
 
 def test_same_id_counts_once_within_five_minutes() -> None:
