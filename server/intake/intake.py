@@ -225,6 +225,9 @@ class Intake:
         """Let a trade count. Return whether it is late."""
         price, size, time_us, seq = trade.price, trade.size, trade.time_us, trade.seq
         newest = trade.source.newest(symbol)
+        if not newest.trade[0]:
+            # After a restart, the price must not go back.
+            newest.trade = self.trades.since(symbol), NO_SEQ
         late = _is_late(time_us, seq, newest.trade)
         if not late:
             newest.trade = time_us, seq

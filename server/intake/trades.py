@@ -59,6 +59,7 @@ class Values(NamedTuple):
 class _Kept(msgspec.Struct):
     before: Values
     scale: Scale
+    since: int
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -91,10 +92,16 @@ class KeptTrades:
 
     def begin(self, symbol: str, values: Values, scale: Scale = (None, "")) -> None:
         """Note the values of a symbol before its first trade here. Forget trades of another `scale`."""
-        if symbol in self._symbols:
-            self._row_bytes -= len(self._symbols[symbol].rows)
+        since = values.time_us if values.traded else 0
+        if kept := self._symbols.get(symbol):
+            since = kept.since
+            self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, scale)
+        self._symbols[symbol] = _Kept(values, scale, since)
+
+    def since(self, symbol: str) -> int:
+        """Return the time of the last trade before the first one here, 0 if there was none."""
+        return self._symbols[symbol].since
 
     def scale(self, symbol: str) -> Scale:
         """Return what the prices of a symbol were counted from when it began."""

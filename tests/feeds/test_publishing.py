@@ -296,6 +296,20 @@ def test_server_without_publishers_has_no_way_in(tmp_path) -> None:
         assert b"FEED=push" in error.value.response.body
 
 
+def test_old_trade_does_not_move_a_saved_price_back(tmp_path) -> None:
+    """After a restart a trade older than the saved price counts for the volume only."""
+    now = time.time_ns() // 1000
+    trade = {"symbol": "AAPL", "price": 170, "size": 1, "ts": now, "seq": 2}
+    with ServerProcess(tmp_path, FEED="push") as server:
+        assert post(server, trade).counts[0] == 1
+        server.stop()
+    old = {**trade, "price": 100, "ts": now - 1, "seq": 1}
+    with ServerProcess(tmp_path, FEED="push") as server:
+        assert post(server, old).counts == (0, 0, 1, 0, [])
+        found = quote(server, "AAPL")[1]
+        assert (found["current_price"], found["volume"], found["low"]) == (170, 2, 100)
+
+
 def test_simulated_symbols_move_beside_published_ones(tmp_path) -> None:
     """Only the named symbols are simulated, and a symbol without any source is called quiet."""
     variables = {"FEED": "push+simulator:TEST1,MSFT", "PRICE_UPDATE_INTERVAL": "50ms"}

@@ -40,6 +40,23 @@ def test_lateness_is_of_one_source() -> None:
     assert desk.quotes["AAPL"].current_price == 12
 
 
+def test_price_before_a_restart_is_never_moved_back() -> None:
+    """Trades older than the restored price are late for every source, also after a split."""
+    before, desk = Desk(), Desk()
+    before.publish({"price": 170, "size": 1, "ts": NOW - 5 * SECOND})
+    desk.quotes["AAPL"] = before.quotes["AAPL"]
+    old = {"price": 100, "size": 2, "ts": NOW - 6 * SECOND}
+    for source in ("sip", "iex"):
+        assert counts(desk.publish(old, source=source))[2] == 1
+    desk.instruments["AAPL"] = msgspec.structs.replace(desk.instruments["AAPL"], adjustments="x")
+    assert counts(desk.publish(old, source="third"))[2] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.low) == (170, 7, 100)
+    new = {"price": 171, "size": 1, "ts": NOW - 5 * SECOND, "seq": 1}
+    assert counts(desk.publish(new, old))[:3] == (1, 0, 1)
+    assert desk.quotes["AAPL"].current_price == 171
+
+
 def test_outlier_is_held_until_three_more_agree() -> None:
     """Then all of them count, and the newest is the price."""
     desk = Desk(BAND)
