@@ -106,9 +106,10 @@ class Source:
         self.results["rejected"] += len(answer.rejected)
 
     def rate(self, now: int) -> float:
-        """Return the objects a second in the last full window."""
+        """Return the objects a second: of this window, and of the last one for the time it lacks."""
         self._roll(now)
-        return self._rate
+        lacking = 1 - (now - self._window_began) / RATE_WINDOW_US
+        return self._in_window * 1e6 / RATE_WINDOW_US + self._rate * lacking
 
     def _roll(self, now: int) -> None:
         passed = now - self._window_began
