@@ -86,6 +86,10 @@ class Source:
         symbols = self._epochs[epoch]
         return symbols.get(symbol) or symbols.setdefault(symbol, SeenSeqs())
 
+    def counted(self, epoch: str, symbol: str) -> SeenSeqs:
+        """Return the same without a use of the epoch."""
+        return self._epochs.get(epoch, {}).get(symbol) or SeenSeqs()
+
     def epochs(self, symbol: str) -> list[str]:
         """Return the epochs in which the symbol had a sequence number."""
         return [epoch for epoch, symbols in self._epochs.items() if symbol in symbols]
@@ -145,7 +149,7 @@ class Sources:
     def progress(self, name: str, epoch: str, symbol: str) -> Progress:
         """Return how far a symbol of a source that was heard has come."""
         source = self.all[name]
-        seqs, newest = source.seqs(epoch, symbol), source.newest(symbol)
+        seqs, newest = source.counted(epoch, symbol), source.newest(symbol)
         above, heard_at = f"{seqs.above:x}", newest.heard_at
         return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book, heard_at)
 

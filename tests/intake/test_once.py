@@ -46,6 +46,17 @@ def test_numbers_of_many_epochs_count_once() -> None:
     assert MAX_EPOCHS >= 64
 
 
+def test_saved_epochs_are_not_used() -> None:
+    """An epoch that is only saved is forgotten when 64 others were used after it."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "seq": 7}
+    desk.publish(first, epoch="old")
+    for epoch in range(MAX_EPOCHS):
+        desk.publish({**first, "symbol": "CLK0"}, epoch=str(epoch))
+        save(desk.intake, "AAPL")
+    assert counts(desk.publish(first, epoch="old"))[0] == 1
+
+
 def test_same_id_counts_once_within_five_minutes() -> None:
     """Of one symbol, whichever source sends it."""
     desk = Desk()
