@@ -15,6 +15,7 @@ Code = Literal[
     "not_allowed",
     "too_large",
     "unknown_trade",
+    "seq_too_old",
     "too_many_sources",
     "store_unavailable",
 ]

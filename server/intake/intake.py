@@ -13,7 +13,7 @@ from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
-from server.intake.once import RecentIds
+from server.intake.once import SEQ_WINDOW, RecentIds
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
 from server.quotes.instrument import Instrument, first_seen
@@ -24,6 +24,11 @@ _INT64 = Struct("<q")
 
 TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
+)
+
+TOO_OLD = (
+    f"seq {{seq}} is {SEQ_WINDOW} or more below the highest one, so the server does not know whether "
+    "it came before; send numbers in order, or begin another Source-Epoch"
 )
 
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
@@ -172,14 +177,20 @@ class Intake:
         return instrument
 
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
-        """Whether neither the sequence number nor the hash of an id was counted before."""
+        """Whether neither the sequence number nor the hash of an id was counted before.
+
+        Errors: Refused, if nobody knows.
+        """
         seq = given.seq
         batch.source.newest(given.symbol).heard_at = batch.now
-        seen = seq is not None and seq in batch.source.seqs(batch.epoch, given.symbol)
-        if seen or (key and key in self.ids):
-            batch.answer.duplicate += 1
-            return False
-        return True
+        seen = bool(key) and key in self.ids
+        if seq is not None and not seen:
+            seqs = batch.source.seqs(batch.epoch, given.symbol)
+            seen = seq in seqs
+            if seen and seq <= seqs.unknown:
+                raise Refused("seq_too_old", TOO_OLD.format(seq=seq))
+        batch.answer.duplicate += seen
+        return not seen
 
     def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:
         """Remember the object's sequence number and the hash of its id, so that it counts once."""

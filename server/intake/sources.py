@@ -32,8 +32,9 @@ Place = tuple[Microseconds, Seq]
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What has to survive a change of the leader: how far one symbol of one source has come.
 
-    `floor` and `above`, in hexadecimal, are the sequence numbers that were counted; `trade` and `book`
-    the times and numbers of the newest; `heard_at` is when the source last spoke of the symbol.
+    `floor`, `above`, in hexadecimal, and `unknown` are the sequence numbers that were counted; `trade`
+    and `book` the times and numbers of the newest; `heard_at` is when the source last spoke of the
+    symbol.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     trade: Place
     book: Place
     heard_at: Microseconds = 0
+    unknown: Seq = NO_SEQ
 
 
 class Newest(msgspec.Struct, gc=False):
@@ -150,8 +152,17 @@ class Sources:
         """Return how far a symbol of a source that was heard has come."""
         source = self.all[name]
         seqs, newest = source.counted(epoch, symbol), source.newest(symbol)
-        above, heard_at = f"{seqs.above:x}", newest.heard_at
-        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book, heard_at)
+        return Progress(
+            name,
+            epoch,
+            symbol,
+            seqs.floor,
+            f"{seqs.above:x}",
+            newest.trade,
+            newest.book,
+            newest.heard_at,
+            seqs.unknown,
+        )
 
     def all_progress(self, symbol: str) -> list[Progress]:
         """Return how far a symbol of each source has come."""
@@ -168,6 +179,7 @@ class Sources:
             if source := self.get(each.source, now):
                 seqs = source.seqs(each.epoch, each.symbol)
                 seqs.floor, seqs.above = each.floor, int(each.above, 16)
+                seqs.unknown = each.unknown
                 newest = source.newest(each.symbol)
                 newest.trade = max(newest.trade, each.trade)
                 newest.book = max(newest.book, each.book)

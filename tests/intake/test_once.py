@@ -89,6 +89,35 @@ def test_window_of_numbers_agrees_with_a_set(numbers: Sequence[int], base: int) 
             model.add(seq)
 
 
+@given(st.lists(st.integers(0, 3 * SEQ_WINDOW), max_size=60), st.integers(0, 2**40))
+def test_old_number_is_unknown_or_was_counted(numbers: Sequence[int], base: int) -> None:
+    """A number between the unknown ones and the window was counted."""
+    seen, model = SeenSeqs(), set[int]()
+    for seq in (base + each for each in numbers):
+        if seq not in seen:
+            seen.add(seq)
+            model.add(seq)
+        else:
+            assert seq in model or seq <= seen.unknown
+        assert seen.unknown not in model
+
+
+def test_number_that_is_too_old_is_not_a_duplicate() -> None:
+    """If numbers are times, one below the window is rejected by name, also after a restore."""
+    desk, other = Desk(), Desk()
+    trade = {"price": 1, "size": 1}
+    desk.publish({**trade, "seq": NOW})
+    restore(other.intake, {"AAPL": save(desk.intake, "AAPL")}, NOW)
+    for each in (desk, other):
+        old = {**trade, "seq": NOW - 10_000, "id": "a"}
+        answer = each.publish(old, {**old, "seq": NOW - SEQ_WINDOW + 1}, old)
+        assert counts(answer) == (0, 1, 1, 0, ["seq_too_old"])
+    steady = Desk()
+    steady.publish(*({**trade, "seq": seq} for seq in range(1000, 2 * SEQ_WINDOW)))
+    assert counts(steady.publish({**trade, "seq": 1000}))[1] == 1
+    assert counts(steady.publish({**trade, "seq": 999}))[4] == ["seq_too_old"]
+
+
 def test_numbers_in_order_need_no_memory() -> None:
     """A million numbers of one symbol are one number."""
     seen = SeenSeqs()
