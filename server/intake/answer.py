@@ -17,6 +17,7 @@ Code = Literal[
     "unknown_trade",
     "seq_too_old",
     "too_many_sources",
+    "too_many_symbols",
     "store_unavailable",
 ]
 """Why an object does not count."""

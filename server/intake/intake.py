@@ -12,11 +12,12 @@ from typing import NamedTuple, Protocol
 from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
+from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
-from server.quotes.instrument import Instrument, first_seen
+from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 
@@ -111,6 +112,7 @@ class Intake:
         self.held = HeldTrades(rules.band or 0.0)
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()
+        self.new = NewSymbols()
 
     def take(
         self,
@@ -134,6 +136,7 @@ class Intake:
             known = Source(source, 0, 0, now)
         batch = _Batch(known, epoch, symbols, now, *taken)
         self.ids.pass_time(now)
+        self.new.forget_known(self._market.instrument)
         objects = 0
         for line in lines:
             objects += 1
@@ -168,13 +171,8 @@ class Intake:
         symbol = given.symbol
         if symbols is not None and not may_publish(symbols, symbol):
             raise Refused("not_allowed", f"this token may not publish {symbol}")
-        instrument = self._market.instrument(symbol)
-        if instrument is None:
-            price = given.price if given.kind == "trade" else None
-            if not price or not self._market.may_list(symbol):
-                raise Refused("unknown_symbol", f"there is no instrument {symbol}")
-            return first_seen(symbol, price)
-        return instrument
+        known = self._market.instrument(symbol)
+        return known or self.new.instrument(given, may_list=self._market.may_list(symbol))
 
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
         """Whether neither the sequence number nor the hash of an id was counted before.
@@ -264,6 +262,8 @@ class Intake:
             scale == self.trades.scale(symbol) or self._market.instrument(symbol) is None
         ):
             return
+        if self._market.instrument(symbol) is None:
+            self.new.add(instrument)
         self.trades.begin(symbol, self._market.values(symbol), scale)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:

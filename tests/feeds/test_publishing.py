@@ -61,6 +61,19 @@ def test_answer_comes_when_the_price_is_out(server: ServerProcess, symbol: str) 
             assert version == 2 + number
 
 
+def test_first_trade_of_a_symbol_is_exact(server: ServerProcess, symbol: str) -> None:
+    """Its price keeps its decimals, and the objects behind it in the batch count, too."""
+    batch: list[dict[str, Any]] = [
+        {"symbol": symbol, "price": 0.00001234, "size": 1, "id": symbol},
+        {"symbol": symbol, "kind": "quote", "bid": 0.00001233},
+        {"symbol": symbol, "kind": "status", "status": "halted"},
+        {"symbol": symbol, "kind": "correct", "id": symbol, "size": 3},
+    ]
+    assert post(server, batch).counts == (4, 0, 0, 0, [])
+    found = quote(server, symbol)[1]
+    assert (found["current_price"], found["volume"], found["bid"]) == (1.234e-5, 3, 1.233e-5)
+
+
 def test_lines_and_arrays_count_alike(server: ServerProcess, symbol: str) -> None:
     """Good lines count though others fail, and each bad one is named by its line."""
     lines = [

@@ -4,16 +4,18 @@ import sys
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.intake import new_symbols
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Notice, Rules
 from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values
 from server.quotes.instrument import Instrument
-from server.quotes.update import Trade
+from server.quotes.update import TopOfBook, Trade
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
 BAND = Rules(band=0.1)
@@ -297,11 +299,42 @@ def test_hundred_thousand_symbols_cost_megabytes() -> None:
 
 
 def test_trade_lists_an_unknown_symbol_if_allowed() -> None:
-    """Only a trade does, as a bid is not a price to begin with."""
+    """Only a trade does, as a bid is not a price to begin with. All objects behind it count."""
     desk = Desk()
     desk.may_be_listed = {"NEW"}
-    lines = [{"symbol": "NEW", "price": 5}, {"symbol": "NEW", "kind": "quote", "bid": 5}]
+    bid = {"symbol": "NEW", "kind": "quote", "bid": 5}
+    lines = [bid, {"symbol": "NEW", "price": 5, "size": 2, "id": "a"}, bid]
+    lines += [{"symbol": "NEW", "kind": "status", "status": "halted"}]
+    lines += [{"symbol": "NEW", "kind": "correct", "id": "a", "size": 3}]
     desk.quotes["NEW"], desk.versions["NEW"] = desk.quotes["AAPL"], 1
     taken = desk.intake.take(read_batch(msgspec.json.encode(lines)), "sip", "1", None, NOW)
-    assert taken.effects == [Trade("NEW", 5, 0, NOW, NOW)]
-    assert counts(taken.answer) == (1, 0, 0, 0, ["unknown_symbol"])
+    assert taken.effects[:2] == [
+        Trade("NEW", 5, 2, NOW, NOW),
+        TopOfBook("NEW", 5, None, None, None, NOW, NOW),
+    ]
+    assert counts(taken.answer) == (4, 0, 0, 0, ["unknown_symbol"])
+    assert taken.answer.rejected[0].line == 1
+    # The market may still not know it, or may have dropped it.
+    assert counts(desk.publish({"symbol": "NEW", "price": -1}))[4] == ["bad_price"]
+    desk.may_be_listed.clear()
+    assert counts(desk.publish(bid))[4] == ["unknown_symbol"]
+
+
+def test_new_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trades of more symbols are refused by name; a refused trade or a known symbol takes no place."""
+    monkeypatch.setattr(new_symbols, "MAX_NEW_SYMBOLS", 2)
+    desk = Desk()
+    desk.may_be_listed = {"A", "B", "C"}
+    desk.quotes |= dict.fromkeys(desk.may_be_listed, desk.quotes["AAPL"])
+
+    def publish(symbol: str, price: float) -> list[str]:
+        line = msgspec.json.encode({"symbol": symbol, "price": price})
+        taken = desk.intake.take(read_batch(line), "sip", "1", None, NOW)
+        return counts(taken.answer)[4]
+
+    assert publish("A", -1) == ["bad_price"]
+    for symbol in ("A", "A", "B"):
+        assert publish(symbol, 1) == []
+        desk.instruments[symbol] = desk.instruments["AAPL"]
+    assert publish("C", 1) == ["too_many_symbols"]
+    assert publish("A", 1) == []
