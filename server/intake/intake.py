@@ -212,19 +212,24 @@ class Intake:
         self._count(given, batch, key)
         self._begin(symbol, instrument)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
-        if self._rules.band is not None and self._holds(symbol, candidate, batch):
+        if self._rules.band is not None and self._holds(symbol, candidate, instrument, batch):
             batch.answer.held += 1
         elif self._apply(symbol, candidate, batch):
             batch.answer.late += 1
         else:
             batch.answer.accepted += 1
 
-    def _holds(self, symbol: str, candidate: Candidate, batch: _Batch) -> bool:
+    def _holds(
+        self, symbol: str, candidate: Candidate, instrument: Instrument, batch: _Batch
+    ) -> bool:
         """Hold a trade back if it is far from the last price and confirms no held one."""
         released = self.held.confirm(symbol, candidate.price)
         for each in released:
             self._apply(symbol, each, batch)
         last = self.trades.last_price(symbol)
+        if last is None and not instrument.made_up_price:
+            # Before the first trade, clients see the catalogue's price.
+            last = self.trades.values(symbol).price
         if released or last is None or self.held.is_near(candidate.price, last):
             return False
         self.held.hold(symbol, candidate)

@@ -15,6 +15,7 @@ from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values
 from server.quotes.instrument import Instrument
+from server.quotes.quote import opening_quote
 from server.quotes.update import TopOfBook, Trade
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
@@ -74,10 +75,24 @@ def test_outlier_is_held_until_three_more_agree() -> None:
     assert (quote.current_price, quote.volume, quote.high, quote.low) == (153, 6, 153, 100)
 
 
-def test_first_trade_is_never_held() -> None:
-    """A base price may be old or invented, so it is not a last price."""
+def test_first_trade_is_not_held_if_the_price_is_invented() -> None:
+    """An invented base price is not a last price, nor is one that nobody knows."""
     desk = Desk(BAND)
     assert counts(desk.publish({"price": 900}))[0] == 1
+    nothing = Instrument(symbol="CLK0", name="Crude oil", type="FUTURE", base_price=None)
+    desk.instruments["CLK0"], desk.quotes["CLK0"] = nothing, opening_quote(nothing)
+    assert counts(desk.publish({"symbol": "CLK0", "price": 900}))[0] == 1
+
+
+def test_first_trade_is_held_if_it_is_far_from_the_catalogue() -> None:
+    """The price that clients see is the last price, also before the first trade."""
+    desk = Desk(BAND)
+    far, near = ({"symbol": "CLK0", "price": price, "size": 1} for price in (50, 18.5))
+    assert counts(desk.publish(far))[3] == 1
+    assert desk.quotes["CLK0"].current_price == 18.27
+    assert counts(desk.publish(near, far, far, far)) == (2, 0, 0, 2, [])
+    quote = desk.quotes["CLK0"]
+    assert (quote.current_price, quote.open, quote.volume) == (50, 18.5, 5)
 
 
 def test_repetitions_of_an_outlier_do_not_confirm_it() -> None:
