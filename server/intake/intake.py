@@ -348,6 +348,8 @@ class Intake:
             held.size = held.size if size is None else size
             self._apply(symbol, held, batch)
             return True
+        if price is None and size is None:
+            raise Refused("bad_price", "price and size are missing: a correct changes one or both")
         row = self.trades.find(symbol, key)
         if row is None:
             return False

@@ -219,6 +219,17 @@ def test_corrected_trade_has_its_new_values() -> None:
     assert desk.quotes["AAPL"] == before
 
 
+def test_correct_without_values_is_refused_by_name() -> None:
+    """It changes nothing, and its number stays free. It releases a held trade, as it names it."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "id": "a"}, {"price": 200, "size": 1, "id": "far"})
+    bare = {"kind": "correct", "id": "a", "seq": 1}
+    answer = desk.publish(bare, {**bare, "price": 101}, {"kind": "correct", "id": "far"})
+    assert counts(answer) == (2, 0, 0, 0, ["bad_price"])
+    assert answer.rejected[0].message.startswith("price and size are missing")
+    assert desk.quotes["AAPL"].current_price == 200
+
+
 def test_split_begins_anew() -> None:
     """Trades before it cannot be revised, and the first trade after it is no outlier."""
     desk = Desk(BAND)
