@@ -85,7 +85,8 @@ def build_operations(
         checks |= {
             f"venue_{each.venue.name}": partial(check_venue, each) for each in parts.push.venues
         }
-    health = HealthMonitor(checks, health_interval)
+    intake = parts.push.intake if parts.push else None
+    health = HealthMonitor(checks, health_interval, intake)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)

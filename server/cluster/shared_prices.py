@@ -27,6 +27,7 @@ from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
 from server.intake.intake import Intake, Notice, id_hash
+from server.intake.new_symbols import MAX_NEW_SYMBOLS
 from server.intake.objects import Line, Published, read_batch, read_object
 from server.intake.queued import Queued, check, decode_queued, encode_queued, split
 from server.intake.state import restore, save
@@ -315,9 +316,15 @@ class SharedPrices:
                 symbol = given.symbol
                 if self._exchange.instrument(symbol):
                     symbols.add(symbol)
-                elif given.kind == "trade" and given.price and self._exchange.may_list(symbol):
+                elif (
+                    given.kind == "trade"
+                    and given.price
+                    and self._exchange.may_list(symbol)
+                    and self.intake.new.listed + len(new) < MAX_NEW_SYMBOLS
+                ):
                     new.setdefault(symbol, first_seen(symbol, given.price))
         if new:
+            self.intake.new.listed += len(new)
             await self._exchange.list_new([*new.values()])
         return symbols | new.keys()
 

@@ -15,7 +15,9 @@ Code = Literal[
     "not_allowed",
     "too_large",
     "unknown_trade",
+    "seq_too_old",
     "too_many_sources",
+    "too_many_symbols",
     "store_unavailable",
 ]
 """Why an object does not count."""

@@ -14,11 +14,12 @@ import msgspec
 from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
+from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
-from server.intake.once import RecentIds
+from server.intake.once import SEQ_WINDOW, RecentIds
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
-from server.quotes.instrument import Instrument, first_seen
+from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 
@@ -26,6 +27,11 @@ _INT64 = Struct("<q")
 
 TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
+)
+
+TOO_OLD = (
+    f"seq {{seq}} is {SEQ_WINDOW} or more below the highest one, so the server does not know whether "
+    "it came before; send numbers in order, or begin another Source-Epoch"
 )
 
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
@@ -110,6 +116,7 @@ class Intake:
         self.held = HeldTrades(rules.band or 0.0)
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()
+        self.new = NewSymbols()
 
     def take(
         self,
@@ -133,6 +140,7 @@ class Intake:
             known = Source(source, 0, 0, now)
         batch = _Batch(known, epoch, symbols, now, *taken)
         self.ids.pass_time(now)
+        self.new.forget_known(self._market.instrument)
         objects = 0
         for line in lines:
             objects += 1
@@ -170,23 +178,24 @@ class Intake:
         symbol = given.symbol
         if symbols is not None and not may_publish(symbols, symbol):
             raise Refused("not_allowed", f"this token may not publish {symbol}")
-        instrument = self._market.instrument(symbol)
-        if instrument is None:
-            price = given.price if given.kind == "trade" else None
-            if not price or not self._market.may_list(symbol):
-                raise Refused("unknown_symbol", f"there is no instrument {symbol}")
-            return first_seen(symbol, price)
-        return instrument
+        known = self._market.instrument(symbol)
+        return known or self.new.instrument(given, may_list=self._market.may_list(symbol))
 
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
-        """Whether neither the sequence number nor the hash of an id was counted before."""
+        """Whether neither the sequence number nor the hash of an id was counted before.
+
+        Errors: Refused, if nobody knows.
+        """
         seq = given.seq
         batch.source.newest(given.symbol).heard_at = batch.now
-        seen = seq is not None and seq in batch.source.seqs(batch.epoch, given.symbol)
-        if seen or (key and key in self.ids):
-            batch.answer.duplicate += 1
-            return False
-        return True
+        seen = bool(key) and key in self.ids
+        if seq is not None and not seen:
+            seqs = batch.source.seqs(batch.epoch, given.symbol)
+            seen = seq in seqs
+            if seen and seq <= seqs.unknown:
+                raise Refused("seq_too_old", TOO_OLD.format(seq=seq))
+        batch.answer.duplicate += seen
+        return not seen
 
     def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:
         """Remember the object's sequence number and the hash of its id, so that it counts once."""
@@ -210,19 +219,24 @@ class Intake:
         self._count(given, batch, key)
         self._begin(symbol, instrument)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
-        if self._rules.band is not None and self._holds(symbol, candidate, batch):
+        if self._rules.band is not None and self._holds(symbol, candidate, instrument, batch):
             batch.answer.held += 1
         elif self._apply(symbol, candidate, batch):
             batch.answer.late += 1
         else:
             batch.answer.accepted += 1
 
-    def _holds(self, symbol: str, candidate: Candidate, batch: _Batch) -> bool:
+    def _holds(
+        self, symbol: str, candidate: Candidate, instrument: Instrument, batch: _Batch
+    ) -> bool:
         """Hold a trade back if it is far from the last price and confirms no held one."""
         released = self.held.confirm(symbol, candidate.price)
         for each in released:
             self._apply(symbol, each, batch)
         last = self.trades.last_price(symbol)
+        if last is None and not instrument.made_up_price:
+            # Before the first trade, clients see the catalogue's price.
+            last = self.trades.values(symbol).price
         if released or last is None or self.held.is_near(candidate.price, last):
             return False
         self.held.hold(symbol, candidate)
@@ -232,6 +246,9 @@ class Intake:
         """Let a trade count. Return whether it is late."""
         price, size, time_us, seq = trade.price, trade.size, trade.time_us, trade.seq
         newest = trade.source.newest(symbol)
+        if not newest.trade[0]:
+            # After a restart, the price must not go back.
+            newest.trade = self.trades.since(symbol), NO_SEQ
         late = _is_late(time_us, seq, newest.trade)
         if not late:
             newest.trade = time_us, seq
@@ -261,6 +278,8 @@ class Intake:
         ):
             return
         self.held.drop(symbol)
+        if self._market.instrument(symbol) is None:
+            self.new.add(instrument)
         self.trades.begin(symbol, self._market.values(symbol), adjustments)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
@@ -342,6 +361,8 @@ class Intake:
             held.size = held.size if size is None else size
             self._apply(symbol, held, batch)
             return True
+        if price is None and size is None:
+            raise Refused("bad_price", "price and size are missing: a correct changes one or both")
         row = self.trades.find(symbol, key)
         if row is None:
             return False

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 SEQ_WINDOW = 4096
-"""Sequence numbers of one source and symbol that may come out of order. A lower one is a duplicate."""
+"""Sequence numbers of one source and symbol that may come out of order."""
 
 ID_MEMORY_US = 300_000_000
 """Microseconds for which an id is remembered: five minutes."""
@@ -19,12 +19,13 @@ memory is shorter.
 class SeenSeqs(Struct, gc=False):
     """The sequence numbers of one source, epoch and symbol that were counted.
 
-    All up to `floor` are. Bit n of `above` stands for the number `floor + 1 + n`. So a stream without
-    gaps needs one number.
+    All from `unknown + 1` to `floor` are. Of lower ones it is not known whether they are. Bit n of
+    `above` stands for the number `floor + 1 + n`. So a stream without gaps needs two numbers.
     """
 
     floor: int = -1
     above: int = 0
+    unknown: int = -1
 
     def __contains__(self, seq: int) -> bool:
         """Whether `seq` was counted before, or is too far below the highest."""
@@ -35,12 +36,21 @@ class SeenSeqs(Struct, gc=False):
         """Count `seq`, which is not in here."""
         place = seq - self.floor - 1
         if place >= SEQ_WINDOW:
-            self._raise_floor(place - SEQ_WINDOW + 1)
+            self._leave_behind(place - SEQ_WINDOW + 1)
             place = SEQ_WINDOW - 1
         self.above |= 1 << place
         if self.above & 1:
             # The lowest bit that is not set: all numbers below it were counted.
             self._raise_floor((~self.above & (self.above + 1)).bit_length() - 1)
+
+    def _leave_behind(self, numbers: int) -> None:
+        """Raise the floor, also above numbers that were not counted."""
+        missing = ~self.above & ((1 << min(numbers, SEQ_WINDOW)) - 1)
+        if numbers > SEQ_WINDOW:
+            self.unknown = self.floor + numbers
+        elif missing:
+            self.unknown = self.floor + missing.bit_length()
+        self._raise_floor(numbers)
 
     def _raise_floor(self, by: int) -> None:
         self.floor += by

@@ -16,8 +16,8 @@ from server.quotes.snapshot import Microseconds
 MAX_SOURCES = 256
 """Sources that are remembered. A new one replaces one that was silent for five minutes."""
 
-MAX_EPOCHS = 4
-"""Epochs of one source that are remembered: objects of the last ones may still be on their way."""
+MAX_EPOCHS = 64
+"""Epochs of one source that are remembered. A new one replaces the one used longest ago."""
 
 RATE_WINDOW_US = 10_000_000
 """Microseconds over which a source's rate is counted."""
@@ -32,8 +32,9 @@ Place = tuple[Microseconds, Seq]
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What has to survive a change of the leader: how far one symbol of one source has come.
 
-    `floor` and `above`, in hexadecimal, are the sequence numbers that were counted; `trade` and `book`
-    the times and numbers of the newest; `heard_at` is when the source last spoke of the symbol.
+    `floor`, `above`, in hexadecimal, and `unknown` are the sequence numbers that were counted; `trade`
+    and `book` the times and numbers of the newest; `heard_at` is when the source last spoke of the
+    symbol.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     trade: Place
     book: Place
     heard_at: Microseconds = 0
+    unknown: Seq = NO_SEQ
 
 
 class Newest(msgspec.Struct, gc=False):
@@ -69,6 +71,8 @@ class Source:
         self.lag_us = 0
         self.results: Counter[Result] = Counter()
         self.symbols: dict[str, Newest] = {}
+        # The epoch used last is `_epoch`. The one used longest ago comes first.
+        self._epoch: str | None = None
         self._epochs: dict[str, dict[str, SeenSeqs]] = {}
         self._window_began = now
         self._in_window = 0
@@ -76,12 +80,17 @@ class Source:
 
     def seqs(self, epoch: str, symbol: str) -> SeenSeqs:
         """Return the sequence numbers of a symbol that were counted."""
-        symbols = self._epochs.get(epoch)
-        if symbols is None:
-            symbols = self._epochs[epoch] = {}
+        if epoch != self._epoch:
+            self._epochs[epoch] = self._epochs.pop(epoch, {})
+            self._epoch = epoch
             if len(self._epochs) > MAX_EPOCHS:
                 del self._epochs[next(iter(self._epochs))]
+        symbols = self._epochs[epoch]
         return symbols.get(symbol) or symbols.setdefault(symbol, SeenSeqs())
+
+    def counted(self, epoch: str, symbol: str) -> SeenSeqs:
+        """Return the same without a use of the epoch."""
+        return self._epochs.get(epoch, {}).get(symbol) or SeenSeqs()
 
     def epochs(self, symbol: str) -> list[str]:
         """Return the epochs in which the symbol had a sequence number."""
@@ -103,9 +112,10 @@ class Source:
         self.results["rejected"] += len(answer.rejected)
 
     def rate(self, now: int) -> float:
-        """Return the objects a second in the last full window."""
+        """Return the objects a second: of this window, and of the last one for the time it lacks."""
         self._roll(now)
-        return self._rate
+        lacking = 1 - (now - self._window_began) / RATE_WINDOW_US
+        return self._in_window * 1e6 / RATE_WINDOW_US + self._rate * lacking
 
     def _roll(self, now: int) -> None:
         passed = now - self._window_began
@@ -141,9 +151,18 @@ class Sources:
     def progress(self, name: str, epoch: str, symbol: str) -> Progress:
         """Return how far a symbol of a source that was heard has come."""
         source = self.all[name]
-        seqs, newest = source.seqs(epoch, symbol), source.newest(symbol)
-        above, heard_at = f"{seqs.above:x}", newest.heard_at
-        return Progress(name, epoch, symbol, seqs.floor, above, newest.trade, newest.book, heard_at)
+        seqs, newest = source.counted(epoch, symbol), source.newest(symbol)
+        return Progress(
+            name,
+            epoch,
+            symbol,
+            seqs.floor,
+            f"{seqs.above:x}",
+            newest.trade,
+            newest.book,
+            newest.heard_at,
+            seqs.unknown,
+        )
 
     def all_progress(self, symbol: str) -> list[Progress]:
         """Return how far a symbol of each source has come."""
@@ -160,6 +179,7 @@ class Sources:
             if source := self.get(each.source, now):
                 seqs = source.seqs(each.epoch, each.symbol)
                 seqs.floor, seqs.above = each.floor, int(each.above, 16)
+                seqs.unknown = each.unknown
                 newest = source.newest(each.symbol)
                 newest.trade = max(newest.trade, each.trade)
                 newest.book = max(newest.book, each.book)

@@ -55,6 +55,7 @@ class Values(NamedTuple):
 class _Kept(msgspec.Struct):
     before: Values
     adjustments: str
+    since: int
     rows: bytearray = msgspec.field(default_factory=bytearray)
 
     def __iter__(self) -> Iterator[Row]:
@@ -87,10 +88,16 @@ class KeptTrades:
 
     def begin(self, symbol: str, values: Values, adjustments: str = "") -> None:
         """Note the values of a symbol before its first trade here. Forget trades of before."""
-        if symbol in self._symbols:
-            self._row_bytes -= len(self._symbols[symbol].rows)
+        since = values.time_us if values.traded else 0
+        if kept := self._symbols.get(symbol):
+            since = kept.since
+            self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, adjustments)
+        self._symbols[symbol] = _Kept(values, adjustments, since)
+
+    def since(self, symbol: str) -> int:
+        """Return the time of the last trade before the first one here, 0 if there was none."""
+        return self._symbols[symbol].since
 
     def adjustments(self, symbol: str) -> str:
         """Return the adjustments that the prices of a symbol have had."""

@@ -77,11 +77,17 @@ Check = Callable[[], Finding]
 
 
 class HealthMonitor:
-    """Runs the checks, given by the component's name, and keeps their history."""
+    """Runs the checks, given by the component's name, and keeps their history.
 
-    def __init__(self, checks: Mapping[str, Check], interval: float) -> None:
+    `intake` is that of the prices from outside, None if there are none.
+    """
+
+    def __init__(
+        self, checks: Mapping[str, Check], interval: float, intake: Intake | None = None
+    ) -> None:
         self._checks = checks
         self._interval = interval
+        self._intake = intake
         self._findings: dict[str, Finding] = {}
         self._history: deque[dict[str, object]] = deque(maxlen=HISTORY)
         self.health = Health.HEALTHY
@@ -120,7 +126,7 @@ class HealthMonitor:
         `details` adds the reasons. They name addresses, roles and databases, so only operators get
         them.
         """
-        return {
+        report: dict[str, object] = {
             "status": _name(self.health),
             "since": self._since,
             "components": {
@@ -132,6 +138,7 @@ class HealthMonitor:
                 for check in self._history
             ],
         }
+        return report | ({"publishing": publishing_numbers(self._intake)} if self._intake else {})
 
 
 def _component(finding: Finding, *, details: bool) -> dict[str, str]:
@@ -223,9 +230,21 @@ def check_publishing(intake: Intake) -> Finding:
     return Finding(health, "; ".join([held, *lines]))
 
 
-def _source(source: Source, now: int) -> str:
+def publishing_numbers(intake: Intake) -> dict[str, object]:
+    """Return the trades held and dropped, and how each source does, as of now."""
+    now = time_ns() // 1000
+    sources = {source.name: _numbers(source, now) for source in intake.sources.all.values()}
+    return {"held": intake.held.count, "dropped": intake.held.dropped, "sources": sources}
+
+
+def _numbers(source: Source, now: int) -> dict[str, float]:
     silence, lag = (now - source.heard_at) / 1e6, source.lag_us / 1e6
-    return f"{source.name}: {source.rate(now):.1f}/s, lag {lag:.3f} s, silent for {silence:.1f} s"
+    return {"lag": lag, "rate": round(source.rate(now), 3), "silence": silence}
+
+
+def _source(source: Source, now: int) -> str:
+    numbers = "{rate:.1f}/s, lag {lag:.3f} s, silent for {silence:.1f} s"
+    return f"{source.name}: {numbers.format(**_numbers(source, now))}"
 
 
 def check_venue(feed: LiveFeed) -> Finding:

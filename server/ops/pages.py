@@ -70,6 +70,26 @@ class HealthCheck(msgspec.Struct, frozen=True):
     ] = UNSET
 
 
+class SourceNumbers(msgspec.Struct, frozen=True):
+    """How a source of prices does."""
+
+    lag: Annotated[
+        float, Meta(description="Seconds from its last object's time to the intake of the object")
+    ]
+    rate: Annotated[float, Meta(description="Objects a second, over ten seconds")]
+    silence: Annotated[float, Meta(description="Seconds since its last batch")]
+
+
+class PublishingNumbers(msgspec.Struct, frozen=True):
+    """The held trades and the sources of an instance that takes prices."""
+
+    held: Annotated[int, Meta(description="Trades that `PRICE_BAND` holds back")]
+    dropped: Annotated[int, Meta(description="Held trades that were dropped for want of room")]
+    sources: Annotated[
+        Mapping[str, SourceNumbers], Meta(description="Each source by its name; none on a follower")
+    ]
+
+
 class HealthReport(msgspec.Struct, frozen=True):
     """The answer of `/health`."""
 
@@ -79,6 +99,10 @@ class HealthReport(msgspec.Struct, frozen=True):
         Mapping[str, ComponentHealth], Meta(description="Health of each component by its name")
     ]
     checks: Annotated[Sequence[HealthCheck], Meta(description="The last checks, the newest last")]
+    publishing: Annotated[
+        PublishingNumbers | UnsetType,
+        Meta(description="The prices from outside, as of now; only if publishers may send prices"),
+    ] = UNSET
 
 
 class Page(NamedTuple):

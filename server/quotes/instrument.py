@@ -30,7 +30,7 @@ SUB_DOLLAR_DECIMALS = 4
 
 FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
 """Precision of an instrument without a price, or known only from its trades: the finest tick of Rule
-612.
+612. A first price with more decimals makes it finer.
 """
 
 FIRST_SEEN_SIZE_DECIMALS = 8
@@ -88,18 +88,14 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
 def first_seen(symbol: str, price: float) -> Instrument:
     """Return the instrument for a symbol that a feed traded but no catalogue has."""
-    base = round(price, FIRST_SEEN_DECIMALS)
+    decimals = decimals_of(price, FIRST_SEEN_DECIMALS)
     return Instrument(
         symbol=symbol,
         name=symbol,
-        base_price=base,
-        price_decimals=FIRST_SEEN_DECIMALS,
+        base_price=round(price, decimals),
+        price_decimals=decimals,
         size_decimals=FIRST_SEEN_SIZE_DECIMALS,
     )
-
-
-UNLISTED = first_seen("UNLISTED", 1.0)
-"""The decimals and the type that a symbol gets that a feed trades first."""
 
 
 def decimals_of(price: float, least: int) -> int:
@@ -112,6 +108,10 @@ def decimals_of(price: float, least: int) -> int:
         (each for each in range(least, MAX_DECIMALS) if abs(round(price, each) - price) <= noise),
         max(least, MAX_DECIMALS),
     )
+
+
+UNLISTED = first_seen("UNLISTED", 1.0)
+"""The decimals and the type that a symbol gets that a feed trades first."""
 
 
 def at_tick(value: float, decimals: int) -> float:

@@ -61,6 +61,19 @@ def test_answer_comes_when_the_price_is_out(server: ServerProcess, symbol: str) 
             assert version == 2 + number
 
 
+def test_first_trade_of_a_symbol_is_exact(server: ServerProcess, symbol: str) -> None:
+    """Its price keeps its decimals, and the objects behind it in the batch count, too."""
+    batch: list[dict[str, Any]] = [
+        {"symbol": symbol, "price": 0.00001234, "size": 1, "id": symbol},
+        {"symbol": symbol, "kind": "quote", "bid": 0.00001233},
+        {"symbol": symbol, "kind": "status", "status": "halted"},
+        {"symbol": symbol, "kind": "correct", "id": symbol, "size": 3},
+    ]
+    assert post(server, batch).counts == (4, 0, 0, 0, [])
+    found = quote(server, symbol)[1]
+    assert (found["current_price"], found["volume"], found["bid"]) == (1.234e-5, 3, 1.233e-5)
+
+
 def test_lines_and_arrays_count_alike(server: ServerProcess, symbol: str) -> None:
     """Good lines count though others fail, and each bad one is named by its line."""
     lines = [
@@ -294,6 +307,20 @@ def test_server_without_publishers_has_no_way_in(tmp_path) -> None:
             pass
         assert error.value.response.status_code == 404
         assert b"FEED=push" in error.value.response.body
+
+
+def test_old_trade_does_not_move_a_saved_price_back(tmp_path) -> None:
+    """After a restart a trade older than the saved price counts for the volume only."""
+    now = time.time_ns() // 1000
+    trade = {"symbol": "AAPL", "price": 170, "size": 1, "ts": now, "seq": 2}
+    with ServerProcess(tmp_path, FEED="push") as server:
+        assert post(server, trade).counts[0] == 1
+        server.stop()
+    old = {**trade, "price": 100, "ts": now - 1, "seq": 1}
+    with ServerProcess(tmp_path, FEED="push") as server:
+        assert post(server, old).counts == (0, 0, 1, 0, [])
+        found = quote(server, "AAPL")[1]
+        assert (found["current_price"], found["volume"], found["low"]) == (170, 2, 100)
 
 
 def test_simulated_symbols_move_beside_published_ones(tmp_path) -> None:

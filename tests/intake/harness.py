@@ -16,7 +16,7 @@ NOW = 1_764_012_345_678_901
 SECOND = 1_000_000
 
 INSTRUMENTS = [
-    Instrument(symbol="AAPL", name="Apple Inc.", base_price=175.5),
+    Instrument(symbol="AAPL", name="Apple Inc.", base_price=175.5, made_up_price=True),
     Instrument(symbol="BTC/USD", name="Bitcoin", type="CRYPTO", base_price=9e4, size_decimals=8),
     Instrument(symbol="CLK0", name="Crude oil", type="FUTURE", base_price=18.27),
 ]

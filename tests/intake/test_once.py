@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.intake.intake import Rules, id_hash
 from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
-from server.intake.sources import Progress
+from server.intake.sources import MAX_EPOCHS, Progress
 from server.intake.state import restore, save
 from server.quotes.quote import Quote
 from tests.intake.harness import NOW, SECOND, Desk, counts
@@ -30,6 +30,31 @@ def test_same_sequence_number_counts_once() -> None:
     assert counts(desk.publish({**first, "symbol": "CLK0"}))[0] == 1
     assert counts(desk.publish({"kind": "quote", "bid": 1, "seq": 7}))[1] == 1
     assert desk.quotes["AAPL"].volume == 15
+
+
+def test_numbers_of_many_epochs_count_once() -> None:
+    """The numbers of the last 64 epochs are remembered; a use of an epoch makes it the last."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "seq": 7}
+    for epoch in range(MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch=str(epoch)))[0] == 1
+    for epoch in range(MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch=str(epoch)))[1] == 1
+    for epoch in range(MAX_EPOCHS, 3 * MAX_EPOCHS):
+        assert counts(desk.publish(first, epoch="0"))[1] == 1
+        assert counts(desk.publish(first, epoch=str(epoch)))[0] == 1
+    assert MAX_EPOCHS >= 64
+
+
+def test_saved_epochs_are_not_used() -> None:
+    """An epoch that is only saved is forgotten when 64 others were used after it."""
+    desk = Desk()
+    first = {"price": 1, "size": 5, "seq": 7}
+    desk.publish(first, epoch="old")
+    for epoch in range(MAX_EPOCHS):
+        desk.publish({**first, "symbol": "CLK0"}, epoch=str(epoch))
+        save(desk.intake, "AAPL")
+    assert counts(desk.publish(first, epoch="old"))[0] == 1
 
 
 def test_same_id_counts_once_within_five_minutes() -> None:
@@ -62,6 +87,35 @@ def test_window_of_numbers_agrees_with_a_set(numbers: Sequence[int], base: int) 
         if new:
             seen.add(seq)
             model.add(seq)
+
+
+@given(st.lists(st.integers(0, 3 * SEQ_WINDOW), max_size=60), st.integers(0, 2**40))
+def test_old_number_is_unknown_or_was_counted(numbers: Sequence[int], base: int) -> None:
+    """A number between the unknown ones and the window was counted."""
+    seen, model = SeenSeqs(), set[int]()
+    for seq in (base + each for each in numbers):
+        if seq not in seen:
+            seen.add(seq)
+            model.add(seq)
+        else:
+            assert seq in model or seq <= seen.unknown
+        assert seen.unknown not in model
+
+
+def test_number_that_is_too_old_is_not_a_duplicate() -> None:
+    """If numbers are times, one below the window is rejected by name, also after a restore."""
+    desk, other = Desk(), Desk()
+    trade = {"price": 1, "size": 1}
+    desk.publish({**trade, "seq": NOW})
+    restore(other.intake, {"AAPL": save(desk.intake, "AAPL")}, NOW)
+    for each in (desk, other):
+        old = {**trade, "seq": NOW - 10_000, "id": "a"}
+        answer = each.publish(old, {**old, "seq": NOW - SEQ_WINDOW + 1}, old)
+        assert counts(answer) == (0, 1, 1, 0, ["seq_too_old"])
+    steady = Desk()
+    steady.publish(*({**trade, "seq": seq} for seq in range(1000, 2 * SEQ_WINDOW)))
+    assert counts(steady.publish({**trade, "seq": 1000}))[1] == 1
+    assert counts(steady.publish({**trade, "seq": 999}))[4] == ["seq_too_old"]
 
 
 def test_numbers_in_order_need_no_memory() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.intake import new_symbols
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Notice, Rules
 from server.intake.objects import read_batch
@@ -15,7 +16,7 @@ from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values
 from server.quotes.instrument import Instrument
 from server.quotes.quote import opening_quote
-from server.quotes.update import Trade
+from server.quotes.update import TopOfBook, Trade
 from tests.intake.harness import NOW, SECOND, Desk, counts
 
 BAND = Rules(band=0.1)
@@ -42,6 +43,23 @@ def test_lateness_is_of_one_source() -> None:
     assert desk.quotes["AAPL"].current_price == 12
 
 
+def test_price_before_a_restart_is_never_moved_back() -> None:
+    """Trades older than the restored price are late for every source, also after a split."""
+    before, desk = Desk(), Desk()
+    before.publish({"price": 170, "size": 1, "ts": NOW - 5 * SECOND})
+    desk.quotes["AAPL"] = before.quotes["AAPL"]
+    old = {"price": 100, "size": 2, "ts": NOW - 6 * SECOND}
+    for source in ("sip", "iex"):
+        assert counts(desk.publish(old, source=source))[2] == 1
+    desk.instruments["AAPL"] = msgspec.structs.replace(desk.instruments["AAPL"], adjustments="x")
+    assert counts(desk.publish(old, source="third"))[2] == 1
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.volume, quote.low) == (170, 7, 100)
+    new = {"price": 171, "size": 1, "ts": NOW - 5 * SECOND, "seq": 1}
+    assert counts(desk.publish(new, old))[:3] == (1, 0, 1)
+    assert desk.quotes["AAPL"].current_price == 171
+
+
 def test_outlier_is_held_until_three_more_agree() -> None:
     """Then all of them count, and the newest is the price."""
     desk = Desk(BAND)
@@ -57,10 +75,24 @@ def test_outlier_is_held_until_three_more_agree() -> None:
     assert (quote.current_price, quote.volume, quote.high, quote.low) == (153, 6, 153, 100)
 
 
-def test_first_trade_is_never_held() -> None:
-    """A base price may be old or invented, so it is not a last price."""
+def test_first_trade_is_not_held_if_the_price_is_invented() -> None:
+    """An invented base price is not a last price, nor is one that nobody knows."""
     desk = Desk(BAND)
     assert counts(desk.publish({"price": 900}))[0] == 1
+    nothing = Instrument(symbol="CLK0", name="Crude oil", type="FUTURE", base_price=None)
+    desk.instruments["CLK0"], desk.quotes["CLK0"] = nothing, opening_quote(nothing)
+    assert counts(desk.publish({"symbol": "CLK0", "price": 900}))[0] == 1
+
+
+def test_first_trade_is_held_if_it_is_far_from_the_catalogue() -> None:
+    """The price that clients see is the last price, also before the first trade."""
+    desk = Desk(BAND)
+    far, near = ({"symbol": "CLK0", "price": price, "size": 1} for price in (50, 18.5))
+    assert counts(desk.publish(far))[3] == 1
+    assert desk.quotes["CLK0"].current_price == 18.27
+    assert counts(desk.publish(near, far, far, far)) == (2, 0, 0, 2, [])
+    quote = desk.quotes["CLK0"]
+    assert (quote.current_price, quote.open, quote.volume) == (50, 18.5, 5)
 
 
 def test_repetitions_of_an_outlier_do_not_confirm_it() -> None:
@@ -214,6 +246,17 @@ def test_new_base_price_forgets_no_trade(base_price: float | None) -> None:
     assert (quote.current_price, quote.volume, quote.low) == (11, 2, 11)
 
 
+def test_correct_without_values_is_refused_by_name() -> None:
+    """It changes nothing, and its number stays free. It releases a held trade, as it names it."""
+    desk = Desk(BAND)
+    desk.publish({"price": 100, "id": "a"}, {"price": 200, "size": 1, "id": "far"})
+    bare = {"kind": "correct", "id": "a", "seq": 1}
+    answer = desk.publish(bare, {**bare, "price": 101}, {"kind": "correct", "id": "far"})
+    assert counts(answer) == (2, 0, 0, 0, ["bad_price"])
+    assert answer.rejected[0].message.startswith("price and size are missing")
+    assert desk.quotes["AAPL"].current_price == 200
+
+
 def test_split_begins_anew() -> None:
     """Trades before it cannot be revised, and the first trade after it is no outlier."""
     desk = Desk(BAND)
@@ -329,11 +372,42 @@ def test_hundred_thousand_symbols_cost_megabytes() -> None:
 
 
 def test_trade_lists_an_unknown_symbol_if_allowed() -> None:
-    """Only a trade does, as a bid is not a price to begin with."""
+    """Only a trade does, as a bid is not a price to begin with. All objects behind it count."""
     desk = Desk()
     desk.may_be_listed = {"NEW"}
-    lines = [{"symbol": "NEW", "price": 5}, {"symbol": "NEW", "kind": "quote", "bid": 5}]
+    bid = {"symbol": "NEW", "kind": "quote", "bid": 5}
+    lines = [bid, {"symbol": "NEW", "price": 5, "size": 2, "id": "a"}, bid]
+    lines += [{"symbol": "NEW", "kind": "status", "status": "halted"}]
+    lines += [{"symbol": "NEW", "kind": "correct", "id": "a", "size": 3}]
     desk.quotes["NEW"], desk.versions["NEW"] = desk.quotes["AAPL"], 1
     taken = desk.intake.take(read_batch(msgspec.json.encode(lines)), "sip", "1", None, NOW)
-    assert taken.effects == [Trade("NEW", 5, 0, NOW, NOW)]
-    assert counts(taken.answer) == (1, 0, 0, 0, ["unknown_symbol"])
+    assert taken.effects[:2] == [
+        Trade("NEW", 5, 2, NOW, NOW),
+        TopOfBook("NEW", 5, None, None, None, NOW, NOW),
+    ]
+    assert counts(taken.answer) == (4, 0, 0, 0, ["unknown_symbol"])
+    assert taken.answer.rejected[0].line == 1
+    # The market may still not know it, or may have dropped it.
+    assert counts(desk.publish({"symbol": "NEW", "price": -1}))[4] == ["bad_price"]
+    desk.may_be_listed.clear()
+    assert counts(desk.publish(bid))[4] == ["unknown_symbol"]
+
+
+def test_new_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trades of more symbols are refused by name; a refused trade or a known symbol takes no place."""
+    monkeypatch.setattr(new_symbols, "MAX_NEW_SYMBOLS", 2)
+    desk = Desk()
+    desk.may_be_listed = {"A", "B", "C"}
+    desk.quotes |= dict.fromkeys(desk.may_be_listed, desk.quotes["AAPL"])
+
+    def publish(symbol: str, price: float) -> list[str]:
+        line = msgspec.json.encode({"symbol": symbol, "price": price})
+        taken = desk.intake.take(read_batch(line), "sip", "1", None, NOW)
+        return counts(taken.answer)[4]
+
+    assert publish("A", -1) == ["bad_price"]
+    for symbol in ("A", "A", "B"):
+        assert publish(symbol, 1) == []
+        desk.instruments[symbol] = desk.instruments["AAPL"]
+    assert publish("C", 1) == ["too_many_symbols"]
+    assert publish("A", 1) == []

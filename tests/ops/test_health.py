@@ -1,9 +1,11 @@
 """The report of `/health` during a problem and after it."""
 
 import json
+import time
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
@@ -20,8 +22,10 @@ from server.ops.health import (
     check_lag,
     check_pool,
 )
+from server.ops.pages import HealthReport
 from tests.gateway.wire import Client, RawClient, head, new_user
 from tests.processes import START_TIMEOUT, ServerProcess, eventually, make_token
+from tests.publisher import post
 
 
 def health(server: ServerProcess) -> dict[str, Any]:
@@ -163,6 +167,31 @@ def test_details_are_for_administrators(tmp_path):
             _, body = server.request("GET", path, Authorization=f"Bearer {make_token()}")
             assert "127.0.0.1" not in body
             assert "Postgres" not in body
+
+
+def test_everybody_sees_how_sources_do_now(tmp_path):
+    """The numbers of publishing are of the moment of the request, and need no token."""
+    with ServerProcess(
+        tmp_path,
+        FEED="push",
+        PRICE_BAND="10%",
+        PUSH_LISTS_SYMBOLS="1",
+        WS_HEALTH_CHECK_INTERVAL="1h",
+    ) as server:
+        none = {"held": 0, "dropped": 0, "sources": {}}
+        assert json.loads(server.get("/health")[1])["publishing"] == none
+        near = {"symbol": "NEW", "price": 100, "ts": time.time_ns() // 1000 - 2_000_000}
+        post(server, [near, near | {"price": 200}], Source="sip")
+        for report in (json.loads(server.get("/health")[1]), health(server)):
+            assert (report["publishing"]["held"], report["publishing"]["dropped"]) == (1, 0)
+            assert set(report["publishing"]["sources"]) == {"sip"}
+            sip = report["publishing"]["sources"]["sip"]
+            assert 2 <= sip["lag"] < 60
+            assert 0 < sip["rate"] <= 0.2
+            assert 0 < sip["silence"] < 60
+            msgspec.convert(report, HealthReport)
+    with ServerProcess(tmp_path) as server:
+        assert "publishing" not in health(server)
 
 
 def test_dead_feed_is_critical(tmp_path):

@@ -101,6 +101,16 @@ def test_symbol_that_a_feed_names_first_has_the_finest_tick():
 
 
 @pytest.mark.parametrize(
+    ("price", "decimals"), [(5.0, 4), (0.83525, 5), (1.234e-5, 8), (1e-12, 12), (175.92 + 3e-14, 4)]
+)
+def test_first_price_of_a_symbol_is_exact(price, decimals):
+    """Its decimals are those of its symbol, four at least, twelve at most."""
+    instrument = first_seen("NEW", price)
+    assert instrument.price_decimals == decimals
+    assert opening_quote(instrument, 0).current_price == pytest.approx(price, rel=1e-14)
+
+
+@pytest.mark.parametrize(
     ("price", "decimals", "possible"),
     [
         (0.01, 2, True), (0.006, 2, True), (0.004, 2, False), (0.004, 3, True), (0.0, 2, False),
