@@ -176,8 +176,9 @@ def read_time(ts: int | datetime | None, now: int) -> int:
 
 def _unit(time_us: int, now: int) -> str:
     """Return a guess at the unit of a time that is not in microseconds."""
-    for unit, factor in (("seconds", 1e6), ("milliseconds", 1e3), ("nanoseconds", 1e-3)):
+    # In integers: a float cannot hold every time that a publisher may write.
+    for unit, number in (("seconds", 1), ("milliseconds", 10**3), ("nanoseconds", 10**9)):
         # Within a factor of two of the present: from 1998 on.
-        if now / 2 < time_us * factor < now * 2:
+        if now * number < 2 * time_us * 10**6 < now * number * 4:
             return f": it looks like {unit}"
     return ""
