@@ -14,9 +14,9 @@ import structlog
 import trio
 
 from server.feeds.live.feed import LiveFeed
-from server.intake.answer import Answer, Reason
+from server.intake.answer import INTERNAL_ERROR, Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
-from server.intake.intake import Intake, Market, Notice
+from server.intake.intake import Intake, Market, Notice, Taken
 from server.intake.objects import Line, Published, read_batch
 from server.pacing import wait_until
 from server.quotes.update import Update
@@ -118,9 +118,7 @@ class Push:
         lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         # Frames of one object each are judged together, and so share a round.
         while chunk := [*islice(lines, CHUNK)]:
-            known = await self._look_up(chunk)
-            now = time_ns() // 1000
-            taken = self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
+            taken = await self._judge(chunk, batch)
             answer.add(taken.answer)
             for effect in taken.effects:
                 if isinstance(effect, Notice):
@@ -139,6 +137,16 @@ class Push:
             self._dropped += dropped
             log.warning("held trades dropped for want of room", trades=dropped)
         return answer, symbols
+
+    async def _judge(self, chunk: list[Line], batch: Batch) -> Taken:
+        """Look the symbols up and judge the objects. A fault of the server refuses them all."""
+        try:
+            known = await self._look_up(chunk)
+            now = time_ns() // 1000
+            return self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
+        except Exception:
+            log.exception("published objects failed", source=batch.source, objects=len(chunk))
+            return Taken([], Answer(rejected=[each.reject(INTERNAL_ERROR) for each in chunk]))
 
     async def _look_up(self, lines: list[Line]) -> list[Line]:
         """Look symbols up that are not in memory. Refuse those about which nothing can be said."""

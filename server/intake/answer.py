@@ -17,6 +17,7 @@ Code = Literal[
     "unknown_trade",
     "too_many_sources",
     "store_unavailable",
+    "internal_error",
 ]
 """Why an object does not count."""
 
@@ -26,6 +27,11 @@ class Reason(NamedTuple):
 
     code: Code
     message: str
+
+
+INTERNAL_ERROR = Reason(
+    "internal_error", "the server failed on this object; its log has the fault. Send it again"
+)
 
 
 class Refused(Exception):

@@ -7,7 +7,9 @@ in. So every order and repetition can be tested.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from server.intake.answer import Answer, Reason, Refused
+import structlog
+
+from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.objects import Line, Published, read_time
@@ -24,6 +26,9 @@ TOO_MANY_SOURCES = Reason(
 
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
 """The reasons of statuses without one."""
+
+
+log = structlog.get_logger()
 
 
 class Market(Protocol):
@@ -130,6 +135,10 @@ class Intake:
                     taken.answer.rejected.append(line.reject(line.content))
             except Refused as refused:
                 taken.answer.rejected.append(line.reject(refused.reason))
+            except Exception:
+                # A fault of the server costs neither the other objects nor the feed.
+                log.exception("published object failed", source=source, line=line.number)
+                taken.answer.rejected.append(line.reject(INTERNAL_ERROR))
         batch.source.count(taken.answer, objects, now)
         return taken
 

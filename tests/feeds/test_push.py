@@ -38,6 +38,8 @@ class Exchange:
         return Instrument(symbol=symbol, name=symbol, base_price=100.0)
 
     def may_list(self, symbol: str) -> bool:
+        if symbol == "FAULT":
+            raise OverflowError("judging failed")
         return False
 
     def values(self, symbol: str) -> Values:
@@ -45,6 +47,8 @@ class Exchange:
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
+        if "LOST" in symbols:
+            raise LookupError("looking up failed")
         self.listed |= {each for each in symbols if each.startswith("NEW")}
         return [each for each in symbols if each in self.away]
 
@@ -121,6 +125,26 @@ async def test_frames_of_one_object_are_judged_together() -> None:
     assert {*seen} == {0, 40}
     [rejection] = feed.answers[0].rejected
     assert (rejection.frame, rejection.line) == (121, 1)
+
+
+async def test_fault_of_the_server_costs_one_object_and_not_the_feed(autojump_clock) -> None:
+    """It is answered by line, the log has its traceback, and the objects around it count."""
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            feed = Feed()
+            nursery.start_soon(feed.push.run, feed.send)
+            nursery.start_soon(feed.route)
+            await trio.testing.wait_all_tasks_blocked()
+            feed.offer(AAPL + b'\n{"symbol":"FAULT","price":5}\n' + AAPL)
+            feed.offer(b'{"symbol":"LOST","price":5}')
+            feed.offer(AAPL)
+            await feed.wait_answers(3)
+            nursery.cancel_scope.cancel()
+    assert [each.accepted for each in feed.answers] == [2, 0, 1]
+    rejected = [(each.line, each.code) for answer in feed.answers for each in answer.rejected]
+    assert rejected == [(2, "internal_error"), (1, "internal_error")]
+    faults = [line["event"] for line in lines if line.get("exc_info")]
+    assert faults == ["published object failed", "published objects failed"]
 
 
 async def test_full_queue_takes_nothing(autojump_clock) -> None:
