@@ -4,10 +4,11 @@ Batches wait in a short queue. One task takes them out, lets the intake judge th
 updates. So the intake has one user, and a publisher that leaves does not cut its batch in two.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -28,7 +29,10 @@ UNANSWERED_BATCHES = 256
 """Batches that are judged and not published yet."""
 
 CHUNK = 64
-"""Objects judged without yielding, a millisecond."""
+"""Objects read, and published, at a time."""
+
+TURN = 0.002
+"""Seconds of judging without yielding. Most chunks take less, those with many late trades more."""
 
 RETRY_AFTER = 1.0
 """Seconds after which a refused publisher may try again: a full queue takes less."""
@@ -142,11 +146,19 @@ class Push:
         """Look the symbols up and judge the objects. A fault of the server refuses them all."""
         try:
             known = await self._look_up(chunk)
-            now = time_ns() // 1000
-            return self.intake.take(known, batch.source, batch.epoch, batch.symbols, now)
+            taken, rest = Taken([], Answer()), deque(known)
+            while rest:
+                now, lines = time_ns() // 1000, _turn(rest)
+                part = self.intake.take(lines, batch.source, batch.epoch, batch.symbols, now)
+                taken.effects.extend(part.effects)
+                taken.answer.add(part.answer)
+                if rest:
+                    await trio.lowlevel.checkpoint()
         except Exception:
             log.exception("published objects failed", source=batch.source, objects=len(chunk))
             return Taken([], Answer(rejected=[each.reject(INTERNAL_ERROR) for each in chunk]))
+        else:
+            return taken
 
     async def _look_up(self, lines: list[Line]) -> list[Line]:
         """Look symbols up that are not in memory. Refuse those about which nothing can be said."""
@@ -212,3 +224,12 @@ class Push:
                 rejected=self._unreported,
             )
             self._unreported = 0
+
+
+def _turn(rest: deque[Line]) -> Iterator[Line]:
+    """Take lines out for as long as a turn lasts, at least one."""
+    end = perf_counter() + TURN
+    while rest:
+        yield rest.popleft()
+        if perf_counter() > end:
+            return

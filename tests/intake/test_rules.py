@@ -1,6 +1,7 @@
 """Late and held trades, sources that fail over, and trades that are revised."""
 
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -288,3 +289,16 @@ def test_trade_lists_an_unknown_symbol_if_allowed() -> None:
     taken = desk.intake.take(read_batch(msgspec.json.encode(lines)), "sip", "1", None, NOW)
     assert taken.effects == [Trade("NEW", 5, 0, NOW, NOW)]
     assert counts(taken.answer) == (1, 0, 0, 0, ["unknown_symbol"])
+
+
+def test_late_trades_and_corrections_are_cheap() -> None:
+    """A thousand kept trades cost a late one or a correction far less than a millisecond."""
+    desk = Desk()
+    start = NOW - 5000
+    lines = [{"price": 5 + n % 7, "size": 1, "ts": start - n, "id": f"t{n}"} for n in range(3000)]
+    began = time.thread_time()
+    desk.publish(*lines)
+    desk.publish(*({"kind": "correct", "id": f"t{n}", "size": 2} for n in range(900)))
+    assert time.thread_time() - began < 1.5
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.high, quote.low, quote.volume) == (5, 11, 5, 3900)
