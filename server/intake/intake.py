@@ -174,11 +174,12 @@ class Intake:
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
         """Whether neither the sequence number nor the hash of an id was counted before."""
         seq = given.seq
-        batch.source.newest(given.symbol).heard_at = batch.now
         seen = seq is not None and seq in batch.source.seqs(batch.epoch, given.symbol)
         if seen or (key and key in self.ids):
             batch.answer.duplicate += 1
             return False
+        # A source that only repeats itself has nothing to say, and does not outrank others.
+        batch.source.newest(given.symbol).heard_at = batch.now
         return True
 
     def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:

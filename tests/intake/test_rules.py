@@ -302,3 +302,13 @@ def test_late_trades_and_corrections_are_cheap() -> None:
     assert time.thread_time() - began < 1.5
     quote = desk.quotes["AAPL"]
     assert (quote.current_price, quote.high, quote.low, quote.volume) == (5, 11, 5, 3900)
+
+
+def test_repeated_duplicates_do_not_outrank() -> None:
+    """A first source that sends nothing new is silent, so the next one counts."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 5, "seq": 1})
+    desk.pass_time(11)
+    assert counts(desk.publish({"price": 5, "seq": 1}))[1] == 1
+    desk.publish({"price": 6, "seq": 1}, source="iex")
+    assert desk.quotes["AAPL"].current_price == 6
