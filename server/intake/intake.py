@@ -274,7 +274,9 @@ class Intake:
     def _status(self, given: Published, batch: _Batch) -> None:
         if given.status is None:
             raise Refused("bad_json", "status is missing: open, halted or closed")
-        if self._counts(given, batch):
+        if self._is_new(given, batch):
+            # Of any source: a price is the first source's, a halt is the market's.
+            self._count(given, batch)
             reason = given.reason or REASONS[given.status]
             batch.accept(Notice(given.symbol, given.status, reason))
 

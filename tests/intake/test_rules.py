@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Notice, Rules
@@ -312,3 +313,13 @@ def test_repeated_duplicates_do_not_outrank() -> None:
     assert counts(desk.publish({"price": 5, "seq": 1}))[1] == 1
     desk.publish({"price": 6, "seq": 1}, source="iex")
     assert desk.quotes["AAPL"].current_price == 6
+
+
+def test_halt_of_a_lower_source_counts() -> None:
+    """Only prices are the first source's. A repeated halt is a duplicate."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 5})
+    halt = {"kind": "status", "status": "halted", "seq": 1}
+    assert desk.publish(halt, source="iex").outranked is UNSET
+    assert counts(desk.publish(halt, source="iex"))[1] == 1
+    assert desk.notices == [Notice("AAPL", "halted", "halted")]
