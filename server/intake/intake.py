@@ -349,7 +349,7 @@ class Intake:
         added = rounded_size(volume, instrument.size_decimals)
         if price is None:
             # Nobody knows what it costs, so the price stays that of the trade that was taken out.
-            day = DayRange(None, high, low, restated=True)
+            day = DayRange(None, high, low, restated=True, reopened=high is None)
             batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
         else:
             restated = Restatement(symbol, price, added, high, low, time_us, batch.now)

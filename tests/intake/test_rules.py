@@ -323,3 +323,15 @@ def test_halt_of_a_lower_source_counts() -> None:
     assert desk.publish(halt, source="iex").outranked is UNSET
     assert counts(desk.publish(halt, source="iex"))[1] == 1
     assert desk.notices == [Notice("AAPL", "halted", "halted")]
+
+
+def test_symbol_whose_only_trade_is_cancelled_has_no_trade() -> None:
+    """Its price is that before the trade, and neither a time nor the day's values are known."""
+    desk = Desk()
+    old = desk.quotes["AAPL"] = msgspec.structs.replace(desk.quotes["AAPL"], last_updated=None)
+    desk.publish({"price": 180, "size": 1, "id": "a"})
+    assert desk.quotes["AAPL"].open == 180
+    desk.publish({"kind": "cancel", "id": "a"})
+    assert desk.quotes["AAPL"] == old
+    desk.publish({"price": 190, "size": 1, "id": "b"})
+    assert desk.quotes["AAPL"].open == 190
