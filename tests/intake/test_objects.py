@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from server.intake.intake import Rules
 from server.intake.objects import (
     MAX_BATCH_BYTES,
+    MAX_MESSAGE_LENGTH,
     MAX_OBJECT_BYTES,
     MAX_OBJECTS,
     MAX_PARTS,
@@ -118,6 +119,7 @@ def test_extreme_values_are_answered_by_line(kind: str, symbol: str) -> None:
         answer = desk.post(f'{others[:-1]},"{field}":{value}}}\n'.encode() + GOOD)
         assert sum(counts(answer)[:4]) + len(answer.rejected) == 2
         assert {each.line for each in answer.rejected} <= {1}
+        assert all(len(each.message) <= MAX_MESSAGE_LENGTH for each in answer.rejected)
         if field == "ts" and len(value) > 400:
             assert [each.code for each in answer.rejected] == ["bad_time"]
         assert b"-0.0," not in msgspec.json.encode(desk.quotes[symbol])
