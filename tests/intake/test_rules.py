@@ -335,3 +335,16 @@ def test_symbol_whose_only_trade_is_cancelled_has_no_trade() -> None:
     assert desk.quotes["AAPL"] == old
     desk.publish({"price": 190, "size": 1, "id": "b"})
     assert desk.quotes["AAPL"].open == 190
+
+
+def test_names_without_prices_lock_no_source_out() -> None:
+    """A source of the priority is always admitted, and names that only failed make room."""
+    desk = Desk(RANKED)
+    for number in range(MAX_SOURCES):
+        desk.publish({"price": 5}, source=f"s{number}")
+    assert counts(desk.publish({"price": 5}, source="more"))[4] == ["too_many_sources"]
+    assert counts(desk.publish({"price": 5}, source="sip"))[0] == 1
+    desk = Desk()
+    for number in range(MAX_SOURCES):
+        desk.publish({"price": -5}, source=f"s{number}")
+    assert counts(desk.publish({"price": 5}, source="more"))[0] == 1
