@@ -117,12 +117,12 @@ class Push:
         self, batch: Batch, updates: trio.MemorySendChannel[Update]
     ) -> tuple[Answer, set[str]]:
         """Send the updates of a batch. Return its answer, and the symbols that it moved."""
-        answer, symbols = Answer(), set[str]()
+        answer, symbols, away = Answer(), set[str](), list[str]()
         frames = enumerate(batch.bodies, batch.first_frame)
         lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         # Frames of one object each are judged together, and so share a round.
         while chunk := [*islice(lines, CHUNK)]:
-            taken = await self._judge(chunk, batch)
+            taken = await self._judge(chunk, batch, away)
             answer.add(taken.answer)
             for effect in taken.effects:
                 if isinstance(effect, Notice):
@@ -142,10 +142,10 @@ class Push:
             log.warning("held trades dropped for want of room", trades=dropped)
         return answer, symbols
 
-    async def _judge(self, chunk: list[Line], batch: Batch) -> Taken:
+    async def _judge(self, chunk: list[Line], batch: Batch, away: list[str]) -> Taken:
         """Look the symbols up and judge the objects. A fault of the server refuses them all."""
         try:
-            known = await self._look_up(chunk)
+            known = await self._look_up(chunk, away)
             taken, rest = Taken([], Answer()), deque(known)
             while rest:
                 now, lines = time_ns() // 1000, _turn(rest)
@@ -160,15 +160,23 @@ class Push:
         else:
             return taken
 
-    async def _look_up(self, lines: list[Line]) -> list[Line]:
-        """Look symbols up that are not in memory. Refuse those about which nothing can be said."""
+    async def _look_up(self, lines: list[Line], away: list[str]) -> list[Line]:
+        """Look symbols up that are not in memory. Refuse those about which nothing can be said.
+
+        `away` has the symbols without an answer in this batch.
+        """
         cold = {
             line.content.symbol
             for line in lines
             if isinstance(line.content, Published)
             and self._exchange.instrument(line.content.symbol) is None
         }
-        unavailable = await self._exchange.look_up([*cold]) if cold else ()
+        if cold and not away:
+            unavailable = await self._exchange.look_up([*cold])
+            away.extend(unavailable)
+        else:
+            # The store gave no answer in this batch before: the others do not wait for it again.
+            unavailable = [*cold]
         if not unavailable:
             return lines
         refused = Reason("store_unavailable", "the store gives no answer about this symbol")
