@@ -203,11 +203,11 @@ class SharedPrices:
 
     async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
         """Check a batch, and return its good objects as entries."""
-        good: list[Line] = []
+        good, away = list[Line](), list[str]()
         frames = enumerate(batch.bodies, batch.first_frame)
         lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         while chunk := [*islice(lines, CHUNK)]:
-            known = await self._judge.look_up(chunk)
+            known = await self._judge.look_up(chunk, away)
             checked = check(known, self._exchange, batch.symbols, time_ns() // 1000)
             receipt.answer.add(checked.answer)
             good += checked.good
@@ -307,9 +307,9 @@ class SharedPrices:
         The cluster agrees on a new symbol before its first trade counts. Otherwise the trade would be
         in Redis before its step is.
         """
-        symbols, new = set[str](), dict[str, Instrument]()
+        symbols, new, away = set[str](), dict[str, Instrument](), list[str]()
         for each in work:
-            for line in await self._judge.look_up(each.lines):
+            for line in await self._judge.look_up(each.lines, away):
                 given = line.content
                 if not isinstance(given, Published):
                     continue

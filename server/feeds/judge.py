@@ -1,22 +1,26 @@
 """Lets the intake judge published objects, sends the updates, and waits until they are published."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import Protocol
 
 import structlog
 import trio
 
-from server.intake.answer import Answer, Reason
-from server.intake.intake import Intake, Market, Notice
+from server.intake.answer import INTERNAL_ERROR, Answer, Reason
+from server.intake.intake import Intake, Market, Notice, Taken
 from server.intake.objects import Line, Published
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.update import Update
 
 CHUNK = 64
-"""Objects judged without yielding, a millisecond."""
+"""Objects read, and published, at a time."""
+
+TURN = 0.002
+"""Seconds of judging without yielding. Most chunks take less, those with many late trades more."""
 
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about publishers' mistakes."""
@@ -65,10 +69,9 @@ class Judge:
         Arguments:
             batch: the source, its epoch, and the symbols that the publisher may name.
         """
-        answer, lines = Answer(), iter(lines)
+        answer, lines, away = Answer(), iter(lines), list[str]()
         while chunk := [*islice(lines, CHUNK)]:
-            known = await self.look_up(chunk)
-            taken = self.intake.take(known, *batch, time_ns() // 1000)
+            taken = await self._take(chunk, batch, away)
             answer.add(taken.answer)
             for effect in taken.effects:
                 if isinstance(effect, Notice):
@@ -84,15 +87,39 @@ class Judge:
             await trio.lowlevel.checkpoint()
         return answer
 
-    async def look_up(self, lines: list[Line]) -> list[Line]:
-        """Look symbols up that are not in memory. Refuse those about which nothing can be said."""
+    async def _take(
+        self, chunk: list[Line], batch: tuple[str, str, Sequence[str] | None], away: list[str]
+    ) -> Taken:
+        """Look the symbols up and judge the objects. A fault of the server refuses them all."""
+        try:
+            taken, rest = Taken([], Answer()), deque(await self.look_up(chunk, away))
+            while rest:
+                part = self.intake.take(_turn(rest), *batch, time_ns() // 1000)
+                taken.effects.extend(part.effects)
+                taken.answer.add(part.answer)
+                if rest:
+                    await trio.lowlevel.checkpoint()
+        except Exception:
+            log.exception("published objects failed", source=batch[0], objects=len(chunk))
+            return Taken([], Answer(rejected=[each.reject(INTERNAL_ERROR) for each in chunk]))
+        else:
+            return taken
+
+    async def look_up(self, lines: list[Line], away: list[str]) -> list[Line]:
+        """Look symbols up that are not in memory. Refuse those about which nothing can be said.
+
+        `away` gets these. If it has any, the store gave no answer before, and is not asked again.
+        """
         cold = {
             line.content.symbol
             for line in lines
             if isinstance(line.content, Published)
             and self.exchange.instrument(line.content.symbol) is None
         }
-        unavailable = await self.exchange.look_up([*cold]) if cold else ()
+        if cold and not away:
+            away.extend(unavailable := await self.exchange.look_up([*cold]))
+        else:
+            unavailable = [*cold]
         if not unavailable:
             return lines
         refused = Reason("store_unavailable", "the store gives no answer about this symbol")
@@ -136,3 +163,12 @@ class Judge:
                 rejected=self._unreported,
             )
             self._unreported = 0
+
+
+def _turn(rest: deque[Line]) -> Iterator[Line]:
+    """Take lines out for as long as a turn lasts, at least one."""
+    end = perf_counter() + TURN
+    while rest:
+        yield rest.popleft()
+        if perf_counter() > end:
+            return

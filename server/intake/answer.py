@@ -19,6 +19,7 @@ Code = Literal[
     "too_many_sources",
     "too_many_symbols",
     "store_unavailable",
+    "internal_error",
 ]
 """Why an object does not count."""
 
@@ -28,6 +29,11 @@ class Reason(NamedTuple):
 
     code: Code
     message: str
+
+
+INTERNAL_ERROR = Reason(
+    "internal_error", "the server failed on this object; its log has the fault. Send it again"
+)
 
 
 class Refused(Exception):

@@ -33,7 +33,8 @@ def at_size(size: float, instrument: Instrument, field: str) -> int | float:
     if not 0 <= size <= MAX_SIZE:
         raise Refused("bad_size", f"{field} {size} is not from 0 to {MAX_SIZE}")
     decimals = instrument.size_decimals
-    rounded = rounded_size(size, decimals)
+    # Without the sign of a negative zero, which JSON would show.
+    rounded = rounded_size(abs(size), decimals)
     if abs(rounded - size) > NOISE * size:
         unit = f"has at most {decimals} decimals" if decimals else "is a whole number"
         raise Refused("bad_size", f"{field} {size}: a size of {instrument.symbol} {unit}")

@@ -10,8 +10,9 @@ from struct import Struct
 from typing import NamedTuple, Protocol
 
 import msgspec
+import structlog
 
-from server.intake.answer import Answer, Reason, Refused
+from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.new_symbols import NewSymbols
@@ -36,6 +37,9 @@ TOO_OLD = (
 
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
 """The reasons of statuses without one."""
+
+
+log = structlog.get_logger()
 
 
 class Market(Protocol):
@@ -151,6 +155,10 @@ class Intake:
                     taken.answer.rejected.append(line.reject(line.content))
             except Refused as refused:
                 taken.answer.rejected.append(line.reject(refused.reason))
+            except Exception:
+                # A fault of the server costs neither the other objects nor the feed.
+                log.exception("published object failed", source=source, line=line.number)
+                taken.answer.rejected.append(line.reject(INTERNAL_ERROR))
         batch.source.count(taken.answer, objects, now)
         return taken
 
@@ -187,7 +195,6 @@ class Intake:
         Errors: Refused, if nobody knows.
         """
         seq = given.seq
-        batch.source.newest(given.symbol).heard_at = batch.now
         seen = bool(key) and key in self.ids
         if seq is not None and not seen:
             seqs = batch.source.seqs(batch.epoch, given.symbol)
@@ -195,6 +202,9 @@ class Intake:
             if seen and seq <= seqs.unknown:
                 raise Refused("seq_too_old", TOO_OLD.format(seq=seq))
         batch.answer.duplicate += seen
+        # A source that only repeats itself has nothing to say, and does not outrank others.
+        if not seen:
+            batch.source.newest(given.symbol).heard_at = batch.now
         return not seen
 
     def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:
@@ -303,7 +313,9 @@ class Intake:
     def _status(self, given: Published, batch: _Batch) -> None:
         if given.status is None:
             raise Refused("bad_json", "status is missing: open, halted or closed")
-        if self._counts(given, batch):
+        if self._is_new(given, batch):
+            # Of any source: a price is the first source's, a halt is the market's.
+            self._count(given, batch)
             reason = given.reason or REASONS[given.status]
             batch.accept(Notice(given.symbol, given.status, reason))
 
@@ -380,7 +392,7 @@ class Intake:
         added = rounded_size(volume, instrument.size_decimals)
         if price is None:
             # Nobody knows what it costs, so the price stays that of the trade that was taken out.
-            day = DayRange(None, high, low, restated=True)
+            day = DayRange(None, high, low, restated=True, reopened=high is None)
             batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
         else:
             restated = Restatement(symbol, price, added, high, low, time_us, batch.now)

@@ -30,6 +30,9 @@ MAX_OBJECT_BYTES = 4 * 1024
 MAX_ID_LENGTH = 64
 """Characters of a trade's `id`."""
 
+MAX_MESSAGE_LENGTH = 200
+"""Characters of a rejection's message, which may repeat the publisher's text. Answers are kept."""
+
 MAX_REASON_LENGTH = 100
 """Characters of a status' `reason`, which every subscriber gets."""
 
@@ -40,6 +43,7 @@ FUTURE_US = 5_000_000
 """Microseconds by which an event may be ahead of this server's clock."""
 
 Size = int | float
+WholeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Published(msgspec.Struct, gc=False):
@@ -51,7 +55,7 @@ class Published(msgspec.Struct, gc=False):
     size: Size | None = None
     ts: int | Annotated[datetime, Meta(tz=True)] | None = None
     seq: Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)] | None = None
-    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | int | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | WholeId | None = None
     bid: float | None = None
     ask: float | None = None
     bid_size: Size | None = None
@@ -72,14 +76,17 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
     def reject(self, reason: Reason) -> Rejection:
         """Return that this object does not count."""
-        return Rejection(self.number, *reason, self.frame or UNSET)
+        code, message = reason
+        if len(message) > MAX_MESSAGE_LENGTH:
+            message = message[: MAX_MESSAGE_LENGTH - 1] + "…"
+        return Rejection(self.number, code, message, self.frame or UNSET)
 
 
 _FORMS: dict[str, tuple[Code, str]] = {
     "symbol": ("bad_json", "a text"),
     "kind": ("bad_json", "trade, quote, status, cancel or correct"),
     "seq": ("bad_json", f"a whole number from 0 to {LARGEST_WHOLE}"),
-    "id": ("bad_json", f"a text of 1 to {MAX_ID_LENGTH} characters, or a whole number"),
+    "id": ("bad_json", f"a text of 1 to {MAX_ID_LENGTH} characters, or a whole number of 64 bits"),
     "status": ("bad_json", "open, halted or closed"),
     "reason": ("bad_json", f"a text of up to {MAX_REASON_LENGTH} characters"),
     "price": ("bad_price", "a number"),
@@ -176,8 +183,9 @@ def read_time(ts: int | datetime | None, now: int) -> int:
 
 def _unit(time_us: int, now: int) -> str:
     """Return a guess at the unit of a time that is not in microseconds."""
-    for unit, factor in (("seconds", 1e6), ("milliseconds", 1e3), ("nanoseconds", 1e-3)):
+    # In integers: a float cannot hold every time that a publisher may write.
+    for unit, number in (("seconds", 1), ("milliseconds", 10**3), ("nanoseconds", 10**9)):
         # Within a factor of two of the present: from 1998 on.
-        if now / 2 < time_us * factor < now * 2:
+        if now * number < 2 * time_us * 10**6 < now * number * 4:
             return f": it looks like {unit}"
     return ""

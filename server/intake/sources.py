@@ -140,7 +140,8 @@ class Sources:
         """Return a source, a new one if it has not been heard; None if there are too many."""
         source = self.all.get(name)
         if source is None:
-            if len(self.all) >= MAX_SOURCES and not self._forget_one(now):
+            full = len(self.all) >= MAX_SOURCES
+            if full and not self._forget_one(now) and name not in self.priority:
                 return None
             rank = self.priority.index(name) if name in self.priority else len(self.priority)
             # A number comes again after 65,536 sources, and no trade of the first is kept then.
@@ -203,8 +204,15 @@ class Sources:
 
     def _forget_one(self, now: int) -> bool:
         """Forget the source that was silent for longest, if that is long enough."""
-        quietest = min(self.all.values(), key=lambda source: source.heard_at)
-        if quietest.heard_at > now - ID_MEMORY_US:
+        others = [each for each in self.all.values() if each.name not in self.priority]
+        # A source without a price that counted is forgotten first, and at once.
+        quietest = min(others, key=_worth, default=None)
+        if quietest is None or _worth(quietest) > (True, now - ID_MEMORY_US):
             return False
         del self.all[quietest.name]
         return True
+
+
+def _worth(source: Source) -> tuple[bool, int]:
+    """Order sources by their use: first those without an object that counted, or that was restored."""
+    return bool(source.symbols), source.heard_at

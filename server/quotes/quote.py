@@ -153,7 +153,7 @@ def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int 
         round(change, decimals),
         # Adding zero turns -0.0 into 0.0.
         round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
-        from_microseconds(update.time_us),
+        from_microseconds(update.time_us) if update.time_us else None,
         min(volume, LARGEST_WHOLE),
         quote.market_cap,
         quote.currency,

@@ -162,7 +162,7 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     """A quote's values after a trade was cancelled or corrected.
 
     `price`, `high` and `low` are the values as they would have been. `volume_change` is the difference
-    of the volume. `time_us` is the time of the trade that made `price`.
+    of the volume. `time_us` is the time of the trade that made `price`, 0 if it is not known.
     """
 
     symbol: str
@@ -177,7 +177,8 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     @property
     def change(self) -> Change:
         """Return the effect."""
-        day = DayRange(None, self.high, self.low, restated=True)
+        # Without a high, no trade is left, and so no first one either.
+        day = DayRange(None, self.high, self.low, restated=True, reopened=self.high is None)
         volume = self.volume_change
         return Change(self.symbol, self.price, volume, self.time_us, self.ts, self.row, day)
 

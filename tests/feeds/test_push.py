@@ -29,6 +29,7 @@ class Exchange:
     def __init__(self) -> None:
         self.listed = {"AAPL"}
         self.away = {"AWAY"}
+        self.look_ups = 0
         self.told: list[Notice] = []
         self.waited: list[set[str]] = []
 
@@ -38,6 +39,8 @@ class Exchange:
         return Instrument(symbol=symbol, name=symbol, base_price=100.0)
 
     def may_list(self, symbol: str) -> bool:
+        if symbol == "FAULT":
+            raise OverflowError("judging failed")
         return False
 
     def values(self, symbol: str) -> Values:
@@ -45,6 +48,9 @@ class Exchange:
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
+        self.look_ups += 1
+        if "LOST" in symbols:
+            raise LookupError("looking up failed")
         self.listed |= {each for each in symbols if each.startswith("NEW")}
         return [each for each in symbols if each in self.away]
 
@@ -126,6 +132,41 @@ async def test_frames_of_one_object_are_judged_together() -> None:
     assert {*seen} == {0, 40}
     [rejection] = feed.answers[0].rejected
     assert (rejection.frame, rejection.line) == (121, 1)
+
+
+async def test_fault_of_the_server_costs_one_object_and_not_the_feed(autojump_clock) -> None:
+    """It is answered by line, the log has its traceback, and the objects around it count."""
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            feed = Feed()
+            nursery.start_soon(feed.push.run, feed.send)
+            nursery.start_soon(feed.route)
+            await trio.testing.wait_all_tasks_blocked()
+            await feed.offer(AAPL + b'\n{"symbol":"FAULT","price":5}\n' + AAPL)
+            await feed.offer(b'{"symbol":"LOST","price":5}')
+            await feed.offer(AAPL)
+            await feed.wait_answers(3)
+            nursery.cancel_scope.cancel()
+    assert [each.accepted for each in feed.answers] == [2, 0, 1]
+    rejected = [(each.line, each.code) for answer in feed.answers for each in answer.rejected]
+    assert rejected == [(2, "internal_error"), (1, "internal_error")]
+    faults = [line["event"] for line in lines if line.get("exc_info")]
+    assert faults == ["published object failed", "published objects failed"]
+
+
+async def test_store_without_an_answer_is_asked_once_in_a_batch(autojump_clock) -> None:
+    """The feed does not wait for it again and again. Symbols in memory count."""
+    async with trio.open_nursery() as nursery:
+        feed = Feed()
+        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.route)
+        await trio.testing.wait_all_tasks_blocked()
+        await feed.offer((b'{"symbol":"AWAY","price":5}\n' + AAPL + b"\n") * 300)
+        await feed.wait_answers(1)
+        nursery.cancel_scope.cancel()
+    assert feed.answers[0].accepted == 300
+    assert {each.code for each in feed.answers[0].rejected} == {"store_unavailable"}
+    assert feed.exchange.look_ups == 1
 
 
 async def test_full_queue_takes_nothing(autojump_clock) -> None:

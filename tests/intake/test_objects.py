@@ -4,8 +4,10 @@ import gc
 import json
 import random
 import sys
+from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from server.intake.intake import Rules
 from server.intake.objects import (
     MAX_BATCH_BYTES,
+    MAX_MESSAGE_LENGTH,
     MAX_OBJECT_BYTES,
     MAX_OBJECTS,
     MAX_PARTS,
@@ -93,6 +96,33 @@ def test_line_that_is_not_an_object_is_named(line: bytes, code: str) -> None:
     """The line after it counts."""
     answer = Desk().post(line + b"\n" + GOOD)
     assert counts(answer) == (1, 0, 0, 0, [code])
+
+
+EXTREMES = [
+    *("1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 3900, "1e308", "-1e308", "5e-324", "1e999"),
+    *("-0", "-0.0", "NaN", "Infinity", '"NaN"', '"1e400"', "true", "{}", "[[]]", '"\\ud800"'),
+    *(str(2**53), str(2**63), str(2**64), str(-(2**63) - 1), '""'),
+    *('"0001-01-01T00:00:00+23:59"', '"9999-12-31T23:59:59.999999-23:59"'),
+]
+"""Values in JSON that a field may not hold."""
+
+
+@pytest.mark.parametrize("kind", ["trade", "quote", "status", "cancel", "correct"])
+@pytest.mark.parametrize("symbol", ["AAPL", "BTC/USD", "CLK0"])
+def test_extreme_values_are_answered_by_line(kind: str, symbol: str) -> None:
+    """Each field takes or refuses each of them, and the line behind it counts."""
+    desk = Desk()
+    desk.publish({"symbol": symbol, "price": 5, "size": 1, "id": "a"})
+    whole = {"symbol": symbol, "kind": kind, "price": 5, "bid": 5, "status": "open", "id": "a"}
+    for field, value in product(Published.__struct_fields__, EXTREMES):
+        others = json.dumps({name: each for name, each in whole.items() if name != field})
+        answer = desk.post(f'{others[:-1]},"{field}":{value}}}\n'.encode() + GOOD)
+        assert sum(counts(answer)[:4]) + len(answer.rejected) == 2
+        assert {each.line for each in answer.rejected} <= {1}
+        assert all(len(each.message) <= MAX_MESSAGE_LENGTH for each in answer.rejected)
+        if field == "ts" and len(value) > 400:
+            assert [each.code for each in answer.rejected] == ["bad_time"]
+        assert b"-0.0," not in msgspec.json.encode(desk.quotes[symbol])
 
 
 def test_wrong_unit_of_time_is_named() -> None:

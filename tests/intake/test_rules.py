@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from server.intake import new_symbols
 from server.intake.held import HELD_A_SYMBOL
@@ -411,3 +412,59 @@ def test_new_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         desk.instruments[symbol] = desk.instruments["AAPL"]
     assert publish("C", 1) == ["too_many_symbols"]
     assert publish("A", 1) == []
+
+
+def test_late_trades_and_corrections_of_many() -> None:
+    """The newest first, then a correction of each that is kept."""
+    desk = Desk()
+    start = NOW - 5000
+    lines = [{"price": 5 + n % 7, "size": 1, "ts": start - n, "id": f"t{n}"} for n in range(3000)]
+    desk.publish(*lines)
+    desk.publish(*({"kind": "correct", "id": f"t{n}", "size": 2} for n in range(900)))
+    quote = desk.quotes["AAPL"]
+    assert (quote.current_price, quote.high, quote.low, quote.volume) == (5, 11, 5, 3900)
+
+
+def test_repeated_duplicates_do_not_outrank() -> None:
+    """A first source that sends nothing new is silent, so the next one counts."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 5, "seq": 1})
+    desk.pass_time(11)
+    assert counts(desk.publish({"price": 5, "seq": 1}))[1] == 1
+    desk.publish({"price": 6, "seq": 1}, source="iex")
+    assert desk.quotes["AAPL"].current_price == 6
+
+
+def test_halt_of_a_lower_source_counts() -> None:
+    """Only prices are the first source's. A repeated halt is a duplicate."""
+    desk = Desk(RANKED)
+    desk.publish({"price": 5})
+    halt = {"kind": "status", "status": "halted", "seq": 1}
+    assert desk.publish(halt, source="iex").outranked is UNSET
+    assert counts(desk.publish(halt, source="iex"))[1] == 1
+    assert desk.notices == [Notice("AAPL", "halted", "halted")]
+
+
+def test_symbol_whose_only_trade_is_cancelled_has_no_trade() -> None:
+    """Its price is that before the trade, and neither a time nor the day's values are known."""
+    desk = Desk()
+    old = desk.quotes["AAPL"] = msgspec.structs.replace(desk.quotes["AAPL"], last_updated=None)
+    desk.publish({"price": 180, "size": 1, "id": "a"})
+    assert desk.quotes["AAPL"].open == 180
+    desk.publish({"kind": "cancel", "id": "a"})
+    assert desk.quotes["AAPL"] == old
+    desk.publish({"price": 190, "size": 1, "id": "b"})
+    assert desk.quotes["AAPL"].open == 190
+
+
+def test_names_without_prices_lock_no_source_out() -> None:
+    """A source of the priority is always admitted, and names that only failed make room."""
+    desk = Desk(RANKED)
+    for number in range(MAX_SOURCES):
+        desk.publish({"price": 5}, source=f"s{number}")
+    assert counts(desk.publish({"price": 5}, source="more"))[4] == ["too_many_sources"]
+    assert counts(desk.publish({"price": 5}, source="sip"))[0] == 1
+    desk = Desk()
+    for number in range(MAX_SOURCES):
+        desk.publish({"price": -5}, source=f"s{number}")
+    assert counts(desk.publish({"price": 5}, source="more"))[0] == 1
