@@ -13,11 +13,7 @@ import trio
 from server.cluster.context import ClusterContext
 from server.cluster.errors import BusLost, Disagreement, Fenced
 from server.cluster.publisher import BATCH_MOVES, Publisher
-<<<<<<< HEAD
 from server.cluster.steps import ahead_of_hash, announce
-=======
-from server.fanout.agreement import ahead_of
->>>>>>> fixa
 from server.quotes.update import FeedPosition
 
 RETRY_INTERVAL = 0.25

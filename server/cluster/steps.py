@@ -12,7 +12,8 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from server.fanout.hub import Hub, ahead_of
+from server.fanout.agreement import ahead_of
+from server.fanout.hub import Hub
 from server.quotes.messages import MarketState
 from server.quotes.snapshot import LiveSnapshot
 
