@@ -11,7 +11,8 @@ from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
 from server.gateway.directory import Directory
-from server.intake.intake import Intake, Notice, Rules
+from server.intake.intake import Intake
+from server.intake.market import Notice, Rules
 from server.intake.trades import Values
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument

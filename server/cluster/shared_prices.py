@@ -26,7 +26,8 @@ from server.feeds.judge import CHUNK, Exchange, Judge
 from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
-from server.intake.intake import Intake, Notice, id_hash
+from server.intake.intake import Intake, id_hash
+from server.intake.market import Notice
 from server.intake.new_symbols import MAX_NEW_SYMBOLS
 from server.intake.objects import Line, Published, read_batch, read_object
 from server.intake.queued import Queued, check, decode_queued, encode_queued, split

@@ -10,7 +10,8 @@ import structlog
 import trio
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Reason
-from server.intake.intake import Intake, Market, Notice, Taken
+from server.intake.intake import Intake
+from server.intake.market import Market, Notice, Taken
 from server.intake.objects import Line, Published
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument

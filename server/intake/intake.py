@@ -7,7 +7,7 @@ in. So every order and repetition can be tested.
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -15,11 +15,12 @@ import structlog
 from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
+from server.intake.market import Effect, Market, Notice, Rules, Taken
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
 from server.intake.sources import MAX_SOURCES, Source, Sources
-from server.intake.trades import NO_ID, NO_SEQ, TRADES_MEMORY, KeptTrades, Row, Values
+from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
@@ -40,50 +41,6 @@ REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "close
 
 
 log = structlog.get_logger()
-
-
-class Market(Protocol):
-    """Knows the symbols that exist."""
-
-    def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if there is no such symbol. If it was renamed, they
-        have the new symbol.
-        """
-
-    def may_list(self, symbol: str) -> bool:
-        """Return whether a trade may list a symbol that does not exist."""
-
-    def values(self, symbol: str) -> Values:
-        """Return a symbol's present values."""
-
-
-class Rules(NamedTuple):
-    """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
-    SOURCE_PRIORITY. `trades_memory`: in bytes.
-    """
-
-    band: float | None = None
-    priority: Sequence[str] = ()
-    silent_after: float = 10.0
-    trades_memory: int = TRADES_MEMORY
-
-
-class Notice(NamedTuple):
-    """A symbol's market was halted or closed, or is open again."""
-
-    symbol: str
-    status: MarketState
-    reason: str
-
-
-Effect = Trade | Change | TopOfBook | Restatement | Notice
-
-
-class Taken(NamedTuple):
-    """The effects of a batch, in the order of its objects, and its answer."""
-
-    effects: list[Effect]
-    answer: Answer
 
 
 class _Batch(NamedTuple):

@@ -12,7 +12,8 @@ from server.gateway.auth import Identity
 from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy
 from server.intake.held import HELD_A_SYMBOL
-from server.intake.intake import Intake, Notice, Rules
+from server.intake.intake import Intake
+from server.intake.market import Notice, Rules
 from server.intake.trades import Values
 from server.ops.endpoint import Call
 from server.ops.problems import ApiError

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from server.intake.answer import Answer
-from server.intake.intake import Effect, Intake, Notice, Rules
+from server.intake.intake import Intake
+from server.intake.market import Effect, Notice, Rules
 from server.intake.objects import read_batch
 from server.intake.trades import Values
 from server.quotes.instrument import Instrument

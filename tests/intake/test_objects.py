@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.intake.intake import Rules
+from server.intake.market import Rules
 from server.intake.objects import (
     MAX_BATCH_BYTES,
     MAX_MESSAGE_LENGTH,

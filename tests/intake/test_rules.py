@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from server.intake import new_symbols
 from server.intake.held import HELD_A_SYMBOL
-from server.intake.intake import Notice, Rules
+from server.intake.market import Notice, Rules
 from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
 from server.intake.trades import KeptTrades, Row, Values

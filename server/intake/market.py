@@ -1,0 +1,54 @@
+"""What the intake needs to know of a market, and what it makes of published objects."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from server.intake.answer import Answer
+from server.intake.trades import TRADES_MEMORY, Values
+from server.quotes.instrument import Instrument
+from server.quotes.messages import MarketState
+from server.quotes.update import Change, Restatement, TopOfBook, Trade
+
+
+class Market(Protocol):
+    """Knows the symbols that exist."""
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        """Return a symbol's reference data, None if there is no such symbol. If it was renamed, they
+        have the new symbol.
+        """
+
+    def may_list(self, symbol: str) -> bool:
+        """Return whether a trade may list a symbol that does not exist."""
+
+    def values(self, symbol: str) -> Values:
+        """Return a symbol's present values."""
+
+
+class Rules(NamedTuple):
+    """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
+    SOURCE_PRIORITY. `trades_memory`: in bytes.
+    """
+
+    band: float | None = None
+    priority: Sequence[str] = ()
+    silent_after: float = 10.0
+    trades_memory: int = TRADES_MEMORY
+
+
+class Notice(NamedTuple):
+    """A symbol's market was halted or closed, or is open again."""
+
+    symbol: str
+    status: MarketState
+    reason: str
+
+
+Effect = Trade | Change | TopOfBook | Restatement | Notice
+
+
+class Taken(NamedTuple):
+    """The effects of a batch, in the order of its objects, and its answer."""
+
+    effects: list[Effect]
+    answer: Answer
