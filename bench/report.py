@@ -11,7 +11,7 @@ from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +20,6 @@ from bench.figures import Figure, Result, written
 from bench.latency import Second
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and most runs draw nothing
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 VERDICTS = {"aim": "green", "met": "yellow", "missed": "red", "": ""}
@@ -205,7 +204,7 @@ def _draw(result: Result) -> "Picture":
     return picture
 
 
-def _draw_timeline(axes: "Axes", timeline: Sequence[Second]) -> None:
+def _draw_timeline(axes: Any, timeline: Sequence[Second]) -> None:
     starts = [second.start for second in timeline]
     for name in ("p50", "max"):
         axes.plot(starts, [getattr(second, name) * 1000 for second in timeline], label=name)

@@ -244,7 +244,8 @@ class Intake:
             or self._market.instrument(symbol) is None
         ):
             return
-        self.held.drop(symbol)
+        if symbol in self.trades:
+            self.held.drop(symbol)
         if self._market.instrument(symbol) is None:
             self.new.add(instrument)
         self.trades.begin(symbol, self._market.values(symbol), adjustments)

@@ -89,15 +89,19 @@ class PriceDesk:
             self._on_their_way[named] = receipt
         try:
             await self._desk.offer(batch, on_answer)
-        except BaseException as error:
-            if named:
-                # Requests with the same key wait for this one, and share its refusal.
-                self._on_their_way.pop(named, None)
-                receipt.refuse()
-            if isinstance(error, Busy):
-                raise ApiError(RATE_LIMITED, str(error), error.wait) from None
+        except Busy as busy:
+            self._refuse(named, receipt)
+            raise ApiError(RATE_LIMITED, str(busy), busy.wait) from None
+        except BaseException:
+            self._refuse(named, receipt)
             raise
         return receipt
+
+    def _refuse(self, named: tuple[str, str] | None, receipt: _Receipt) -> None:
+        """Let requests with the same key, which wait for this one, share its refusal."""
+        if named:
+            self._on_their_way.pop(named, None)
+            receipt.refuse()
 
     def _remember(self, named: tuple[str, str], receipt: _Receipt, answer: Answer) -> None:
         """Keep the answer, even if the publisher has left."""

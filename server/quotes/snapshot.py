@@ -178,12 +178,3 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         size_decimals=instrument.size_decimals,
         previous_close=instrument.previous_close,
     )
-
-
-def repriced(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
-    """Return the prices of `snapshot` with the reference data of `instrument`."""
-    opening = opening_snapshot(instrument)
-    prices = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
-    if snapshot.price is None:
-        prices["last_quote"] = opening.last_quote
-    return msgspec.structs.replace(opening, **prices)

@@ -50,7 +50,10 @@ _INSERT = (
     f"SELECT {_WHOLE_VOLUME}, volume - trunc(volume) FROM unnest({_PARAMETERS}) AS new({COLUMNS}) "
 )
 
-LIST, BEGIN_ANEW, REPLACE, SAVE = (_INSERT + end for end in on_conflict("volume_fraction"))
+_ENDS = on_conflict("volume_fraction")
+
+LIST, BEGIN_ANEW = _INSERT + _ENDS.list, _INSERT + _ENDS.begin_anew
+REPLACE, SAVE = _INSERT + _ENDS.replace, _INSERT + _ENDS.save
 
 LOCK = """
 SELECT id, symbol FROM market_data WHERE symbol = ANY($1) AND NOT delisted

@@ -33,7 +33,10 @@ _VALUES = ", ".join(f":{field}" for field in FIELDS)
 
 _INSERT = f"INSERT INTO market_data ({COLUMNS}) VALUES ({_VALUES}) "
 
-LIST, BEGIN_ANEW, _REPLACE, SAVE = (_INSERT + end for end in on_conflict())
+_ENDS = on_conflict()
+
+LIST, BEGIN_ANEW = _INSERT + _ENDS.list, _INSERT + _ENDS.begin_anew
+_REPLACE, SAVE = _INSERT + _ENDS.replace, _INSERT + _ENDS.save
 
 NOT_INDEXED = f"SELECT id, name FROM market_data WHERE words_of IS NOT name LIMIT {BATCH_ROWS}"
 

@@ -102,14 +102,24 @@ def test_followers_get_the_leader_s_quote(parts, cuts):
             assert whole.version == published[-1].version
 
 
+def leaves_trades(update: Trade | TopOfBook | Restatement) -> bool:
+    """Whether the day has trades left after a correction."""
+    day = update.change.day
+    return day is None or not bool(day.reopened)
+
+
 @given(
     st.lists(books, max_size=2),
     trades.filter(lambda each: not each.late),
-    st.lists(updates, max_size=9),
+    st.lists(
+        updates.filter(lambda each: not (each.change.day and each.change.day.reopened)), max_size=9
+    ),
     st.sets(st.integers(1, 11)),
 )
 def test_first_of_conflated_trades_gives_the_base_price(before, first, later, cuts):
-    """For the leader and a follower, whichever of them conflates."""
+    """For the leader and a follower, whichever of them conflates. If all trades are cancelled before
+    the first is published, the base price is that of the cancellation.
+    """
     parts = [*before, first, *later]
     one_by_one = after(*parts, quote=WAITING)
     assert one_by_one.base_price == round(first.price, OIL.price_decimals)
