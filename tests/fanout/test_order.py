@@ -9,6 +9,7 @@ import trio.testing
 from server.fanout.broadcaster import run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.inbox import INBOX_TRADES
+from server.pacing import wait_until
 from server.quotes.adjustment import split
 from server.quotes.update import Trade
 from tests.fanout.peer import trade
@@ -88,8 +89,7 @@ async def test_trade_that_waits_for_room_goes_to_the_new_symbol(hub, connect, nu
         topic.inbox.offer(trade("AAPL", 99.0))
     async with trio.open_nursery() as feed:
         feed.start_soon(lambda: run_broadcaster(hub, receive, lossless=True))
-        while not hub.stats.feed_waits:
-            await trio.lowlevel.checkpoint()
+        await wait_until(lambda: hub.stats.feed_waits > 0)
         hub.set_conflation(0.0)
         rename(hub)
     await peer.read()

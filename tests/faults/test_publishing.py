@@ -203,7 +203,7 @@ class Publishers:
                 for attempt in range(2):
                     self._send(self.batches[number], number + attempt)
                 self.sent += 1
-        except BaseException as problem:
+        except (Exception, pytest.fail.Exception) as problem:
             self.problems.append(problem)
 
     def _send(self, batch: list[dict[str, Any]], attempt: int) -> None:

@@ -119,9 +119,8 @@ class Served:
         await self.nursery.start(self.hub.run)
         await self.nursery.start(self._serve)
 
-    # The gateway says when it has started.
-    async def _serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await self.gateway.serve([self.listener], task_status=task_status)
+    async def _serve(self, **task_status: Any) -> None:
+        await self.gateway.serve([self.listener], **task_status)
         self.ended.set()
 
     async def connect(self) -> Client:

@@ -13,6 +13,7 @@ from server.gateway.heartbeat import CLOCK_LOOK, Heartbeat
 from server.gateway.lifecycle import State
 from server.gateway.pool import LATER_MS, SOON_MS, Pool
 from server.gateway.refusals import Refusal
+from server.pacing import wait_until
 
 
 class Session:
@@ -110,8 +111,7 @@ async def test_all_clients_are_sent_away_a_few_at_a_time(monkeypatch, nursery):
         drained.set()
 
     nursery.start_soon(drain)
-    while not clients[-1].told:
-        await trio.lowlevel.checkpoint()
+    await wait_until(lambda: bool(clients[-1].told))
     assert everyone.draining
     assert all(each.told == [LATER_MS] for each in clients)
     for client in clients:

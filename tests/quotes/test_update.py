@@ -111,9 +111,7 @@ def leaves_trades(update: Trade | TopOfBook | Restatement) -> bool:
 @given(
     st.lists(books, max_size=2),
     trades.filter(lambda each: not each.late),
-    st.lists(
-        updates.filter(lambda each: not (each.change.day and each.change.day.reopened)), max_size=9
-    ),
+    st.lists(updates.filter(leaves_trades), max_size=9),
     st.sets(st.integers(1, 11)),
 )
 def test_first_of_conflated_trades_gives_the_base_price(before, first, later, cuts):
