@@ -77,7 +77,7 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
     for symbol in message["versions"]:
         if symbol in document.quotes:
             quote = document.quotes[symbol]
-            updated = quote["last_updated"] or ""
+            updated = quote["last_updated"] or "-"
             print(
                 f"{updated[:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
                 f"{_percent(quote):>9} %{quote['volume']:>15,}{_book(quote)}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from server.gateway import publisher
-from server.intake import first_answers, held, objects, once, sources
+from server.intake import answer, first_answers, held, new_symbols, objects, once, sources
 from server.intake.answer import Code
 from tests.feeds.test_publishing import quote
 from tests.processes import SECRET, ServerProcess
@@ -20,7 +20,7 @@ _PROMPT = re.compile(r"^\$ (.+)$", re.MULTILINE)
 
 _LIMIT = re.compile(r"([\d,]+)( KiB| MiB)?[^|\d]*\(`([A-Z_]+)`\) \|")
 
-MODULES = (publisher, first_answers, held, objects, once, sources)
+MODULES = (publisher, answer, first_answers, held, new_symbols, objects, once, sources)
 UNITS = {"": 1, " KiB": 1024, " MiB": 1024 * 1024}
 
 NOT_RUN = re.compile(
