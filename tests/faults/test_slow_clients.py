@@ -16,9 +16,9 @@ from tests.stopwatch import Stopwatch
 SYMBOLS = 500
 MUTE_CLIENTS = 1000
 
-MEMORY_PER_MUTE_CLIENT = 224 * 1024
+MEMORY_PER_MUTE_CLIENT = 256 * 1024
 """Bytes of the server's memory that a client on 500 symbols may cost that never reads: its snapshot
-(130 KB), its subscriptions, and its pending symbols.
+(190 KB), its subscriptions, and its pending symbols.
 """
 
 RECEIVE_BUFFER = 4096
