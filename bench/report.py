@@ -30,7 +30,7 @@ LEGEND = {
     "missed": "the value does not reach what it must",
     "": "the figure has no bound, or its value is unknown",
 }
-"""What the verdicts mean."""
+"""The meaning of each verdict."""
 
 UNKNOWN = "unknown: too short to say, or not readable without --http"
 

@@ -41,7 +41,7 @@ class Object(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Why there is no object in a line."""
+    """The reason why a line cannot be published."""
 
     code: Literal["bad_json", "too_large"]
     message: str

@@ -86,7 +86,7 @@ restart of Redis may go unnoticed, so the script itself looks whether Redis lost
 """
 
 APPEND = """
--- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if there is no room for all of them.
+-- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if they do not all fit.
 if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
     return 0
 end

@@ -1,4 +1,4 @@
-"""What the leader's feed has come to, for the next leader: written in one step with its moves.
+"""The state of the leader's feed, for the next leader: written in one step with its moves.
 
 Prices from outside must count once, whoever leads. So the leader's feed works in steps. While a step is
 made, the publisher publishes nothing. The step's moves, how far each source has come by them, and the
@@ -79,7 +79,7 @@ class Step(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What goes to Redis with some quotes. See the script PUBLISH. A market that is open is ''."""
+    """The state that goes to Redis with some quotes, for the script PUBLISH. An open market is ''."""
 
     states: Mapping[str, bytes]
     markets: Mapping[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""What the settings mean, for people: the help of `serve`, and hints at a setting's variable."""
+"""The meaning of the settings, for people: the help of `serve`, and hints at a setting's variable."""
 
 from collections.abc import Iterator
 from textwrap import fill
