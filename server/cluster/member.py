@@ -34,7 +34,8 @@ from server.cluster.stats import ClusterStats
 from server.cluster.steps import Steps
 from server.cluster.wire import Batch
 from server.fanout.hub import Hub
-from server.quotes.snapshot import Snapshot, live
+from server.quotes.identity import same_instrument
+from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 from server.quotes.update import FeedPosition
 
 LOCAL = "local"
@@ -135,7 +136,9 @@ class Member:
         fresh = [live(each, now) for each in snapshots if each.symbol not in self.hub.topics]
         if self.bus.connection:
             try:
-                fresh = await self.bus.claim(fresh)
+                states = {each.symbol: each for each in await self.bus.claim(fresh)}
+                # The cluster's state may be of an instrument that has another symbol now.
+                fresh = [_agreed(each, states.get(each.symbol)) for each in fresh]
             except BusLost:
                 self._state.unclaimed = True
         else:
@@ -211,6 +214,13 @@ class Member:
                 alone.cancel_scope.cancel()
         finally:
             self.hub.discard_waiting()
+
+
+def _agreed(row: LiveSnapshot, state: LiveSnapshot | None) -> LiveSnapshot:
+    """Return the cluster's state of a symbol, or the catalogue's row of another instrument."""
+    if state and same_instrument(row.symbol, row.adjustments, state.adjustments):
+        return state
+    return row
 
 
 @asynccontextmanager

@@ -1,9 +1,12 @@
 """Decides which state of a symbol counts: this instance's, another instance's or the catalogue's."""
 
+from collections.abc import Iterable, Mapping
+
 from msgspec.structs import replace
 
 from server.fanout.topic import Topic
 from server.quotes.adjustment import newest_reference, renamed, up_to_date
+from server.quotes.identity import former_symbols, is_continued, same_instrument
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live
 
@@ -32,6 +35,34 @@ def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
     if newest != topic.instrument:
         topic.relist(up_to_date(topic.snapshot(), newest))
     return live(up_to_date(snapshot, topic.instrument), snapshot.ts, snapshot.row)
+
+
+def is_of(topic: Topic | None, row: Snapshot) -> bool:
+    """Return whether a row, or another instance's state, is of the instrument that the topic of its
+    symbol has, or there is no topic.
+    """
+    return topic is None or same_instrument(
+        row.symbol, topic.instrument.adjustments, row.adjustments
+    )
+
+
+def renames(topics: Mapping[str, Topic], rows: Iterable[Snapshot]) -> dict[str, Snapshot]:
+    """Return which of `topics` have another symbol in `rows`: by old symbol, the new row.
+
+    If one takes the symbol of another, that one's own rename is earlier, unless both exchange theirs.
+    """
+    found, ordered = dict[str, Snapshot](), dict[str, Snapshot]()
+    for row in rows:
+        for symbol, adjustments in former_symbols(row.adjustments):
+            topic = topics.get(symbol)
+            if topic and is_continued(topic.instrument.adjustments, adjustments):
+                found |= {symbol: row} if symbol != row.symbol else {}
+                break
+    while found:
+        free = [symbol for symbol, row in found.items() if row.symbol not in found]
+        for symbol in free or [*found][:1]:
+            ordered[symbol] = found.pop(symbol)
+    return ordered
 
 
 def renamed_state(old: Topic, row: Snapshot, former: int) -> LiveSnapshot:

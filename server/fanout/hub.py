@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
-from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state, state_after
+from server.fanout.agreement import agree_on_adjustments, ahead_of, is_of, state_after
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -19,7 +19,8 @@ from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
 from server.fanout.recovery import Recovery
-from server.fanout.removal import RemovalNotice, move_subscribers, take_away
+from server.fanout.removal import RemovalNotice, take_away
+from server.fanout.renaming import Renaming
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
 from server.fanout.subscriber_set import SubscriberSet
@@ -58,7 +59,6 @@ class Hub:
         self.stats = FanoutStats()
         self.topics: dict[str, Topic] = {}
         self.delisted: dict[str, Topic | None] = {}
-        self.renamed: dict[str, str] = {}
         self.unchecked: set[str] = set()
         self.journal = Journal()
         self._outboxes = SubscriberSet()
@@ -73,6 +73,19 @@ class Hub:
         self._start_writing = self._blocked_writers.start
         self._throttles = Throttles()
         self._freshness = Freshness(self.topics, self.status, quiet_after)
+        self._renaming = Renaming(
+            topics=self.topics,
+            delisted=self.delisted,
+            markets=self._markets,
+            everyone=self._everyone,
+            tasks=self.topic_tasks,
+            journal=self.journal,
+            list_state=self._list,
+            adopt=self.adopt,
+            delist=self.delist,
+            subscribe=self.subscribe,
+        )
+        self.renamed = self._renaming.present
         for instrument in instruments:
             self.list_instrument(instrument)
 
@@ -100,9 +113,10 @@ class Hub:
     def _list(self, snapshot: Snapshot, ts: int | None = None) -> Topic:
         """Add a symbol. `ts`: when its price was received, by default now."""
         topic = self.delisted.pop(snapshot.symbol, None)
-        if topic:
+        if topic and is_of(topic, snapshot):
             topic.revive(snapshot, self._everyone, self.epoch)
         else:
+            snapshot = state_after(topic, snapshot) if topic else snapshot
             ts = time_ns() // 1000 if ts is None else ts
             topic = Topic(snapshot, self._everyone, self._context, self.epoch, ts)
         self.topics[snapshot.symbol] = topic
@@ -123,7 +137,9 @@ class Hub:
         topics = []
         for snapshot in snapshots:
             self.unchecked.discard(snapshot.symbol)
-            if topic := self.topics.get(snapshot.symbol):
+            topic = self.topics.get(snapshot.symbol)
+            # The next look at the catalogue finds a rename that was made meanwhile.
+            if topic and is_of(topic, snapshot):
                 topic.relist(snapshot)
                 topics.append(topic)
         self.topic_tasks.publish_due(topics)
@@ -140,39 +156,17 @@ class Hub:
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
+    def follow(self, rows: Iterable[Snapshot], *, certain: bool = False) -> list[str]:
+        """Rename instruments that have other symbols in `rows` (see `Renaming.follow`)."""
+        return self._renaming.follow(rows, certain=certain)
+
     def rename(self, symbol: str, row: Snapshot) -> None:
         """Delist `symbol`, and go on as the catalogue's `row`: with the quote, its subscribers, and
         trades that a feed still gives under the old name.
 
         The version goes on above those of both symbols. So no client takes it for one that it has.
         """
-        old, new = self.topics.get(symbol), self.topics.get(row.symbol)
-        if old:
-            former = self.delisted.get(row.symbol)
-            state = renamed_state(old, row, former.version if former else 1)
-            # If the leader was faster, subscribers of `*` have the new symbol.
-            old.everyone = SubscriberSet() if new is None else self._everyone
-            if new is None:
-                self.delisted.pop(row.symbol, None)
-                new = self._list(state, old.ts)
-                new.quote_due = False
-            else:
-                self.adopt([state])
-            new.succeed(old)
-            if old.active:
-                # It publishes the updates that wait before those to come.
-                self.topic_tasks.start(new)
-            move_subscribers(old, new, self._everyone, self.subscribe)
-            self._move_market(symbol, new)
-            if self.journal.recording:
-                self.journal.lose([new.symbol])
-        elif new is None and (former := self.delisted.pop(row.symbol, None)):
-            self._list(state_after(former, row))
-        self.delist([symbol])
-        for earlier in [each for each, now in self.renamed.items() if now == symbol]:
-            self.renamed[earlier] = row.symbol
-        self.renamed[symbol] = row.symbol
-        self.renamed.pop(row.symbol, None)
+        self._renaming.rename({symbol: row})
 
     def known_topics(self) -> Iterator[Topic]:
         """Return all topics, also those of delisted symbols, whose last prices the store keeps."""
@@ -188,13 +182,17 @@ class Hub:
             older: take over every price that is different. The caller has to begin an epoch at once.
             listed: the symbols are listed again, so add those that were delisted, too.
         """
-        adopted = []
+        adopted, snapshots = [], list(snapshots)
+        self.follow(snapshots)
         for snapshot in snapshots:
             topic = self.topics.get(snapshot.symbol)
             if topic is None:
                 if listed or snapshot.symbol not in self.delisted:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
+                continue
+            if not is_of(topic, snapshot):
+                # One of both instances has not heard of a rename yet.
                 continue
             state = agree_on_adjustments(topic, snapshot)
             if older:
@@ -378,14 +376,6 @@ class Hub:
         if market.set(status, reason):
             self._markets[topic.symbol] = market
             topic.publish_source(market)
-
-    def _move_market(self, symbol: str, new: Topic) -> None:
-        """Go on with the market's status under the new symbol. If it lasts, tell the subscribers."""
-        if (market := self._markets.pop(symbol, None)) and new.symbol not in self._markets:
-            market.rename(new.symbol)
-            self._markets[new.symbol] = market
-            if market.is_news:
-                new.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all

@@ -18,14 +18,15 @@ INBOX_TRADES = 256
 class Inbox:
     """Filled by the broadcaster, emptied by one topic task, which sets `finished` at its end.
 
-    `previous` is the topic's inbox before it, whose task has to end first.
+    `previous` are the inboxes before it, whose tasks have to end first: the topic's own, and that of a
+    topic in whose place this one came.
     """
 
     __slots__ = ("_overflow", "_receive", "_send", "_stats", "finished", "previous")
 
-    def __init__(self, stats: FanoutStats, previous: "Inbox | None" = None) -> None:
+    def __init__(self, stats: FanoutStats, *previous: "Inbox | None") -> None:
         self.finished = trio.Event()
-        self.previous = previous
+        self.previous = [each for each in previous if each and not each.finished.is_set()]
         self._send, self._receive = trio.open_memory_channel[Update](INBOX_TRADES)
         self._overflow: Update | None = None
         self._stats = stats
@@ -78,8 +79,8 @@ class Inbox:
 
     def discard(self) -> None:
         """Forget all updates in it, and in the inboxes before it."""
-        if self.previous is not None:
-            self.previous.discard()
+        for each in self.previous:
+            each.discard()
         self._overflow = None
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:

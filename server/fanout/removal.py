@@ -66,29 +66,39 @@ def take_away(topic: Topic) -> None:
 
 
 def move_subscribers(
-    old: Topic, new: Topic, everyone: SubscriberSet, subscribe: Callable[[Outbox, Topic], None]
+    old: Topic,
+    new: Topic,
+    everyone: SubscriberSet,
+    subscribe: Callable[[Outbox, Topic], None],
+    taken: Topic | None = None,
 ) -> None:
     """Give the subscribers of `old` the quote of `new` in its place.
 
     Those that are subscribed to both keep the new one and lose the old one, as do those to `*` that
-    `old.everyone` still has.
+    `old.everyone` still has. `taken` is a topic that has the old symbol already. Its subscribers have
+    its quote in place of the old one.
     """
+    replaced = set() if taken is None else {*taken.subscribers, *everyone}
     for outbox in [each for each in old.subscribers if each not in new.subscribers]:
         old.subscribers.discard(outbox)
-        _replace_quote(outbox, old, new)
+        _replace_quote(outbox, old, new, replaced=outbox in replaced)
         subscribe(outbox, new)
         if outbox.owner is not None:
             outbox.owner.on_renamed(old, new)
     for outbox in [each for each in everyone if each not in old.everyone]:
-        _replace_quote(outbox, old, new)
+        _replace_quote(outbox, old, new, replaced=outbox in replaced)
 
 
-def _replace_quote(outbox: Outbox, old: Topic, new: Topic) -> None:
+def _replace_quote(outbox: Outbox, old: Topic, new: Topic, *, replaced: bool) -> None:
     """Take the quote of `old` away from one subscriber, then give it the full quote of `new`.
 
-    One message does both. If the outbox is blocked, both become pending, in this order.
+    One message does both. If the outbox is blocked, both become pending, in this order. If the old
+    quote is `replaced` already, only give the new one.
     """
     if new.waiting:
+        return
+    if replaced:
+        outbox.send_current(new)
         return
     outbox.flush()
     if outbox.blocked:

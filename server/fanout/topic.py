@@ -219,9 +219,7 @@ class Topic(Source):
         self.adjustments = count
 
     def succeed(self, old: "Topic") -> None:
-        """Take the place of `old`, whose symbol was renamed, also for the updates that wait there. The
-        task of the first inbox begins behind them.
-        """
+        """Take the place of `old`, whose symbol was renamed, also for the updates that wait there."""
         old.successor = self
         self.row = max(self.row, old.row)
         count, self.adjustments = self.adjustments, old.adjustments
@@ -229,7 +227,6 @@ class Topic(Source):
         self._count_adjustments(count)
         if self.inbox is None:
             self.idle_since = old.idle_since
-            self.newest_inbox = old.newest_inbox or self.newest_inbox
 
     def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
@@ -370,9 +367,11 @@ class Topic(Source):
             return None
         return self.history.missed(version, self.version, trio.current_time())
 
-    def activate(self) -> Inbox:
-        """Open and return an inbox. The caller starts a task that empties it."""
-        self.inbox = self.newest_inbox = Inbox(self.context.stats, self.newest_inbox)
+    def activate(self, former: Inbox | None = None) -> Inbox:
+        """Open and return an inbox. The caller starts a task that empties it, behind the updates of a
+        topic that this one took the place of.
+        """
+        self.inbox = self.newest_inbox = Inbox(self.context.stats, self.newest_inbox, former)
         self.history.keep(HISTORY_UPDATES)
         return self.inbox
 

@@ -37,6 +37,15 @@ class TopicTasks:
         if not topic.active:
             self.nursery.start_soon(run_topic, topic, topic.activate())
 
+    def succeed(self, old: Topic, new: Topic) -> None:
+        """Let `new` publish the updates that wait in `old`, and then those to come."""
+        active = old.active or new.active
+        if new.inbox is not None:
+            new.inbox.close()
+        new.succeed(old)
+        if active:
+            self.nursery.start_soon(run_topic, new, new.activate(old.newest_inbox))
+
     def open_inbox(self, topic: Topic) -> Inbox | None:
         """Return the inbox of a topic that is active or watched, else None.
 
@@ -98,9 +107,9 @@ class TopicTasks:
 async def run_topic(topic: Topic, inbox: Inbox) -> None:
     """Publish the updates in `inbox`, round by round, until it is closed and empty."""
     flusher = topic.context.flusher
-    if inbox.previous is not None:
-        await inbox.previous.finished.wait()
-        inbox.previous = None
+    for each in inbox.previous:
+        await each.finished.wait()
+    inbox.previous.clear()
     with suppress(trio.EndOfChannel):
         while True:
             update = await inbox.take()

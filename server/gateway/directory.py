@@ -96,14 +96,22 @@ class Directory:
         self._hub.relist(snapshots)
         await self._list(snapshots)
 
+    async def follow(self, rows: Sequence[Snapshot]) -> None:
+        """Move quotes and subscribers of instruments that have another symbol in `rows`."""
+        await self._forget(self._hub.follow(rows, certain=True))
+
     async def rename(self, symbol: str, row: Snapshot) -> None:
         """Move a symbol's quote and subscribers to the instrument's new `row`."""
         self._hub.rename(symbol, row)
-        if self._cluster:
-            await self._cluster.forget([symbol])
+        await self._forget([symbol])
 
     async def delist(self, symbols: Sequence[str]) -> None:
         """Remove symbols, also from their subscribers."""
         self._hub.delist(symbols)
-        if self._cluster:
-            await self._cluster.forget(symbols)
+        await self._forget(symbols)
+
+    async def _forget(self, symbols: Sequence[str]) -> None:
+        """Make the cluster forget symbols, except those that another instrument has now."""
+        gone = [symbol for symbol in symbols if symbol not in self._hub.topics]
+        if self._cluster and gone:
+            await self._cluster.forget(gone)

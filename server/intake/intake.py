@@ -21,6 +21,7 @@ from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
+from server.quotes.adjustment import price_adjustments
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
@@ -238,7 +239,7 @@ class Intake:
         """Note a symbol's values before its first trade, and anew after a split of its prices. Trades
         from before a split are at its old prices, so forget them.
         """
-        adjustments = instrument.adjustments
+        adjustments = price_adjustments(instrument.adjustments)
         if symbol in self.trades and (
             adjustments == self.trades.adjustments(symbol)
             or self._market.instrument(symbol) is None

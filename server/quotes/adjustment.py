@@ -1,5 +1,7 @@
 """Adjustments: splits of a share, and symbols that begin anew. They change what a price means.
 
+A rename is an entry of the same list, and changes no price (see `server.quotes.identity`).
+
 Each price belongs to a list of adjustments: the one its instrument had at that moment. `up_to_date`
 brings a price of a shorter list to a longer one. Every instance and every store does it with this
 function. So it does not matter whether they hear of the adjustment or of a price first.
@@ -12,6 +14,7 @@ from math import gcd
 
 import msgspec
 
+from server.quotes.identity import had_symbol, symbol_of
 from server.quotes.instrument import (
     LARGEST_WHOLE,
     MAX_DECIMALS,
@@ -112,6 +115,8 @@ def up_to_date(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
     if snapshot.price is None:
         state["last_quote"] = opening.last_quote
     for entry in _following(snapshot.adjustments, instrument.adjustments):
+        if symbol_of(entry):
+            continue
         version = state["version"]
         gone = instrument.base_price is None and snapshot.price is not None
         version = min(version + 1, LARGEST_WHOLE) if version > 1 or gone else 1
@@ -149,8 +154,26 @@ def retired(state: Snapshot, now_us: int) -> Snapshot:
     """Return what the catalogue keeps of a symbol whose instrument has another one now. If the symbol
     is listed again, it begins anew, with a version above all that clients have.
     """
-    adjustments = f"{state.adjustments} {fresh(now_us)}".strip()
+    adjustments = _continued(state.adjustments, fresh(now_us))
     return up_to_date(state, msgspec.structs.replace(state.instrument, adjustments=adjustments))
+
+
+def succeeding(state: Snapshot, symbol: str, former: int, now_us: int) -> Snapshot:
+    """Return the catalogue's row of an instrument under its new symbol (see `renamed`)."""
+    adjustments = _continued(state.adjustments, had_symbol(state.symbol, now_us))
+    row = renamed(state, symbol, former, now_us)
+    return msgspec.structs.replace(row, adjustments=adjustments)
+
+
+def price_adjustments(adjustments: str) -> str:
+    """Return the entries that change prices."""
+    return " ".join(entry for entry in adjustments.split() if not symbol_of(entry))
+
+
+def _continued(adjustments: str, entry: str) -> str:
+    """Return a list with one more entry, or that alone if the list is too long."""
+    continued = f"{adjustments} {entry}".strip()
+    return continued if len(continued) <= MAX_ADJUSTMENTS else entry
 
 
 def begins_anew(known: Instrument, read: Instrument) -> bool:
@@ -230,7 +253,9 @@ def _following(known: str, newer: str) -> Sequence[str]:
 
 
 def _factor(ratio: str) -> Fraction:
-    """Return the number by which a split multiplies prices."""
+    """Return the number by which a split multiplies prices. A rename's entry changes none."""
+    if symbol_of(ratio):
+        return Fraction(1)
     new, old = map(int, ratio.split(":"))
     return Fraction(old, new)
 

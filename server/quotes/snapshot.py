@@ -49,7 +49,8 @@ Adjustments = Annotated[
     str,
     Meta(
         max_length=MAX_ADJUSTMENTS,
-        pattern=r"^(?:(?:[1-9][0-9]{0,6}:[1-9][0-9]{0,6}|fresh@[0-9]{1,18})(?: |\Z))*\Z",
+        pattern=r"^(?:(?:[1-9][0-9]{0,6}:[1-9][0-9]{0,6}|[^\s\x00\ud800-\udfff]{1,150}@[0-9]{1,18})"
+        r"(?: |\Z))*\Z",
     ),
 ]
 
@@ -152,7 +153,8 @@ class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
 
 def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
     """Return `snapshot` with the time at which its price was received, and its row in a replay."""
-    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
+    fields = msgspec.structs.astuple(snapshot)[: len(Snapshot.__struct_fields__)]
+    return LiveSnapshot(*(*fields, ts, row))
 
 
 def row_of(snapshot: Snapshot) -> int:

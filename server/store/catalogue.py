@@ -38,13 +38,15 @@ def reason_of(error: BaseException) -> str:
 
 class Change(NamedTuple):
     """A symbol was listed or delisted, or its reference data changed. `mark` orders changes. A symbol
-    that was renamed is delisted, and its instrument has the symbol `renamed_to`.
+    that was renamed is delisted, and its instrument has the symbol `renamed_to`. `adjustments` are the
+    row's.
     """
 
     symbol: str
     delisted: bool
     mark: int
     renamed_to: str | None = None
+    adjustments: str = ""
 
 
 class PoolUse(NamedTuple):

@@ -129,7 +129,13 @@ class MemoryCatalogue:
 
     async def changes(self, since: int | None) -> tuple[int, list[Change]]:
         return next(self._marks), [
-            Change(symbol, symbol in self._delisted, changed, self._renamed.get(symbol))
+            Change(
+                symbol,
+                symbol in self._delisted,
+                changed,
+                self._renamed.get(symbol),
+                self._rows[symbol].adjustments,
+            )
             for symbol, changed in self._changes.items()
             if (symbol in self._delisted if since is None else changed >= since)
         ]

@@ -299,7 +299,7 @@ def _changes(since: int | None, connection: sqlite3.Connection) -> tuple[int, li
     else:
         first = since if since <= last + 1 else 1
         rows = execute(SELECT_CHANGES + "changed_in BETWEEN ? AND ?", [first, last]).fetchall()
-    return last + 1, [Change(symbol, bool(gone), mark, new) for symbol, gone, mark, new in rows]
+    return last + 1, [Change(symbol, bool(gone), *others) for symbol, gone, *others in rows]
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from server.quotes.identity import former_symbols
 from server.quotes.snapshot import Snapshot
 from server.store.cache import Cache
 from server.store.catalogue import BATCH_ROWS, Catalogue, Change, StoreUnavailable
@@ -36,6 +37,9 @@ class Listings(Protocol):
 
     async def relist(self, snapshots: Sequence[Snapshot]) -> None:
         """Take over the reference data of listed instruments, and prices that no feed has moved."""
+
+    async def follow(self, rows: Sequence[Snapshot]) -> None:
+        """Rename the instruments that have another symbol in `rows`."""
 
     async def rename(self, symbol: str, row: Snapshot) -> None:
         """Drop an instrument that is listed in another row now, and move its subscribers there."""
@@ -88,18 +92,34 @@ class Changes:
         if self._mark is None:
             found = found + await self._missed()
         new = [change for change in found if change not in self._seen]
+        await self._follow(new, listings)
         for start in range(0, len(new), BATCH_ROWS):
             await self._take_over(new[start : start + BATCH_ROWS], listings)
         self._unchecked.update(listings.unchecked())
         while self._unchecked:
             batch = list(islice(self._unchecked, BATCH_ROWS))
-            held = [symbol for symbol in batch if listings.holds(symbol)]
-            await listings.relist(await self._catalogue.find(held))
+            rows = await self._catalogue.find([each for each in batch if listings.holds(each)])
+            if self._mark is None:
+                # Another instance's state may be from before renames that nobody notices any more.
+                await listings.follow(rows)
+            await listings.relist(rows)
             self._unchecked.difference_update(batch)
         # Only now, so that a failed change is found again by the next look.
         self._mark, self._seen = mark, set(found)
         with suppress(StoreUnavailable):
             await self._cache.set_mark(mark, self._loader.ttl)
+
+    async def _follow(self, changes: Sequence[Change], listings: Listings) -> None:
+        """Rename instruments all at once, as one may have the former symbol of another."""
+        renamed = [each.renamed_to for each in changes if each.delisted and each.renamed_to]
+        for symbol, delisted, *_, adjustments in changes:
+            former = [] if delisted else [each for each, _ in former_symbols(adjustments)]
+            if former and any(map(listings.holds, [symbol, *former])):
+                renamed.append(symbol)
+        rows = list[Snapshot]()
+        for start in range(0, len(renamed), BATCH_ROWS):
+            rows += await self._catalogue.find(renamed[start : start + BATCH_ROWS])
+        await listings.follow(rows)
 
     async def _missed(self) -> list[Change]:
         """Return the changes since a server last removed them from the shared cache."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from time import time_ns
 from typing import NamedTuple
 
-from server.quotes.adjustment import ChangeRefused, renamed, retired
+from server.quotes.adjustment import ChangeRefused, retired, succeeding
 from server.quotes.snapshot import Snapshot
 
 PARKED = "*"
@@ -50,7 +50,7 @@ def rows_after(old: str, new: str, rows: Mapping[str, Found]) -> list[Snapshot]:
         raise ChangeRefused(f"{new} is listed already: delist it first; nothing was renamed")
     now = time_ns() // 1000
     version = former.snapshot.version if former and former.snapshot else 1
-    return [renamed(state, new, version, now), retired(state, now)]
+    return [succeeding(state, new, version, now), retired(state, now)]
 
 
 def symbol_changes(old: str, new: str, rows: Mapping[str, Found]) -> Iterator[tuple[str, str]]:

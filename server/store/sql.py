@@ -121,5 +121,8 @@ RECENTLY_WATCHED = (
 )
 """The caller adds the placeholder of the limit."""
 
-SELECT_CHANGES = "SELECT symbol, delisted, changed_in, renamed_to FROM market_data WHERE "
+SELECT_CHANGES = (
+    "SELECT symbol, delisted, changed_in, renamed_to, CAST(adjustments AS text) "
+    "FROM market_data WHERE "
+)
 """The caller adds the condition."""
