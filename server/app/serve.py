@@ -27,6 +27,9 @@ from server.store.loop import open_asyncio_loop
 from server.store.store import open_store
 from server.workers.worker import SupervisorLink
 
+LOOK_TIMEOUT = 0.5
+"""Seconds for the last look at the catalogue, some milliseconds of work."""
+
 log = structlog.get_logger()
 
 
@@ -114,6 +117,9 @@ async def serve(
                     nursery.start_soon(follow_supervisor, supervisor, callbacks, signals)
                 await gateway.serve(listeners.quotes)
                 streaming.cancel_scope.cancel()
+            # The database does not take the last prices of symbols that were renamed or split since.
+            with trio.move_on_after(min(LOOK_TIMEOUT, time_for_http(signals))):
+                await store.changes.finish()
             with trio.move_on_after(time_for_http(signals)):
                 await http.stop()
             nursery.cancel_scope.cancel()

@@ -9,6 +9,9 @@ LONGEST_GAP = 600.0
 weekends and wrong timestamps.
 """
 
+LONG_WAIT = 10.0
+"""Seconds of a wait that the log names: the row may have a wrong time."""
+
 LATE_ROWS = 10
 """Late rows in a file that is not in order. After more of them, the recording itself goes on there."""
 
@@ -18,18 +21,23 @@ class Pace:
 
     It does not wait if the time jumps forth or back by more than `longest_gap` recorded seconds. Then
     it calls `skipped` with the row's line and the seconds, and counts anew from that row. A trade that
-    is less late comes at once.
+    is less late comes at once. Before a wait of LONG_WAIT it calls `waits` with the line and seconds.
 
     After a jump back, the rows come at once while it may go on where it was: until one does, or until
     LATE_ROWS have not. If the row before the jump came by a jump forth, it had the wrong time.
     """
 
     def __init__(
-        self, speed: float, longest_gap: float, skipped: Callable[[int, float], None]
+        self,
+        speed: float,
+        longest_gap: float,
+        skipped: Callable[[int, float], None],
+        waits: Callable[[int, float], None],
     ) -> None:
         self._speed = speed
         self._longest_us = longest_gap * 1e6
         self._skipped = skipped
+        self._waits = waits
         self._started = 0.0, 0
         self._newest_us = 0
         self._rows = 0
@@ -58,7 +66,10 @@ class Pace:
         self._newest_us = max(self._newest_us, time_us)
         started_at, first_us = self._started
         due = started_at + (time_us - first_us) / 1e6 / self._speed
-        if due > trio.current_time():
+        wait = due - trio.current_time()
+        if wait >= LONG_WAIT:
+            self._waits(line, wait)
+        if wait > 0:
             await trio.sleep_until(due)
 
     def _begin(self, time_us: int, rows: int = 0) -> None:

@@ -11,6 +11,7 @@ import gzip
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from time import monotonic, time_ns
@@ -174,7 +175,7 @@ class Replay:
         first_row, empty, end = played.position.row, True, None
         with self._open() as lines:
             rows, _, _ = _rows(lines, self.path)
-            pace = Pace(self.speed, self.longest_gap, self._report_gap)
+            pace = Pace(self.speed, self.longest_gap, self._report_gap, self._report_wait)
             while end is None:
                 block, end = await trio.to_thread.run_sync(self._read_block, rows, listed)
                 empty = empty and not block
@@ -243,6 +244,16 @@ class Replay:
                 seconds=round(seconds, 3),
                 longest=self.longest_gap,
             )
+
+    def _report_wait(self, line: int, seconds: float) -> None:
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        log.info(
+            "replay waits",
+            file=str(self.path),
+            line=line,
+            seconds=round(seconds, 3),
+            until=until.isoformat(timespec="seconds"),
+        )
 
 
 def parse_row(row: list[str], line: int, unit: Unit | None, columns: int, listed: Listed) -> RawRow:

@@ -199,10 +199,12 @@ def newest_reference(known: Instrument, read: Instrument) -> Instrument:
 
 def adjusted_move(move: Move, instrument: Instrument) -> Move:
     """Return a move from before an adjustment as one after it. A move from after an adjustment that is
-    not known here is too early: the leader's state comes first, and has it. It gets version 0.
+    not known here is too early: the leader's state comes first, and has it. It gets version 0, as does
+    a move from before a rename to this symbol, which is another instrument's.
     """
-    behind = len(instrument.adjustments.split()) - move.adjustments
-    if behind < 0:
+    entries = instrument.adjustments.split()
+    behind = len(entries) - move.adjustments
+    if behind < 0 or any(map(symbol_of, entries[move.adjustments :])):
         return msgspec.structs.replace(move, version=0)
     # `change_after(0)` has the volume as it is.
     return move.renewed(move.version + behind, _adjusted(move.change_after(0), instrument, behind))

@@ -69,6 +69,8 @@ class Changes:
         self._loader = loader
         self._rewrite = rewrite
         self._wake = trio.Event()
+        self._looked = trio.Event()
+        self._looking = False
         self._mark: int | None = None
         self._seen: set[Change] = set()
         self._unchecked: set[str] = set()
@@ -78,11 +80,22 @@ class Changes:
         self._unchecked.update(symbols)
         self._wake.set()
 
+    async def finish(self) -> None:
+        """Look once more, now, while `run` runs. Wait until that is done, or the database fails."""
+        looks = 2 if self._looking else 1
+        self._wake.set()
+        for _ in range(looks):
+            await self._looked.wait()
+
     async def run(self, listings: Listings) -> None:
         """Look until cancelled, and tell `listings` what changed."""
         while True:
+            self._looking = True
             with suppress(StoreUnavailable):
                 await self._database.ask(partial(self._look, listings))
+            self._looking = False
+            self._looked.set()
+            self._looked = trio.Event()
             with trio.move_on_after(LOOK_INTERVAL):
                 await self._wake.wait()
             self._wake = trio.Event()
@@ -95,13 +108,14 @@ class Changes:
         await self._follow(new, listings)
         for start in range(0, len(new), BATCH_ROWS):
             await self._take_over(new[start : start + BATCH_ROWS], listings)
-        self._unchecked.update(listings.unchecked())
+        foreign = set(listings.unchecked())
+        self._unchecked |= foreign
         while self._unchecked:
             batch = list(islice(self._unchecked, BATCH_ROWS))
             rows = await self._catalogue.find([each for each in batch if listings.holds(each)])
-            if self._mark is None:
-                # Another instance's state may be from before renames that nobody notices any more.
-                await listings.follow(rows)
+            if taken := [row for row in rows if row.symbol in foreign and row.adjustments]:
+                # Another instance's state may be from before a rename that this one has noticed.
+                await listings.follow(taken)
             await listings.relist(rows)
             self._unchecked.difference_update(batch)
         # Only now, so that a failed change is found again by the next look.
@@ -119,7 +133,8 @@ class Changes:
         rows = list[Snapshot]()
         for start in range(0, len(renamed), BATCH_ROWS):
             rows += await self._catalogue.find(renamed[start : start + BATCH_ROWS])
-        await listings.follow(rows)
+        if rows:
+            await listings.follow(rows)
 
     async def _missed(self) -> list[Change]:
         """Return the changes since a server last removed them from the shared cache."""

@@ -108,13 +108,14 @@ class Store:
                 tasks.start_soon(self.loader.run)
                 if self.invalidations:
                     tasks.start_soon(self.invalidations.run, self._on_notice, self._on_missed)
-                tasks.start_soon(self._prepare)
+                tasks.start_soon(self._follow_catalogue, listings)
                 with trio.move_on_after(PREPARE_TIMEOUT):
                     await self._prepared.wait()
+                    # So a feed that still has old symbols does not list them anew.
+                    await self.changes.finish()
                 task_status.started()
                 await self._prepared.wait()
                 tasks.start_soon(self._warm_at_start)
-                tasks.start_soon(self.changes.run, listings)
                 await self.write_back.run(self.options.write_interval)
         finally:
             written = False
@@ -171,6 +172,10 @@ class Store:
     def _on_missed(self) -> None:
         self.loader.forget_unknown()
         self.changes.look()
+
+    async def _follow_catalogue(self, listings: Listings) -> None:
+        await self._prepare()
+        await self.changes.run(listings)
 
     async def _prepare(self) -> None:
         """Migrate and read the catalogue once; retry until that succeeds."""

@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,23 @@ def test_longest_gap_is_a_setting(tmp_path):
     variables = {"FEED": f"replay:{day}", "REPLAY_LONGEST_GAP": "7s"}
     with ServerProcess(tmp_path, **variables) as server:
         assert server.await_event("gap skipped")["line"] == 3
+
+
+def test_long_wait_is_named_at_once(tmp_path):
+    """A wrong time less than REPLAY_LONGEST_GAP ahead. The log has the row and the moment it comes."""
+    day = tmp_path / "day.csv"
+    day.write_text("timestamp_ms,symbol,price,size\n1000,AAPL,1,1\n301000,AAPL,2,1\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{day}") as server:
+        line = server.await_event("replay waits")
+        assert line["line"] == 3
+        assert line["seconds"] == pytest.approx(300, abs=1)
+        until, now = (datetime.fromisoformat(line[key]) for key in ("until", "timestamp"))
+        assert (until - now).total_seconds() == pytest.approx(300, abs=2)
+    fast = tmp_path / "fast"
+    fast.mkdir()
+    with ServerProcess(fast, FEED=f"replay:{day}", REPLAY_SPEED="300") as server:
+        server.await_event("feed ended")
+        assert not server.events("replay waits")
 
 
 def test_sample_is_played_as_the_readme_says(tmp_path):

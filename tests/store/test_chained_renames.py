@@ -4,15 +4,20 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import trio
 
+from server.fanout.hub import Hub
+from server.gateway.directory import Directory
+from server.quotes.adjustment import split
 from server.store.catalogue import Catalogue
-from server.store.store import StoreOptions, run_alone
+from server.store.store import StoreOptions, import_instruments, open_store, run_alone
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
-from tests.store.test_listing import SOON, list_instruments, moved, two_servers, watch
+from tests.store.conftest import instrument
+from tests.store.test_listing import SOON, list_instruments, moved, reads, two_servers, watch
 
 COMPANIES = {"Metaverse": 50, "Facebook": 400, "Fund": 9}
 """The base prices by name. The simulator moves prices by up to one percent of them."""
@@ -120,3 +125,69 @@ def test_each_company_keeps_its_subscribers_and_its_price(tmp_path, variables, r
 
 def only_fund(symbols: str) -> dict[str, str]:
     return {"VOO": "Fund"} if symbols == "*" else {}
+
+
+@pytest.mark.parametrize("change", ["rename", "split"])
+def test_change_right_before_a_stop_loses_no_volume(tmp_path, change):
+    """The server looks once more, so the last price gets the new symbol, or is that after the split."""
+    variables = {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty"}
+    variables |= {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "1h"}
+    list_instruments(tmp_path, variables, "FB,Facebook,STOCK,400,")
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "FB") as client:
+        reads(client, "FB", "Facebook")
+        moved(client, "FB", 20)
+        if change == "rename":
+            rename(variables, [("FB", "META")])
+        else:
+            split_in_two(variables, "FB")
+        volume = client.quotes["FB"]["volume"]
+        server.stop(signal.SIGTERM)
+    symbol, factor = ("META", 1) if change == "rename" else ("FB", 2)
+    with ServerProcess(tmp_path, **variables) as server:
+        [entry] = server.ask(f"/quotes?symbols={symbol}")[1]
+        assert entry["quote"]["volume"] >= volume * factor
+
+
+def split_in_two(variables: dict[str, str], symbol: str) -> None:
+    async def work(catalogue: Catalogue, stack: object) -> None:
+        await catalogue.adjust(symbol, partial(split, ratio="2:1", again=False))
+
+    trio.run(run_alone, StoreOptions(sqlite_path=variables["SQLITE_PATH"]), work)
+
+
+async def test_store_has_looked_when_it_has_started(tmp_path):
+    """So the feed, which starts later, cannot list an old symbol anew."""
+    options = StoreOptions(sqlite_path=str(tmp_path / "quotes.db"), shipped=False)
+    await import_instruments(options, [instrument("FB")], lambda _: None)
+    async with (
+        open_store(options, lambda _: None, lambda: ()) as store,
+        trio.open_nursery() as nursery,
+    ):
+        await store.catalogue.rename("FB", "META")
+        hub = Hub()
+        await nursery.start(store.run, Directory(hub, store.loader, store.catalogue))
+        assert hub.present_symbol("FB") == "META"
+        nursery.cancel_scope.cancel()
+
+
+def test_feed_s_old_symbol_is_not_listed_anew_after_a_start(tmp_path):
+    """The replay's first rows come at once, and have the symbol from before the rename."""
+    day = tmp_path / "day.csv"
+    rows = "".join(f"{number},FB,{300 + number},1\n" for number in range(1, 9))
+    day.write_text(f"timestamp_ms,symbol,price,size\n{rows}")
+    variables = {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty"}
+    list_instruments(tmp_path, variables, "FB,Facebook,STOCK,400,")
+    rename(variables, [("FB", "META")])
+    variables |= {"FEED": f"replay:{day}", "REPLAY_SPEED": "0"}
+    with ServerProcess(tmp_path, **variables) as server, watch(server, "*") as client:
+        server.await_event("feed ended")
+        assert server.ask("/quotes?symbols=FB")[1] == []
+        until_traded(client, "META")
+        assert client.quotes.keys() == {"META"}
+
+
+def until_traded(client: Client, symbol: str) -> None:
+    deadline = time.monotonic() + SOON
+    while client.quotes.get(symbol, {}).get("current_price") != 308:
+        assert time.monotonic() < deadline, f"it still has {client.quotes}"
+        client.receive()
