@@ -22,7 +22,9 @@ from server.quotes.snapshot import MAX_CODE_LENGTH
 SHOWN = 60
 """Characters of a wrong cell that a message repeats."""
 
-MISSING = frozenset({"", "-", "--", "n/a", "na", "nan", "null", "none", "unch", "#n/a"})
+MISSING = frozenset(
+    {"", "-", "--", "–", "—", "n/a", "n.a.", "na", "nan", "null", "none", "nil", "unch", "#n/a"}
+)
 """Texts of a cell without a value, in lower case."""
 
 _UNITS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
@@ -31,6 +33,7 @@ _UNITS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 _NUMBER = re.compile(r"([-+]?)[$€£¥]?([-+]?)([0-9.,'\s]+(?:e[-+]?[0-9]+)?)(mn|bn|tn|[kmbt]?)")
 _DECIMAL_COMMA = re.compile(r"[0-9],(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")
+_FORMULA = re.compile(r'="([^"]*)"')
 _GROUPS = re.compile(r"['\s]")
 
 _KINDS: Mapping[InstrumentType, Sequence[str]] = {
@@ -79,7 +82,13 @@ class BadCell(ValueError):
 
 def is_missing(text: str) -> bool:
     """Return whether a cell has no value."""
-    return text.strip().lower() in MISSING
+    return text.strip().lstrip("$€£¥").strip().lower() in MISSING
+
+
+def plain_cell(text: str) -> str:
+    """Return the text of a cell that a spreadsheet keeps as one: `="0700"`."""
+    match = _FORMULA.fullmatch(text.strip())
+    return match[1] if match else text
 
 
 def has_decimal_comma(cells: Iterable[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ from server.quotes.instrument import (
     Instrument,
 )
 from server.store.cells import (
+    SHOWN,
     has_decimal_comma,
     has_decimal_point,
     is_missing,
+    plain_cell,
     read_currency,
     read_exchange,
     read_isin,
@@ -32,6 +35,8 @@ if TYPE_CHECKING:  # the type has no name outside of typeshed
     from _csv import Reader
 
 SEPARATORS = ",;\t|"
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 HEADERS = {
     "symbol": ("symbol", "ticker", "tickersymbol", "actsymbol", "code"),
@@ -55,6 +60,12 @@ NUMBERS = ("price", "previous_close", "market_cap")
 """The fields that show whether a file has decimal commas."""
 
 REQUIRED = ("symbol", "name")
+
+PREAMBLE = 20
+"""Lines before the header, at most: titles, comments, and the `sep=;` of a spreadsheet."""
+
+TRAILER = "file creation time"
+"""Begins the last line of Nasdaq Trader's symbol directories."""
 
 
 class BadFile(Exception):
@@ -187,10 +198,14 @@ def _decode(path: Path) -> tuple[str, str]:
 
 def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
     """Errors: BadFile."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    before, header = _header(text, _plain(columns.get("symbol", "")))
     separator = max(SEPARATORS, key=header.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     table = _Table([], [], [])
+    if before.strip():
+        table.assumed.append(f"the header is {header.strip()[:SHOWN]!r}")
+    # The lines keep their numbers.
+    text = "\n" * len(_LINE_END.findall(before)) + text[len(before) :]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     if separator != ",":
         table.assumed.append(f"columns are separated by {separator!r}")
     try:
@@ -205,15 +220,38 @@ def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
         if "price" not in fields:
             table.assumed.append("no column has prices; --map price=HEADER names one")
         for line, cells in lines:
-            if len(cells) != len(names):
+            if cells[0].lower().startswith(TRAILER):
+                table.assumed.append(f"line {line} is the end of the file")
+                break
+            if len(cells) != len(names) and any(map(str.strip, cells[len(names) :] or ["short"])):
                 problem = f"{len(cells)} fields, another number of fields than the header's"
                 table.problems.append(Problem(line, f"{problem} {len(names)}"))
             else:
-                row = {field: cells[column] for field, column in fields.items()}
+                row = {field: plain_cell(cells[column]) for field, column in fields.items()}
                 table.rows.append((line, row))
     except csv.Error as error:
         raise BadFile(f"cannot read {path} line {rows.line_num}: {error}") from None
     return table
+
+
+def _header(text: str, symbol: str) -> tuple[str, str]:
+    """Return the text before the header, and the header: the first line with a column of symbols, or
+    the first line that is not blank.
+    """
+    first: tuple[str, str] | None = None
+    begin, number = 0, 0
+    wanted = {symbol} if symbol else set(HEADERS["symbol"])
+    while begin < len(text) and number < PREAMBLE:
+        match = _LINE_END.search(text, begin)
+        line = text[begin : match.start() if match else None]
+        if line.strip():
+            number += 1
+            first = first or (text[:begin], line)
+            names = line.translate(dict.fromkeys(map(ord, SEPARATORS), "\n")).split("\n")
+            if len(names) > 1 and any(_plain(name) in wanted for name in names):
+                return text[:begin], line
+        begin = match.end() if match else len(text)
+    return first or ("", "")
 
 
 def _rows(rows: "Reader") -> Iterator[tuple[int, list[str]]]:

@@ -249,3 +249,50 @@ def test_empty_file_is_refused(tmp_path):
     file = Path(tmp_path / "empty.csv")
     file.write_text("symbol,name,price\n")
     assert "it holds no instrument" in complaint(tmp_path, "import", str(file))
+
+
+@pytest.mark.parametrize(
+    ("preamble", "row"),
+    [
+        ("sep=;\n", "AAPL;Apple;100,5"),
+        ("# exported by a broker, with a comma\n\n", "AAPL,Apple,100.5"),
+        ("Listing of 2026-11-26\r\nAll prices in USD\r\n", '="AAPL",Apple,100.5'),
+        ("Symbols\r", "AAPL\tApple\t100.5\t"),
+    ],
+)
+def test_lines_before_the_header(read, preamble, row):
+    """They are left out, and bad rows keep their line numbers. Spreadsheets keep texts as formulas, and
+    leave empty cells at the end.
+    """
+    separator = next(each for each in "\t;," if each in row)
+    header = separator.join(["Ticker", "Company", "Last"])
+    end = "\r" if "\r" in preamble and "\n" not in preamble else "\n"
+    found, problems, assumed = read(f"{preamble}{header}{end}{row}{end}?,?{end}")
+    assert [(each.symbol, each.base_price) for each in found] == [("AAPL", 100.5)]
+    assert [each.line for each in problems] == [len(preamble.splitlines()) + 3]
+    assert assumed[0] == f"the header is {header!r}"
+
+
+def test_symbol_directory_of_nasdaq_trader(read):
+    """Its last line says when it was made."""
+    found, problems, assumed = read(
+        "Symbol|Security Name|Market Category|ETF\n"
+        "AAPL|Apple Inc. - Common Stock|Q|N\nQQQ|Invesco QQQ|G|Y\n"
+        "File Creation Time: 1126202621:31|||\n"
+    )
+    assert not problems
+    assert [(each.symbol, each.type) for each in found] == [("AAPL", "STOCK"), ("QQQ", "ETF")]
+    assert "line 4 is the end of the file" in assumed
+
+
+def test_columns_may_begin_with_a_number(read):
+    """A header is found also if its first column has no name."""
+    [found], problems, _ = read("#,Symbol,Name,Price\n1,AAPL,Apple,5\n")
+    assert (found.symbol, problems) == ("AAPL", [])
+
+
+@pytest.mark.parametrize("text", ["$n/a", "$", "n.a.", "—", "$-", "nil"])
+def test_price_that_is_missing(read, text):
+    """Whatever stands for it, the instrument waits for its first trade."""
+    [found], problems, _ = read(f"symbol,name,price\nAAPL,Apple,{text}\n")
+    assert (found.base_price, problems) == (None, [])
