@@ -4,6 +4,7 @@ asyncpg takes each parameter that it does not know for a setting of the server, 
 connection. So the parameters of libpq are understood here, or refused by name.
 """
 
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from server.store.catalogue import StoreMisconfigured
@@ -34,11 +35,14 @@ DEFAULTS = {
 }
 """Parameters that asyncpg cannot honour, with the values that ask for nothing."""
 
+FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl"}
+"""Parameters that name a file, without which no connection is made."""
+
 
 def asyncpg_url(url: str) -> str:
     """Return `url` with the parameters that asyncpg understands.
 
-    Errors: StoreMisconfigured names the parameter that cannot be honoured.
+    Errors: StoreMisconfigured names the parameter that cannot be honoured, or whose file is missing.
     """
     parts = urlsplit(url)
     kept = []
@@ -46,6 +50,8 @@ def asyncpg_url(url: str) -> str:
         if name in DEFAULTS:
             if value not in DEFAULTS[name]:
                 raise StoreMisconfigured(f"DATABASE_URL: {name}={value} is not supported")
+        elif name in FILES and value != "system" and not Path(value).expanduser().is_file():
+            raise StoreMisconfigured(f"DATABASE_URL: {name}: there is no file {value}")
         elif name and name not in OURS and name not in HINTS:
             kept.append(f"{quote(name)}={quote(value, safe='/,:')}")
     return urlunsplit(parts._replace(query="&".join(kept)))

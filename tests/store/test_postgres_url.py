@@ -50,6 +50,10 @@ def test_parameter_that_cannot_be_honoured_is_named(parameter):
         (("quotes@", "nobody@"), "nobody"),
         (("?", "?statement_timeout=x"), "statement_timeout"),
         (("?", "?channel_binding=require"), "channel_binding=require"),
+        (
+            ("?", "?sslmode=verify-full&sslrootcert=/no/root.crt"),
+            "sslrootcert: there is no file /no",
+        ),
     ],
 )
 def test_what_can_never_work_stops_the_start(tmp_path, database_url, database, change, words):
