@@ -26,7 +26,7 @@ class Inbox:
 
     def __init__(self, stats: FanoutStats, *previous: "Inbox | None") -> None:
         self.finished = trio.Event()
-        self.previous = [each for each in previous if each and not each.finished.is_set()]
+        self.previous = tuple(each for each in previous if each and not each.finished.is_set())
         self._send, self._receive = trio.open_memory_channel[Update](INBOX_TRADES)
         self._overflow: Update | None = None
         self._stats = stats

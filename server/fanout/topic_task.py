@@ -109,7 +109,7 @@ async def run_topic(topic: Topic, inbox: Inbox) -> None:
     flusher = topic.context.flusher
     for each in inbox.previous:
         await each.finished.wait()
-    inbox.previous.clear()
+    inbox.previous = ()
     with suppress(trio.EndOfChannel):
         while True:
             update = await inbox.take()
