@@ -6,7 +6,7 @@ import trio
 
 from server.app.venues import open_venues
 from server.cluster.member import Member
-from server.cluster.shared_prices import SharedPrices
+from server.cluster.shared_prices import SharedPrices, source_of
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -89,6 +89,7 @@ def open_push(
         settings.source_priority,
         settings.source_silent_after,
         settings.trades_memory,
+        [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)

@@ -7,7 +7,7 @@ instance it gets `queued` when Redis has the batch. `docs/publishing.md` says wh
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, count, islice
+from itertools import count, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
@@ -22,14 +22,14 @@ from server.cluster.member import Member
 from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE, StreamEntry
-from server.feeds.judge import CHUNK, Exchange, Judge
+from server.feeds.judge import CHUNK, Exchange, Judge, lines_of, survived
 from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
 from server.intake.intake import Intake, id_hash
 from server.intake.market import Notice
 from server.intake.new_symbols import MAX_NEW_SYMBOLS
-from server.intake.objects import Line, Published, read_batch, read_object
+from server.intake.objects import Line, Published, read_object
 from server.intake.queued import Queued, check, decode_queued, encode_queued, split
 from server.intake.state import restore, save
 from server.quotes.instrument import Instrument, first_seen
@@ -75,7 +75,8 @@ class _Receipt:
         """Answer, once."""
         on_answer, self._on_answer = self._on_answer, None
         if on_answer:
-            on_answer(self.answer)
+            with survived("answer"):
+                on_answer(self.answer)
 
 
 class _Own(NamedTuple):
@@ -205,8 +206,7 @@ class SharedPrices:
     async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
         """Check a batch, and return its good objects as entries."""
         good, away = list[Line](), list[str]()
-        frames = enumerate(batch.bodies, batch.first_frame)
-        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        lines = lines_of(batch)
         while chunk := [*islice(lines, CHUNK)]:
             known = await self._judge.look_up(chunk, away)
             checked = check(known, self._exchange, batch.symbols, time_ns() // 1000)
@@ -362,6 +362,11 @@ class SharedPrices:
         self._exchange.announce(notice)
 
 
+def source_of(key: str) -> str:
+    """Return the name of the source that a stream's objects have."""
+    return key[:MAX_NAME_LENGTH]
+
+
 def _is_status(line: Line) -> bool:
     return isinstance(line.content, Published) and line.content.kind == "status"
 
@@ -373,7 +378,7 @@ def _listed(key: str, entries: Sequence[StreamEntry]) -> list[_Work]:
         Line(number, read_object(entry.fields[b"d"]) if b"d" in entry.fields else missing)
         for number, entry in enumerate(entries, 1)
     ]
-    name = Queued(key[:MAX_NAME_LENGTH], "", "", [])
+    name = Queued(source_of(key), "", "", [])
     return [
         _Work(key, entries[stop - 1].id, name, lines[start:stop]) for start, stop in split(lines)
     ]

@@ -73,7 +73,7 @@ class Intake:
     def begin(self) -> None:
         """Forget everything, as if nothing had been published."""
         rules = self._rules
-        self.sources = Sources(rules.priority, int(rules.silent_after * 1e6))
+        self.sources = Sources(rules.priority, int(rules.silent_after * 1e6), rules.own)
         self.held = HeldTrades(rules.band or 0.0)
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()

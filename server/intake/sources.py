@@ -14,7 +14,9 @@ from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.snapshot import Microseconds
 
 MAX_SOURCES = 256
-"""Sources that are remembered. A new one replaces one that was silent for five minutes."""
+"""Sources that are remembered, beside those of SOURCE_PRIORITY and this server's own feeds. A new one
+replaces one that was silent for five minutes.
+"""
 
 MAX_EPOCHS = 64
 """Epochs of one source that are remembered. A new one replaces the one used longest ago."""
@@ -127,11 +129,15 @@ class Source:
 class Sources:
     """All sources. `priority`: names, the first source first. Others come after all of these.
 
-    `silent_after_us`: microseconds after which the next source counts.
+    `silent_after_us`: microseconds after which the next source counts. `own`: this server's feeds.
+    Their names and those of `priority` are always admitted.
     """
 
-    def __init__(self, priority: Sequence[str], silent_after_us: int) -> None:
+    def __init__(
+        self, priority: Sequence[str], silent_after_us: int, own: Iterable[str] = ()
+    ) -> None:
         self.priority = priority
+        self.always = frozenset((*priority, *own))
         self.silent_after_us = silent_after_us
         self.all: dict[str, Source] = {}
         self._numbers = 0
@@ -140,8 +146,7 @@ class Sources:
         """Return a source, a new one if it has not been heard; None if there are too many."""
         source = self.all.get(name)
         if source is None:
-            full = len(self.all) >= MAX_SOURCES
-            if full and not self._forget_one(now) and name not in self.priority:
+            if name not in self.always and not self._has_room(now):
                 return None
             rank = self.priority.index(name) if name in self.priority else len(self.priority)
             # A number comes again after 65,536 sources, and no trade of the first is kept then.
@@ -202,12 +207,16 @@ class Sources:
                 return True
         return False
 
-    def _forget_one(self, now: int) -> bool:
-        """Forget the source that was silent for longest, if that is long enough."""
-        others = [each for each in self.all.values() if each.name not in self.priority]
+    def _has_room(self, now: int) -> bool:
+        """Whether one more source fits. If too many are known, forget the one that was silent for
+        longest, if that is long enough.
+        """
+        others = [each for each in self.all.values() if each.name not in self.always]
+        if len(others) < MAX_SOURCES:
+            return True
         # A source without a price that counted is forgotten first, and at once.
-        quietest = min(others, key=_worth, default=None)
-        if quietest is None or _worth(quietest) > (True, now - ID_MEMORY_US):
+        quietest = min(others, key=_worth)
+        if _worth(quietest) > (True, now - ID_MEMORY_US):
             return False
         del self.all[quietest.name]
         return True

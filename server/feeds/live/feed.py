@@ -90,6 +90,12 @@ class LiveFeed:
         except BadMessage as bad:
             self._invalid.report("venue", self.venue.name, str(bad))
             return
+        except Refused:
+            raise
+        except Exception:
+            # A fault of the server costs neither the other messages nor the feed.
+            log.exception("venue message failed", venue=self.venue.name)
+            return
         if not self.connected and not reading.replies:
             self.connected = True
             log.info("venue connected", venue=self.venue.name, symbols=len(self.venue.symbols))
