@@ -199,8 +199,7 @@ class Bus:
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the hash. Errors: BusLost."""
-        for key in (QUOTES, INTAKE, MARKETS):
-            await self.do(partial(self.redis.hdel, key, *symbols))
+        await self.do(partial(self.redis.hdel, QUOTES, *symbols))
 
     async def share_interest(
         self, symbols: Iterable[str], since: int | None, lifetime: float

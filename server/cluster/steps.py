@@ -71,7 +71,7 @@ class Step(NamedTuple):
     stream of which entries up to its position are no longer needed.
     """
 
-    states: Mapping[str, bytes]
+    states: dict[str, bytes]
     ids: bytes
     news: tuple[MarketNews, ...]
     positions: Mapping[str, str]
@@ -93,7 +93,7 @@ class Steps:
 
     `states` and `positions` are those of all steps that Redis has, and that this instance heard of.
     `made` is called for each step. `ahead`: symbols of which this instance had newer quotes than Redis
-    when it was elected.
+    when it was elected. `gone`: symbols that were delisted or renamed, and that Redis may still have.
     """
 
     def __init__(self, made: Callable[[], None]) -> None:
@@ -104,6 +104,7 @@ class Steps:
         self.positions: dict[str, str] = {}
         self.markets: dict[str, MarketNews] = {}
         self.ahead: Collection[str] = ()
+        self.gone: dict[str, None] = {}
         self._changed = trio.Event()
 
     @property
@@ -155,8 +156,29 @@ class Steps:
     def forget(self, symbols: Iterable[str]) -> None:
         """Forget symbols that were delisted."""
         for symbol in symbols:
-            self.states.pop(symbol, None)
+            for states in self._states():
+                states.pop(symbol, None)
             self.markets.pop(symbol, None)
+            self.gone[symbol] = None
+
+    def rename(self, symbol: str, new: str, renamed: Callable[[bytes], bytes]) -> None:
+        """Go on with a symbol's state under its new name. `renamed` makes the one of the other."""
+        for states in self._states():
+            if state := states.pop(symbol, None):
+                states.setdefault(new, renamed(state))
+        if market := self.markets.pop(symbol, None):
+            self.markets.setdefault(new, market._replace(symbol=new))
+        self.gone[symbol] = None
+
+    def _states(self) -> Iterator[dict[str, bytes]]:
+        yield self.states
+        if self.pending:
+            yield self.pending.states
+
+    def told(self, gone: Iterable[str]) -> None:
+        """Note that Redis has no more of these symbols."""
+        for symbol in gone:
+            self.gone.pop(symbol, None)
 
     def newest_of(self, stored: Progress) -> tuple[Progress, Collection[str]]:
         """Go on from what Redis has, or from what this instance heard of where that is newer. Return
@@ -175,9 +197,11 @@ class Steps:
         self.states = dict(stored.states) | heard
         return stored._replace(states=self.states, positions=positions), heard
 
-    def record(self, symbols: Iterable[str], *, whole: bool = False) -> Record:
+    def record(
+        self, symbols: Iterable[str], *, whole: bool = False, gone: Iterable[str] = ()
+    ) -> Record:
         """Return what goes with the quotes of `symbols`, and with those of the pending step. `whole`:
-        Redis may have forgotten the positions and markets.
+        Redis may have forgotten the positions and markets. Redis is to forget those that are `gone`.
         """
         step = self.pending
         newest = step.states if step else {}
@@ -196,9 +220,10 @@ class Steps:
             symbol: b"" if each.status == "open" else encode_json(each)
             for symbol, each in news.items()
         }
+        nothing = dict.fromkeys(gone, b"")
         return Record(
-            states,
-            markets,
+            nothing | states,
+            nothing | markets,
             step.ids if step else b"",
             step.positions.get(step.queue, "") if step else "",
         )

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Refused
 from server.intake.checks import at_price, at_size, may_publish
-from server.intake.intake import id_hash
 from server.intake.market import Market
+from server.intake.names import id_hash
 from server.intake.objects import Line, Published, read_time
 from server.quotes.instrument import is_symbol
 

@@ -102,6 +102,22 @@ class Source:
         """Return what is the newest of a symbol."""
         return self.symbols.get(symbol) or self.symbols.setdefault(symbol, Newest())
 
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with what is known of a symbol under its new name."""
+        if was := self.symbols.pop(symbol, None):
+            newest = self.newest(new)
+            newest.trade, newest.book = max(newest.trade, was.trade), max(newest.book, was.book)
+            newest.heard_at = max(newest.heard_at, was.heard_at)
+        for symbols in self._epochs.values():
+            if seqs := symbols.pop(symbol, None):
+                symbols.setdefault(new, SeenSeqs()).merge(seqs)
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        self.symbols.pop(symbol, None)
+        for symbols in self._epochs.values():
+            symbols.pop(symbol, None)
+
     def count(self, answer: Answer, objects: int, now: int) -> None:
         """Count a batch."""
         self._roll(now)
@@ -190,6 +206,16 @@ class Sources:
                 newest.trade = max(newest.trade, each.trade)
                 newest.book = max(newest.book, each.book)
                 newest.heard_at = max(newest.heard_at, min(each.heard_at, now))
+
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with what all sources said of a symbol under its new name."""
+        for source in self.all.values():
+            source.rename(symbol, new)
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        for source in self.all.values():
+            source.forget(symbol)
 
     def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
         """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""

@@ -110,6 +110,22 @@ class KeptTrades:
             self._rotation.pop(symbol, None)
         self._symbols[symbol] = _Kept(values, adjustments, since)
 
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with a symbol's trades under its new name. If that has begun, keep those it has."""
+        kept = self._symbols.get(symbol)
+        self.forget(symbol)
+        if kept and new not in self._symbols:
+            self._symbols[new] = kept
+            self._row_bytes += len(kept.rows)
+            if kept.rows:
+                self._rotation[new] = None
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        if kept := self._symbols.pop(symbol, None):
+            self._row_bytes -= len(kept.rows)
+            self._rotation.pop(symbol, None)
+
     def since(self, symbol: str) -> int:
         """Return the time of the last trade before the first one here, 0 if there was none."""
         return self._symbols[symbol].since
