@@ -28,6 +28,7 @@ from server.feeds.live.feed import LiveFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
+from server.intake.kept_log import KeptLog
 from server.intake.market import Notice
 from server.intake.names import id_hash
 from server.intake.new_symbols import MAX_NEW_SYMBOLS
@@ -105,6 +106,7 @@ class SharedPrices:
         self._positions: dict[str, str] = {}
         self._own: dict[str, _Own] = {}
         self._news: list[MarketNews] = []
+        self._kept = KeptLog()
         self._appending = trio.Semaphore(APPENDING)
 
     async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
@@ -250,6 +252,8 @@ class SharedPrices:
             whole = len(ids) - len(ids) % ID.size
             self.intake.ids.restore((key for (key,) in ID.iter_unpack(ids[:whole])), now)
         self.intake.ids.news, self._news = [], []
+        self._kept = KeptLog()
+        self._kept.restore(self.intake, progress.kept, now)
         self._positions = {key: progress.positions.get(key, BEGINNING) for key in self._keys}
         symbols = len(progress.states)
         log.info("publishing", symbols=symbols, unreadable=unreadable, **self._positions)
@@ -293,7 +297,11 @@ class SharedPrices:
         ids, self.intake.ids.news = self.intake.ids.news or [], []
         news, self._news = tuple(self._news), []
         packed = b"".join(map(ID.pack, ids))
-        await self._steps.finish(Step(states, packed, news, dict(self._positions), QUEUE))
+        kept = self._kept.take(self.intake, time_ns() // 1000)
+        positions = dict(self._positions)
+        await self._steps.finish(
+            Step(states, packed, news, positions, QUEUE, kept, self._kept.length)
+        )
         for each, answer in zip(work, answers, strict=True):
             await self._answer(each, answer)
 

@@ -32,11 +32,14 @@ class MarketNews(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far the feeds have come. `ids`: those that were counted, the oldest first."""
+    """How far the feeds have come. `ids`: those that were counted, the oldest first. `kept`: what
+    happened to kept trades, with its moment in microseconds.
+    """
 
     states: Mapping[str, bytes]
     positions: Mapping[str, str]
     ids: Sequence[bytes]
+    kept: Sequence[tuple[int, bytes]] = ()
 
 
 EntryName = Annotated[str, Meta(pattern=r"^[0-9]{1,19}-[0-9]{1,19}\Z")]
@@ -68,7 +71,8 @@ class Step(NamedTuple):
 
     `states`: how far the sources of each symbol have come. `ids`: those that were counted, 8 bytes
     each. `positions`: the last entry of each stream that was read, by the stream's key. `queue`: the
-    stream of which entries up to its position are no longer needed.
+    stream of which entries up to its position are no longer needed. `kept`: what happened to kept
+    trades. Of the stream of these, `kept_entries` are of use, with this one.
     """
 
     states: dict[str, bytes]
@@ -76,6 +80,8 @@ class Step(NamedTuple):
     news: tuple[MarketNews, ...]
     positions: Mapping[str, str]
     queue: str
+    kept: bytes = b""
+    kept_entries: int = 0
 
 
 class Record(NamedTuple):
@@ -85,6 +91,8 @@ class Record(NamedTuple):
     markets: Mapping[str, bytes] = {}
     ids: bytes = b""
     read_to: str = ""
+    kept: bytes = b""
+    kept_entries: int = 0
 
 
 class Steps:
@@ -226,6 +234,8 @@ class Steps:
             nothing | markets,
             step.ids if step else b"",
             step.positions.get(step.queue, "") if step else "",
+            step.kept if step else b"",
+            step.kept_entries if step else 0,
         )
 
     def abandon(self) -> bool:

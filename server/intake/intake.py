@@ -92,6 +92,13 @@ class Intake:
             self.trades.forget(symbol)
             self.former.forget(symbol)
 
+    def drop_doubtful_trades(self) -> None:
+        """Forget kept trades that do not lead to a symbol's present values."""
+        for symbol in self.trades.symbols():
+            values = self._market.values(symbol)
+            if self.trades.values(symbol)[:4] != values[:4]:
+                self.trades.forget(symbol)
+
     def take(
         self,
         lines: Iterable[Line],

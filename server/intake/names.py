@@ -36,6 +36,14 @@ class FormerNames:
         """Note that `symbol` is `new` from now on."""
         self.add(new, {**self._names.pop(symbol, {}), symbol: now})
 
+    def present(self) -> dict[str, tuple[str, int]]:
+        """Return each former name's present one, and the moment of the rename."""
+        return {
+            former: (symbol, renamed_at)
+            for symbol, names in self._names.items()
+            for former, renamed_at in names.items()
+        }
+
     def forget(self, symbol: str) -> None:
         """Forget a symbol that was delisted."""
         self._names.pop(symbol, None)

@@ -25,8 +25,8 @@ class HeldTrade(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SymbolState(msgspec.Struct, frozen=True, array_like=True):
-    """One symbol in all its sources: some 100 bytes for each. `former`: see `FormerNames`. Trades that
-    were counted are not in it, so the next leader cannot revise them.
+    """One symbol in all its sources: some 100 bytes for each. `former`: see `FormerNames`. Kept trades
+    have their own log (`kept_log.py`).
     """
 
     progress: list[Progress]
