@@ -87,7 +87,7 @@ def test_killed_leader_loses_and_repeats_nothing(tmp_path, redis):
 
 
 def test_next_leader_revises_what_the_last_one_kept(tmp_path, redis):
-    """Price, volume, high and low are as they would have been, also at an instance that heard nothing."""
+    """Price, volume, high and low are as they would have been, also at an instance that is new."""
     with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
         leader = cluster.start()
         cluster.wait_for_leader([leader])

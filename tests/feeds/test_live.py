@@ -216,6 +216,22 @@ async def test_undocumented_and_damaged_messages_are_left_out(
     assert follower.invalid.counts["venue"] == 3
 
 
+async def test_feed_that_is_stopped_is_not_connected(autojump_clock, serve_in_memory):
+    """An instance that leads no more does not say that it follows the venue."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        await (await accept(request, match(1))).get_message()
+
+    serve_in_memory(serve)
+    follower = Follower(coinbase())
+    async with trio.open_nursery() as running:
+        running.start_soon(follower.feed.run)
+        await follower.received(1)
+        assert follower.feed.connected
+        running.cancel_scope.cancel()
+    assert not follower.feed.connected
+
+
 async def test_fault_in_one_message_does_not_end_the_feed(
     autojump_clock, serve_in_memory, follow, monkeypatch
 ):

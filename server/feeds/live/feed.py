@@ -61,7 +61,9 @@ class LiveFeed:
             except Refused as refused:
                 # Time seldom cures this, and venues ban clients that insist.
                 problem, asked = f"refused: {refused}", LONGEST_DELAY
-            self.connected = False
+            finally:
+                # Also if this instance leads no more.
+                self.connected = False
             self._listener.on_away()
             wait = backoff.next(asked)
             log.warning(
