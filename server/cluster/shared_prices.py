@@ -364,7 +364,10 @@ class SharedPrices:
         ]
         own.receipt.answer.add(answer)
         own.receipt.waiting -= 1
-        if not own.receipt.waiting:
+        if own.receipt.waiting:
+            return
+        # Another instance may have taken the batch with this key meanwhile.
+        if not (own.receipt.answer.duplicate and await self._is_answered(own.receipt)):
             await self._remember(own.receipt)
             own.receipt.settle()
 

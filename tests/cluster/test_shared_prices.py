@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -177,3 +178,21 @@ def test_stream_of_objects(pair: Pair, symbol: str) -> None:
         )
 
     eventually(is_logged)
+
+
+def test_key_that_is_still_in_work_gets_an_answer_as_the_first(pair: Pair, symbol: str) -> None:
+    """Both instances get the same batch at the same moment. It counts once, and neither calls it a
+    duplicate.
+    """
+    post(pair.leader, {"symbol": symbol, "price": 50, "size": 1})
+    batch = [{"symbol": symbol, "price": 50, "size": 1}]
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(40):
+            key = f"both {symbol} {number}"
+            both = [
+                pool.submit(post, server, batch, Idempotency_Key=key)
+                for server in (pair.leader, pair.follower)
+            ]
+            assert [each.result().counts[:2] for each in both] == [(1, 0)] * 2
+    eventually(lambda: volume(pair.follower, symbol) == 41)
+    assert volume(pair.leader, symbol) == 41
