@@ -344,6 +344,8 @@ class SharedPrices:
         self, work: Work, updates: trio.MemorySendChannel[Update], moved: set[str]
     ) -> Answer:
         entry, ids = work.entry, self.intake.ids
+        # Otherwise the intake would do it behind the next line, and forget the key after a pause.
+        ids.pass_time(time_ns() // 1000)
         if entry.key and entry.id in ids:
             return Answer(duplicate=len(work.lines))
         if entry.key:

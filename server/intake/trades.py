@@ -266,7 +266,9 @@ class KeptTrades:
     def _is_folded(self, kept: _Kept, row: Row) -> bool:
         """Fold a trade older than all rows if it is older than folded ones, or has no room."""
         before = kept.before
-        older = before.traded and row.time_us < before.time_us
+        # Of equal ones without numbers, the later one to come has its place before the other.
+        equal = row.time_us == before.time_us and row.seq == NO_SEQ
+        older = before.traded and (row.time_us < before.time_us or equal)
         if not older and len(kept.rows) < self._most:
             return False
         kept.before = _values(before, [row])

@@ -97,3 +97,17 @@ def test_delisted_symbol_begins_anew(shared: Shared, redis: Redis) -> None:
     shared.list("FB,Another,STOCK,50,")
     eventually(lambda: volume(leader, "FB") is not None)
     assert publish(leader, "FB", [{"price": 50, "size": 1, "seq": 5}]) == [1, 0]
+
+
+def test_key_of_the_first_batch_of_all_is_known(shared: Shared, redis: Redis) -> None:
+    """Also if its answer is lost, and the batch comes again over another instance."""
+    leader = shared.cluster.start()
+    shared.cluster.wait_for_leader([leader])
+    follower = shared.cluster.start()
+    batch = [{"symbol": "FB", "price": 100, "size": 1}]
+    assert post(leader, batch, Idempotency_Key="first").counts[0] == 1
+    for name in redis.command("KEYS", "quotestream:answer:*").split():
+        redis.command("DEL", name)
+    assert post(follower, batch, Idempotency_Key="first").body["state"] == "queued"
+    assert publish(leader, "FB", [{"price": 101, "size": 1}]) == [1, 0]
+    assert volume(leader, "FB") == 2
