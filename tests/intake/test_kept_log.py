@@ -82,8 +82,9 @@ def test_each_kept_trade_is_revised_alike(
 def test_entry_counts_once() -> None:
     """A step that was written twice has each trade once."""
     leader = Leader()
-    leader.step(trade(1, 10, 0), trade(2, 11, 0))
-    leader.entries *= 2
+    leader.step(trade(1, 10, 0))
+    leader.step(trade(2, 11, 0))
+    leader.entries += leader.entries[-1:]
     other = leader.successor()
     assert len(other.intake.trades) == 2
     assert other.publish({"kind": "cancel", "id": "t-2"}).accepted == 1
