@@ -7,6 +7,7 @@ import trio
 from server.app.venues import open_venues
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
+from server.cluster.work import source_of
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -71,7 +72,8 @@ class HubExchange:
         """Wait until the topics of `symbols` have published all updates that they have now."""
         # A topic's task that slept gets its update in the next pass of the loop.
         await trio.lowlevel.checkpoint()
-        waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
+        topics = self._hub.topics
+        waiting = [topic for symbol in symbols if (topic := topics.get(self._present(symbol)))]
         await wait_until(
             lambda: not any(topic.inbox is not None and topic.inbox.waiting for topic in waiting)
         )
@@ -89,9 +91,14 @@ def open_push(
         settings.source_priority,
         settings.source_silent_after,
         settings.trades_memory,
+        [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
-    push = SharedPrices(intake, exchange, member, feed.stream) if member else Push(intake, exchange)
+    push: Push | SharedPrices
+    if member:
+        push = directory.rules = SharedPrices(intake, exchange, member, feed.stream)
+    else:
+        push, directory.rules = Push(intake, exchange), intake
     open_venues(settings, hub, push)
     return push

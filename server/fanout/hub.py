@@ -32,7 +32,7 @@ from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
-from server.quotes.update import Trade
+from server.quotes.update import Change
 
 ONE_MESSAGE = 1000
 """The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message
@@ -100,8 +100,8 @@ class Hub:
             tasks.start_soon(self.status.run)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
-        """Add a symbol, perhaps known from its `first` trade; send its quote to subscribers of `*`."""
+    def list_instrument(self, instrument: Instrument, first: Change | None = None) -> Topic:
+        """Add a symbol, perhaps known from its `first` price; send its quote to subscribers of `*`."""
         snapshot = opening_snapshot(instrument)
         if first:
             snapshot = msgspec.structs.replace(snapshot, quoted_at=first.time_us)
@@ -156,7 +156,7 @@ class Hub:
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
-    def follow(self, rows: Iterable[Snapshot], *, certain: bool = False) -> list[str]:
+    def follow(self, rows: Iterable[Snapshot], *, certain: bool = False) -> dict[str, str | None]:
         """Rename instruments that have other symbols in `rows` (see `Renaming.follow`)."""
         return self._renaming.follow(rows, certain=certain)
 

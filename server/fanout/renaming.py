@@ -32,8 +32,10 @@ class Renaming:
     subscribe: Callable[[Outbox, Topic], None]
     present: dict[str, str] = field(default_factory=dict)
 
-    def follow(self, rows: Iterable[Snapshot], *, certain: bool) -> list[str]:
-        """Rename the instruments that have another symbol in `rows`, and return their old symbols.
+    def follow(self, rows: Iterable[Snapshot], *, certain: bool) -> dict[str, str | None]:
+        """Rename the instruments that have another symbol in `rows`.
+
+        Return the new symbols by the old ones, in the order of the renames; None: it was delisted.
 
         A row may be of another instrument than the one that has its symbol here, and no row has that
         one's new symbol. If `certain`, as the rows are the catalogue's, delist it. Otherwise rename
@@ -47,10 +49,11 @@ class Renaming:
             if row.symbol not in moves and not is_of(self.topics.get(row.symbol), row)
         ]
         if strangers and not certain:
-            return []
+            return {}
         self.delist(strangers)
         self.rename(moves)
-        return [*moves, *strangers]
+        gone = dict.fromkeys(strangers)
+        return gone | {symbol: row.symbol for symbol, row in moves.items()}
 
     def rename(self, moves: Mapping[str, Snapshot]) -> None:
         """Rename instruments at once, by old symbol. One may take the symbol of another."""

@@ -61,7 +61,9 @@ class LiveFeed:
             except Refused as refused:
                 # Time seldom cures this, and venues ban clients that insist.
                 problem, asked = f"refused: {refused}", LONGEST_DELAY
-            self.connected = False
+            finally:
+                # Also if this instance leads no more.
+                self.connected = False
             self._listener.on_away()
             wait = backoff.next(asked)
             log.warning(
@@ -89,6 +91,12 @@ class LiveFeed:
             reading = self.venue.read(text)
         except BadMessage as bad:
             self._invalid.report("venue", self.venue.name, str(bad))
+            return
+        except Refused:
+            raise
+        except Exception:
+            # A fault of the server costs neither the other messages nor the feed.
+            log.exception("venue message failed", venue=self.venue.name)
             return
         if not self.connected and not reading.replies:
             self.connected = True
