@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from server.app.venues import open_venues
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
@@ -93,5 +92,9 @@ def open_push(
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
     push = SharedPrices(intake, exchange, member, feed.stream) if member else Push(intake, exchange)
-    open_venues(settings, hub, push)
+    if feed.venues:
+        # It imports a WebSocket client and the venues, a megabyte.
+        from server.app.venues import open_venues
+
+        open_venues(settings, hub, push)
     return push

@@ -23,7 +23,7 @@ from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE, StreamEntry
 from server.feeds.judge import CHUNK, Exchange, Judge
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
 from server.intake.intake import Intake, id_hash
@@ -109,7 +109,7 @@ class SharedPrices:
     def __init__(self, intake: Intake, exchange: Exchange, member: Member, stream: str) -> None:
         self.intake = intake
         self.running = False
-        self.venues: Sequence[LiveFeed] = ()
+        self.venues: Sequence[VenueFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
         self._steps, self._journal = member.steps, member.hub.journal
