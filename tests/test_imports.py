@@ -7,13 +7,12 @@ UNUSED = {
     *("redis", "trio_asyncio"),
     *("asyncpg", "server.store.catalogue_postgres", "server.store.writes_postgres"),
     *("cryptography", "jwt", "server.gateway.public_key"),
-    *("hypercorn", "h2"),
     *("trio_websocket", "server.websocket_client", "server.app.venues", "server.feeds.live.feed"),
     *("jsonpatch", "server.client"),
     *("rich.console", "pygments", "greenlet._greenlet"),
     *("server.workers.supervisor", "server.workers.host"),
 }
-"""Modules for Redis, Postgres, public keys, HTTP/2, live venues, clients, terminals and workers."""
+"""Modules for Redis, Postgres, public keys, live venues, clients, terminals and workers."""
 
 
 def test_server_imports_only_what_it_uses(tmp_path):

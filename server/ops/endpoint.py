@@ -15,6 +15,9 @@ from server.ops.admission import Gate
 from server.ops.problems import BAD_REQUEST, RATE_LIMITED, ApiError, Problem
 from server.store.loader import Payer, TooManyLookups
 
+BODY = "quotestream.body"
+"""The key of a request's body in its scope."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -76,8 +79,10 @@ class Endpoint:
             if user:
                 gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
                 payer = gate.budgets.payer(user.user)
-            body = await request.body() if self.takes else b""
-            encoding = request.headers.get("content-encoding", "")
+            body, encoding = (
+                request.scope.get(BODY, b""),
+                request.headers.get("content-encoding", ""),
+            )
             call = Call(user, payer, values, {}, body, encoding)
             try:
                 body = _encode(await self.handle(call))

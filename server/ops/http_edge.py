@@ -1,22 +1,25 @@
-"""The edge of an HTTP port: it accepts and bounds connections, and lets the application answer them.
+"""The edge of an HTTP port: it accepts and bounds connections, and runs Hypercorn for each.
 
-It accepts connections up to a limit that leaves descriptors for the streaming port. Each has a task,
-which reads valid requests (`http_stream.py`) and writes answers (`http_answer.py`). An exception there
-ends only that connection.
-
-Rejected: Hypercorn. Its own server ran all connections in one nursery, accepted HTTP/2 and WebSocket,
-and wrote without a deadline: one hostile packet ended the process. Run behind this edge, it took 3 MB,
-a tenth of a start, and half of the cheapest request's time.
+Hypercorn's own server runs all connections in the application's nursery, accepts HTTP/2 and WebSocket,
+and writes without a deadline. With it, one hostile packet ended the process, and one client that did
+not read delayed the stop. So the edge accepts connections itself, up to a limit that leaves descriptors
+for the streaming port. It runs Hypercorn's `TCPServer` for each connection, on a stream that passes on
+only valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only that connection.
 """
 
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
-from starlette.types import ASGIApp
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import (
@@ -26,8 +29,8 @@ from server.gateway.sockets import (
     close,
     ignore_new,
 )
-from server.ops.http_answer import Answer
-from server.ops.http_request import IncomingRequest
+from server.ops.endpoint import BODY
+from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer
 
@@ -114,8 +117,7 @@ class HttpEdge:
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
         self._refusals = Sampler("HTTP request refused")
-        self._leaving = False
-        self._stopping = False
+        self._config = _hypercorn_config()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until stopped or cancelled."""
@@ -145,13 +147,13 @@ class HttpEdge:
         Each open connection gets one more answer, with `Connection: close` (RFC 9112 §9.6). So no
         request is lost.
         """
-        self._leaving = True
+        self._config.keep_alive_max_requests = 0
         for listener in self._listeners:
             ignore_new(listener)
 
     async def stop(self) -> None:
         """Close the port and idle connections. Requests in progress have GRACEFUL_TIMEOUT to end."""
-        self._leaving = self._stopping = True
+        self._config.keep_alive_max_requests = 0
         self._accepting.cancel()
         with trio.move_on_after(GRACEFUL_TIMEOUT + CLOSE_TIME):
             await self._stopped.wait()
@@ -159,9 +161,9 @@ class HttpEdge:
     async def _finish(self) -> None:
         for listener in self._listeners:
             close(listener)
-        for stream in self.streams:
-            if not stream.busy:
-                stream.close()
+        for stream in list(self.streams):
+            # Hypercorn closes the stream once it is idle.
+            await stream.context.terminated.set()
         with trio.move_on_after(GRACEFUL_TIMEOUT):
             while self.streams:
                 await self._changed.park()
@@ -182,7 +184,6 @@ class HttpEdge:
             sock, address = accepted
             stream = RequestStream(
                 sock,
-                address,
                 self._pacer.enter,
                 partial(self._on_refused, address),
                 self._bound_unfinished,
@@ -219,42 +220,60 @@ class HttpEdge:
                 self._evict(max(self.streams, key=size))
 
     async def _serve(self, stream: RequestStream) -> None:
-        """Answer a connection's requests. No exception but a cancellation leaves this method."""
+        """Run one connection. No exception but a cancellation leaves this method."""
+        server = TCPServer(
+            partial(self._answer, stream),
+            self._config,
+            stream.context,
+            ConnectionState({}),
+            stream,  # type: ignore[arg-type]  # it has all that Hypercorn uses of a socket stream
+        )
         try:
-            while not self._stopping and (request := await stream.next_request()):
-                if not await self._answer(stream, request):
-                    break
-            stream.close()
-        except Exception as error:
+            await server.run()
+        except* Exception as errors:
             self.failures += 1
-            log.error("HTTP connection failed", exc_info=error)
+            log.error("HTTP connection failed", exc_info=errors)
         finally:
             stream.cut()
+            # Breaks a reference cycle, which would live until the next full collection.
+            vars(server).clear()
             del self.streams[stream]
             self._changed.unpark_all()
 
-    async def _answer(self, stream: RequestStream, request: IncomingRequest) -> bool:
-        """Let the application answer one request. Return whether the connection goes on."""
-        answer = Answer(request, stream.write, lambda: self._leaving)
+    async def _answer(
+        self, stream: RequestStream, scope: Scope, receive: Receive, send: Send, *_: Any
+    ) -> None:
+        """Let the application answer one request."""
         try:
             with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
-                await self._app(answer.scope(stream.address), answer.receive, answer.send)
+                await self._app({**scope, BODY: stream.body}, receive, send)
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
-        except Exception as error:
+        except* Exception as errors:
             # Starlette has answered 500 and raises the error again for the log.
             self.failures += 1
-            log.error("request failed", exc_info=error)
-        goes_on = await answer.finish()
-        stream.answered()
-        self._changed.unpark_all()
-        return goes_on
+            log.error("request failed", exc_info=errors.exceptions[0])
+        finally:
+            stream.answered()
+            self._changed.unpark_all()
 
     def _on_refused(self, address: str, code: str, message: str) -> None:
         self.refused[code] += 1
         self._charge(address)
         self._refusals.log(code, message, address=address)
+
+
+def _hypercorn_config() -> Config:
+    """Return settings that disable Hypercorn's limits and deadlines, as the stream has its own."""
+    config = Config()
+    config.h11_max_incomplete_size = MAX_HEAD + MAX_BODY
+    config.keep_alive_timeout = float("inf")
+    config.keep_alive_max_requests = 2**63
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    return config
 
 
 def _unfinished(stream: RequestStream) -> int:

@@ -1,4 +1,8 @@
-"""Checks requests to the HTTP port before the application sees them, without I/O."""
+"""Checks requests to the HTTP port before Hypercorn sees them, without I/O.
+
+Hypercorn gets each request whole and rewritten: an HTTP/1.1 request without a body or an upgrade. So no
+hostile bytes reach its HTTP/2, WebSocket and chunk parsers. The application gets the body beside it.
+"""
 
 from typing import NamedTuple
 
@@ -43,22 +47,21 @@ class IncomingRequest:
     """One request: a head, then its body in pieces.
 
     `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received. `body` has
-    them, if a route reads them. `path` is the target in origin form. `headers` say nothing about the
-    connection and the body's framing. `connection` is h11's state, for this request and its answer.
+    them, if a route reads them.
     """
 
     def __init__(self, head: bytes) -> None:
         """Parse and check the head. Errors: Refusal."""
-        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
         self.body = bytearray()
-        self.event = parse_head(head, self.connection)
+        self.event = parse_head(head, self._parser)
         check_host(self.event)
         self._headers = self.event.headers
         if self.event.http_version not in (b"1.0", b"1.1"):
             raise Refusal(Refused.HTTP_VERSION, "this port speaks HTTP/1.1 only")
-        # Methods are case-sensitive (RFC 9110 §9.1): `get` is a method of somebody else.
+        # Hypercorn would make the method upper case, but methods are case-sensitive (RFC 9110 §9.1).
         if self.event.method != self.event.method.upper():
             raise Refusal(Refused.BAD_REQUEST, "methods are written in upper case")
         if len(self._headers) > MAX_HEADERS:
@@ -67,20 +70,16 @@ class IncomingRequest:
             raise Refusal(
                 Refused.NOT_FOUND, "no WebSocket here, quotes are streamed on the other port"
             )
-        self.path, authority = _origin_form(self.event)
-        self.headers = [
-            (name, authority if name == b"host" and authority else value)
-            for name, value in self._headers
-            if name not in _DROPPED
-        ]
-        most = READ_BODIES.get((self.event.method, self.path.partition(b"?")[0]))
+        self._target = _origin_form(self.event)
+        path, _, _ = self._target.path.partition(b"?")
+        most = READ_BODIES.get((self.event.method, path))
         self.is_read, self._most = most is not None, most or MAX_BODY
         self._check_framing(head)
 
     @property
     def expects_continue(self) -> bool:
         """Return whether the client waits for `100 Continue` (RFC 9110 §10.1.1)."""
-        return self.connection.they_are_waiting_for_100_continue
+        return self._parser.they_are_waiting_for_100_continue
 
     def take_body(self, received: bytearray) -> bool:
         """Take the body's bytes from the front of `received`; True once the body is complete.
@@ -90,10 +89,10 @@ class IncomingRequest:
         # h11 would take an empty buffer for the end of the stream.
         if received:
             self.on_wire += len(received)
-            self.connection.receive_data(bytes(received))
+            self._parser.receive_data(bytes(received))
             received.clear()
         try:
-            while isinstance(event := self.connection.next_event(), h11.Data):
+            while isinstance(event := self._parser.next_event(), h11.Data):
                 self._size += len(event.data)
                 if self._size > self._most:
                     raise self._too_large()
@@ -102,11 +101,27 @@ class IncomingRequest:
         except h11.RemoteProtocolError:
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
         if isinstance(event, h11.EndOfMessage):
-            received += self.connection.trailing_data[0]
+            received += self._parser.trailing_data[0]
             return True
         if self.on_wire > CHUNK_OVERHEAD * self._most:
             raise self._too_large()
         return False
+
+    def rewritten(self) -> bytes:
+        """Return the request for Hypercorn, without its body.
+
+        With a body, Hypercorn would close the connection if an answer were complete before it read all.
+        """
+        event, (path, authority) = self.event, self._target
+        lines = [b"%s %s HTTP/%s" % (event.method, path, event.http_version)]
+        lines += [
+            b"%s: %s" % (name, authority if name == b"host" and authority else value)
+            for name, value in self._headers
+            if name not in _DROPPED
+        ]
+        if b"close" in self._tokens(b"connection"):
+            lines.append(b"connection: close")
+        return b"\r\n".join([*lines, b"", b""])
 
     def _check_framing(self, head: bytes) -> None:
         """Refuse a body with more than one length (RFC 9112 §6.1)."""

@@ -1,7 +1,8 @@
-"""One connection of the HTTP port: a stream of whole, valid requests.
+"""One connection of the HTTP port: a stream that passes only whole, valid requests to Hypercorn.
 
-The next request is read when the last one is answered. So a client that pipelines a thousand requests
-takes turns with the others. When it leaves, its remaining requests never start.
+Hypercorn reads a request, lets the application answer it, and reads the next. This stream passes on the
+next request only after the last one was answered. So a client that pipelines a thousand requests takes
+turns with the others. When it leaves, its remaining requests never start.
 """
 
 import math
@@ -11,6 +12,7 @@ from contextlib import suppress
 
 import h11
 import trio
+from hypercorn.trio.worker_context import WorkerContext
 
 from server.gateway.refusals import Refusal, Refused, response
 from server.gateway.request import NotHttp, take_head
@@ -24,7 +26,7 @@ REQUEST_TIMEOUT = 10.0
 """Seconds from a request's first byte to its last."""
 
 WRITE_TIMEOUT = 10.0
-"""Seconds for a client to read one write, which is most often a whole answer."""
+"""Seconds for a client to read one write, which is an answer's head or body."""
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes of one read. As chunks of one byte they take 6 ms; then other tasks run."""
@@ -35,14 +37,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestStream:
     """A connection's stream, owned by the connection's task.
 
-    `busy`: a request is being answered. `idle_since` and `writing_since` are in trio's time, the latter
-    infinite if nothing is being written.
+    `busy`: Hypercorn has a request and has not answered it. `body` is that request's. Hypercorn reads
+    the addresses from `socket`; `context` tells it to close an idle connection. `idle_since` and
+    `writing_since` are in trio's time, the latter infinite if nothing is being written.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        address: str,
         enter: Callable[[], Awaitable[None]],
         refused: Callable[[str, str], None],
         received: Callable[[], None],
@@ -53,29 +55,37 @@ class RequestStream:
             refused: gets the code and the message of each refusal.
             received: called when `unfinished` has grown.
         """
-        self.address = address
+        self.socket = sock
+        self.context = WorkerContext(None)
         self.busy = False
+        self.body = b""
         self.idle_since = trio.current_time()
         self.writing_since = math.inf
-        self._socket = sock
         self._enter = enter
         self._refused = refused
         self._on_received = received
+        self._answered = trio.Event()
+        self._answered.set()
         self._received = bytearray()
         self._reading: IncomingRequest | None = None
         self._is_head = False
         self._served = 0
 
-    async def next_request(self) -> IncomingRequest | None:
-        """Return the next request when it may start; None if there is none, or it was refused."""
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes:
+        """Return the next request, or nothing if there is none."""
+        await self._answered.wait()
         request = await self._next_request()
         if isinstance(request, IncomingRequest):
+            self._answered = trio.Event()
             self.busy = True
             self._served += 1
-            return request
+            self.body = bytes(request.body)
+            return request.rewritten()
         if request is not None:
             await self._refuse(request)
-        return None
+        # Otherwise Hypercorn would keep the descriptor until its own timer ends.
+        await self.context.terminated.set()
+        return b""
 
     @property
     def unfinished(self) -> int:
@@ -93,38 +103,51 @@ class RequestStream:
     def answered(self) -> None:
         """Note that the application has finished the request."""
         self.busy = False
+        self.body = b""
         self.idle_since = trio.current_time()
+        self._answered.set()
 
-    async def write(self, data: bytes) -> None:
-        """Write within WRITE_TIMEOUT, or cut the connection."""
+    async def send_all(self, data: bytes) -> None:
+        """Write within WRITE_TIMEOUT, even in a scope that Hypercorn shields.
+
+        Errors: BrokenResourceError, ClosedResourceError.
+        """
         self.writing_since = trio.current_time()
         try:
             with trio.fail_after(WRITE_TIMEOUT):
-                await send_all(self._socket, data)
-        except (OSError, trio.TooSlowError, trio.ClosedResourceError):
+                await send_all(self.socket, data)
+        except (OSError, trio.TooSlowError) as error:
             # After the cut, the client's further requests are not started.
             self.cut()
+            raise trio.BrokenResourceError from error
         finally:
             self.writing_since = math.inf
 
-    def close(self) -> None:
+    async def send_eof(self) -> None:
+        """Close the writing side."""
+        await trio.lowlevel.checkpoint()
+        # An OSError means that the client is gone.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
         """Read what the client has sent, then close: unread bytes would make the kernel send a reset,
         which may destroy our answer.
         """
-        # An OSError means that the client is gone.
+        await trio.lowlevel.checkpoint()
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            receive_nowait(self._socket, MAX_HEAD)
+            receive_nowait(self.socket, MAX_HEAD)
         self.cut()
 
     @property
     def over(self) -> bool:
         """Return whether the connection was cut."""
-        return self._socket.fileno() == -1
+        return self.socket.fileno() == -1
 
     def cut(self) -> None:
-        """Close at once, and wake the task that waits for the socket."""
-        close(self._socket)
+        """Close at once, and wake all tasks that wait for the socket or an answer."""
+        close(self.socket)
+        self._answered.set()
         self._received.clear()
         self._reading = None
 
@@ -157,7 +180,7 @@ class RequestStream:
             request = await self._read_request()
         await self._enter()
         # A client may send one request and close its side. It reads no answers to further requests.
-        return None if self._served and has_left(self._socket) else request
+        return None if self._served and has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
         searched, self._is_head = 0, False
@@ -168,7 +191,7 @@ class RequestStream:
         self._is_head = head.startswith(b"HEAD ")
         self._reading = request = IncomingRequest(head)
         if request.expects_continue:
-            await send_all(self._socket, CONTINUE)
+            await send_all(self.socket, CONTINUE)
         while not request.take_body(self._received):
             if not await self._receive():
                 return None
@@ -177,16 +200,16 @@ class RequestStream:
 
     async def _receive(self) -> bool:
         """Read more bytes; False at the end of the stream."""
-        data = await receive(self._socket, RECEIVE_BYTES)
+        data = await receive(self.socket, RECEIVE_BYTES)
         self._received += data
         self._on_received()
         return bool(data)
 
     async def _refuse(self, refusal: Refusal) -> None:
-        """Answer a bad request, and let the client read that before the close."""
+        """Answer a request that Hypercorn never sees, and let the client read that before the close."""
         self._refused(refusal.refused.value.code, str(refusal))
         answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
         if self._is_head:  # which the new h11 connection does not know
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
         with suppress(OSError, trio.ClosedResourceError):
-            await send_last(self._socket, answer)
+            await send_last(self.socket, answer)

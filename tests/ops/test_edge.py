@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 
+import h11
 import pytest
 import trio
 
@@ -140,16 +141,24 @@ def test_chunked_body_is_bounded_in_what_it_holds_and_in_its_chunks():
         assert refused.value.refused.value.code == "too_large"
 
 
-def test_application_learns_nothing_of_upgrades_and_framing():
-    """The application gets the request without anything that would switch its protocol."""
+def test_rewritten_request_says_nothing_of_upgrades_and_has_one_length():
+    """Hypercorn gets the request without anything that would switch its protocol."""
     request = IncomingRequest(
         b"PUT http://b/x?y HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n"
         b"Connection: upgrade, close\r\nX: 1\r\n\r\n"
     )
     assert request.take_body(received := bytearray(b"2\r\nok\r\n0\r\n\r\nGET /"))
     assert received == b"GET /"
-    assert request.path == b"/x?y"
-    assert request.headers == [(b"host", b"b"), (b"x", b"1")]
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(request.rewritten())
+    event = parser.next_event()
+    assert isinstance(event, h11.Request)
+    assert event.target == b"/x?y"
+    assert list(event.headers) == [
+        (b"host", b"b"),
+        (b"x", b"1"),
+        (b"connection", b"close"),
+    ]
 
 
 def test_idle_connections_make_room(tmp_path):
