@@ -12,8 +12,7 @@ import trio
 
 from server.config.environment import BadSetting
 from server.config.settings import Settings
-from server.gateway.auth import Authenticator
-from server.gateway.keys import BadKey
+from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import set_level
 
 KEYS = ("jwt_secret", "jwt_public_key", "jwt_algorithms", "jwt_audience", "jwt_issuer")

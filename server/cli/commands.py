@@ -42,8 +42,7 @@ from server.config.redaction import hide, redact
 from server.config.settings import Settings, load_settings, secrets_in
 from server.config.values import Duration, NameList
 from server.feeds.replay import ReplayError
-from server.gateway.auth import Authenticator
-from server.gateway.keys import BadKey
+from server.gateway.auth import Authenticator, BadKey
 from server.ops.logs import configure_logging
 from server.ops.tracebacks import install_hooks
 from server.process.binding import BindError

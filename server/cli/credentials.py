@@ -7,8 +7,7 @@ from pathlib import Path
 from server.config.redaction import hide
 from server.config.settings import Settings
 from server.config.values import Duration
-from server.gateway.auth import Authenticator, development_secret
-from server.gateway.keys import BadKey
+from server.gateway.auth import Authenticator, BadKey, development_secret
 
 DEVELOPMENT_USER = "developer"
 DEVELOPMENT_LIFETIME = Duration(12 * 3600)

@@ -4,16 +4,39 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jwt
+from jwt.utils import is_pem_format, is_ssh_key
 
 from server.config.state_folder import state_folder
 from server.gateway.claims import BadClaim, check_claims
-from server.gateway.jws import Malformed, read_json_object, read_token, signed_part, token_of
-from server.gateway.keys import HMAC_ALGORITHMS, BadKey, Secret, check_secret
 from server.quotes.instrument import normalize_symbol
+
+# Importing cryptography takes megabytes, which servers without a public key do without.
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from jwt.types import Options
+
+    PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
+HMAC_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""The fewest bytes of a secret: the length of the hash (RFC 7518 §3.2)."""
+
+HMAC_ALGORITHMS = tuple(HMAC_SECRET_BYTES)
 
 DEVELOPMENT_SECRET_BYTES = 48
 """Random bytes. Base64 makes 64 characters of them, enough for each of the algorithms."""
+
+MIN_RSA_BITS = 2048
+"""The shortest modulus (RFC 7518 §3.3): a shorter one can be factored."""
+
+KEY_FILES = (".pem", ".pub", ".key", ".crt", ".cer")
+"""Endings by which JWT_PUBLIC_KEY counts as a file's name. Only a file's name may appear in an error:
+any other text may be a secret in the wrong variable.
+"""
+
 
 PUBLISHER = "publisher"
 """The role of tokens that may publish prices."""
@@ -23,11 +46,8 @@ class BadToken(Exception):
     """A token does not prove a user. The message says why, and never holds the token."""
 
 
-class Key(Protocol):
-    """A key, secret or public, that verifies signatures."""
-
-    def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether `signature` is that of `message`."""
+class BadKey(Exception):
+    """The configured key cannot verify tokens. The message is one line for the operator."""
 
 
 def bearer_token(authorization: str) -> str | None:
@@ -78,22 +98,17 @@ class Authenticator:
 
         Errors: BadKey.
         """
-        self._keys: dict[str, Key] = {}
-        self._secret: Secret | None = None
+        self._keys: dict[str, PublicKey | str] = {}
         every: list[str] = []
         if secret:
-            allowed = _allowed(HMAC_ALGORITHMS, algorithms)
-            check_secret(secret, allowed)
             every += HMAC_ALGORITHMS
-            self._secret = Secret(secret)
-            self._keys |= dict.fromkeys(allowed, self._secret)
+            allowed = _allowed(HMAC_ALGORITHMS, algorithms, "HS256")
+            _check_secret(secret, allowed)
+            self._keys |= dict.fromkeys(allowed, secret)
         if public_key:
-            # The import takes 9 MB, which servers without a public key do without.
-            from server.gateway.public_key import load_public_key
-
-            key = load_public_key(public_key)
-            every += key.algorithms
-            self._keys |= dict.fromkeys(_allowed(key.algorithms, algorithms), key)
+            key, usable, default = _load_public_key(public_key)
+            every += usable
+            self._keys |= dict.fromkeys(_allowed(usable, algorithms, default), key)
         if not set(algorithms) <= set(every):
             raise BadKey(
                 f"JWT_ALGORITHMS={','.join(algorithms)!r} is not allowed: "
@@ -114,14 +129,16 @@ class Authenticator:
     def verify(self, token: str) -> Identity:
         """Return the identity that a token proves. Errors: BadToken."""
         try:
-            signed = read_token(token)
-            key = self._keys.get(signed.algorithm)
-            if key is None:
+            algorithm = str(jwt.get_unverified_header(token).get("alg"))
+            if algorithm not in self._keys:
                 raise BadToken("the token's algorithm is not allowed")
-            if not key.verifies(signed.algorithm, signed.message, signed.signature):
-                raise BadToken("the token's signature is wrong")
-            claims = read_json_object(signed.payload)
-        except Malformed:
+            claims = jwt.decode(
+                token, self._keys[algorithm], algorithms=[algorithm], options=_SIGNATURE_ONLY
+            )
+        except jwt.InvalidSignatureError:
+            raise BadToken("the token's signature is wrong") from None
+        # PyJWT's own words may quote the token.
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise BadToken("the token is malformed") from None
         try:
             check_claims(claims, time.time(), self._leeway, self._audience, self._issuer)
@@ -145,20 +162,84 @@ class Authenticator:
             symbols: those that the user may publish, None for all.
         """
         algorithm = next((name for name in HMAC_ALGORITHMS if name in self._keys), None)
-        if self._secret is None or algorithm is None:
+        if algorithm is None:
             raise BadKey("tokens can be made with JWT_SECRET only; JWT_PUBLIC_KEY just checks them")
         claims: dict[str, object] = {"sub": user, "exp": int(time.time() + lifetime)}
         claims |= {"role": role} if role else {}
         claims |= {} if symbols is None else {"symbols": list(symbols)}
         claims |= {"aud": self._audience} if self._audience else {}
         claims |= {"iss": self._issuer} if self._issuer else {}
-        message = signed_part(algorithm, claims)
-        return token_of(message, self._secret.sign(algorithm, message))
+        return jwt.encode(claims, str(self._keys[algorithm]), algorithm)
 
 
-def _allowed(usable: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Return the wanted algorithms of a key; without any, the key's default, its first."""
-    return [name for name in usable if name in wanted] if wanted else list(usable[:1])
+_SIGNATURE_ONLY: "Options" = {
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+"""`check_claims` checks the claims, as PyJWT takes `"exp": "1e9"` and `"exp": true` for numbers."""
+
+
+def _allowed(usable: Sequence[str], wanted: Sequence[str], default: str) -> list[str]:
+    return [name for name in usable if name in wanted] if wanted else [default]
+
+
+def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
+    """Refuse a secret that can be guessed or is public. Errors: BadKey, which does not quote it."""
+    try:
+        key = secret.encode()
+    except UnicodeEncodeError:
+        raise BadKey("JWT_SECRET is not UTF-8 text") from None
+    if not secret.strip():
+        raise BadKey("JWT_SECRET is blank: anyone could make tokens")
+    if secret != secret.strip():
+        # Some programs count a file's last newline as part of the key, and others do not.
+        raise BadKey("JWT_SECRET begins or ends with white space: remove it")
+    if len(set(secret)) == 1:
+        raise BadKey("JWT_SECRET is one repeated character, which can be guessed")
+    if is_pem_format(key) or is_ssh_key(key):
+        raise BadKey("JWT_SECRET is a key in PEM or of SSH: a public one belongs in JWT_PUBLIC_KEY")
+    for algorithm in algorithms:
+        if len(key) < HMAC_SECRET_BYTES[algorithm]:
+            raise BadKey(
+                f"JWT_SECRET is shorter than {HMAC_SECRET_BYTES[algorithm]} bytes, which "
+                f"{algorithm} needs: it could be guessed. `openssl rand -base64 48` makes a good one"
+            )
+
+
+def _load_public_key(text: str) -> tuple["PublicKey", Sequence[str], str]:
+    """Return the key, the algorithms it can be used with, and its default. Errors: BadKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    text = text.strip()
+    try:
+        pem = text.encode() if text.startswith("-----BEGIN") else Path(text).read_bytes()
+        key = load_pem_public_key(pem.replace(b"\\n", b"\n"))
+    except OSError as error:
+        name = text if text.endswith(KEY_FILES) else "the file that it names"
+        raise BadKey(f"JWT_PUBLIC_KEY: cannot read {name}: {error.strerror}") from None
+    except UnsupportedAlgorithm:
+        raise BadKey("JWT_PUBLIC_KEY is of a kind that cannot be used here") from None
+    except ValueError:
+        raise BadKey("JWT_PUBLIC_KEY is not a public key in PEM") from None
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise BadKey(
+                f"JWT_PUBLIC_KEY is an RSA key of {key.key_size} bits, which can be forged: "
+                f"{MIN_RSA_BITS} or more are needed"
+            )
+        return key, ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        return key, ("ES256",), "ES256"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key, ("EdDSA",), "EdDSA"
+    raise BadKey("JWT_PUBLIC_KEY must be an RSA, P-256 or Ed25519 key")
 
 
 def development_secret() -> str:

@@ -5,8 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from server.gateway.auth import Authenticator
-from server.gateway.keys import BadKey
+from server.gateway.auth import Authenticator, BadKey
 from tests.cli.command import complaint, run
 from tests.processes import SECRET, ServerProcess, make_token
 

@@ -11,9 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from server.gateway.auth import Authenticator, BadToken, development_secret
+from server.gateway.auth import (
+    HMAC_SECRET_BYTES,
+    Authenticator,
+    BadKey,
+    BadToken,
+    development_secret,
+)
 from server.gateway.claims import BadClaim, check_claims
-from server.gateway.keys import HMAC_SECRET_BYTES, BadKey
 
 SECRET = "0123456789" * 7
 
@@ -156,23 +161,6 @@ def test_bad_tokens_say_why_and_no_more():
         with pytest.raises(BadToken) as error:
             authenticator.verify(token)
         assert str(error.value) == problem
-
-
-def test_token_has_one_spelling():
-    """A token is taken bare or padded. No other text that decodes to the same bytes is a token."""
-    authenticator = Authenticator(secret=SECRET)
-    head, body, signature = jwt.encode(claims(sub="ann?>"), SECRET, "HS256").split(".")
-    padded = f"{signature}{'=' * (-len(signature) % 4)}"
-    assert authenticator.verify(f"{head}.{body}.{padded}").user == "ann?>"
-    # The last of 43 characters holds four bits: two are spare.
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    spare = signature[:-1] + alphabet[alphabet.index(signature[-1]) + 1]
-    for other in (spare, signature + "!", signature + "==", f"!{signature}", f"{signature}\n"):
-        with pytest.raises(BadToken, match="malformed"):
-            authenticator.verify(f"{head}.{body}.{other}")
-    for token in (f"{head}.{body}.{signature}.", f".{head}.{body}", f"{head}.{body}."):
-        with pytest.raises(BadToken):
-            authenticator.verify(token)
 
 
 @pytest.mark.parametrize(

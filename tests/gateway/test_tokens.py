@@ -12,8 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from server.gateway.auth import Authenticator, BadToken
-from server.gateway.keys import BadKey
+from server.gateway.auth import Authenticator, BadKey, BadToken
 from tests.gateway.wire import Client, RawClient, head, new_user, refusal
 from tests.processes import ServerProcess, eventually, make_token
 
