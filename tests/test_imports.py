@@ -6,7 +6,7 @@ from tests.processes import ServerProcess
 UNUSED = {
     *("redis", "trio_asyncio"),
     *("asyncpg", "server.store.catalogue_postgres", "server.store.writes_postgres"),
-    *("cryptography", "jwt", "server.gateway.public_key"),
+    "cryptography.hazmat.bindings",
     *("trio_websocket", "server.websocket_client", "server.app.venues", "server.feeds.live.feed"),
     *("jsonpatch", "server.client"),
     *("rich.console", "pygments", "greenlet._greenlet"),
