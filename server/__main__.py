@@ -3,6 +3,7 @@
 import gc
 import signal
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import cast
 
@@ -18,7 +19,7 @@ def main() -> None:
     try:
         # Otherwise the collector looks at the modules again and again: a tenth of a start.
         gc.disable()
-        _import_structlog()
+        import_structlog()
         from server.cli import commands
 
         gc.freeze()
@@ -28,14 +29,14 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _import_structlog() -> None:
+def import_structlog() -> None:
     """Import it as if NOT_FOR_STRUCTLOG were not installed: None forbids an import (Python's
     reference, "The module cache"). Later imports of them succeed.
     """
-    sys.modules |= dict.fromkeys(NOT_FOR_STRUCTLOG, cast(ModuleType, None))
-    import structlog  # noqa: F401
-
-    for name in NOT_FOR_STRUCTLOG:
+    absent = set(NOT_FOR_STRUCTLOG) - set(sys.modules)
+    sys.modules |= dict.fromkeys(absent, cast(ModuleType, None))
+    import_module("structlog")
+    for name in absent:
         del sys.modules[name]
 
 
