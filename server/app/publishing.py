@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from server.app.venues import open_venues
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
 from server.cluster.work import source_of
@@ -100,5 +99,9 @@ def open_push(
         push = directory.rules = SharedPrices(intake, exchange, member, feed.stream)
     else:
         push, directory.rules = Push(intake, exchange), intake
-    open_venues(settings, hub, push)
+    if feed.venues:
+        # It imports a WebSocket client and the venues, a megabyte.
+        from server.app.venues import open_venues
+
+        open_venues(settings, hub, push)
     return push

@@ -24,7 +24,7 @@ from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE
 from server.cluster.work import Work, queued_work, steps_of, stream_work
 from server.feeds.judge import CHUNK, Exchange, Judge, lines_of, survived
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
@@ -96,7 +96,7 @@ class SharedPrices:
     def __init__(self, intake: Intake, exchange: Exchange, member: Member, stream: str) -> None:
         self.intake = intake
         self.running = False
-        self.venues: Sequence[LiveFeed] = ()
+        self.venues: Sequence[VenueFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
         self._steps, self._hub, self._journal = member.steps, member.hub, member.hub.journal

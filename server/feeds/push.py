@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from server.feeds.judge import Exchange, Judge, lines_of, survived
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
@@ -50,7 +50,7 @@ class Push:
     def __init__(self, intake: Intake, exchange: Exchange) -> None:
         self.intake = intake
         self.running = False
-        self.venues: Sequence[LiveFeed] = ()
+        self.venues: Sequence[VenueFeed] = ()
         self._judge = Judge(intake, exchange, exchange.announce)
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
 

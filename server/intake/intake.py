@@ -63,7 +63,7 @@ class _Batch(NamedTuple):
 class Intake:
     """Knows what was published. All times are in microseconds since 1970."""
 
-    def __init__(self, market: Market, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+    def __init__(self, market: Market, rules: Rules = Rules()) -> None:
         self._market = market
         self._rules = rules
         self.begin()

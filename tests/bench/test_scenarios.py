@@ -26,7 +26,11 @@ Constants = Mapping[str, object]
 CALM_CACHE: Constants = {"bench.cache.RATES": {1: 60, 10: 20}, "bench.cache.MAX_LAG": 10.0}
 """A fifth of the scenario's rates, also for a machine that is seconds late."""
 
-SHORT_SEARCH: Constants = {"bench.steps.FIRST_RATE": 256.0}
+SHORT_SEARCH: Constants = {
+    "bench.steps.FIRST_RATE": 128.0,
+    "bench.steps.HIGHEST_RATE": 200.0,
+    "bench.steps.HALVINGS": 1,
+}
 """Begins a search near its end, as each step starts a server."""
 
 SMALL_FLEET: Constants = {"bench.fleet.INSTANCES": 4}
@@ -114,7 +118,7 @@ def test_burst_is_compared_to_the_bare_loop(tmp_path):
 
 
 def test_saturate_finds_a_highest_rate(tmp_path):
-    """Few connections: the steps go up until one fails, for the server and for the bare loop."""
+    """Few connections: the steps go up to the highest rate, for the server and for the bare loop."""
     arguments = ["--connections", "4", "--duration", "0.3"]
     figures = measure(tmp_path, "saturate", *arguments, constants=SHORT_SEARCH)
     for label in "1 symbol", "20 symbols":
@@ -196,7 +200,7 @@ def test_a_running_server_can_be_measured(tmp_path, server: ServerProcess):
 def test_peers_take_turns(tmp_path):
     """Installed servers are compared under the same load."""
     arguments = ["--connections", "4", "--duration", "0.5", "--only", "bare loop", "websockets"]
-    figures = measure(tmp_path, "compare", *arguments)
+    figures = measure(tmp_path, "compare", *arguments, constants=SHORT_SEARCH)
     assert figures["websockets, 1 symbol"] > 0
     assert figures["websockets, 20 symbols, to the bare loop"] > 0
 

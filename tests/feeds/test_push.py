@@ -70,7 +70,7 @@ class Exchange:
 class Feed:
     """A push feed whose channel holds `room` updates."""
 
-    def __init__(self, room: int = 1000, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+    def __init__(self, room: int = 1000, rules: Rules = Rules()) -> None:
         self.exchange = Exchange()
         self.push = Push(Intake(self.exchange, rules), self.exchange)
         self.send, self.receive = trio.open_memory_channel[Update](room)

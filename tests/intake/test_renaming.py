@@ -14,7 +14,7 @@ FB: dict[str, Any] = {"symbol": "FB"}
 META: dict[str, Any] = {"symbol": "META"}
 
 
-def desk(rules: Rules = Rules()) -> Desk:  # noqa: B008 (a named tuple cannot change)
+def desk(rules: Rules = Rules()) -> Desk:
     """Return a desk that knows FB."""
     made = Desk(rules)
     list_symbol(made, "FB")
@@ -38,7 +38,7 @@ def rename(desk: Desk, symbol: str = "FB", new: str = "META") -> None:
     desk.intake.rename(symbol, new, desk.now)
 
 
-def elsewhere(desk: Desk, rules: Rules = Rules()) -> Desk:  # noqa: B008 (a named tuple cannot change)
+def elsewhere(desk: Desk, rules: Rules = Rules()) -> Desk:
     """Return the desk of the next leader, which has the state of FB under its new name."""
     other = Desk(rules)
     list_symbol(other, "META")

@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 
 class LiveFeed:
-    """One venue's feed. `connections` and `missed` (trades in gaps) only grow."""
+    """See `VenueFeed`."""
 
     def __init__(
         self, venue: Venue, deliver: Deliver, listener: Listener, invalid: InvalidRecords
@@ -49,7 +49,6 @@ class LiveFeed:
         self._report_at = 0.0
 
     async def run(self) -> NoReturn:
-        """Follow the venue until cancelled, whatever it does."""
         backoff = Backoff()
         while True:
             asked = 0.0
