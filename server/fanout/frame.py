@@ -80,13 +80,17 @@ def message_frame(payload: bytes, view: View) -> bytes:
     return _frame(_BINARY if view.binary else _TEXT, payload)
 
 
+def payload_of(frame: bytes) -> bytes:
+    """Return the payload of a frame of the server."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def deflate(frame: bytes) -> bytes:
     """Return a message as permessage-deflate has it, without context takeover (RFC 7692 §7.2.1)."""
     compressor = zlib.compressobj(
         zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEMORY_LEVEL
     )
-    payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
-    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    data = compressor.compress(payload_of(frame)) + compressor.flush(zlib.Z_SYNC_FLUSH)
     return _frame(frame[0] | _RSV1, data[:-4])
 
 

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
+from typing import Protocol
 
-from server.fanout.frame import Source, UpdateFrame, message_frame
+from server.fanout.frame import Source, UpdateFrame, message_frame, payload_of
 from server.fanout.stats import FanoutStats
-from server.quotes.view import QuoteChange, View
+from server.quotes.view import JSON, QuoteChange, Shown, View, read_change
 
 HISTORY_UPDATES = 32
-"""Updates kept of an active symbol, 40 KB: two minutes of a price that moves every four seconds. A
+"""Updates kept of an active symbol, 33 KB: two minutes of a price that moves every four seconds. A
 client that was away for longer is better served with one full quote.
 """
 
@@ -17,14 +18,30 @@ SETTLING_TIME = 30.0
 """Seconds until every instance has heard of new reference data: each looks every two seconds."""
 
 
+MAX_FRAMES = 51
+"""Frames kept of one update: those of three forms, each with all fields or one of 16 selections. Views
+that are not in use any more make room for others.
+"""
+
+
+class ShownSource(Source, Shown, Protocol):
+    """A topic, as its updates need it."""
+
+
 class TopicUpdate:
-    """One change of a topic's quote, and its frames: one for each view that needed it."""
+    """One change of `topic`, and its frames: one for each view that needed it.
 
-    __slots__ = ("_frames", "_source", "_stats", "change")
+    `fields`: those that it changed. The frame of the view JSON has all that other views need. So that
+    frame is kept in place of the values, which would take 370 bytes.
+    """
 
-    def __init__(self, change: QuoteChange, source: Source, stats: FanoutStats) -> None:
-        self.change = change
-        self._source = source
+    __slots__ = ("_change", "_frames", "_stats", "_topic", "fields", "version")
+
+    def __init__(self, change: QuoteChange, topic: ShownSource, stats: FanoutStats) -> None:
+        self.version = change.version
+        self.fields = change.difference.fields
+        self._change: QuoteChange | None = change
+        self._topic = topic
         self._stats = stats
         # Pairs, as a dict would take 200 bytes for the one view that most updates have.
         self._frames: tuple[tuple[View, UpdateFrame], ...] = ()
@@ -34,22 +51,34 @@ class TopicUpdate:
 
         `since`: the version of the update before this one in the view's selection.
         """
-        frames = self._frames
-        for known, frame in frames:
-            if known is view:
-                return frame
+        known = self._known(view)
+        if known is not None:
+            return known
+        change = self._change or self._read()
         self._stats.updates_encoded += 1
-        frame = UpdateFrame(message_frame(view.change(self.change, since), view), self._source)
+        frame = UpdateFrame(message_frame(view.change(change, since), view), self._topic)
+        frames = self._frames
         if len(frames) == MAX_FRAMES:
-            frames = frames[1:]
+            # Without the frame of JSON, the values would be lost.
+            frames = tuple(each for each in frames if each[0] is JSON)
         self._frames = (*frames, (view, frame))
         return frame
 
+    def drop_values(self) -> None:
+        """Keep the frame of JSON in place of the values, if there is one."""
+        if self._known(JSON) is not None:
+            self._change = None
 
-MAX_FRAMES = 51
-"""Frames kept of one update: those of three forms, each with all fields or one of 16 selections. Views
-that are not in use any more make room for others.
-"""
+    def _known(self, view: View) -> UpdateFrame | None:
+        for known, frame in self._frames:
+            if known is view:
+                return frame
+        return None
+
+    def _read(self) -> QuoteChange:
+        frame = self._known(JSON)
+        assert frame is not None, "values are dropped only if there is this frame"
+        return read_change(payload_of(frame), self._topic, self.version)
 
 
 class History:
@@ -84,8 +113,9 @@ class History:
     def append(self, update: TopicUpdate) -> None:
         """Keep the update that made the present version."""
         if self._updates is not None:
+            update.drop_values()
             self._updates.append(update)
-        self.note(update.change.difference.fields, update.change.version)
+        self.note(update.fields, update.version)
 
     def note(self, fields: Iterable[str], version: int) -> None:
         """Note that `version` changed `fields`, for selections."""
@@ -102,9 +132,9 @@ class History:
         if self._last is None:
             self._floor, self._last = version, {}
             if self._updates:
-                self._floor = self._updates[0].change.version - 1
+                self._floor = self._updates[0].version - 1
                 for update in self._updates:
-                    self.note(update.change.difference.fields, update.change.version)
+                    self.note(update.fields, update.version)
         last = self._last
         return max(self._floor, *[last.get(field, 0) for field in view.fields])
 
@@ -155,10 +185,10 @@ class History:
         """Return the view's frames of the updates from place `start` on."""
         assert self._updates is not None, "the caller has looked"
         frames = []
-        since = self._updates[0].change.version - 1
+        since = self._updates[0].version - 1
         for place, update in enumerate(self._updates):
-            if view.shows(update.change.difference.fields):
+            if view.shows(update.fields):
                 if place >= start:
                     frames.append(update.frame(view, since))
-                since = update.change.version
+                since = update.version
         return frames

@@ -6,6 +6,7 @@ identity.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import msgspec
@@ -189,6 +190,31 @@ class JsonView(View):
             return Add(topic.pointer, topic.quote)
         value: dict[str, Value] = {field: getattr(topic.quote, field) for field in self.fields}
         return Add(topic.pointer, value)
+
+
+class _Replaced(msgspec.Struct):
+    path: str
+    value: float | int | str | None
+
+
+class _Changed(msgspec.Struct):
+    ts: int
+    operations: list[_Replaced]
+
+
+_read_changed = msgspec.json.Decoder(_Changed).decode
+
+
+def read_change(payload: bytes, topic: Shown, version: int) -> QuoteChange:
+    """Return the change of `topic` that made `version`, from its message in the view JSON."""
+    message = _read_changed(payload)
+    fields = tuple(each.path.rpartition("/")[2] for each in message.operations)
+    values = tuple(
+        msgspec.convert(each.value, datetime | None) if field == "last_updated" else each.value
+        for field, each in zip(fields, message.operations, strict=True)
+    )
+    difference = Difference(fields, values)
+    return QuoteChange(topic.symbol, topic.pointer, version, message.ts, difference)
 
 
 JSON = JsonView()

@@ -10,9 +10,10 @@ from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
 from server.fanout.recovery import recover
 from server.fanout.topic_task import publish_conflated
+from server.quotes.compact import CompactView
 from server.quotes.position import Position
 from server.quotes.update import TopOfBook, Trade, Update
-from server.quotes.view import JsonView
+from server.quotes.view import JSON, JsonView, View
 from tests.fanout.peer import START_US, instruments
 from tests.fanout.rig import PLENTY, ScriptedSocket
 
@@ -22,7 +23,7 @@ BOOK = JsonView(("bid", "ask"))
 class Client:
     """A client that selected the book of AAPL. `read` returns (since, version) of new messages."""
 
-    def __init__(self, hub: Hub, view: JsonView = BOOK) -> None:
+    def __init__(self, hub: Hub, view: View = BOOK) -> None:
         self.hub, self.view, self.topic = hub, view, hub.topics["AAPL"]
         self._connect()
 
@@ -193,3 +194,25 @@ async def test_each_view_is_encoded_once(hub):
     for client in clients:
         assert client.come_back(3) == "patches"
     assert hub.stats.updates_encoded == encoded + 6
+
+
+@pytest.mark.parametrize("form", ["compact", "msgpack"])
+async def test_change_is_read_back_from_json(nursery, form):
+    """A topic keeps the frame of JSON in place of the values, and they are the same."""
+    payloads = []
+    for live in (True, False):
+        hub = Hub(instruments("AAPL"))
+        await nursery.start(hub.run)
+        Client(hub, JSON).subscribe()
+        client = Client(hub, CompactView(form)).subscribe()
+        if not live:
+            client.leave()
+        publish(hub, price(0), book(0), price(1), Trade("AAPL", 7, 0.5, 0, START_US))
+        if live:
+            client.outbox.flush()
+            payloads.append(client.sock.sent[1:])
+        else:
+            assert client.come_back(1) == "patches"
+            payloads.append(client.sock.sent)
+    assert len(payloads[0]) == 4
+    assert payloads[0] == payloads[1]
