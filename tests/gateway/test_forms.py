@@ -1,5 +1,6 @@
 """Every form and selection over a real socket: the handshake, the order, the rules, the bytes."""
 
+import signal
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -10,7 +11,7 @@ from websockets.sync.client import connect
 from tests.forms import FORMS, FormDocument, selected
 from tests.gateway.form_client import FormClient
 from tests.gateway.wire import new_user, refusal
-from tests.processes import TIMEOUT, eventually, make_token
+from tests.processes import TIMEOUT, ServerProcess, eventually, make_token
 
 PRICE = "current_price"
 
@@ -192,3 +193,33 @@ def test_resume_in_every_form(server):
                     client.receive()
                 assert client.control[0]["recovered"]["AAPL"] in ("current", "patches")
                 client.wait(changes)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stop_is_told_in_every_form(tmp_path, form):
+    """A client is told to come back, and which market is quiet, in its own form."""
+    quiet = {"QUOTE_QUIET_AFTER": "1s", "PRICE_UPDATE_INTERVAL": "1h"}
+    with ServerProcess(tmp_path, **quiet) as server, FormClient(server, form) as client:
+        while not client.control:
+            client.receive()
+        assert client.control[0]["type"] == "status"
+        server.process.send_signal(signal.SIGTERM)
+        with suppress(ConnectionClosed):
+            while True:
+                client.receive()
+        assert client.control[-1]["type"] == "reconnect"
+        assert client.connection.close_code == 1001
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [("compact", None), ("msgpack, json", "json")])
+def test_publishers_speak_json(tmp_path, offered, chosen):
+    """A publisher's connection has the form of JSON only, and ignores other offers."""
+    with ServerProcess(tmp_path, FEED="push") as server:
+        token = make_token(new_user(), role="publisher")
+        url = server.url(token=token).replace("/ws/quotes", "/ws/prices")
+        offers: Any = [f"quotestream.v1.{name}" for name in offered.split(", ")]
+        with connect(url, subprotocols=offers, open_timeout=TIMEOUT) as connection:
+            expected = f"quotestream.v1.{chosen}" if chosen else None
+            assert connection.subprotocol == expected
+            connection.send('{"symbol":"AAPL","price":175.92}')
+            assert '"accepted":1' in str(connection.recv(TIMEOUT))
