@@ -8,7 +8,7 @@ from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
 from server.fanout.removal import move_subscribers, take_away
 from server.fanout.status import MarketStatus
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.fanout.topic import Topic
 from server.fanout.topic_task import TopicTasks
 from server.quotes.snapshot import LiveSnapshot, Snapshot
@@ -23,7 +23,7 @@ class Renaming:
     topics: dict[str, Topic]
     delisted: dict[str, Topic | None]
     markets: dict[str, MarketStatus]
-    everyone: SubscriberSet
+    everyone: Audience
     tasks: TopicTasks
     journal: Journal
     list_state: Callable[[Snapshot, int | None], Topic]
@@ -78,7 +78,7 @@ class Renaming:
         """Go on with the quote of `old`, which is not listed any more, as `row`."""
         new = self.topics.get(row.symbol)
         # If the leader was faster, subscribers of `*` have the new symbol.
-        old.everyone = SubscriberSet() if new is None else self.everyone
+        old.everyone = Audience() if new is None else self.everyone
         if new is None:
             past = self.delisted.pop(row.symbol, None)
             state = renamed_state(old, row, past.version if past else 1)
