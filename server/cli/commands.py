@@ -174,6 +174,18 @@ def _parser() -> argparse.ArgumentParser:
         "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
+    command.add_argument(
+        "--format",
+        choices=("compact", "json", "msgpack"),
+        help="form of the server's messages; by default compact if the server has it, else json",
+    )
+    command.add_argument(
+        "--fields",
+        type=NameList.parse,
+        default=(),
+        metavar="current_price,volume",
+        help="the fields of a quote to get; by default all",
+    )
     add_connection(command)
     command.set_defaults(run=_watch)
     add_publish(commands)
@@ -331,7 +343,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     url = arguments.url or streaming_url(settings, "/ws/quotes")
     token = client_token(arguments.token, arguments.token_file, settings)
     try:
-        trio.run(watch, url, token, arguments.symbols)
+        trio.run(watch, url, token, arguments.symbols, arguments.format, arguments.fields)
     except StreamRefused as error:
         _fail(f"{url}: {error}")
 
