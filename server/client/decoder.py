@@ -83,7 +83,7 @@ class Decoder:
             if isinstance(value, list):
                 yield from self._compact(*value)
             elif value["type"] == "schema":
-                self._schema = Schema(value["fields"], value["derived"])
+                self._schema = Schema(value["fields"], value.get("derived", ()))
             else:
                 yield value
         except (ValueError, LookupError, TypeError, msgspec.DecodeError) as error:
@@ -129,10 +129,10 @@ class Decoder:
         since, version = version
         return _patch(ts, {symbol: version}, operations) | {"since": {symbol: since}}
 
-    def _removal(self, symbols: list[str]) -> Message:
+    def _removal(self, symbols: list[str], renamed: dict[str, str] | None = None) -> Message:
         versions = {symbol: self._document.versions.get(symbol, 1) for symbol in symbols}
         operations = [{"op": "remove", "path": quote_pointer(symbol)} for symbol in symbols]
-        return _patch(0, versions, operations)
+        return _patch(0, versions, operations) | ({"renamed": renamed} if renamed else {})
 
 
 def derive(quote: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
