@@ -9,7 +9,7 @@ from tests.fanout.peer import instruments, publish
 
 
 def test_same_frames_are_joined_once():
-    """The next connection with the same frames gets the same bytes, though its queue is another list."""
+    """The next connection with the same frames gets the same bytes, from another list too."""
     join = Joiner().join
     queue = [b"a" * 50, b"b" * 50]
     first = join(queue)
