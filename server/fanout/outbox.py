@@ -17,6 +17,7 @@ from server.fanout.breaker import BreakerState
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.outbox_state import TRANSITIONS, Event, State
 from server.fanout.stats import FanoutStats
+from server.quotes.view import JSON, View
 
 WRITE_FRAMES = 192
 """Frames joined into one write: 12 KB of compact quotes, 80 KB of patches. If a round has more frames,
@@ -62,14 +63,21 @@ class Outbox:
         "sock",
         "state",
         "throttle",
+        "view",
     )
 
     def __init__(
-        self, sock: socket.socket, stats: FanoutStats, start_writing: Callable[["Outbox"], None]
+        self,
+        sock: socket.socket,
+        stats: FanoutStats,
+        start_writing: Callable[["Outbox"], None],
+        view: View = JSON,
     ) -> None:
+        """`view` is the form and the fields of all that it sends."""
         self.state = State.OPEN
         self.queue: list[bytes] | None = []
         self.sock = sock
+        self.view = view
         self.owner: Owner | None = None
         self.throttle = 0.0
         self._stats = stats
@@ -120,7 +128,7 @@ class Outbox:
         if self.state is State.BLOCKED:
             self._add([source])
         else:
-            self.send(source.current_frame())
+            self.send(source.current_frame(self.view))
 
     def conflate(self, source: Source) -> None:
         """Make `source` pending in place of an update of it that is dropped, and count that."""
@@ -195,7 +203,7 @@ class Outbox:
         backlog = self._backlog
         if backlog is None:
             return
-        sent = self._write(backlog.take(limit))
+        sent = self._write(backlog.take(limit, self.view))
         backlog.note_move()
         if sent and not backlog.pending:
             self._on_nothing_waits()
