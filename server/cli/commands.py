@@ -52,6 +52,7 @@ from server.process.signals import end_start_at_sigterm
 from server.quotes.adjustment import ChangeRefused
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
+from server.quotes.view import FORMS
 from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.importing import BadFile
@@ -176,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
     command.add_argument(
         "--format",
-        choices=("compact", "json", "msgpack"),
+        choices=FORMS,
         help="form of the server's messages; by default compact if the server has it, else json",
     )
     command.add_argument(

@@ -7,16 +7,14 @@ one listener serve all forms.
 import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from server.client.document import Document
 from server.quotes.patch import quote_pointer
 from server.quotes.quote import PERCENT_DECIMALS, from_microseconds
-
-Form = Literal["compact", "json", "msgpack"]
-"""The form of a connection's messages."""
+from server.quotes.view import Form
 
 PREFIX = "quotestream.v1."
 """The beginning of each form's subprotocol."""

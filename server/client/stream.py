@@ -7,8 +7,9 @@ from urllib.parse import quote
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from server.client.decoder import BadMessage, Decoder, Form, subprotocols
+from server.client.decoder import BadMessage, Decoder, subprotocols
 from server.client.document import Document
+from server.quotes.view import Form
 from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 MAX_REQUEST = 16 * 1024 - 512

@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from server.client.decoder import Form
 from server.client.document import Document
 from server.client.keys import Key, keys, unbuffered_keys
 from server.client.stream import StreamRefused, follow
+from server.quotes.view import Form
 
 REDRAW_INTERVAL = 0.1
 """Seconds between two redraws at least."""

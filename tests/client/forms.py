@@ -1,63 +1,68 @@
-"""Encodes quotes in the compact forms, as PROTOCOL.md describes them: a server's other half."""
+"""The server's end of a connection in a compact form, for the tests of the client."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from server.client.decoder import Decoder, Form
+from server.client.decoder import Decoder
 from server.client.document import Document
-from server.quotes.quote import Quote, to_microseconds
+from server.quotes.compact import CompactView
+from server.quotes.patch import difference, quote_pointer
+from server.quotes.quote import Quote
+from server.quotes.view import Form, QuoteChange
 
 EPOCH = "7.ab"
 
-DERIVED = ("change", "change_percent")
 
-FIELDS = tuple(field for field in Quote.__struct_fields__ if field not in {"symbol", *DERIVED})
-"""The fields of a connection that did not choose any."""
+@dataclass
+class Shown:
+    """A topic, as a view sees it."""
+
+    pointer: str
+    quote: Quote
+    version: int
+    ts: int
+    epoch: str
+
+    @property
+    def symbol(self) -> str:
+        return self.quote.symbol
 
 
 class Encoder:
-    """Makes the messages of one connection in the compact form, as text or as MessagePack."""
+    """Makes the messages of one connection as the server does, as text or as MessagePack."""
 
-    def __init__(
-        self, form: Form, fields: Sequence[str] = FIELDS, derived: Sequence[str] = DERIVED
-    ) -> None:
+    def __init__(self, form: Form, fields: Sequence[str] = ()) -> None:
         self.subprotocol = f"quotestream.v1.{form}"
-        self._fields = fields
-        self._derived = derived
+        self._view = CompactView(form, tuple(fields) or None)
 
     def pack(self, value: Any) -> str | bytes:
         """Return any message in the connection's form."""
-        if self.subprotocol.endswith("msgpack"):
-            return msgspec.msgpack.encode(value)
-        return json.dumps(value)
+        return msgspec.msgpack.encode(value) if self._view.binary else json.dumps(value)
 
     def schema(self) -> str | bytes:
         """Return the first message."""
-        return self.pack({"type": "schema", "fields": self._fields, "derived": self._derived})
+        return self._message(self._view.opening())
 
     def full(self, version: int, *quotes: Quote, ts: int, epoch: str = EPOCH) -> str | bytes:
         """Return full quotes, all with one version."""
-        rows = [[quote.symbol, version, *self._values(None, quote, ts)] for quote in quotes]
-        return self.pack(["s", epoch, ts, rows])
+        shown = [Shown("", quote, version, ts, epoch) for quote in quotes]
+        return self._message(self._view.full(shown))
 
     def change(
         self, version: int | tuple[int, int], old: Quote, new: Quote, ts: int
     ) -> str | bytes:
-        """Return the change from one quote to another."""
-        return self.pack(["u", ts, [[new.symbol, version, *self._values(old, new, ts)]]])
+        """Return the change from one quote to another. With chosen fields `version` is two of them."""
+        since, now = (0, version) if isinstance(version, int) else version
+        pointer = quote_pointer(new.symbol)
+        change = QuoteChange(new.symbol, pointer, now, ts, difference(old, new))
+        return self._message(self._view.change(change, since))
 
-    def _values(self, old: Quote | None, new: Quote, ts: int) -> list[Any]:
-        mask, values = 0, []
-        for bit, field in enumerate(self._fields):
-            value = getattr(new, field)
-            if old is None or value != getattr(old, field):
-                mask |= 1 << bit
-                moment = field == "last_updated" and value is not None
-                values.append(to_microseconds(value) - ts if moment else value)
-        return [mask, *values]
+    def _message(self, payload: bytes) -> str | bytes:
+        return payload if self._view.binary else payload.decode()
 
 
 def take(document: Document, decoder: Decoder, *data: str | bytes) -> list[str]:

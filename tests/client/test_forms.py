@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest
 
-from server.client.decoder import Form
 from server.client.stream import follow
+from server.quotes.view import Form
 from server.websocket_client import FIRST_DELAY
 from tests.client.following import FULL, URL, Seen, message, raise_when
 from tests.client.forms import EPOCH, Encoder
@@ -77,9 +77,8 @@ async def follow_script(
         return until(quotes, received)
 
     serve_in_memory(answer)
-    chosen = {"fields": options["fields"]} if options else {}
     with trio.fail_after(60), pytest.raises(Seen):
-        await follow(URL, "token", ["AAPL"], raise_when(listen), format=form, **chosen)
+        await follow(URL, "token", ["AAPL"], raise_when(listen), format=form, **options)
     return seen, queries
 
 
@@ -143,7 +142,7 @@ async def test_gap_is_resynced_and_position_resumed(serve_in_memory, autojump_cl
         await socket.get_message()
 
     last = 14 if chosen else 11
-    options = {"fields": ["current_price"], "derived": []} if chosen else {}
+    options = {"fields": ["current_price"]} if chosen else {}
     seen, queries = await follow_script(
         serve_in_memory,
         form,
