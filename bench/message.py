@@ -20,8 +20,8 @@ VALUES = {
 
 ROW: dict[str, tuple[int, float]] = {
     "current_price": (1, 175.92),
-    "volume": (2, 50000300),
-    "last_updated": (4, -1523456),
+    "volume": (2, 48300),
+    "last_updated": (4, -148213),
 }
 """Their bits in a mask, and their values in a row. The client computes the others."""
 

@@ -43,7 +43,8 @@ class Schedule:
         return [symbol for symbol, _ in self._instruments]
 
     def write(self, path: Path) -> Path:
-        """Write the file. Prices go up and down by cents, so that each trade changes the quote.
+        """Write the file. Prices go up and down by cents, so that each trade changes the quote. The first
+        two moves are the day's high and low, and all others are ordinary trades.
 
         The times begin now, as a live feed's do. A compact message has them relative to `ts`.
         """
@@ -55,8 +56,13 @@ class Schedule:
             for move in range(1, int(self._seconds * self._rate) + 1):
                 for place, (symbol, price) in enumerate(self._instruments):
                     at = start_ms + round(move * interval + place * apart)
-                    lines.write(f"{at},{symbol},{price + move % 97 / 100:.2f},100\n")
+                    lines.write(f"{at},{symbol},{price + cents(move) / 100:.2f},100\n")
         return path
+
+
+def cents(move: int) -> int:
+    """Return the cents above the base price to which a move takes the price."""
+    return {1: 98, 2: 0}.get(move, 1 + move % 97)
 
 
 def symbol_names(count: int) -> list[str]:

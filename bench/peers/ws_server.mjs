@@ -13,7 +13,7 @@ const VALUES = {
   current_price: 175.92, change: 0.42, change_percent: 0.2393,
   last_updated: '2026-11-24T12:00:00.123456Z', volume: 50000300,
 };
-const ROW = [['current_price', 175.92], ['volume', 50000300], ['last_updated', -1523456]];
+const ROW = [['current_price', 175.92], ['volume', 48300], ['last_updated', -148213]];
 
 function micros() {
   return Math.round((performance.timeOrigin + performance.now()) * 1000);
@@ -33,13 +33,13 @@ function row(symbol) {
   return ['u', micros(), [[symbol, told, (1 << sent.length) - 1, ...sent]]];
 }
 
-// The types of MessagePack that a row needs: short arrays and strings, 32 and 64 bits.
+// The types of MessagePack that a row needs: short arrays and strings, 16 to 64 bits.
 function pack(value) {
   if (Array.isArray(value)) return Buffer.concat([Buffer.of(0x90 | value.length), ...value.map(pack)]);
   if (typeof value === 'string') return Buffer.concat([Buffer.of(0xa0 | value.length), Buffer.from(value)]);
   if (Number.isInteger(value) && value >= 0 && value < 128) return Buffer.of(value);
   const [type, size, write] = !Number.isInteger(value) ? [0xcb, 8, 'writeDoubleBE']
-    : value < 0 ? [0xd2, 4, 'writeInt32BE']
+    : value < 0 ? [0xd2, 4, 'writeInt32BE'] : value < 2 ** 16 ? [0xcd, 2, 'writeUInt16BE']
       : value < 2 ** 32 ? [0xce, 4, 'writeUInt32BE'] : [0xcf, 8, 'writeBigUInt64BE'];
   const bytes = Buffer.alloc(1 + size, type);
   bytes[write](size === 8 && Number.isInteger(value) ? BigInt(value) : value, 1);
