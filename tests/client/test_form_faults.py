@@ -13,11 +13,15 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from bench.services import free_port
-from server.quotes.view import FORMS
+from server.quotes.view import FORMS, Form
 from tests.client.following import TIMEOUT, follow_until
 from tests.processes import ServerProcess
 
-VIEWS = [(form, fields) for form in FORMS for fields in ((), ("current_price", "volume"))]
+View = tuple[Form, tuple[str, ...]]
+
+VIEWS: list[View] = [
+    (form, fields) for form in FORMS for fields in ((), ("current_price", "volume"))
+]
 """Each form with all fields, and with some."""
 
 EACH = pytest.mark.parametrize(("form", "fields"), VIEWS)
@@ -51,7 +55,7 @@ def lively_server(folder: Any, **variables: str) -> Iterator[ServerProcess]:
         yield server
 
 
-def agree(records: dict[tuple[str, tuple[str, ...]], Record]) -> int:
+def agree(records: dict[View, Record]) -> int:
     """Assert that all clients saw the same quote of each version. Return the number of comparisons."""
     reference = records["json", ()].seen
     compared = 0
@@ -66,9 +70,9 @@ def agree(records: dict[tuple[str, tuple[str, ...]], Record]) -> int:
 
 async def test_clients_of_all_forms_see_the_same_quotes(tmp_path):
     """Six clients follow one server in different views. All have the same values at each version."""
-    records = {view: Record() for view in VIEWS}
+    records: dict[View, Record] = {view: Record() for view in VIEWS}
 
-    async def follow(form: Any, fields: tuple[str, ...], url: str) -> None:
+    async def follow(form: Form, fields: tuple[str, ...], url: str) -> None:
         record = records[form, fields]
 
         def done(quotes: Any, message: Any) -> bool:
