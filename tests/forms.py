@@ -82,6 +82,7 @@ class FormDocument:
         self.quotes: dict[str, Quote] = {}
         self.versions: dict[str, int] = {}
         self.epoch = ""
+        self.epochs: dict[str, str] = {}
         self.schema: list[str] = []
         self.derived: list[str] = []
         self.control: list[dict[str, Any]] = []
@@ -102,9 +103,9 @@ class FormDocument:
         return message
 
     def position(self) -> str:
-        """Return the parameter `resume`."""
-        held = ",".join(f"{symbol}={self.versions[symbol]}" for symbol in self.quotes)
-        return f"{self.epoch}:{held}"
+        """Return the parameter `resume`: the versions of the newest epoch."""
+        newest = [symbol for symbol in self.quotes if self.epochs[symbol] == self.epoch]
+        return f"{self.epoch}:{','.join(f'{symbol}={self.versions[symbol]}' for symbol in newest)}"
 
     def _on_object(self, message: dict[str, Any]) -> None:
         if message["type"] == "schema":
@@ -122,7 +123,7 @@ class FormDocument:
                 self.quotes.pop(symbol, None)
             return
         if kind == "s":
-            self._begin(rest[0])
+            self.epoch = rest[0]
         ts, entries = rest[-2:]
         for symbol, version, mask, *values in entries:
             fields = [name for bit, name in enumerate(self.schema) if mask >> bit & 1]
@@ -132,6 +133,7 @@ class FormDocument:
             if kind == "s":
                 assert fields == self.schema
                 self.quotes[symbol] = new if self.selected else {"symbol": symbol, **new}
+                self.epochs[symbol] = self.epoch
                 self._note(symbol, version)
             else:
                 self.quotes[symbol] |= new
@@ -140,7 +142,7 @@ class FormDocument:
     def _on_patch(self, message: dict[str, Any]) -> None:
         kinds = {operation["op"] for operation in message["operations"]}
         if "epoch" in message:
-            self._begin(message["epoch"])
+            self.epoch = message["epoch"]
         document = {"quotes": self.quotes}
         jsonpatch.apply_patch(document, message["operations"], in_place=True)
         for symbol, version in message["versions"].items():
@@ -149,11 +151,8 @@ class FormDocument:
                 since = message["since"][symbol] if self.selected else version - 1
                 self._advance(symbol, since, version)
             elif symbol in self.quotes:
+                self.epochs[symbol] = self.epoch
                 self._note(symbol, version)
-
-    def _begin(self, epoch: str) -> None:
-        if epoch != self.epoch:
-            self.epoch = epoch
 
     def _advance(self, symbol: str, since: int, version: int) -> None:
         held = self.versions[symbol]
@@ -167,7 +166,7 @@ class FormDocument:
         self.versions[symbol] = version
         if self.derived:
             derive(self.quotes[symbol])
-        self.seen[self.epoch, symbol, version] = dict(self.quotes[symbol])
+        self.seen[self.epochs[symbol], symbol, version] = dict(self.quotes[symbol])
 
 
 def rfc3339(time_us: int) -> str:
