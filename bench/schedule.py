@@ -43,8 +43,8 @@ class Schedule:
         return [symbol for symbol, _ in self._instruments]
 
     def write(self, path: Path) -> Path:
-        """Write the file. Prices go up and down by cents, so that each trade changes the quote. The first
-        two moves are the day's high and low, and all others are ordinary trades.
+        """Write the file. Prices go up and down by cents, so that each trade changes the quote. The
+        first two moves are the day's high and low, and all others are ordinary trades.
 
         The times begin now, as a live feed's do. A compact message has them relative to `ts`.
         """

@@ -44,9 +44,11 @@ class Schema(NamedTuple):
     derived: Sequence[str]
 
     def read(self, mask: int, values: Sequence[Any], ts: int) -> dict[str, Any]:
-        """Return the values of a row by field, as JSON has them."""
+        """Return the values of a row by field, as JSON has them. More values than bits are of a later
+        version of the server. Errors: ValueError for fewer.
+        """
         present = [field for bit, field in enumerate(self.fields) if mask >> bit & 1]
-        row = dict(zip(present, values, strict=True))
+        row = dict(zip(present, values[: len(present)], strict=True))
         for field in TIMES & row.keys():
             if row[field] is not None:
                 row[field] = msgspec.to_builtins(from_microseconds(ts + row[field]))
@@ -88,14 +90,14 @@ class Decoder:
             raise BadMessage(f"the server sent a message that is not valid: {error!r}") from None
 
     def _compact(self, kind: str, *parts: Any) -> Iterator[Message]:
+        """Yield what an array says. Other kinds and elements are of a later version of the server."""
         if kind == "s":
-            yield self._full(*parts)
+            yield self._full(*parts[:3])
         elif kind == "u":
-            ts, rows = parts
-            for row in rows:
-                yield self._change(ts, *row)
+            for row in parts[1]:
+                yield self._change(parts[0], *row)
         elif kind == "d":
-            yield self._removal(*parts)
+            yield self._removal(*parts[:2])
 
     def _full(self, epoch: str, ts: int, rows: list[list[Any]]) -> Message:
         operations: list[Message] = []
@@ -134,7 +136,7 @@ class Decoder:
 
 
 def derive(quote: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Return the derived `fields` of a quote, computed from its two prices."""
+    """Return the derived `fields` of a quote, computed from its two prices. Others are left out."""
     if not fields:
         return {}
     price, base = quote.get("current_price"), quote.get("base_price")
@@ -144,7 +146,7 @@ def derive(quote: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
         # The server's own formula, bit by bit: adding zero turns -0.0 into 0.0.
         percent = round((price - base) * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None
     known = {"change": change, "change_percent": percent}
-    return {field: known[field] for field in fields}
+    return {field: known[field] for field in fields if field in known}
 
 
 def _decimals(price: float) -> int:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.client.decoder import BadMessage, Decoder
@@ -62,6 +62,7 @@ def quote(price: float = 175.5, symbol: str = "AAPL") -> Quote:
 
 
 @FORMS
+@settings(deadline=None)
 @given(data=st.data())
 def test_all_forms_make_the_same_document(form, data):
     """Compact messages and JSON Patches of the same updates lead to equal quotes, to the last bit: the
@@ -183,6 +184,28 @@ def test_removed_quotes_leave_nothing_behind(form):
         assert take(document, decoder, encoder.pack(["d", [f"S{number}"]])) == []
     assert (document.quotes, document.versions) == ({}, {})
     assert document._proven == set()
+
+
+@FORMS
+def test_what_a_later_server_adds_is_ignored(form):
+    """Further kinds of arrays, elements, fields and derived fields do not disturb."""
+    document, decoder, encoder = opened(form)
+    schema = {
+        "type": "schema",
+        "fields": ["current_price", "mood"],
+        "derived": ["spread", "change"],
+    }
+    later = [
+        schema | {"more": 1},
+        ["s", EPOCH, START_US, [["AAPL", 7, 3, 175.0, "calm", "extra"]], "extra"],
+        ["z", 1],
+        ["u", START_US, [["AAPL", 8, 2, "wild", "extra"]], "extra"],
+        ["d", ["MSFT"], {}, "extra"],
+    ]
+    assert take(document, decoder, *map(encoder.pack, later)) == []
+    expected = {"symbol": "AAPL", "current_price": 175.0, "mood": "wild", "change": None}
+    assert document.quotes == {"AAPL": expected}
+    assert document.versions == {"AAPL": 8}
 
 
 @FORMS
