@@ -34,12 +34,15 @@ class TopicUpdate:
 
         `since`: the version of the update before this one in the view's selection.
         """
-        for known, frame in self._frames:
+        frames = self._frames
+        for known, frame in frames:
             if known is view:
                 return frame
         self._stats.updates_encoded += 1
         frame = UpdateFrame(message_frame(view.change(self.change, since), view), self._source)
-        self._frames = (*self._frames[-MAX_FRAMES + 1 :], (view, frame))
+        if len(frames) == MAX_FRAMES:
+            frames = frames[1:]
+        self._frames = (*frames, (view, frame))
         return frame
 
 

@@ -71,7 +71,7 @@ class CompactView(View):
 
     def change(self, change: QuoteChange, since: int) -> bytes:
         """Return the fields that changed."""
-        fields, values = change.difference
+        fields, values = change.difference.fields, change.difference.values
         places = self.places(fields, self._sent)
         mask = sum([self._bits[fields[i]] for i in places])
         version = change.version if self.fields is None else [since, change.version]

@@ -7,7 +7,7 @@ A quote is flat and its fields are known, so comparing two takes a microsecond o
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import compress
-from operator import attrgetter
+from operator import attrgetter, ne
 from typing import Any, NamedTuple
 
 import msgspec
@@ -66,14 +66,11 @@ class Remove(msgspec.Struct, frozen=True, gc=False, tag_field="op", tag="remove"
 Operation = Add | Replace | Remove
 
 
-class Difference(NamedTuple):
+class Difference(msgspec.Struct, frozen=True, gc=False):
     """The fields in which one quote differs from another, and the newer quote's values of them."""
 
     fields: tuple[str, ...]
     values: tuple[Value, ...]
-
-
-SAME = Difference((), ())
 
 
 def quote_pointer(symbol: str) -> str:
@@ -82,7 +79,7 @@ def quote_pointer(symbol: str) -> str:
 
 
 def difference(old: Quote, new: Quote, *, traded: bool = False) -> Difference:
-    """Return the difference between `old` and `new`; SAME if they are equal.
+    """Return the difference between `old` and `new`; without any field if they are equal.
 
     Arguments:
         traded: `new` is the quote after a trade, so that only some fields need a comparison.
@@ -94,14 +91,14 @@ def difference(old: Quote, new: Quote, *, traded: bool = False) -> Difference:
     else:
         compared = _RANGED
     before, after = compared.values(old), compared.values(new)
-    if before == after:
-        return SAME
-    changed = [before[i] != value for i, value in enumerate(after)]
+    changed = list(map(ne, before, after))
+    # The common case: so all updates share the names.
+    if all(changed):
+        return Difference(compared.fields, after)
     return Difference(tuple(compress(compared.fields, changed)), tuple(compress(after, changed)))
 
 
 def replacements(pointer: str, fields: Iterable[str], values: Iterable[Value]) -> list[Replace]:
     """Return the operations that set the `fields` of the quote at `pointer`."""
-    return [
-        Replace(f"{pointer}/{field}", value) for field, value in zip(fields, values, strict=True)
-    ]
+    start = pointer + "/"
+    return [Replace(start + field, value) for field, value in zip(fields, values, strict=True)]

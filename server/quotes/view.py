@@ -140,7 +140,7 @@ class JsonView(View):
 
     def change(self, change: QuoteChange, since: int) -> bytes:
         """Return the operations `replace`."""
-        fields, values = change.difference
+        fields, values = change.difference.fields, change.difference.values
         versions = {change.symbol: change.version}
         if self.fields is None:
             operations = replacements(change.pointer, fields, values)
