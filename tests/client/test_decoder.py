@@ -11,11 +11,11 @@ from server.client.decoder import BadMessage, Decoder
 from server.client.document import Document
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, difference, quote_pointer, replacements
+from server.quotes.patch import Add, difference, quote_pointer
 from server.quotes.position import parse_position
 from server.quotes.quote import Quote, opening_quote, quote_after
 from server.quotes.update import TopOfBook, Trade, Update
-from server.quotes.view import Form
+from server.quotes.view import JSON, Form, QuoteChange
 from tests.client.forms import EPOCH, Encoder, take
 from tests.fanout.peer import START_US
 
@@ -78,10 +78,8 @@ def test_all_forms_make_the_same_document(form, data):
     for version, update in enumerate(data.draw(st.lists(updates(instrument.symbol))), 2):
         before = now
         now = quote_after(now, update, instrument.price_decimals, instrument.size_decimals)
-        patch = QuotesPatch(
-            update.ts, {now.symbol: version}, replacements(pointer, *difference(before, now))
-        )
-        assert patched.apply(json.loads(encode(patch))) == []
+        change = QuoteChange(now.symbol, pointer, version, update.ts, difference(before, now))
+        assert patched.apply(json.loads(JSON.change(change, 0))) == []
         assert take(document, decoder, encoder.change(version, before, now, update.ts)) == []
     assert document.quotes == patched.quotes == {now.symbol: json.loads(encode(now))}
     assert document.position == patched.position
