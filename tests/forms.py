@@ -107,6 +107,12 @@ class FormDocument:
         newest = [symbol for symbol in self.quotes if self.epochs[symbol] == self.epoch]
         return f"{self.epoch}:{','.join(f'{symbol}={self.versions[symbol]}' for symbol in newest)}"
 
+    def go_on_from(self, before: "FormDocument") -> None:
+        """Begin with the quotes of the connection before."""
+        self.quotes = {symbol: dict(quote) for symbol, quote in before.quotes.items()}
+        self.versions, self.epochs = dict(before.versions), dict(before.epochs)
+        self.epoch = before.epoch
+
     def _on_object(self, message: dict[str, Any]) -> None:
         if message["type"] == "schema":
             assert not self.schema

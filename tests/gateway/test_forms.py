@@ -1,72 +1,21 @@
 """Every form and selection over a real socket: the handshake, the order, the rules, the bytes."""
 
 from contextlib import ExitStack, suppress
-from typing import Any, Self
+from typing import Any
 
-import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.forms import FORMS, FormDocument, Quote, selected
+from tests.forms import FORMS, FormDocument, selected
+from tests.gateway.form_client import FormClient
 from tests.gateway.wire import new_user, refusal
-from tests.processes import TIMEOUT, ServerProcess, eventually, make_token
+from tests.processes import TIMEOUT, eventually, make_token
 
 PRICE = "current_price"
 
 MOST_BYTES = {("json", PRICE): 180, ("compact", ""): 70, ("msgpack", ""): 48}
 """Bytes of a change with the frame's header, by form and selection."""
-
-
-ANSWERS = ("ack", "error", "pong")
-
-
-class FormClient(FormDocument):
-    """A connection with a form. `sizes` has the bytes of each change's frame."""
-
-    def __init__(
-        self, server: ServerProcess, form: str, fields: str = "", symbols: str = "AAPL", **more: Any
-    ) -> None:
-        super().__init__(form, fields)
-        query = f"{symbols}&format={form}" + (f"&fields={fields}" if fields else "")
-        query += "".join(f"&{name}={value}" for name, value in more.items())
-        url = server.url(query, make_token(new_user()))
-        self._connecting = connect(url, open_timeout=TIMEOUT, ping_interval=None, max_queue=None)
-        self.connection = self._connecting.__enter__()
-        self.sizes: list[int] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connecting.__exit__(None, None, None)
-
-    def send(self, **command: Any) -> None:
-        """Send a command in this form."""
-        encoder = msgspec.msgpack if self.form == "msgpack" else msgspec.json
-        payload = encoder.encode(command)
-        self.connection.send(payload if self.form == "msgpack" else payload.decode())
-
-    def receive(self) -> Any:
-        """Return the next message, after applying it."""
-        data = self.connection.recv(TIMEOUT)
-        payload = data.encode() if isinstance(data, str) else data
-        changes = self.changes
-        message = self.read(1 if isinstance(data, str) else 2, payload)
-        if self.changes > changes:
-            self.sizes.append(len(payload) + (2 if len(payload) < 126 else 4))
-        return message
-
-    def answer(self) -> Any:
-        """Return the next answer to a command."""
-        while isinstance(message := self.receive(), list) or message["type"] not in ANSWERS:
-            pass
-        return message
-
-    def wait(self, changes: int) -> None:
-        """Read until so many changes have come."""
-        while self.changes < changes:
-            self.receive()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -233,15 +182,13 @@ def test_resume_in_every_form(server):
     """A client that comes back gets what it missed, and its versions prove that."""
     for form in FORMS:
         for fields in ("", PRICE, "bid,ask"):
-            with FormClient(server, form, fields) as client:
-                client.wait(0 if fields == "bid,ask" else 2)
-                while not client.quotes:
-                    client.receive()
-                position, versions = client.position(), dict(client.versions)
-                quotes: dict[str, Quote] = {s: dict(q) for s, q in client.quotes.items()}
-            with FormClient(server, form, fields, resume=position) as client:
-                client.quotes, client.versions = quotes, versions
+            changes = 0 if fields == "bid,ask" else 2
+            with FormClient(server, form, fields) as before:
+                while before.changes < changes or not before.quotes:
+                    before.receive()
+            with FormClient(server, form, fields, resume=before.position()) as client:
+                client.go_on_from(before)
                 while not client.control:
                     client.receive()
                 assert client.control[0]["recovered"]["AAPL"] in ("current", "patches")
-                client.wait(0 if fields == "bid,ask" else 3)
+                client.wait(changes)
