@@ -19,8 +19,15 @@ from server.fanout.outbox_state import TRANSITIONS, Event, State
 from server.fanout.stats import FanoutStats
 from server.quotes.view import JSON, View
 
-WRITE_FRAMES = 64
-"""Frames joined into one write: 20 KB of quotes. Joining more saves nothing."""
+WRITE_FRAMES = 192
+"""Frames joined into one write: 12 KB of compact quotes, 80 KB of patches. If a round has more frames,
+writes of 64 take a fifth longer for patches, and a third longer for compact quotes.
+"""
+
+Join = Callable[[list[bytes]], bytes]
+"""Joins frames into the bytes of one write."""
+
+_join: Join = b"".join
 
 # An enum's member takes 60 ns to look up, half the time of `conflate`.
 _CLOSING = State.CLOSING
@@ -205,24 +212,25 @@ class Outbox:
         while self.state is State.THROTTLED and self._backlog and self._backlog.pending:
             self.write_backlog()
 
-    def flush(self) -> None:
+    def flush(self, join: Join = _join) -> None:
         """Hand the queued frames to the kernel; called at the end of a round. Never waits."""
         queue = self.queue
         if not queue:
             return
-        if len(queue) == 1:
-            self._write(queue)
+        if len(queue) <= WRITE_FRAMES:
+            if not self._write(queue, join):
+                return
         else:
             for start in range(0, len(queue), WRITE_FRAMES):
-                if not self._write(queue[start : start + WRITE_FRAMES]):
+                if not self._write(queue[start : start + WRITE_FRAMES], join):
                     for source in self._keep(queue[start + WRITE_FRAMES :], 0):
                         self.conflate(source)
                     return
         queue.clear()
 
-    def _write(self, frames: list[bytes]) -> bool:
+    def _write(self, frames: list[bytes], join: Join = _join) -> bool:
         """Hand `frames` to the kernel and keep the rest in the backlog. Return whether it took all."""
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        data = frames[0] if len(frames) == 1 else join(frames)
         try:
             taken = self.sock.send(data)
         except BlockingIOError:
@@ -299,7 +307,6 @@ class DeflatingOutbox(Outbox):
 
     __slots__ = ()
 
-    def _write(self, frames: list[bytes]) -> bool:
-        return super()._write(
-            [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
-        )
+    def _write(self, frames: list[bytes], join: Join = _join) -> bool:
+        deflated = [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
+        return super()._write(deflated, join)
