@@ -1,0 +1,71 @@
+"""The bars of history: one minute as it is kept, and a bar as clients see it."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from server.quotes.instrument import at_tick
+
+MINUTE_US = 60_000_000
+"""Microseconds of the shortest bar, the only one that is kept."""
+
+
+class MinuteBar(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One symbol's trades of one minute.
+
+    `minute` counts from the Unix epoch. The trades' own times decide in which minute they are, and
+    which is its first and last: `first_us` and `last_us`, in microseconds. `turnover` is the sum of
+    price times size, in the instrument's currency. A `final` bar may change once more; then its `rev`
+    grows by one.
+    """
+
+    symbol: str
+    minute: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int | float
+    count: int
+    turnover: float
+    first_us: int
+    last_us: int
+    final: bool = False
+    rev: int = 0
+
+
+class Bar(msgspec.Struct, frozen=True, gc=False):
+    """A bar as `GET /bars` and the stream send it.
+
+    `t` is its opening, `v` the volume, `n` the number of trades, `vw` the price averaged by volume,
+    None without a volume. `final`: its time is over and all its trades have come. `rev` grows with
+    each change of a final bar.
+    """
+
+    t: datetime
+    o: float
+    h: float
+    l: float  # noqa: E741 - the contract's name
+    c: float
+    v: int | float
+    n: int
+    vw: float | None
+    final: bool
+    rev: int
+
+
+def bar_of(minute: MinuteBar, price_decimals: int) -> Bar:
+    """Return a kept minute as clients see it. Prices have the instrument's decimals."""
+    average = minute.turnover / minute.volume if minute.volume else None
+    return Bar(
+        t=datetime.fromtimestamp(minute.minute * 60, UTC),
+        o=minute.open,
+        h=minute.high,
+        l=minute.low,
+        c=minute.close,
+        v=minute.volume,
+        n=minute.count,
+        vw=None if average is None else at_tick(average, price_decimals),
+        final=minute.final,
+        rev=minute.rev,
+    )
