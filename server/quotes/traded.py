@@ -73,3 +73,11 @@ def all_traded(earlier: tuple[Traded, ...], later: Iterable[Traded]) -> tuple[Tr
         before = minutes.get(each.minute)
         minutes[each.minute] = each if before is None else before.then(each)
     return tuple(minutes.values())
+
+
+class KeptMinute(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The trades of one minute so far. If it is `final`, `rev` is the number of changes since then."""
+
+    trades: Traded
+    final: bool = False
+    rev: Whole = 0
