@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state, state_after
+from server.fanout.bars import Bars
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -27,6 +28,7 @@ from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic, full_quotes
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
+from server.history.minutes import Minutes
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState, encode
 from server.quotes.quote import Quote
@@ -64,9 +66,16 @@ class Hub:
         self._outboxes = SubscriberSet()
         self._everyone = SubscriberSet()
         self._flusher = Flusher(self.stats)
-        self._context = TopicContext(self.stats, self.journal, self._flusher)
+        minutes = Minutes()
+        self._context = TopicContext(self.stats, self.journal, self._flusher, minutes)
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
+        self.bars = Bars(
+            minutes,
+            self._flusher,
+            lambda symbol: self.instrument(symbol).price_decimals,
+            self.topic_tasks.cut,
+        )
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -85,6 +94,7 @@ class Hub:
             tasks.start_soon(self.topic_tasks.run_retirement)
             tasks.start_soon(self._freshness.run)
             tasks.start_soon(self.status.run)
+            tasks.start_soon(self.bars.run)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
@@ -137,6 +147,7 @@ class Hub:
             self._markets.pop(symbol, None)
             if topic:
                 take_away(topic)
+            self.bars.delist(symbol)
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
@@ -168,6 +179,7 @@ class Hub:
                 self.journal.lose([new.symbol])
         elif new is None and (former := self.delisted.pop(row.symbol, None)):
             self._list(state_after(former, row))
+        self.bars.rename(symbol, row.symbol)
         self.delist([symbol])
         for earlier in [each for each, now in self.renamed.items() if now == symbol]:
             self.renamed[earlier] = row.symbol
@@ -195,6 +207,8 @@ class Hub:
                 if listed or snapshot.symbol not in self.delisted:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
+                    if snapshot.minutes:
+                        self.bars.minutes.adopt(snapshot.symbol, snapshot.minutes)
                 continue
             state = agree_on_adjustments(topic, snapshot)
             if older:
@@ -283,6 +297,7 @@ class Hub:
         """Forget a connection and its subscriptions to `topics`."""
         self._outboxes.discard(outbox)
         self._throttles.clear(outbox)
+        self.bars.detach(outbox)
         self.unsubscribe_everything(outbox)
         for topic in topics:
             self.unsubscribe(outbox, topic)

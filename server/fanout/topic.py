@@ -164,6 +164,7 @@ class Topic(Source):
         self.ts = snapshot.ts
         self.row = snapshot.row
         self.moved_at = trio.current_time()
+        self.context.minutes.adopt(self.symbol, snapshot.minutes)
         self._current = None
         self.history.clear()
 
@@ -246,7 +247,8 @@ class Topic(Source):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts, self.row)
+        minutes = self.context.minutes.state_of(self.symbol)
+        return live(self.snapshot(), self.ts, self.row, minutes)
 
     def full_operations(self) -> list[Operation]:
         """Return the patch operations that give the full quote, and take it away if it is delisted."""
@@ -289,8 +291,8 @@ class Topic(Source):
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
             self._begin(new)
-        traded = isinstance(update, Trade)
-        operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
+        traded, pointer = isinstance(update, Trade), self.pointer
+        operations: list[Operation] = [*difference(old, new, pointer, traded=traded)]
         if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()
             self.history.settle(self.version, self.moved_at)
@@ -299,6 +301,7 @@ class Topic(Source):
             self.ts = update.ts
             self.row = update.row
             self._current = None
+            self.context.minutes.absorb(instrument, update, new.current_price)
             if self.context.journal.recording:
                 self.context.journal.record(move_of(update, version, new, self.adjustments))
         return operations
