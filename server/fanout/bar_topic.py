@@ -2,13 +2,15 @@
 
 from typing import NamedTuple
 
-from server.fanout.frame import Source, UpdateFrame, text_frame
-from server.fanout.subscriber_set import SubscriberSet
+from msgspec import to_builtins
+
+from server.fanout.frame import Source, UpdateFrame, message_frame
+from server.fanout.subscriber_set import Audience
 from server.history.bar import MinuteBar, bar_of
-from server.history.messages import BarMessage, BarsEnd, BarsMissed, minute_time
+from server.history.messages import BarMessage, BarsEnd, BarsMissed
 from server.history.minutes import Minutes
 from server.history.timeframe import Timeframe, joined_all, period_end, period_start
-from server.quotes.messages import encode
+from server.quotes.view import View
 
 OWED_BARS = 60
 """Bars of a symbol that a slow client is owed. If one more comes, it is told that it missed some."""
@@ -17,18 +19,23 @@ OWED_BARS = 60
 class BarSource(Source):
     """One bar. In place of the states that a slow client missed, it gets the newest."""
 
-    __slots__ = ("_frame",)
+    __slots__ = ("_frames", "_message")
 
-    def __init__(self, frame: bytes) -> None:
-        self.renew(frame)
+    def __init__(self, message: BarMessage | BarsEnd | BarsMissed) -> None:
+        self.renew(message)
 
-    def renew(self, frame: bytes) -> UpdateFrame:
-        """Take over the newest state. Return it as a frame."""
-        self._frame = UpdateFrame(frame, self)
-        return self._frame
+    def renew(self, message: BarMessage | BarsEnd | BarsMissed) -> None:
+        """Take over the newest state."""
+        # MessagePack would have times of its own.
+        self._message: dict[str, object] = to_builtins(message)
+        self._frames: dict[View, UpdateFrame] = {}
 
-    def current_frame(self) -> UpdateFrame:
-        return self._frame
+    def current_frame(self, view: View) -> UpdateFrame:
+        frame = self._frames.get(view)
+        if frame is None:
+            frame = UpdateFrame(message_frame(view.encode(self._message), view), self)
+            self._frames[view] = frame
+        return frame
 
 
 class EndSource(BarSource):
@@ -55,14 +62,14 @@ class BarTopic:
     def __init__(self, symbol: str, timeframe: Timeframe, minutes: Minutes) -> None:
         self.symbol = symbol
         self.timeframe: Timeframe = timeframe
-        self.subscribers = SubscriberSet()
+        self.subscribers = Audience()
         self.unfinished: set[int] = set()
         self.loading: set[int] = set()
         self.over = False
         self._minutes = minutes
         self._base = Base(0, 0, None)
         self._sources: dict[int, BarSource] = {}
-        self._missed = BarSource(text_frame(encode(BarsMissed(symbol, timeframe))))
+        self._missed = BarSource(BarsMissed(symbol, timeframe))
 
     @property
     def sources(self) -> list[Source]:
@@ -95,16 +102,17 @@ class BarTopic:
         parts += self._minutes.recent([self.symbol], start, self.end(period))
         return joined_all(parts, period, final=self.end(period) <= self._minutes.closed_to)
 
-    def frame(self, bar: MinuteBar, price_decimals: int) -> UpdateFrame:
-        """Return the frame of a bar, made once for all subscribers."""
+    def source(self, bar: MinuteBar, price_decimals: int) -> BarSource:
+        """Return the source of a bar, with its newest state."""
         message = BarMessage(self.symbol, self.timeframe, bar_of(bar, price_decimals))
-        frame = text_frame(encode(message))
         source = self._sources.get(bar.minute)
-        if source is None:
-            source = self._sources[bar.minute] = BarSource(frame)
-            if len(self._sources) > OWED_BARS:
-                self._drop(self._sources.pop(min(self._sources)))
-        return source.renew(frame)
+        if source is not None:
+            source.renew(message)
+            return source
+        source = self._sources[bar.minute] = BarSource(message)
+        if len(self._sources) > OWED_BARS:
+            self._drop(self._sources.pop(min(self._sources)))
+        return source
 
     def _drop(self, oldest: BarSource) -> None:
         """Tell clients that have not got the oldest bar yet."""
@@ -139,9 +147,4 @@ class BarTopic:
     def rename(self, symbol: str) -> None:
         """Go on under a new symbol."""
         self.symbol = symbol
-        self._missed.renew(text_frame(encode(BarsMissed(symbol, self.timeframe))))
-
-
-def end_frame(timeframe: Timeframe, period: int) -> bytes:
-    """Return the message that all bars of a period are out."""
-    return text_frame(encode(BarsEnd(timeframe, minute_time(period))))
+        self._missed.renew(BarsMissed(symbol, self.timeframe))

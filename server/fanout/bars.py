@@ -13,12 +13,12 @@ from time import time_ns
 import structlog
 import trio
 
-from server.fanout.bar_topic import BarTopic, EndSource, end_frame
+from server.fanout.bar_topic import BarSource, BarTopic, EndSource
 from server.fanout.flusher import Flusher
-from server.fanout.frame import UpdateFrame
 from server.fanout.outbox import Outbox
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.history.bar import MinuteBar
+from server.history.messages import BarsEnd, minute_time
 from server.history.minutes import Minutes, closed_at
 from server.history.timeframe import Timeframe, period_end, period_start
 from server.quotes.traded import MINUTE_US, Closing
@@ -44,7 +44,7 @@ class _Watched:
     """The connections that watch bars of one length, each with the number of these."""
 
     def __init__(self) -> None:
-        self.outboxes = SubscriberSet()
+        self.outboxes = Audience()
         self.counts = Counter[Outbox]()
         self.end: EndSource | None = None
 
@@ -243,10 +243,11 @@ class Bars:
     def _end(self, timeframe: Timeframe, period: int) -> None:
         watched = self._watched.get(timeframe)
         if watched and watched.outboxes:
-            frame = end_frame(timeframe, period)
+            message = BarsEnd(timeframe, minute_time(period))
             if watched.end is None:
-                watched.end = EndSource(frame)
-            self._queue(watched.end.renew(frame), watched.outboxes)
+                watched.end = EndSource(message)
+            watched.end.renew(message)
+            self._queue(watched.end, watched.outboxes)
 
     def send_changes(self) -> None:
         """Send final bars that were revised, and open ones that changed."""
@@ -275,12 +276,12 @@ class Bars:
             return
         if not bar.final:
             topic.unfinished.add(period)
-        frame = topic.frame(bar, self._price_decimals(topic.symbol))
-        self._queue(frame, topic.subscribers)
+        source = topic.source(bar, self._price_decimals(topic.symbol))
+        self._queue(source, topic.subscribers)
 
-    def _queue(self, frame: UpdateFrame, outboxes: SubscriberSet) -> None:
-        if outboxes:
-            self._flusher.queue(frame, outboxes, time_ns() // 1000)
+    def _queue(self, source: BarSource, outboxes: Audience) -> None:
+        for group in outboxes.groups:
+            self._flusher.queue(source.current_frame(group.view), group, time_ns() // 1000)
 
     def _load(self, topic: BarTopic, period: int) -> None:
         """Ask the store for a period, once at a time."""
