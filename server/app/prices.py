@@ -63,6 +63,7 @@ class Prices:
     ) -> None:
         """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
         self._push = push
+        hub.bars.replaying = self._replay is not None
         missing = {
             each: first_seen(each, SIMULATED_PRICE) for each in self._settings.feed.simulated
         }
@@ -96,6 +97,7 @@ class Prices:
             except ReplayError as error:
                 reason = "feed_failed"
                 log.error("feed failed", problem=str(error))
+        hub.bars.ended = True
         hub.set_status("stale", reason)
         bad_rows = {"bad_rows": self._replay.bad_rows} if self._replay else {}
         log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
@@ -135,10 +137,13 @@ class Prices:
         # Only a foreign value can be above half of the largest number.
         rows = (topic.row for topic in hub.known_topics() if topic.row <= LARGEST_WHOLE // 2)
         reached = max(rows, default=0)
+        first_row = 1
         if position.file != replay.file:
-            position = FeedPosition(replay.file, reached + 1)
+            position = FeedPosition(replay.file, first_row := reached + 1)
         hub.journal.begin_feed(position)
+        hub.bars.ended, hub.bars.minutes.repeats_from = False, 0
         while True:
+            hub.bars.on_lap(position.row, first_row)
             played = Played(position, hub.last_row, reached)
             run = partial(replay.run, listed=hub.instrument, played=played)
             next_row = await self._broadcast(hub, run)

@@ -5,11 +5,13 @@ from typing import NamedTuple
 from server.fanout.flusher import Flusher
 from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
+from server.history.minutes import Minutes
 
 
 class TopicContext(NamedTuple):
-    """The objects that all topics share: counters, the journal, the flusher."""
+    """The objects that all topics share: counters, the journal, the flusher, the bars."""
 
     stats: FanoutStats
     journal: Journal
     flusher: Flusher
+    minutes: Minutes
