@@ -177,10 +177,17 @@ class Prices:
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
     """Return the topics whose prices this instance writes to its catalogue.
 
-    These are all topics, or none if the catalogue is `shared` and another instance has newer prices.
+    These are all topics, or none if another instance writes.
     """
-    writes = member is None or not shared or member.authoritative
-    return hub.known_topics() if writes else ()
+    return hub.known_topics() if may_write(member, shared=shared) else ()
+
+
+def may_write(member: Member | None, *, shared: bool) -> bool:
+    """Return whether this instance writes prices and bars to its catalogue.
+
+    It does not if the catalogue is `shared` and another instance has newer ones.
+    """
+    return member is None or not shared or member.authoritative
 
 
 def _open_replay(settings: Settings) -> Replay | None:

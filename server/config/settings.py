@@ -198,8 +198,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "SQLite file that keeps the instruments and last prices without DATABASE_URL.",
     ] = ""
     price_write_interval: Annotated[
-        Seconds, "Interval in which the server writes last prices to the database."
+        Seconds, "Interval in which the server writes last prices and bars to the database."
     ] = Duration(5)
+    bars_keep: Annotated[
+        Seconds, "How long the database keeps bars, counted back from the newest one."
+    ] = Duration(365 * 86_400)
     redis_url: Annotated[
         RedisUrl,
         Meta(description="redis://…?db=0, else a cache in the process"),

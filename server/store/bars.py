@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from server.history.bar import MinuteBar
+from server.quotes.instrument import MAX_DECIMALS
 from server.quotes.traded import MINUTE_US
 
 Key = tuple[str, int]
@@ -33,11 +34,13 @@ MINUTES = f"""
 """The fields of one minute. The catalogue has some columns of the same name."""
 
 TOTALS = """
-    min(minute) AS first_minute, max(minute) AS last_minute, max(high) AS high, min(low) AS low,
+    min(minute) FILTER (WHERE count > 0) AS first_minute,
+    max(minute) FILTER (WHERE count > 0) AS last_minute,
+    max(high) FILTER (WHERE count > 0) AS high, min(low) FILTER (WHERE count > 0) AS low,
     sum(volume) AS volume, sum(count) AS count, sum(turnover) AS turnover,
     min(revision) >= 0 AS final, sum(CASE WHEN revision > 0 THEN revision ELSE 0 END) AS revision
 """
-"""The fields of several minutes that need no order."""
+"""The fields of several minutes that need no order. A minute may have only cancelled trades."""
 
 SLOTS = f"""
     slot, opened.open, totals.high, totals.low, closed.close, totals.volume, totals.count,
@@ -128,7 +131,7 @@ def bars_of(rows: Iterable[Sequence[Any]]) -> list[MinuteBar]:
             high=row[3],
             low=row[4],
             close=row[5],
-            volume=int(row[6]) if row[6].is_integer() else row[6],
+            volume=int(row[6]) if row[6].is_integer() else round(row[6], MAX_DECIMALS),
             count=row[7],
             turnover=row[8],
             first_us=row[9],

@@ -38,6 +38,7 @@ class MemoryBars:
                 if symbol == wanted.symbol
                 and wanted.first <= minute < wanted.end
                 and minute not in wanted.without
+                and (each.count or wanted.size > 1)
             ),
             key=lambda each: each.minute,
         )

@@ -110,7 +110,7 @@ CROSS JOIN LATERAL ({_look_up("last_minute")}) AS closed
 ORDER BY slot %s LIMIT $5
 """
 
-_MINUTES = f"SELECT $1::varchar, {MINUTES} {_RANGE} ORDER BY minute %s LIMIT $5"
+_MINUTES = f"SELECT $1::varchar, {MINUTES} {_RANGE} AND count > 0 ORDER BY minute %s LIMIT $5"
 
 _OPEN = f"""
 SELECT symbol, {MINUTES} FROM market_data CROSS JOIN LATERAL (

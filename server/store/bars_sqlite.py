@@ -40,28 +40,32 @@ JOIN market_data AS listed ON listed.symbol = coalesce(named.renamed_to, named.s
 JOIN minute_bars ON instrument = listed.id AND minute = json_extract(wanted.value, '$[1]')
 """
 
-_RANGE = """
+_KEPT = """
 instrument = (SELECT id FROM market_data WHERE symbol = :symbol)
-    AND minute >= :first AND minute < :end AND minute NOT IN (SELECT value FROM json_each(:without))
+    AND minute NOT IN (SELECT value FROM json_each(:without))
 """
 
 _MINUTES = f"""
-SELECT :symbol, {MINUTES} FROM minute_bars WHERE {_RANGE} ORDER BY minute %s LIMIT :limit
+SELECT :symbol, {MINUTES} FROM minute_bars
+WHERE minute >= :first AND minute < :end AND count > 0 AND {_KEPT} ORDER BY minute %s LIMIT :limit
 """
 
 _SLOTS = f"""
 WITH days AS (
-    SELECT value AS start, lead(value, 1, :end) OVER (ORDER BY value) AS next FROM json_each(:starts)
+    SELECT value AS start, max(value, :first) AS first,
+        min(lead(value, 1, :end) OVER (ORDER BY value), :end) AS next
+    FROM json_each(:starts)
 ), totals AS (
     SELECT instrument, start + (minute - start) / :size * :size AS slot, {TOTALS}
-    FROM days CROSS JOIN minute_bars ON minute >= start AND minute < next
-    WHERE {_RANGE} GROUP BY slot
+    FROM days CROSS JOIN minute_bars ON minute >= first AND minute < next
+    WHERE {_KEPT} GROUP BY slot
 )
 SELECT :symbol, {SLOTS} FROM totals
 JOIN minute_bars AS opened ON opened.instrument = totals.instrument AND opened.minute = first_minute
 JOIN minute_bars AS closed ON closed.instrument = totals.instrument AND closed.minute = last_minute
 ORDER BY slot %s LIMIT :limit
 """
+"""Each day is one search in the table's order."""
 
 _OPEN = f"""
 SELECT symbol, {MINUTES} FROM market_data CROSS JOIN minute_bars ON instrument = id
