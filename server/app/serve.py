@@ -9,7 +9,7 @@ import trio
 
 from server.app.operations import Parts, build_operations
 from server.app.options import breaker_policy, build_gateway, cluster_policy, store_options
-from server.app.prices import Prices, kept_topics, may_write
+from server.app.prices import Prices, kept_topics, may_write, stored_bar
 from server.app.publishing import open_push
 from server.app.reload import Load, Reloading
 from server.app.reporting import follow_supervisor, worker_callbacks
@@ -67,6 +67,7 @@ async def serve(
             partial(may_write, member, shared=shared_catalogue),
         ) as store,
     ):
+        hub.bars.load = partial(stored_bar, store)
         directory = Directory(hub, store.loader, store.catalogue, member)
         push = open_push(settings, hub, directory, member)
         desk = push if settings.feed.takes_prices else None
