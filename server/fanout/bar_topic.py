@@ -9,7 +9,8 @@ from server.fanout.subscriber_set import Audience
 from server.history.bar import MinuteBar, bar_of
 from server.history.messages import BarMessage, BarsEnd, BarsMissed
 from server.history.minutes import Minutes
-from server.history.timeframe import Timeframe, joined_all, period_end, period_start
+from server.history.timeframe import joined_all, period_end, period_start
+from server.quotes.traded import Timeframe
 from server.quotes.view import View
 
 OWED_BARS = 60
@@ -22,19 +23,21 @@ class BarSource(Source):
     __slots__ = ("_frames", "_message")
 
     def __init__(self, message: BarMessage | BarsEnd | BarsMissed) -> None:
-        self.renew(message)
-
-    def renew(self, message: BarMessage | BarsEnd | BarsMissed) -> None:
-        """Take over the newest state."""
-        # MessagePack would have times of its own.
-        self._message: dict[str, object] = to_builtins(message)
+        self._message = message
         self._frames: dict[View, UpdateFrame] = {}
+
+    def renew(self, message: BarMessage | BarsEnd | BarsMissed) -> bool:
+        """Take over the newest state. Return whether it is news."""
+        before, self._message = self._message, message
+        self._frames = {}
+        return message != before
 
     def current_frame(self, view: View) -> UpdateFrame:
         frame = self._frames.get(view)
         if frame is None:
-            frame = UpdateFrame(message_frame(view.encode(self._message), view), self)
-            self._frames[view] = frame
+            # MessagePack would have times of its own.
+            payload = view.encode(to_builtins(self._message))
+            frame = self._frames[view] = UpdateFrame(message_frame(payload, view), self)
         return frame
 
 
@@ -89,26 +92,27 @@ class BarTopic:
         """Return the first minute after a period."""
         return period_end(period, self.timeframe)
 
+    def knows(self, period: int) -> bool:
+        """Whether all minutes of a bar are here, those in memory and the base."""
+        whole = self.timeframe == "1m" or period >= self._minutes.whole_from
+        return whole or self._base.period == period
+
     def bar(self, period: int) -> MinuteBar | None:
-        """Return a bar as it is now, None if it is not known: the store has some of its minutes."""
+        """Return a bar that is known, as it is now, None without a trade."""
         base, start = self._base, period
         parts = list[MinuteBar]()
-        if period < self._minutes.whole_from:
-            if self.timeframe != "1m" and base.period != period:
-                return None
-            if base.period == period and base.bar:
-                parts.append(base.bar)
-                start = base.end
+        if base.period == period and base.bar:
+            parts.append(base.bar)
+            start = base.end
         parts += self._minutes.recent([self.symbol], start, self.end(period))
         return joined_all(parts, period, final=self.end(period) <= self._minutes.closed_to)
 
-    def source(self, bar: MinuteBar, price_decimals: int) -> BarSource:
-        """Return the source of a bar, with its newest state."""
+    def source(self, bar: MinuteBar, price_decimals: int) -> BarSource | None:
+        """Return the source of a bar with its newest state, None if that is not news."""
         message = BarMessage(self.symbol, self.timeframe, bar_of(bar, price_decimals))
         source = self._sources.get(bar.minute)
         if source is not None:
-            source.renew(message)
-            return source
+            return source if source.renew(message) else None
         source = self._sources[bar.minute] = BarSource(message)
         if len(self._sources) > OWED_BARS:
             self._drop(self._sources.pop(min(self._sources)))

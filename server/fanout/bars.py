@@ -19,9 +19,10 @@ from server.fanout.outbox import Outbox
 from server.fanout.subscriber_set import Audience
 from server.history.bar import MinuteBar
 from server.history.messages import BarsEnd, minute_time
-from server.history.minutes import Minutes, closed_at
-from server.history.timeframe import Timeframe, period_end, period_start
-from server.quotes.traded import MINUTE_US, Closing
+from server.history.minutes import GRACE_US, Minutes, closed_at
+from server.history.timeframe import period_end, period_start
+from server.quotes.instrument import Instrument
+from server.quotes.traded import MINUTE_US, Closing, Timeframe
 
 TICK = 1.0
 """Seconds between two states of an open bar."""
@@ -70,33 +71,33 @@ class Bars:
 
     def __init__(
         self,
-        minutes: Minutes,
         flusher: Flusher,
-        price_decimals: Callable[[str], int],
+        instrument: Callable[[str], Instrument],
         cut: Callable[[], list[trio.Event]],
     ) -> None:
-        self.minutes = minutes
+        self.minutes = Minutes()
         self.load: Load | None = None
         self.own_clock = True
         self.replaying = self.ended = False
         self.now_us: Callable[[], int] = lambda: time_ns() // 1000
         self._flusher = flusher
-        self._price_decimals = price_decimals
+        self._instrument = instrument
         self._cut = cut
         self._topics: dict[str, list[BarTopic]] = {}
         self._watched: dict[Timeframe, _Watched] = {}
         self._subscribed: dict[Outbox, dict[BarTopic, None]] = {}
         self._jobs: trio.Nursery
 
+    def __contains__(self, symbol: str) -> bool:
+        """Whether anybody watches bars of a symbol."""
+        return symbol in self._topics
+
     def topic(self, symbol: str, timeframe: Timeframe) -> BarTopic:
-        """Return the bars of a symbol and length."""
-        topics = self._topics.setdefault(symbol, [])
-        for topic in topics:
+        """Return the bars of a symbol and length, for a subscription to them."""
+        for topic in self._topics.get(symbol, ()):
             if topic.timeframe == timeframe:
                 return topic
-        topic = BarTopic(symbol, timeframe, self.minutes)
-        topics.append(topic)
-        return topic
+        return BarTopic(symbol, timeframe, self.minutes)
 
     def subscribe(self, outbox: Outbox, topics: Iterable[BarTopic]) -> None:
         """Send bars: the present ones now, then each change."""
@@ -104,10 +105,9 @@ class Bars:
             mine = self._subscribed.setdefault(outbox, {})
             if topic in mine or topic.over:
                 continue
-            if topic not in self._topics.setdefault(topic.symbol, []):
-                self._topics[topic.symbol].append(topic)
             mine[topic] = None
             if not topic.subscribers:
+                self._topics.setdefault(topic.symbol, []).append(topic)
                 self._begin(topic)
             topic.subscribers.add(outbox)
             self._watched.setdefault(topic.timeframe, _Watched()).add(outbox)
@@ -191,8 +191,9 @@ class Bars:
         """The minute up to which minutes can be closed now, 0 if these are."""
         now = self.now_us()
         if self.replaying:
-            newest = self.minutes.newest_us
-            now = newest + 2 * MINUTE_US if self.ended and newest else newest
+            now = self.minutes.newest_us
+            if self.ended and now:
+                now += MINUTE_US - now % MINUTE_US + GRACE_US
         closing = closed_at(now)
         return closing if closing > self.minutes.closed_to else 0
 
@@ -269,15 +270,17 @@ class Bars:
 
     def _make(self, topic: BarTopic, period: int) -> None:
         """Send a bar as it is now. If memory does not have all of it, ask the store first."""
-        bar = topic.bar(period)
-        if bar is None and period < self.minutes.whole_from and topic.timeframe != "1m":
+        if not topic.knows(period):
             self._load(topic, period)
+            return
+        bar = topic.bar(period)
         if bar is None:
             return
         if not bar.final:
             topic.unfinished.add(period)
-        source = topic.source(bar, self._price_decimals(topic.symbol))
-        self._queue(source, topic.subscribers)
+        source = topic.source(bar, self._instrument(topic.symbol).price_decimals)
+        if source:
+            self._queue(source, topic.subscribers)
 
     def _queue(self, source: BarSource, outboxes: Audience) -> None:
         for group in outboxes.groups:

@@ -28,7 +28,6 @@ from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
-from server.history.minutes import Minutes
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState
 from server.quotes.quote import Quote
@@ -67,16 +66,10 @@ class Hub:
         self._outboxes = Audience()
         self._everyone = Audience()
         self._flusher = Flusher(self.stats)
-        minutes = Minutes()
-        self._context = TopicContext(self.stats, self.journal, self._flusher, minutes)
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
-        self.bars = Bars(
-            minutes,
-            self._flusher,
-            lambda symbol: self.instrument(symbol).price_decimals,
-            self.topic_tasks.cut,
-        )
+        self.bars = Bars(self._flusher, self.instrument, self.topic_tasks.cut)
+        self._context = TopicContext(self.stats, self.journal, self._flusher, self.bars)
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -252,15 +245,16 @@ class Hub:
 
     def watched_quotes(self) -> list[Quote]:
         """Return the quotes of all symbols that somebody watches."""
-        return [topic.quote for topic in self.topics.values() if topic.watched]
+        return [topic.quote for topic in self.topics.values() if self.is_watched(topic.symbol)]
 
     def present_quote(self, quote: Quote) -> Quote:
         """Return `quote` as it is now."""
         return topic.quote if (topic := self.topics.get(quote.symbol)) else quote
 
     def is_watched(self, symbol: str) -> bool:
-        """Return whether anybody would get this symbol's updates."""
-        return (topic := self.topics.get(symbol)) is not None and topic.watched
+        """Return whether anybody would get this symbol's updates, or its bars."""
+        topic = self.topics.get(symbol)
+        return topic is not None and (topic.watched or symbol in self.bars)
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""

@@ -114,7 +114,7 @@ class Topic(Publication):
         self.ts = snapshot.ts
         self.row = snapshot.row
         self.moved_at = trio.current_time()
-        self.context.minutes.adopt(self.symbol, snapshot.minutes)
+        self.context.bars.minutes.adopt(self.symbol, snapshot.minutes)
         self.forget_frames()
         self.history.clear()
 
@@ -197,7 +197,7 @@ class Topic(Publication):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        minutes = self.context.minutes.state_of(self.symbol)
+        minutes = self.context.bars.minutes.state_of(self.symbol)
         return live(self.snapshot(), self.ts, self.row, minutes)
 
     def absorb(self, update: Update) -> QuoteChange | None:
@@ -236,7 +236,7 @@ class Topic(Publication):
         self.ts = update.ts
         self.row = update.row
         self.forget_frames()
-        self.context.minutes.absorb(instrument, update, new.current_price)
+        self.context.bars.minutes.absorb(instrument, update, new.current_price)
         if self.context.journal.recording:
             self.context.journal.record(move_of(update, version, new, self.adjustments))
         return QuoteChange(self.symbol, self.pointer, version, self.ts, changed)

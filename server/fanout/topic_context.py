@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
+from server.fanout.bars import Bars
 from server.fanout.flusher import Flusher
 from server.fanout.journal import Journal
 from server.fanout.stats import FanoutStats
-from server.history.minutes import Minutes
 
 
 class TopicContext(NamedTuple):
@@ -14,4 +14,4 @@ class TopicContext(NamedTuple):
     stats: FanoutStats
     journal: Journal
     flusher: Flusher
-    minutes: Minutes
+    bars: Bars

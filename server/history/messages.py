@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from server.history.bar import Bar
-from server.history.timeframe import Timeframe
+from server.quotes.traded import Timeframe
 
 
 class BarMessage(msgspec.Struct, frozen=True, tag_field="type", tag="bar"):

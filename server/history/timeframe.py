@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import reduce
-from typing import Literal, get_args
+from typing import get_args
 
 from msgspec.structs import replace
 
 from server.history.bar import MinuteBar
 from server.quotes.instrument import MAX_DECIMALS
-
-Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
-"""The lengths of the contract."""
+from server.quotes.traded import Timeframe
 
 TIMEFRAMES: tuple[Timeframe, ...] = get_args(Timeframe)
 

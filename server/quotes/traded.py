@@ -1,7 +1,7 @@
 """The trades of one minute that an update has: what bars are made of."""
 
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,9 @@ from server.quotes.instrument import LARGEST_WHOLE, MAX_PRICE
 
 MINUTE_US = 60_000_000
 """Microseconds of the shortest bar, the only one that is kept."""
+
+Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
+"""The lengths of bars that clients can get."""
 
 LAST_MINUTE = 253_402_300_799 // 60
 """The last minute of the year 9999, the last one in RFC 3339. They count from the Unix epoch."""
