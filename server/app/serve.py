@@ -54,8 +54,7 @@ async def serve(
     shared_catalogue = shared or bool(settings.database_url)
     hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
     if settings.feed.replay_path is None:
-        # The last run may have counted trades of the present minute.
-        hub.bars.minutes.whole_from = int(time()) // 60 + 1
+        hub.bars.minutes.begin(int(time() * 1e6))
     async with (
         open_asyncio_loop(settings.database_url, settings.redis_url),
         open_member(settings.redis_url, hub, cluster_policy(settings)) as member,

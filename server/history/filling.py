@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 from msgspec.structs import replace
 
 from server.history.bar import MinuteBar
-from server.history.timeframe import Timeframe, period_end, period_start
-from server.quotes.traded import MINUTE_US
+from server.history.timeframe import period_end, period_start
+from server.quotes.traded import MINUTE_US, Timeframe
 
 
 class Opening(Protocol):

@@ -53,6 +53,11 @@ class Minutes:
         self._revised: dict[Key, None] = {}
         self._unwritten: dict[Key, None] = {}
 
+    def begin(self, now_us: int) -> None:
+        """Begin with the next minute. Of the present one, the last run may have counted trades."""
+        self.closed_to = closed_at(now_us)
+        self.whole_from = now_us // MINUTE_US + 1
+
     def absorb(self, instrument: Instrument, update: Update, price: float | None) -> None:
         """Count the trades of an update. `price` is the quote's after it."""
         if self.repeats_from and update.row >= self.repeats_from:

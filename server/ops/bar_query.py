@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from server.history.timeframe import Timeframe, period_end, period_start
+from server.history.timeframe import period_end, period_start
 from server.ops.problems import BAD_REQUEST, ApiError
 from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import LATEST_US
-from server.quotes.traded import MINUTE_US
+from server.quotes.traded import MINUTE_US, Timeframe
 
 AHEAD = 2 * 24 * 60
 """Minutes after now at which every range ends. No bar begins later, even if a clock is wrong."""
@@ -153,7 +153,7 @@ def _moment(
             return _midnight(day + timedelta(days=1), tz) - 1 if last else _midnight(day, tz)
         if _TIME.fullmatch(text):
             # A plus sign that the client did not escape arrives as a space.
-            moment = datetime.fromisoformat(f"{text[:11]}{text[11:].replace(' ', '+')}")
+            moment = datetime.fromisoformat(f"{text[:11]}{text[11:].upper().replace(' ', '+')}")
             if moment.tzinfo is not None:
                 return min(max(0, (moment - _EPOCH) // timedelta(microseconds=1)), LATEST_US)
     except ValueError:

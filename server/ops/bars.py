@@ -13,7 +13,7 @@ from msgspec import Meta
 from server.gateway.budgets import BARS_A_LOOKUP
 from server.history.bar import Bar, MinuteBar, bar_of
 from server.history.filling import Hours, filled, periods
-from server.history.timeframe import Timeframe, period_end
+from server.history.timeframe import period_end
 from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, unavailable_store
 from server.ops.bar_query import Query, read_query
 from server.ops.endpoint import Call, Endpoint, Parameter
@@ -27,7 +27,7 @@ from server.ops.problems import (
 )
 from server.quotes.adjustment import begun_us
 from server.quotes.snapshot import Snapshot
-from server.quotes.traded import MINUTE_US
+from server.quotes.traded import MINUTE_US, Timeframe
 from server.store.bar_reader import Span
 from server.store.catalogue import StoreUnavailable
 from server.store.loader import TooManyLookups

@@ -14,7 +14,8 @@ import trio
 
 from server.history.bar import MinuteBar
 from server.history.minutes import closed_at
-from server.history.timeframe import MINUTES, Timeframe, period_end, period_start, roll_up
+from server.history.timeframe import MINUTES, period_end, period_start, roll_up
+from server.quotes.traded import Timeframe
 from server.store.bars import BarTables, Wanted
 from server.store.component import Component
 
