@@ -251,7 +251,7 @@ class Minutes:
         for key in dict.fromkeys(found) | dict.fromkeys(missing):
             symbol, minute = key
             part, bar = self._detached.pop(key, None), found.get(key)
-            trades = trades_of(bar) if bar else part
+            trades = trades_in(bar) if bar else part
             if trades is None or self.bar(*key):
                 continue
             if bar and part:
@@ -274,6 +274,10 @@ class Minutes:
             state += [KeptMinute(part, partial=True) for part in parts]
         state.sort(key=lambda each: each.trades.minute)
         return tuple(state[-SHARED_MINUTES:])
+
+    def trades_of(self, symbol: str) -> tuple[Traded, ...]:
+        """Return the trades of a symbol's newest minutes that are in memory."""
+        return tuple(each.trades for each in self.state_of(symbol) if not each.partial)
 
     def adopt(self, symbol: str, state: Iterable[KeptMinute]) -> None:
         """Take over another instance's minutes of a symbol, in place of those that may be older."""
@@ -312,7 +316,7 @@ class Minutes:
         self._changed[new] = None
 
 
-def trades_of(bar: MinuteBar) -> Traded:
+def trades_in(bar: MinuteBar) -> Traded:
     """Return the trades that made a bar."""
     return Traded(
         bar.minute,
