@@ -93,7 +93,7 @@ def build_operations(
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    history = History(store, ZoneInfo("UTC"), None)
+    history = History(store, hub, ZoneInfo("UTC"), None)
     api = endpoints(Api(hub, store)) + history_endpoints(history) + price_endpoints(parts.desk)
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(

@@ -52,7 +52,11 @@ async def serve(
     addresses = listeners.addresses
     room = share_descriptors(settings)
     shared_catalogue = shared or bool(settings.database_url)
-    hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
+    hub = Hub(
+        breaker=breaker_policy(settings),
+        quiet_after=settings.quote_quiet_after,
+        trades_memory=settings.trades_memory,
+    )
     if settings.feed.replay_path is None:
         hub.bars.minutes.begin(int(time() * 1e6))
     async with (

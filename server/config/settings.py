@@ -169,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trades_memory: Annotated[
         ByteCount,
         Meta(description="bytes: 64MiB, 512KiB or a plain number"),
-        "Memory for the published trades that can still be cancelled or corrected.",
+        "Memory for the last trades of all symbols; as much for published ones that can be revised.",
     ] = ByteCount(64 * 2**20)
     database_url: Annotated[
         DatabaseUrl,

@@ -1,6 +1,7 @@
 """The routes of history: `GET /bars` and `GET /trades`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from time import time_ns
 from typing import Annotated, Literal
@@ -10,11 +11,13 @@ import msgspec
 import trio
 from msgspec import Meta
 
+from server.fanout.hub import Hub
 from server.gateway.budgets import BARS_A_LOOKUP
 from server.history.bar import Bar, MinuteBar, bar_of
 from server.history.filling import Hours, filled, periods
 from server.history.timeframe import period_end
-from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, unavailable_store
+from server.history.trades import MOST
+from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, not_loaded, unavailable_store
 from server.ops.bar_query import Query, read_query
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.http import NO_STORE
@@ -24,8 +27,12 @@ from server.ops.problems import (
     STORE_UNAVAILABLE,
     TOO_MANY_SYMBOLS,
     UNAUTHORIZED,
+    UNKNOWN_SYMBOL,
+    ApiError,
 )
 from server.quotes.adjustment import begun_us
+from server.quotes.instrument import LARGEST_WHOLE, MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.quote import from_microseconds
 from server.quotes.snapshot import Snapshot
 from server.quotes.traded import MINUTE_US, Timeframe
 from server.store.bar_reader import Span
@@ -59,16 +66,36 @@ class BarsPage(msgspec.Struct, frozen=True):
     ]
 
 
+class TradeView(msgspec.Struct, frozen=True):
+    """One trade."""
+
+    version: Annotated[int, Meta(description="The version that it made of the quote")]
+    price: Annotated[float, Meta(description="Its price")]
+    size: Annotated[int | float, Meta(description="Its size")]
+    t: Annotated[datetime, Meta(description="Its time (RFC 3339)")]
+
+
+class TradesPage(msgspec.Struct, frozen=True):
+    """The last trades of a symbol."""
+
+    symbol: Annotated[str, Meta(description="Symbol in upper case")]
+    trades: Annotated[Sequence[TradeView], Meta(description="The trades, the oldest first")]
+    complete: Annotated[
+        bool, Meta(description="False if a trade above `after_version` is no longer known")
+    ]
+
+
 class History:
     """The handlers of the routes."""
 
-    def __init__(self, store: Store, zone: ZoneInfo, hours: Hours | None) -> None:
+    def __init__(self, store: Store, hub: Hub, zone: ZoneInfo, hours: Hours | None) -> None:
         """
         Arguments:
             zone: in which days begin if a request names none.
             hours: when the market is open, None if always.
         """
         self._store = store
+        self._hub = hub
         self._zone = zone
         self._hours = hours
 
@@ -86,6 +113,22 @@ class History:
         if not is_final:
             call.headers.update(NO_STORE)
         return page
+
+    async def trades(self, call: Call) -> TradesPage:
+        """Return the last trades of one symbol, the oldest first."""
+        symbol = normalize_symbol(call.values["symbol"])
+        loaded = await self._store.loader.load([symbol], payer=call.payer)
+        if loaded.unavailable:
+            raise not_loaded(loaded)
+        if symbol not in loaded.found:
+            raise ApiError(UNKNOWN_SYMBOL, "symbol: there is no such instrument")
+        after, newest = call.values["after_version"], loaded.found[symbol].version
+        found, complete = self._hub.trades.after(symbol, after, newest, call.values["limit"])
+        views = [
+            TradeView(each.version, each.price, each.size, from_microseconds(each.time_us))
+            for each in found
+        ]
+        return TradesPage(symbol, views, complete)
 
     async def _page(
         self, query: Query, found: Mapping[str, Snapshot], now_us: int
@@ -170,6 +213,15 @@ def history_endpoints(history: History) -> list[Endpoint]:
             problems=(BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
             cacheable=True,
         ),
+        Endpoint(
+            path="/trades",
+            method="GET",
+            handle=history.trades,
+            result=TradesPage,
+            summary="The last trades of a symbol, so that a gap can be filled",
+            parameters=_TRADES_PARAMETERS,
+            problems=(BAD_REQUEST, UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
+        ),
     ]
 
 
@@ -179,6 +231,25 @@ def _time(name: str, text: str, example: str) -> Parameter:
         name, kind, f"{text}: RFC 3339, a day, or microseconds since 1970", example, default=""
     )
 
+
+_TRADES_PARAMETERS = [
+    Parameter(
+        "symbol",
+        Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_LENGTH)],
+        "A symbol, in upper or lower case",
+        "AAPL",
+    ),
+    Parameter(
+        "after_version",
+        Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)],
+        "Only trades that made a higher version of the quote",
+        1042,
+        default=0,
+    ),
+    Parameter(
+        "limit", Annotated[int, Meta(ge=1, le=MOST)], "How many to return", MOST, default=MOST
+    ),
+]
 
 _PARAMETERS = [
     SYMBOLS,

@@ -186,6 +186,27 @@ def test_memory_answers_while_the_database_is_away(tmp_path, postgres: Postgres)
         assert sum(each["n"] for each in found) == 3
 
 
+def test_trades_fill_a_gap(tmp_path):
+    """`/trades` has each trade with its version. What was before the start is missing."""
+    now = time.time()
+    with ServerProcess(tmp_path, **FAST) as server:
+        for n in range(4):
+            trade(server, "IBM", 180.0 + n, now + n / 1000)
+        _, [quote] = server.ask("/quotes?symbols=IBM")
+        newest = quote["version"]
+        status, page = server.ask(f"/trades?symbol=ibm&after_version={newest - 4}")
+        assert (status, page["symbol"], page["complete"]) == (200, "IBM", True)
+        assert [each["version"] for each in page["trades"]] == [*range(newest - 3, newest + 1)]
+        assert [each["price"] for each in page["trades"]] == [180.0, 181.0, 182.0, 183.0]
+        assert set(page["trades"][0]) == {"version", "price", "size", "t"}
+        _, page = server.ask("/trades?symbol=IBM&limit=1")
+        assert (len(page["trades"]), page["complete"]) == (1, newest - 4 == 0)
+        assert server.ask("/trades?symbol=MSFT&after_version=1")[1]["complete"]
+        assert server.ask("/trades?symbol=NOPE")[0] == 404
+        for wrong in ("symbol=IBM&limit=0", "symbol=IBM&after_version=-1", "limit=3"):
+            assert server.ask(f"/trades?{wrong}")[0] == 400
+
+
 @pytest.mark.parametrize(
     ("query", "status", "problem"),
     [
