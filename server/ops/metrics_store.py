@@ -87,6 +87,16 @@ class StoreCollector(PackageCollector):
         yield counter(
             "market_data_bars_refused", "Bars that the database refused", stats.bars_refused
         )
+        yield gauge(
+            "market_data_bars_unwritten",
+            "Final bars that wait for the database",
+            self._minutes.unwritten_count,
+        )
+        yield counter(
+            "market_data_bars_lost",
+            "Final bars dropped, as the database took none for too long",
+            self._minutes.lost,
+        )
         yield counter(
             "market_data_bars_deleted",
             "Bars deleted for their age; with Postgres, months",

@@ -218,6 +218,8 @@ def test_description_and_page(server):
     assert set(document["paths"]) == {
         "/market-data",
         "/quotes",
+        "/bars",
+        "/trades",
         "/instruments",
         "/instruments/{symbol}",
         "/admin/market-data/cache/invalidate",
