@@ -44,8 +44,8 @@ PREFIX = "minute_bars_"
 TIDY = "in the order of symbols"
 """The comment on a partition that `tidy` has rewritten."""
 
-AHEAD_MINUTES = 28 * 24 * 60
-"""Minutes of the shortest month. Three months at this distance have partitions ahead of their time."""
+MONTHS_AHEAD = 2
+"""Months after the present one that have a partition ahead of their time."""
 
 LATE_MINUTES = 60
 """Minutes after its end at which a month is rewritten. Later trades are welcome, but not in order."""
@@ -203,7 +203,10 @@ async def make_partitions(months: Iterable[str], connection: Connection) -> None
 async def make_months_ahead(now: int, connection: Connection) -> None:
     """Make the partition of the minute `now` and the next ones, if this role may."""
     if await connection.fetchval(_IS_OWNER):
-        await make_partitions({month_of(now + n * AHEAD_MINUTES) for n in range(3)}, connection)
+        months = [month_of(now)]
+        while len(months) <= MONTHS_AHEAD:
+            months.append(month_of(_bounds(months[-1])[1]))
+        await make_partitions(months, connection)
 
 
 async def _fetch_months(without: str, connection: Connection) -> list[str]:

@@ -1,18 +1,22 @@
 """The tables of bars: Postgres, SQLite and memory give the same bars, and never go back."""
 
 from random import Random
+from time import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 import trio
+import trio_asyncio
 
 from server.history.bar import MinuteBar
 from server.history.timeframe import MINUTES, TIMEFRAMES, period_end, period_start, roll_up
 from server.quotes.traded import MINUTE_US
 from server.store.bars import Wanted
-from server.store.catalogue import Catalogue
+from server.store.catalogue import Catalogue, StoreUnavailable
+from server.store.catalogue_postgres import open_postgres
+from server.store.stats import StoreStats
 from tests.store.conftest import fill, instrument
 
 FIRST = 1_381_152_600 // 60
@@ -182,3 +186,63 @@ async def test_old_bars_are_deleted(catalogue):
     assert steps > 0
     assert await minutes_of(catalogue) == new[:1]
     assert await minutes_of(catalogue, "AIG") == new[1:]
+
+
+async def test_a_month_that_is_over_is_rewritten(catalogue, request):
+    """Its bars stay as they are, later ones still come in, and the next months have partitions."""
+    await fill(catalogue, instrument("IBM"), instrument("AIG"))
+    ours, others = walk(90), walk(90, "AIG")
+    by_time = sorted([*ours, *others], key=lambda each: each.minute)
+    for each in by_time:
+        await catalogue.bars.write([each])
+    later = FIRST + 60 * 1440
+    for _ in range(2):
+        await catalogue.bars.tidy(later)
+        assert await minutes_of(catalogue) == ours
+        assert await minutes_of(catalogue, "AIG") == others
+    late = bar(FIRST - 60)
+    await catalogue.bars.write([late])
+    assert await minutes_of(catalogue) == [late, *ours]
+    if catalogue.name != "postgres":
+        return
+    sql = request.getfixturevalue("shared_postgres").sql
+    database = request.getfixturevalue("database")
+    tables = sql(
+        "SELECT relname, obj_description(oid) FROM pg_inherits JOIN pg_class ON oid = inhrelid "
+        "WHERE inhparent = 'minute_bars'::regclass AND relname < 'minute_bars_2020' ORDER BY 1",
+        database,
+    )
+    assert tables.splitlines() == [
+        "minute_bars_2013_10|in the order of symbols",
+        "minute_bars_2013_12|",
+        "minute_bars_2014_01|",
+        "minute_bars_2014_02|",
+    ]
+    rows = sql("SELECT instrument FROM minute_bars_2013_10", database).splitlines()
+    assert rows[:-1] == sorted(rows[:-1])
+
+
+async def test_a_role_that_cannot_make_partitions_uses_those_there_are(request, database_url):
+    """A server whose role does not own the table writes into the months that `migrate` has made."""
+    sql = request.getfixturevalue("shared_postgres").sql
+    database = request.getfixturevalue("database")
+    now = int(time() // 60)
+    async with trio_asyncio.open_loop():
+        async with open_postgres(database_url, 2, StoreStats()) as owner:
+            await owner.migrate()
+            await fill(owner, instrument("IBM"))
+        role = f"writer_of_{database}"
+        sql(f"CREATE ROLE {role} LOGIN", database)
+        for table in ("market_data", "minute_bars", "schema_migrations"):
+            sql(f"GRANT SELECT, INSERT, UPDATE ON {table} TO {role}", database)
+        try:
+            url = database_url.replace("quotes@", f"{role}@")
+            async with open_postgres(url, 2, StoreStats()) as writer:
+                assert await writer.migrate() == []
+                await writer.bars.tidy(now)
+                assert await writer.bars.write([bar(now)]) == []
+                with pytest.raises(StoreUnavailable):
+                    await writer.bars.write([bar(FIRST)])
+                assert await minutes_of(writer) == [bar(now)]
+        finally:
+            sql(f"DROP OWNED BY {role}; DROP ROLE {role}", database)
