@@ -1,6 +1,6 @@
 """The source of prices: this server's own feed or, in a cluster, the leader's."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -12,6 +12,7 @@ from server.cluster.interest import Interest
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
+from server.fanout.bars import BarsUnavailable
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic import Topic
@@ -19,10 +20,12 @@ from server.feeds.push import Push
 from server.feeds.replay import Played, Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
+from server.history.bar import MinuteBar
 from server.quotes.instrument import LARGEST_WHOLE, Instrument, first_seen
 from server.quotes.quote import Quote
 from server.quotes.update import NOWHERE, FeedPosition, Update
 from server.store.catalogue import StoreUnavailable
+from server.store.store import Store
 
 SIMULATED_PRICE = 100.0
 """US dollars: the base price of a simulated symbol that no catalogue has."""
@@ -177,10 +180,27 @@ class Prices:
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
     """Return the topics whose prices this instance writes to its catalogue.
 
-    These are all topics, or none if the catalogue is `shared` and another instance has newer prices.
+    These are all topics, or none if another instance writes.
     """
-    writes = member is None or not shared or member.authoritative
-    return hub.known_topics() if writes else ()
+    return hub.known_topics() if may_write(member, shared=shared) else ()
+
+
+def may_write(member: Member | None, *, shared: bool) -> bool:
+    """Return whether this instance writes prices and bars to its catalogue.
+
+    It does not if the catalogue is `shared` and another instance has newer ones.
+    """
+    return member is None or not shared or member.authoritative
+
+
+async def stored_bar(
+    store: Store, symbol: str, first: int, end: int, without: Sequence[int]
+) -> MinuteBar | None:
+    """Return the stored minutes of a symbol as one bar, for `Bars`. Errors: BarsUnavailable."""
+    try:
+        return await store.bars.stored(symbol, first, end, without)
+    except StoreUnavailable as error:
+        raise BarsUnavailable(str(error)) from None
 
 
 def _open_replay(settings: Settings) -> Replay | None:

@@ -169,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trades_memory: Annotated[
         ByteCount,
         Meta(description="bytes: 64MiB, 512KiB or a plain number"),
-        "Memory for the published trades that can still be cancelled or corrected.",
+        "Memory for the last trades of all symbols; as much for published ones that can be revised.",
     ] = ByteCount(64 * 2**20)
     database_url: Annotated[
         DatabaseUrl,
@@ -198,8 +198,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "SQLite file that keeps the instruments and last prices without DATABASE_URL.",
     ] = ""
     price_write_interval: Annotated[
-        Seconds, "Interval in which the server writes last prices to the database."
+        Seconds, "Interval in which the server writes last prices and bars to the database."
     ] = Duration(5)
+    bars_keep: Annotated[
+        Seconds, "How long the database keeps bars, counted back from the newest one."
+    ] = Duration(365 * 86_400)
     redis_url: Annotated[
         RedisUrl,
         Meta(description="redis://…?db=0, else a cache in the process"),

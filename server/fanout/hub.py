@@ -28,6 +28,7 @@ from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
+from server.history.trades import TRADES_MEMORY, RecentTrades
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState
 from server.quotes.quote import Quote
@@ -55,6 +56,7 @@ class Hub:
         *,
         breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
         quiet_after: float = 60.0,
+        trades_memory: int = TRADES_MEMORY,
     ) -> None:
         self.epoch = new_epoch()
         self.stats = FanoutStats()
@@ -69,7 +71,10 @@ class Hub:
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
         self.bars = Bars(self._flusher, self.instrument, self.topic_tasks.cut)
-        self._context = TopicContext(self.stats, self.journal, self._flusher, self.bars)
+        self.trades = RecentTrades(trades_memory)
+        self._context = TopicContext(
+            self.stats, self.journal, self._flusher, self.bars, self.trades
+        )
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -142,6 +147,7 @@ class Hub:
             if topic:
                 take_away(topic)
             self.bars.delist(symbol)
+            self.trades.drop([symbol])
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 

@@ -237,6 +237,7 @@ class Topic(Publication):
         self.row = update.row
         self.forget_frames()
         self.context.bars.minutes.absorb(instrument, update, new.current_price)
+        self.context.trades.absorb(self.symbol, version, update, new.current_price)
         if self.context.journal.recording:
             self.context.journal.record(move_of(update, version, new, self.adjustments))
         return QuoteChange(self.symbol, self.pointer, version, self.ts, changed)

@@ -37,7 +37,7 @@ class Minutes:
     `closed_to`: all minutes before it are final. `whole_from`: all trades of the minutes from there on
     came to this process. A trade of an earlier minute that is not in memory waits until `restore`.
     `repeats_from`: the first row of a replay's second lap, 0 before it. Its rows count only once.
-    `newest_us`: the newest time of all trades.
+    `newest_us`: the newest time of all trades. `lost` counts bars that the store took too late.
     """
 
     def __init__(self, closed_to: int = 0, whole_from: int = 0) -> None:
@@ -45,12 +45,18 @@ class Minutes:
         self.whole_from = whole_from
         self.repeats_from = 0
         self.newest_us = 0
+        self.lost = 0
         self._minutes: dict[int, dict[str, KeptMinute]] = {}
         self._unclosed: set[int] = set()
         self._detached: dict[Key, Traded] = {}
         self._changed: dict[str, None] = {}
         self._revised: dict[Key, None] = {}
         self._unwritten: dict[Key, None] = {}
+
+    def begin(self, now_us: int) -> None:
+        """Begin with the next minute. Of the present one, the last run may have counted trades."""
+        self.closed_to = closed_at(now_us)
+        self.whole_from = now_us // MINUTE_US + 1
 
     def absorb(self, instrument: Instrument, update: Update, price: float | None) -> None:
         """Count the trades of an update. `price` is the quote's after it."""
@@ -228,6 +234,7 @@ class Minutes:
                 del self._minutes[minute]
             if len(kept) < len(symbols):
                 self.whole_from = max(self.whole_from, minute + 1)
+        self.lost += len(lost)
         return len(lost)
 
     @property
