@@ -67,6 +67,7 @@ class Publisher:
         journal, bars = self._hub.journal, self._hub.bars
         closing = await bars.settle()
         step = self._steps.pending
+        journal.lose(bars.minutes.take_restored())
         lost, moves = self._take(step)
         closing = 0 if self._steps.building or journal.waiting else closing
         due = closing or release or trio.current_time() >= self._beat_at

@@ -177,7 +177,9 @@ class Bars:
         """
         if closing.to and (exactly or closing.to > self.minutes.closed_to):
             self.minutes.follow(closing.to)
-        self.minutes.forget(closing.whole_from)
+        if closing.to:
+            self.minutes.whole_from = 0
+            self.minutes.forget(closing.whole_from)
 
     def on_lap(self, row: int, first_row: int = 1) -> None:
         """Count each trade of a replay once: in the lap that begins with `first_row`. The present lap

@@ -26,7 +26,7 @@ from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
-from server.quotes.update import Move, Trade, Update
+from server.quotes.update import Move, Trade, Update, revises_bar
 from server.quotes.view import QuoteChange
 
 NO_VERSION_LEFT = (
@@ -227,7 +227,7 @@ class Topic(Publication):
             self._begin(new)
         traded = isinstance(update, Trade)
         changed = difference(old, new, traded=traded)
-        if not (changed.fields or isinstance(update, Move)):
+        if not (changed.fields or isinstance(update, Move) or revises_bar(update)):
             return None
         self.moved_at = trio.current_time()
         self.history.settle(self.version, self.moved_at)

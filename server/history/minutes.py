@@ -50,6 +50,7 @@ class Minutes:
         self._unclosed: set[int] = set()
         self._detached: dict[Key, Traded] = {}
         self._changed: dict[str, None] = {}
+        self._restored: dict[str, None] = {}
         self._revised: dict[Key, None] = {}
         self._unwritten: dict[Key, None] = {}
 
@@ -242,12 +243,11 @@ class Minutes:
         """The symbols and minutes of trades that wait for what the store has of their minute."""
         return [*self._detached]
 
-    def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> list[str]:
+    def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> None:
         """Go on from the store's `bars`. It has no others of those that were `missing`. Bars in memory
-        stay. Return the symbols whose bars changed by that.
+        stay.
         """
         found = {(bar.symbol, bar.minute): bar for bar in bars}
-        changed = dict[str, None]()
         for key in dict.fromkeys(found) | dict.fromkeys(missing):
             symbol, minute = key
             part, bar = self._detached.pop(key, None), found.get(key)
@@ -259,12 +259,16 @@ class Minutes:
             final = minute < self.closed_to
             rev = bar.rev if bar else 0
             self._keep(symbol, KeptMinute(trades, rev + (part is not None) if final else 0))
-            changed[symbol] = None
+            self._restored[symbol] = None
             if not final:
                 self._changed[symbol] = None
             elif part or not (bar and bar.final):
                 self._revise(symbol, minute)
-        return [*changed]
+
+    def take_restored(self) -> list[str]:
+        """Take out the symbols that were restored since the last call. Other instances need them."""
+        restored, self._restored = self._restored, {}
+        return [*restored]
 
     def state_of(self, symbol: str) -> tuple[KeptMinute, ...]:
         """Return the newest minutes, which the next leader goes on with."""

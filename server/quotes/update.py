@@ -286,6 +286,17 @@ Update = Trade | TopOfBook | Restatement | Change | Move
 """A change of a quote."""
 
 
+def revises_bar(update: Update) -> bool:
+    """Whether a minute has a trade too late for the quote, or another value of one. This makes a
+    version even if the quote stays the same.
+    """
+    if isinstance(update, Trade):
+        return update.late
+    if isinstance(update, TopOfBook):
+        return False
+    return any(each.late or each.restated for each in update.minutes)
+
+
 def merged(earlier: Update, later: Update) -> Update:
     """Conflate two updates into one with the effect of both.
 

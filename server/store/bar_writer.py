@@ -81,10 +81,11 @@ class BarWriter:
     async def flush(self) -> bool:
         """Write what changed; False if that failed. First, go on from the open bars of the last run."""
         try:
-            await self._restore()
             if not self._may_write():
                 self._open = {}
                 return True
+            # An instance that does not write gets the bars from the one that does.
+            await self._restore()
             while (batch := self._minutes.unwritten(BATCH_ROWS)) and self._may_write():
                 await self._writing.ask(partial(self._save, batch))
                 self._minutes.written(batch)

@@ -210,7 +210,8 @@ def test_trade_of_an_unknown_minute_waits_for_the_store() -> None:
     built([Trade("AAPL", 101.0, 5, at(0, 40), 1, late=True)], minutes)
     assert all_bars(minutes) == []
     assert minutes.missing == [("AAPL", START)]
-    assert minutes.restore(stored, minutes.missing) == ["AAPL"]
+    minutes.restore(stored, minutes.missing)
+    assert minutes.take_restored() == ["AAPL"]
     (bar,) = all_bars(minutes)
     assert (bar.open, bar.close, bar.count, bar.final, bar.rev) == (100.0, 101.0, 2, True, 1)
     assert minutes.unwritten(10) == minutes.take_revised() == [bar]
