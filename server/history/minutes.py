@@ -21,7 +21,7 @@ GRACE_US = 2_000_000
 KEPT_MINUTES = 3
 """Final minutes kept in memory though the store has them: most late trades find their minute here."""
 
-SHARED_MINUTES = 15
+SHARED_MINUTES = 60
 """The most minutes of a symbol that other instances get. There are more if the store takes none."""
 
 MAX_UNWRITTEN = 200_000
