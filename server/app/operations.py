@@ -86,7 +86,7 @@ def build_operations(
             f"venue_{each.venue.name}": partial(check_venue, each) for each in parts.push.venues
         }
     intake = parts.push.intake if parts.push else None
-    health = HealthMonitor(checks, health_interval, intake)
+    health = HealthMonitor(checks, health_interval, intake, parts.prices.session)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)

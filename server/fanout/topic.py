@@ -15,28 +15,22 @@ from server.fanout.history import HISTORY_UPDATES, History
 from server.fanout.inbox import Inbox
 from server.fanout.status import TopicStatus
 from server.fanout.subscriber_set import SubscriberSet
-from server.fanout.topic_context import TopicContext
+from server.fanout.topic_context import NEGATIVE, NO_VERSION_LEFT, TopicContext
 from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
     begins_anew,
+    in_session_of,
     newest_reference,
     up_to_date,
 )
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
+from server.quotes.opening import begun_once, opened, opening_of
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
 from server.quotes.update import Move, Trade, Update
-
-NO_VERSION_LEFT = (
-    "the version is the largest there is, so the quote cannot move: correct the stored one"
-)
-"""The log's words for a symbol that cannot move any more."""
-
-NEGATIVE = "a move to a negative price, which an instrument of this type cannot have"
-"""The log's words for such a move."""
 
 
 class Topic(Source):
@@ -149,16 +143,18 @@ class Topic(Source):
         """Go on from the last price before a restart."""
         state = up_to_date(snapshot, self.instrument)
         if state.version > self.version:
+            self.instrument = state.instrument
             self.quote = resumed_quote(state)
             self.version = state.version
             self.row = row_of(snapshot) or self.row
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
-        they are the catalogue's, and may be newer here.
+        they are the catalogue's, and may be newer here. Those of another session are taken over.
         """
         if self.instrument.base_price is None:
             self.instrument = replace(self.instrument, base_price=snapshot.base_price)
+        self.instrument = in_session_of(self.instrument, snapshot)
         self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
@@ -271,7 +267,9 @@ class Topic(Source):
         dropped if that is not newer. After version LARGEST_WHOLE the quote does not change any more,
         and its subscribers learn that the symbol is quiet. Only a foreign value can be near that.
         """
-        old, instrument = self.quote, self.instrument
+        old, instrument, traded = self.quote, self.instrument, isinstance(update, Trade)
+        if not traded:
+            update = begun_once(update, instrument)
         if isinstance(update, Move):
             accepted = self._accepted(update)
             if accepted is None:
@@ -289,7 +287,8 @@ class Topic(Source):
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
             self._begin(new)
-        traded = isinstance(update, Trade)
+        if not traded and (opening := opening_of(update)):
+            self.instrument = opened(self.instrument, opening, new)
         operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
         if operations or isinstance(update, Move):
             self.moved_at = trio.current_time()

@@ -17,7 +17,9 @@ TRADED_FIELDS = ("current_price", "change", "change_percent", "last_updated", "v
 RANGED_FIELDS = (*TRADED_FIELDS, "open", "high", "low")
 """Fields that any trade can change."""
 
-MOVING_FIELDS = (*RANGED_FIELDS, "bid", "ask", "bid_size", "ask_size")
+BOOK_FIELDS = ("bid", "ask", "bid_size", "ask_size")
+
+MOVING_FIELDS = (*RANGED_FIELDS, "base_price", "previous_close", *BOOK_FIELDS)
 """Fields that an update can change. The others are fixed when the instrument is listed."""
 
 

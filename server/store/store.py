@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time_ns
 from typing import TypeVar
 
 import outcome
@@ -13,6 +14,7 @@ import trio
 from server.config.state_folder import state_folder
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
+from server.sessions.calendar import ALWAYS, Calendar, LastOpening
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
 from server.store.cache_redis import open_redis
@@ -75,6 +77,7 @@ class StoreOptions:
     cache_symbols: int = 20_000
     warm: Sequence[str] = ()
     write_interval: float = 5.0
+    session: Calendar = ALWAYS
 
 
 @dataclass(kw_only=True)
@@ -224,6 +227,7 @@ async def open_store(
         cache, invalidations = await open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
+        openings = LastOpening(options.session)
         loader = Loader(
             catalogue=catalogue,
             cache=guarded,
@@ -232,6 +236,7 @@ async def open_store(
             stats=stats,
             ttl=options.cache_ttl,
             size=options.cache_symbols,
+            last_opening=lambda: openings.at(time_ns() // 1000),
         )
         name = f"writing to {catalogue.name}"
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
