@@ -26,7 +26,7 @@ from server.quotes.adjustment import (
 )
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.opening import begun_once, opened, opening_of
+from server.quotes.opening import begun_once, has_trades, opened, opening_of
 from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
@@ -290,7 +290,7 @@ class Topic(Source):
         if not traded and (opening := opening_of(update)):
             self.instrument = opened(self.instrument, opening, new)
         operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
-        if operations or isinstance(update, Move):
+        if operations or isinstance(update, Move) or (not traded and has_trades(update)):
             self.moved_at = trio.current_time()
             self.history.settle(self.version, self.moved_at)
             self.quote = new

@@ -6,9 +6,6 @@ import msgspec
 
 from server.quotes.instrument import at_tick
 
-MINUTE_US = 60_000_000
-"""Microseconds of the shortest bar, the only one that is kept."""
-
 
 class MinuteBar(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One symbol's trades of one minute.

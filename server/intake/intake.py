@@ -19,7 +19,7 @@ from server.intake.market import Effect, Market, Notice, Rules, Taken
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
-from server.intake.session import begin_session, last_before_opening
+from server.intake.session import before_opening, begin_session
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
 from server.quotes.instrument import Instrument
@@ -225,8 +225,7 @@ class Intake:
         row = Row(trade.id, time_us, seq, price, size, trade.source.number)
         first = self.trades.add(symbol, row, late=late)
         if time_us < self.trades.opened(symbol):
-            change = last_before_opening(self.trades, symbol, row, batch.now, late=late)
-            batch.effects.extend([change] if change else [])
+            batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
         elif late:
             self._add_late(symbol, price, size, batch, first=first)
         else:

@@ -2,6 +2,7 @@
 
 from server.intake.trades import KeptTrades, Row
 from server.quotes.instrument import Instrument
+from server.quotes.traded import traded
 from server.quotes.update import Change, DayRange, NewSession, Opening
 
 
@@ -23,15 +24,14 @@ def begin_session(
     return NewSession(symbol, opening, now) if due and not known else None
 
 
-def last_before_opening(
-    trades: KeptTrades, symbol: str, row: Row, now: int, *, late: bool
-) -> Change | None:
+def before_opening(trades: KeptTrades, symbol: str, row: Row, now: int, *, late: bool) -> Change:
     """Return the effect of a kept trade of before the opening that comes after it.
 
-    If no trade of this session has come, it is the last one before the opening. Else it has no effect.
-    The day's values and the volume begin without it.
+    If no trade of this session has come, it is the last one before the opening. Else it counts for its
+    bar only. The day's values and the volume begin without it.
     """
+    minutes = (traded(row.price, row.size, row.time_us, late=late),)
     if late or trades.values(symbol).high is not None:
-        return None
+        return Change(symbol, None, 0, 0, now, minutes=minutes)
     day = DayRange(opening=Opening(trades.opened(symbol), row.price))
-    return Change(symbol, row.price, 0, row.time_us, now, day=day)
+    return Change(symbol, row.price, 0, row.time_us, now, day=day, minutes=minutes)

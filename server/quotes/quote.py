@@ -177,7 +177,8 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
     if isinstance(update, Trade) and not update.late:
         price, volume = new.current_price, new.volume
         ts, row = update.ts, update.row
-        return Move(new.symbol, version, price, volume, update.time_us, ts, row, adjustments)
+        size, time_us = update.size, update.time_us
+        return Move(new.symbol, version, price, volume, time_us, ts, row, adjustments, size=size)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
     return Move(
         new.symbol,
@@ -190,6 +191,7 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
         adjustments,
         _with_close(change.day, new),
         change.book,
+        minutes=change.minutes,
     )
 
 

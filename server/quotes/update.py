@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from server.quotes.snapshot import Microseconds, Price, Size, Version, Whole
+from server.quotes.traded import Traded, all_traded, traded
 
 
 class FeedPosition(NamedTuple):
@@ -99,7 +100,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     `price` is None if it does not change; `time_us` is then 0. `volume` is what they add, below zero
     after a cancelled trade. `row` is the last one's. If `day` has an opening, `volume` is that of
-    the new session alone.
+    the new session alone. `minutes` are the trades for the bars.
     """
 
     symbol: str
@@ -110,6 +111,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     row: int = 0
     day: DayRange = NO_RANGE
     book: Book | None = None
+    minutes: tuple[Traded, ...] = ()
 
     @property
     def change(self) -> "Change":
@@ -134,6 +136,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
             later.row or self.row,
             day,
             later.book or self.book,
+            minutes=all_traded(self.minutes, later.minutes),
         )
 
 
@@ -157,10 +160,13 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     @property
     def change(self) -> Change:
         """Return the trade's effect."""
+        minutes = (traded(self.price, self.size, self.time_us, late=self.late),)
         if self.late:
-            return Change(self.symbol, None, self.size, 0, self.ts, self.row)
-        day = DayRange(self.price, self.price, self.price)
-        return Change(self.symbol, self.price, self.size, self.time_us, self.ts, self.row, day)
+            return Change(self.symbol, None, self.size, 0, self.ts, self.row, minutes=minutes)
+        price = self.price
+        day = DayRange(price, price, price)
+        size, time_us = self.size, self.time_us
+        return Change(self.symbol, price, size, time_us, self.ts, self.row, day, minutes=minutes)
 
 
 class TopOfBook(msgspec.Struct, frozen=True, gc=False):
@@ -186,7 +192,8 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     """A quote's values after a trade was cancelled or corrected.
 
     `price`, `high` and `low` are the values as they would have been. `volume_change` is the difference
-    of the volume. `time_us` is the time of the trade that made `price`, 0 if it is not known.
+    of the volume. `time_us` is the time of the trade that made `price`, 0 if it is not known. `minutes`
+    has all trades that are left of the revised trade's minute.
     """
 
     symbol: str
@@ -197,14 +204,23 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     time_us: int
     ts: int
     row: int = 0
+    minutes: tuple[Traded, ...] = ()
 
     @property
     def change(self) -> Change:
         """Return the effect."""
         # Without a high, no trade is left, and so no first one either.
         day = DayRange(None, self.high, self.low, restated=True, reopened=self.high is None)
-        volume = self.volume_change
-        return Change(self.symbol, self.price, volume, self.time_us, self.ts, self.row, day)
+        return Change(
+            self.symbol,
+            self.price,
+            self.volume_change,
+            self.time_us,
+            self.ts,
+            self.row,
+            day,
+            minutes=self.minutes,
+        )
 
 
 class NewSession(msgspec.Struct, frozen=True, gc=False):
@@ -227,7 +243,8 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     `version` and `volume` are the quote's after the change. `adjustments` is the number of adjustments
     that its prices have had. The other fields are as in `Change`.
-    Without `day`, `price` alone decides the effect on the day's values, and the move stays short.
+    Without `day`, the move is one trade of `size`, and stays short: `price` alone decides its effect on
+    the day's values, and `minutes` is empty.
     """
 
     symbol: str
@@ -240,6 +257,15 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     adjustments: Whole = 0
     day: DayRange | None = None
     book: Book | None = None
+    size: Size = 0
+    minutes: tuple[Traded, ...] = ()
+
+    @property
+    def trades(self) -> tuple[Traded, ...]:
+        """Return the trades for the bars."""
+        if self.day is not None or self.price is None or not self.time_us:
+            return self.minutes
+        return (traded(self.price, self.size, self.time_us),)
 
     @property
     def day_range(self) -> DayRange:
@@ -260,6 +286,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
             self.row,
             self.day_range,
             self.book,
+            minutes=self.trades,
         )
 
     def then(self, change: Change) -> "Move":
@@ -290,6 +317,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
             self.adjustments,
             change.day,
             change.book,
+            minutes=change.minutes,
         )
 
 

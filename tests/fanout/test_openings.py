@@ -14,7 +14,8 @@ from server.fanout.openings import LOOK_INTERVAL, Openings, run_market_hours
 from server.fanout.topic_task import ROUND_TRADES
 from server.quotes.adjustment import split
 from server.quotes.snapshot import live
-from server.quotes.update import Move, TopOfBook, Trade
+from server.quotes.traded import traded as of_trade
+from server.quotes.update import Change, Move, TopOfBook, Trade
 from server.sessions.calendar import ALWAYS, Calendar
 from tests.fanout.peer import Peer, instruments
 from tests.fanout.test_freshness import pass_time, statuses
@@ -320,3 +321,16 @@ async def test_quiet_feed_becomes_closed_at_the_closing(autojump_clock, nursery)
         await pass_time(hub, [peer], 25)
         await peer.read()
     assert [status for status, _, _ in statuses(peer)] == ["stale", "closed"]
+
+
+async def test_late_trade_of_before_the_opening_makes_a_version_for_its_bar(hub):
+    """Its quote stays the same. The version brings the trade to the bars of all instances."""
+    topic = hub.topics["AAPL"]
+    traded(hub, "AAPL", 108.0, OPENING - DAY)
+    hub.journal.open()
+    before = topic.quote
+    minutes = (of_trade(190.0, 5, OPENING - DAY, late=True),)
+    topic.publish(Change("AAPL", None, 0, 0, OPENING, minutes=minutes))
+    (move,) = hub.journal.take(2)
+    assert (topic.quote, topic.version, move.version) == (before, 3, 3)
+    assert move.trades == minutes

@@ -1,0 +1,88 @@
+"""The lengths of bars, and the bars of several minutes that the kept minutes make."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Literal, get_args
+
+from msgspec.structs import replace
+
+from server.history.bar import MinuteBar
+
+Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
+"""The lengths of the contract."""
+
+TIMEFRAMES: tuple[Timeframe, ...] = get_args(Timeframe)
+
+MINUTES: dict[Timeframe, int] = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
+"""Minutes of the lengths that do not depend on a time zone. They count from the Unix epoch."""
+
+
+def period_start(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
+    """Return the first minute of the bar that has `minute`. Days and weeks begin at midnight in `tz`,
+    weeks on Monday.
+    """
+    if length := MINUTES.get(timeframe):
+        return minute - minute % length
+    return _midnight(_day_of(minute, timeframe, tz))
+
+
+def period_end(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
+    """Return the first minute after the bar that has `minute`. A day of DST has 23 or 25 hours."""
+    if length := MINUTES.get(timeframe):
+        return minute - minute % length + length
+    days = 7 if timeframe == "1w" else 1
+    return _midnight(_day_of(minute, timeframe, tz) + timedelta(days))
+
+
+def _day_of(minute: int, timeframe: Timeframe, tz: tzinfo) -> datetime:
+    moment = datetime.fromtimestamp(minute * 60, tz)
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    return day - timedelta(day.weekday()) if timeframe == "1w" else day
+
+
+def _midnight(day: datetime) -> int:
+    return int(day.timestamp()) // 60
+
+
+def roll_up(
+    minutes: Iterable[MinuteBar], timeframe: Timeframe, closed_to: int, tz: tzinfo = UTC
+) -> list[MinuteBar]:
+    """Return the bars that one symbol's `minutes` make. These come in the order of time.
+
+    A bar's `minute` is the first of its period. It is final if its period ends at or before the minute
+    `closed_to`: all minutes before that are final. Its `rev` is the sum of its minutes' ones. Minutes
+    without a trade, as all were cancelled, count for nothing but `rev`.
+    """
+    bars: list[MinuteBar] = []
+    end = 0
+    for each in minutes:
+        if bars and each.minute < end:
+            bars[-1] = joined(bars[-1], each)
+        else:
+            end = period_end(each.minute, timeframe, tz)
+            start = period_start(each.minute, timeframe, tz)
+            bars.append(replace(each, minute=start, final=end <= closed_to))
+    return bars
+
+
+def joined(bar: MinuteBar, later: MinuteBar) -> MinuteBar:
+    """Return `bar` with the trades of a `later` one of the same period."""
+    rev = bar.rev + later.rev
+    if not bar.count or not later.count:
+        counted = bar if bar.count else later
+        return replace(counted, minute=bar.minute, final=bar.final, rev=rev)
+    return MinuteBar(
+        bar.symbol,
+        bar.minute,
+        bar.open,
+        max(bar.high, later.high),
+        min(bar.low, later.low),
+        later.close,
+        bar.volume + later.volume,
+        bar.count + later.count,
+        bar.turnover + later.turnover,
+        bar.first_us,
+        later.last_us,
+        bar.final,
+        rev,
+    )
