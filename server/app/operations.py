@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from server.app.prices import Prices
 from server.app.readiness import Readiness
@@ -16,6 +17,7 @@ from server.gateway.gateway import Gateway
 from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
+from server.ops.bars import History, history_endpoints
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
@@ -91,7 +93,13 @@ def build_operations(
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store)) + price_endpoints(parts.desk)
+    session = parts.prices.session
+    history = History(store, session.zone or ZoneInfo("UTC"), session if session.hours else None)
+    api = [
+        *endpoints(Api(hub, store)),
+        *history_endpoints(history),
+        *price_endpoints(parts.desk),
+    ]
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),
@@ -103,7 +111,8 @@ def build_operations(
     description = description_route(api, PAGES)
     routes = Routes(
         probes=probe_routes(readiness.ask),
-        users=[each.route(gate) for each in api] + ([] if parts.desk else [no_prices_route()]),
+        users=[route for each in api for route in each.routes(gate)]
+        + ([] if parts.desk else [no_prices_route()]),
         public=[index_route([*here, *api]), description],
         operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )

@@ -48,7 +48,8 @@ class HubExchange:
         quote = topic.quote
         updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
         traded = quote.open is not None or quote.volume > 0 or _was_opened(topic)
-        return Values(quote.current_price, updated, quote.high, quote.low, traded)
+        minutes = self._hub.bars.minutes.trades_of(symbol)
+        return Values(quote.current_price, updated, quote.high, quote.low, traded, minutes)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those symbols that exist. Return those about which the store gives no answer."""

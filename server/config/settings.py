@@ -202,8 +202,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "SQLite file that keeps the instruments and last prices without DATABASE_URL.",
     ] = ""
     price_write_interval: Annotated[
-        Seconds, "Interval in which the server writes last prices to the database."
+        Seconds, "Interval in which the server writes last prices and bars to the database."
     ] = Duration(5)
+    bars_keep: Annotated[
+        Seconds, "How long the database keeps bars, counted back from the newest one."
+    ] = Duration(365 * 86_400)
     redis_url: Annotated[
         RedisUrl,
         Meta(description="redis://…?db=0, else a cache in the process"),
@@ -287,9 +290,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Percent, "Percentage of the connections' places taken that starts a worker."
     ] = 80.0
     scale_up_cpu: Annotated[Percent, "Percentage of a core used that starts a worker."] = 80.0
-    scale_up_latency: Annotated[Seconds, "Delay of updates (p95) that starts a worker."] = Duration(
-        0.1
-    )
+    scale_up_latency: Annotated[Seconds, "Update delay (p95) that starts a worker."] = Duration(0.1)
     scale_down: Annotated[
         Percent, "Percentage of places and of a core below which a worker retires."
     ] = 30.0

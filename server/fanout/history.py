@@ -1,19 +1,52 @@
 """One symbol's last updates, for clients that come back, and the versions that they may build on."""
 
 from collections import deque
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from math import inf
 
-from server.fanout.frame import UpdateFrame
+from server.fanout.frame import Source, UpdateFrame, message_frame
+from server.fanout.stats import FanoutStats
+from server.quotes.view import QuoteChange, View
 
 HISTORY_UPDATES = 32
-"""Updates kept of an active symbol, 24 KB: two minutes of a price that moves every four seconds. A
+"""Updates kept of an active symbol, 40 KB: two minutes of a price that moves every four seconds. A
 client that was away for longer is better served with one full quote.
 """
 
 SETTLING_TIME = 30.0
 """Seconds until every instance has heard of new reference data: each looks every two seconds."""
+
+
+class TopicUpdate:
+    """One change of a topic's quote, and its frames: one for each view that needed it."""
+
+    __slots__ = ("_frames", "_source", "_stats", "change")
+
+    def __init__(self, change: QuoteChange, source: Source, stats: FanoutStats) -> None:
+        self.change = change
+        self._source = source
+        self._stats = stats
+        # Pairs, as a dict would take 200 bytes for the one view that most updates have.
+        self._frames: tuple[tuple[View, UpdateFrame], ...] = ()
+
+    def frame(self, view: View, since: int) -> UpdateFrame:
+        """Return the frame for clients of `view`, which shows this change. It is made once.
+
+        `since`: the version of the update before this one in the view's selection.
+        """
+        for known, frame in self._frames:
+            if known is view:
+                return frame
+        self._stats.updates_encoded += 1
+        frame = UpdateFrame(message_frame(view.change(self.change, since), view), self._source)
+        self._frames = (*self._frames[-MAX_FRAMES + 1 :], (view, frame))
+        return frame
+
+
+MAX_FRAMES = 51
+"""Frames kept of one update: those of three forms, each with all fields or one of 16 selections. Views
+that are not in use any more make room for others.
+"""
 
 
 class History:
@@ -22,28 +55,65 @@ class History:
     The updates lead without a gap to the symbol's present version. Only a version above
     `_relisted_at` proves that a client has the newest reference data. Until `_settles_at`, in
     trio's time, no version does.
+
+    `_last` has the version of the last change by field, None until a selection needs it. Before
+    `_floor` no version is known: all clients with a selection have a newer one.
     """
 
-    __slots__ = ("_relisted_at", "_settles_at", "_updates")
+    __slots__ = ("_floor", "_last", "_relisted_at", "_settles_at", "_updates")
 
     def __init__(self) -> None:
         self._relisted_at = 0.0
         self._settles_at = inf
-        self._updates: deque[UpdateFrame] | None = None
+        self._updates: deque[TopicUpdate] | None = None
+        self._last: dict[str, int] | None = None
+        self._floor = 0
 
-    def keep(self, updates: int) -> None:
-        """Keep the last `updates` from now on, 0 for none."""
-        self._updates = deque(maxlen=updates) if updates else None
+    def start(self) -> None:
+        """Keep updates from now on; harmless if they are kept already."""
+        if self._updates is None:
+            self._updates = deque(maxlen=HISTORY_UPDATES)
 
-    def append(self, update: UpdateFrame) -> None:
+    def stop(self) -> None:
+        """Keep no updates: nobody watches the symbol."""
+        self._updates = self._last = None
+
+    def append(self, update: TopicUpdate) -> None:
         """Keep the update that made the present version."""
         if self._updates is not None:
             self._updates.append(update)
+        self.note(update.change.difference.fields, update.change.version)
 
-    def clear(self) -> None:
+    def note(self, fields: Iterable[str], version: int) -> None:
+        """Note that `version` changed `fields`, for selections."""
+        if self._last is not None:
+            self._last |= dict.fromkeys(fields, version)
+
+    def since(self, view: View, version: int) -> int:
+        """Return the version of the last update that a selection had, at the present `version`.
+
+        Every client with this view has this version or a newer one. 0 without a selection.
+        """
+        if view.fields is None:
+            return 0
+        if self._last is None:
+            self._floor, self._last = version, {}
+            if self._updates:
+                self._floor = self._updates[0].change.version - 1
+                for update in self._updates:
+                    self.note(update.change.difference.fields, update.change.version)
+        last = self._last
+        return max(self._floor, *[last.get(field, 0) for field in view.fields])
+
+    def drop_updates(self) -> None:
         """Forget the updates, as they do not lead to the present version."""
         if self._updates is not None:
             self._updates.clear()
+
+    def clear(self) -> None:
+        """Forget all, as every client gets the full quote."""
+        self.drop_updates()
+        self._last = None
 
     def on_relisted(self, now: float) -> None:
         """Trust no version until every instance has heard of the new reference data."""
@@ -62,8 +132,10 @@ class History:
         if self._settles_at <= now:
             self._relisted_at, self._settles_at = version, inf
 
-    def missed(self, held: int, version: int, now: float) -> Sequence[UpdateFrame] | None:
-        """Return the updates after `held` up to the present `version`, oldest first. Return
+    def missed(
+        self, view: View, held: int, version: int, now: float
+    ) -> Sequence[UpdateFrame] | None:
+        """Return the view's updates after `held` up to the present `version`, oldest first. Return
         None if a client that has `held` needs a full quote.
         """
         self.settle(version, now)
@@ -74,4 +146,16 @@ class History:
             return []
         if self._updates is None or len(self._updates) < missed:
             return None
-        return list(islice(self._updates, len(self._updates) - missed, None))
+        return self._frames(view, len(self._updates) - missed)
+
+    def _frames(self, view: View, start: int) -> list[UpdateFrame]:
+        """Return the view's frames of the updates from place `start` on."""
+        assert self._updates is not None, "the caller has looked"
+        frames = []
+        since = self._updates[0].change.version - 1
+        for place, update in enumerate(self._updates):
+            if view.shows(update.change.difference.fields):
+                if place >= start:
+                    frames.append(update.frame(view, since))
+                since = update.change.version
+        return frames

@@ -11,10 +11,11 @@ import msgspec
 import trio
 
 from server.fanout.agreement import agree_on_adjustments, ahead_of, renamed_state, state_after
+from server.fanout.bars import Bars
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
-from server.fanout.frame import text_frame
+from server.fanout.frame import message_frame
 from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
@@ -22,16 +23,17 @@ from server.fanout.recovery import Recovery
 from server.fanout.removal import RemovalNotice, move_subscribers, take_away
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic import Topic
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
 from server.quotes.instrument import UNLISTED, Instrument
-from server.quotes.messages import MarketState, encode
+from server.quotes.messages import MarketState
 from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
 from server.quotes.update import Trade
+from server.quotes.view import JSON, View
 
 ONE_MESSAGE = 1000
 """The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message
@@ -61,12 +63,13 @@ class Hub:
         self.renamed: dict[str, str] = {}
         self.unchecked: set[str] = set()
         self.journal = Journal()
-        self._outboxes = SubscriberSet()
-        self._everyone = SubscriberSet()
+        self._outboxes = Audience()
+        self._everyone = Audience()
         self._flusher = Flusher(self.stats)
-        self._context = TopicContext(self.stats, self.journal, self._flusher)
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
+        self.bars = Bars(self._flusher, self.instrument, self.topic_tasks.cut)
+        self._context = TopicContext(self.stats, self.journal, self._flusher, self.bars)
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -85,6 +88,7 @@ class Hub:
             tasks.start_soon(self.topic_tasks.run_retirement)
             tasks.start_soon(self._freshness.run)
             tasks.start_soon(self.status.run)
+            tasks.start_soon(self.bars.run)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
@@ -137,6 +141,7 @@ class Hub:
             self._markets.pop(symbol, None)
             if topic:
                 take_away(topic)
+            self.bars.delist(symbol)
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
@@ -151,7 +156,7 @@ class Hub:
             former = self.delisted.get(row.symbol)
             state = renamed_state(old, row, former.version if former else 1)
             # If the leader was faster, subscribers of `*` have the new symbol.
-            old.everyone = SubscriberSet() if new is None else self._everyone
+            old.everyone = Audience() if new is None else self._everyone
             if new is None:
                 self.delisted.pop(row.symbol, None)
                 new = self._list(state, old.ts)
@@ -168,6 +173,7 @@ class Hub:
                 self.journal.lose([new.symbol])
         elif new is None and (former := self.delisted.pop(row.symbol, None)):
             self._list(state_after(former, row))
+        self.bars.rename(symbol, row.symbol)
         self.delist([symbol])
         for earlier in [each for each, now in self.renamed.items() if now == symbol]:
             self.renamed[earlier] = row.symbol
@@ -195,6 +201,8 @@ class Hub:
                 if listed or snapshot.symbol not in self.delisted:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
+                    if snapshot.minutes:
+                        self.bars.minutes.adopt(snapshot.symbol, snapshot.minutes)
                 continue
             state = agree_on_adjustments(topic, snapshot)
             if older:
@@ -237,15 +245,16 @@ class Hub:
 
     def watched_quotes(self) -> list[Quote]:
         """Return the quotes of all symbols that somebody watches."""
-        return [topic.quote for topic in self.topics.values() if topic.watched]
+        return [topic.quote for topic in self.topics.values() if self.is_watched(topic.symbol)]
 
     def present_quote(self, quote: Quote) -> Quote:
         """Return `quote` as it is now."""
         return topic.quote if (topic := self.topics.get(quote.symbol)) else quote
 
     def is_watched(self, symbol: str) -> bool:
-        """Return whether anybody would get this symbol's updates."""
-        return (topic := self.topics.get(symbol)) is not None and topic.watched
+        """Return whether anybody would get this symbol's updates, or its bars."""
+        topic = self.topics.get(symbol)
+        return topic is not None and (topic.watched or symbol in self.bars)
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
@@ -272,10 +281,10 @@ class Hub:
         """Seconds between two publications of one symbol in an overload, else 0."""
         return self._flusher.conflation
 
-    def attach(self, sock: socket.socket, *, deflate: bool = False) -> Outbox:
+    def attach(self, sock: socket.socket, view: View = JSON, *, deflate: bool = False) -> Outbox:
         """Return the outbox of a new connection; with `deflate`, it sends updates compressed."""
         kind = DeflatingOutbox if deflate else Outbox
-        outbox = kind(sock, self.stats, self._start_writing)
+        outbox = kind(sock, self.stats, self._start_writing, view)
         self._outboxes.add(outbox)
         return outbox
 
@@ -283,6 +292,7 @@ class Hub:
         """Forget a connection and its subscriptions to `topics`."""
         self._outboxes.discard(outbox)
         self._throttles.clear(outbox)
+        self.bars.detach(outbox)
         self.unsubscribe_everything(outbox)
         for topic in topics:
             self.unsubscribe(outbox, topic)
@@ -339,9 +349,9 @@ class Hub:
         if outbox.blocked or len(priced) > ONE_MESSAGE:
             outbox.send_many(priced)
         elif len(priced) == 1:
-            outbox.send(priced[0].current_frame())
+            outbox.send(priced[0].current_frame(outbox.view))
         elif priced:
-            outbox.send(text_frame(encode(full_quotes(priced))))
+            outbox.send(message_frame(outbox.view.full(priced), outbox.view))
         self._send_freshness(outbox, topics)
 
     def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:

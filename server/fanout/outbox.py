@@ -17,6 +17,7 @@ from server.fanout.breaker import BreakerState
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.outbox_state import TRANSITIONS, Event, State
 from server.fanout.stats import FanoutStats
+from server.quotes.view import JSON, View
 
 WRITE_FRAMES = 64
 """Frames joined into one write: 20 KB of quotes. Joining more saves nothing."""
@@ -55,14 +56,21 @@ class Outbox:
         "sock",
         "state",
         "throttle",
+        "view",
     )
 
     def __init__(
-        self, sock: socket.socket, stats: FanoutStats, start_writing: Callable[["Outbox"], None]
+        self,
+        sock: socket.socket,
+        stats: FanoutStats,
+        start_writing: Callable[["Outbox"], None],
+        view: View = JSON,
     ) -> None:
+        """`view` is the form and the fields of all that it sends."""
         self.state = State.OPEN
         self.queue: list[bytes] | None = []
         self.sock = sock
+        self.view = view
         self.owner: Owner | None = None
         self.throttle = 0.0
         self._stats = stats
@@ -113,7 +121,7 @@ class Outbox:
         if self.state is State.BLOCKED:
             self._add([source])
         else:
-            self.send(source.current_frame())
+            self.send(source.current_frame(self.view))
 
     def conflate(self, source: Source) -> None:
         """Make `source` pending in place of an update of it that is dropped, and count that."""
@@ -188,7 +196,7 @@ class Outbox:
         backlog = self._backlog
         if backlog is None:
             return
-        sent = self._write(backlog.take(limit))
+        sent = self._write(backlog.take(limit, self.view))
         backlog.note_move()
         if sent and not backlog.pending:
             self._on_nothing_waits()

@@ -1,8 +1,10 @@
 """The bars of history: one minute as it is kept, and a bar as clients see it."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from server.quotes.instrument import at_tick
 
@@ -32,23 +34,20 @@ class MinuteBar(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
-    """A bar as `GET /bars` and the stream send it.
+    """A bar as `GET /bars` and the stream send it."""
 
-    `t` is its opening, `v` the volume, `n` the number of trades, `vw` the price averaged by volume,
-    None without a volume. `final`: its time is over and all its trades have come. `rev` grows with
-    each change of a final bar.
-    """
-
-    t: datetime
-    o: float
-    h: float
-    l: float  # noqa: E741 - the contract's name
-    c: float
-    v: int | float
-    n: int
-    vw: float | None
-    final: bool
-    rev: int
+    t: Annotated[datetime, Meta(description="Time at which it begins (RFC 3339)")]
+    o: Annotated[float, Meta(description="Price of its first trade")]
+    h: Annotated[float, Meta(description="Highest price")]
+    l: Annotated[float, Meta(description="Lowest price")]  # noqa: E741 - the contract's name
+    c: Annotated[float, Meta(description="Price of its last trade")]
+    v: Annotated[int | float, Meta(description="Volume: the sum of the trades' sizes")]
+    n: Annotated[int, Meta(description="Number of trades")]
+    vw: Annotated[float | None, Meta(description="Price averaged by volume, null without a volume")]
+    final: Annotated[
+        bool, Meta(description="True if its time is over and all its trades have come")
+    ]
+    rev: Annotated[int, Meta(description="Number of changes since it became final")]
 
 
 def bar_of(minute: MinuteBar, price_decimals: int) -> Bar:

@@ -6,36 +6,29 @@ same trades in the same order, so each has the same bars.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
 from server.history.bar import MinuteBar
 from server.quotes.instrument import Instrument, at_tick
-from server.quotes.traded import MINUTE_US, KeptMinute, Traded, traded
+from server.quotes.traded import MINUTE_US, Closing, KeptMinute, Traded, traded
 from server.quotes.update import Move, Trade, Update
 
 GRACE_US = 2_000_000
 """Microseconds after a minute's end in which its trades may still come. Later ones revise it."""
 
-KEPT_MINUTES = 10
-"""Final minutes kept in memory though the store has them: a late trade finds its minute here."""
+KEPT_MINUTES = 3
+"""Final minutes kept in memory though the store has them: most late trades find their minute here."""
 
-SHARED_MINUTES = 1
-"""Final minutes that go with a symbol's state to other instances though the store may have them."""
+SHARED_MINUTES = 15
+"""The most minutes of a symbol that other instances get. There are more if the store takes none."""
 
-MAX_BARS = 200_000
-"""Final bars kept for the store. If it takes none for so long, the oldest are lost."""
+MAX_UNWRITTEN = 200_000
+"""Final bars kept for the store, some 100 MB. If it takes none for so long, the oldest are lost."""
 
-
-class _Symbol(msgspec.Struct):
-    """One symbol's minutes. The decimals are those of the newest trade's instrument."""
-
-    size_decimals: int
-    minutes: dict[int, KeptMinute] = msgspec.field(default_factory=dict)
-
-    def bar(self, symbol: str, minute: int) -> MinuteBar:
-        trades, final, rev = msgspec.structs.astuple(self.minutes[minute])
-        return bar_of_trades(symbol, trades, self.size_decimals, final=final, rev=rev)
+Key = tuple[str, int]
+"""A symbol and a minute."""
 
 
 class Minutes:
@@ -44,7 +37,7 @@ class Minutes:
     `closed_to`: all minutes before it are final. `whole_from`: all trades of the minutes from there on
     came to this process. A trade of an earlier minute that is not in memory waits until `restore`.
     `repeats_from`: the first row of a replay's second lap, 0 before it. Its rows count only once.
-    `newest_us`: the newest time of all trades.
+    `newest_us`: the newest time of all trades. `lost` counts bars that the store took too late.
     """
 
     def __init__(self, closed_to: int = 0, whole_from: int = 0) -> None:
@@ -52,12 +45,18 @@ class Minutes:
         self.whole_from = whole_from
         self.repeats_from = 0
         self.newest_us = 0
-        self._symbols: dict[str, _Symbol] = {}
-        self._open: dict[int, dict[str, None]] = {}
-        self._detached: dict[tuple[str, int], Traded] = {}
+        self.lost = 0
+        self._minutes: dict[int, dict[str, KeptMinute]] = {}
+        self._unclosed: set[int] = set()
+        self._detached: dict[Key, Traded] = {}
         self._changed: dict[str, None] = {}
-        self._revised: dict[tuple[str, int], None] = {}
-        self._unwritten: dict[tuple[str, int], None] = {}
+        self._revised: dict[Key, None] = {}
+        self._unwritten: dict[Key, None] = {}
+
+    def begin(self, now_us: int) -> None:
+        """Begin with the next minute. Of the present one, the last run may have counted trades."""
+        self.closed_to = closed_at(now_us)
+        self.whole_from = now_us // MINUTE_US + 1
 
     def absorb(self, instrument: Instrument, update: Update, price: float | None) -> None:
         """Count the trades of an update. `price` is the quote's after it."""
@@ -72,30 +71,34 @@ class Minutes:
             self._add(instrument, _at_tick(part, instrument.price_decimals))
 
     def _add(self, instrument: Instrument, part: Traded) -> None:
-        name, minute = instrument.symbol, part.minute
-        symbol = self._symbols.get(name)
-        if symbol is None:
-            symbol = self._symbols[name] = _Symbol(instrument.size_decimals)
-        symbol.size_decimals = instrument.size_decimals
-        kept = symbol.minutes.get(minute)
+        symbol, minute = instrument.symbol, part.minute
         self.newest_us = max(self.newest_us, part.last_us)
+        symbols = self._minutes.get(minute)
+        kept = symbols.get(symbol) if symbols else None
+        if kept is None and minute < self.whole_from:
+            before = self._detached.get((symbol, minute))
+            self._detached[symbol, minute] = part if before is None else before.then(part)
+            return
         if kept is not None:
             part = kept.trades.then(part)
-        elif minute < self.whole_from:
-            self._detach((name, minute), part)
-            return
+        if type(part.volume) is float:
+            volume = at_tick(part.volume, instrument.size_decimals)
+            part = msgspec.structs.replace(part, volume=volume)
         if minute >= self.closed_to:
-            if kept is None:
-                self._open.setdefault(minute, {})[name] = None
-            symbol.minutes[minute] = KeptMinute(part)
-            self._changed[name] = None
+            self._keep(symbol, KeptMinute(part))
+            self._changed[symbol] = None
         else:
-            symbol.minutes[minute] = KeptMinute(part, final=True, rev=kept.rev + 1 if kept else 1)
-            self._revise(name, minute)
+            self._keep(symbol, KeptMinute(part, kept.rev + 1 if kept else 1))
+            self._revise(symbol, minute)
 
-    def _detach(self, key: tuple[str, int], part: Traded) -> None:
-        before = self._detached.get(key)
-        self._detached[key] = part if before is None else before.then(part)
+    def _keep(self, symbol: str, kept: KeptMinute) -> None:
+        minute = kept.trades.minute
+        symbols = self._minutes.get(minute)
+        if symbols is None:
+            symbols = self._minutes[minute] = {}
+            if minute >= self.closed_to:
+                self._unclosed.add(minute)
+        symbols[symbol] = kept
 
     def _revise(self, symbol: str, minute: int) -> None:
         """Note that a final bar changed, or came."""
@@ -103,19 +106,24 @@ class Minutes:
         self._unwritten[symbol, minute] = None
 
     def close(self, closed_to: int) -> list[tuple[int, list[str]]]:
-        """Let all minutes before `closed_to` be final. Return these, the oldest first, each with the
-        symbols that have a bar in it.
+        """Let all minutes before `closed_to` be final. Return those that were not, the oldest first,
+        each with the symbols that have a bar in it.
         """
         self.closed_to = max(self.closed_to, closed_to)
         closed = []
-        for minute in sorted(each for each in self._open if each < self.closed_to):
-            symbols = [*self._open.pop(minute)]
-            for name in symbols:
-                minutes = self._symbols[name].minutes
-                minutes[minute] = msgspec.structs.replace(minutes[minute], final=True)
-                self._unwritten[name, minute] = None
+        for minute in sorted(each for each in self._unclosed if each < self.closed_to):
+            self._unclosed.discard(minute)
+            symbols = [*self._minutes[minute]]
+            self._unwritten.update(((symbol, minute), None) for symbol in symbols)
             closed.append((minute, symbols))
         return closed
+
+    def follow(self, closed_to: int) -> None:
+        """Count the minutes as another instance does, whose minutes come next. `close` then gives those
+        that were open here.
+        """
+        self.closed_to = closed_to
+        self._unclosed.update(each for each in self._minutes if each >= closed_to)
 
     def take_changed(self) -> list[str]:
         """Take out the symbols of which an open minute changed since the last call."""
@@ -129,38 +137,55 @@ class Minutes:
 
     def bar(self, symbol: str, minute: int) -> MinuteBar | None:
         """Return a bar, None if it is not in memory."""
-        found = self._symbols.get(symbol)
-        return found.bar(symbol, minute) if found and minute in found.minutes else None
+        kept = self._minutes.get(minute, {}).get(symbol)
+        return self._bar(symbol, kept) if kept else None
 
-    def newest(self, symbol: str) -> MinuteBar | None:
-        """Return a symbol's newest bar, None if none is in memory."""
-        found = self._symbols.get(symbol)
-        return found.bar(symbol, max(found.minutes)) if found and found.minutes else None
+    def _bar(self, symbol: str, kept: KeptMinute) -> MinuteBar:
+        trades = kept.trades
+        return MinuteBar(
+            symbol,
+            trades.minute,
+            trades.open,
+            trades.high,
+            trades.low,
+            trades.close,
+            trades.volume,
+            trades.count,
+            trades.turnover,
+            trades.first_us,
+            trades.last_us,
+            trades.minute < self.closed_to,
+            kept.rev,
+        )
+
+    def newest(self, symbol: str) -> int | None:
+        """Return the newest minute of a symbol with a bar in memory."""
+        found = (minute for minute, symbols in self._minutes.items() if symbol in symbols)
+        return max(found, default=None)
 
     def recent(self, symbols: Iterable[str], start: int, end: int) -> list[MinuteBar]:
         """Return the bars in memory from the minute `start` to before `end`: all that are not written,
         and some that are. Those of a symbol come in the order of time.
         """
+        wanted = [self._minutes[each] for each in sorted(self._minutes) if start <= each < end]
         return [
-            found.bar(name, minute)
-            for name in symbols
-            if (found := self._symbols.get(name))
-            for minute in sorted(found.minutes)
-            if start <= minute < end
+            self._bar(symbol, kept)
+            for symbol in symbols
+            for minute in wanted
+            if (kept := minute.get(symbol))
         ]
 
     def open_bars(self) -> list[MinuteBar]:
         """Return all bars that are not final."""
         return [
-            self._symbols[name].bar(name, minute)
-            for minute, symbols in self._open.items()
-            for name in symbols
+            self._bar(symbol, kept)
+            for minute in sorted(self._unclosed)
+            for symbol, kept in self._minutes[minute].items()
         ]
 
     def unwritten(self, limit: int) -> list[MinuteBar]:
         """Return final bars that the store does not have, the first ones to become so."""
-        keys = [key for key, _ in zip(self._unwritten, range(limit), strict=False)]
-        return [bar for key in keys if (bar := self.bar(*key))]
+        return [bar for key in islice(self._unwritten, limit) if (bar := self.bar(*key))]
 
     @property
     def unwritten_count(self) -> int:
@@ -174,137 +199,124 @@ class Minutes:
             if now is None or now.rev == bar.rev:
                 self._unwritten.pop((bar.symbol, bar.minute), None)
 
+    def forget(self, before: int) -> None:
+        """Forget minutes `before` one that another instance has written."""
+        if before > self.whole_from:
+            self.whole_from = before
+            for key in [key for key in self._unwritten if key[1] < before]:
+                del self._unwritten[key]
+            for minute in [each for each in self._minutes if each < before]:
+                del self._minutes[minute]
+
+    @property
+    def closing(self) -> Closing:
+        """What other instances are told beside the trades."""
+        return Closing(self.closed_to, self.whole_from)
+
+    @property
+    def oldest_kept(self) -> int:
+        """The oldest minute that stays in memory when it is written."""
+        return self.closed_to - KEPT_MINUTES
+
     def release(self) -> int:
         """Forget old minutes that the store has. Return the number of bars that are lost, as the store
         takes none.
         """
-        lost = [*self._unwritten][: max(0, len(self._unwritten) - MAX_BARS)]
+        lost = [*islice(self._unwritten, max(0, len(self._unwritten) - MAX_UNWRITTEN))]
         for key in lost:
             del self._unwritten[key]
-        oldest = self.closed_to - KEPT_MINUTES
-        self.whole_from = max(self.whole_from, oldest)
-        for name, symbol in [*self._symbols.items()]:
-            for minute in [each for each in symbol.minutes if each < oldest]:
-                if symbol.minutes[minute].final and (name, minute) not in self._unwritten:
-                    del symbol.minutes[minute]
-            if not symbol.minutes:
-                del self._symbols[name]
+        for minute in [each for each in self._minutes if each < self.oldest_kept]:
+            symbols = self._minutes[minute]
+            kept = {name: symbols[name] for name in symbols if (name, minute) in self._unwritten}
+            if kept:
+                self._minutes[minute] = kept
+            else:
+                del self._minutes[minute]
+            if len(kept) < len(symbols):
+                self.whole_from = max(self.whole_from, minute + 1)
+        self.lost += len(lost)
         return len(lost)
 
     @property
-    def missing(self) -> Sequence[tuple[str, int]]:
+    def missing(self) -> Sequence[Key]:
         """The symbols and minutes of trades that wait for what the store has of their minute."""
         return [*self._detached]
 
-    def restore(
-        self, bars: Iterable[MinuteBar], missing: Iterable[tuple[str, int]] = ()
-    ) -> list[str]:
+    def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> list[str]:
         """Go on from the store's `bars`. It has no others of those that were `missing`. Bars in memory
         stay. Return the symbols whose bars changed by that.
         """
         found = {(bar.symbol, bar.minute): bar for bar in bars}
         changed = dict[str, None]()
-        for key in found.keys() | dict.fromkeys(missing):
-            name, minute = key
+        for key in dict.fromkeys(found) | dict.fromkeys(missing):
+            symbol, minute = key
             part, bar = self._detached.pop(key, None), found.get(key)
-            symbol = self._symbols.setdefault(name, _Symbol(0))
-            if minute in symbol.minutes or (part is None and bar is None):
+            trades = trades_in(bar) if bar else part
+            if trades is None or self.bar(*key):
                 continue
-            before = None if bar is None else trades_of(bar)
-            trades = part if before is None else before if part is None else before.then(part)
-            if trades is None:
-                continue
-            rev = (bar.rev if bar else 0) + (part is not None and minute < self.closed_to)
+            if bar and part:
+                trades = trades.then(part)
             final = minute < self.closed_to
-            symbol.minutes[minute] = KeptMinute(trades, final, rev if final else 0)
+            rev = bar.rev if bar else 0
+            self._keep(symbol, KeptMinute(trades, rev + (part is not None) if final else 0))
+            changed[symbol] = None
             if not final:
-                self._open.setdefault(minute, {})[name] = None
-            elif part is not None or not (bar and bar.final):
-                self._revise(name, minute)
-            changed[name] = None
+                self._changed[symbol] = None
+            elif part or not (bar and bar.final):
+                self._revise(symbol, minute)
         return [*changed]
 
     def state_of(self, symbol: str) -> tuple[KeptMinute, ...]:
-        """Return the minutes that the next leader needs: those that are open, new or not written."""
-        found = self._symbols.get(symbol)
-        if found is None:
-            return ()
-        since = self.closed_to - SHARED_MINUTES
-        return tuple(
-            kept
-            for minute, kept in found.minutes.items()
-            if minute >= since or (symbol, minute) in self._unwritten
-        )
+        """Return the newest minutes, which the next leader goes on with."""
+        state = [kept for symbols in self._minutes.values() if (kept := symbols.get(symbol))]
+        if self._detached:
+            parts = [part for key, part in self._detached.items() if key[0] == symbol]
+            state += [KeptMinute(part, partial=True) for part in parts]
+        state.sort(key=lambda each: each.trades.minute)
+        return tuple(state[-SHARED_MINUTES:])
 
-    def adopt(self, instrument: Instrument, state: Iterable[KeptMinute]) -> None:
+    def trades_of(self, symbol: str) -> tuple[Traded, ...]:
+        """Return the trades of a symbol's newest minutes that are in memory."""
+        return tuple(each.trades for each in self.state_of(symbol) if not each.partial)
+
+    def adopt(self, symbol: str, state: Iterable[KeptMinute]) -> None:
         """Take over another instance's minutes of a symbol, in place of those that may be older."""
-        name, new = instrument.symbol, {each.trades.minute: each for each in state}
-        symbol = self._symbols.setdefault(name, _Symbol(instrument.size_decimals))
-        symbol.size_decimals = instrument.size_decimals
-        old, symbol.minutes = symbol.minutes, {}
-        for minute, kept in old.items():
-            if kept.final and (name, minute) not in self._unwritten:
-                symbol.minutes[minute] = kept
-            elif not kept.final and minute in self._open:
-                self._open[minute].pop(name, None)
-        for key in [key for key in self._detached if key[0] == name]:
+        new = {each.trades.minute: each for each in state}
+        old = dict[int, KeptMinute]()
+        for minute, symbols in self._minutes.items():
+            if symbol in symbols:
+                old[minute] = symbols.pop(symbol)
+                self._unwritten.pop((symbol, minute), None)
+        for key in [key for key in self._detached if key[0] == symbol]:
             del self._detached[key]
         for minute, kept in new.items():
-            symbol.minutes[minute] = kept
             self.newest_us = max(self.newest_us, kept.trades.last_us)
-            if not kept.final:
-                self._open.setdefault(minute, {})[name] = None
-            if kept == old.get(minute):
+            if kept.partial:
+                self._detached[symbol, minute] = kept.trades
                 continue
-            if kept.final:
-                self._revise(name, minute)
+            self._keep(symbol, kept)
+            if minute in self._unclosed:
+                self._changed[symbol] = None
             else:
-                self._changed[name] = None
+                self._unwritten[symbol, minute] = None
+                if kept != old.get(minute):
+                    self._revised[symbol, minute] = None
 
     def rename(self, symbol: str, new: str) -> None:
         """Go on under a new symbol. Minutes that this one has already stay."""
-        old = self._symbols.pop(symbol, None)
-        if old is None:
-            return
-        into = self._symbols.setdefault(new, _Symbol(old.size_decimals))
-        into.minutes = old.minutes | into.minutes
-        for names in self._open.values():
-            if symbol in names:
-                del names[symbol]
-                names[new] = None
+        for symbols in self._minutes.values():
+            if kept := symbols.pop(symbol, None):
+                symbols.setdefault(new, kept)
         for keys in (self._unwritten, self._revised):
             for key in [key for key in keys if key[0] == symbol]:
                 del keys[key]
                 keys[new, key[1]] = None
         for key in [key for key in self._detached if key[0] == symbol]:
-            self._detach((new, key[1]), self._detached.pop(key))
-        if self._changed.pop(symbol, 0) is None:
-            self._changed[new] = None
+            self._detached.setdefault((new, key[1]), self._detached.pop(key))
+        self._changed[new] = None
 
 
-def bar_of_trades(
-    symbol: str, trades: Traded, size_decimals: int, *, final: bool = False, rev: int = 0
-) -> MinuteBar:
-    """Return the bar that some trades make."""
-    volume = trades.volume
-    return MinuteBar(
-        symbol,
-        trades.minute,
-        trades.open,
-        trades.high,
-        trades.low,
-        trades.close,
-        at_tick(volume, size_decimals) if type(volume) is float else volume,
-        trades.count,
-        trades.turnover,
-        trades.first_us,
-        trades.last_us,
-        final,
-        rev,
-    )
-
-
-def trades_of(bar: MinuteBar) -> Traded:
+def trades_in(bar: MinuteBar) -> Traded:
     """Return the trades that made a bar."""
     return Traded(
         bar.minute,

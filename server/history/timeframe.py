@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Literal, get_args
+from functools import reduce
+from typing import get_args
 
 from msgspec.structs import replace
 
 from server.history.bar import MinuteBar
-
-Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
-"""The lengths of the contract."""
+from server.quotes.instrument import MAX_DECIMALS
+from server.quotes.traded import Timeframe
 
 TIMEFRAMES: tuple[Timeframe, ...] = get_args(Timeframe)
 
@@ -65,24 +65,31 @@ def roll_up(
     return bars
 
 
-def joined(bar: MinuteBar, later: MinuteBar) -> MinuteBar:
-    """Return `bar` with the trades of a `later` one of the same period."""
-    rev = bar.rev + later.rev
-    if not bar.count or not later.count:
-        counted = bar if bar.count else later
+def joined(bar: MinuteBar, other: MinuteBar) -> MinuteBar:
+    """Return `bar` with the trades of another one. The times of trades decide the open and close."""
+    rev = bar.rev + other.rev
+    if not bar.count or not other.count:
+        counted = bar if bar.count else other
         return replace(counted, minute=bar.minute, final=bar.final, rev=rev)
+    volume = bar.volume + other.volume
     return MinuteBar(
         bar.symbol,
         bar.minute,
-        bar.open,
-        max(bar.high, later.high),
-        min(bar.low, later.low),
-        later.close,
-        bar.volume + later.volume,
-        bar.count + later.count,
-        bar.turnover + later.turnover,
-        bar.first_us,
-        later.last_us,
+        other.open if other.first_us < bar.first_us else bar.open,
+        max(bar.high, other.high),
+        min(bar.low, other.low),
+        other.close if other.last_us >= bar.last_us else bar.close,
+        round(volume, MAX_DECIMALS) if type(volume) is float else volume,
+        bar.count + other.count,
+        bar.turnover + other.turnover,
+        min(bar.first_us, other.first_us),
+        max(bar.last_us, other.last_us),
         bar.final,
         rev,
     )
+
+
+def joined_all(parts: Iterable[MinuteBar], period: int, *, final: bool = False) -> MinuteBar | None:
+    """Return the bar of the period that `parts` are of; None without one."""
+    bars = [replace(each, minute=period, final=final) for each in parts]
+    return reduce(joined, bars) if bars else None

@@ -24,6 +24,7 @@ from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
+from server.quotes.traded import traded
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
 from server.sessions.calendar import LastOpening
 
@@ -227,17 +228,17 @@ class Intake:
         if time_us < self.trades.opened(symbol):
             batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
         elif late:
-            self._add_late(symbol, price, size, batch, first=first)
+            self._add_late(symbol, row, batch, first=first)
         else:
             batch.effects.append(Trade(symbol, price, size, time_us, batch.now))
         return late
 
-    def _add_late(
-        self, symbol: str, price: float, size: float, batch: _Batch, *, first: bool
-    ) -> None:
+    def _add_late(self, symbol: str, row: Row, batch: _Batch, *, first: bool) -> None:
         """Count a late trade for the volume and the day's values, which do not depend on the order."""
+        price, size = row.price, row.size
         day = DayRange(price if first else None, price, price, reopened=first)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
+        minutes = (traded(price, size, row.time_us, late=True),)
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day, minutes=minutes))
 
     def _begin(self, symbol: str, instrument: Instrument, batch: _Batch) -> None:
         """Note a symbol's values before its first trade, and let a session begin that is due."""
@@ -354,24 +355,28 @@ class Intake:
         )
         if new != row:
             self.trades.replace(symbol, key, new)
-            self._restate(symbol, row, new.size - row.size, instrument, batch)
+            self._restate(symbol, new, new.size - row.size, instrument, batch)
         return True
 
     def _restate(
         self, symbol: str, row: Row, volume: float, instrument: Instrument, batch: _Batch
     ) -> None:
-        """Give a symbol's values as they would have been. `row` is the revised trade."""
+        """Give a symbol's values as they would have been, after a revision of the trade `row`."""
         if row.time_us < self.trades.opened(symbol):
             # The volume of an earlier session.
             volume = 0
-        price, time_us, high, low, _ = self.trades.values(symbol)
+        price, time_us, high, low, *_ = self.trades.values(symbol)
+        minutes = (self.trades.minute_of(symbol, row),)
         added = rounded_size(volume, instrument.size_decimals)
         if price is None:
             # Nobody knows what it costs, so the price stays that of the trade that was taken out.
             day = DayRange(None, high, low, restated=True, reopened=high is None)
-            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+            change = Change(symbol, None, added, 0, batch.now, day=day, minutes=minutes)
+            batch.effects.append(change)
         else:
-            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            restated = Restatement(
+                symbol, price, added, high, low, time_us, batch.now, minutes=minutes
+            )
             batch.effects.append(restated)
 
 

@@ -7,10 +7,15 @@ the oldest row: its price, high and low.
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import reduce
+from itertools import chain
 from struct import Struct
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
+
+from server.quotes.traded import MINUTE_US, Traded, all_traded, traded
 
 TRADES_A_SYMBOL = 1000
 """Trades kept of one symbol."""
@@ -20,6 +25,9 @@ TRADES_MEMORY = 64 * 1024 * 1024
 
 SYMBOL_BYTES = 500
 """Bytes of a symbol without its rows: the state before them, and its place in the tables."""
+
+FOLDED_MINUTES = 6
+"""Minutes of a symbol of which the trades without rows are known. Later ones have rows for all."""
 
 _ROW = Struct("<qqqddH")
 _ID = Struct("<q")
@@ -48,13 +56,16 @@ class Row(NamedTuple):
 
 
 class Values(NamedTuple):
-    """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
+    """A symbol's values at one moment; None if not known. `traded`: a trade made the price. `minutes`:
+    the newest ones, for the bars.
+    """
 
     price: float | None
     time_us: int
     high: float | None
     low: float | None
     traded: bool = True
+    minutes: tuple[Traded, ...] = ()
 
 
 class _Kept(msgspec.Struct):
@@ -64,6 +75,8 @@ class _Kept(msgspec.Struct):
     # The opening of the session: the high and low are those of its trades.
     opened: int
     rows: bytearray = msgspec.field(default_factory=bytearray)
+    # Trades that have no rows, of the newest minutes with such.
+    minutes: tuple[Traded, ...] = ()
     # The high and low with the rows, None if they have to be counted anew.
     extremes: tuple[float, float] | None = None
 
@@ -72,6 +85,12 @@ class _Kept(msgspec.Struct):
         if self.extremes is not None and row.time_us >= self.opened:
             high, low = self.extremes
             self.extremes = max(high, row.price), min(low, row.price)
+
+    def fold_minutes(self, rows: Iterable[Row]) -> None:
+        """Let rows go, but not what their minutes had of them."""
+        folded = (traded(row.price, row.size, row.time_us) for row in rows)
+        minutes = sorted(all_traded(self.minutes, folded), key=lambda each: each.minute)
+        self.minutes = tuple(minutes[-FOLDED_MINUTES:])
 
     def without(self, price: float) -> None:
         """Count anew if the price that goes was the highest or lowest."""
@@ -113,7 +132,9 @@ class KeptTrades:
             since = kept.since
             self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, adjustments, since, opened)
+        kept = _Kept(values._replace(minutes=()), adjustments, since, opened)
+        kept.minutes = values.minutes[-FOLDED_MINUTES:]
+        self._symbols[symbol] = kept
 
     def opened(self, symbol: str) -> int:
         """Return the opening of the session that the high and low belong to, 0 if nobody knows it."""
@@ -182,6 +203,17 @@ class KeptTrades:
         newest = Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size))
         return Values(newest.price, newest.time_us, *(kept.extremes or (None, None)))
 
+    def minute_of(self, symbol: str, row: Row) -> Traded:
+        """Return all trades of the minute in which `row` is, or was."""
+        kept, minute = self._symbols[symbol], row.time_us // MINUTE_US
+        rows = map(Row._make, _ROW.iter_unpack(kept.rows))
+        found = (traded(*each[3:5], each.time_us) for each in rows)
+        parts = [each for each in chain(kept.minutes, found) if each.minute == minute]
+        if parts:
+            return replace(reduce(Traded.then, parts), restated=True)
+        nothing = traded(row.price, 0, row.time_us)
+        return replace(nothing, count=0, restated=True)
+
     def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
         """Return the order of the newest kept trade of a source."""
         kept = self._symbols[symbol]
@@ -204,6 +236,7 @@ class KeptTrades:
         if not older and len(kept.rows) < self._most:
             return False
         kept.before = _values(before, [row], kept.opened)
+        kept.fold_minutes([row])
         kept.widen(row)
         if older:
             kept.before = kept.before._replace(price=before.price, time_us=before.time_us)
@@ -221,22 +254,24 @@ class KeptTrades:
     def _fold(self, kept: _Kept, rows: int) -> None:
         """Let the first `rows` be the state before the others."""
         size = rows * _ROW.size
-        oldest = map(Row._make, _ROW.iter_unpack(kept.rows[:size]))
+        oldest = [*map(Row._make, _ROW.iter_unpack(kept.rows[:size]))]
         kept.before = _values(kept.before, oldest, kept.opened)
+        kept.fold_minutes(oldest)
         del kept.rows[:size]
         self._row_bytes -= size
 
 
 def _values(before: Values, rows: Iterable[Row], opened: int) -> Values:
     """Return the values after `rows`, from those before them. `opened`: the session's opening."""
-    price, time_us, high, low, traded = before
+    price, time_us, high, low, *_ = before
+    has_traded = before.traded
     for row in rows:
-        price, time_us, traded = row.price, row.time_us, True
+        price, time_us, has_traded = row.price, row.time_us, True
         if time_us < opened:
             continue
         high = price if high is None or price > high else high
         low = price if low is None or price < low else low
-    return Values(price, time_us, high, low, traded)
+    return Values(price, time_us, high, low, has_traded)
 
 
 def _opens(kept: _Kept, row: Row, place: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from starlette.requests import Request
@@ -54,7 +54,7 @@ class Endpoint:
     `role`: None for requests without a token, `user` for any valid token, another one for a token with
     that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
     gets an ETag (RFC 9110 §8.8.3); clients must not store other answers. `headers` describes the
-    headers that `handle` may add.
+    headers that `handle` may add. If it sets Cache-Control itself, the answer has no ETag.
     """
 
     path: str
@@ -88,7 +88,8 @@ class Endpoint:
                 body = _encode(await self.handle(call))
             except TooManyLookups as error:
                 raise ApiError(RATE_LIMITED, str(error), error.wait) from None
-            response = answer(request, body, "application/json", cacheable=self.cacheable)
+            cacheable = self.cacheable and "Cache-Control" not in call.headers
+            response = answer(request, body, "application/json", cacheable=cacheable)
             response.headers.update(call.headers)
             return response
 
@@ -134,4 +135,10 @@ def _value(request: Request, parameter: Parameter) -> Any:
     try:
         return msgspec.convert(",".join(given), parameter.type, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiError(BAD_REQUEST, f"{parameter.name}: {error}") from None
+        allowed = ", ".join(get_args(parameter.type)) if _is_choice(parameter.type) else ""
+        problem = f"not one of {allowed}" if allowed else str(error)
+        raise ApiError(BAD_REQUEST, f"{parameter.name}: {problem}") from None
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal

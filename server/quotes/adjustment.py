@@ -65,6 +65,12 @@ def fresh(time_us: int) -> str:
     return f"{FRESH}{time_us}"
 
 
+def begun_us(adjustments: str) -> int:
+    """Return since when the symbol belongs to its instrument, in microseconds; 0 for always."""
+    begun = [each for each in adjustments.split() if each.startswith(FRESH)]
+    return int(begun[-1].removeprefix(FRESH)) if begun else 0
+
+
 def split(snapshot: Snapshot, ratio: str, *, again: bool) -> Snapshot:
     """Return `snapshot` after a split of its share. Its prices keep at least LEAST_TICKS.
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.quotes.patch import Operation
+from server.quotes.traded import Timeframe
 
 MAX_ID_LENGTH = 64
 """Characters of a command's `id`, which the answer repeats."""
@@ -22,7 +23,8 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
 
     `ts`: when the newest change came from the feed, in microseconds since 1970. `epoch`, with full
     quotes only: the epoch that their versions belong to. `renamed`: the new symbols of those that are
-    taken away because they were renamed. Subscriptions go on with them.
+    taken away because they were renamed. Subscriptions go on with them. `since`, with a selection of
+    fields only: the version of the update before this one, by symbol.
     """
 
     ts: int
@@ -30,6 +32,7 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
     operations: Sequence[Operation]
     epoch: str | UnsetType = UNSET
     renamed: dict[str, str] | UnsetType = UNSET
+    since: dict[str, int] | UnsetType = UNSET
 
 
 Recovered = Literal["current", "patches", "quote"]
@@ -40,6 +43,7 @@ class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
     """A command was carried out on `symbols`.
 
     `interval`: the seconds that `throttle` granted. `recovered`: what `resume` sends for each symbol.
+    `timeframe`: the command was about bars of this length.
     """
 
     action: str
@@ -47,6 +51,7 @@ class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
     id: CommandId | UnsetType = UNSET
     interval: float | UnsetType = UNSET
     recovered: dict[str, Recovered] | UnsetType = UNSET
+    timeframe: Timeframe | UnsetType = UNSET
 
 
 ErrorCode = Literal[
@@ -101,6 +106,10 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     id: CommandId | UnsetType = UNSET
 
 
+Message = Ack | Error | Status | Reconnect | Pong | dict[str, object]
+"""A message that is not about quotes, perhaps as plain values. It is an object in every form."""
+
+
 class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
     id: CommandId | UnsetType = UNSET
 
@@ -134,6 +143,32 @@ class Unsubscribe(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' quotes no longer."""
 
 
+class _BarsCommand(_Command, frozen=True, kw_only=True):
+    """A command with the name of another one, about bars of one length."""
+
+    bars: Symbols
+    timeframe: Timeframe
+    symbols: Any = UNSET
+
+    def __post_init__(self) -> None:
+        """Errors: ValueError."""
+        if self.symbols is not UNSET:
+            raise ValueError("`symbols` and `bars` need commands of their own")
+
+    @property
+    def charged_symbols(self) -> Sequence[str]:
+        """The symbols for which the client is charged."""
+        return self.bars
+
+
+class SubscribeBars(_BarsCommand, frozen=True, kw_only=True, tag="subscribe"):
+    """Send these symbols' bars from now on."""
+
+
+class UnsubscribeBars(_BarsCommand, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Send these symbols' bars no longer."""
+
+
 class Resync(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' full quotes again."""
 
@@ -160,6 +195,9 @@ class Ping(_PlainCommand, frozen=True, kw_only=True):
 Command = Subscribe | Unsubscribe | Resync | Auth | Throttle | Ping
 """A new command is a struct above, a member here, and a handler in server/gateway/commands.py."""
 
+AnyCommand = Command | SubscribeBars | UnsubscribeBars
+"""A command, or one of those that their member `bars` tells from others of their name."""
+
 
 class BadCommand(Exception):
     """A text message that is not a command. `id` is the command's, if it could be read."""
@@ -176,9 +214,14 @@ class _Identified(msgspec.Struct):
     id: CommandId | UnsetType = UNSET
 
 
-_command_decoder = msgspec.json.Decoder(Command)
-_id_decoder = msgspec.json.Decoder(_Identified)
-_syntax_decoder = msgspec.json.Decoder()
+class _Named(msgspec.Struct):
+    action: Any = UNSET
+    bars: Any = UNSET
+
+    @property
+    def is_about_bars(self) -> bool:
+        return self.bars is not UNSET and self.action in ("subscribe", "unsubscribe")
+
 
 encode = msgspec.json.Encoder().encode
 """A message as UTF-8 JSON without spaces."""
@@ -186,34 +229,54 @@ encode = msgspec.json.Encoder().encode
 
 ACTIONS = sorted(str(each.__struct_config__.tag) for each in get_args(Command))
 
-
-def parse_command(text: str) -> Command:
-    """Parse one text message. Errors: BadCommand if it is not JSON or not a known command."""
-    try:
-        command: Command = _command_decoder.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        # msgspec may stop at a wrong field before it reaches invalid JSON behind it.
-        if problem := _syntax_error(text):
-            raise BadCommand("bad_json", problem, UNSET) from None
-        problem = str(error)
-        if problem.endswith("`$.action`"):
-            problem += f": actions are {', '.join(ACTIONS)}"
-        raise BadCommand("bad_command", problem, readable_id(text)) from None
-    return command
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""The errors of msgspec's decoders: wrong, nested too deeply, or MessagePack text that is not UTF-8."""
 
 
-def _syntax_error(text: str) -> str | None:
-    # For half a surrogate pair at the end, msgspec reports a cut text, unless more follows.
-    try:
-        _syntax_decoder.decode(text + " " * len("\\uD800"))
-    except (msgspec.DecodeError, RecursionError) as error:
-        return str(error)
-    return None
+class CommandReader:
+    """Reads commands of one form: JSON in UTF-8, or MessagePack."""
+
+    def __init__(self, kind: Any, room: bytes) -> None:
+        """`kind` is the decoder's class. `room`: what may follow a message."""
+        self._command = kind(Command)
+        self._bars_command = kind(SubscribeBars | UnsubscribeBars)
+        self._named = kind(_Named)
+        self._identified = kind(_Identified)
+        self._any = kind()
+        self._room = room
+
+    def parse(self, payload: bytes) -> AnyCommand:
+        """Parse one message. Errors: BadCommand if it is not of this form, or not a known command."""
+        try:
+            about_bars = b"bars" in payload and self._named.decode(payload).is_about_bars
+            decoder = self._bars_command if about_bars else self._command
+            command: AnyCommand = decoder.decode(payload)
+        except _UNREADABLE as error:
+            # msgspec may stop at a wrong field before it reaches invalid bytes behind it.
+            if problem := self._syntax_error(payload):
+                raise BadCommand("bad_json", problem, UNSET) from None
+            problem = str(error)
+            if problem.endswith("`$.action`"):
+                problem += f": actions are {', '.join(ACTIONS)}"
+            raise BadCommand("bad_command", problem, self.readable_id(payload)) from None
+        return command
+
+    def readable_id(self, payload: bytes) -> CommandId | UnsetType:
+        """Return the `id` of a refused message, if it has a valid one."""
+        try:
+            identified: _Identified = self._identified.decode(payload)
+        except _UNREADABLE:
+            return UNSET
+        return identified.id
+
+    def _syntax_error(self, payload: bytes) -> str | None:
+        try:
+            self._any.decode(payload + self._room)
+        except _UNREADABLE as error:
+            return str(error)
+        return None
 
 
-def readable_id(text: str) -> CommandId | UnsetType:
-    """Return the `id` of a refused message, if it has a valid one."""
-    try:
-        return _id_decoder.decode(text).id
-    except (msgspec.MsgspecError, RecursionError):
-        return UNSET
+# For half a surrogate pair at the end of JSON, msgspec reports a cut text, unless more follows.
+JSON_COMMANDS = CommandReader(msgspec.json.Decoder, room=b" " * len("\\uD800"))
+MSGPACK_COMMANDS = CommandReader(msgspec.msgpack.Decoder, room=b"")

@@ -44,7 +44,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
         Annotated[datetime, Meta(tz=True)] | None,
         Meta(description="Time of the price, to the microsecond; null if nobody knows it"),
     ]
-    volume: Annotated[float, Meta(description="Sum of all sizes since the server's first start")]
+    volume: Annotated[float, Meta(description="Sum of all sizes of the session")]
     market_cap: Annotated[
         int | None,
         Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),

@@ -19,6 +19,7 @@ from server.quotes.instrument import (
     Symbol,
     at_tick,
 )
+from server.quotes.traded import KeptMinute
 
 MAX_CODE_LENGTH = 50
 """Characters of a currency's code and of an exchange's name: the widths of their columns."""
@@ -147,16 +148,19 @@ PRICE_FIELDS = (
 class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
     """A snapshot as instances share it, without the fields that have their default. `ts` is when a
     server received its price, in microseconds since the Unix epoch. `row` is the number of the last
-    row that it includes, as in `Trade`.
+    row that it includes, as in `Trade`. `minutes` are the newest ones of its bars.
     """
 
     ts: Whole = 0
     row: Whole = 0
+    minutes: tuple[KeptMinute, ...] = ()
 
 
-def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
-    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row))
+def live(
+    snapshot: Snapshot, ts: int, row: int = 0, minutes: tuple[KeptMinute, ...] = ()
+) -> LiveSnapshot:
+    """Return `snapshot` with what instances share beside it (see `LiveSnapshot`)."""
+    return LiveSnapshot(*(*msgspec.structs.astuple(snapshot), ts, row, minutes))
 
 
 def row_of(snapshot: Snapshot) -> int:

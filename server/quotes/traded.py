@@ -1,18 +1,27 @@
 """The trades of one minute that an update has: what bars are made of."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from server.quotes.snapshot import LATEST_US, Microseconds, Price, Size, Whole
+from server.quotes.instrument import LARGEST_WHOLE, MAX_PRICE
 
 MINUTE_US = 60_000_000
 """Microseconds of the shortest bar, the only one that is kept."""
 
-Minute = Annotated[int, Meta(ge=0, le=LATEST_US // MINUTE_US)]
-"""A minute, counted from the Unix epoch."""
+Timeframe = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
+"""The lengths of bars that clients can get."""
+
+LAST_MINUTE = 253_402_300_799 // 60
+"""The last minute of the year 9999, the last one in RFC 3339. They count from the Unix epoch."""
+
+Minute = Annotated[int, Meta(ge=0, le=LAST_MINUTE)]
+
+# A simulated price may be above its base price.
+_Price = Annotated[float, Meta(ge=-2 * MAX_PRICE, le=2 * MAX_PRICE)]
+_Whole = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
 
 
 class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -25,15 +34,15 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """
 
     minute: Minute
-    open: Price
-    high: Price
-    low: Price
-    close: Price
-    volume: Size
-    count: Whole
+    open: _Price
+    high: _Price
+    low: _Price
+    close: _Price
+    volume: _Whole | Annotated[float, Meta(ge=0)]
+    count: _Whole
     turnover: float
-    first_us: Microseconds
-    last_us: Microseconds
+    first_us: _Whole
+    last_us: _Whole
     late: bool = False
     restated: bool = False
 
@@ -76,8 +85,17 @@ def all_traded(earlier: tuple[Traded, ...], later: Iterable[Traded]) -> tuple[Tr
 
 
 class KeptMinute(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The trades of one minute so far. If it is `final`, `rev` is the number of changes since then."""
+    """The trades of one minute so far. `rev` is the number of changes since it was final. `partial`:
+    the store has others of the minute.
+    """
 
     trades: Traded
-    final: bool = False
-    rev: Whole = 0
+    rev: _Whole = 0
+    partial: bool = False
+
+
+class Closing(NamedTuple):
+    """All minutes before `to` are final. Trades of minutes before `whole_from` revise the store's."""
+
+    to: Minute = 0
+    whole_from: Minute = 0

@@ -9,6 +9,7 @@ import msgspec
 from server.quotes.adjustment import begun_anew, in_session_of, up_to_date
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
+from server.store.bars_memory import MemoryBars
 from server.store.catalogue import Change
 from server.store.renaming import Found, listed, rows_after
 from server.store.search import CANDIDATES, Groups, WordIndex, search, symbol_key
@@ -21,6 +22,7 @@ class MemoryCatalogue:
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._rows = {each.symbol: opening_snapshot(each) for each in instruments}
+        self.bars = MemoryBars()
         self._watched: dict[str, float] = {}
         self._delisted: set[str] = set()
         self._renamed: dict[str, str] = {}

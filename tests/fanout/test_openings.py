@@ -239,7 +239,7 @@ async def test_taken_over_state_brings_its_session(hub):
     await Openings(hub, CALENDAR, lambda: OPENING)._open_owed()
     after = topic.live_snapshot()
     hub.adopt([before], older=True)
-    assert live(topic.snapshot(), before.ts) == before
+    assert live(topic.snapshot(), before.ts, 0, before.minutes) == before
     assert day(hub, "AAPL") == (100.0, None, 108.0, 108.0, 108.0, 100, 2)
     hub.adopt([after])
     assert day(hub, "AAPL") == (108.0, 108.0, None, None, None, 0, 3)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.history.bar import MinuteBar
-from server.history.timeframe import TIMEFRAMES, Timeframe, period_end, period_start, roll_up
+from server.history.timeframe import TIMEFRAMES, period_end, period_start, roll_up
+from server.quotes.traded import Timeframe
 
 NEW_YORK = ZoneInfo("America/New_York")
 ZONES = [UTC, NEW_YORK, ZoneInfo("Asia/Kolkata"), ZoneInfo("America/Santiago")]
