@@ -36,6 +36,7 @@ from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
 from server.ops.publishing import no_prices_route, price_endpoints
+from server.ops.udf import Datafeed, datafeed_endpoints
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -98,6 +99,7 @@ def build_operations(
     api = [
         *endpoints(Api(hub, store)),
         *history_endpoints(history),
+        *datafeed_endpoints(Datafeed(store, session)),
         *price_endpoints(parts.desk),
     ]
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
