@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One route. `handle` returns a value of the type `result`.
+    """One route. `handle` returns a value of the type `result`, or one of `others`.
 
     `role`: None for requests without a token, `user` for any valid token, another one for a token with
     that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
@@ -70,6 +70,7 @@ class Endpoint:
     takes: Any = None
     cacheable: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[Any] = ()
     token_in_url: bool = False
 
     def routes(self, gate: Gate) -> list[Route]:

@@ -18,7 +18,7 @@ from server.history.bar import MinuteBar
 from server.history.timeframe import period_end, period_start
 from server.ops.api import MAX_RESULTS, SEARCH_TIMEOUT
 from server.ops.endpoint import Call, Endpoint, Parameter
-from server.ops.problems import RATE_LIMITED, UNAUTHORIZED
+from server.ops.problems import BAD_REQUEST, RATE_LIMITED, UNAUTHORIZED
 from server.ops.udf_messages import (
     RESOLUTIONS,
     SPELLINGS,
@@ -242,9 +242,9 @@ def _columns(bars: Sequence[MinuteBar], timeframe: Timeframe, tz: tzinfo) -> Col
 
 def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
     """Return the routes of the datafeed."""
-    endpoint = partial(
-        Endpoint, method="GET", problems=(UNAUTHORIZED, RATE_LIMITED), token_in_url=True
-    )
+    problems = (UNAUTHORIZED, RATE_LIMITED)
+    endpoint = partial(Endpoint, method="GET", problems=problems, token_in_url=True)
+    asking = partial(endpoint, problems=(BAD_REQUEST, *problems))
     symbol = _text("symbol", "A symbol, or exchange and symbol with a colon", "AAPL", 120)
     number = partial(_text, most=20)
     return [
@@ -260,24 +260,27 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
             result=int,
             summary="The server's time in Unix seconds",
         ),
-        endpoint(
+        asking(
             path="/udf/symbols",
             handle=datafeed.symbols,
             result=SymbolInfo,
-            summary="One instrument, or `s: error` and `errmsg`",
+            others=[Failure],
+            summary="One instrument",
             parameters=[symbol],
         ),
-        endpoint(
+        asking(
             path="/udf/symbol_info",
             handle=datafeed.symbol_info,
             result=SymbolTable,
+            others=[Failure],
             summary=f"The instruments of an exchange, up to {MAX_GROUP}",
             parameters=[_text("group", "An exchange, empty for all", "XNAS", 50)],
         ),
-        endpoint(
+        asking(
             path="/udf/search",
             handle=datafeed.search,
             result=list[Match],
+            others=[Failure],
             summary="Search by symbol or words of the name",
             parameters=[
                 _text("query", "The beginning of a symbol, or words of the name", "micro", 100),
@@ -292,10 +295,11 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
                 ),
             ],
         ),
-        endpoint(
+        asking(
             path="/udf/history",
             handle=datafeed.history,
-            result=Columns | NoData | Failure,
+            result=Columns,
+            others=[NoData, Failure],
             summary=f"Bars of one symbol, the newest {MAX_BARS} of a range",
             parameters=[
                 symbol,

@@ -1,7 +1,7 @@
 """The answers of TradingView's datafeed protocol (UDF), with the names that its documentation gives."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -73,10 +73,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     symbols_types: Annotated[Sequence[Choice], Meta(description="Types of `/udf/search`")]
 
 
-class Failure(msgspec.Struct, frozen=True, tag_field="s", tag="error"):
+class Failure(msgspec.Struct, frozen=True):
     """An error that a chart shows."""
 
     errmsg: Annotated[str, Meta(description="The problem")]
+    s: Annotated[Literal["error"], Meta(description="Always `error`")] = "error"
 
 
 class SymbolInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +145,10 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     type: Annotated[str, Meta(description="Kind of instrument")]
 
 
-class Columns(msgspec.Struct, frozen=True, kw_only=True, tag_field="s", tag="ok"):
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Bars, a list for each field, in the order of time."""
 
+    s: Annotated[Literal["ok"], Meta(description="Always `ok`")] = "ok"
     t: Annotated[
         Sequence[int],
         Meta(description="Openings in Unix seconds; of days and weeks, midnight UTC of the date"),
@@ -158,13 +160,14 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, tag_field="s", tag="ok"
     v: Annotated[Sequence[float], Meta(description="Volumes")]
 
 
-class NoData(msgspec.Struct, frozen=True, tag_field="s", tag="no_data", rename="camel"):
+class NoData(msgspec.Struct, frozen=True, rename="camel"):
     """There are no bars in the range."""
 
     next_time: Annotated[
         int | UnsetType,
         Meta(description="Time of the last bar before the range, if there is one"),
     ] = UNSET
+    s: Annotated[Literal["no_data"], Meta(description="Always `no_data`")] = "no_data"
 
 
 def symbol_info(row: Snapshot, calendar: Calendar) -> SymbolInfo:
