@@ -15,6 +15,7 @@ from server.config.settings import Settings
 from server.fanout.bars import BarsUnavailable
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
+from server.fanout.openings import Openings
 from server.fanout.topic import Topic
 from server.feeds.push import Push
 from server.feeds.replay import Played, Replay, ReplayError
@@ -24,6 +25,7 @@ from server.history.bar import MinuteBar
 from server.quotes.instrument import LARGEST_WHOLE, Instrument, first_seen
 from server.quotes.quote import Quote
 from server.quotes.update import NOWHERE, FeedPosition, Update
+from server.sessions.calendar import Calendar
 from server.store.catalogue import StoreUnavailable
 from server.store.store import Store
 
@@ -51,6 +53,11 @@ class Prices:
         """Whether the feed waits for the clients. Replay and push do, the simulator does not."""
         feed = self._settings.feed
         return self._replay is not None or feed.takes_prices or bool(feed.stream)
+
+    @property
+    def session(self) -> Calendar:
+        """The market's hours."""
+        return self._settings.session
 
     def bad_rows(self) -> int:
         """Return the number of a replay's rows that were skipped."""
@@ -85,12 +92,19 @@ class Prices:
             await member.settled.wait()
 
     async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
-        """Run the feed. When it ends, tell every client.
+        """Run the feed, and open sessions until cancelled.
 
         Arguments:
             watching: knows which symbols are watched, here or in the whole cluster.
             position: where a replay goes on. At a position in another file, it begins anew.
         """
+        openings = Openings(hub, self._settings.session)
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(openings.run)
+            await self._run_feed(hub, watching, position)
+
+    async def _run_feed(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+        """Run the feed. When it ends, tell every client."""
         reason = "feed_ended"
         if self._replay is None:
             await self._broadcast(hub, partial(self._run_live, hub, watching))

@@ -17,6 +17,7 @@ from server.app.stop import begin_stop, handle_signals, time_for_http
 from server.cluster.member import open_member
 from server.config.settings import Settings
 from server.fanout.hub import Hub
+from server.fanout.openings import run_market_hours
 from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.ops.overload import run_overload_control
@@ -91,6 +92,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run, directory)
+            await nursery.start(run_market_hours, hub, settings.session)
             nursery.start_soon(operations.lag.run)
             nursery.start_soon(operations.health.run)
             # A lossless feed waits for the clients instead.

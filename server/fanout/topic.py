@@ -19,10 +19,12 @@ from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
     begins_anew,
+    in_session_of,
     newest_reference,
     up_to_date,
 )
 from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.opening import begun_once, has_trades, opened, opening_of
 from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
@@ -99,16 +101,18 @@ class Topic(Publication):
         """Go on from the last price before a restart."""
         state = up_to_date(snapshot, self.instrument)
         if state.version > self.version:
+            self.instrument = state.instrument
             self.quote = resumed_quote(state)
             self.version = state.version
             self.row = row_of(snapshot) or self.row
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
-        they are the catalogue's, and may be newer here.
+        they are the catalogue's, and may be newer here. Those of another session are taken over.
         """
         if self.instrument.base_price is None:
             self.instrument = replace(self.instrument, base_price=snapshot.base_price)
+        self.instrument = in_session_of(self.instrument, snapshot)
         self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
@@ -207,7 +211,9 @@ class Topic(Publication):
         dropped if that is not newer. After version LARGEST_WHOLE the quote does not change any more,
         and its subscribers learn that the symbol is quiet. Only a foreign value can be near that.
         """
-        old, instrument = self.quote, self.instrument
+        old, instrument, traded = self.quote, self.instrument, isinstance(update, Trade)
+        if not traded:
+            update = begun_once(update, instrument)
         if isinstance(update, Move):
             accepted = self._accepted(update)
             if accepted is None:
@@ -225,9 +231,11 @@ class Topic(Publication):
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
             self._begin(new)
-        traded = isinstance(update, Trade)
+        if not traded and (opening := opening_of(update)):
+            self.instrument = opened(self.instrument, opening, new)
         changed = difference(old, new, traded=traded)
-        if not (changed.fields or isinstance(update, Move) or revises_bar(update)):
+        revises = revises_bar(update) or (not traded and has_trades(update))
+        if not (changed.fields or isinstance(update, Move) or revises):
             return None
         self.moved_at = trio.current_time()
         self.history.settle(self.version, self.moved_at)

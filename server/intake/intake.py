@@ -19,12 +19,14 @@ from server.intake.market import Effect, Market, Notice, Rules, Taken
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
+from server.intake.session import before_opening, begin_session
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.traded import traded
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+from server.sessions.calendar import LastOpening
 
 _INT64 = Struct("<q")
 
@@ -79,6 +81,7 @@ class Intake:
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()
         self.new = NewSymbols()
+        self._opening = LastOpening(rules.session)
 
     def take(
         self,
@@ -185,7 +188,7 @@ class Intake:
             batch.outrank()
             return
         self._count(given, batch, key)
-        self._begin(symbol, instrument)
+        self._begin(symbol, instrument, batch)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
         if self._rules.band is not None and self._holds(symbol, candidate, instrument, batch):
             batch.answer.held += 1
@@ -222,7 +225,9 @@ class Intake:
             newest.trade = time_us, seq
         row = Row(trade.id, time_us, seq, price, size, trade.source.number)
         first = self.trades.add(symbol, row, late=late)
-        if late:
+        if time_us < self.trades.opened(symbol):
+            batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
+        elif late:
             self._add_late(symbol, row, batch, first=first)
         else:
             batch.effects.append(Trade(symbol, price, size, time_us, batch.now))
@@ -235,7 +240,14 @@ class Intake:
         minutes = (traded(price, size, row.time_us, late=True),)
         batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day, minutes=minutes))
 
-    def _begin(self, symbol: str, instrument: Instrument) -> None:
+    def _begin(self, symbol: str, instrument: Instrument, batch: _Batch) -> None:
+        """Note a symbol's values before its first trade, and let a session begin that is due."""
+        self._begin_trades(symbol, instrument)
+        opening, now = self._opening.at(batch.now), batch.now
+        if update := begin_session(self.trades, symbol, instrument, opening, now):
+            batch.effects.append(update)
+
+    def _begin_trades(self, symbol: str, instrument: Instrument) -> None:
         """Note a symbol's values before its first trade, and anew after a split of its prices. Trades
         from before a split are at its old prices, so forget them.
         """
@@ -249,7 +261,8 @@ class Intake:
             self.held.drop(symbol)
         if self._market.instrument(symbol) is None:
             self.new.add(instrument)
-        self.trades.begin(symbol, self._market.values(symbol), adjustments)
+        values = self._market.values(symbol)
+        self.trades.begin(symbol, values, adjustments, instrument.opened_at)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -296,7 +309,7 @@ class Intake:
         if not self._is_new(given, batch, done):
             return
         if symbol in self.trades:
-            self._begin(symbol, instrument)
+            self._begin(symbol, instrument, batch)
         if given.kind == "cancel":
             revised = self._cancel(symbol, key, instrument, batch)
         else:
@@ -349,6 +362,9 @@ class Intake:
         self, symbol: str, row: Row, volume: float, instrument: Instrument, batch: _Batch
     ) -> None:
         """Give a symbol's values as they would have been, after a revision of the trade `row`."""
+        if row.time_us < self.trades.opened(symbol):
+            # The volume of an earlier session.
+            volume = 0
         price, time_us, high, low, *_ = self.trades.values(symbol)
         minutes = (self.trades.minute_of(symbol, row),)
         added = rounded_size(volume, instrument.size_decimals)

@@ -1,6 +1,7 @@
 """The WebSocket protocol's JSON messages, of the server and of clients."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -82,12 +83,14 @@ class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
     """Prices flow or not: all of them, or those of `symbols`. Or the market of `symbols` has changed.
 
     `interval`: seconds between two updates of a symbol during an overload; 0 when it has ended.
+    `next_open`: with `closed` and without `symbols`, when the next session opens, if one does.
     """
 
     status: Literal["live", "stale"] | MarketState
     reason: str
     interval: float | UnsetType = UNSET
     symbols: list[str] | UnsetType = UNSET
+    next_open: datetime | UnsetType = UNSET
 
 
 class Reconnect(msgspec.Struct, frozen=True, tag_field="type", tag="reconnect"):

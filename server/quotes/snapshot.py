@@ -62,7 +62,8 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     is the quote's version, 1 before the first update. `quoted_at` is the time of the last price in
     microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
     `base_price`, and a `last_quote` of zero. `adjustments` lists the adjustments that the prices have
-    had. None: not known.
+    had. `opened_at` is the opening of the session that the day's values, the base price and the
+    previous close belong to, 0 before the first. None: not known.
     """
 
     symbol: Symbol
@@ -89,6 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     ask: Price | None = None
     bid_size: Size | None = None
     ask_size: Size | None = None
+    opened_at: Microseconds = 0
 
     @property
     def type(self) -> InstrumentType:
@@ -122,6 +124,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
             isin=self.isin,
             size_decimals=self.size_decimals,
             previous_close=self.previous_close,
+            opened_at=self.opened_at,
         )
 
 
@@ -137,6 +140,7 @@ PRICE_FIELDS = (
     "ask",
     "bid_size",
     "ask_size",
+    "opened_at",
 )
 """Fields of a snapshot that updates change. The others are reference data."""
 
@@ -181,4 +185,5 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         isin=instrument.isin,
         size_decimals=instrument.size_decimals,
         previous_close=instrument.previous_close,
+        opened_at=instrument.opened_at,
     )

@@ -28,12 +28,25 @@ NOWHERE = FeedPosition(0, 0)
 """The position before a replay begins, and that of a simulator."""
 
 
+class Opening(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The beginning of a session. `time_us` is its first moment, in microseconds since the Unix epoch.
+    `close` is the last price before it, None for the price that the quote has.
+    """
+
+    time_us: Microseconds
+    close: Price | None = None
+
+    def replaces(self, earlier: "Opening | None") -> bool:
+        """Whether it begins another session, or corrects the close before this one."""
+        return earlier is None or self.close is not None or earlier.time_us < self.time_us
+
+
 class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The effect of prices on the day's values.
 
     `open` counts if the quote has none yet, or if it is `reopened`. `high` and `low` widen the quote's
     own. If they are `restated`, they replace the quote's own. None has no effect, unless it is
-    restated.
+    restated. With an `opening` of a session, the quote's own do not count.
     """
 
     open: Price | None = None
@@ -41,19 +54,23 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     low: Price | None = None
     restated: bool = False
     reopened: bool = False
+    opening: Opening | None = None
 
     def then(self, later: "DayRange") -> "DayRange":
         """Return the effect of both."""
+        if later.opening and later.opening.replaces(self.opening):
+            return later
         start = later.open if self.open is None or later.reopened else self.open
         reopened = self.reopened or later.reopened
         if later.restated:
-            return DayRange(start, later.high, later.low, restated=True, reopened=reopened)
+            return DayRange(start, later.high, later.low, True, reopened, self.opening)
         return DayRange(
             start,
             _extreme(max, self.high, later.high),
             _extreme(min, self.low, later.low),
             self.restated,
             reopened,
+            self.opening,
         )
 
 
@@ -82,7 +99,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """The effect of one or more updates on a quote.
 
     `price` is None if it does not change; `time_us` is then 0. `volume` is what they add, below zero
-    after a cancelled trade. `row` is the last one's. `minutes` are the trades for the bars.
+    after a cancelled trade. `row` is the last one's. If `day` has an opening, `volume` is that of
+    the new session alone. `minutes` are the trades for the bars.
     """
 
     symbol: str
@@ -103,14 +121,20 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     def then(self, later: "Change") -> "Change":
         """Return the effect of both."""
         moved = self if later.price is None else later
+        volume, day = self.volume + later.volume, self.day.then(later.day)
+        opening = later.day.opening
+        if opening and opening.replaces(self.day.opening):
+            volume = later.volume
+            if opening.close is None:
+                day = msgspec.structs.replace(day, opening=Opening(opening.time_us, self.price))
         return Change(
             later.symbol,
             moved.price,
-            self.volume + later.volume,
+            volume,
             moved.time_us,
             later.ts,
-            later.row,
-            self.day.then(later.day),
+            later.row or self.row,
+            day,
             later.book or self.book,
             minutes=all_traded(self.minutes, later.minutes),
         )
@@ -199,6 +223,21 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+class NewSession(msgspec.Struct, frozen=True, gc=False):
+    """A session of the market begins. It has no effect on a quote that has begun it already."""
+
+    symbol: str
+    time_us: int
+    ts: int
+    row: int = 0
+
+    @property
+    def change(self) -> Change:
+        """Return the effect: the last price becomes the previous close, and the day's values go."""
+        day = DayRange(opening=Opening(self.time_us))
+        return Change(self.symbol, None, 0, 0, self.ts, self.row, day)
+
+
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of a quote to which another instance, the leader, has given a version.
 
@@ -237,7 +276,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     def change_after(self, volume: float) -> Change:
         """Return the change that applies this move to a quote with this `volume`."""
-        added = self.volume - volume
+        added = self.volume - (0 if self.day_range.opening else volume)
         return Change(
             self.symbol,
             self.price,
@@ -263,7 +302,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
         if earlier.adjustments != self.adjustments:
             return self
         both = earlier.change_after(earlier.volume).then(self.change_after(0))
-        return self.renewed(self.version, both)
+        return self.renewed(self.version, msgspec.structs.replace(both, volume=self.volume))
 
     def renewed(self, version: int, change: Change) -> "Move":
         """Return the move that has the effect of `change`, with its volume as the quote's."""
@@ -282,7 +321,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
         )
 
 
-Update = Trade | TopOfBook | Restatement | Change | Move
+Update = Trade | TopOfBook | Restatement | NewSession | Change | Move
 """A change of a quote."""
 
 
@@ -292,7 +331,7 @@ def revises_bar(update: Update) -> bool:
     """
     if isinstance(update, Trade):
         return update.late
-    if isinstance(update, TopOfBook):
+    if isinstance(update, TopOfBook | NewSession):
         return False
     return any(each.late or each.restated for each in update.minutes)
 

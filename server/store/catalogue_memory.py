@@ -6,7 +6,7 @@ from time import monotonic, time_ns
 
 import msgspec
 
-from server.quotes.adjustment import begun_anew, up_to_date
+from server.quotes.adjustment import begun_anew, in_session_of, up_to_date
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
 from server.store.bars_memory import MemoryBars
@@ -146,6 +146,8 @@ class MemoryCatalogue:
             elif snapshot.version > row.version and snapshot.adjustments == row.adjustments:
                 base_price = snapshot.base_price if row.base_price is None else row.base_price
                 row = msgspec.structs.replace(row, base_price=base_price)
+                if snapshot.opened_at > row.opened_at:
+                    row = opening_snapshot(in_session_of(row.instrument, snapshot))
                 self._rows[snapshot.symbol] = _with_price_of(snapshot, row)
         self._watched |= dict.fromkeys(watched, monotonic())
 

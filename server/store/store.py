@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time_ns
 from typing import TypeVar
 
 import outcome
@@ -14,6 +15,7 @@ from server.config.state_folder import state_folder
 from server.history.minutes import Minutes
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
+from server.sessions.calendar import ALWAYS, Calendar, LastOpening
 from server.store.bar_reader import BarReader
 from server.store.bar_writer import BarWriter
 from server.store.cache import Cache, GuardedCache
@@ -78,6 +80,7 @@ class StoreOptions:
     cache_symbols: int = 20_000
     warm: Sequence[str] = ()
     write_interval: float = 5.0
+    session: Calendar = ALWAYS
     bars_keep: float = 365 * 86_400.0
 
 
@@ -248,6 +251,7 @@ async def open_store(
         cache, invalidations = await open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
+        openings = LastOpening(options.session)
         loader = Loader(
             catalogue=catalogue,
             cache=guarded,
@@ -256,6 +260,7 @@ async def open_store(
             stats=stats,
             ttl=options.cache_ttl,
             size=options.cache_symbols,
+            last_opening=lambda: openings.at(time_ns() // 1000),
         )
         name = f"writing to {catalogue.name}"
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
