@@ -15,6 +15,7 @@ from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
 from bench.forms import FORMS, Form
+from bench.history import DATABASES, run_history
 from bench.hotpath import run_hotpath
 from bench.load import Options
 from bench.peers import PEERS
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(commands)
     _add_hotpath(commands)
     _add_cache(commands)
+    _add_history(commands)
     return parser
 
 
@@ -140,6 +142,26 @@ def _add_cache(commands: Commands) -> None:
         help="seconds of each of the twelve loads, and the TTL",
     )
     command.set_defaults(run=run_cache)
+
+
+def _add_history(commands: Commands) -> None:
+    command = commands.add_parser(
+        "history", help="a year of bars over HTTP: a day of minutes, a year of days"
+    )
+    command.add_argument(
+        "--symbols", type=_positive, default=20, help="500 have 51 million bars; 20 by default"
+    )
+    command.add_argument("--requests", type=_positive, default=200, help="requests of each kind")
+    command.add_argument(
+        "--only",
+        nargs="+",
+        choices=DATABASES,
+        default=DATABASES,
+        metavar="DATABASE",
+        help=", ".join(DATABASES),
+    )
+    _add_outputs(command)
+    command.set_defaults(run=_run_history)
 
 
 def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
@@ -253,6 +275,10 @@ def _run_cluster(arguments: argparse.Namespace) -> bool:
     )
     parts = [*dict.fromkeys(arguments.only)]
     return _report(cluster.run_cluster(options, parts, arguments.kills), arguments)
+
+
+def _run_history(arguments: argparse.Namespace) -> bool:
+    return _report(run_history(arguments), arguments)
 
 
 def _report(result: Result, arguments: argparse.Namespace) -> bool:

@@ -50,6 +50,8 @@ KINDS = {
     "life": r"scripts/quotestream (?:rename|split) \S.*",
     # These publish to a server: tests/feeds/test_publishing_document.py.
     "publish": r"scripts/quotestream publish\b.*|scripts/python examples/publish\.py\b.*",
+    # These ask a server: tests/cli/test_bars.py.
+    "history": r"scripts/quotestream (?:bars|export bars)\b.*",
     # It draws until its user ends it: tests/cli/test_watch.py.
     "screen": r"scripts/quotestream watch\b.*",
     # They install packages, look at the whole project, or run for minutes.

@@ -173,6 +173,9 @@ def _check_arguments(parser: argparse.ArgumentParser, arguments: list[str]) -> N
     else:
         assert arguments[0] in choices, arguments
         command, options = choices[arguments[0]], arguments[1:]
+        if any(isinstance(action, argparse._SubParsersAction) for action in command._actions):
+            _check_arguments(command, options)
+            return
     for each in options:
         option = each.strip("[]").partition("=")[0]
         assert not option.startswith("-") or option in command._option_string_actions, arguments

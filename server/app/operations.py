@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from server.app.prices import Prices
 from server.app.readiness import Readiness
@@ -16,6 +17,7 @@ from server.gateway.gateway import Gateway
 from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
+from server.ops.bars import History, history_endpoints
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
@@ -34,6 +36,7 @@ from server.ops.openapi import description_route, docs_route
 from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
 from server.ops.publishing import no_prices_route, price_endpoints
+from server.ops.udf import Datafeed, datafeed_endpoints
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -86,12 +89,20 @@ def build_operations(
             f"venue_{each.venue.name}": partial(check_venue, each) for each in parts.push.venues
         }
     intake = parts.push.intake if parts.push else None
-    health = HealthMonitor(checks, health_interval, intake)
+    health = HealthMonitor(checks, health_interval, intake, parts.prices.session)
     service = ServiceCollector(lag, parts.prices.bad_rows, health)
     registry = build_registry(service, hub, gateway, store, member)
     own_metrics = partial(render, registry)
     readiness = Readiness(gateway, hub, store, member)
-    api = endpoints(Api(hub, store)) + price_endpoints(parts.desk)
+    session = parts.prices.session
+    hours = session if session.hours else None
+    history = History(store, hub, session.zone or ZoneInfo("UTC"), hours)
+    api = [
+        *endpoints(Api(hub, store)),
+        *history_endpoints(history),
+        *datafeed_endpoints(Datafeed(store, session)),
+        *price_endpoints(parts.desk),
+    ]
     gate = Gate(authenticator=parts.authenticator, budgets=gateway.budgets, proxies=gateway.proxies)
     pages = operator_routes(
         partial(metrics_page, own_metrics, supervisor),
@@ -103,7 +114,8 @@ def build_operations(
     description = description_route(api, PAGES)
     routes = Routes(
         probes=probe_routes(readiness.ask),
-        users=[each.route(gate) for each in api] + ([] if parts.desk else [no_prices_route()]),
+        users=[route for each in api for route in each.routes(gate)]
+        + ([] if parts.desk else [no_prices_route()]),
         public=[index_route([*here, *api]), description],
         operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
     )

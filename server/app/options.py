@@ -52,6 +52,8 @@ def store_options(settings: Settings) -> StoreOptions:
         cache_symbols=settings.cache_symbols,
         warm=[normalize_symbol(name) for name in settings.cache_warm],
         write_interval=settings.price_write_interval,
+        session=settings.session,
+        bars_keep=settings.bars_keep,
     )
 
 

@@ -1,6 +1,6 @@
 """The source of prices: this server's own feed or, in a cluster, the leader's."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -12,17 +12,22 @@ from server.cluster.interest import Interest
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
+from server.fanout.bars import BarsUnavailable
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
+from server.fanout.openings import Openings
 from server.fanout.topic import Topic
 from server.feeds.push import Push
 from server.feeds.replay import Played, Replay, ReplayError
 from server.feeds.simulator import run_simulator
 from server.gateway.directory import Directory
+from server.history.bar import MinuteBar
 from server.quotes.instrument import LARGEST_WHOLE, Instrument, first_seen
 from server.quotes.quote import Quote
 from server.quotes.update import NOWHERE, FeedPosition, Update
+from server.sessions.calendar import Calendar
 from server.store.catalogue import StoreUnavailable
+from server.store.store import Store
 
 SIMULATED_PRICE = 100.0
 """US dollars: the base price of a simulated symbol that no catalogue has."""
@@ -49,6 +54,11 @@ class Prices:
         feed = self._settings.feed
         return self._replay is not None or feed.takes_prices or bool(feed.stream)
 
+    @property
+    def session(self) -> Calendar:
+        """The market's hours."""
+        return self._settings.session
+
     def bad_rows(self) -> int:
         """Return the number of a replay's rows that were skipped."""
         return self._replay.bad_rows if self._replay else 0
@@ -63,6 +73,7 @@ class Prices:
     ) -> None:
         """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
         self._push = push
+        hub.bars.replaying = self._replay is not None
         missing = {
             each: first_seen(each, SIMULATED_PRICE) for each in self._settings.feed.simulated
         }
@@ -81,12 +92,19 @@ class Prices:
             await member.settled.wait()
 
     async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
-        """Run the feed. When it ends, tell every client.
+        """Run the feed, and open sessions until cancelled.
 
         Arguments:
             watching: knows which symbols are watched, here or in the whole cluster.
             position: where a replay goes on. At a position in another file, it begins anew.
         """
+        openings = Openings(hub, self._settings.session)
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(openings.run)
+            await self._run_feed(hub, watching, position)
+
+    async def _run_feed(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+        """Run the feed. When it ends, tell every client."""
         reason = "feed_ended"
         if self._replay is None:
             await self._broadcast(hub, partial(self._run_live, hub, watching))
@@ -96,6 +114,7 @@ class Prices:
             except ReplayError as error:
                 reason = "feed_failed"
                 log.error("feed failed", problem=str(error))
+        hub.bars.ended = True
         hub.set_status("stale", reason)
         bad_rows = {"bad_rows": self._replay.bad_rows} if self._replay else {}
         log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
@@ -135,10 +154,13 @@ class Prices:
         # Only a foreign value can be above half of the largest number.
         rows = (topic.row for topic in hub.known_topics() if topic.row <= LARGEST_WHOLE // 2)
         reached = max(rows, default=0)
+        first_row = 1
         if position.file != replay.file:
-            position = FeedPosition(replay.file, reached + 1)
+            position = FeedPosition(replay.file, first_row := reached + 1)
         hub.journal.begin_feed(position)
+        hub.bars.ended, hub.bars.minutes.repeats_from = False, 0
         while True:
+            hub.bars.on_lap(position.row, first_row)
             played = Played(position, hub.last_row, reached)
             run = partial(replay.run, listed=hub.instrument, played=played)
             next_row = await self._broadcast(hub, run)
@@ -172,10 +194,27 @@ class Prices:
 def kept_topics(hub: Hub, member: Member | None, *, shared: bool) -> Iterable[Topic]:
     """Return the topics whose prices this instance writes to its catalogue.
 
-    These are all topics, or none if the catalogue is `shared` and another instance has newer prices.
+    These are all topics, or none if another instance writes.
     """
-    writes = member is None or not shared or member.authoritative
-    return hub.known_topics() if writes else ()
+    return hub.known_topics() if may_write(member, shared=shared) else ()
+
+
+def may_write(member: Member | None, *, shared: bool) -> bool:
+    """Return whether this instance writes prices and bars to its catalogue.
+
+    It does not if the catalogue is `shared` and another instance has newer ones.
+    """
+    return member is None or not shared or member.authoritative
+
+
+async def stored_bar(
+    store: Store, symbol: str, first: int, end: int, without: Sequence[int]
+) -> MinuteBar | None:
+    """Return the stored minutes of a symbol as one bar, for `Bars`. Errors: BarsUnavailable."""
+    try:
+        return await store.bars.stored(symbol, first, end, without)
+    except StoreUnavailable as error:
+        raise BarsUnavailable(str(error)) from None
 
 
 def _open_replay(settings: Settings) -> Replay | None:

@@ -9,6 +9,7 @@ from server.cluster.shared_prices import SharedPrices
 from server.cluster.work import source_of
 from server.config.settings import Settings
 from server.fanout.hub import Hub
+from server.fanout.topic import Topic
 from server.feeds.push import Push
 from server.gateway.directory import Directory
 from server.intake.intake import Intake
@@ -46,8 +47,9 @@ class HubExchange:
             return Values(None, 0, None, None, traded=False)
         quote = topic.quote
         updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
-        traded = quote.open is not None or quote.volume > 0
-        return Values(quote.current_price, updated, quote.high, quote.low, traded)
+        traded = quote.open is not None or quote.volume > 0 or _was_opened(topic)
+        minutes = self._hub.bars.minutes.trades_of(symbol)
+        return Values(quote.current_price, updated, quote.high, quote.low, traded, minutes)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
         """List those symbols that exist. Return those about which the store gives no answer."""
@@ -91,6 +93,7 @@ def open_push(
         settings.source_silent_after,
         settings.trades_memory,
         [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
+        settings.session,
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
@@ -105,3 +108,8 @@ def open_push(
 
         open_venues(settings, hub, push)
     return push
+
+
+def _was_opened(topic: Topic) -> bool:
+    """Whether the price is a trade's of an earlier session."""
+    return topic.instrument.opened_at > 0 and topic.quote.last_updated is not None

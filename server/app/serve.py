@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from time import time
 
 import structlog
 import trio
 
 from server.app.operations import Parts, build_operations
 from server.app.options import breaker_policy, build_gateway, cluster_policy, store_options
-from server.app.prices import Prices, kept_topics
+from server.app.prices import Prices, kept_topics, may_write, stored_bar
 from server.app.publishing import open_push
 from server.app.reload import Load, Reloading
 from server.app.reporting import follow_supervisor, worker_callbacks
@@ -16,6 +17,7 @@ from server.app.stop import begin_stop, handle_signals, time_for_http
 from server.cluster.member import open_member
 from server.config.settings import Settings
 from server.fanout.hub import Hub
+from server.fanout.openings import run_market_hours
 from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
 from server.ops.overload import run_overload_control
@@ -53,16 +55,26 @@ async def serve(
     listeners = bind_all(settings, partial(bind, shared=shared))
     addresses = listeners.addresses
     room = share_descriptors(settings)
-    hub = Hub(breaker=breaker_policy(settings), quiet_after=settings.quote_quiet_after)
+    shared_catalogue = shared or bool(settings.database_url)
+    hub = Hub(
+        breaker=breaker_policy(settings),
+        quiet_after=settings.quote_quiet_after,
+        trades_memory=settings.trades_memory,
+    )
+    if settings.feed.replay_path is None:
+        hub.bars.minutes.begin(int(time() * 1e6))
     async with (
         open_asyncio_loop(settings.database_url, settings.redis_url),
         open_member(settings.redis_url, hub, cluster_policy(settings)) as member,
         open_store(
             store_options(settings),
             hub.snapshot,
-            partial(kept_topics, hub, member, shared=shared or bool(settings.database_url)),
+            partial(kept_topics, hub, member, shared=shared_catalogue),
+            hub.bars.minutes,
+            partial(may_write, member, shared=shared_catalogue),
         ) as store,
     ):
+        hub.bars.load = partial(stored_bar, store)
         directory = Directory(hub, store.loader, store.catalogue, member)
         push = open_push(settings, hub, directory, member)
         desk = push if settings.feed.takes_prices else None
@@ -83,6 +95,7 @@ async def serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run, directory)
+            await nursery.start(run_market_hours, hub, settings.session)
             nursery.start_soon(operations.lag.run)
             nursery.start_soon(operations.health.run)
             # A lossless feed waits for the clients instead.

@@ -1,7 +1,9 @@
 """Types of the command's arguments. Each raises ArgumentTypeError, whose message argparse shows."""
 
 import argparse
+from collections.abc import Sequence
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from server.cli.credentials import is_word
 from server.config.values import Duration
@@ -63,15 +65,32 @@ def word(text: str) -> str:
 
 def url(text: str) -> str:
     """Read the address of a streaming port."""
+    return _address(text, ("ws", "wss"), "ws://host:8080/ws/quotes")
+
+
+def http_url(text: str) -> str:
+    """Read the address of an HTTP port."""
+    return _address(text, ("http", "https"), "http://host:8081")
+
+
+def _address(text: str, schemes: Sequence[str], example: str) -> str:
     try:
         parts = urlsplit(word(text))
         host = (parts.hostname or "").encode("idna")
-        good = parts.scheme in ("ws", "wss") and host and parts.port != 0 and not parts.query
+        good = parts.scheme in schemes and host and parts.port != 0 and not parts.query
     # It includes UnicodeError, which a name raises that DNS cannot have.
     except ValueError:
         good = False
     if not good:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an address such as ws://host:8080/ws/quotes"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address such as {example}")
     return text
+
+
+def time_zone(text: str) -> str:
+    """Read the name of a time zone."""
+    try:
+        return ZoneInfo(text).key
+    except (KeyError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time zone such as America/New_York or UTC"
+        ) from None

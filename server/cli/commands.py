@@ -33,6 +33,7 @@ from server.cli.credentials import (
     refuse_other_machines,
     secret_of,
 )
+from server.cli.history import add_history
 from server.cli.importing import add_import, count_of, price_text
 from server.cli.life import add_life
 from server.cli.publishing import add_publish
@@ -190,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     add_connection(command)
     command.set_defaults(run=_watch)
     add_publish(commands)
+    add_history(commands)
     return parser
 
 

@@ -1,15 +1,19 @@
 """The arguments of commands that connect to a server: its address, and the token to show there."""
 
 import argparse
+from collections.abc import Callable
 
-from server.cli.argument_types import url, word
+from server.cli.argument_types import url as streaming_address
+from server.cli.argument_types import word
 from server.config.settings import Settings
 
 
-def add_connection(command: argparse.ArgumentParser) -> None:
-    """Add `--url`, `--token` and `--token-file`."""
+def add_connection(
+    command: argparse.ArgumentParser, kind: Callable[[str], str] = streaming_address
+) -> None:
+    """Add `--url`, of the streaming port by default, `--token` and `--token-file`."""
     command.add_argument(
-        "--url", type=url, help="by default the server that the environment configures"
+        "--url", type=kind, help="by default the server that the environment configures"
     )
     token = command.add_mutually_exclusive_group()
     token.add_argument(
@@ -29,3 +33,9 @@ def streaming_url(settings: Settings, path: str) -> str:
     """Return the address of a path on the streaming port that the settings name."""
     host = f"[{settings.ws_host}]" if ":" in settings.ws_host else settings.ws_host
     return f"ws://{host}:{settings.ws_port}{path}"
+
+
+def http_address(settings: Settings) -> str:
+    """Return the address of the HTTP port that the settings name."""
+    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    return f"http://{host}:{settings.http_port}"

@@ -249,7 +249,7 @@ class Bus:
         payload = mark = b""
         if batch is not None:
             payload = encode_batch(batch)
-            mark = encode_json(Mark(epoch, batch.seq, batch.position))
+            mark = encode_json(Mark(epoch, batch.seq, batch.position, batch.closing))
         arguments: list[str | bytes | int] = [epoch, CHANNEL, payload, mark, giver]
         arguments += (record.ids, ID_MEMORY_MS, record.read_to, after)
         arguments += (record.kept, record.kept_entries)

@@ -101,6 +101,7 @@ class Follower:
         self._received_at = trio.current_time()
         self._leader_stale = batch.stale
         self._state.position = batch.position
+        self._hub.bars.on_lap(batch.position.row)
         if batch.handover and batch.handover != self._bus.identity:
             self.acquire_at = self._received_at + uniform(0, HANDOVER_JITTER)
         if not self.in_sync:
@@ -125,11 +126,15 @@ class Follower:
             if number % BATCH_TRADES == 0:
                 await trio.lowlevel.checkpoint()
         self._steps.absorb(batch.states, batch.positions, batch.markets)
-        if batch.markets:
-            # A client sees them behind the prices before them.
+        closes = batch.closing.to > self._hub.bars.minutes.closed_to
+        if batch.markets or closes:
+            # They come behind the prices before them.
             for event in self._hub.topic_tasks.cut():
                 await event.wait()
-            announce(self._hub, batch.markets)
+        announce(self._hub, batch.markets)
+        if closes:
+            self._hub.bars.close(batch.closing.to)
+            self._hub.bars.minutes.forget(batch.closing.whole_from)
 
     async def _synchronise(self) -> None:
         """Take over the hash's state. It includes all batches received before; later ones wait."""
@@ -156,12 +161,14 @@ class Follower:
         another = epoch != self._hub.epoch or self._state.abandoned
         self._state.abandoned = False
         self._steps.keep(() if another else ahead_of_hash(self._hub, stored.snapshots))
+        self._hub.bars.follow(stored.closing, exactly=another)
         self._hub.adopt([*stored.snapshots.values(), *claimed], older=another)
         if stored.mark is not None:
             announce(self._hub, self._steps.replace_markets(stored.markets))
         if another:
             self._hub.begin_epoch(epoch)
             log.info("following", epoch=epoch, symbols=len(stored.snapshots))
+        self._hub.bars.close(self._hub.bars.minutes.closed_to)
         if stored.mark is not None:
             self._state.epoch, self._seq = stored.mark.epoch, stored.mark.seq
         now = self._read_at = trio.current_time()

@@ -40,7 +40,7 @@ class Interest:
     def watched_quotes(self) -> list[Quote]:
         """Return the quotes of all symbols that are watched on any instance."""
         topics = self._hub.topics.values()
-        return [each.quote for each in topics if each.watched or each.symbol in self._elsewhere]
+        return [each.quote for each in topics if self.is_watched(each.symbol)]
 
     def is_watched(self, symbol: str) -> bool:
         """Return whether a client of any instance would get this symbol's updates."""
@@ -77,7 +77,7 @@ class Interest:
             self._connection = self._bus.connection
             self._report_at.clear()
         now = trio.current_time()
-        watched = [topic.symbol for topic in self._hub.topics.values() if topic.watched]
+        watched = [quote.symbol for quote in self._hub.watched_quotes()]
         due = [symbol for symbol in watched if self._report_at.get(symbol, 0.0) <= now]
         for start in range(0, len(due), PAGE_FIELDS):
             await self._bus.share_interest(due[start : start + PAGE_FIELDS], None, LIFETIME)

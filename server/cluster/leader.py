@@ -82,7 +82,10 @@ class Leader:
             return False
         if not feeding:
             older, self._state.abandoned = older or self._state.abandoned, False
+        if not feeding:
+            self._hub.bars.follow(stored.closing, exactly=older)
         self._hub.adopt(stored.snapshots.values(), older=older)
+        self._hub.bars.close(self._hub.bars.minutes.closed_to)
         if stored.mark is not None and not feeding:
             announce(self._hub, self._steps.replace_markets(stored.markets))
         self._state.epoch = self._state.led = epoch

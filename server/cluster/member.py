@@ -62,6 +62,7 @@ class Member:
         self._state = ClusterState()
         self._send, batches = trio.open_memory_channel[Batch | None](WAITING_BATCHES)
         self.steps = Steps(hub.journal.wake)
+        hub.bars.own_clock = False
         context = ClusterContext(
             hub=hub,
             bus=bus,
@@ -207,6 +208,7 @@ class Member:
         epoch = f"{self._state.epoch or 0}.{token_hex(4)}"
         self.hub.begin_epoch(epoch)
         self.hub.set_status("live", LOCAL)
+        self.hub.bars.own_clock = True
         log.warning("going on alone", epoch=epoch, problem=self.bus.problem)
         try:
             async with trio.open_nursery() as alone:
@@ -215,6 +217,7 @@ class Member:
                     await self._follower.receive()
                 alone.cancel_scope.cancel()
         finally:
+            self.hub.bars.own_clock = False
             self.hub.discard_waiting()
 
 

@@ -64,10 +64,18 @@ class Publisher:
 
         Errors: BusLost, Fenced, Disagreement.
         """
-        journal, step = self._hub.journal, self._steps.pending
+        journal, bars = self._hub.journal, self._hub.bars
+        closing = await bars.settle()
+        step = self._steps.pending
+        journal.lose(bars.minutes.take_restored())
         lost, moves = self._take(step)
-        if not (moves or lost or step or release or trio.current_time() >= self._beat_at):
+        closing = 0 if self._steps.building or journal.waiting else closing
+        due = closing or release or trio.current_time() >= self._beat_at
+        if not (moves or lost or step or due):
             return
+        if closing:
+            # All moves before it are in this batch, or in earlier ones.
+            bars.close(closing)
         if not journal.waiting:
             # A follower that hears of it earlier tells its clients before they have the last prices.
             self._stale = self._stale_reason()
@@ -83,6 +91,7 @@ class Publisher:
             markets=step.news if step else (),
             states=step.states if step else {},
             positions=step.positions if step else {},
+            closing=bars.minutes.closing,
         )
         # Also if it fails: it may have been published all the same.
         self._seq = batch.seq

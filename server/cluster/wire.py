@@ -11,6 +11,7 @@ from server.cluster.steps import EntryName, MarketNews
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
 from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
+from server.quotes.traded import Closing
 from server.quotes.update import NOWHERE, FeedPosition, Move
 
 CHANNEL = "price_updates"
@@ -77,7 +78,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     earlier versions had a time there, and do not read a batch without it. `position`: the next leader's
     feed goes on from there, as this batch and the ones before it have all earlier rows. `markets` were
     halted, closed or opened after the moves. `states` and `positions` are those of `Step`: a follower
-    that becomes the leader of a Redis that lost its last data needs them.
+    that becomes the leader of a Redis that lost its last data needs them. `closing` comes after
+    the moves.
     """
 
     epoch: Whole
@@ -91,14 +93,16 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     markets: tuple[MarketNews, ...] = ()
     states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     positions: Mapping[str, EntryName] = msgspec.field(default_factory=dict)
+    closing: Closing = Closing()
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """The last batch that the hash includes."""
+    """The last batch that the hash includes. `closing` is of its bars."""
 
     epoch: Version
     seq: Whole
     position: FeedPosition = NOWHERE
+    closing: Closing = Closing()
 
 
 class Stored(NamedTuple):
@@ -110,6 +114,11 @@ class Stored(NamedTuple):
     snapshots: Mapping[str, LiveSnapshot]
     led: bool
     markets: Sequence[MarketNews] = ()
+
+    @property
+    def closing(self) -> Closing:
+        """The closing that the hash includes."""
+        return self.mark.closing if self.mark else Closing()
 
 
 class StreamEntry(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 from server.config.environment import environment, unknown_variables
 from server.config.settings import GROUPS, Settings, allowed
 from server.config.values import ByteCount, Delay, Duration, Share
+from server.sessions.calendar import Calendar
 
 WIDTH = 80
 """Columns of the help."""
@@ -98,6 +99,9 @@ def unknown_settings() -> list[str]:
 def _written(value: Any) -> str:
     if value in ("", None, ()):
         return ""
+    if isinstance(value, Calendar):
+        # No other calendar is a default.
+        return "always"
     if isinstance(value, Share):
         return f"{value:.0%}" if value else "off"
     if isinstance(value, ByteCount):

@@ -26,17 +26,18 @@ from server.config.values import (
     Port,
     RedisUrl,
     Seconds,
+    Session,
     Share,
     Switch,
     Text,
     WebSocketUrl,
 )
+from server.sessions.calendar import ALWAYS, BadSession
 
 _PASSWORD = re.compile(r"(//[^/@:]*:)(?:.*(?=@)|(?!\d+(?:[/?#]|$))[^@]*$)")
 """A password in a URL. It ends at the last `@`, because an `@` in it may be unescaped. Without an `@`,
 it is everything that is not a port.
 """
-
 
 GROUPS = {
     "ws_host": "Network",
@@ -136,6 +137,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_quiet_after: Annotated[
         Seconds, "Time without a trade after which clients are told that a symbol is quiet."
     ] = Duration(60)
+    session: Annotated[Session, "Trading hours. At an opening the day's values begin anew."] = (
+        ALWAYS
+    )
     coinbase_url: Annotated[
         WebSocketUrl, Meta(description="ws://… or wss://…"), "Address of Coinbase's feed."
     ] = WebSocketUrl("wss://ws-feed.exchange.coinbase.com")
@@ -169,7 +173,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trades_memory: Annotated[
         ByteCount,
         Meta(description="bytes: 64MiB, 512KiB or a plain number"),
-        "Memory for the published trades that can still be cancelled or corrected.",
+        "Memory for the last trades of all symbols; as much for published ones that can be revised.",
     ] = ByteCount(64 * 2**20)
     database_url: Annotated[
         DatabaseUrl,
@@ -198,8 +202,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "SQLite file that keeps the instruments and last prices without DATABASE_URL.",
     ] = ""
     price_write_interval: Annotated[
-        Seconds, "Interval in which the server writes last prices to the database."
+        Seconds, "Interval in which the server writes last prices and bars to the database."
     ] = Duration(5)
+    bars_keep: Annotated[
+        Seconds, "How long the database keeps bars, counted back from the newest one."
+    ] = Duration(365 * 86_400)
     redis_url: Annotated[
         RedisUrl,
         Meta(description="redis://…?db=0, else a cache in the process"),
@@ -283,18 +290,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Percent, "Percentage of the connections' places taken that starts a worker."
     ] = 80.0
     scale_up_cpu: Annotated[Percent, "Percentage of a core used that starts a worker."] = 80.0
-    scale_up_latency: Annotated[Seconds, "Delay of updates (p95) that starts a worker."] = Duration(
-        0.1
-    )
+    scale_up_latency: Annotated[Seconds, "Update delay (p95) that starts a worker."] = Duration(0.1)
     scale_down: Annotated[
         Percent, "Percentage of places and of a core below which a worker retires."
     ] = 30.0
     scale_after: Annotated[
         Seconds, "How long a load must last before a worker starts or retires."
     ] = Duration(10)
-    scale_cooldown: Annotated[Seconds, "Pause after a change of the number of workers."] = Duration(
-        30
-    )
+    scale_cooldown: Annotated[Seconds, "Pause after the number of workers changes."] = Duration(30)
     worker_timeout: Annotated[
         Seconds, "Silence after which the supervisor kills and replaces a worker."
     ] = Duration(30)
@@ -382,9 +385,10 @@ def _convert(variable: str, text: str, expected: Any) -> Any:
     written = text.lower() if get_origin(expected.__origin__) is Literal else text
     try:
         return msgspec.convert(written, expected, strict=False, dec_hook=_parse)
-    except (msgspec.ValidationError, ValueError):
+    except (msgspec.ValidationError, ValueError) as error:
         shown = redact(_PASSWORD.sub(rf"\1{HIDDEN}", text))
-        raise BadSetting(f"{variable}={shown!r} is not allowed: {allowed(expected)}") from None
+        reason = error.__cause__ if isinstance(error.__cause__, BadSession) else allowed(expected)
+        raise BadSetting(f"{variable}={shown!r} is not allowed: {reason}") from None
 
 
 def _parse(expected: Any, text: str) -> Any:

@@ -10,9 +10,7 @@ from msgspec import Meta
 
 from server.quotes.duration import parse_duration
 from server.quotes.instrument import normalize_symbol
-
-LONGEST_DURATION = 10_000 * 86_400.0
-"""Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
+from server.sessions.calendar import ALLOWED, Calendar
 
 LONGEST_DURATION = 10_000 * 86_400.0
 """Seconds: 27 years. Redis, SQLite and timers count their milliseconds in numbers with a bound."""
@@ -233,6 +231,7 @@ Seconds = Annotated[
     Duration,
     Meta(description="a duration above zero, up to 10000d: 250ms, 4s, 30m, 1h or plain seconds"),
 ]
+Session = Annotated[Calendar, Meta(description=ALLOWED)]
 Switch = Annotated[bool, Meta(description="0 or 1")]
 DelayText = Annotated[
     Delay, Meta(description="a duration from zero to 10000d: 0, 250ms, 2s, 1m or plain seconds")

@@ -34,7 +34,8 @@ def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
     newest = newest_reference(snapshot.instrument, topic.instrument)
     if newest != topic.instrument:
         topic.relist(up_to_date(topic.snapshot(), newest))
-    return live(up_to_date(snapshot, topic.instrument), snapshot.ts, snapshot.row)
+    state = up_to_date(snapshot, topic.instrument)
+    return live(state, snapshot.ts, snapshot.row, snapshot.minutes)
 
 
 def is_of(topic: Topic | None, row: Snapshot) -> bool:
@@ -84,7 +85,7 @@ def renamed_state(old: Topic, row: Snapshot, former: int) -> LiveSnapshot:
     else:
         version = max(row.version + state.version, former + 1)
         state = replace(state, version=min(version, LARGEST_WHOLE))
-    return live(state, old.ts, old.row)
+    return live(state, old.ts, old.row, old.live_snapshot().minutes)
 
 
 def state_after(former: Topic, row: Snapshot) -> Snapshot:

@@ -30,14 +30,14 @@ async def run_broadcaster(
             no room are merged into one, and counted.
     """
     async for first in updates:
-        await _route(hub, first, lossless=lossless)
+        await route(hub, first, lossless=lossless)
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             for _ in range(BATCH_TRADES - 1):
-                await _route(hub, updates.receive_nowait(), lossless=lossless)
+                await route(hub, updates.receive_nowait(), lossless=lossless)
     await hub.topic_tasks.finish()
 
 
-async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
+async def route(hub: Hub, update: Update, *, lossless: bool) -> None:
     """Give `update` to its topic. Wait only if a lossless feed meets a full inbox.
 
     A symbol that is not listed begins with a price.

@@ -42,15 +42,19 @@ class Freshness:
         """Send one message if nothing at all trades, else one for each symbol that fell quiet."""
         watched = [topic for topic in self._topics.values() if topic.watched]
         limit = now - self._quiet_after
+        if self._status.closed:
+            # Prices may rest until the opening, and then have time to come.
+            for topic in watched:
+                self._give_time(topic, now)
 
         def is_quiet(topic: Topic) -> bool:
             # A price that waits in the inbox would come behind the status.
             return topic.moved_at <= limit and not topic.owes
 
-        if watched and all(map(is_quiet, watched)):
-            if self._status.message.status == "live":
-                self._status.set("stale", FEED_QUIET)
-        elif self._status.message.reason == FEED_QUIET:
+        silent = watched and not self._status.closed and all(map(is_quiet, watched))
+        if silent and self._status.message.status == "live":
+            self._status.set("stale", FEED_QUIET)
+        elif not silent and self._status.message.reason == FEED_QUIET:
             for topic in watched:
                 self._give_time(topic, now)
             self._status.set("live", "feed_resumed")

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from server.fanout.agreement import agree_on_adjustments, ahead_of, is_of, state_after
+from server.fanout.bars import Bars
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
@@ -28,6 +29,7 @@ from server.fanout.throttle import Throttles, granted
 from server.fanout.topic import Topic
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
+from server.history.trades import TRADES_MEMORY, RecentTrades
 from server.quotes.instrument import UNLISTED, Instrument
 from server.quotes.messages import MarketState
 from server.quotes.quote import Quote
@@ -55,6 +57,7 @@ class Hub:
         *,
         breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
         quiet_after: float = 60.0,
+        trades_memory: int = TRADES_MEMORY,
     ) -> None:
         self.epoch = new_epoch()
         self.stats = FanoutStats()
@@ -65,9 +68,13 @@ class Hub:
         self._outboxes = Audience()
         self._everyone = Audience()
         self._flusher = Flusher(self.stats)
-        self._context = TopicContext(self.stats, self.journal, self._flusher)
         self._markets: dict[str, MarketStatus] = {}
         self.topic_tasks = TopicTasks(self.topics, self._flusher)
+        self.bars = Bars(self._flusher, self.instrument, self.topic_tasks.cut)
+        self.trades = RecentTrades(trades_memory)
+        self._context = TopicContext(
+            self.stats, self.journal, self._flusher, self.bars, self.trades
+        )
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
         self._blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
@@ -81,6 +88,8 @@ class Hub:
             everyone=self._everyone,
             tasks=self.topic_tasks,
             journal=self.journal,
+            bars=self.bars,
+            trades=self.trades,
             list_state=self._list,
             adopt=self.adopt,
             delist=self.delist,
@@ -99,6 +108,7 @@ class Hub:
             tasks.start_soon(self.topic_tasks.run_retirement)
             tasks.start_soon(self._freshness.run)
             tasks.start_soon(self.status.run)
+            tasks.start_soon(self.bars.run)
             task_status.started()
 
     def list_instrument(self, instrument: Instrument, first: Change | None = None) -> Topic:
@@ -154,6 +164,8 @@ class Hub:
             self._markets.pop(symbol, None)
             if topic:
                 take_away(topic)
+            self.bars.delist(symbol)
+            self.trades.drop([symbol])
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
@@ -191,6 +203,8 @@ class Hub:
                 if listed or snapshot.symbol not in self.delisted:
                     self.unchecked.add(snapshot.symbol)
                     adopted.append(self._list(snapshot, snapshot.ts))
+                    if snapshot.minutes:
+                        self.bars.minutes.adopt(snapshot.symbol, snapshot.minutes)
                 continue
             if not is_of(topic, snapshot):
                 # One of both instances has not heard of a rename yet.
@@ -236,15 +250,16 @@ class Hub:
 
     def watched_quotes(self) -> list[Quote]:
         """Return the quotes of all symbols that somebody watches."""
-        return [topic.quote for topic in self.topics.values() if topic.watched]
+        return [topic.quote for topic in self.topics.values() if self.is_watched(topic.symbol)]
 
     def present_quote(self, quote: Quote) -> Quote:
         """Return `quote` as it is now."""
         return topic.quote if (topic := self.topics.get(quote.symbol)) else quote
 
     def is_watched(self, symbol: str) -> bool:
-        """Return whether anybody would get this symbol's updates."""
-        return (topic := self.topics.get(symbol)) is not None and topic.watched
+        """Return whether anybody would get this symbol's updates, or its bars."""
+        topic = self.topics.get(symbol)
+        return topic is not None and (topic.watched or symbol in self.bars)
 
     def instrument(self, symbol: str) -> Instrument:
         """Return a symbol's reference data, or those that a new one gets. Safe in any thread."""
@@ -282,6 +297,7 @@ class Hub:
         """Forget a connection and its subscriptions to `topics`."""
         self._outboxes.discard(outbox)
         self._throttles.clear(outbox)
+        self.bars.detach(outbox)
         self.unsubscribe_everything(outbox)
         for topic in topics:
             self.unsubscribe(outbox, topic)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from server.fanout.agreement import is_of, renamed_state, renames, state_after
+from server.fanout.bars import Bars
 from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
 from server.fanout.removal import move_subscribers, take_away
@@ -11,6 +12,7 @@ from server.fanout.status import MarketStatus
 from server.fanout.subscriber_set import Audience
 from server.fanout.topic import Topic
 from server.fanout.topic_task import TopicTasks
+from server.history.trades import RecentTrades
 from server.quotes.snapshot import LiveSnapshot, Snapshot
 
 
@@ -26,6 +28,8 @@ class Renaming:
     everyone: Audience
     tasks: TopicTasks
     journal: Journal
+    bars: Bars
+    trades: RecentTrades
     list_state: Callable[[Snapshot, int | None], Topic]
     adopt: Callable[[Iterable[LiveSnapshot]], None]
     delist: Callable[[Iterable[str]], None]
@@ -68,6 +72,7 @@ class Renaming:
             elif row.symbol not in self.topics and (past := self.delisted.pop(row.symbol, None)):
                 self.list_state(state_after(past, row), None)
         changed = {symbol: row.symbol for symbol, row in moves.items()}
+        self._move_history(changed)
         for symbol, now in self.present.items():
             self.present[symbol] = changed.get(now, now)
         self.present |= changed
@@ -93,6 +98,15 @@ class Renaming:
         if self.journal.recording:
             self.journal.lose([new.symbol])
         return new
+
+    def _move_history(self, changed: Mapping[str, str]) -> None:
+        """Go on with bars under the new symbols. The trades kept under old versions are of no use."""
+        self.trades.drop(changed)
+        # Two may exchange their symbols, so each first gets one that nobody has.
+        for symbol, new in changed.items():
+            self.bars.rename(symbol, f"\0{new}")
+        for new in changed.values():
+            self.bars.rename(f"\0{new}", new)
 
     def _move_market(self, market: MarketStatus | None, new: Topic) -> None:
         """Go on with the market's status under the new symbol. If it lasts, tell the subscribers."""

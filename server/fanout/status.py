@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from time import time_ns
 from typing import Literal
 
 import trio
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from server.fanout.flusher import Flusher
 from server.fanout.frame import Source, UpdateFrame, message_frame
@@ -19,7 +20,9 @@ class FeedStatus(Source):
     """Whether prices are flowing at all, and how much they are conflated in an overload.
 
     It sends each change to all `outboxes`, which are the hub's, behind all prices that came before: a
-    client may stop at the feed's end. `message` is the newest status, even if it is not sent yet.
+    client may stop at the feed's end. `message` is the newest status, even if it is not sent yet. While
+    the market is `closed`, clients get that in place of `live`. A problem of the feed is `stale` also
+    then.
     """
 
     trails = True
@@ -35,13 +38,34 @@ class FeedStatus(Source):
         self._flusher = flusher
         self._outboxes = outboxes
         self._cut = cut
+        self._closed: Status | None = None
         self._waiting: deque[tuple[Status, list[trio.Event]]] = deque()
         self._news = trio.Event()
 
     @property
     def is_news(self) -> bool:
         """Whether a client that connects now needs this status."""
-        return self._sent.status == "stale" or bool(self._sent.interval)
+        return self._shown.status != "live" or bool(self._sent.interval)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the market is outside its sessions."""
+        return self._closed is not None
+
+    def close(self, next_open: datetime | None) -> None:
+        """Tell every connection that the market is closed, and when it opens, if that is known."""
+        before = self._shown
+        self._closed = Status("closed", "session_closed", next_open=next_open or UNSET)
+        if self._shown != before:
+            self._announce(self._sent)
+
+    def open(self) -> None:
+        """Tell every connection that the market is open, if it was closed."""
+        before, self._closed = self._shown, None
+        if before.status == "closed":
+            if self.message.status == "live":
+                self.message = structs.replace(self.message, reason="session_opened")
+            self._announce(structs.replace(self._sent, reason="session_opened"))
 
     def set(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news."""
@@ -77,7 +101,13 @@ class FeedStatus(Source):
 
     def current_frame(self, view: View) -> UpdateFrame:
         """Return the status as one frame."""
-        return UpdateFrame(message_frame(view.encode(self._sent), view), self)
+        return UpdateFrame(message_frame(view.encode(self._shown), view), self)
+
+    @property
+    def _shown(self) -> Status:
+        if self._closed is None or self._sent.status != "live":
+            return self._sent
+        return structs.replace(self._closed, interval=self._sent.interval)
 
     def _announce(self, message: Status) -> None:
         self._sent = message

@@ -19,14 +19,16 @@ from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
     begins_anew,
+    in_session_of,
     newest_reference,
     up_to_date,
 )
 from server.quotes.instrument import LARGEST_WHOLE
+from server.quotes.opening import begun_once, has_trades, opened, opening_of
 from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
-from server.quotes.update import Move, Trade, Update
+from server.quotes.update import Move, Trade, Update, revises_bar
 from server.quotes.view import QuoteChange
 
 NO_VERSION_LEFT = (
@@ -99,21 +101,24 @@ class Topic(Publication):
         """Go on from the last price before a restart."""
         state = up_to_date(snapshot, self.instrument)
         if state.version > self.version:
+            self.instrument = state.instrument
             self.quote = resumed_quote(state)
             self.version = state.version
             self.row = row_of(snapshot) or self.row
 
     def adopt(self, snapshot: LiveSnapshot) -> None:
         """Take over another instance's price, also if its version is lower. The reference data stay:
-        they are the catalogue's, and may be newer here.
+        they are the catalogue's, and may be newer here. Those of another session are taken over.
         """
         if self.instrument.base_price is None:
             self.instrument = replace(self.instrument, base_price=snapshot.base_price)
+        self.instrument = in_session_of(self.instrument, snapshot)
         self.quote = resumed_quote(up_to_date(snapshot, self.instrument))
         self.version = snapshot.version
         self.ts = snapshot.ts
         self.row = snapshot.row
         self.moved_at = trio.current_time()
+        self.context.bars.minutes.adopt(self.symbol, snapshot.minutes)
         self.forget_frames()
         self.history.clear()
 
@@ -193,7 +198,8 @@ class Topic(Publication):
 
     def live_snapshot(self) -> LiveSnapshot:
         """Return the symbol's state as it is published to other instances."""
-        return live(self.snapshot(), self.ts, self.row)
+        minutes = self.context.bars.minutes.state_of(self.symbol)
+        return live(self.snapshot(), self.ts, self.row, minutes)
 
     def absorb(self, update: Update) -> QuoteChange | None:
         """Move the quote by `update` and return the change; None if nothing changed.
@@ -202,7 +208,9 @@ class Topic(Publication):
         dropped if that is not newer. After version LARGEST_WHOLE the quote does not change any more,
         and its subscribers learn that the symbol is quiet. Only a foreign value can be near that.
         """
-        old, instrument = self.quote, self.instrument
+        old, instrument, traded = self.quote, self.instrument, isinstance(update, Trade)
+        if not traded:
+            update = begun_once(update, instrument)
         if isinstance(update, Move):
             accepted = self._accepted(update)
             if accepted is None:
@@ -220,9 +228,11 @@ class Topic(Publication):
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
             self._begin(new)
-        traded = isinstance(update, Trade)
+        if not traded and (opening := opening_of(update)):
+            self.instrument = opened(self.instrument, opening, new)
         changed = difference(old, new, traded=traded)
-        if not (changed.fields or isinstance(update, Move)):
+        revises = revises_bar(update) or (not traded and has_trades(update))
+        if not (changed.fields or isinstance(update, Move) or revises):
             return None
         self.moved_at = trio.current_time()
         self.history.settle(self.version, self.moved_at)
@@ -231,6 +241,8 @@ class Topic(Publication):
         self.ts = update.ts
         self.row = update.row
         self.forget_frames()
+        self.context.bars.minutes.absorb(instrument, update, new.current_price)
+        self.context.trades.absorb(self.symbol, version, update, new.current_price)
         if self.context.journal.recording:
             self.context.journal.record(move_of(update, version, new, self.adjustments))
         return QuoteChange(self.symbol, self.pointer, version, self.ts, changed)

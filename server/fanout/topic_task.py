@@ -23,12 +23,12 @@ RETIRE_INTERVAL = 5.0
 
 
 class TopicTasks:
-    """Owned by the hub, which sets `nursery` when it starts. `topics` are the hub's."""
+    """Owned by the hub, which sets `nursery` when it starts. `topics` and `flusher` are the hub's."""
 
     def __init__(self, topics: Mapping[str, Topic], flusher: Flusher) -> None:
         self.nursery: trio.Nursery
         self._topics = topics
-        self._flusher = flusher
+        self.flusher = flusher
         self._publishing: set[trio.Event] = set()
 
     def start(self, topic: Topic) -> None:
@@ -98,7 +98,7 @@ class TopicTasks:
                 if topic.quote_due:
                     topic.publish_quote(begun)
             await trio.lowlevel.checkpoint()
-            await self._flusher.wait_round()
+            await self.flusher.wait_round()
         self._publishing.discard(done)
         done.set()
 

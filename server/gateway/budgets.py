@@ -48,6 +48,9 @@ and answer that it does not exist takes 3 µs, even if the user's lookups are sp
 SEARCH = 20.0
 """Lookups that a search counts for, as it reads the names of all instruments."""
 
+BARS_A_LOOKUP = 20.0
+"""Bars of history that one lookup counts for. A page of 10,000 bars takes some 60 ms."""
+
 BURST_SECONDS = 5.0
 """Seconds' worth of a rate that may come at once. After a deploy all connections of a user come back
 and subscribe.

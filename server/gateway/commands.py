@@ -28,10 +28,11 @@ from server.gateway.subscriptions import (
     Subscriptions,
 )
 from server.quotes.duration import seconds_of
+from server.quotes.instrument import normalize_symbol
 from server.quotes.messages import (
     Ack,
+    AnyCommand,
     Auth,
-    Command,
     CommandId,
     Error,
     ErrorCode,
@@ -39,11 +40,15 @@ from server.quotes.messages import (
     Pong,
     Resync,
     Subscribe,
+    SubscribeBars,
     Throttle,
     Unsubscribe,
+    UnsubscribeBars,
 )
+from server.quotes.traded import Timeframe
 
 NO_SUCH_SYMBOL = "no such symbol"
+NO_BARS_OF_ALL = "bars need the names of symbols, not *"
 NOT_SUBSCRIBED = "not subscribed to these symbols"
 
 MAX_MESSAGE = 300
@@ -94,12 +99,12 @@ class Commands(NamedTuple):
     user: str
     subscriptions: Subscriptions
 
-    def execute(self, command: Command) -> Answer:
+    def execute(self, command: AnyCommand) -> Answer:
         """Answer a command. If a kind of command has no case here, mypy reports a missing return."""
         match command:
-            case Subscribe():
+            case Subscribe() | SubscribeBars():
                 return self._subscribe(command)
-            case Unsubscribe():
+            case Unsubscribe() | UnsubscribeBars():
                 return self._unsubscribe(command)
             case Resync():
                 return self._resync(command)
@@ -110,13 +115,15 @@ class Commands(NamedTuple):
             case Ping():
                 return self._ping(command)
 
-    def _subscribe(self, command: Subscribe) -> Answer:
-        selection = self.context.selector.select(command.symbols)
+    def _subscribe(self, command: Subscribe | SubscribeBars) -> Answer:
+        selection = self.context.selector.select(command.charged_symbols)
+        if isinstance(command, SubscribeBars) and selection.everything:
+            return (self._refuse(command, "bad_command", NO_BARS_OF_ALL),)
         if self.context.selector.is_cold(selection):
             return (LookUp(command),)
         return self.subscribe(command, selection)
 
-    def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
+    def subscribe(self, command: Subscribe | SubscribeBars, selection: Selection) -> Replies:
         """Answer `command`, for which `selection` was found."""
         if selection.refused is None:
             return self._subscribe_to(command, selection)
@@ -125,7 +132,10 @@ class Commands(NamedTuple):
             return (refusal,)
         return (*self._subscribe_to(command, selection._replace(unknown=[])), refusal)
 
-    def _subscribe_to(self, command: Subscribe, selection: Selection) -> Replies:
+    def _subscribe_to(self, command: Subscribe | SubscribeBars, selection: Selection) -> Replies:
+        if isinstance(command, SubscribeBars):
+            yield from self._subscribe_to_bars(command, selection)
+            return
         context, mine = self.context, self.subscriptions
         if selection.everything:
             yield self._acknowledge(command, [EVERYTHING])
@@ -135,7 +145,7 @@ class Commands(NamedTuple):
                 yield SendQuotes(new)
         else:
             new = mine.new_among(selection.topics)
-            if len(mine.topics) + len(new) > context.max_symbols:
+            if mine.count + len(new) > context.max_symbols:
                 message = f"at most {context.max_symbols} symbols a connection"
                 yield self._refuse(command, "too_many_symbols", message)
                 return
@@ -146,7 +156,36 @@ class Commands(NamedTuple):
                     yield SendQuotes(new)
         yield from context.refuse_missing(command.action, selection, command.id)
 
-    def _unsubscribe(self, command: Unsubscribe) -> Replies:
+    def _subscribe_to_bars(self, command: SubscribeBars, selection: Selection) -> Replies:
+        context, mine, timeframe = self.context, self.subscriptions, command.timeframe
+        bars = [topic.context.bars.topic(topic.symbol, timeframe) for topic in selection.topics]
+        new = [each for each in bars if each not in mine.bars]
+        if mine.count + len(new) > context.max_symbols:
+            message = f"at most {context.max_symbols} symbols a connection"
+            yield self._refuse(command, "too_many_symbols", message)
+            return
+        if bars:
+            yield self._acknowledge(command, symbols_of(selection.topics), timeframe=timeframe)
+            yield mine.start_bars(new)
+        yield from context.refuse_missing(command.action, selection, command.id)
+
+    def _unsubscribe_from_bars(self, command: UnsubscribeBars) -> Replies:
+        names = dict.fromkeys(map(normalize_symbol, command.bars))
+        mine = [each for each in self.subscriptions.bars if each.timeframe == command.timeframe]
+        gone = [each for each in mine if each.symbol in names or EVERYTHING in names]
+        symbols = [each.symbol for each in gone]
+        if gone:
+            ack = self._acknowledge(command, symbols, timeframe=command.timeframe)
+            yield self.subscriptions.stop_bars(gone, ack)
+        if unknown := [name for name in names if name not in symbols and name != EVERYTHING]:
+            yield self._refuse(command, "not_subscribed", NOT_SUBSCRIBED, unknown)
+        elif not gone:
+            yield self._refuse(command, "not_subscribed", NOT_SUBSCRIBED, [EVERYTHING])
+
+    def _unsubscribe(self, command: Unsubscribe | UnsubscribeBars) -> Replies:
+        if isinstance(command, UnsubscribeBars):
+            yield from self._unsubscribe_from_bars(command)
+            return
         selection = self._subscribed(command)
         topics = selection.topics
         if self.subscriptions.everything and not selection.everything:
@@ -208,14 +247,18 @@ class Commands(NamedTuple):
         return (Pong(time.time_ns() // 1000, command.id),)
 
     def _acknowledge(
-        self, command: Command, symbols: list[str], interval: float | UnsetType = UNSET
+        self,
+        command: AnyCommand,
+        symbols: list[str],
+        interval: float | UnsetType = UNSET,
+        timeframe: Timeframe | UnsetType = UNSET,
     ) -> Ack:
         self.context.counted[command.action, "ok"] += 1
-        return Ack(command.action, symbols, command.id, interval)
+        return Ack(command.action, symbols, command.id, interval, timeframe=timeframe)
 
     def _refuse(
         self,
-        command: Command,
+        command: AnyCommand,
         code: ErrorCode,
         message: str,
         symbols: list[str] | UnsetType = UNSET,

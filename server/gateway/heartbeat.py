@@ -112,11 +112,9 @@ class Heartbeat:
         """
         # The wheel may be a second late.
         since = trio.current_time() - self._interval - 1
-        topics = (
-            self._topics.values()
-            if session.subscriptions.everything
-            else session.subscriptions.topics
-        )
+        mine, all_topics = session.subscriptions, self._topics
+        barred = [all_topics[each.symbol] for each in mine.bars if each.symbol in all_topics]
+        topics = all_topics.values() if mine.everything else [*mine.topics, *barred]
         if session.heard or any(topic.moved_at > since for topic in topics):
             session.quiet_beats = 0
             if session.state is State.IDLE:

@@ -26,9 +26,10 @@ from server.gateway.subscriptions import Answer, ClientClosed, Replies, Subscrip
 from server.quotes.messages import (
     JSON_COMMANDS,
     MSGPACK_COMMANDS,
+    AnyCommand,
     BadCommand,
-    Command,
     Subscribe,
+    SubscribeBars,
 )
 
 MAX_MESSAGE = 16 * 1024
@@ -136,7 +137,7 @@ class Protocol:
         """Whether nothing is read any more."""
         return self.phase is Phase.FAILED
 
-    def subscribe(self, command: Subscribe, selection: Selection) -> Replies:
+    def subscribe(self, command: Subscribe | SubscribeBars, selection: Selection) -> Replies:
         """Return the replies to the command of a `LookUp`, whose symbols are in `selection`."""
         return self._commands.subscribe(command, selection)
 
@@ -192,7 +193,7 @@ class Protocol:
         self._charge(command)
         return self._commands.execute(command)
 
-    def _charge(self, command: Command) -> None:
+    def _charge(self, command: AnyCommand) -> None:
         """Charge for the symbols of a command."""
         names = command.charged_symbols
         symbols = len(self._context.selector.topics) if EVERYTHING in names else len(names)

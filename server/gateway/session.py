@@ -31,7 +31,7 @@ from server.gateway.subscriptions import (
     Reply,
     Subscriptions,
 )
-from server.quotes.messages import Ack, Error, Message, Pong, Reconnect, Subscribe
+from server.quotes.messages import Ack, Error, Message, Pong, Reconnect, Subscribe, SubscribeBars
 from server.quotes.view import JSON, View
 
 RECEIVE_BYTES = 4 * 1024
@@ -229,6 +229,7 @@ class Session:
         self.close_code = code
         if self._protocol is not None:
             self._protocol.close()
+        services.hub.bars.detach(self.outbox)
         services.hub.unsubscribe_everything(self.outbox)
         for topic in self.subscriptions.topics:
             services.hub.unsubscribe(self.outbox, topic)
@@ -283,10 +284,10 @@ class Session:
             protocol.close()
         return protocol
 
-    async def _look_up(self, command: Subscribe) -> None:
+    async def _look_up(self, command: Subscribe | SubscribeBars) -> None:
         """Ask the store for the symbols of `command`. If the connection still goes on, answer it."""
         selector = self._services.context.selector
-        selection = await selector.resolve(command.symbols, self.identity.user)
+        selection = await selector.resolve(command.charged_symbols, self.identity.user)
         if not self.closing and self._protocol is not None:
             for reply in self._protocol.subscribe(command, selection):
                 self.carry_out(reply)

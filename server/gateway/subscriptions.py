@@ -5,10 +5,11 @@ in the order in which the client sees them, and do no I/O. Then the session carr
 (session.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import time_ns
 from typing import NamedTuple, Protocol
 
+from server.fanout.bar_topic import BarTopic
 from server.fanout.frame import message_frame
 from server.fanout.hub import Hub
 from server.fanout.outbox import Outbox
@@ -16,7 +17,7 @@ from server.fanout.recovery import Recovery
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import Close
-from server.quotes.messages import Ack, Error, Pong, Subscribe
+from server.quotes.messages import Ack, Error, Pong, Subscribe, SubscribeBars
 from server.quotes.view import Removal
 
 
@@ -94,6 +95,26 @@ class SendRecovery(NamedTuple):
         hub.send_recovery(outbox, self.recovery)
 
 
+class StartBars(NamedTuple):
+    """Send these bars, and what becomes of them."""
+
+    topics: list[BarTopic]
+
+    def deliver(self, hub: Hub, outbox: Outbox) -> None:
+        hub.bars.subscribe(outbox, self.topics)
+
+
+class StopBars(NamedTuple):
+    """Send no more of these bars, then `ack`."""
+
+    topics: list[BarTopic]
+    ack: Ack
+
+    def deliver(self, hub: Hub, outbox: Outbox) -> None:
+        hub.bars.unsubscribe(outbox, self.topics)
+        outbox.send(message_frame(outbox.view.encode(self.ack), outbox.view))
+
+
 class SetInterval(NamedTuple):
     """Send each symbol at most once in `seconds`; 0 for no limit."""
 
@@ -112,7 +133,7 @@ class Renew(NamedTuple):
 class LookUp(NamedTuple):
     """Ask the store for the symbols of `command`, then answer it, before any other command."""
 
-    command: Subscribe
+    command: Subscribe | SubscribeBars
 
 
 class Publish(NamedTuple):
@@ -136,14 +157,38 @@ Answer = Iterable[Reply | LookUp | Publish]
 
 
 class Subscriptions:
-    """One connection's subscriptions: either `everything`, or the single `topics`."""
+    """One connection's subscriptions: to quotes, either `everything`, or the single `topics`; and to
+    bars.
+    """
 
-    __slots__ = ("everything", "topics")
+    __slots__ = ("_bars", "everything", "topics")
 
     def __init__(self) -> None:
         # A dict takes a third of a set's memory.
         self.topics: dict[Topic, None] = {}
         self.everything = False
+        self._bars: tuple[BarTopic, ...] = ()
+
+    @property
+    def bars(self) -> Sequence[BarTopic]:
+        """The bars, without those of symbols that were delisted."""
+        self._bars = tuple(each for each in self._bars if not each.over)
+        return self._bars
+
+    @property
+    def count(self) -> int:
+        """The number of symbols that count for the limit: of quotes, and of each length of bars."""
+        return len(self.topics) + len(self.bars)
+
+    def start_bars(self, topics: list[BarTopic]) -> StartBars:
+        """Subscribe to bars."""
+        self._bars += tuple(topics)
+        return StartBars(topics)
+
+    def stop_bars(self, topics: list[BarTopic], ack: Ack) -> StopBars:
+        """Unsubscribe from bars."""
+        self._bars = tuple(each for each in self._bars if each not in topics)
+        return StopBars(topics, ack)
 
     def new_among(self, topics: Iterable[Topic]) -> list[Topic]:
         """Return those of `topics` that are not subscribed to."""
@@ -172,3 +217,4 @@ class Subscriptions:
         """Forget all subscriptions."""
         self.topics.clear()
         self.everything = False
+        self._bars = ()

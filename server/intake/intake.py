@@ -18,12 +18,15 @@ from server.intake.names import FormerNames
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
+from server.intake.session import before_opening, begin_session
 from server.intake.sources import MAX_SOURCES, Source, Sources
 from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
 from server.quotes.adjustment import price_adjustments
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
+from server.quotes.traded import traded
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+from server.sessions.calendar import LastOpening
 
 TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
@@ -77,6 +80,7 @@ class Intake:
         self.ids = RecentIds()
         self.new = NewSymbols()
         self.former = FormerNames()
+        self._opening = LastOpening(rules.session)
 
     def rename(self, symbol: str, new: str, now: int) -> None:
         """Go on with everything that is known of `symbol` under its new name."""
@@ -215,7 +219,7 @@ class Intake:
             batch.outrank()
             return
         self._count(given, batch, key)
-        self._begin(symbol, instrument)
+        self._begin(symbol, instrument, batch)
         candidate = Candidate(price, size, time_us, _seq(given), key, source)
         if self._rules.band is not None and self._holds(symbol, candidate, instrument, batch):
             batch.answer.held += 1
@@ -252,20 +256,29 @@ class Intake:
             newest.trade = time_us, seq
         row = Row(trade.id, time_us, seq, price, size, trade.source.number)
         first = self.trades.add(symbol, row, late=late)
-        if late:
-            self._add_late(symbol, price, size, batch, first=first)
+        if time_us < self.trades.opened(symbol):
+            batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
+        elif late:
+            self._add_late(symbol, row, batch, first=first)
         else:
             batch.effects.append(Trade(symbol, price, size, time_us, batch.now))
         return late
 
-    def _add_late(
-        self, symbol: str, price: float, size: float, batch: _Batch, *, first: bool
-    ) -> None:
+    def _add_late(self, symbol: str, row: Row, batch: _Batch, *, first: bool) -> None:
         """Count a late trade for the volume and the day's values, which do not depend on the order."""
+        price, size = row.price, row.size
         day = DayRange(price if first else None, price, price, reopened=first)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day))
+        minutes = (traded(price, size, row.time_us, late=True),)
+        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day, minutes=minutes))
 
-    def _begin(self, symbol: str, instrument: Instrument) -> None:
+    def _begin(self, symbol: str, instrument: Instrument, batch: _Batch) -> None:
+        """Note a symbol's values before its first trade, and let a session begin that is due."""
+        self._begin_trades(symbol, instrument)
+        opening, now = self._opening.at(batch.now), batch.now
+        if update := begin_session(self.trades, symbol, instrument, opening, now):
+            batch.effects.append(update)
+
+    def _begin_trades(self, symbol: str, instrument: Instrument) -> None:
         """Note a symbol's values before its first trade, and anew after a split of its prices. Trades
         from before a split are at its old prices, so forget them.
         """
@@ -279,7 +292,8 @@ class Intake:
             self.held.drop(symbol)
         if self._market.instrument(symbol) is None:
             self.new.add(instrument)
-        self.trades.begin(symbol, self._market.values(symbol), adjustments)
+        values = self._market.values(symbol)
+        self.trades.begin(symbol, values, adjustments, instrument.opened_at)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol = given.symbol
@@ -326,7 +340,7 @@ class Intake:
         if not self._is_new(given, batch, done):
             return
         if symbol in self.trades:
-            self._begin(symbol, instrument)
+            self._begin(symbol, instrument, batch)
         if given.kind == "cancel":
             revised = self._cancel(symbol, key, instrument, batch)
         else:
@@ -349,7 +363,7 @@ class Intake:
             return False
         self.trades.replace(symbol, key, None)
         self.sources.on_cancelled(symbol, row, self.trades.newest_of(symbol, row.source))
-        self._restate(symbol, -row.size, instrument, batch)
+        self._restate(symbol, row, -row.size, instrument, batch)
         return True
 
     def _correct(self, given: Published, key: int, instrument: Instrument, batch: _Batch) -> bool:
@@ -372,19 +386,28 @@ class Intake:
         )
         if new != row:
             self.trades.replace(symbol, key, new)
-            self._restate(symbol, new.size - row.size, instrument, batch)
+            self._restate(symbol, new, new.size - row.size, instrument, batch)
         return True
 
-    def _restate(self, symbol: str, volume: float, instrument: Instrument, batch: _Batch) -> None:
-        """Give a symbol's values as they would have been."""
-        price, time_us, high, low, _ = self.trades.values(symbol)
+    def _restate(
+        self, symbol: str, row: Row, volume: float, instrument: Instrument, batch: _Batch
+    ) -> None:
+        """Give a symbol's values as they would have been, after a revision of the trade `row`."""
+        if row.time_us < self.trades.opened(symbol):
+            # The volume of an earlier session.
+            volume = 0
+        price, time_us, high, low, *_ = self.trades.values(symbol)
+        minutes = (self.trades.minute_of(symbol, row),)
         added = rounded_size(volume, instrument.size_decimals)
         if price is None:
             # Nobody knows what it costs, so the price stays that of the trade that was taken out.
             day = DayRange(None, high, low, restated=True, reopened=high is None)
-            batch.effects.append(Change(symbol, None, added, 0, batch.now, day=day))
+            change = Change(symbol, None, added, 0, batch.now, day=day, minutes=minutes)
+            batch.effects.append(change)
         else:
-            restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
+            restated = Restatement(
+                symbol, price, added, high, low, time_us, batch.now, minutes=minutes
+            )
             batch.effects.append(restated)
 
 

@@ -7,7 +7,8 @@ from server.intake.answer import Answer
 from server.intake.trades import TRADES_MEMORY, Values
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
-from server.quotes.update import Change, Restatement, TopOfBook, Trade
+from server.quotes.update import Change, NewSession, Restatement, TopOfBook, Trade
+from server.sessions.calendar import ALWAYS, Calendar
 
 
 class Market(Protocol):
@@ -28,6 +29,7 @@ class Market(Protocol):
 class Rules(NamedTuple):
     """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
     SOURCE_PRIORITY. `trades_memory`: in bytes. `own`: the sources that are this server's own feeds.
+    `session`: the market's hours.
     """
 
     band: float | None = None
@@ -35,6 +37,7 @@ class Rules(NamedTuple):
     silent_after: float = 10.0
     trades_memory: int = TRADES_MEMORY
     own: Sequence[str] = ()
+    session: Calendar = ALWAYS
 
 
 class Notice(NamedTuple):
@@ -45,7 +48,7 @@ class Notice(NamedTuple):
     reason: str
 
 
-Effect = Trade | Change | TopOfBook | Restatement | Notice
+Effect = Trade | Change | TopOfBook | Restatement | NewSession | Notice
 
 
 class Taken(NamedTuple):

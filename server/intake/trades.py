@@ -7,10 +7,15 @@ the oldest row: its price, high and low.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from itertools import chain
 from struct import Struct
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
+
+from server.quotes.traded import MINUTE_US, Traded, all_traded, traded
 
 TRADES_A_SYMBOL = 1000
 """Trades kept of one symbol."""
@@ -21,12 +26,15 @@ TRADES_MEMORY = 64 * 1024 * 1024
 SYMBOL_BYTES = 500
 """Bytes of a symbol without its rows: the state before them, and its place in the tables."""
 
+FOLDED_MINUTES = 6
+"""Minutes of a symbol of which the trades without rows are known. Later ones have rows for all."""
+
 _ROW = Struct("<qqqddH")
 _ID = Struct("<q")
 # The columns of a row that are read without the others, as a thousand rows take a millisecond.
 _SOURCE = Struct("<40xH")
 _ORDER = Struct("<8xqq16xH")
-_PRICE = Struct("<24xd10x")
+_PRICE = Struct("<8xq8xd10x")
 NO_ID = 0
 NO_SEQ = -1
 
@@ -48,21 +56,28 @@ class Row(NamedTuple):
 
 
 class Values(NamedTuple):
-    """A symbol's values at one moment; None if not known. `traded`: a trade made the price."""
+    """A symbol's values at one moment; None if not known. `traded`: a trade made the price. `minutes`:
+    the newest ones, for the bars.
+    """
 
     price: float | None
     time_us: int
     high: float | None
     low: float | None
     traded: bool = True
+    minutes: tuple[Traded, ...] = ()
 
 
 class TradeNews(msgspec.Struct, array_like=True, gc=False):
-    """One kept trade that came (`replaces` is NO_ID), that was replaced, or taken out (no `row`)."""
+    """One kept trade that came (`replaces` is NO_ID), that was replaced, or taken out (no `row`).
+
+    Or a session's `opening`; then `late` says whether the high and low begin anew.
+    """
 
     replaces: int
     row: Row | None
     late: bool = False
+    opening: int = 0
 
 
 class SymbolNews(msgspec.Struct, array_like=True):
@@ -72,6 +87,7 @@ class SymbolNews(msgspec.Struct, array_like=True):
 
     before: Values | None
     adjustments: str = ""
+    opened: int = 0
     anew: bool = False
     events: list[TradeNews] = msgspec.field(default_factory=list)
 
@@ -80,15 +96,25 @@ class _Kept(msgspec.Struct):
     before: Values
     adjustments: str
     since: int
+    # The opening of the session: the high and low are those of its trades.
+    opened: int
     rows: bytearray = msgspec.field(default_factory=bytearray)
+    # Trades that have no rows, of the newest minutes with such.
+    minutes: tuple[Traded, ...] = ()
     # The high and low with the rows, None if they have to be counted anew.
     extremes: tuple[float, float] | None = None
 
-    def widen(self, price: float) -> None:
-        """Count a price that comes in."""
-        if self.extremes is not None:
+    def widen(self, row: Row) -> None:
+        """Count a trade that comes in."""
+        if self.extremes is not None and row.time_us >= self.opened:
             high, low = self.extremes
-            self.extremes = max(high, price), min(low, price)
+            self.extremes = max(high, row.price), min(low, row.price)
+
+    def fold_minutes(self, rows: Iterable[Row]) -> None:
+        """Let rows go, but not what their minutes had of them."""
+        folded = (traded(row.price, row.size, row.time_us) for row in rows)
+        minutes = sorted(all_traded(self.minutes, folded), key=lambda each: each.minute)
+        self.minutes = tuple(minutes[-FOLDED_MINUTES:])
 
     def without(self, price: float) -> None:
         """Count anew if the price that goes was the highest or lowest."""
@@ -124,16 +150,21 @@ class KeptTrades:
         """Whether a symbol has begun."""
         return symbol in self._symbols
 
-    def begin(self, symbol: str, values: Values, adjustments: str = "") -> None:
-        """Note the values of a symbol before its first trade here. Forget trades of before."""
+    def begin(self, symbol: str, values: Values, adjustments: str = "", opened: int = 0) -> None:
+        """Note the values of a symbol before its first trade here. Forget trades of before.
+
+        `opened`: the opening of the session that they belong to, 0 if nobody knows it.
+        """
         since = values.time_us if values.traded else 0
         if kept := self._symbols.get(symbol):
             since = kept.since
             self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
-        self._symbols[symbol] = _Kept(values, adjustments, since)
+        kept = _Kept(values._replace(minutes=()), adjustments, since, opened)
+        kept.minutes = values.minutes[-FOLDED_MINUTES:]
+        self._symbols[symbol] = kept
         if self.news is not None:
-            self.news[symbol] = SymbolNews(values, adjustments, anew=True)
+            self.news[symbol] = SymbolNews(values, adjustments, opened, anew=True)
 
     def symbols(self) -> list[str]:
         """Return the symbols that have begun."""
@@ -172,8 +203,11 @@ class KeptTrades:
             return
         if news.anew or symbol not in self:
             self.forget(symbol)
-            self.begin(symbol, news.before, news.adjustments)
+            self.begin(symbol, news.before, news.adjustments, news.opened)
         for each in news.events:
+            if each.opening:
+                self.open(symbol, each.opening, anew=each.late)
+                continue
             row = each.row and each.row._replace(source=numbers.get(each.row.source, 0))
             if each.replaces == NO_ID and row:
                 self.add(symbol, row, late=each.late)
@@ -184,13 +218,28 @@ class KeptTrades:
                 self.forget(symbol)
                 return
 
-    def _note(self, symbol: str, replaces: int, row: Row | None, *, late: bool = False) -> None:
+    def _note(
+        self, symbol: str, replaces: int, row: Row | None, *, late: bool = False, opening: int = 0
+    ) -> None:
         """Note a change before it is made."""
         if self.news is not None:
             if symbol not in self.news:
                 values, kept = self.values(symbol), self._symbols[symbol]
-                self.news[symbol] = SymbolNews(values, kept.adjustments)
-            self.news[symbol].events.append(TradeNews(replaces, row, late))
+                self.news[symbol] = SymbolNews(values, kept.adjustments, kept.opened)
+            self.news[symbol].events.append(TradeNews(replaces, row, late, opening))
+
+    def opened(self, symbol: str) -> int:
+        """Return the opening of the session that the high and low belong to, 0 if nobody knows it."""
+        return self._symbols[symbol].opened
+
+    def open(self, symbol: str, opening: int, *, anew: bool) -> None:
+        """Note the opening of a session. `anew`: the high and low are of an earlier one."""
+        self._note(symbol, NO_ID, None, late=anew, opening=opening)
+        kept = self._symbols[symbol]
+        kept.opened = opening
+        if anew:
+            kept.before = kept.before._replace(high=None, low=None)
+            kept.extremes = None
 
     def since(self, symbol: str) -> int:
         """Return the time of the last trade before the first one here, 0 if there was none."""
@@ -207,9 +256,9 @@ class KeptTrades:
         place = _place(kept, row) if late else len(kept.rows)
         if late and not place and self._is_folded(kept, row):
             return False
-        first = late and not place and not kept.before.traded and _opens(kept, row)
+        first = late and _opens(kept, row, place)
         kept.rows[place:place] = _ROW.pack(*row)
-        kept.widen(row.price)
+        kept.widen(row)
         self._row_bytes += _ROW.size
         self._rotation.setdefault(symbol)
         if len(kept.rows) > self._most:
@@ -231,7 +280,7 @@ class KeptTrades:
         place = _find(kept.rows, key)
         kept.without(Row(*_ROW.unpack_from(kept.rows, place)).price)
         if row is not None:
-            kept.widen(row.price)
+            kept.widen(row)
         kept.rows[place : place + _ROW.size] = b"" if row is None else _ROW.pack(*row)
         self._row_bytes -= _ROW.size if row is None else 0
 
@@ -242,11 +291,23 @@ class KeptTrades:
         if not kept.rows:
             return before
         if kept.extremes is None:
-            prices = [price for (price,) in _PRICE.iter_unpack(kept.rows)]
+            rows = _PRICE.iter_unpack(kept.rows)
+            prices = [price for time_us, price in rows if time_us >= kept.opened]
             prices += [each for each in (before.high, before.low) if each is not None]
-            kept.extremes = max(prices), min(prices)
+            kept.extremes = (max(prices), min(prices)) if prices else None
         newest = Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size))
-        return Values(newest.price, newest.time_us, *kept.extremes)
+        return Values(newest.price, newest.time_us, *(kept.extremes or (None, None)))
+
+    def minute_of(self, symbol: str, row: Row) -> Traded:
+        """Return all trades of the minute in which `row` is, or was."""
+        kept, minute = self._symbols[symbol], row.time_us // MINUTE_US
+        rows = map(Row._make, _ROW.iter_unpack(kept.rows))
+        found = (traded(*each[3:5], each.time_us) for each in rows)
+        parts = [each for each in chain(kept.minutes, found) if each.minute == minute]
+        if parts:
+            return replace(reduce(Traded.then, parts), restated=True)
+        nothing = traded(row.price, 0, row.time_us)
+        return replace(nothing, count=0, restated=True)
 
     def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
         """Return the order of the newest kept trade of a source."""
@@ -271,8 +332,9 @@ class KeptTrades:
         older = before.traded and (row.time_us < before.time_us or equal)
         if not older and len(kept.rows) < self._most:
             return False
-        kept.before = _values(before, [row])
-        kept.widen(row.price)
+        kept.before = _values(before, [row], kept.opened)
+        kept.fold_minutes([row])
+        kept.widen(row)
         if older:
             kept.before = kept.before._replace(price=before.price, time_us=before.time_us)
         return True
@@ -289,25 +351,34 @@ class KeptTrades:
     def _fold(self, kept: _Kept, rows: int) -> None:
         """Let the first `rows` be the state before the others."""
         size = rows * _ROW.size
-        oldest = map(Row._make, _ROW.iter_unpack(kept.rows[:size]))
-        kept.before = _values(kept.before, oldest)
+        oldest = [*map(Row._make, _ROW.iter_unpack(kept.rows[:size]))]
+        kept.before = _values(kept.before, oldest, kept.opened)
+        kept.fold_minutes(oldest)
         del kept.rows[:size]
         self._row_bytes -= size
 
 
-def _values(before: Values, rows: Iterable[Row]) -> Values:
-    """Return the values after `rows`, from those before them."""
-    price, time_us, high, low, traded = before
+def _values(before: Values, rows: Iterable[Row], opened: int) -> Values:
+    """Return the values after `rows`, from those before them. `opened`: the session's opening."""
+    price, time_us, high, low, *_ = before
+    has_traded = before.traded
     for row in rows:
-        price, time_us, traded = row.price, row.time_us, True
+        price, time_us, has_traded = row.price, row.time_us, True
+        if time_us < opened:
+            continue
         high = price if high is None or price > high else high
         low = price if low is None or price < low else low
-    return Values(price, time_us, high, low, traded)
+    return Values(price, time_us, high, low, has_traded)
 
 
-def _opens(kept: _Kept, row: Row) -> bool:
-    """Whether a trade is older than the first that is kept."""
-    return bool(kept.rows) and row.order < Row(*_ROW.unpack_from(kept.rows, 0)).order
+def _opens(kept: _Kept, row: Row, place: int) -> bool:
+    """Whether a late trade at this place is the first of the session, or of all."""
+    if place == len(kept.rows) or row.time_us < kept.opened:
+        return False
+    if place:
+        return _row_at(kept, place - _ROW.size).time_us < kept.opened
+    earlier = not kept.before.traded or kept.before.time_us < kept.opened
+    return earlier and row.order < _row_at(kept, 0).order
 
 
 def _place(kept: _Kept, late: Row) -> int:
@@ -323,7 +394,11 @@ def _place(kept: _Kept, late: Row) -> int:
 
 
 def _order_at(kept: _Kept, place: int) -> tuple[int, int]:
-    return Row(*_ROW.unpack_from(kept.rows, place * _ROW.size)).order
+    return _row_at(kept, place * _ROW.size).order
+
+
+def _row_at(kept: _Kept, place: int) -> Row:
+    return Row(*_ROW.unpack_from(kept.rows, place))
 
 
 def _find(rows: bytearray, key: int) -> int:

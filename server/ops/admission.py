@@ -35,14 +35,18 @@ class Gate:
     proxies: Proxies
     _refused: Sampler = field(default_factory=lambda: Sampler("request refused"))
 
-    def admit(self, scope: Scope, role: str) -> Identity:
+    def admit(self, scope: Scope, role: str, token: str = "") -> Identity:
         """Return the request's user, and charge the user for it. A bad token is charged to its address.
+
+        Arguments:
+            token: the one in the request's URL. A header `Authorization` takes precedence.
 
         Errors: ApiError.
         """
         address = self._address(scope)
         try:
-            identity = self._verify(Headers(scope=scope).get("authorization", ""))
+            given = Headers(scope=scope).get("authorization", "")
+            identity = self._verify(given or f"Bearer {token}")
         except BadToken as error:
             if wait := self.budgets.failures.take(budget_key(address)):
                 raise self._refuse("failures", ADDRESS_SPENT, wait, address) from None

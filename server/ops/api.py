@@ -53,6 +53,12 @@ SEARCH_TIMEOUT = 3.0
 UNAVAILABLE = "Unavailable-Symbols"
 """Header with the symbols left out because the store gave no answer. Unknown symbols are not in it."""
 
+MAY_LEAVE_OUT = {
+    UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
+    "escaped as in a query; without any other symbol, the answer is 503"
+}
+"""The description of that header."""
+
 LOGGED_SYMBOLS = 20
 """Symbols named in one line of the log or one error."""
 
@@ -159,7 +165,7 @@ class Api:
 
     async def market_data(self, call: Call) -> list[MarketData]:
         """Return names and last prices of those symbols that exist."""
-        loaded = await self._load_known(call)
+        loaded = await load_known(self._store, call)
         return [
             MarketData(
                 each.symbol,
@@ -173,7 +179,7 @@ class Api:
 
     async def quotes(self, call: Call) -> list[QuoteView]:
         """Return quotes of those symbols that exist. Streaming symbols have their present quote."""
-        loaded = await self._load_known(call)
+        loaded = await load_known(self._store, call)
         return [self._quote(each, loaded) for each in loaded.found.values()]
 
     async def instruments(self, call: Call) -> list[InstrumentView]:
@@ -191,7 +197,7 @@ class Api:
                 else:
                     found = await self._store.page(call.values["page_token"], limit)
         except (StoreUnavailable, trio.TooSlowError) as error:
-            raise _unavailable(error) from error
+            raise unavailable_store(error) from error
         if not text and len(found) == limit:
             call.headers[NEXT_PAGE] = escape(found[-1].symbol)
         return [_view(self._hub.snapshot(each.symbol) or each) for each in found]
@@ -201,7 +207,7 @@ class Api:
         symbol = normalize_symbol(call.values["symbol"])
         loaded = await self._store.loader.load([symbol], payer=call.payer)
         if loaded.unavailable:
-            raise _not_loaded(loaded)
+            raise not_loaded(loaded)
         if symbol not in loaded.found:
             raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
         return _view(loaded.found[symbol])
@@ -212,7 +218,7 @@ class Api:
         try:
             count = await self._store.invalidate(symbols)
         except StoreUnavailable as error:
-            raise _unavailable(error) from error
+            raise unavailable_store(error) from error
         _audit("invalidate", call, symbols, count)
         return CacheAction(f"{count} symbols were cached", symbols, count, "invalidated")
 
@@ -222,18 +228,9 @@ class Api:
         try:
             count = await self._store.warm(symbols, call.payer)
         except StoreUnavailable as error:
-            raise _unavailable(error) from error
+            raise unavailable_store(error) from error
         _audit("warm", call, symbols, count)
         return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
-
-    async def _load_known(self, call: Call) -> Loaded:
-        """Load the requested symbols. Errors: ApiError if all known ones are unavailable."""
-        loaded = await self._store.loader.load(_symbols(call), payer=call.payer)
-        if loaded.unavailable:
-            if not loaded.found:
-                raise _not_loaded(loaded)
-            call.headers[UNAVAILABLE] = ",".join(escape(each) for each in loaded.unavailable)
-        return loaded
 
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
         if topic := self._hub.topics.get(snapshot.symbol):
@@ -242,15 +239,21 @@ class Api:
         return QuoteView(snapshot.version, resumed_quote(snapshot), stale)
 
 
+async def load_known(store: Store, call: Call) -> Loaded:
+    """Load the requested symbols. Errors: ApiError if all known ones are unavailable."""
+    loaded = await store.loader.load(_symbols(call), payer=call.payer)
+    if loaded.unavailable:
+        if not loaded.found:
+            raise not_loaded(loaded)
+        call.headers[UNAVAILABLE] = ",".join(escape(each) for each in loaded.unavailable)
+    return loaded
+
+
 def endpoints(api: Api) -> list[Endpoint]:
     """Return all routes of the API. The OpenAPI document is made from them too."""
     problems = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
-    unavailable = {
-        UNAVAILABLE: "Symbols left out because the store gives no answer, separated by commas and "
-        "escaped as in a query; without any other symbol, the answer is 503"
-    }
     of_symbols = partial(
-        Endpoint, method="GET", parameters=[SYMBOLS], problems=problems, headers=unavailable
+        Endpoint, method="GET", parameters=[SYMBOLS], problems=problems, headers=MAY_LEAVE_OUT
     )
     of_cache = partial(
         Endpoint,
@@ -355,12 +358,14 @@ def _view(snapshot: Snapshot) -> InstrumentView:
     )
 
 
-def _not_loaded(loaded: Loaded) -> ApiError:
+def not_loaded(loaded: Loaded) -> ApiError:
+    """Return the error of a request for symbols that the store gives no answer about."""
     names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
     return ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")
 
 
-def _unavailable(error: Exception) -> ApiError:
+def unavailable_store(error: Exception) -> ApiError:
+    """Return the error of a request that the store does not answer, and log the problem."""
     log.warning("a request found the store unavailable", problem=str(error))
     return ApiError(STORE_UNAVAILABLE, "the store gives no answer at the moment")
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from starlette.requests import Request
@@ -49,12 +49,14 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """One route. `handle` returns a value of the type `result`.
+    """One route. `handle` returns a value of the type `result`, or one of `others`.
 
     `role`: None for requests without a token, `user` for any valid token, another one for a token with
     that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
     gets an ETag (RFC 9110 §8.8.3); clients must not store other answers. `headers` describes the
-    headers that `handle` may add.
+    headers that `handle` may add. If it sets Cache-Control itself, the answer has no ETag.
+    `token_in_url`: a client that cannot set headers may give the token as the parameter `token`, or in
+    the path behind its first part: `/udf/TOKEN/config`.
     """
 
     path: str
@@ -68,12 +70,15 @@ class Endpoint:
     takes: Any = None
     cacheable: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[Any] = ()
+    token_in_url: bool = False
 
-    def route(self, gate: Gate) -> Route:
-        """Return the route for Starlette, with admission by `gate`."""
+    def routes(self, gate: Gate) -> list[Route]:
+        """Return the routes for Starlette, with admission by `gate`."""
 
         async def endpoint(request: Request) -> Response:
-            user = gate.admit(request.scope, self.role) if self.role else None
+            token = _token(request) if self.token_in_url else ""
+            user = gate.admit(request.scope, self.role, token) if self.role else None
             values = {each.name: _value(request, each) for each in self.parameters}
             payer = None
             if user:
@@ -88,13 +93,18 @@ class Endpoint:
                 body = _encode(await self.handle(call))
             except TooManyLookups as error:
                 raise ApiError(RATE_LIMITED, str(error), error.wait) from None
-            response = answer(request, body, "application/json", cacheable=self.cacheable)
+            cacheable = self.cacheable and "Cache-Control" not in call.headers
+            response = answer(request, body, "application/json", cacheable=cacheable)
             response.headers.update(call.headers)
             return response
 
         # A symbol may contain a slash, which arrives here unescaped.
         path = self.path.replace("{symbol}", "{symbol:path}")
-        return Route(path, endpoint, methods=[self.method])
+        paths = [path]
+        if self.token_in_url:
+            _, first, rest = path.split("/", 2)
+            paths.append(f"/{first}/{{token}}/{rest}")
+        return [Route(each, endpoint, methods=[self.method]) for each in paths]
 
 
 def answer(
@@ -118,6 +128,11 @@ def answer(
     return Response(body, media_type=media_type, headers=all_headers)
 
 
+def _token(request: Request) -> str:
+    """Return the token in a request's URL, an empty text without one."""
+    return str(request.path_params.get("token") or request.query_params.get("token", "")).strip()
+
+
 def _value(request: Request, parameter: Parameter) -> Any:
     if parameter.place == "path":
         return request.path_params[parameter.name]
@@ -134,4 +149,10 @@ def _value(request: Request, parameter: Parameter) -> Any:
     try:
         return msgspec.convert(",".join(given), parameter.type, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiError(BAD_REQUEST, f"{parameter.name}: {error}") from None
+        allowed = ", ".join(get_args(parameter.type)) if _is_choice(parameter.type) else ""
+        problem = f"not one of {allowed}" if allowed else str(error)
+        raise ApiError(BAD_REQUEST, f"{parameter.name}: {problem}") from None
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal

@@ -27,6 +27,8 @@ from server.gateway.pool import Pool
 from server.intake.intake import Intake
 from server.intake.sources import Source
 from server.ops.lag import LoopLag
+from server.quotes.quote import from_microseconds
+from server.sessions.calendar import ALWAYS, Calendar
 from server.store.component import Component
 from server.store.store import Store
 
@@ -79,13 +81,18 @@ Check = Callable[[], Finding]
 class HealthMonitor:
     """Runs the checks, given by the component's name, and keeps their history.
 
-    `intake` is that of the prices from outside, None if there are none.
+    `intake` is that of the prices from outside, None if there are none. `session`: the market's hours.
     """
 
     def __init__(
-        self, checks: Mapping[str, Check], interval: float, intake: Intake | None = None
+        self,
+        checks: Mapping[str, Check],
+        interval: float,
+        intake: Intake | None = None,
+        session: Calendar = ALWAYS,
     ) -> None:
         self._checks = checks
+        self._session = session
         self._interval = interval
         self._intake = intake
         self._findings: dict[str, Finding] = {}
@@ -129,6 +136,7 @@ class HealthMonitor:
         report: dict[str, object] = {
             "status": _name(self.health),
             "since": self._since,
+            "session": session_state(self._session, time_ns() // 1000),
             "components": {
                 name: _component(finding, details=details)
                 for name, finding in self._findings.items()
@@ -228,6 +236,15 @@ def check_publishing(intake: Intake) -> Finding:
     failed_over = bool(silent and speaking) and min(silent) < min(speaking)
     health = Health.DEGRADED if failed_over else Health.HEALTHY
     return Finding(health, "; ".join([held, *lines]))
+
+
+def session_state(session: Calendar, now: int) -> dict[str, object]:
+    """Return whether the market is open, and the next opening, if there is one."""
+    state: dict[str, object] = {"status": "open" if session.is_open(now) else "closed"}
+    next_open = session.next_opening(now)
+    if next_open is None:
+        return state
+    return state | {"next_open": f"{from_microseconds(next_open):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def publishing_numbers(intake: Intake) -> dict[str, object]:

@@ -38,7 +38,7 @@ def build_registry(
         service,
         GatewayCollector(gateway, hub),
         FanoutCollector(hub),
-        StoreCollector(store),
+        StoreCollector(store, hub.bars.minutes),
         ClusterCollector(member),
         InvalidCollector(invalid),
     ):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from server.history.minutes import Minutes
 from server.ops.families import (
     PackageCollector,
     by_label,
@@ -19,10 +20,11 @@ BREAKER_STATES = ("closed", "open", "half_open")
 
 
 class StoreCollector(PackageCollector):
-    """Reads the store's counts."""
+    """Reads the store's counts, and those of the bars that wait for it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, minutes: Minutes) -> None:
         self._store = store
+        self._minutes = minutes
 
     def collect(self) -> Iterator[Metric]:
         yield from self._cache()
@@ -81,6 +83,25 @@ class StoreCollector(PackageCollector):
         stats = self._store.stats
         yield counter("market_data_db_errors", "Statements that failed", stats.db_errors)
         yield counter("market_data_prices_saved", "Last prices written back", stats.saved)
+        yield counter("market_data_bars_written", "Bars written, open ones too", stats.bars_written)
+        yield counter(
+            "market_data_bars_refused", "Bars that the database refused", stats.bars_refused
+        )
+        yield gauge(
+            "market_data_bars_unwritten",
+            "Final bars that wait for the database",
+            self._minutes.unwritten_count,
+        )
+        yield counter(
+            "market_data_bars_lost",
+            "Final bars dropped, as the database took none for too long",
+            self._minutes.lost,
+        )
+        yield counter(
+            "market_data_bars_deleted",
+            "Bars deleted for their age; with Postgres, months",
+            stats.bars_deleted,
+        )
         yield histograms(
             "market_data_db_query_seconds",
             "Statements of the database, with the wait for a connection",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -115,10 +116,14 @@ def _add_formats(part: Any) -> None:
 def _document(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str, Any]:
     results = [each.result for each in endpoints] + [each.result for each in pages]
     bodies = [each.takes for each in endpoints if each.takes]
-    types = [*results, ErrorBody, *bodies]
+    others = [kind for each in endpoints for kind in each.others]
+    types = [*results, *others, ErrorBody, *bodies]
     shapes, components = msgspec.json.schema_components(types, ref_template=_REF)
+    further = iter(shapes[len(results) :])
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint, shape in zip(endpoints, shapes, strict=False):
+    for endpoint, only in zip(endpoints, shapes, strict=False):
+        also = [*islice(further, len(endpoint.others))]
+        shape = {"anyOf": [only, *also]} if also else only
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, shape)
     for page, shape in zip(pages, shapes[len(endpoints) :], strict=False):
         paths[page.path] = {"get": _page(page, shape)}

@@ -22,9 +22,10 @@ from server.quotes.instrument import (
     Instrument,
     at_tick,
     is_price,
+    known_at_tick,
 )
 from server.quotes.snapshot import MAX_ADJUSTMENTS, PRICE_FIELDS, Snapshot, opening_snapshot
-from server.quotes.update import Book, Change, DayRange, Move
+from server.quotes.update import Book, Change, DayRange, Move, Opening
 
 FRESH = "fresh@"
 """Begins the entry of a symbol that begins anew. The time follows, in microseconds since 1970."""
@@ -65,6 +66,12 @@ def parse_ratio(text: str) -> str:
 def fresh(time_us: int) -> str:
     """Return the entry of a symbol that begins anew at this time."""
     return f"{FRESH}{time_us}"
+
+
+def begun_us(adjustments: str) -> int:
+    """Return since when the symbol belongs to its instrument, in microseconds; 0 for always."""
+    begun = [each for each in adjustments.split() if each.startswith(FRESH)]
+    return int(begun[-1].removeprefix(FRESH)) if begun else 0
 
 
 def split(snapshot: Snapshot, ratio: str, *, again: bool) -> Snapshot:
@@ -110,6 +117,7 @@ def up_to_date(snapshot: Snapshot, instrument: Instrument) -> Snapshot:
     Each adjustment that the snapshot does not have yet changes prices and sizes, and makes one version.
     A quote that was never traded keeps version 1, as its price is the base price, unless that is gone.
     """
+    instrument = in_session_of(instrument, snapshot)
     opening = opening_snapshot(instrument)
     state = {field: getattr(snapshot, field) for field in PRICE_FIELDS}
     if snapshot.price is None:
@@ -183,17 +191,35 @@ def begins_anew(known: Instrument, read: Instrument) -> bool:
 
 
 def newest_reference(known: Instrument, read: Instrument) -> Instrument:
-    """Return the reference data that were `read`, unless they lack an adjustment that is `known`. Then
-    return them with the known base price and previous close.
+    """Return the reference data that were `read`, in the session that is `known`. If they lack a known
+    adjustment, return them with the known base price and previous close.
     """
     if not _following(read.adjustments, known.adjustments):
-        return read
+        return in_session_of(read, known)
     return msgspec.structs.replace(
         read,
         base_price=known.base_price,
         price_decimals=known.price_decimals,
         previous_close=known.previous_close,
         adjustments=known.adjustments,
+        opened_at=known.opened_at,
+    )
+
+
+def in_session_of(instrument: Instrument, known: Instrument | Snapshot) -> Instrument:
+    """Return `instrument` in the session that is `known`, with the base price and previous close of
+    that session, after the adjustments that followed.
+    """
+    following = _following(known.adjustments, instrument.adjustments)
+    anew = any(entry.startswith(FRESH) for entry in following)
+    if instrument.opened_at == known.opened_at or known.base_price is None or anew:
+        return instrument
+    prices: list[float | None] = [known.base_price, known.previous_close]
+    for entry in following:
+        prices = [_price(each, entry) for each in prices]
+    base, close = (known_at_tick(each, instrument.price_decimals) for each in prices)
+    return msgspec.structs.replace(
+        instrument, base_price=base, previous_close=close, opened_at=known.opened_at
     )
 
 
@@ -229,7 +255,9 @@ def _adjusted(change: Change, instrument: Instrument, behind: int) -> Change:
 
 def _split_change(change: Change, ratio: str, instrument: Instrument) -> Change:
     day, book = change.day, change.book
-    start, high, low = (_price(each, ratio) for each in (day.open, day.high, day.low))
+    prices = (day.open, day.high, day.low, day.first)
+    start, high, low, first = (_price(each, ratio) for each in prices)
+    opening = day.opening and Opening(day.opening.time_us, _price(day.opening.close, ratio))
     if book is not None:
         book = Book(
             _price(book.bid, ratio),
@@ -241,7 +269,7 @@ def _split_change(change: Change, ratio: str, instrument: Instrument) -> Change:
         change,
         price=_price(change.price, ratio),
         volume=_size(change.volume, ratio, instrument) or 0,
-        day=DayRange(start, high, low, day.restated),
+        day=DayRange(start, high, low, day.restated, day.reopened, first, opening),
         book=book,
     )
 

@@ -62,7 +62,9 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     whole units of `currency`. `exchange` is a MIC or a name. `price_decimals` is the tick precision:
     published prices have no more decimals. `size_decimals` is the same for sizes and volumes.
     `made_up_price`: the source had no base price, so this one is invented. `adjustments` lists splits
-    and new beginnings, oldest first (`quotes.adjustment`). None: not known.
+    and new beginnings, oldest first (`quotes.adjustment`). `opened_at` is the opening of the session
+    that `base_price` and `previous_close` belong to, in microseconds since the Unix epoch, 0 before the
+    first. None: not known.
     """
 
     symbol: Symbol
@@ -78,6 +80,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     isin: str | None = None
     size_decimals: int = 0
     previous_close: float | None = None
+    opened_at: int = 0
 
     @property
     def signed(self) -> bool:

@@ -1,12 +1,14 @@
 """The WebSocket protocol's JSON messages, of the server and of clients."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.quotes.patch import Operation
+from server.quotes.traded import Timeframe
 
 MAX_ID_LENGTH = 64
 """Characters of a command's `id`, which the answer repeats."""
@@ -41,6 +43,7 @@ class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
     """A command was carried out on `symbols`.
 
     `interval`: the seconds that `throttle` granted. `recovered`: what `resume` sends for each symbol.
+    `timeframe`: the command was about bars of this length.
     """
 
     action: str
@@ -48,6 +51,7 @@ class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):
     id: CommandId | UnsetType = UNSET
     interval: float | UnsetType = UNSET
     recovered: dict[str, Recovered] | UnsetType = UNSET
+    timeframe: Timeframe | UnsetType = UNSET
 
 
 ErrorCode = Literal[
@@ -79,12 +83,14 @@ class Status(msgspec.Struct, frozen=True, tag_field="type", tag="status"):
     """Prices flow or not: all of them, or those of `symbols`. Or the market of `symbols` has changed.
 
     `interval`: seconds between two updates of a symbol during an overload; 0 when it has ended.
+    `next_open`: with `closed` and without `symbols`, when the next session opens, if one does.
     """
 
     status: Literal["live", "stale"] | MarketState
     reason: str
     interval: float | UnsetType = UNSET
     symbols: list[str] | UnsetType = UNSET
+    next_open: datetime | UnsetType = UNSET
 
 
 class Reconnect(msgspec.Struct, frozen=True, tag_field="type", tag="reconnect"):
@@ -100,8 +106,8 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
     id: CommandId | UnsetType = UNSET
 
 
-Message = Ack | Error | Status | Reconnect | Pong
-"""A message that is not about quotes. It is an object in every form."""
+Message = Ack | Error | Status | Reconnect | Pong | dict[str, object]
+"""A message that is not about quotes, perhaps as plain values. It is an object in every form."""
 
 
 class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
@@ -137,6 +143,32 @@ class Unsubscribe(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' quotes no longer."""
 
 
+class _BarsCommand(_Command, frozen=True, kw_only=True):
+    """A command with the name of another one, about bars of one length."""
+
+    bars: Symbols
+    timeframe: Timeframe
+    symbols: Any = UNSET
+
+    def __post_init__(self) -> None:
+        """Errors: ValueError."""
+        if self.symbols is not UNSET:
+            raise ValueError("`symbols` and `bars` need commands of their own")
+
+    @property
+    def charged_symbols(self) -> Sequence[str]:
+        """The symbols for which the client is charged."""
+        return self.bars
+
+
+class SubscribeBars(_BarsCommand, frozen=True, kw_only=True, tag="subscribe"):
+    """Send these symbols' bars from now on."""
+
+
+class UnsubscribeBars(_BarsCommand, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Send these symbols' bars no longer."""
+
+
 class Resync(_SymbolCommand, frozen=True, kw_only=True):
     """Send these symbols' full quotes again."""
 
@@ -163,6 +195,9 @@ class Ping(_PlainCommand, frozen=True, kw_only=True):
 Command = Subscribe | Unsubscribe | Resync | Auth | Throttle | Ping
 """A new command is a struct above, a member here, and a handler in server/gateway/commands.py."""
 
+AnyCommand = Command | SubscribeBars | UnsubscribeBars
+"""A command, or one of those that their member `bars` tells from others of their name."""
+
 
 class BadCommand(Exception):
     """A text message that is not a command. `id` is the command's, if it could be read."""
@@ -177,6 +212,15 @@ class BadCommand(Exception):
 
 class _Identified(msgspec.Struct):
     id: CommandId | UnsetType = UNSET
+
+
+class _Named(msgspec.Struct):
+    action: Any = UNSET
+    bars: Any = UNSET
+
+    @property
+    def is_about_bars(self) -> bool:
+        return self.bars is not UNSET and self.action in ("subscribe", "unsubscribe")
 
 
 encode = msgspec.json.Encoder().encode
@@ -195,14 +239,18 @@ class CommandReader:
     def __init__(self, kind: Any, room: bytes) -> None:
         """`kind` is the decoder's class. `room`: what may follow a message."""
         self._command = kind(Command)
+        self._bars_command = kind(SubscribeBars | UnsubscribeBars)
+        self._named = kind(_Named)
         self._identified = kind(_Identified)
         self._any = kind()
         self._room = room
 
-    def parse(self, payload: bytes) -> Command:
+    def parse(self, payload: bytes) -> AnyCommand:
         """Parse one message. Errors: BadCommand if it is not of this form, or not a known command."""
         try:
-            command: Command = self._command.decode(payload)
+            about_bars = b"bars" in payload and self._named.decode(payload).is_about_bars
+            decoder = self._bars_command if about_bars else self._command
+            command: AnyCommand = decoder.decode(payload)
         except _UNREADABLE as error:
             # msgspec may stop at a wrong field before it reaches invalid bytes behind it.
             if problem := self._syntax_error(payload):

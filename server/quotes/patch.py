@@ -35,7 +35,9 @@ _TRADED = _compared("current_price", "change", "change_percent", "last_updated",
 # Fields that any trade can change.
 _RANGED = _compared(*_TRADED.fields, "open", "high", "low")
 
-_MOVING = _compared(*_RANGED.fields, "bid", "ask", "bid_size", "ask_size")
+_MOVING = _compared(
+    *_RANGED.fields, "base_price", "previous_close", "bid", "ask", "bid_size", "ask_size"
+)
 
 MOVING_FIELDS = _MOVING.fields
 """Fields that an update can change. The others are fixed when the instrument is listed."""

@@ -14,7 +14,7 @@ from server.quotes.instrument import (
     known_at_tick,
 )
 from server.quotes.snapshot import Snapshot, opening_snapshot
-from server.quotes.update import Book, Change, DayRange, Move, Trade, Update
+from server.quotes.update import Book, Change, DayRange, Move, Opening, Trade, Update
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -44,7 +44,7 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
         Annotated[datetime, Meta(tz=True)] | None,
         Meta(description="Time of the price, to the microsecond; null if nobody knows it"),
     ]
-    volume: Annotated[float, Meta(description="Sum of all sizes since the server's first start")]
+    volume: Annotated[float, Meta(description="Sum of all sizes of the session")]
     market_cap: Annotated[
         int | None,
         Meta(description="Market capitalisation in whole units of `currency`, null if unknown"),
@@ -177,7 +177,8 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
     if isinstance(update, Trade):
         price, volume = new.current_price, new.volume
         ts, row = update.ts, update.row
-        return Move(new.symbol, version, price, volume, update.time_us, ts, row, adjustments)
+        size, time_us = update.size, update.time_us
+        return Move(new.symbol, version, price, volume, time_us, ts, row, adjustments, size=size)
     change = update.change_after(new.volume) if isinstance(update, Move) else update.change
     return Move(
         new.symbol,
@@ -188,8 +189,35 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
         change.ts,
         change.row,
         adjustments,
-        change.day,
+        _with_close(change.day, new),
         change.book,
+        minutes=change.minutes,
+    )
+
+
+def _with_close(day: DayRange, new: Quote) -> DayRange:
+    """Return the effect on the day's values with the last price before an opening, which made `new`."""
+    if day.opening is None:
+        return day
+    return msgspec.structs.replace(day, opening=Opening(day.opening.time_us, new.base_price))
+
+
+def _begun(quote: Quote, opening: Opening, decimals: int) -> Quote:
+    """Return the quote at the opening of a session, before its first trade."""
+    close = quote.current_price if opening.close is None else at_tick(opening.close, decimals)
+    if close is None or quote.current_price is None:
+        return quote
+    change = quote.current_price - close
+    return msgspec.structs.replace(
+        quote,
+        base_price=close,
+        previous_close=close,
+        change=at_tick(change, decimals),
+        change_percent=round(change * 100 / close, PERCENT_DECIMALS) + 0.0 if close > 0 else None,
+        open=None,
+        high=None,
+        low=None,
+        volume=0,
     )
 
 
@@ -203,6 +231,8 @@ def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) ->
         return quote_after(quote, trade, decimals, size_decimals)
     else:
         change = update.change_after(quote.volume)
+    if change.day.opening is not None:
+        quote = _begun(quote, change.day.opening, decimals)
     day = DayRange(quote.open, quote.high, quote.low).then(change.day)
     volume = at_tick(quote.volume + change.volume, size_decimals)
     if change.price is not None:

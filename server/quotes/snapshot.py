@@ -19,6 +19,7 @@ from server.quotes.instrument import (
     Symbol,
     at_tick,
 )
+from server.quotes.traded import KeptMinute
 
 MAX_CODE_LENGTH = 50
 """Characters of a currency's code and of an exchange's name: the widths of their columns."""
@@ -62,7 +63,8 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     is the quote's version, 1 before the first update. `quoted_at` is the time of the last price in
     microseconds since the Unix epoch, 0 if nobody knows it. An instrument without a price has no
     `base_price`, and a `last_quote` of zero. `adjustments` lists the adjustments that the prices have
-    had. None: not known.
+    had. `opened_at` is the opening of the session that the day's values, the base price and the
+    previous close belong to, 0 before the first. None: not known.
     """
 
     symbol: Symbol
@@ -89,6 +91,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     ask: Price | None = None
     bid_size: Size | None = None
     ask_size: Size | None = None
+    opened_at: Microseconds = 0
 
     @property
     def type(self) -> InstrumentType:
@@ -122,6 +125,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
             isin=self.isin,
             size_decimals=self.size_decimals,
             previous_close=self.previous_close,
+            opened_at=self.opened_at,
         )
 
 
@@ -137,6 +141,7 @@ PRICE_FIELDS = (
     "ask",
     "bid_size",
     "ask_size",
+    "opened_at",
 )
 """Fields of a snapshot that updates change. The others are reference data."""
 
@@ -144,17 +149,20 @@ PRICE_FIELDS = (
 class LiveSnapshot(Snapshot, frozen=True, gc=False, omit_defaults=True):
     """A snapshot as instances share it, without the fields that have their default. `ts` is when a
     server received its price, in microseconds since the Unix epoch. `row` is the number of the last
-    row that it includes, as in `Trade`.
+    row that it includes, as in `Trade`. `minutes` are the newest ones of its bars.
     """
 
     ts: Whole = 0
     row: Whole = 0
+    minutes: tuple[KeptMinute, ...] = ()
 
 
-def live(snapshot: Snapshot, ts: int, row: int = 0) -> LiveSnapshot:
-    """Return `snapshot` with the time at which its price was received, and its row in a replay."""
+def live(
+    snapshot: Snapshot, ts: int, row: int = 0, minutes: tuple[KeptMinute, ...] = ()
+) -> LiveSnapshot:
+    """Return `snapshot` with what instances share beside it (see `LiveSnapshot`)."""
     fields = msgspec.structs.astuple(snapshot)[: len(Snapshot.__struct_fields__)]
-    return LiveSnapshot(*(*fields, ts, row))
+    return LiveSnapshot(*(*fields, ts, row, minutes))
 
 
 def row_of(snapshot: Snapshot) -> int:
@@ -179,4 +187,5 @@ def opening_snapshot(instrument: Instrument) -> Snapshot:
         isin=instrument.isin,
         size_decimals=instrument.size_decimals,
         previous_close=instrument.previous_close,
+        opened_at=instrument.opened_at,
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from server.quotes.snapshot import Microseconds, Price, Size, Version, Whole
+from server.quotes.traded import Traded, all_traded, traded
 
 
 class FeedPosition(NamedTuple):
@@ -27,12 +28,26 @@ NOWHERE = FeedPosition(0, 0)
 """The position before a replay begins, and that of a simulator."""
 
 
+class Opening(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The beginning of a session. `time_us` is its first moment, in microseconds since the Unix epoch.
+    `close` is the last price before it, None for the price that the quote has.
+    """
+
+    time_us: Microseconds
+    close: Price | None = None
+
+    def replaces(self, earlier: "Opening | None") -> bool:
+        """Whether it begins another session, or corrects the close before this one."""
+        return earlier is None or self.close is not None or earlier.time_us < self.time_us
+
+
 class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The effect of prices on the day's values.
 
     `open` counts if the quote has none yet, or if it is `reopened`. `high` and `low` widen the quote's
     own. If they are `restated`, they replace the quote's own. None has no effect, unless it is
-    restated. `first`: the first price of conflated trades, if `open` is not that.
+    restated. `first`: the first price of conflated trades, if `open` is not that. With an `opening` of
+    a session, the quote's own do not count.
     """
 
     open: Price | None = None
@@ -41,6 +56,7 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     restated: bool = False
     reopened: bool = False
     first: Price | None = None
+    opening: Opening | None = None
 
     @property
     def begins_at(self) -> float | None:
@@ -49,12 +65,14 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     def then(self, later: "DayRange") -> "DayRange":
         """Return the effect of both."""
+        if later.opening and later.opening.replaces(self.opening):
+            return later
         start = later.open if self.open is None or later.reopened else self.open
         begins_at = later.begins_at if self.begins_at is None else self.begins_at
         reopened = self.reopened or later.reopened
         first = begins_at if reopened and begins_at != start else None
         if later.restated:
-            return DayRange(start, later.high, later.low, True, reopened, first)
+            return DayRange(start, later.high, later.low, True, reopened, first, self.opening)
         return DayRange(
             start,
             _extreme(max, self.high, later.high),
@@ -62,6 +80,7 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
             self.restated,
             reopened,
             first,
+            self.opening,
         )
 
 
@@ -90,7 +109,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """The effect of one or more updates on a quote.
 
     `price` is None if it does not change; `time_us` is then 0. `volume` is what they add, below zero
-    after a cancelled trade. `row` is the last one's.
+    after a cancelled trade. `row` is the last one's. If `day` has an opening, `volume` is that of
+    the new session alone. `minutes` are the trades for the bars.
     """
 
     symbol: str
@@ -101,6 +121,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     row: int = 0
     day: DayRange = NO_RANGE
     book: Book | None = None
+    minutes: tuple[Traded, ...] = ()
 
     @property
     def change(self) -> "Change":
@@ -110,15 +131,22 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     def then(self, later: "Change") -> "Change":
         """Return the effect of both."""
         moved = self if later.price is None else later
+        volume, day = self.volume + later.volume, self.day.then(later.day)
+        opening = later.day.opening
+        if opening and opening.replaces(self.day.opening):
+            volume = later.volume
+            if opening.close is None:
+                day = msgspec.structs.replace(day, opening=Opening(opening.time_us, self.price))
         return Change(
             later.symbol,
             moved.price,
-            self.volume + later.volume,
+            volume,
             moved.time_us,
             later.ts,
-            later.row,
-            self.day.then(later.day),
+            later.row or self.row,
+            day,
             later.book or self.book,
+            minutes=all_traded(self.minutes, later.minutes),
         )
 
 
@@ -140,8 +168,10 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     @property
     def change(self) -> Change:
         """Return the trade's effect."""
-        day = DayRange(self.price, self.price, self.price)
-        return Change(self.symbol, self.price, self.size, self.time_us, self.ts, self.row, day)
+        price, minutes = self.price, (traded(self.price, self.size, self.time_us),)
+        day = DayRange(price, price, price)
+        size, time_us = self.size, self.time_us
+        return Change(self.symbol, price, size, time_us, self.ts, self.row, day, minutes=minutes)
 
 
 class TopOfBook(msgspec.Struct, frozen=True, gc=False):
@@ -167,7 +197,8 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     """A quote's values after a trade was cancelled or corrected.
 
     `price`, `high` and `low` are the values as they would have been. `volume_change` is the difference
-    of the volume. `time_us` is the time of the trade that made `price`, 0 if it is not known.
+    of the volume. `time_us` is the time of the trade that made `price`, 0 if it is not known. `minutes`
+    has all trades that are left of the revised trade's minute.
     """
 
     symbol: str
@@ -178,14 +209,38 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
     time_us: int
     ts: int
     row: int = 0
+    minutes: tuple[Traded, ...] = ()
 
     @property
     def change(self) -> Change:
         """Return the effect."""
         # Without a high, no trade is left, and so no first one either.
         day = DayRange(None, self.high, self.low, restated=True, reopened=self.high is None)
-        volume = self.volume_change
-        return Change(self.symbol, self.price, volume, self.time_us, self.ts, self.row, day)
+        return Change(
+            self.symbol,
+            self.price,
+            self.volume_change,
+            self.time_us,
+            self.ts,
+            self.row,
+            day,
+            minutes=self.minutes,
+        )
+
+
+class NewSession(msgspec.Struct, frozen=True, gc=False):
+    """A session of the market begins. It has no effect on a quote that has begun it already."""
+
+    symbol: str
+    time_us: int
+    ts: int
+    row: int = 0
+
+    @property
+    def change(self) -> Change:
+        """Return the effect: the last price becomes the previous close, and the day's values go."""
+        day = DayRange(opening=Opening(self.time_us))
+        return Change(self.symbol, None, 0, 0, self.ts, self.row, day)
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -193,7 +248,8 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     `version` and `volume` are the quote's after the change. `adjustments` is the number of adjustments
     that its prices have had. The other fields are as in `Change`.
-    Without `day`, `price` alone decides the effect on the day's values, and the move stays short.
+    Without `day`, the move is one trade of `size`, and stays short: `price` alone decides its effect on
+    the day's values, and `minutes` is empty.
     """
 
     symbol: str
@@ -206,6 +262,15 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
     adjustments: Whole = 0
     day: DayRange | None = None
     book: Book | None = None
+    size: Size = 0
+    minutes: tuple[Traded, ...] = ()
+
+    @property
+    def trades(self) -> tuple[Traded, ...]:
+        """Return the trades for the bars."""
+        if self.day is not None or self.price is None or not self.time_us:
+            return self.minutes
+        return (traded(self.price, self.size, self.time_us),)
 
     @property
     def day_range(self) -> DayRange:
@@ -216,7 +281,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     def change_after(self, volume: float) -> Change:
         """Return the change that applies this move to a quote with this `volume`."""
-        added = self.volume - volume
+        added = self.volume - (0 if self.day_range.opening else volume)
         return Change(
             self.symbol,
             self.price,
@@ -226,6 +291,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
             self.row,
             self.day_range,
             self.book,
+            minutes=self.trades,
         )
 
     def then(self, change: Change) -> "Move":
@@ -241,7 +307,7 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
         if earlier.adjustments != self.adjustments:
             return self
         both = earlier.change_after(earlier.volume).then(self.change_after(0))
-        return self.renewed(self.version, both)
+        return self.renewed(self.version, msgspec.structs.replace(both, volume=self.volume))
 
     def renewed(self, version: int, change: Change) -> "Move":
         """Return the move that has the effect of `change`, with its volume as the quote's."""
@@ -256,11 +322,21 @@ class Move(msgspec.Struct, frozen=True, gc=False, array_like=True):
             self.adjustments,
             change.day,
             change.book,
+            minutes=change.minutes,
         )
 
 
-Update = Trade | TopOfBook | Restatement | Change | Move
+Update = Trade | TopOfBook | Restatement | NewSession | Change | Move
 """A change of a quote."""
+
+
+def revises_bar(update: Update) -> bool:
+    """Whether a minute has a trade too late for the quote, or another value of one. This makes a
+    version even if the quote stays the same.
+    """
+    if isinstance(update, Trade | TopOfBook | NewSession):
+        return False
+    return any(each.late or each.restated for each in update.minutes)
 
 
 def merged(earlier: Update, later: Update) -> Update:

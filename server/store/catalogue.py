@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
+from server.store.bars import BarTables
 
 BATCH_ROWS = 1000
 """Rows of one statement or page: some 5 ms of work, after which other tasks run."""
@@ -66,6 +67,10 @@ class Catalogue(Protocol):
     @property
     def name(self) -> str:
         """Return the catalogue's name for metrics and log."""
+
+    @property
+    def bars(self) -> BarTables:
+        """Return the tables of bars in the same database."""
 
     def pool_use(self) -> PoolUse | None:
         """Count the pool's connections; None if the database has no pool."""

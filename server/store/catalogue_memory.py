@@ -6,9 +6,10 @@ from time import monotonic, time_ns
 
 import msgspec
 
-from server.quotes.adjustment import begun_anew, up_to_date
+from server.quotes.adjustment import begun_anew, in_session_of, up_to_date
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
+from server.store.bars_memory import MemoryBars
 from server.store.catalogue import Change
 from server.store.renaming import Found, listed, rows_after
 from server.store.search import CANDIDATES, Groups, WordIndex, search, symbol_key
@@ -21,6 +22,7 @@ class MemoryCatalogue:
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._rows = {each.symbol: opening_snapshot(each) for each in instruments}
+        self.bars = MemoryBars()
         self._watched: dict[str, float] = {}
         self._delisted: set[str] = set()
         self._renamed: dict[str, str] = {}
@@ -150,6 +152,8 @@ class MemoryCatalogue:
             elif snapshot.version > row.version and snapshot.adjustments == row.adjustments:
                 base_price = snapshot.base_price if row.base_price is None else row.base_price
                 row = msgspec.structs.replace(row, base_price=base_price)
+                if snapshot.opened_at > row.opened_at:
+                    row = opening_snapshot(in_session_of(row.instrument, snapshot))
                 self._rows[snapshot.symbol] = _with_price_of(snapshot, row)
         self._watched |= dict.fromkeys(watched, monotonic())
 

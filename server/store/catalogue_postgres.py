@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from time import perf_counter, time_ns
+from time import perf_counter, time, time_ns
 from typing import Any, TypeVar
 
 import asyncpg
@@ -19,6 +19,7 @@ from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store import writes_postgres as writes
+from server.store.bars_postgres import PostgresBars, make_months_ahead
 from server.store.catalogue import (
     Change,
     PoolUse,
@@ -133,6 +134,7 @@ class PostgresCatalogue:
         self._pooled = pooled
         self._rows = Rows("postgres", stats.invalid)
         self.calls = DeadlineCalls(pool_size * WAITING_CALLS)
+        self.bars = PostgresBars(self._run)
         self.pool = asyncpg.create_pool(
             asyncpg_url(url),
             min_size=0,
@@ -317,6 +319,7 @@ async def _migrate(connection: Connection) -> list[str]:
             applied.append(migration.name)
         if applied:
             await writes.index_names(connection)
+        await make_months_ahead(int(time() // 60), connection)
     return applied
 
 

@@ -19,6 +19,7 @@ import trio
 from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.store.bars_sqlite import SqliteBars
 from server.store.catalogue import (
     Change,
     RowsRefused,
@@ -111,13 +112,16 @@ class SqliteCatalogue:
         writer: Connected,
         shipped: Iterable[Instrument],
         stats: StoreStats,
+        historian: Connected,
     ) -> None:
         """
         Arguments:
             shipped: the instruments that a new file is filled with, taken only then.
+            historian: the connection that reads bars.
         """
         self._reader = reader
         self._writer = writer
+        self.bars = SqliteBars(partial(self._run, historian), partial(self._run, writer))
         self._shipped = shipped
         self._stats = stats
         self._rows = Rows("sqlite", stats.invalid)
@@ -255,8 +259,8 @@ async def open_sqlite(
     path: Path, shipped: Iterable[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
     """Open the file, and create it if there is none. Errors: StoreUnavailable."""
-    async with _open(path) as writer, _open(path) as reader:
-        yield SqliteCatalogue(reader, writer, shipped, stats)
+    async with _open(path) as writer, _open(path) as reader, _open(path) as historian:
+        yield SqliteCatalogue(reader, writer, shipped, stats, historian)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from server.quotes.instrument import is_symbol
+from server.quotes.opening import in_session
 from server.quotes.snapshot import Snapshot
 from server.store.batcher import Batcher
 from server.store.cache import Cache, jittered
@@ -109,7 +110,7 @@ class Loader:
 
     `live` returns a symbol's snapshot while it is in memory. `database` has the catalogue's
     breaker. `ttl` is in seconds. The loader remembers `size` symbols, to serve them while the
-    database is down.
+    database is down. `last_opening` returns the opening of the newest session.
     """
 
     catalogue: Catalogue
@@ -119,6 +120,7 @@ class Loader:
     stats: StoreStats
     ttl: float
     size: int
+    last_opening: Callable[[], int] = lambda: 0
     _flights: dict[str, Flight] = field(default_factory=dict)
     _to_write: dict[str, Snapshot] = field(default_factory=dict)
 
@@ -250,11 +252,11 @@ class Loader:
         for symbol, flight in flights.items():
             if flight.done.is_set() and not flight.failed:
                 if flight.snapshot:
-                    found[symbol] = flight.snapshot
+                    found[symbol] = in_session(flight.snapshot, self.last_opening())
                 else:
                     unknown.append(symbol)
             elif kept := self._known.get(symbol):
-                found[symbol] = kept.value
+                found[symbol] = in_session(kept.value, self.last_opening())
                 if kept.lifetime <= 0:
                     stale.add(symbol)
             else:

@@ -13,6 +13,7 @@ _SOUND = (
     f"market_data.version BETWEEN 1 AND {LARGEST_WHOLE} "
     f"AND market_data.volume BETWEEN 0 AND {LARGEST_WHOLE} "
     f"AND market_data.quoted_at BETWEEN 0 AND {LATEST_US} "
+    f"AND market_data.opened_at BETWEEN 0 AND {LATEST_US} "
     f"AND market_data.last_quote BETWEEN -{LARGEST_PRICE:.0f} AND {LARGEST_PRICE:.0f}"
 )
 """Whether a row's last price is valid. Any write replaces an invalid one."""
@@ -32,6 +33,10 @@ _KEEP_BASE = ", ".join(
     f"{field} = CASE WHEN {_NO_NEW_PRICE} THEN market_data.{field} ELSE excluded.{field} END"
     for field in _BASE_FIELDS
 )
+
+
+_NEXT_SESSION = "excluded.opened_at > market_data.opened_at"
+"""Whether a write-back is the first of a session. Then its base price and previous close are new."""
 
 
 def _keep_price(field: str) -> str:
@@ -65,9 +70,9 @@ class OnConflict(NamedTuple):
     `replace`: of rows that were read in the same transaction.
 
     `save`: of a write-back. Only a newer price replaces a valid one, or the price of the same version,
-    which another program has overwritten. The first price becomes the base price. A price of before a
-    split is not written. Its server hears of the split within seconds, and then writes the price after
-    it.
+    which another program has overwritten. The first price becomes the base price, and at the opening of
+    a session the last one does. A price of before a split is not written. Its server hears of the split
+    within seconds, and then writes the price after it.
     """
 
     list: str
@@ -105,7 +110,10 @@ ON CONFLICT (symbol) DO UPDATE SET {_set_excluded(*FIELDS[1:], *further)}
         f"""
 ON CONFLICT (symbol) DO UPDATE SET
     {_set_excluded(*prices)},
-    base_price = coalesce(market_data.base_price, excluded.base_price)
+    base_price = CASE WHEN {_NEXT_SESSION} THEN excluded.base_price
+        ELSE coalesce(market_data.base_price, excluded.base_price) END,
+    previous_close = CASE WHEN {_NEXT_SESSION} THEN excluded.previous_close
+        ELSE market_data.previous_close END
 WHERE excluded.adjustments = market_data.adjustments AND (
     excluded.version > market_data.version
     OR excluded.version > 1 AND excluded.version = market_data.version

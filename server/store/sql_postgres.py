@@ -36,6 +36,7 @@ _TYPES = {
     "exchange": "varchar",
     "isin": "varchar",
     "size_decimals": "smallint",
+    "opened_at": "bigint",
 }
 """The types of columns; those of prices and sizes are `float8`."""
 

@@ -24,7 +24,7 @@ class StoreStats:
     (not in the cache), `negative` (known not to exist) or `errors` (no answer of the cache).
     `collapsed` symbols waited for a load that another request had begun. `dropped_writes` were not
     written to the cache, because too many waited or the cache failed. `db_errors` counts failed
-    statements.
+    statements. `bars_deleted` counts bars in SQLite, months in Postgres.
     """
 
     live: int = 0
@@ -37,6 +37,9 @@ class StoreStats:
     dropped_writes: int = 0
     db_errors: int = 0
     saved: int = 0
+    bars_written: int = 0
+    bars_refused: int = 0
+    bars_deleted: int = 0
     operations: dict[str, Histogram] = field(default_factory=_histograms)
     queries: dict[str, Histogram] = field(default_factory=_histograms)
     invalid: InvalidRecords = field(default_factory=InvalidRecords)

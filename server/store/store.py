@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time_ns
 from typing import TypeVar
 
 import outcome
@@ -11,8 +12,12 @@ import structlog
 import trio
 
 from server.config.state_folder import state_folder
+from server.history.minutes import Minutes
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import Snapshot
+from server.sessions.calendar import ALWAYS, Calendar, LastOpening
+from server.store.bar_reader import BarReader
+from server.store.bar_writer import BarWriter
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
 from server.store.cache_redis import open_redis
@@ -60,8 +65,8 @@ class StoreOptions:
     """The store's settings. Times are in seconds.
 
     `cache_symbols` is the number of symbols that one process keeps in memory. If `sqlite_path` is
-    empty, the file is in the user's state folder. `warm` names symbols to load at the start. URLs may
-    hold passwords, so `repr` leaves them out.
+    empty, the file is in the user's state folder. `warm` names symbols to load at the start. Bars are
+    deleted after `bars_keep`. URLs may hold passwords, so `repr` leaves them out.
     """
 
     database_url: str = field(default="", repr=False)
@@ -75,6 +80,8 @@ class StoreOptions:
     cache_symbols: int = 20_000
     warm: Sequence[str] = ()
     write_interval: float = 5.0
+    session: Calendar = ALWAYS
+    bars_keep: float = 365 * 86_400.0
 
 
 @dataclass(kw_only=True)
@@ -86,6 +93,8 @@ class Store:
     cache: GuardedCache
     loader: Loader
     write_back: WriteBack
+    bars: BarReader
+    bar_writer: BarWriter
     changes: Changes
     invalidations: Invalidations | None
     database: Component
@@ -116,14 +125,28 @@ class Store:
                 task_status.started()
                 await self._prepared.wait()
                 tasks.start_soon(self._warm_at_start)
-                await self.write_back.run(self.options.write_interval)
+                tasks.start_soon(self.bar_writer.tend, self.options.bars_keep)
+                await self._write()
         finally:
-            written = False
+            prices = bars = False
             with trio.CancelScope(shield=True), trio.move_on_after(FINAL_TIMEOUT):
-                written = await self.write_back.flush()
+                prices = await self.write_back.flush()
+                bars = await self.bar_writer.flush()
                 await self.loader.write_cache()
-            if not written:
+            if not prices:
                 log.warning("the last prices could not be written")
+            if not bars:
+                log.warning("the last bars could not be written")
+
+    async def _write(self) -> None:
+        """Write prices and bars every `write_interval` until cancelled.
+
+        Prices come first, so that the catalogue has the symbols of the bars.
+        """
+        while True:
+            await self.bar_writer.flush()
+            await trio.sleep(self.options.write_interval)
+            await self.write_back.flush()
 
     def unready(self) -> list[str]:
         """Return the reasons why clients of symbols that are not in memory would be refused now."""
@@ -210,6 +233,8 @@ async def open_store(
     options: StoreOptions,
     snapshot: Callable[[str], Snapshot | None],
     live: Callable[[], Iterable[LiveSymbol]],
+    minutes: Minutes,
+    may_write: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Store]:
     """Open the databases that `options` name. The caller has opened `open_asyncio_loop` around it.
 
@@ -218,6 +243,8 @@ async def open_store(
     Arguments:
         snapshot: returns a symbol's state while it is in memory, else None.
         live: returns all symbols in memory.
+        minutes: the newest bars.
+        may_write: returns whether this instance writes bars, not another one to the same database.
 
     Errors: BadRedisUrl; StoreUnavailable if a file cannot be opened. A server that is down is not an
     error, as it may come up.
@@ -229,6 +256,7 @@ async def open_store(
         cache, invalidations = await open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
         guarded = GuardedCache(cache, guard, stats)
+        openings = LastOpening(options.session)
         loader = Loader(
             catalogue=catalogue,
             cache=guarded,
@@ -237,16 +265,20 @@ async def open_store(
             stats=stats,
             ttl=options.cache_ttl,
             size=options.cache_symbols,
+            last_opening=lambda: openings.at(time_ns() // 1000),
         )
         name = f"writing to {catalogue.name}"
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
         write_back = WriteBack(catalogue, writing, live, loader.remember, stats)
+        tables = catalogue.bars
         yield Store(
             options=options,
             catalogue=catalogue,
             cache=guarded,
             loader=loader,
             write_back=write_back,
+            bars=BarReader(tables, database, minutes),
+            bar_writer=BarWriter(tables, database, writing, minutes, may_write, stats),
             changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,

@@ -67,12 +67,6 @@ class WriteBack:
         self._versions: dict[str, int] = {}
         self._refused: dict[str, Refusal] = {}
 
-    async def run(self, interval: float) -> None:
-        """Write every `interval` seconds until cancelled."""
-        while True:
-            await trio.sleep(interval)
-            await self.flush()
-
     def rewrite(self, symbols: Iterable[str]) -> None:
         """Write the prices of `symbols` again, though their versions were written."""
         for symbol in symbols:

@@ -282,6 +282,17 @@ def test_cache_tells_what_it_saves(tmp_path):
     assert all(float(cached) < float(uncached) / 2 for cached, uncached in queries), run.stdout
 
 
+def test_history_measures_a_year_from_each_database(tmp_path):
+    """Each database gives a day of minutes and a year of days. A bar takes some bytes on the disk."""
+    figures = measure(tmp_path, "history", "--symbols", "1", "--requests", "3")
+    for database in ("Postgres", "SQLite"):
+        assert 50 < figures[f"{database}, bytes a bar"] < 250
+        for answer in ("a day of minutes", "a year of days"):
+            assert (
+                0 < figures[f"{database}, {answer}, p50"] <= figures[f"{database}, {answer}, p99"]
+            )
+
+
 def test_soak_tells_how_memory_grows(tmp_path):
     """It prints rows while it runs, and the growth at the end."""
     arguments = ["--connections", "40", "--duration", "6", "--rate", "5"]

@@ -20,9 +20,9 @@ async def test_every_version_is_recorded(hub):
     # This one changes nothing.
     publish(hub, "AAPL", 101.0, size=0)
     publish(hub, "MSFT", 99.0)
-    assert hub.journal.take(1) == [Move("AAPL", 3, 101.0, 300, START_US, START_US)]
+    assert hub.journal.take(1) == [Move("AAPL", 3, 101.0, 300, START_US, START_US, size=200)]
     assert hub.journal.waiting == 1
-    assert hub.journal.take(10) == [Move("MSFT", 2, 99.0, 100, START_US, START_US)]
+    assert hub.journal.take(10) == [Move("MSFT", 2, 99.0, 100, START_US, START_US, size=100)]
     hub.journal.close()
     publish(hub, "AAPL", 102.0)
     assert hub.journal.waiting == 0

@@ -111,6 +111,8 @@ class Watcher(CheckedQuotes):
 class Cluster:
     """Instances with one Redis, and their clients. `seen` holds every quote of any client."""
 
+    kind = ServerProcess
+
     def __init__(self, folder: Path, redis_url: str, **variables: str) -> None:
         self.seen: Seen = {}
         self.servers: list[ServerProcess] = []
@@ -136,7 +138,7 @@ class Cluster:
         """Start one more instance, with a state folder of its own."""
         folder = self._folder / f"instance{len(self.servers)}"
         folder.mkdir()
-        server = ServerProcess(folder, **(self._variables | variables))
+        server = self.kind(folder, **(self._variables | variables))
         server.__enter__()
         self.servers.append(server)
         return server

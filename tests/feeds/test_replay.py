@@ -12,6 +12,7 @@ import trio
 
 from server.feeds.replay import BLOCK_ROWS, Played, Replay, ReplayError
 from server.quotes.instrument import UNLISTED, Instrument
+from server.quotes.traded import traded
 from server.quotes.update import Book, Change, DayRange, FeedPosition, TopOfBook, Trade
 
 HEADER = "timestamp_ms,symbol,price,size"
@@ -233,7 +234,9 @@ async def test_rows_of_every_kind(tmp_path):
     both, book, trade = [msgspec.structs.replace(each, ts=0) async for each in receive]
     day = DayRange(43210.5, 43210.5, 43210.5)
     quoted = Book(43210.0, 43211.0, None, None)
-    assert both == Change("BTC/USD", 43210.5, 1e-8, 1000, 0, both.row, day, quoted)
+    minutes = (traded(43210.5, 1e-8, 1000),)
+    expected = Change("BTC/USD", 43210.5, 1e-8, 1000, 0, both.row, day, quoted, minutes=minutes)
+    assert both == expected
     assert book == TopOfBook("BTC/USD", None, 43212.25, None, None, 2000, 0, both.row + 1)
     assert trade == Trade("CLK0", -37.63, 2, 3000, 0, row=both.row + 2)
     assert replay.bad_rows == 8

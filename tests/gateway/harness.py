@@ -19,7 +19,7 @@ from server.gateway.pool import Pool
 from server.gateway.selection import Selection, select
 from server.gateway.session import Session
 from server.gateway.subscriptions import LookUp, Publish
-from server.quotes.messages import Command
+from server.quotes.messages import AnyCommand
 from server.quotes.update import Trade
 from tests.frames import take_frame
 
@@ -106,7 +106,7 @@ class SessionHarness:
         selection = select(names, self.hub.topics) if names else Selection([], [])
         self.session.begin(Admission(self.session.identity, selection))
 
-    def execute(self, command: Command) -> None:
+    def execute(self, command: AnyCommand) -> None:
         """Carry out a command, as if the client had sent it."""
         context = self.gateway.services.context
         for reply in Commands(context, "ann", self.session.subscriptions).execute(command):

@@ -33,7 +33,7 @@ class Session:
         self.heard = False
         self.outbox = SimpleNamespace(blocked=False, sock=None)
         topics = [SimpleNamespace(moved_at=moved)]
-        self.subscriptions = SimpleNamespace(everything=everything, topics=topics)
+        self.subscriptions = SimpleNamespace(everything=everything, topics=topics, bars=())
         self.done: list[object] = []
 
     def ping(self) -> None:

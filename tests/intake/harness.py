@@ -11,6 +11,7 @@ from server.intake.market import Effect, Notice, Rules
 from server.intake.objects import read_batch
 from server.intake.trades import Values
 from server.quotes.instrument import Instrument
+from server.quotes.opening import begun_once, opened, opening_of
 from server.quotes.quote import Quote, opening_quote, quote_after, to_microseconds
 
 NOW = 1_764_012_345_678_901
@@ -49,7 +50,8 @@ class Desk:
         """Return a symbol's present values."""
         quote = self.quotes[symbol]
         updated = to_microseconds(quote.last_updated) if quote.last_updated else 0
-        traded = quote.open is not None
+        known = self.instruments.get(symbol)
+        traded = quote.open is not None or (known is not None and known.opened_at > 0)
         return Values(quote.current_price, updated, quote.high, quote.low, traded)
 
     def publish(
@@ -82,8 +84,10 @@ class Desk:
                 self.notices.append(effect)
                 continue
             instrument = self.instruments[effect.symbol]
-            old = self.quotes[effect.symbol]
-            new = quote_after(old, effect, instrument.price_decimals, instrument.size_decimals)
+            old, update = self.quotes[effect.symbol], begun_once(effect, instrument)
+            new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
+            if opening := opening_of(update):
+                self.instruments[effect.symbol] = opened(instrument, opening, new)
             self.quotes[effect.symbol] = new
             self.versions[effect.symbol] += new != old
 

@@ -40,7 +40,7 @@ def test_snapshot_before_the_first_trade_is_the_instrument(instrument):
     shared = live(snapshot, 77)
     assert shared.ts == 77
     assert shared.instrument == instrument
-    assert msgspec.structs.astuple(shared)[:-2] == msgspec.structs.astuple(snapshot)
+    assert msgspec.structs.astuple(shared)[:-3] == msgspec.structs.astuple(snapshot)
 
 
 def test_categories_are_the_database_s():

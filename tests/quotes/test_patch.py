@@ -178,5 +178,5 @@ def test_a_trade_that_changes_nothing_is_no_operation():
 
 def test_only_an_update_s_fields_can_move():
     """Fields that `difference` ignores are fixed when an instrument is listed."""
-    fixed = {"symbol", "name", "type", "base_price", "market_cap", "currency", "previous_close"}
-    assert set(Quote.__struct_fields__) == fixed | set(MOVING_FIELDS)
+    fixed = {"symbol", "name", "type", "market_cap", "currency"}
+    assert set(Quote.__struct_fields__) - fixed == set(MOVING_FIELDS)

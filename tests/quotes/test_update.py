@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from server.quotes.instrument import Instrument
 from server.quotes.quote import Quote, move_of, opening_quote, quote_after
 from server.quotes.record import Decoder
+from server.quotes.traded import Traded
 from server.quotes.update import (
     Book,
     Change,
@@ -137,14 +138,16 @@ def test_move_replaces_earlier_updates_of_another_kind():
 def test_two_merged_trades_keep_both_extremes():
     """The later price and the newest times win; the sizes add up."""
     first, second = Trade("A", 1.0, 10, 1, 2), Trade("A", 2.0, 20, 3, 4)
-    assert merged(first, second) == Change("A", 2.0, 30, 3, 4, 0, DayRange(1.0, 2.0, 1.0))
+    minute = Traded(0, 1.0, 2.0, 1.0, 2.0, 30, 2, 50.0, 1, 3)
+    day = DayRange(1.0, 2.0, 1.0)
+    assert merged(first, second) == Change("A", 2.0, 30, 3, 4, 0, day, minutes=(minute,))
 
 
 def test_trade_s_move_stays_as_short_as_it_was():
     """The fields that updates of other kinds need take one byte each."""
     (move,) = moves(Trade("CLK0", 18.5, 100, 5, 6))
     plain = msgspec.msgpack.encode(["CLK0", 2, 18.5, 100, 5, 6, 0, 0])
-    assert len(msgspec.msgpack.encode(move)) == len(plain) + 2
+    assert len(msgspec.msgpack.encode(move)) == len(plain) + 4
 
 
 def test_move_of_an_older_instance_still_counts():

@@ -11,6 +11,7 @@ import trio
 
 from server.fanout.hub import Hub
 from server.gateway.directory import Directory
+from server.history.minutes import Minutes
 from server.quotes.adjustment import split
 from server.store.catalogue import Catalogue
 from server.store.store import StoreOptions, import_instruments, open_store, run_alone
@@ -160,7 +161,7 @@ async def test_store_has_looked_when_it_has_started(tmp_path):
     options = StoreOptions(sqlite_path=str(tmp_path / "quotes.db"), shipped=False)
     await import_instruments(options, [instrument("FB")], lambda _: None)
     async with (
-        open_store(options, lambda _: None, lambda: ()) as store,
+        open_store(options, lambda _: None, lambda: (), Minutes()) as store,
         trio.open_nursery() as nursery,
     ):
         await store.catalogue.rename("FB", "META")

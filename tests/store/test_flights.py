@@ -8,6 +8,7 @@ import trio
 
 from server.fanout.hub import Hub
 from server.gateway.directory import Directory
+from server.history.minutes import Minutes
 from server.store.loop import open_asyncio_loop
 from server.store.store import Store, StoreOptions, import_instruments, open_store
 from tests.stopwatch import machine_is_busy
@@ -28,7 +29,7 @@ async def open_running(**options) -> AsyncIterator[Store]:
     await import_instruments(made, [instrument(each) for each in SYMBOLS], lambda _: None)
     async with (
         open_asyncio_loop(options["database_url"]),
-        open_store(made, lambda _: None, lambda: ()) as store,
+        open_store(made, lambda _: None, lambda: (), Minutes()) as store,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(store.run, Directory(Hub(), store.loader, store.catalogue))

@@ -114,6 +114,8 @@ def test_migrating_together(tmp_path, database_url, shared_postgres, database):
         "applied 0006_first_price",
         "applied 0007_life_of_a_symbol",
         "applied 0008_every_kind",
+        "applied 0009_minute_bars",
+        "applied 0010_sessions",
     ]
     assert run(tmp_path, "migrate", DATABASE_URL=database_url).stdout == "nothing to do\n"
 

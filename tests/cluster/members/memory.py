@@ -152,7 +152,7 @@ class MemoryBus:
             await trio.sleep(self.delay)
             redis = self._redis
             self._write(batch.epoch, snapshots)
-            redis.mark = Mark(batch.epoch, batch.seq, batch.position)
+            redis.mark = Mark(batch.epoch, batch.seq, batch.position, batch.closing)
             sent = decode_batch(encode_batch(batch), ClusterStats().invalid)
             assert sent == batch
             redis.published.append(batch)

@@ -1,0 +1,173 @@
+"""Runs `quotestream bars` and `quotestream export bars`: a table or CSV of what a server answers."""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+from zoneinfo import ZoneInfo
+
+from server.cli.connecting import http_address
+from server.cli.credentials import client_token
+from server.client.history import COLUMNS, HistoryClient, HistoryRefused
+from server.config.settings import Settings
+from server.store.importing import BadFile
+
+REFUSED = 2
+"""The exit code if the server refuses the request, or has no such symbol."""
+
+PAGE_BARS = 10_000
+"""Bars of one page of an export: as many as the server gives."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+WIDTH = 60
+"""Columns of the sparkline."""
+
+SYMBOL = "symbol"
+
+
+def show_bars(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Print the newest bars of a symbol."""
+    symbol = arguments.symbol
+    client, url = _client(arguments, settings)
+    wanted = _parameters(arguments, [symbol]) | {"sort": "desc", "limit": str(arguments.limit)}
+    with _refusals(url):
+        page = next(iter(client.pages(wanted)))
+        bars = [*page.bars.get(symbol, ())][::-1]
+        if not bars and not client.exists(symbol):
+            _refuse(f"{symbol} is not listed")
+    if arguments.csv or not sys.stdout.isatty():
+        rows = _rows(sys.stdout)
+        rows.writerows(_row(symbol, bar) for bar in bars)
+    else:
+        _show(symbol, arguments.timeframe, bars, arguments.tz)
+    if not bars:
+        print(f"no bars of {symbol} in this range", file=sys.stderr)
+
+
+def export_bars(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Write the bars of some symbols as CSV."""
+    client, url = _client(arguments, settings)
+    wanted = _parameters(arguments, arguments.symbols) | {"limit": str(PAGE_BARS)}
+    count, symbols = 0, set[str]()
+    with _refusals(url), _output(arguments.output) as file:
+        rows = _rows(file)
+        for page in client.pages(wanted):
+            for symbol, bars in page.bars.items():
+                rows.writerows(_row(symbol, bar) for bar in bars)
+                count += len(bars)
+                symbols.add(symbol)
+            if page.next_page_token:
+                _progress(f"{count:,} bars so far, {max(symbols)}")
+    _progress("")
+    print(f"{count:,} bars of {len(symbols):,} symbols", file=sys.stderr)
+    if missing := [each for each in arguments.symbols if each not in symbols]:
+        print(f"not listed, or without bars: {', '.join(missing)}", file=sys.stderr)
+
+
+def _client(arguments: argparse.Namespace, settings: Settings) -> tuple[HistoryClient, str]:
+    url = arguments.url or http_address(settings)
+    token = client_token(arguments.token, arguments.token_file, settings)
+    return HistoryClient(url, token), url
+
+
+def _parameters(arguments: argparse.Namespace, symbols: Sequence[str]) -> dict[str, str]:
+    names = ("timeframe", "start", "end", "tz", "fill")
+    return {"symbols": ",".join(symbols)} | {name: getattr(arguments, name) or "" for name in names}
+
+
+@contextmanager
+def _refusals(url: str) -> Iterator[None]:
+    """End the command with one line if the server refuses."""
+    try:
+        yield
+    except HistoryRefused as refused:
+        _progress("")
+        _refuse(f"{url}: {refused}")
+
+
+def _refuse(problem: str) -> NoReturn:
+    print(f"quotestream: {problem}", file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+def _progress(text: str) -> None:
+    """Show one line in place of the last one, on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _output(name: str) -> Iterator[TextIO]:
+    """Open standard output for `-`, or a file that appears when it is complete. Errors: BadFile."""
+    if name == "-":
+        yield sys.stdout
+        return
+    path = Path(name)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", newline="", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        raise BadFile(f"cannot write {name}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _rows(file: TextIO) -> Any:
+    """Return a CSV writer (RFC 4180) that has written the header."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow([SYMBOL, *COLUMNS])
+    return rows
+
+
+def _row(symbol: str, bar: Mapping[str, Any]) -> list[str]:
+    return [symbol, *map(_cell, (bar[name] for name in COLUMNS))]
+
+
+def _cell(value: Any) -> str:
+    """Return a value as JSON has it, an empty text for null."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show(symbol: str, timeframe: str, bars: Sequence[Mapping[str, Any]], zone: str | None) -> None:
+    """Print a table below a sparkline of the closing prices."""
+    tz: tzinfo = ZoneInfo(zone) if zone else UTC
+    closes = [float(bar["c"]) for bar in bars]
+    line = sparkline(closes, WIDTH)
+    if closes and _can_print(line):
+        print(f"{symbol} {timeframe}  {line}  {min(closes):g} to {max(closes):g}")
+    names = ("o", "h", "l", "c", "v", "n", "vw")
+    heads = ("open", "high", "low", "close", "volume", "trades", "average")
+    print(f"{'time':<22}", *(f"{head:>12}" for head in heads))
+    for bar in bars:
+        moment = datetime.fromisoformat(bar["t"]).astimezone(tz)
+        state = "" if bar["final"] else "  open"
+        state = f"  revised {bar['rev']}" if bar["rev"] != "0" else state
+        cells = (f"{_cell(bar[name]):>12}" for name in names)
+        print(f"{moment:%Y-%m-%d %H:%M %Z}".ljust(22), *cells, state)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return blocks whose heights are the values, the last one of each part if they are too many."""
+    if len(values) > width:
+        values = [values[(part + 1) * len(values) // width - 1] for part in range(width)]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in values)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""Asks a server's `GET /bars` page by page, for the command line."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
+
+TIMEOUT = 30.0
+"""Seconds for one answer. The server ends a page after two."""
+
+ATTEMPTS = 6
+"""Times that a page is asked for, if the server or its store is away or busy."""
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds between two attempts: doubled each time, or as long as the server says."""
+
+UNAVAILABLE = "Unavailable-Symbols"
+
+COLUMNS = ("t", "o", "h", "l", "c", "v", "n", "vw", "final", "rev")
+"""The fields of a bar, as the server sends them."""
+
+Bar = Mapping[str, Any]
+"""One bar, its numbers as text, exactly as the server sent them."""
+
+
+class HistoryRefused(Exception):
+    """The server does not give the bars. The message is one line."""
+
+
+class _Away(Exception):
+    """Perhaps the next attempt succeeds, after `wait` seconds."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
+
+
+class Page(NamedTuple):
+    """The bars of one page by symbol, and the token of the next page, empty on the last."""
+
+    bars: Mapping[str, Sequence[Bar]]
+    next_page_token: str
+
+
+class HistoryClient:
+    """Asks the HTTP port at `url`, such as `http://127.0.0.1:8081`, for one user."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = urlsplit(url)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def pages(self, parameters: Mapping[str, str]) -> Iterator[Page]:
+        """Return page after page. Errors: HistoryRefused."""
+        token = ""
+        while True:
+            more = {"page_token": token} if token else {}
+            page = self._page({**parameters, **more})
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
+    def exists(self, symbol: str) -> bool:
+        """Return whether there is such an instrument. Errors: HistoryRefused."""
+        response, _ = self._ask(f"/instruments/{quote(symbol, safe='')}", missing=404)
+        return response.status != 404
+
+    def _page(self, parameters: Mapping[str, str]) -> Page:
+        given = {name: value for name, value in parameters.items() if value}
+        response, body = self._ask(f"/bars?{urlencode(given)}")
+        if left_out := response.headers.get(UNAVAILABLE):
+            raise HistoryRefused(f"the server's store gives no answer about {left_out}")
+        # Numbers stay as they were sent: a float would show 1e-05 for 0.00001.
+        page = json.loads(body, parse_float=str, parse_int=str)
+        return Page(page["bars"], page["next_page_token"] or "")
+
+    def _ask(self, path: str, missing: int = 0) -> tuple[HTTPResponse, bytes]:
+        wait = FIRST_WAIT
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._ask_once(path, missing)
+            except _Away as away:
+                if attempt == ATTEMPTS:
+                    raise HistoryRefused(str(away)) from None
+                time.sleep(min(LONGEST_WAIT, max(wait, away.wait)))
+                wait *= 2
+        raise AssertionError("the loop returns or raises")
+
+    def _ask_once(self, path: str, missing: int) -> tuple[HTTPResponse, bytes]:
+        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", self._url.path.rstrip("/") + path, headers=self._headers)
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, HTTPException) as error:
+            raise _Away(str(error) or type(error).__name__) from None
+        finally:
+            connection.close()
+        if response.status in (200, missing):
+            return response, body
+        problem = f"{response.status} {_message(body)}"
+        if response.status in (429, 503):
+            raise _Away(problem, _seconds(response.headers.get("Retry-After", "")))
+        raise HistoryRefused(problem)
+
+
+def _message(body: bytes) -> str:
+    """Return the message of an error's body."""
+    try:
+        error = json.loads(body)["error"]
+        return f"{error['code']}: {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return "the server does not answer as quotestream does"
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 0.0

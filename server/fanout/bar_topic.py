@@ -1,0 +1,154 @@
+"""The bars of one symbol and length that clients watch: each is encoded once for all of them."""
+
+from typing import NamedTuple
+
+from msgspec import to_builtins
+
+from server.fanout.frame import Source, UpdateFrame, message_frame
+from server.fanout.subscriber_set import Audience
+from server.history.bar import MinuteBar, bar_of
+from server.history.messages import BarMessage, BarsEnd, BarsMissed
+from server.history.minutes import Minutes
+from server.history.timeframe import joined_all, period_end, period_start
+from server.quotes.traded import Timeframe
+from server.quotes.view import View
+
+OWED_BARS = 60
+"""Bars of a symbol that a slow client is owed. If one more comes, it is told that it missed some."""
+
+
+class BarSource(Source):
+    """One bar. In place of the states that a slow client missed, it gets the newest."""
+
+    __slots__ = ("_frames", "_message")
+
+    def __init__(self, message: BarMessage | BarsEnd | BarsMissed) -> None:
+        self._message = message
+        self._frames: dict[View, UpdateFrame] = {}
+
+    def renew(self, message: BarMessage | BarsEnd | BarsMissed) -> bool:
+        """Take over the newest state. Return whether it is news."""
+        before, self._message = self._message, message
+        self._frames = {}
+        return message != before
+
+    def current_frame(self, view: View) -> UpdateFrame:
+        frame = self._frames.get(view)
+        if frame is None:
+            # MessagePack would have times of its own.
+            payload = view.encode(to_builtins(self._message))
+            frame = self._frames[view] = UpdateFrame(message_frame(payload, view), self)
+        return frame
+
+
+class EndSource(BarSource):
+    """The newest `bars_end` of one length. It comes behind all bars."""
+
+    trails = True
+
+
+class Base(NamedTuple):
+    """A period's minutes before `end` that may not be in memory any more, as one bar; None without a
+    trade.
+    """
+
+    period: int
+    end: int
+    bar: MinuteBar | None
+
+
+class BarTopic:
+    """The bars of `symbol`. `unfinished`: periods with a bar that is not final. `loading`: periods of
+    which the store is asked. `over`: the symbol was delisted.
+    """
+
+    def __init__(self, symbol: str, timeframe: Timeframe, minutes: Minutes) -> None:
+        self.symbol = symbol
+        self.timeframe: Timeframe = timeframe
+        self.subscribers = Audience()
+        self.unfinished: set[int] = set()
+        self.loading: set[int] = set()
+        self.over = False
+        self._minutes = minutes
+        self._base = Base(0, 0, None)
+        self._sources: dict[int, BarSource] = {}
+        self._missed = BarSource(BarsMissed(symbol, timeframe))
+
+    @property
+    def sources(self) -> list[Source]:
+        """All that a client may be owed."""
+        return [self._missed, *self._sources.values()]
+
+    @property
+    def newest(self) -> BarSource | None:
+        """The newest bar, None before the first."""
+        return self._sources[max(self._sources)] if self._sources else None
+
+    def period(self, minute: int) -> int:
+        """Return the first minute of the bar that has `minute`."""
+        return period_start(minute, self.timeframe)
+
+    def end(self, period: int) -> int:
+        """Return the first minute after a period."""
+        return period_end(period, self.timeframe)
+
+    def knows(self, period: int) -> bool:
+        """Whether all minutes of a bar are here, those in memory and the base."""
+        whole = self.timeframe == "1m" or period >= self._minutes.whole_from
+        return whole or self._base.period == period
+
+    def bar(self, period: int) -> MinuteBar | None:
+        """Return a bar that is known, as it is now, None without a trade."""
+        base, start = self._base, period
+        parts = list[MinuteBar]()
+        if base.period == period and base.bar:
+            parts.append(base.bar)
+            start = base.end
+        parts += self._minutes.recent([self.symbol], start, self.end(period))
+        return joined_all(parts, period, final=self.end(period) <= self._minutes.closed_to)
+
+    def source(self, bar: MinuteBar, price_decimals: int) -> BarSource | None:
+        """Return the source of a bar with its newest state, None if that is not news."""
+        message = BarMessage(self.symbol, self.timeframe, bar_of(bar, price_decimals))
+        source = self._sources.get(bar.minute)
+        if source is not None:
+            return source if source.renew(message) else None
+        source = self._sources[bar.minute] = BarSource(message)
+        if len(self._sources) > OWED_BARS:
+            self._drop(self._sources.pop(min(self._sources)))
+        return source
+
+    def _drop(self, oldest: BarSource) -> None:
+        """Tell clients that have not got the oldest bar yet."""
+        for outbox in self.subscribers:
+            if outbox.queue is None and outbox.is_pending(oldest):
+                outbox.forget([oldest])
+                outbox.conflate(self._missed)
+
+    def fold(self, oldest: int) -> None:
+        """Keep what minutes before `oldest` make: they may leave the memory now."""
+        if self.timeframe == "1m":
+            return
+        base, period = self._base, self.period(oldest)
+        if base.period != period:
+            if period < self._minutes.whole_from:
+                return
+            base = Base(period, period, None)
+        parts = [base.bar] if base.bar else []
+        parts += self._minutes.recent([self.symbol], base.end, oldest)
+        self._base = Base(period, max(base.end, oldest), joined_all(parts, period))
+
+    def restore(self, period: int, end: int, stored: MinuteBar | None) -> None:
+        """Take over what the store has of a period. With memory, that is all before `end`."""
+        parts = [stored] if stored else []
+        parts += self._minutes.recent([self.symbol], period, end)
+        self._base = Base(period, end, joined_all(parts, period))
+
+    def is_stale(self, minute: int) -> bool:
+        """Whether a minute is in memory again that the period's base has in an earlier state."""
+        return self._base.period <= minute < self._base.end
+
+    def rename(self, symbol: str) -> None:
+        """Go on under a new symbol."""
+        self.symbol = symbol
+        self._missed.renew(BarsMissed(symbol, self.timeframe))

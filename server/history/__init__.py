@@ -1,0 +1,1 @@
+"""Bars and recent trades: what prices were. Pure values and builders."""

@@ -1,0 +1,86 @@
+"""The last trades of each symbol: within their bounds, and what is gone is said."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.history.trades import BYTES_A_TRADE, MOST, RecentTrades
+from server.quotes.update import Move, TopOfBook, Trade, merged
+from tests.late import late_trade
+
+
+def trade(price: float, *, symbol: str = "IBM") -> Trade:
+    return Trade(symbol, price, 100, 1_700_000_000_000_000, 1_700_000_000_000_001)
+
+
+def versions(trades: RecentTrades, after: int, *, symbol: str = "IBM") -> tuple[list[int], bool]:
+    found, complete = trades.after(symbol, after, 10**9, MOST)
+    return [each.version for each in found], complete
+
+
+def test_a_gap_is_filled_trade_by_trade():
+    """All trades above a version are there, in order. Those of before the start are missing."""
+    trades = RecentTrades()
+    for version in (7, 8, 10):
+        trades.absorb("IBM", version, trade(float(version)), float(version))
+    trades.absorb("IBM", 9, TopOfBook("IBM", 1.0, 2.0, 1, 1, 0, 0), 1.0)
+    assert versions(trades, 6) == ([7, 8, 10], True)
+    assert versions(trades, 8) == ([10], True)
+    assert versions(trades, 5) == ([7, 8, 10], False)
+    found, _ = trades.after("IBM", 0, 10, 1)
+    assert [(each.version, each.price, each.size) for each in found] == [(7, 7.0, 100)]
+    assert trades.after("AIG", 3, 3, 9) == ([], True)
+    assert trades.after("AIG", 2, 3, 9) == ([], False)
+
+
+def test_merged_trades_leave_a_gap():
+    """An update of two trades has no single price, so nothing before it is complete."""
+    trades = RecentTrades()
+    trades.absorb("IBM", 2, trade(1.0), 1.0)
+    trades.absorb("IBM", 3, merged(trade(2.0), trade(3.0)), 3.0)
+    trades.absorb("IBM", 4, trade(4.0), 4.0)
+    assert versions(trades, 1) == ([4], False)
+    assert versions(trades, 3) == ([4], True)
+
+
+def test_late_trades_and_moves_of_the_leader_count():
+    """A late trade has its own price. A follower keeps the trades that the leader's moves have."""
+    trades = RecentTrades()
+    trades.absorb("IBM", 2, late_trade("IBM", 5.0, 100, 0), 9.0)
+    assert [each.price for each in trades.after("IBM", 1, 2, 9)[0]] == [5.0]
+    move = Move("IBM", 3, 6.0, 200, 1_700_000_000_000_000, 1, size=100)
+    trades.absorb("IBM", 3, move, 6.0)
+    assert [each.price for each in trades.after("IBM", 2, 3, 9)[0]] == [6.0]
+
+
+def test_a_new_epoch_begins_anew():
+    """Versions go back with a new epoch, and what was before it is no longer given."""
+    trades = RecentTrades()
+    for version in (50, 51, 3):
+        trades.absorb("IBM", version, trade(1.0), 1.0)
+    assert versions(trades, 2) == ([3], True)
+    trades.drop(["IBM", "AIG"])
+    assert versions(trades, 2) == ([], False)
+
+
+@given(st.lists(st.sampled_from("ABCDE"), max_size=400), st.integers(1, 60))
+def test_memory_is_bounded(symbols, room):
+    """No more trades than fit are kept, each symbol's newest ones, and gaps are said."""
+    trades = RecentTrades(room * BYTES_A_TRADE)
+    newest: dict[str, int] = {}
+    for symbol in symbols:
+        newest[symbol] = version = newest.get(symbol, 0) + 1
+        trades.absorb(symbol, version, trade(1.0, symbol=symbol), 1.0)
+    kept = {symbol: versions(trades, 0, symbol=symbol) for symbol in newest}
+    assert sum(len(found) for found, _ in kept.values()) <= max(room, len(newest))
+    for symbol, (found, complete) in kept.items():
+        assert found == [*range(newest[symbol] - len(found) + 1, newest[symbol] + 1)]
+        assert complete == (len(found) == newest[symbol])
+
+
+def test_a_symbol_has_a_thousand_trades():
+    """The oldest make room for new ones."""
+    trades = RecentTrades()
+    for version in range(1, MOST + 6):
+        trades.absorb("IBM", version, trade(1.0), 1.0)
+    assert versions(trades, 5) == ([*range(6, MOST + 6)], True)
+    assert not versions(trades, 4)[1]

@@ -1,0 +1,136 @@
+"""Servers around an opening: restarts, a killed leader, and what clients are told."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.checked import Seen
+from tests.faults.cluster import Cluster, Watcher
+from tests.gateway.wire import Client
+from tests.processes import ServerProcess
+from tests.publisher import post
+
+ROOT = str(Path(__file__).parents[2])
+
+SESSION = "09:30-16:00 America/New_York"
+
+OPENING = datetime(2026, 11, 24, 14, 30, tzinfo=UTC).timestamp()
+
+PRICE: dict[str, Any] = {"symbol": "NEWCO", "price": 180.25, "size": 100}
+
+
+class ShiftedServer(ServerProcess):
+    """A server with a wall clock of its own."""
+
+    module = "tests.sessions.shifted"
+
+
+def variables(seconds: float, **more: str) -> dict[str, str]:
+    """Return the variables of a server that starts this many seconds after the opening."""
+    shift = OPENING + seconds - time.time()
+    return {"PYTHONPATH": ROOT, "SHIFT": f"{shift:.3f}", "SESSION": SESSION, **more}
+
+
+def day(server: ServerProcess) -> tuple[Any, ...]:
+    """Return the values that an opening changes, and the version."""
+    _, [found] = server.ask("/quotes?symbols=NEWCO")
+    quote = found["quote"]
+    names = ("base_price", "previous_close", "open", "high", "low", "volume")
+    return (*(quote[name] for name in names), found["version"])
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def stored(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the variables of a database: SQLite in the state folder, or a Postgres."""
+    if request.param == "sqlite":
+        return {}
+    return {"DATABASE_URL": request.getfixturevalue("database_url")}
+
+
+def test_restarts_around_an_opening(tmp_path, stored):
+    """A server that was down at the opening makes it once, and later starts do nothing."""
+    stored = {"FEED": "push", "PUSH_LISTS_SYMBOLS": "1", "PRICE_WRITE_INTERVAL": "100ms", **stored}
+    with ShiftedServer(tmp_path, **variables(-3600, **stored)) as server:
+        yesterday = int((OPENING - 80_000) * 1e6)
+        assert post(server, [PRICE | {"ts": yesterday}]).status == 200
+        before = day(server)
+        assert before[1:] == (None, 180.25, 180.25, 180.25, 100, 2)
+        assert server.stop() == 0
+    with ShiftedServer(tmp_path, **variables(-1800, **stored)) as server:
+        assert day(server) == before
+        assert server.stop() == 0
+    for seconds in (1, 3600):
+        with ShiftedServer(tmp_path, **variables(seconds, **stored)) as server:
+            assert day(server) == (180.25, 180.25, None, None, None, 0, 3)
+            assert server.stop() == 0
+    with ShiftedServer(tmp_path, **variables(7200, **stored)) as server:
+        assert post(server, [PRICE | {"price": 181.0}]).status == 200
+        assert day(server)[:-1] == (180.25, 180.25, 181.0, 181.0, 181.0, 100)
+        # A trade of before the opening, which was on its way for two hours.
+        assert (
+            post(server, [PRICE | {"price": 300.0, "ts": int((OPENING - 1) * 1e6)}]).status == 200
+        )
+        assert day(server)[:-1] == (180.25, 180.25, 181.0, 181.0, 181.0, 100)
+
+
+def test_closed_market_on_connecting(tmp_path):
+    """A client that connects outside the session is told when it opens, and so are operators."""
+    with (
+        ShiftedServer(tmp_path, **variables(-3600, FEED="push")) as server,
+        Client(server) as client,
+    ):
+        assert client.receive() == {
+            "type": "status",
+            "status": "closed",
+            "reason": "session_closed",
+            "next_open": "2026-11-24T14:30:00Z",
+        }
+        _, health = server.ask("/health")
+        assert health["session"] == {"status": "closed", "next_open": "2026-11-24T14:30:00Z"}
+
+
+class ShiftedCluster(Cluster):
+    """Instances that share a wall clock of their own."""
+
+    kind = ShiftedServer
+
+
+def closes(seen: Seen) -> dict[str, set[float | None]]:
+    """Return the previous closes of each symbol that clients saw."""
+    found: dict[str, set[float | None]] = {}
+    for (_, symbol, _), quote in seen.items():
+        found.setdefault(symbol, set()).add(quote["previous_close"])
+    return found
+
+
+def test_leader_killed_at_the_opening(tmp_path, redis):
+    """Each symbol opens once, whether the old leader or the new one does it. All clients see it."""
+    with ShiftedCluster(tmp_path, redis.url, **variables(-20)) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        _, found = leader.ask("/instruments?limit=100")
+        symbols = ",".join(each["symbol"] for each in found)
+        theirs, mine = cluster.watch(leader, symbols), cluster.watch(follower, symbols)
+        cluster.moves_on([theirs, mine])
+        seen: Seen = {}
+        mine._seen = seen
+
+        def opened(watcher: Watcher) -> int:
+            quotes = watcher.document["quotes"].values()
+            return sum(quote["previous_close"] is not None for quote in quotes)
+
+        before = opened(theirs)
+        theirs.wait_for(lambda it: opened(it) > before, timeout=60, pause=0.001)
+        leader.process.kill()
+        cluster.wait_for_leader([follower])
+        mine.wait_for(lambda it: opened(it) == len(found))
+        cluster.moves_on([mine])
+        assert mine.status[0] == "live"
+        for symbol, previous in closes(seen).items():
+            assert len(previous - {None}) == 1, f"{symbol}: {previous}"
+        for quote in mine.document["quotes"].values():
+            assert quote["base_price"] == quote["previous_close"]
