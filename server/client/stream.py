@@ -9,6 +9,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.client.document import Document
+from server.quotes.instrument import normalize_symbol
 from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 MAX_REQUEST = 16 * 1024 - 512
@@ -20,6 +21,9 @@ MAX_RESUME = 8 * 1024
 """Characters of a position as it is sent. The server sends the full quote of each symbol that does not
 fit.
 """
+
+EVERYTHING = "*"
+"""The symbol that stands for all symbols."""
 
 UNAUTHORIZED = 401
 
@@ -107,16 +111,18 @@ async def follow(
     del token
     await credential.renew()
     document, backoff = Document(), Backoff()
-    wanted, resume = list(symbols), True
+    wanted, resume = [normalize_symbol(symbol) for symbol in symbols], True
 
     def listen(document: Document, message: dict[str, Any]) -> None:
         """Ask for the new symbols of renamed instruments from the next connection on."""
-        new = message.get("renamed", {})
-        wanted[:] = [new.get(symbol.strip().upper(), symbol) for symbol in wanted]
+        if new := message.get("renamed"):
+            wanted[:] = [new.get(symbol, symbol) for symbol in wanted]
         listener(document, message)
 
     while True:
-        target = f"{url}?symbols={quote(','.join(wanted), safe=',*')}"
+        # If two instruments exchanged their symbols, only one of them was told as renamed.
+        asked_for = wanted if EVERYTHING in wanted else dict.fromkeys([*wanted, *document.quotes])
+        target = f"{url}?symbols={quote(','.join(asked_for), safe=',*')}"
         asked, problem = 0.0, "the connection ended"
         refusal: StreamRefused | None = None
         resumed = _resuming(target, document, credential) if resume else target
