@@ -1,6 +1,7 @@
 """The `quotestream` command."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -79,6 +80,9 @@ log = structlog.get_logger()
 def main() -> None:
     """Run the command line. Errors: KeyboardInterrupt."""
     install_hooks()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the locale's encoding lacks is written in escapes, and does not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         settings = load_settings()

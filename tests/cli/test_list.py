@@ -1,5 +1,7 @@
 """`quotestream list`, and a catalogue with one's own instruments only."""
 
+import pytest
+
 from tests.cli.command import complaint, run
 from tests.processes import ServerProcess
 
@@ -13,6 +15,22 @@ def test_all_instruments_and_what_a_search_finds(tmp_path):
     done = run(tmp_path, "list", "o'reilly")
     assert done.stdout.split()[:2] == ["ORLY", "STOCK"]
     assert done.stderr == "1 instrument\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_name_that_the_terminal_cannot_show(tmp_path, encoding):
+    """Old machines have locales without Unicode. The symbol is written in escapes, and all others too."""
+    (tmp_path / "own.csv").write_text("symbol,name,price\n東,Tokyo,5\nZ,Z,5\n", encoding="utf-8")
+    variables = {"CATALOGUE": "empty", "PYTHONIOENCODING": encoding}
+    symbol = "東" if encoding == "utf-8" else r"\u6771"
+    for arguments in (["import", "--dry-run", "own.csv"], ["import", "own.csv"], ["list"]):
+        done = run(tmp_path, *arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        if arguments != ["import", "own.csv"]:
+            assert symbol in done.stdout
+            assert "Z" in done.stdout
+    done = run(tmp_path, "rename", "東", "京", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_one_s_own_instruments_only(tmp_path):
