@@ -19,7 +19,7 @@ def test_all_instruments_and_what_a_search_finds(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_name_that_the_terminal_cannot_show(tmp_path, encoding):
-    """Old machines have locales without Unicode. The symbol is written in escapes, and all others too."""
+    """Old machines have locales without Unicode. The symbol is written in escapes."""
     (tmp_path / "own.csv").write_text("symbol,name,price\n東,Tokyo,5\nZ,Z,5\n", encoding="utf-8")
     variables = {"CATALOGUE": "empty", "PYTHONIOENCODING": encoding}
     symbol = "東" if encoding == "utf-8" else r"\u6771"
