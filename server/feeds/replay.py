@@ -47,6 +47,9 @@ BLOCK_ROWS = 1024
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about bad rows."""
 
+LONGEST_TOLD = 3e9
+"""Seconds, a century: with a slow REPLAY_SPEED a wait may end after the last date there is."""
+
 MAX_SIZE = 10**12
 """Shares in one trade: more than any company has issued."""
 
@@ -246,6 +249,7 @@ class Replay:
             )
 
     def _report_wait(self, line: int, seconds: float) -> None:
+        seconds = min(seconds, LONGEST_TOLD)
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         log.info(
             "replay waits",
