@@ -33,6 +33,26 @@ def test_name_that_the_terminal_cannot_show(tmp_path, encoding):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "?"],
+        ["delist", "A", "?"],
+        ["watch", "?"],
+        ["rename", "?", "B"],
+        ["rename", "A", "?"],
+        ["split", "?", "4:1"],
+    ],
+    ids=" ".join,
+)
+def test_argument_that_is_not_utf_8_is_named(tmp_path, arguments):
+    """A terminal of another encoding sends such bytes."""
+    done = run(tmp_path, *(each.replace("?", "caf\udce9") for each in arguments))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(r"'caf\udce9' is not UTF-8 text")
+    assert "Traceback" not in done.stderr
+
+
 def test_one_s_own_instruments_only(tmp_path):
     """CATALOGUE=empty leaves out the shipped ones."""
     (tmp_path / "own.csv").write_text("symbol,name,price\nOWN,Own,0.00001234\n")
