@@ -14,6 +14,7 @@ from bench import cluster, fleet
 from bench.cache import run_cache
 from bench.compare import run_compare
 from bench.figures import Result
+from bench.forms import FORMS, Form
 from bench.hotpath import run_hotpath
 from bench.load import Options
 from bench.peers import PEERS
@@ -78,6 +79,7 @@ def _add_compare(commands: Commands) -> None:
     command = commands.add_parser("compare", help="the same broadcast by other servers, in turn")
     command.add_argument("--connections", type=_positive, default=1000)
     command.add_argument("--duration", type=_seconds, default=5.0, help="seconds a step")
+    _add_form(command)
     command.add_argument(
         "--only", nargs="+", choices=PEERS, default=PEERS, metavar="SERVER", help=", ".join(PEERS)
     )
@@ -169,6 +171,7 @@ def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
             default=float(module.RATE),
             help=f"see above; {module.RATE} by default",
         )
+    _add_form(command)
     command.add_argument(
         "--url", default="", help="address of a running server to measure; our own by default"
     )
@@ -187,6 +190,21 @@ def _add_load(command: argparse.ArgumentParser, module: ModuleType) -> None:
         default="",
         metavar="URL",
         help="HTTP port of the server at --url, to read its CPU and memory",
+    )
+
+
+def _add_form(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--format",
+        choices=FORMS,
+        default=Form.name,
+        help=f"form of the messages; {Form.name} by default",
+    )
+    command.add_argument(
+        "--fields",
+        default="",
+        metavar="current_price,volume",
+        help="the fields of a quote that the clients ask for; all by default",
     )
 
 
@@ -209,12 +227,23 @@ def _run_one(module: ModuleType, arguments: argparse.Namespace) -> bool:
         token=arguments.token,
         secret=arguments.secret,
         http=arguments.http,
+        format=arguments.format,
+        fields=arguments.fields,
     )
-    return _report(module.run(options), arguments)
+    result = module.run(options)
+    if options.form.query:
+        result.setting += f", messages in {options.form}"
+    return _report(result, arguments)
 
 
 def _run_compare(arguments: argparse.Namespace) -> bool:
-    options = Options(connections=arguments.connections, duration=arguments.duration, rate=0)
+    options = Options(
+        connections=arguments.connections,
+        duration=arguments.duration,
+        rate=0,
+        format=arguments.format,
+        fields=arguments.fields,
+    )
     return _report(run_compare(options, [*dict.fromkeys(arguments.only)]), arguments)
 
 

@@ -5,6 +5,7 @@ The load runs on the same cores as the servers. Each part starts a Redis of its 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from statistics import median
 from time import monotonic
 
@@ -132,7 +133,8 @@ def _measure_bus(options: load.Options, _: int, result: Result) -> None:
         with open_redis() as redis, _pair(redis, options.schedule(BUS_SYMBOLS, rate)) as follower:
             yield follower
 
-    best = search_all({"bus": start}, BUS_SYMBOLS, 1, symbols, options.duration)["bus"]
+    alone = replace(options, connections=1)
+    best = search_all({"bus": start}, BUS_SYMBOLS, symbols, alone)["bus"]
     if best is None or best.latency is None:
         result.wrong.append("bus: no rate was slow enough")
         return

@@ -19,7 +19,7 @@ def run_compare(options: Options, names: Sequence[str]) -> Result:
         entrants = {name: entrant(name, options, burst) for name in names}
         symbols = ",".join(symbol_names(burst))
         present = {name: start for name, start in entrants.items() if start is not None}
-        best = search_all(present, burst, options.connections, symbols, options.duration)
+        best = search_all(present, burst, symbols, options)
         limit = best.get(LIMIT)
         for name in names:
             step = best.get(name)

@@ -133,13 +133,14 @@ def written(value: float | None, unit: Unit) -> str:
     return f"{value * scale:,.{decimals}f} {name}".rstrip()
 
 
-_SMALL = {Unit.SECONDS: 10, Unit.BYTES: 1e6}
+_SMALL = {Unit.SECONDS: 10, Unit.BYTES: 1e6, Unit.BYTES_PER_SECOND: 1e6}
 """Values below which the smaller scale is used."""
 
 _SCALES = {
     (Unit.SECONDS, True): (1e3, 1, "ms"),
     (Unit.SECONDS, False): (1, 1, "s"),
     (Unit.BYTES, False): (1e-6, 1, "MB"),
+    (Unit.BYTES_PER_SECOND, True): (1e-3, 1, "KB/s"),
     (Unit.BYTES_PER_SECOND, False): (1e-6, 2, "MB/s"),
     (Unit.CORE, False): (100, 1, "% of a core"),
     (Unit.RATIO, False): (1, 2, "×"),

@@ -1,7 +1,7 @@
 """Many WebSocket clients in one thread, far cheaper than the server that they load.
 
-They share a loop and a buffer. Some clients, the sample, read at once and parse `ts` and `versions`:
-enough to find missing updates and measure latencies. The others only count frames by their headers.
+They share a loop and a buffer. Some clients, the sample, read at once and parse `ts` and versions:
+enough to find missing updates and measure latencies. The others only count frames by their first bytes.
 They read every SWEEP_INTERVAL, many frames at a time, which their kernel buffers easily hold. Nothing
 is allocated for their frames.
 """
@@ -13,20 +13,19 @@ from collections.abc import Callable
 from time import monotonic, time_ns
 from urllib.parse import urlsplit
 
+import msgspec
+
+from bench.forms import BadContent, Form, Update
 from bench.latency import Latencies
 from bench.wire import (
     CLOSE,
     COMPRESSED,
-    HEADER,
-    LONG_TEXT_FRAME,
     PING,
     PONG,
     control_frame,
-    count_long_frames,
     inflate,
     next_frame,
     opening_request,
-    parse_versions,
 )
 
 BUFFER_BYTES = 256 * 1024
@@ -79,7 +78,7 @@ class Client:
 
 
 class Generator:
-    """All clients and their counts.
+    """All clients and their counts. They ask for messages of one form.
 
     `latencies`: from the server's intake (`ts`) to the client, in microseconds, for every update of the
     sample. `last`: the latency of the last client, by `ts`. `failed`: reasons of failed handshakes
@@ -87,8 +86,11 @@ class Generator:
     update of the sample.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, form: Form) -> None:
         self._url = urlsplit(url)
+        self._form = form
+        # A mark that is cut by the end of a read has at most these bytes in it.
+        self._cut = 1 - len(form.mark)
         host, port = self._url.hostname or "", self._url.port or 80
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._family, self._address = found[0], found[4]
@@ -128,6 +130,7 @@ class Generator:
             sock.bind((SOURCES[self.opened % len(SOURCES)], 0))
         self.opened += 1
         self.pending += 1
+        query += self._form.query
         request = opening_request(self._url, query, compressed=compressed)
         client = Client(sock, request, sampled=sampled)
         client.handle = self._connected
@@ -244,10 +247,13 @@ class Generator:
                 self._first(client, rest)
 
     def _first(self, client: Client, data: bytes = b"") -> None:
-        """Take the first message of any kind: from then on the client is served."""
+        """Take the first message, of any kind but a schema: from then on the client is served."""
         data = client.rest + (data or self._receive(client))
         client.rest = data
-        if next_frame(data, 0) is None:
+        frame = next_frame(data, 0)
+        if frame and self._form.is_schema(data, frame[0]):
+            frame = next_frame(data, frame[1])
+        if frame is None:
             return
         client.answered_at = monotonic()
         self.pending -= 1
@@ -260,7 +266,8 @@ class Generator:
         client.handle = self._count
         self._epoll.unregister(client.sock)
         self._counting.register(client.sock, select.EPOLLIN)
-        self._add_frames(client, count_long_frames(data, len(data)) - 1)
+        client.rest = data[self._cut :]
+        self._add_frames(client, self._form.count(data[frame[1] :], len(data) - frame[1]))
 
     def _receive(self, client: Client) -> bytes:
         try:
@@ -281,38 +288,40 @@ class Generator:
         start = 0
         while payload := next_frame(data, start):
             begin, end = payload
-            found = (
-                HEADER.match(inflate(data[begin:end]))
-                if data[start] & COMPRESSED
-                else HEADER.match(data, begin)
-            )
-            if found:
-                self._note(client, int(found[1]), found[2], replaced=found[3] == b"r")
-            elif data[start] == PING:
+            if data[start] == PING:
                 client.sock.send(control_frame(PONG, data[begin:end]))
+            elif data[start] & COMPRESSED:
+                message = inflate(data[begin:end])
+                self._note(client, message, 0, len(message))
+            else:
+                self._note(client, data, begin, end)
             start = end
         client.rest = data[start:]
 
-    def _note(self, client: Client, ts: int, versions: bytes, *, replaced: bool) -> None:
+    def _note(self, client: Client, data: bytes, begin: int, end: int) -> None:
+        try:
+            for update in self._form.read(data, begin, end):
+                self._update(client, update)
+        except (BadContent, ValueError, msgspec.DecodeError) as error:
+            self.failed[f"a message is not valid: {error}"] += 1
+
+    def _update(self, client: Client, update: Update) -> None:
         known = client.versions
-        if replaced:
-            symbol, _, number = versions.rpartition(b":")
-            version = int(number)
-            client.missed += version != known.get(symbol, 0) + 1
+        ts, symbol, since, version = update
+        if since is None:
+            # This is a full quote, maybe in place of merged updates.
+            self.jumps += version - known.get(symbol, version)
             known[symbol] = version
-            client.frames += 1
-            self.frames += 1
-            latency = time_ns() // 1000 - ts
-            self.latencies.add(latency)
-            self.last[ts] = latency
-            if self.on_update:
-                self.on_update(symbol, version)
             return
-        for symbol, version in parse_versions(versions).items():
-            # This is a full quote in place of merged updates.
-            if symbol in known:
-                self.jumps += version - known[symbol]
-            known[symbol] = version
+        client.missed += not since <= known.get(symbol, 0) < version
+        known[symbol] = version
+        client.frames += 1
+        self.frames += 1
+        latency = time_ns() // 1000 - ts
+        self.latencies.add(latency)
+        self.last[ts] = latency
+        if self.on_update:
+            self.on_update(symbol, version)
 
     def _count(self, client: Client) -> None:
         try:
@@ -323,14 +332,12 @@ class Generator:
             self._fail(client, "ended by the server")
             return
         self.bytes += size
-        buffer = self._buffer
-        # A frame's first two bytes may come in two reads.
-        if client.rest and buffer[0] == LONG_TEXT_FRAME[1]:
-            self._add_frames(client, 1)
-        self._add_frames(client, count_long_frames(buffer, size))
-        client.rest = LONG_TEXT_FRAME[:1] if buffer[size - 1] == LONG_TEXT_FRAME[0] else b""
-        if (ping := buffer.find(PING, 0, size)) >= 0:
-            payload = bytes(buffer[ping + 2 : min(size, ping + 2 + buffer[ping + 1])])
+        buffer, form, cut = self._buffer, self._form, self._cut
+        # A mark may come in two reads, or more.
+        before = client.rest + buffer[: min(size, -cut)]
+        self._add_frames(client, form.count(buffer, size) + (form.mark in before))
+        client.rest = bytes(buffer[size + cut : size]) if size >= -cut else bytes(before[cut:])
+        if (payload := form.find_ping(buffer, size)) is not None:
             client.sock.send(control_frame(PONG, payload))
 
     def _add_frames(self, client: Client, frames: int) -> None:

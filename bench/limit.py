@@ -5,13 +5,13 @@ every connection: `burst` frames of one update each, in one write. Before each r
 time and the version in the frames. Its figures are the reference for the server's.
 """
 
-import argparse
 import select
 import socket
 import struct
 from time import monotonic
 
-from bench.message import update
+from bench.message import Update
+from bench.peers.options import say_address, settings
 from bench.wire import KEY
 
 BACKLOG = 4096
@@ -25,17 +25,24 @@ RESPONSE = (
 ).encode()
 
 
-def frames(version: int, burst: int) -> bytes:
-    """Return one update of each of `burst` symbols, each in its own frame."""
-    messages = [update(f"S{number:03}", version).encode() for number in range(burst)]
-    return b"".join(struct.pack("!BBH", 0x81, 126, len(text)) + text for text in messages)
+def frame(message: str | bytes) -> bytes:
+    """Return a message as one frame: binary for bytes."""
+    first, payload = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
+    size = len(payload)
+    head = bytes((first, size)) if size < 126 else struct.pack("!BBH", first, 126, size)
+    return head + payload
 
 
-def serve(rate: float, burst: int) -> None:
+def serve(rate: float, burst: int, update: Update) -> None:
     """Print the address, then serve until killed."""
+
+    def frames(version: int) -> bytes:
+        """Return one update of each of `burst` symbols, each in its own frame."""
+        return b"".join(frame(update(f"S{number:03}", version)) for number in range(burst))
+
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
-    print("quotes", f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes", flush=True)
+    say_address(listener)
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     waiting: dict[int, socket.socket] = {}
@@ -47,7 +54,7 @@ def serve(rate: float, burst: int) -> None:
                 _accept(listener, poll, waiting)
             elif sock := waiting.pop(fd, None):
                 sock.recv(65536)
-                sock.send(RESPONSE + frames(version, burst))
+                sock.send(RESPONSE + frames(version))
                 clients[fd] = sock
             else:
                 # A client only sends its close frame.
@@ -55,7 +62,7 @@ def serve(rate: float, burst: int) -> None:
                 clients.pop(fd).close()
         if monotonic() >= due:
             version += 1
-            _write(clients, frames(version, burst))
+            _write(clients, frames(version))
             due = max(due + 1 / rate, monotonic())
 
 
@@ -82,12 +89,8 @@ def _write(clients: dict[int, socket.socket], data: bytes) -> None:
 
 def main() -> None:
     """Run as a process of its own."""
-    parser = argparse.ArgumentParser(prog="python -m bench.limit", description=__doc__)
-    parser.add_argument("--rate", type=float, default=0.25, help="rounds a second")
-    parser.add_argument("--burst", type=int, default=1, help="frames a round and connection")
-    options = parser.parse_args()
     assert KEY == "dGhlIHNhbXBsZSBub25jZQ==", "ACCEPT belongs to this key"
-    serve(options.rate, options.burst)
+    serve(*settings())
 
 
 if __name__ == "__main__":

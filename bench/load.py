@@ -9,6 +9,7 @@ from random import Random
 from time import monotonic
 
 from bench.figures import Figure, Result, Unit, ratio
+from bench.forms import FORMS, Form
 from bench.generator import Generator
 from bench.latency import Latencies
 from bench.schedule import Schedule
@@ -51,6 +52,13 @@ class Options:
     token: str = ""
     secret: str = ""
     http: str = ""
+    format: str = Form.name
+    fields: str = ""
+
+    @property
+    def form(self) -> Form:
+        """Return the form of messages that the clients ask for."""
+        return FORMS[self.format](self.fields)
 
     def open(
         self, schedule: Schedule | None = None, **variables: str
@@ -67,9 +75,13 @@ class Options:
 
 
 @contextmanager
-def open_generator(target: Target) -> Iterator[Generator]:
-    """Open clients of `target`, without garbage collection: it would stall, and they make no cycles."""
-    generator = Generator(target.url)
+def open_generator(target: Target, form: Form | None = None) -> Iterator[Generator]:
+    """Open clients of `target`, without garbage collection: it would stall, and they make no cycles.
+
+    Arguments:
+        form: the form of messages to ask for; JSON by default.
+    """
+    generator = Generator(target.url, form or Form())
     gc.collect()
     gc.disable()
     try:

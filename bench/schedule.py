@@ -6,11 +6,9 @@ The simulator moves a random part of the watched symbols. A schedule makes the l
 import csv
 from importlib.resources import files
 from pathlib import Path
+from time import time_ns
 
 HEADER = "timestamp_ms,symbol,price,size"
-
-START_MS = 1_764_012_345_000
-"""The time of the first trade. Any time would do."""
 
 
 MOST_MOVES = 20_000_000
@@ -45,16 +43,26 @@ class Schedule:
         return [symbol for symbol, _ in self._instruments]
 
     def write(self, path: Path) -> Path:
-        """Write the file. Prices go up and down by cents, so that each trade changes the quote."""
+        """Write the file. Prices go up and down by cents, so that each trade changes the quote. The
+        first two moves are the day's high and low, and all others are ordinary trades.
+
+        The times begin now, as a live feed's do. A compact message has them relative to `ts`.
+        """
+        start_ms = time_ns() // 1_000_000
         interval = 1000 / self._rate
         apart = 0 if self._together else interval / len(self._instruments)
         with path.open("w") as lines:
             lines.write(HEADER + "\n")
             for move in range(1, int(self._seconds * self._rate) + 1):
                 for place, (symbol, price) in enumerate(self._instruments):
-                    at = START_MS + round(move * interval + place * apart)
-                    lines.write(f"{at},{symbol},{price + move % 97 / 100:.2f},100\n")
+                    at = start_ms + round(move * interval + place * apart)
+                    lines.write(f"{at},{symbol},{price + cents(move) / 100:.2f},100\n")
         return path
+
+
+def cents(move: int) -> int:
+    """Return the cents above the base price to which a move takes the price."""
+    return {1: 98, 2: 0}.get(move, 1 + move % 97)
 
 
 def symbol_names(count: int) -> list[str]:

@@ -12,7 +12,7 @@ from time import monotonic
 
 from bench.figures import BUSY, Result, Unit, written
 from bench.latency import Percentiles
-from bench.load import SETTLE, connect, measure, open_generator
+from bench.load import SETTLE, Options, connect, measure, open_generator
 from bench.screen import show
 from bench.target import Target, TargetError
 
@@ -78,13 +78,12 @@ class Step:
         )
 
 
-def run_step(
-    start: Start, rate: float, burst: int, connections: int, symbols: str, seconds: float
-) -> Step:
+def run_step(start: Start, rate: float, burst: int, symbols: str, options: Options) -> Step:
     """Measure one rate."""
+    connections, seconds = options.connections, options.duration
     scrap = Result("step", "")
     offered, one_round = rate * burst * connections, burst * connections / seconds
-    with start(rate) as target, open_generator(target) as generator:
+    with start(rate) as target, open_generator(target, options.form) as generator:
         try:
             connect(generator, target, connections, lambda _: symbols, sample=SAMPLE)
         except TargetError:
@@ -139,22 +138,23 @@ Entrants = dict[str, Start]
 
 
 def search_all(
-    entrants: Entrants, burst: int, connections: int, symbols: str, seconds: float
+    entrants: Entrants, burst: int, symbols: str, options: Options
 ) -> dict[str, Step | None]:
-    """Return each entrant's last good step. The entrants take turns at every step.
+    """Return each entrant's last good step. The entrants take turns at every step. A step lasts the
+    duration of `options`.
 
     Errors: TargetError for steps that are too short.
     """
-    if seconds < SHORTEST:
+    if options.duration < SHORTEST:
         raise TargetError(
-            f"steps of {seconds:g} s are too short to say: use {SHORTEST:g} s or more"
+            f"steps of {options.duration:g} s are too short to say: use {SHORTEST:g} s or more"
         )
     searches = {name: Search() for name in entrants}
     while any(search.next_rate for search in searches.values()):
         for name, search in searches.items():
             if rate := search.next_rate:
                 for _ in range(TRIES):
-                    step = run_step(entrants[name], rate, burst, connections, symbols, seconds)
+                    step = run_step(entrants[name], rate, burst, symbols, options)
                     show(f"{name:<16} {describe(step)}")
                     if step.good:
                         break

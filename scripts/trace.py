@@ -39,7 +39,7 @@ STATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
         f"version {at['self'].version} is about to be {at['self'].version + 1}"
     ),
     "difference": lambda at: f"{at['old'].current_price} becomes {at['new'].current_price}",
-    "text_frame": lambda at: f"{len(at['payload'])} bytes of JSON, made for everybody at once",
+    "message_frame": lambda at: f"{len(at['payload'])} bytes of JSON, made for everybody at once",
     "Flusher.queue": lambda at: f"to {len(at['outboxes'])} outboxes",
     "Outbox.flush": lambda at: f"{len(at['self'].queue)} frame, one write",
 }

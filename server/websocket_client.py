@@ -77,14 +77,19 @@ class ConnectionFailed(Exception):
 
 
 @asynccontextmanager
-async def open_connection(url: str, headers: Headers = tuple) -> AsyncIterator[WebSocketConnection]:
+async def open_connection(
+    url: str, headers: Headers = tuple, subprotocols: Sequence[str] = ()
+) -> AsyncIterator[WebSocketConnection]:
     """Connect to `url`, and ping until the block ends. A redirection is a refusal.
+
+    Arguments:
+        subprotocols: those to offer, the best one first.
 
     Errors: ConnectionFailed, also for a ping that is not answered; trio-websocket's ConnectionClosed
     from the block's own calls.
     """
     try:
-        async with _connected(url, headers) as socket:
+        async with _connected(url, headers, subprotocols) as socket:
             yield socket
     except ConnectionRejected as refused:
         raise ConnectionFailed(
@@ -99,7 +104,9 @@ async def open_connection(url: str, headers: Headers = tuple) -> AsyncIterator[W
 
 
 @asynccontextmanager
-async def _connected(url: str, headers: Headers) -> AsyncIterator[WebSocketConnection]:
+async def _connected(
+    url: str, headers: Headers, subprotocols: Sequence[str]
+) -> AsyncIterator[WebSocketConnection]:
     parts = urlsplit(url)
     resource = f"{parts.path or '/'}?{parts.query}".removesuffix("?")
     # The stream is closed here, as trio-websocket leaves it open when the server closes first.
@@ -108,7 +115,12 @@ async def _connected(url: str, headers: Headers) -> AsyncIterator[WebSocketConne
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(CONNECT_TIMEOUT):
                     socket = await wrap_client_stream(
-                        nursery, stream, parts.netloc, resource, extra_headers=[*headers()]
+                        nursery,
+                        stream,
+                        parts.netloc,
+                        resource,
+                        subprotocols=subprotocols,
+                        extra_headers=[*headers()],
                     )
                 nursery.start_soon(_keep_asking, socket)
                 yield socket

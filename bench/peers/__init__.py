@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.forms import Form
 from bench.load import Options
 from bench.screen import show
 from bench.steps import Start
@@ -18,6 +19,7 @@ MODULES = {
     "websockets": ("bench.peers.websockets_broadcast", "websockets"),
     "trio-websocket": ("bench.peers.trio_websocket_plain", "trio_websocket"),
     "picows": ("bench.peers.picows_server", "picows"),
+    "uWebSockets": ("bench.peers.uwebsockets_server", "socketify"),
 }
 """The module to run and the package that it needs, by name."""
 
@@ -29,9 +31,9 @@ def own_server(options: Options, burst: int) -> Start:
     return lambda rate: options.open(options.schedule(burst, rate, together=True))
 
 
-def bare_loop(rate: float, burst: int = 1) -> Process:
+def bare_loop(form: Form, rate: float, burst: int = 1) -> Process:
     """Return the reference server, bench/limit.py."""
-    return _process([sys.executable, "-m", "bench.limit"], rate, burst)
+    return _process([sys.executable, "-m", "bench.limit"], form, rate, burst)
 
 
 def entrant(name: str, options: Options, burst: int) -> Start | None:
@@ -42,11 +44,12 @@ def entrant(name: str, options: Options, burst: int) -> Start | None:
     if command is None:
         show(f"{name} is left out: it is not installed")
         return None
-    return lambda rate: _process(command, rate, burst)
+    return lambda rate: _process(command, options.form, rate, burst)
 
 
-def _process(command: list[str], rate: float, burst: int) -> Process:
-    return Process([*command, f"--rate={rate}", f"--burst={burst}"])
+def _process(command: list[str], form: Form, rate: float, burst: int) -> Process:
+    asked = f"--format={form.name}", f"--fields={form.fields}"
+    return Process([*command, f"--rate={rate}", f"--burst={burst}", *asked])
 
 
 def _python(name: str) -> list[str] | None:

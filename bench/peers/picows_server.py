@@ -4,13 +4,20 @@ import asyncio
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from bench.message import update
 from bench.peers.options import say_address, settings
+
+
+def send(client: WSTransport, message: str | bytes) -> None:
+    """Send text or bytes."""
+    if isinstance(message, str):
+        client.send(WSMsgType.TEXT, message.encode())
+    else:
+        client.send(WSMsgType.BINARY, message)
 
 
 async def main() -> None:
     """Serve until killed."""
-    rate, burst = settings()
+    rate, burst, update = settings()
     clients: set[WSTransport] = set()
     version = 1
 
@@ -20,7 +27,7 @@ async def main() -> None:
         def on_ws_connected(self, transport: WSTransport) -> None:
             """Send the first messages."""
             for number in range(burst):
-                transport.send(WSMsgType.TEXT, update(f"S{number:03}", version).encode())
+                send(transport, update(f"S{number:03}", version))
             clients.add(transport)
 
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -45,9 +52,9 @@ async def main() -> None:
         await asyncio.sleep(due - loop.time())
         version += 1
         for number in range(burst):
-            message = update(f"S{number:03}", version).encode()
+            message = update(f"S{number:03}", version)
             for client in clients:
-                client.send(WSMsgType.TEXT, message)
+                send(client, message)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
-from bench.message import update
 from bench.peers.options import settings
 
 CHANNEL_MESSAGES = 64
@@ -12,13 +11,13 @@ CHANNEL_MESSAGES = 64
 
 async def main() -> None:
     """Serve until killed."""
-    rate, burst = settings()
-    channels: set[trio.MemorySendChannel[str]] = set()
+    rate, burst, update = settings()
+    channels: set[trio.MemorySendChannel[str | bytes]] = set()
     version = 1
 
     async def handle(request: WebSocketRequest) -> None:
         client = await request.accept()
-        send, receive = trio.open_memory_channel[str](CHANNEL_MESSAGES)
+        send, receive = trio.open_memory_channel[str | bytes](CHANNEL_MESSAGES)
         try:
             for number in range(burst):
                 await client.send_message(update(f"S{number:03}", version))

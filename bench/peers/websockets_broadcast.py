@@ -4,13 +4,12 @@ import asyncio
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from bench.message import update
 from bench.peers.options import say_address, settings
 
 
 async def main() -> None:
     """Serve until killed."""
-    rate, burst = settings()
+    rate, burst, update = settings()
     clients: set[ServerConnection] = set()
     version = 1
 

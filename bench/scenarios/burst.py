@@ -27,11 +27,13 @@ def run(options: load.Options) -> Result:
     schedule = options.schedule(1, options.rate, together=True)
     symbol = schedule.symbols[0]
     reference = (
-        [] if options.url else [_last_client(bare_loop(options.rate), symbol, options, None)]
+        []
+        if options.url
+        else [_last_client(bare_loop(options.form, options.rate), symbol, options, None)]
     )
     own = _last_client(options.open(schedule), symbol, options, result)
     if reference:
-        reference.append(_last_client(bare_loop(options.rate), symbol, options, None))
+        reference.append(_last_client(bare_loop(options.form, options.rate), symbol, options, None))
         known = [last for last in reference if last is not None]
         limit = sum(known) / len(known) if known else None
         to_limit = ratio(own, limit)
@@ -53,7 +55,7 @@ def _last_client(
     Without an update it is None.
     """
     scrap = result or Result("burst", "")
-    with server as target, load.open_generator(target) as generator:
+    with server as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, options.connections, lambda _: symbol, sample=SAMPLE)
         window = load.measure(target, generator, options.duration, scrap)
         lasts = [last / 1e6 for last in generator.last.values()]

@@ -40,7 +40,7 @@ def run(options: load.Options) -> Result:
     )
     schedule = options.schedule(SYMBOLS, 0.25)
     choose = load.choose_some(schedule.symbols, EACH)
-    with options.open(schedule) as target, load.open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, options.connections, choose)
         before = target.resident_bytes()
         meter = load.Meter(target, generator)

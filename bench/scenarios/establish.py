@@ -22,13 +22,13 @@ def run(options: load.Options) -> Result:
     schedule = options.schedule(SYMBOLS, 0.25)
     choose = load.choose_some(schedule.symbols, EACH)
     with options.open(schedule) as target:
-        with load.open_generator(target) as generator:
+        with load.open_generator(target, options.form) as generator:
             meter = load.Meter(target, generator)
             seconds = load.connect(generator, target, options.connections, choose)
             fast = meter.read()
             load.note_course(generator, fast, result)
             load.check_failures(generator, result)
-        with load.open_generator(target) as generator:
+        with load.open_generator(target, options.form) as generator:
             # The end of the first part's connections is not measured.
             generator.run_until(monotonic() + load.SETTLE)
             meter = load.Meter(target, generator)

@@ -41,7 +41,7 @@ def run(options: load.Options) -> Result:
 def _fan_out(options: load.Options, connections: int, rate: float, result: Result) -> load.Window:
     """Send one symbol to all connections, at the same frames a second for both numbers of them."""
     schedule = options.schedule(1, rate)
-    with options.open(schedule) as target, load.open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, connections, lambda _: schedule.symbols[0], sample=10)
         window = load.measure(target, generator, options.duration, result)
         load.check_failures(generator, result)
@@ -51,7 +51,7 @@ def _fan_out(options: load.Options, connections: int, rate: float, result: Resul
 def _updates(options: load.Options, others: int, result: Result) -> load.Window:
     """Send many updates to one connection among `others` that get none."""
     schedule = options.schedule(SYMBOLS, 10 * options.rate)
-    with options.open(schedule) as target, load.open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, others, lambda _: OTHER)
         load.connect(generator, target, 1, lambda _: ",".join(schedule.symbols))
         window = load.measure(target, generator, options.duration, result)

@@ -52,7 +52,10 @@ def run(options: load.Options) -> Result:
         ],
     }
     for way, open_publishers in opened.items():
-        with OwnServer(FEED="push") as server, load.open_generator(server) as generator:
+        with (
+            OwnServer(FEED="push") as server,
+            load.open_generator(server, options.form) as generator,
+        ):
             symbols = [symbol for symbol, _ in instruments]
             choose = load.choose_some(symbols, EACH)
             load.connect(generator, server, options.connections, choose, sample=SAMPLE)

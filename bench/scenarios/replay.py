@@ -40,7 +40,7 @@ def run(options: load.Options) -> Result:
 def _measure(
     options: load.Options, day: Path, clients: int, targets: tuple[int, int], result: Result
 ) -> None:
-    with _open(options, day) as target, load.open_generator(target) as generator:
+    with _open(options, day) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, clients, lambda _: "*", sample=SAMPLE)
         before = target.metric(UPDATES)
         window = load.measure(target, generator, options.duration, result)

@@ -64,9 +64,12 @@ def _best(options: load.Options, burst: int) -> dict[str, Step | None]:
     symbols = ",".join(symbol_names(burst))
     if options.url:
         start: Start = lambda _: options.open()  # noqa: E731 (a name for the type's sake)
-        return {OWN: run_step(start, 0, burst, options.connections, symbols, options.duration)}
-    entrants = {OWN: own_server(options, burst), LIMIT: lambda rate: bare_loop(rate, burst)}
-    return search_all(entrants, burst, options.connections, symbols, options.duration)
+        return {OWN: run_step(start, 0, burst, symbols, options)}
+    entrants = {
+        OWN: own_server(options, burst),
+        LIMIT: lambda rate: bare_loop(options.form, rate, burst),
+    }
+    return search_all(entrants, burst, symbols, options)
 
 
 def frames_ratio(step: Step | None, other: Step | None) -> float | None:

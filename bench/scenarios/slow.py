@@ -53,7 +53,7 @@ def _measure(options: load.Options, slow: int, result: Result) -> Outcome:
     """Measure the others beside `slow` clients that never read and as many that read slowly."""
     schedule = options.schedule(SYMBOLS, options.rate)
     symbols = ",".join(schedule.symbols)
-    with options.open(schedule) as target, load.open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, 2 * slow, lambda _: symbols, receive_buffer=SLOW_BUFFER)
         readers = list(generator.clients)[:slow]
         for client in generator.clients:

@@ -70,7 +70,7 @@ def run(options: load.Options) -> Result:
     some, mute = options.connections // 5, max(1, options.connections // 20)
     with (
         options.open(schedule, WS_COMPRESSION="shared") as target,
-        load.open_generator(target) as generator,
+        load.open_generator(target, options.form) as generator,
     ):
         load.connect(generator, target, some, lambda number: choose(number) + INTERVAL)
         load.connect(generator, target, some, choose, compressed=True)

@@ -19,7 +19,7 @@ def run(options: load.Options) -> Result:
     result = Result("storm", f"{options.connections:,} connections cut and opened again at once")
     schedule = options.schedule(SYMBOLS, options.rate)
     choose = load.choose_some(schedule.symbols, EACH)
-    with options.open(schedule) as target, load.open_generator(target) as generator:
+    with options.open(schedule) as target, load.open_generator(target, options.form) as generator:
         load.connect(generator, target, options.connections, choose)
         generator.run_until(monotonic() + load.SETTLE)
         for client in list(generator.clients):

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from server.app.venues import open_venues
 from server.cluster.member import Member
 from server.cluster.shared_prices import SharedPrices
+from server.cluster.work import source_of
 from server.config.settings import Settings
 from server.fanout.hub import Hub
 from server.feeds.push import Push
@@ -71,7 +71,8 @@ class HubExchange:
         """Wait until the topics of `symbols` have published all updates that they have now."""
         # A topic's task that slept gets its update in the next pass of the loop.
         await trio.lowlevel.checkpoint()
-        waiting = [topic for symbol in symbols if (topic := self._hub.topics.get(symbol))]
+        topics = self._hub.topics
+        waiting = [topic for symbol in symbols if (topic := topics.get(self._present(symbol)))]
 
         def published() -> bool:
             # It is enough to see each inbox empty once. All at one time may never be empty, if another
@@ -94,9 +95,18 @@ def open_push(
         settings.source_priority,
         settings.source_silent_after,
         settings.trades_memory,
+        [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
     )
     exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
-    push = SharedPrices(intake, exchange, member, feed.stream) if member else Push(intake, exchange)
-    open_venues(settings, hub, push)
+    push: Push | SharedPrices
+    if member:
+        push = directory.rules = SharedPrices(intake, exchange, member, feed.stream)
+    else:
+        push, directory.rules = Push(intake, exchange), intake
+    if feed.venues:
+        # It imports a WebSocket client and the venues, a megabyte.
+        from server.app.venues import open_venues
+
+        open_venues(settings, hub, push)
     return push

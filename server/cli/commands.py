@@ -54,6 +54,7 @@ from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.adjustment import ChangeRefused
 from server.quotes.snapshot import Snapshot
+from server.quotes.view import FORMS
 from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.importing import BadFile
@@ -182,6 +183,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "symbols", nargs="+", type=symbol, metavar="SYMBOL", help="AAPL MSFT, or '*'"
+    )
+    command.add_argument(
+        "--format",
+        choices=FORMS,
+        help="form of the server's messages; by default compact if the server has it, else json",
+    )
+    command.add_argument(
+        "--fields",
+        type=NameList.parse,
+        default=(),
+        metavar="current_price,volume",
+        help="the fields of a quote to get; by default all",
     )
     add_connection(command)
     command.set_defaults(run=_watch)
@@ -340,7 +353,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     url = arguments.url or streaming_url(settings, "/ws/quotes")
     token = client_token(arguments.token, arguments.token_file, settings)
     try:
-        trio.run(watch, url, token, arguments.symbols)
+        trio.run(watch, url, token, arguments.symbols, arguments.format, arguments.fields)
     except StreamRefused as error:
         _fail(f"{url}: {error}")
 

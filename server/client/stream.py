@@ -1,15 +1,16 @@
 """A stream of quotes that reconnects after a server's restart."""
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from server.client.decoder import BadMessage, Decoder, subprotocols
 from server.client.document import Document
 from server.quotes.instrument import normalize_symbol
+from server.quotes.view import Form
 from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
 MAX_REQUEST = 16 * 1024 - 512
@@ -90,10 +91,48 @@ class Credential:
         self._token = token
 
 
+class Wanted:
+    """The symbols and fields to ask for, and the form of the messages.
+
+    Arguments:
+        format: None for the compact form if the server has it, otherwise JSON.
+        fields: the fields of a quote to get; none for all.
+    """
+
+    def __init__(
+        self, symbols: Sequence[str], format: Form | None = None, fields: Sequence[str] = ()
+    ) -> None:
+        self.symbols = [normalize_symbol(symbol) for symbol in symbols]
+        self.fields = fields
+        self.subprotocols = subprotocols(format)
+
+    def query(self, held: Iterable[str]) -> str:
+        """Return the request's query, without a position. `held` are the symbols of the document: if
+        two instruments exchanged their symbols, only one of them was told as renamed.
+        """
+        symbols = self.symbols
+        if EVERYTHING not in symbols:
+            symbols = [*dict.fromkeys([*symbols, *held])]
+        fields = f"&fields={quote(','.join(self.fields), safe=',')}" if self.fields else ""
+        return f"symbols={quote(','.join(symbols), safe=',*')}{fields}"
+
+    def rename(self, new: Mapping[str, str]) -> None:
+        """Ask for the new symbols of renamed instruments from the next connection on."""
+        self.symbols = [new.get(symbol, symbol) for symbol in self.symbols]
+
+
 async def follow(
-    url: str, token: str | TokenSource, symbols: Sequence[str], listener: Listener
+    url: str,
+    token: str | TokenSource,
+    symbols: Sequence[str],
+    listener: Listener,
+    *,
+    format: Form | None = None,
+    fields: Sequence[str] = (),
 ) -> NoReturn:
     """Keep a document of `symbols` and call `listener(document, message)` after each message.
+
+    The listener gets messages of the JSON form, whatever the server sends.
 
     After a lost connection, the client resumes from its position. It first waits a random time
     (exponential back-off, full jitter), or longer if the server asks for that. If a connection is lost
@@ -103,6 +142,9 @@ async def follow(
     Arguments:
         token: a token, or a function that returns one. The function is called at the start, and once
             when the server says that the token is not valid any more.
+        format: the form of the server's messages. None chooses compact if the server has it,
+            otherwise JSON.
+        fields: the fields of a quote to get; none for all.
 
     Errors: StreamRefused; ValueError for a token that cannot be sent; what `token` raises.
     """
@@ -111,24 +153,24 @@ async def follow(
     del token
     await credential.renew()
     document, backoff = Document(), Backoff()
-    wanted, resume = [normalize_symbol(symbol) for symbol in symbols], True
+    wanted, resume = Wanted(symbols, format, fields), True
 
     def listen(document: Document, message: dict[str, Any]) -> None:
-        """Ask for the new symbols of renamed instruments from the next connection on."""
-        if new := message.get("renamed"):
-            wanted[:] = [new.get(symbol, symbol) for symbol in wanted]
+        wanted.rename(message.get("renamed", {}))
         listener(document, message)
 
     while True:
-        # If two instruments exchanged their symbols, only one of them was told as renamed.
-        asked_for = wanted if EVERYTHING in wanted else dict.fromkeys([*wanted, *document.quotes])
-        target = f"{url}?symbols={quote(','.join(asked_for), safe=',*')}"
+        target = f"{url}?{wanted.query(document.quotes)}"
         asked, problem = 0.0, "the connection ended"
         refusal: StreamRefused | None = None
         resumed = _resuming(target, document, credential) if resume else target
         resume, renewable = True, False
         try:
-            asked = await _follow_once(resumed, credential, backoff, document, listen)
+            async with open_connection(resumed, credential.headers, wanted.subprotocols) as socket:
+                credential.accepted()
+                backoff.accepted()
+                decoder = Decoder(document, socket.subprotocol, selected=bool(fields))
+                asked = await _read(socket, decoder, document, listen)
         except ConnectionFailed as failed:
             status = failed.status
             asked, problem = failed.retry_after, str(failed)
@@ -137,6 +179,8 @@ async def follow(
                 refusal = StreamRefused(problem)
         except TokenExpired as expired:
             refusal, renewable, problem = expired, True, str(expired)
+        except BadMessage as bad:
+            problem = str(bad)
         if refusal is not None and not (renewable and await credential.renew()):
             raise refusal
         wait = backoff.next(asked)
@@ -159,34 +203,26 @@ def _resuming(target: str, document: Document, credential: Credential) -> str:
     return f"{target}&resume={position}" if position else target
 
 
-async def _follow_once(
-    url: str,
-    credential: Credential,
-    backoff: Backoff,
-    document: Document,
-    listener: Listener,
+async def _read(
+    socket: WebSocketConnection, decoder: Decoder, document: Document, listener: Listener
 ) -> float:
-    """Follow quotes on one connection, and return the seconds that the server asks to stay away."""
-    async with open_connection(url, credential.headers) as socket:
-        credential.accepted()
-        backoff.accepted()
-        return await _read(socket, document, listener)
+    """Read until the connection ends, and return the seconds that the server asks to stay away.
 
-
-async def _read(socket: WebSocketConnection, document: Document, listener: Listener) -> float:
-    """Read until the connection ends, and return the seconds that the server asks to stay away."""
+    Errors: BadMessage, TokenExpired.
+    """
     wait = 0.0
     try:
         while True:
-            message = json.loads(await socket.get_message())
-            if message["type"] == "quotes_patch":
-                if missed := document.apply(message):
-                    await socket.send_message(json.dumps({"action": "resync", "symbols": missed}))
-            elif message["type"] == "ack" and message["action"] == "resume":
-                document.keep(message["recovered"].keys())
-            elif message["type"] == "reconnect":
-                wait = message["after_ms"] / 1000
-            listener(document, message)
+            for message in decoder.messages(await socket.get_message()):
+                if message["type"] == "quotes_patch":
+                    if missed := document.apply(message):
+                        resync = decoder.command(action="resync", symbols=missed)
+                        await socket.send_message(resync)
+                elif message["type"] == "ack" and message["action"] == "resume":
+                    document.keep(message["recovered"].keys())
+                elif message["type"] == "reconnect":
+                    wait = message["after_ms"] / 1000
+                listener(document, message)
     except ConnectionClosed as closed:
         if closed.reason is not None and closed.reason.code == TOKEN_EXPIRED:
             raise TokenExpired("the token expired") from None

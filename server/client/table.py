@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import trio
@@ -17,6 +18,7 @@ from rich.text import Text
 from server.client.document import Document
 from server.client.keys import Key, keys, unbuffered_keys
 from server.client.stream import StreamRefused, follow
+from server.quotes.view import Form
 
 REDRAW_INTERVAL = 0.1
 """Seconds between two redraws at least."""
@@ -31,11 +33,16 @@ NARROWEST_NAME = 8
 """Columns below which the name is left out."""
 
 
-async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
-    """Show the quotes until cancelled, or until the user quits. Errors: StreamRefused."""
+async def watch(
+    url: str, token: str, symbols: Sequence[str], format: Form | None, fields: Sequence[str]
+) -> None:
+    """Show the quotes until cancelled, or until the user quits. `format` and `fields` are those of
+    `follow`. Errors: StreamRefused.
+    """
+    show = partial(follow, url, token, symbols, format=format, fields=fields)
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
-        await follow(url, token, symbols, print_message)
+        await show(print_message)
     screen = Screen()
     live = Live(screen, console=console, auto_refresh=False)
     with unbuffered_keys() as has_keys, live:
@@ -44,7 +51,7 @@ async def watch(url: str, token: str, symbols: Sequence[str]) -> None:
                 tasks.start_soon(redraw, screen, live)
                 if has_keys:
                     tasks.start_soon(_scroll, screen, tasks.cancel_scope)
-                await follow(url, token, symbols, screen.update)
+                await show(screen.update)
         except* StreamRefused as refusals:
             refusal = refusals.exceptions[0]
             raise refusal from None
@@ -67,7 +74,9 @@ async def _scroll(screen: "Screen", scope: trio.CancelScope) -> None:
 
 
 def print_message(document: Document, message: dict[str, Any]) -> None:
-    """Print a line for each changed quote, or for a message of another type."""
+    """Print a line for each changed quote, or for a message of another type. A line leaves out the
+    fields that the client did not ask for.
+    """
     if message["type"] != "quotes_patch":
         # `recovered` may name hundreds of symbols, so count them by result.
         if "recovered" in message:
@@ -77,19 +86,20 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
     for symbol in message["versions"]:
         if symbol in document.quotes:
             quote = document.quotes[symbol]
-            updated = quote["last_updated"] or "-"
+            updated = quote.get("last_updated") or "-"
+            percent = f"{_percent(quote):>9} %" if "change_percent" in quote else ""
             print(
-                f"{updated[:23]:<24}{symbol:<8}{_price(quote['current_price']):>12}"
-                f"{_percent(quote):>9} %{quote['volume']:>15,}{_book(quote)}",
+                f"{updated[:23]:<24}{symbol:<8}{_price(quote.get('current_price')):>12}"
+                f"{percent}{_volume(quote):>15}{_book(quote)}".rstrip(),
                 flush=True,
             )
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, and its cell for each quote and version."""
+    """A column of the table: its heading, and its cell for each symbol, quote and version."""
 
     heading: str
-    cell: Callable[[dict[str, Any], int], Text]
+    cell: Callable[[str, dict[str, Any], int], Text]
     justify: Literal["left", "right"] = "right"
 
     def width(self, cells: Sequence[Text]) -> int:
@@ -98,20 +108,20 @@ class Column(NamedTuple):
 
 
 def _coloured(text: str, quote: dict[str, Any]) -> Text:
-    change = quote["change"] or 0
+    change = quote.get("change") or 0
     return Text(text, style="green" if change > 0 else "red" if change < 0 else "")
 
 
 COLUMNS = (
-    Column("symbol", lambda quote, _: Text(quote["symbol"]), "left"),
-    Column("price", lambda quote, _: _coloured(_price(quote["current_price"]), quote)),
-    Column("%", lambda quote, _: _coloured(_percent(quote), quote)),
-    Column("change", lambda quote, _: _coloured(_price(quote["change"], sign="+"), quote)),
-    Column("volume", lambda quote, _: Text(f"{quote['volume']:,}")),
-    Column("updated", lambda quote, _: Text((quote["last_updated"] or "")[11:23])),
-    Column("version", lambda _, version: Text(str(version))),
-    Column("bid", lambda quote, _: Text(_side(quote, "bid"))),
-    Column("ask", lambda quote, _: Text(_side(quote, "ask"))),
+    Column("symbol", lambda symbol, *_: Text(symbol), "left"),
+    Column("price", lambda _, quote, __: _coloured(_price(quote.get("current_price")), quote)),
+    Column("%", lambda _, quote, __: _coloured(_percent(quote), quote)),
+    Column("change", lambda _, quote, __: _coloured(_price(quote.get("change"), sign="+"), quote)),
+    Column("volume", lambda _, quote, __: Text(_volume(quote))),
+    Column("updated", lambda _, quote, __: Text((quote.get("last_updated") or "")[11:23])),
+    Column("version", lambda _, __, version: Text(str(version))),
+    Column("bid", lambda _, quote, __: Text(_side(quote, "bid"))),
+    Column("ask", lambda _, quote, __: Text(_side(quote, "ask"))),
 )
 """In the order in which a narrow terminal keeps them. The name gets what is left. A column without a
 value is left out.
@@ -189,7 +199,7 @@ class Screen:
         )
         cells = {
             column: [
-                column.cell(self._document.quotes[symbol], self._document.versions[symbol])
+                column.cell(symbol, self._document.quotes[symbol], self._document.versions[symbol])
                 for symbol in seen
             ]
             for column in COLUMNS
@@ -202,9 +212,8 @@ class Screen:
         if names:
             table.add_column("name", no_wrap=True, max_width=left)
         for row, symbol in enumerate(seen):
-            name = (
-                [Text(self._document.quotes[symbol]["name"], overflow="ellipsis")] if names else []
-            )
+            text = self._document.quotes[symbol].get("name", "")
+            name = [Text(text, overflow="ellipsis")] if names else []
             style = "dim" if symbol in self._quiet else None
             table.add_row(*(cells[column][row] for column in columns), *name, style=style)
         return table
@@ -226,8 +235,13 @@ def _fitting(cells: dict[Column, list[Text]], width: int) -> tuple[list[Column],
 
 def _percent(quote: dict[str, Any]) -> str:
     """Format the change in percent. There is none from a base price that is not above zero."""
-    percent = quote["change_percent"]
+    percent = quote.get("change_percent")
     return "" if percent is None else f"{percent:+.2f}"
+
+
+def _volume(quote: dict[str, Any]) -> str:
+    """Format the volume; empty if the client did not ask for it."""
+    return f"{quote['volume']:,}" if "volume" in quote else ""
 
 
 def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:

@@ -24,6 +24,7 @@ from server.cluster.wire import (
     EPOCH,
     IDS,
     INTAKE,
+    KEPT,
     LEADER,
     MARKETS,
     META,
@@ -67,6 +68,7 @@ KEY_TYPES = {
     MARKETS: "hash",
     IDS: "stream",
     QUEUE: "stream",
+    KEPT: "stream",
 }
 """In the order of the script MEND's keys."""
 
@@ -199,8 +201,7 @@ class Bus:
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the hash. Errors: BusLost."""
-        for key in (QUOTES, INTAKE, MARKETS):
-            await self.do(partial(self.redis.hdel, key, *symbols))
+        await self.do(partial(self.redis.hdel, QUOTES, *symbols))
 
     async def share_interest(
         self, symbols: Iterable[str], since: int | None, lifetime: float
@@ -251,10 +252,11 @@ class Bus:
             mark = encode_json(Mark(epoch, batch.seq, batch.position))
         arguments: list[str | bytes | int] = [epoch, CHANNEL, payload, mark, giver]
         arguments += (record.ids, ID_MEMORY_MS, record.read_to, after)
+        arguments += (record.kept, record.kept_entries)
         lists = (_fields(snapshots), _flat(record.states), _flat(record.markets))
         for fields in lists:
             arguments += (len(fields), *fields)
-        keys = [EPOCH, QUOTES, LEADER, INTAKE, MARKETS, IDS, QUEUE]
+        keys = [EPOCH, QUOTES, LEADER, INTAKE, MARKETS, IDS, QUEUE, KEPT]
         result = await self.do(lambda: self._publish(keys=keys, args=arguments))
         if not result:
             self._stats.fenced += 1

@@ -148,7 +148,9 @@ class Member:
         self.hub.relist(snapshots)
 
     async def forget(self, symbols: Sequence[str]) -> None:
-        """Remove symbols from the cluster's state, so that no instance lists them from there."""
+        """Remove symbols from the cluster's state, so that no instance lists them from there. The
+        leader removes how far their sources have come, once it has written that of their new names.
+        """
         self.steps.forget(symbols)
         try:
             await self.bus.forget(symbols)

@@ -95,7 +95,8 @@ class Publisher:
                 record = self._steps.record(page)
                 await self._bus.write(self._epoch, self._snapshots(page), record)
             last = moved | dict.fromkeys(step.states) if step else moved
-            record = self._steps.record(last, whole=bool(lost))
+            gone = [symbol for symbol in self._steps.gone if symbol not in self._hub.topics]
+            record = self._steps.record(last, whole=bool(lost), gone=gone)
             told = await self._bus.publish(
                 batch, self._snapshots(last), record, after=self._published, release=release
             )
@@ -106,6 +107,7 @@ class Publisher:
             log.warning("Redis has forgotten the last batches and is told again", epoch=self._epoch)
             journal.lose(self._hub.topics)
         self._published = batch.seq
+        self._steps.told(gone)
         self._steps.written(step)
         topics = self._hub.topics
         self._known.update(

@@ -7,7 +7,7 @@ from typing import Any, cast
 from server.cluster.bus import ID_MEMORY_MS, Bus
 from server.cluster.scripts import APPEND, READ
 from server.cluster.steps import POSITION, Progress
-from server.cluster.wire import ANSWER, IDS, INTAKE, PAGE_FIELDS, QUEUE, StreamEntry
+from server.cluster.wire import ANSWER, IDS, INTAKE, KEPT, PAGE_FIELDS, QUEUE, StreamEntry
 
 QUEUED_ENTRIES = 512
 """Entries of the queue, some 30 MB in Redis: ten seconds of work for the leader. Then it is full."""
@@ -65,10 +65,19 @@ class PriceStreams:
                 states[name] = value
             elif _ID.fullmatch(value):
                 positions[name.removeprefix(POSITION)] = value.decode()
-        ids: list[StreamEntry] = []
-        while page := await self.read(IDS, ids[-1].id if ids else BEGINNING, PAGE_FIELDS):
-            ids += page
-        return Progress(states, positions, [each.fields.get(b"i", b"") for each in ids])
+        ids = [each.fields.get(b"i", b"") for each in await self._all(IDS)]
+        kept = [
+            (int(each.id.split("-")[0]) * 1000, each.fields.get(b"t", b""))
+            for each in await self._all(KEPT)
+        ]
+        return Progress(states, positions, ids, kept)
+
+    async def _all(self, key: str) -> list[StreamEntry]:
+        """Return all entries of a stream, page by page."""
+        found: list[StreamEntry] = []
+        while page := await self.read(key, found[-1].id if found else BEGINNING, PAGE_FIELDS):
+            found += page
+        return found
 
     async def _fields(self) -> dict[bytes, bytes]:
         """Return the hash INTAKE, page by page, as Redis does nothing else meanwhile."""

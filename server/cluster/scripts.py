@@ -41,10 +41,11 @@ one that is not a number, epochs go on from Redis' clock.
 """
 
 PUBLISH = """
--- KEYS: epoch, quotes, leader, intake, markets, ids, queue. ARGV: epoch, channel, payload ('': only
--- write), mark, the identity that gives its lease up ('': it does not), ids that were counted ('':
+-- KEYS: epoch, quotes, leader, intake, markets, ids, queue, kept. ARGV: epoch, channel, payload ('':
+-- only write), mark, the identity that gives its lease up ('': it does not), ids that were counted ('':
 -- none), ms for which they are kept, the queue's entry up to which it is not needed ('': leave it), the
--- number of the last batch that Redis answered (0: none). Then three lists, each behind its length:
+-- number of the last batch that Redis answered (0: none), what happened to kept trades ('': nothing),
+-- how many entries of that are kept. Then three lists, each behind its length:
 -- symbol, snapshot, …; field of the intake, value, …; symbol, market ('': it is open), … Returns 0 if
 -- the epoch is an old one, 2 if the mark is older than that batch.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
@@ -52,7 +53,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 end
 local known = string.match(redis.call('HGET', KEYS[2], 'meta') or '', '"seq":(%d+)')
 local result = tonumber(known or 0) < tonumber(ARGV[9]) and 2 or 1
-local at = 10
+local at = 12
 for list, key in ipairs({KEYS[2], KEYS[4], KEYS[5]}) do
     local last = at + ARGV[at]
     for i = at + 1, last, 2 do
@@ -68,6 +69,9 @@ if ARGV[6] ~= '' then
     local time = redis.call('TIME')
     local oldest = string.format('%.0f', time[1] * 1000 - ARGV[7])
     redis.call('XADD', KEYS[6], 'MINID', '~', oldest, '*', 'i', ARGV[6])
+end
+if ARGV[10] ~= '' then
+    redis.call('XADD', KEYS[8], 'MAXLEN', ARGV[11], '*', 't', ARGV[10])
 end
 if ARGV[8] ~= '' then
     redis.call('XTRIM', KEYS[7], 'MINID', ARGV[8])

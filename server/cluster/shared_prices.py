@@ -5,9 +5,9 @@ in one order. If a publisher's instance leads, it gets the answer when Redis has
 instance it gets `queued` when Redis has the batch. `docs/publishing.md` says what these promise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, count, islice
+from itertools import count, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
@@ -21,22 +21,22 @@ from server.cluster.errors import BusLost
 from server.cluster.member import Member
 from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.steps import MarketNews, Step
-from server.cluster.wire import QUEUE, StreamEntry
-from server.feeds.judge import CHUNK, Exchange, Judge
-from server.feeds.live.feed import LiveFeed
+from server.cluster.wire import QUEUE
+from server.cluster.work import Work, queued_work, steps_of, stream_work
+from server.feeds.judge import CHUNK, Exchange, Judge, lines_of, survived
+from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer, Reason
-from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, OnAnswer
-from server.intake.intake import Intake, id_hash
+from server.intake.batch import Batch, Busy, OnAnswer
+from server.intake.intake import Intake
+from server.intake.kept_log import KeptLog
 from server.intake.market import Notice
+from server.intake.names import id_hash
 from server.intake.new_symbols import MAX_NEW_SYMBOLS
-from server.intake.objects import Line, Published, read_batch, read_object
-from server.intake.queued import Queued, check, decode_queued, encode_queued, split
-from server.intake.state import restore, save
+from server.intake.objects import Line, Published
+from server.intake.queued import Queued, check, encode_queued, split
+from server.intake.state import renamed, restore, save
 from server.quotes.instrument import Instrument, first_seen
 from server.quotes.update import Update
-
-STEP_OBJECTS = 500
-"""Objects of one step, some 10 ms of work. A step costs 5 ms more, whatever its size."""
 
 READ_ENTRIES = 128
 """Entries read at once from each stream."""
@@ -75,7 +75,8 @@ class _Receipt:
         """Answer, once."""
         on_answer, self._on_answer = self._on_answer, None
         if on_answer:
-            on_answer(self.answer)
+            with survived("answer"):
+                on_answer(self.answer)
 
 
 class _Own(NamedTuple):
@@ -83,20 +84,6 @@ class _Own(NamedTuple):
 
     receipt: _Receipt
     lines: Sequence[Line]
-
-
-class _Work(NamedTuple):
-    """One entry of the queue, or some of `stream`. `id` is the last one's."""
-
-    stream: str
-    id: str
-    entry: Queued
-    lines: list[Line]
-
-    @property
-    def ends_step(self) -> bool:
-        """Whether the last object is a status, which clients see behind all prices before it."""
-        return bool(self.lines) and _is_status(self.lines[-1])
 
 
 class SharedPrices:
@@ -109,16 +96,17 @@ class SharedPrices:
     def __init__(self, intake: Intake, exchange: Exchange, member: Member, stream: str) -> None:
         self.intake = intake
         self.running = False
-        self.venues: Sequence[LiveFeed] = ()
+        self.venues: Sequence[VenueFeed] = ()
         self._judge = Judge(intake, exchange, self._on_notice)
         self._exchange = exchange
-        self._steps, self._journal = member.steps, member.hub.journal
+        self._steps, self._hub, self._journal = member.steps, member.hub, member.hub.journal
         self._invalid = member.stats.invalid
         self._streams = PriceStreams(member.bus)
         self._keys = [key for key in (QUEUE, stream) if key]
         self._positions: dict[str, str] = {}
         self._own: dict[str, _Own] = {}
         self._news: list[MarketNews] = []
+        self._kept = KeptLog()
         self._appending = trio.Semaphore(APPENDING)
 
     async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
@@ -128,6 +116,15 @@ class SharedPrices:
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
         """Put a batch into the queue once there is room."""
         await self._append(batch, on_answer, wait=True)
+
+    def rename(self, symbol: str, new: str, now: int) -> None:
+        """Go on with what is known of `symbol` under its new name."""
+        self.intake.rename(symbol, new, now)
+        self._steps.rename(symbol, new, lambda state: renamed(symbol, state, new, now))
+
+    def forget(self, symbols: Sequence[str]) -> None:
+        """Forget symbols that were delisted. The steps forget them with the quotes."""
+        self.intake.forget(symbols)
 
     async def run(self, updates: trio.MemorySendChannel[Update]) -> None:
         """Publish what the streams bring until cancelled."""
@@ -148,7 +145,7 @@ class SharedPrices:
     async def _publish_all(self, updates: trio.MemorySendChannel[Update]) -> None:
         while True:
             work = [each for key in self._keys for each in await self._read(key)]
-            for step in _steps(work):
+            for step in steps_of(work):
                 await self._publish(step, updates)
             if not work:
                 await self._wait()
@@ -205,8 +202,7 @@ class SharedPrices:
     async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
         """Check a batch, and return its good objects as entries."""
         good, away = list[Line](), list[str]()
-        frames = enumerate(batch.bodies, batch.first_frame)
-        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
+        lines = lines_of(batch)
         while chunk := [*islice(lines, CHUNK)]:
             known = await self._judge.look_up(chunk, away)
             checked = check(known, self._exchange, batch.symbols, time_ns() // 1000)
@@ -250,32 +246,37 @@ class SharedPrices:
         now = time_ns() // 1000
         self.intake.begin()
         progress, heard = self._steps.newest_of(progress)
-        self._journal.lose(heard)
-        unreadable = restore(self.intake, progress.states, now)
+        self._journal.lose([*heard, *self._follow_renames(now)])
+        unreadable = restore(self.intake, self._steps.states, now)
         for ids in progress.ids:
             whole = len(ids) - len(ids) % ID.size
             self.intake.ids.restore((key for (key,) in ID.iter_unpack(ids[:whole])), now)
         self.intake.ids.news, self._news = [], []
+        self._kept = KeptLog()
+        self._kept.restore(self.intake, progress.kept, now)
         self._positions = {key: progress.positions.get(key, BEGINNING) for key in self._keys}
         symbols = len(progress.states)
         log.info("publishing", symbols=symbols, unreadable=unreadable, **self._positions)
 
-    async def _read(self, key: str) -> list[_Work]:
+    def _follow_renames(self, now: int) -> list[str]:
+        """Drop the states of delisted symbols, and move those of renamed ones. Return the new names."""
+        known = self._steps.states.keys() | self._steps.markets.keys()
+        gone = known & self._hub.delisted.keys()
+        for symbol in gone:
+            if (new := self._hub.present_symbol(symbol)) == symbol:
+                self._steps.forget([symbol])
+            else:
+                self.rename(symbol, new, now)
+        return [self._hub.present_symbol(symbol) for symbol in gone]
+
+    async def _read(self, key: str) -> list[Work]:
         try:
             entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
         except BusLost:
             return []
-        return [*map(self._queued, entries)] if key == QUEUE else _listed(key, entries)
-
-    def _queued(self, entry: StreamEntry) -> _Work:
-        """Return the work of one entry of the queue; none if it cannot be read."""
-        try:
-            found = decode_queued(entry.fields.get(b"b", b""))
-        except ValueError as error:
-            self._invalid.report("bus", QUEUE, str(error))
-            found = Queued("", "", "", [])
-        lines = [Line(number, each) for number, each in enumerate(found.objects, 1)]
-        return _Work(QUEUE, entry.id, found, lines)
+        if key == QUEUE:
+            return [queued_work(entry, self._invalid) for entry in entries]
+        return stream_work(key, entries)
 
     async def _wait(self) -> None:
         try:
@@ -283,43 +284,54 @@ class SharedPrices:
         except BusLost:
             await trio.sleep(RETRY_INTERVAL)
 
-    async def _publish(
-        self, work: Sequence[_Work], updates: trio.MemorySendChannel[Update]
-    ) -> None:
+    async def _publish(self, work: Sequence[Work], updates: trio.MemorySendChannel[Update]) -> None:
         """Make one step, and answer this instance's publishers when it is written."""
-        symbols = await self._list(work)
+        await self._list(work)
         self._steps.begin()
         moved, answers = set[str](), []
         for each in work:
             answers.append(await self._judge_one(each, updates, moved))
             self._positions[each.stream] = each.id
         await self._judge.published(moved, updates)
-        states = {symbol: save(self.intake, symbol) for symbol in symbols}
+        states = {symbol: save(self.intake, symbol) for symbol in self._symbols(work)}
         ids, self.intake.ids.news = self.intake.ids.news or [], []
         news, self._news = tuple(self._news), []
         packed = b"".join(map(ID.pack, ids))
-        await self._steps.finish(Step(states, packed, news, dict(self._positions), QUEUE))
+        kept = self._kept.take(self.intake, time_ns() // 1000)
+        positions = dict(self._positions)
+        await self._steps.finish(
+            Step(states, packed, news, positions, QUEUE, kept, self._kept.length)
+        )
         for each, answer in zip(work, answers, strict=True):
             await self._answer(each, answer)
 
-    async def _list(self, work: Sequence[_Work]) -> set[str]:
-        """List the symbols of some work. Return those that exist.
+    def _symbols(self, work: Sequence[Work]) -> set[str]:
+        """Return the present names of some work's symbols."""
+        given = {
+            line.content.symbol
+            for each in work
+            for line in each.lines
+            if isinstance(line.content, Published)
+        }
+        return {found.symbol for each in given if (found := self._exchange.instrument(each))}
+
+    async def _list(self, work: Sequence[Work]) -> None:
+        """List the symbols of some work.
 
         The cluster agrees on a new symbol before its first trade counts. Otherwise the trade would be
         in Redis before its step is.
         """
-        symbols, new, away = set[str](), dict[str, Instrument](), list[str]()
+        new, away = dict[str, Instrument](), list[str]()
         for each in work:
             for line in await self._judge.look_up(each.lines, away):
                 given = line.content
                 if not isinstance(given, Published):
                     continue
                 symbol = given.symbol
-                if self._exchange.instrument(symbol):
-                    symbols.add(symbol)
-                elif (
+                if (
                     given.kind == "trade"
                     and given.price
+                    and self._exchange.instrument(symbol) is None
                     and self._exchange.may_list(symbol)
                     and self.intake.new.listed + len(new) < MAX_NEW_SYMBOLS
                 ):
@@ -327,12 +339,13 @@ class SharedPrices:
         if new:
             self.intake.new.listed += len(new)
             await self._exchange.list_new([*new.values()])
-        return symbols | new.keys()
 
     async def _judge_one(
-        self, work: _Work, updates: trio.MemorySendChannel[Update], moved: set[str]
+        self, work: Work, updates: trio.MemorySendChannel[Update], moved: set[str]
     ) -> Answer:
         entry, ids = work.entry, self.intake.ids
+        # Otherwise the intake would do it behind the next line, and forget the key after a pause.
+        ids.pass_time(time_ns() // 1000)
         if entry.key and entry.id in ids:
             return Answer(duplicate=len(work.lines))
         if entry.key:
@@ -343,7 +356,7 @@ class SharedPrices:
         self._judge.report(entry.source, answer)
         return answer
 
-    async def _answer(self, work: _Work, answer: Answer) -> None:
+    async def _answer(self, work: Work, answer: Answer) -> None:
         own = self._own.pop(work.entry.key, None)
         if own is None:
             return
@@ -353,41 +366,13 @@ class SharedPrices:
         ]
         own.receipt.answer.add(answer)
         own.receipt.waiting -= 1
-        if not own.receipt.waiting:
+        if own.receipt.waiting:
+            return
+        # Another instance may have taken the batch with this key meanwhile.
+        if not (own.receipt.answer.duplicate and await self._is_answered(own.receipt)):
             await self._remember(own.receipt)
             own.receipt.settle()
 
     def _on_notice(self, notice: Notice) -> None:
         self._news.append(MarketNews(*notice))
         self._exchange.announce(notice)
-
-
-def _is_status(line: Line) -> bool:
-    return isinstance(line.content, Published) and line.content.kind == "status"
-
-
-def _listed(key: str, entries: Sequence[StreamEntry]) -> list[_Work]:
-    """Return the work of entries with one object each."""
-    missing = Reason("bad_json", "the entry has no field d")
-    lines = [
-        Line(number, read_object(entry.fields[b"d"]) if b"d" in entry.fields else missing)
-        for number, entry in enumerate(entries, 1)
-    ]
-    name = Queued(key[:MAX_NAME_LENGTH], "", "", [])
-    return [
-        _Work(key, entries[stop - 1].id, name, lines[start:stop]) for start, stop in split(lines)
-    ]
-
-
-def _steps(work: Sequence[_Work]) -> Iterator[list[_Work]]:
-    """Return the work of each step, not too much of it."""
-    step: list[_Work] = []
-    objects = 0
-    for each in work:
-        if step and (step[-1].ends_step or objects + len(each.lines) > STEP_OBJECTS):
-            yield step
-            step, objects = [], 0
-        step.append(each)
-        objects += len(each.lines)
-    if step:
-        yield step

@@ -32,11 +32,14 @@ class MarketNews(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far the feeds have come. `ids`: those that were counted, the oldest first."""
+    """How far the feeds have come. `ids`: those that were counted, the oldest first. `kept`: what
+    happened to kept trades, with its moment in microseconds.
+    """
 
     states: Mapping[str, bytes]
     positions: Mapping[str, str]
     ids: Sequence[bytes]
+    kept: Sequence[tuple[int, bytes]] = ()
 
 
 EntryName = Annotated[str, Meta(pattern=r"^[0-9]{1,19}-[0-9]{1,19}\Z")]
@@ -68,14 +71,17 @@ class Step(NamedTuple):
 
     `states`: how far the sources of each symbol have come. `ids`: those that were counted, 8 bytes
     each. `positions`: the last entry of each stream that was read, by the stream's key. `queue`: the
-    stream of which entries up to its position are no longer needed.
+    stream of which entries up to its position are no longer needed. `kept`: what happened to kept
+    trades. Of the stream of these, `kept_entries` are of use, with this one.
     """
 
-    states: Mapping[str, bytes]
+    states: dict[str, bytes]
     ids: bytes
     news: tuple[MarketNews, ...]
     positions: Mapping[str, str]
     queue: str
+    kept: bytes = b""
+    kept_entries: int = 0
 
 
 class Record(NamedTuple):
@@ -85,6 +91,8 @@ class Record(NamedTuple):
     markets: Mapping[str, bytes] = {}
     ids: bytes = b""
     read_to: str = ""
+    kept: bytes = b""
+    kept_entries: int = 0
 
 
 class Steps:
@@ -93,7 +101,7 @@ class Steps:
 
     `states` and `positions` are those of all steps that Redis has, and that this instance heard of.
     `made` is called for each step. `ahead`: symbols of which this instance had newer quotes than Redis
-    when it was elected.
+    when it was elected. `gone`: symbols that were delisted or renamed, and that Redis may still have.
     """
 
     def __init__(self, made: Callable[[], None]) -> None:
@@ -104,6 +112,7 @@ class Steps:
         self.positions: dict[str, str] = {}
         self.markets: dict[str, MarketNews] = {}
         self.ahead: Collection[str] = ()
+        self.gone: dict[str, None] = {}
         self._changed = trio.Event()
 
     @property
@@ -155,8 +164,29 @@ class Steps:
     def forget(self, symbols: Iterable[str]) -> None:
         """Forget symbols that were delisted."""
         for symbol in symbols:
-            self.states.pop(symbol, None)
+            for states in self._states():
+                states.pop(symbol, None)
             self.markets.pop(symbol, None)
+            self.gone[symbol] = None
+
+    def rename(self, symbol: str, new: str, renamed: Callable[[bytes], bytes]) -> None:
+        """Go on with a symbol's state under its new name. `renamed` makes the one of the other."""
+        for states in self._states():
+            if state := states.pop(symbol, None):
+                states.setdefault(new, renamed(state))
+        if market := self.markets.pop(symbol, None):
+            self.markets.setdefault(new, market._replace(symbol=new))
+        self.gone[symbol] = None
+
+    def _states(self) -> Iterator[dict[str, bytes]]:
+        yield self.states
+        if self.pending:
+            yield self.pending.states
+
+    def told(self, gone: Iterable[str]) -> None:
+        """Note that Redis has no more of these symbols."""
+        for symbol in gone:
+            self.gone.pop(symbol, None)
 
     def newest_of(self, stored: Progress) -> tuple[Progress, Collection[str]]:
         """Go on from what Redis has, or from what this instance heard of where that is newer. Return
@@ -175,9 +205,11 @@ class Steps:
         self.states = dict(stored.states) | heard
         return stored._replace(states=self.states, positions=positions), heard
 
-    def record(self, symbols: Iterable[str], *, whole: bool = False) -> Record:
+    def record(
+        self, symbols: Iterable[str], *, whole: bool = False, gone: Iterable[str] = ()
+    ) -> Record:
         """Return what goes with the quotes of `symbols`, and with those of the pending step. `whole`:
-        Redis may have forgotten the positions and markets.
+        Redis may have forgotten the positions and markets. Redis is to forget those that are `gone`.
         """
         step = self.pending
         newest = step.states if step else {}
@@ -196,11 +228,14 @@ class Steps:
             symbol: b"" if each.status == "open" else encode_json(each)
             for symbol, each in news.items()
         }
+        nothing = dict.fromkeys(gone, b"")
         return Record(
-            states,
-            markets,
+            nothing | states,
+            nothing | markets,
             step.ids if step else b"",
             step.positions.get(step.queue, "") if step else "",
+            step.kept if step else b"",
+            step.kept_entries if step else 0,
         )
 
     def abandon(self) -> bool:

@@ -56,6 +56,11 @@ MARKETS = "quotestream:markets"
 IDS = "quotestream:ids"
 """A stream of the ids that were counted: 8 bytes each, those of one step in one entry."""
 
+KEPT = "quotestream:kept"
+"""A stream of what happened to kept trades, that of one step in one entry of
+`server/intake/kept_log.py`.
+"""
+
 ANSWER = "quotestream:answer:"
 """The hash of an idempotency key follows. The first answer to it, as JSON."""
 

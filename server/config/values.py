@@ -111,7 +111,7 @@ def _checked_url(text: str, schemes: Sequence[str]) -> str:
     for host in url.netloc.rpartition("@")[2].split(","):
         one = urlsplit(f"//{host}")
         # Both raise ValueError: for a port that is not a number, for a name that DNS cannot have.
-        one.port  # noqa: B018 (only its error matters)
+        _ = one.port
         (one.hostname or "").encode("idna")
     if url.scheme not in schemes or not (url.netloc or url.path):
         raise ValueError

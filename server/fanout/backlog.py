@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import trio
 
 from server.fanout.frame import Source
+from server.quotes.view import View
 
 DRAIN_BYTES = 16 * 1024
 """Bytes of the largest write to a socket that has drained: trio's TCP_NOTSENT_LOWAT, at which the
@@ -89,9 +90,9 @@ class Backlog:
     def __contains__(self, source: Source) -> bool:
         return source in (self.pending.get(source.key), self.held.get(source.key))
 
-    def take(self, limit: int) -> list[bytes]:
+    def take(self, limit: int, view: View) -> list[bytes]:
         """Take out the frames of the next write: all unsent ones, then pending ones while they are
-        less than `limit` bytes.
+        less than `limit` bytes. The frames of sources are those of `view`.
         """
         frames, self.unsent = self.unsent, []
         size = sum(map(len, frames))
@@ -101,7 +102,7 @@ class Backlog:
         for source in self.pending.values():
             if size >= limit:
                 break
-            frames.append(source.current_frame())
+            frames.append(source.current_frame(view))
             size += len(frames[-1])
             taken.append(source)
         for source in taken:

@@ -9,7 +9,7 @@ from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
 from server.quotes.instrument import first_seen
-from server.quotes.update import Trade, Update
+from server.quotes.update import Change, Trade, Update
 
 BROADCAST_TRADES = 1024
 """Trades between the feed and the broadcaster: few, so that a trade waits here less than a round."""
@@ -40,7 +40,7 @@ async def run_broadcaster(
 async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
     """Give `update` to its topic. Wait only if a lossless feed meets a full inbox.
 
-    A symbol that is not listed begins with a trade.
+    A symbol that is not listed begins with a price.
     """
     if update.symbol in hub.delisted:
         present = hub.present_symbol(update.symbol)
@@ -50,9 +50,10 @@ async def _route(hub: Hub, update: Update, *, lossless: bool) -> None:
         update = msgspec.structs.replace(update, symbol=present)
     topic = hub.topics.get(update.symbol)
     if topic is None:
-        if not isinstance(update, Trade):
+        first = update.change if isinstance(update, Trade | Change) else None
+        if first is None or first.price is None:
             return
-        topic = hub.list_instrument(first_seen(update.symbol, update.price), update)
+        topic = hub.list_instrument(first_seen(update.symbol, first.price), first)
     if full := give(hub, topic, update):
         if lossless:
             hub.stats.feed_waits += 1

@@ -4,6 +4,8 @@ import struct
 import zlib
 from typing import ClassVar, Protocol, Self
 
+from server.quotes.view import View
+
 MAX_CONTROL_PAYLOAD = 125
 """Bytes: RFC 6455 §5.5."""
 
@@ -13,6 +15,7 @@ DEFLATE_WINDOW_BITS = 12
 DEFLATE_MEMORY_LEVEL = 5
 
 _TEXT = 0x81
+_BINARY = 0x82
 _RSV1 = 0x40
 _CLOSE = 0x88
 _PONG = 0x8A
@@ -34,8 +37,8 @@ class Source(Protocol):
         """The key of the source's pending entry: a source replaces the one with the same key."""
         return self
 
-    def current_frame(self) -> "UpdateFrame":
-        """Return the whole current state as one frame."""
+    def current_frame(self, view: View) -> "UpdateFrame":
+        """Return the whole current state as one frame for clients of `view`."""
 
 
 class UpdateFrame(bytes):
@@ -72,14 +75,23 @@ def text_frame(payload: bytes) -> bytes:
     return _frame(_TEXT, payload)
 
 
+def message_frame(payload: bytes, view: View) -> bytes:
+    """Return `payload` as one message, text or binary as the view's form is."""
+    return _frame(_BINARY if view.binary else _TEXT, payload)
+
+
+def payload_of(frame: bytes) -> bytes:
+    """Return the payload of a frame of the server."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
 def deflate(frame: bytes) -> bytes:
-    """Return a text frame as permessage-deflate has it, without context takeover (RFC 7692 §7.2.1)."""
+    """Return a message as permessage-deflate has it, without context takeover (RFC 7692 §7.2.1)."""
     compressor = zlib.compressobj(
         zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEMORY_LEVEL
     )
-    payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
-    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    return _frame(_TEXT | _RSV1, data[:-4])
+    data = compressor.compress(payload_of(frame)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return _frame(frame[0] | _RSV1, data[:-4])
 
 
 def _frame(first: int, payload: bytes) -> bytes:

@@ -14,7 +14,7 @@ from server.fanout.agreement import agree_on_adjustments, ahead_of, is_of, state
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
 from server.fanout.flusher import Flusher
-from server.fanout.frame import text_frame
+from server.fanout.frame import message_frame
 from server.fanout.freshness import Freshness
 from server.fanout.journal import Journal
 from server.fanout.outbox import DeflatingOutbox, Outbox
@@ -23,16 +23,17 @@ from server.fanout.removal import RemovalNotice, take_away
 from server.fanout.renaming import Renaming
 from server.fanout.stats import FanoutStats
 from server.fanout.status import FeedStatus, MarketStatus
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.fanout.throttle import Throttles, granted
-from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic import Topic
 from server.fanout.topic_context import TopicContext
 from server.fanout.topic_task import TopicTasks
 from server.quotes.instrument import UNLISTED, Instrument
-from server.quotes.messages import MarketState, encode
+from server.quotes.messages import MarketState
 from server.quotes.quote import Quote
 from server.quotes.snapshot import LiveSnapshot, Snapshot, opening_snapshot
-from server.quotes.update import Trade
+from server.quotes.update import Change
+from server.quotes.view import JSON, View
 
 ONE_MESSAGE = 1000
 """The most topics whose full quotes go in one message: 260 KB, made and kept for one client. A message
@@ -61,8 +62,8 @@ class Hub:
         self.delisted: dict[str, Topic | None] = {}
         self.unchecked: set[str] = set()
         self.journal = Journal()
-        self._outboxes = SubscriberSet()
-        self._everyone = SubscriberSet()
+        self._outboxes = Audience()
+        self._everyone = Audience()
         self._flusher = Flusher(self.stats)
         self._context = TopicContext(self.stats, self.journal, self._flusher)
         self._markets: dict[str, MarketStatus] = {}
@@ -100,8 +101,8 @@ class Hub:
             tasks.start_soon(self.status.run)
             task_status.started()
 
-    def list_instrument(self, instrument: Instrument, first: Trade | None = None) -> Topic:
-        """Add a symbol, perhaps known from its `first` trade; send its quote to subscribers of `*`."""
+    def list_instrument(self, instrument: Instrument, first: Change | None = None) -> Topic:
+        """Add a symbol, perhaps known from its `first` price; send its quote to subscribers of `*`."""
         snapshot = opening_snapshot(instrument)
         if first:
             snapshot = msgspec.structs.replace(snapshot, quoted_at=first.time_us)
@@ -156,7 +157,7 @@ class Hub:
             self.delisted[symbol] = topic or self.delisted.get(symbol)
             self.renamed.pop(symbol, None)
 
-    def follow(self, rows: Iterable[Snapshot], *, certain: bool = False) -> list[str]:
+    def follow(self, rows: Iterable[Snapshot], *, certain: bool = False) -> dict[str, str | None]:
         """Rename instruments that have other symbols in `rows` (see `Renaming.follow`)."""
         return self._renaming.follow(rows, certain=certain)
 
@@ -270,10 +271,10 @@ class Hub:
         """Seconds between two publications of one symbol in an overload, else 0."""
         return self._flusher.conflation
 
-    def attach(self, sock: socket.socket, *, deflate: bool = False) -> Outbox:
+    def attach(self, sock: socket.socket, view: View = JSON, *, deflate: bool = False) -> Outbox:
         """Return the outbox of a new connection; with `deflate`, it sends updates compressed."""
         kind = DeflatingOutbox if deflate else Outbox
-        outbox = kind(sock, self.stats, self._start_writing)
+        outbox = kind(sock, self.stats, self._start_writing, view)
         self._outboxes.add(outbox)
         return outbox
 
@@ -337,9 +338,9 @@ class Hub:
         if outbox.blocked or len(priced) > ONE_MESSAGE:
             outbox.send_many(priced)
         elif len(priced) == 1:
-            outbox.send(priced[0].current_frame())
+            outbox.send(priced[0].current_frame(outbox.view))
         elif priced:
-            outbox.send(text_frame(encode(full_quotes(priced))))
+            outbox.send(message_frame(outbox.view.full(priced), outbox.view))
         self._send_freshness(outbox, topics)
 
     def send_recovery(self, outbox: Outbox, recovery: Recovery) -> None:

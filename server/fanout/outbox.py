@@ -17,9 +17,17 @@ from server.fanout.breaker import BreakerState
 from server.fanout.frame import Source, UpdateFrame
 from server.fanout.outbox_state import TRANSITIONS, Event, State
 from server.fanout.stats import FanoutStats
+from server.quotes.view import JSON, View
 
-WRITE_FRAMES = 64
-"""Frames joined into one write: 20 KB of quotes. Joining more saves nothing."""
+WRITE_FRAMES = 192
+"""Frames joined into one write: 12 KB of compact quotes, 80 KB of patches. If a round has more frames,
+writes of 64 take a fifth longer for patches, and a third longer for compact quotes.
+"""
+
+Join = Callable[[list[bytes]], bytes]
+"""Joins frames into the bytes of one write."""
+
+_join: Join = b"".join
 
 # An enum's member takes 60 ns to look up, half the time of `conflate`.
 _CLOSING = State.CLOSING
@@ -55,14 +63,21 @@ class Outbox:
         "sock",
         "state",
         "throttle",
+        "view",
     )
 
     def __init__(
-        self, sock: socket.socket, stats: FanoutStats, start_writing: Callable[["Outbox"], None]
+        self,
+        sock: socket.socket,
+        stats: FanoutStats,
+        start_writing: Callable[["Outbox"], None],
+        view: View = JSON,
     ) -> None:
+        """`view` is the form and the fields of all that it sends."""
         self.state = State.OPEN
         self.queue: list[bytes] | None = []
         self.sock = sock
+        self.view = view
         self.owner: Owner | None = None
         self.throttle = 0.0
         self._stats = stats
@@ -113,7 +128,7 @@ class Outbox:
         if self.state is State.BLOCKED:
             self._add([source])
         else:
-            self.send(source.current_frame())
+            self.send(source.current_frame(self.view))
 
     def conflate(self, source: Source) -> None:
         """Make `source` pending in place of an update of it that is dropped, and count that."""
@@ -188,7 +203,7 @@ class Outbox:
         backlog = self._backlog
         if backlog is None:
             return
-        sent = self._write(backlog.take(limit))
+        sent = self._write(backlog.take(limit, self.view))
         backlog.note_move()
         if sent and not backlog.pending:
             self._on_nothing_waits()
@@ -197,24 +212,25 @@ class Outbox:
         while self.state is State.THROTTLED and self._backlog and self._backlog.pending:
             self.write_backlog()
 
-    def flush(self) -> None:
+    def flush(self, join: Join = _join) -> None:
         """Hand the queued frames to the kernel; called at the end of a round. Never waits."""
         queue = self.queue
         if not queue:
             return
-        if len(queue) == 1:
-            self._write(queue)
+        if len(queue) <= WRITE_FRAMES:
+            if not self._write(queue, join):
+                return
         else:
             for start in range(0, len(queue), WRITE_FRAMES):
-                if not self._write(queue[start : start + WRITE_FRAMES]):
+                if not self._write(queue[start : start + WRITE_FRAMES], join):
                     for source in self._keep(queue[start + WRITE_FRAMES :], 0):
                         self.conflate(source)
                     return
         queue.clear()
 
-    def _write(self, frames: list[bytes]) -> bool:
+    def _write(self, frames: list[bytes], join: Join = _join) -> bool:
         """Hand `frames` to the kernel and keep the rest in the backlog. Return whether it took all."""
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        data = frames[0] if len(frames) == 1 else join(frames)
         try:
             taken = self.sock.send(data)
         except BlockingIOError:
@@ -291,7 +307,6 @@ class DeflatingOutbox(Outbox):
 
     __slots__ = ()
 
-    def _write(self, frames: list[bytes]) -> bool:
-        return super()._write(
-            [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
-        )
+    def _write(self, frames: list[bytes], join: Join = _join) -> bool:
+        deflated = [frame.deflated if isinstance(frame, UpdateFrame) else frame for frame in frames]
+        return super()._write(deflated, join)

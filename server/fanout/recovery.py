@@ -6,6 +6,7 @@ from server.fanout.frame import UpdateFrame
 from server.fanout.topic import Topic
 from server.quotes.messages import Recovered
 from server.quotes.position import Position
+from server.quotes.view import JSON, View
 
 
 class Recovery(NamedTuple):
@@ -19,14 +20,16 @@ class Recovery(NamedTuple):
     patches: list[UpdateFrame]
 
 
-def recover(topics: list[Topic], position: Position | None) -> Recovery:
-    """Return what a client at `position` lacks of `topics`; it may not have them all, or any."""
+def recover(topics: list[Topic], position: Position | None, view: View = JSON) -> Recovery:
+    """Return what a client at `position` lacks of `topics` in its `view`; it may not have them all, or
+    any.
+    """
     if position is None:
         return Recovery({}, topics, [], [])
     epoch, versions = position
     recovery = Recovery({}, [], [], [])
     for topic in topics:
-        missed = topic.missed_since(epoch, versions.get(topic.symbol))
+        missed = topic.missed_since(epoch, versions.get(topic.symbol), view)
         if missed is None and not topic.waiting:
             recovery.quotes.append(topic)
             recovery.recovered[topic.symbol] = "quote"

@@ -3,14 +3,11 @@
 from collections.abc import Callable
 from time import time_ns
 
-from msgspec import UNSET
-
-from server.fanout.frame import Source, UpdateFrame, text_frame
+from server.fanout.frame import Source, UpdateFrame, message_frame
 from server.fanout.outbox import Outbox
-from server.fanout.subscriber_set import SubscriberSet
-from server.fanout.topic import Topic, full_quotes
-from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Remove
+from server.fanout.subscriber_set import Audience
+from server.fanout.topic import Topic
+from server.quotes.view import Removal, View
 
 
 class RemovalNotice(Source):
@@ -32,10 +29,10 @@ class RemovalNotice(Source):
         """The topic's key, as only one of both is pending."""
         return self._topic.key
 
-    def current_frame(self) -> UpdateFrame:
-        """Return both operations as one frame."""
-        message = _removal(self._topic, self._successor, given=True)
-        return UpdateFrame(text_frame(encode(message)), self)
+    def current_frame(self, view: View) -> UpdateFrame:
+        """Return the removal as one frame."""
+        removal = _removal(self._topic, self._successor, given=True)
+        return UpdateFrame(message_frame(view.removal(removal), view), self)
 
 
 def take_away(topic: Topic) -> None:
@@ -44,14 +41,14 @@ def take_away(topic: Topic) -> None:
     The message first gives the quote, as some subscribers may not have it yet.
     """
     topic.delisted = True
-    topic.forget_frame()
+    topic.forget_frames()
     notice = RemovalNotice(topic)
     if not topic.waiting:
-        now = time_ns() // 1000
-        frame = UpdateFrame(text_frame(encode(_removal(topic, None, given=topic.quote_due))), topic)
-        flusher = topic.context.flusher
-        flusher.queue(UpdateFrame(frame, notice), topic.subscribers, now)
-        flusher.queue(frame, topic.everyone, now)
+        removal, flusher = _removal(topic, given=topic.quote_due), topic.context.flusher
+        for audience, source in ((topic.subscribers, notice), (topic.everyone, topic)):
+            for group in audience.groups:
+                frame = message_frame(group.view.removal(removal), group.view)
+                flusher.queue(UpdateFrame(frame, source), group, removal.ts)
     for outbox in topic.subscribers:
         if outbox.owner is not None:
             outbox.owner.on_delisted(topic)
@@ -60,7 +57,7 @@ def take_away(topic: Topic) -> None:
     for outbox in topic.everyone:
         if outbox.is_pending(topic):
             outbox.send_current(topic)
-    topic.subscribers, topic.everyone = SubscriberSet(), SubscriberSet()
+    topic.subscribers, topic.everyone = Audience(), Audience()
     topic.quote_due = False
     topic.deactivate()
 
@@ -68,7 +65,7 @@ def take_away(topic: Topic) -> None:
 def move_subscribers(
     old: Topic,
     new: Topic,
-    everyone: SubscriberSet,
+    everyone: Audience,
     subscribe: Callable[[Outbox, Topic], None],
     taken: Topic | None = None,
 ) -> None:
@@ -92,7 +89,7 @@ def move_subscribers(
 def _replace_quote(outbox: Outbox, old: Topic, new: Topic, *, replaced: bool) -> None:
     """Take the quote of `old` away from one subscriber, then give it the full quote of `new`.
 
-    One message does both. If the outbox is blocked, both become pending, in this order. If the old
+    If the outbox is blocked, both become pending, in this order. If the old
     quote is `replaced` already, only give the new one.
     """
     if new.waiting:
@@ -105,26 +102,12 @@ def _replace_quote(outbox: Outbox, old: Topic, new: Topic, *, replaced: bool) ->
         outbox.send_current(RemovalNotice(old, new))
         outbox.send_current(new)
         return
-    removal = _removal(old, new, given=old.quote_due or old.waiting or outbox.is_pending(old))
+    given = old.quote_due or old.waiting or outbox.is_pending(old)
     # What is held for a throttled client is in this message.
     outbox.forget([old, old.freshness, new])
-    quote = full_quotes([new])
-    message = QuotesPatch(
-        quote.ts,
-        removal.versions | quote.versions,
-        [*removal.operations, *quote.operations],
-        quote.epoch,
-        removal.renamed,
-    )
-    outbox.send(text_frame(encode(message)))
+    for payload in outbox.view.replacement(_removal(old, new, given=given), new):
+        outbox.send(message_frame(payload, outbox.view))
 
 
-def _removal(topic: Topic, successor: Topic | None, *, given: bool) -> QuotesPatch:
-    """Return the message that takes a quote away. If `given`, it gives the quote first."""
-    versions = {topic.symbol: topic.version}
-    renamed = {topic.symbol: successor.symbol} if successor else UNSET
-    removal = Remove(topic.pointer)
-    if not given:
-        return QuotesPatch(time_ns() // 1000, versions, [removal], renamed=renamed)
-    add = Add(topic.pointer, topic.quote)
-    return QuotesPatch(topic.ts, versions, [add, removal], topic.epoch, renamed)
+def _removal(topic: Topic, successor: Topic | None = None, *, given: bool) -> Removal:
+    return Removal([topic], time_ns() // 1000, given, successor)

@@ -8,7 +8,7 @@ from server.fanout.journal import Journal
 from server.fanout.outbox import Outbox
 from server.fanout.removal import move_subscribers, take_away
 from server.fanout.status import MarketStatus
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.fanout.topic import Topic
 from server.fanout.topic_task import TopicTasks
 from server.quotes.snapshot import LiveSnapshot, Snapshot
@@ -23,7 +23,7 @@ class Renaming:
     topics: dict[str, Topic]
     delisted: dict[str, Topic | None]
     markets: dict[str, MarketStatus]
-    everyone: SubscriberSet
+    everyone: Audience
     tasks: TopicTasks
     journal: Journal
     list_state: Callable[[Snapshot, int | None], Topic]
@@ -32,8 +32,10 @@ class Renaming:
     subscribe: Callable[[Outbox, Topic], None]
     present: dict[str, str] = field(default_factory=dict)
 
-    def follow(self, rows: Iterable[Snapshot], *, certain: bool) -> list[str]:
-        """Rename the instruments that have another symbol in `rows`, and return their old symbols.
+    def follow(self, rows: Iterable[Snapshot], *, certain: bool) -> dict[str, str | None]:
+        """Rename the instruments that have another symbol in `rows`.
+
+        Return the new symbols by the old ones, in the order of the renames; None: it was delisted.
 
         A row may be of another instrument than the one that has its symbol here, and no row has that
         one's new symbol. If `certain`, as the rows are the catalogue's, delist it. Otherwise rename
@@ -47,10 +49,11 @@ class Renaming:
             if row.symbol not in moves and not is_of(self.topics.get(row.symbol), row)
         ]
         if strangers and not certain:
-            return []
+            return {}
         self.delist(strangers)
         self.rename(moves)
-        return [*moves, *strangers]
+        gone = dict.fromkeys(strangers)
+        return gone | {symbol: row.symbol for symbol, row in moves.items()}
 
     def rename(self, moves: Mapping[str, Snapshot]) -> None:
         """Rename instruments at once, by old symbol. One may take the symbol of another."""
@@ -75,7 +78,7 @@ class Renaming:
         """Go on with the quote of `old`, which is not listed any more, as `row`."""
         new = self.topics.get(row.symbol)
         # If the leader was faster, subscribers of `*` have the new symbol.
-        old.everyone = SubscriberSet() if new is None else self.everyone
+        old.everyone = Audience() if new is None else self.everyone
         if new is None:
             past = self.delisted.pop(row.symbol, None)
             state = renamed_state(old, row, past.version if past else 1)

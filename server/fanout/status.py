@@ -9,9 +9,10 @@ import trio
 from msgspec import structs
 
 from server.fanout.flusher import Flusher
-from server.fanout.frame import Source, UpdateFrame, text_frame
-from server.fanout.subscriber_set import SubscriberSet
-from server.quotes.messages import MarketState, Status, encode
+from server.fanout.frame import Source, UpdateFrame, message_frame
+from server.fanout.subscriber_set import Audience
+from server.quotes.messages import MarketState, Status
+from server.quotes.view import View
 
 
 class FeedStatus(Source):
@@ -26,7 +27,7 @@ class FeedStatus(Source):
     def __init__(
         self,
         flusher: Flusher,
-        outboxes: SubscriberSet,
+        outboxes: Audience,
         cut: Callable[[], list[trio.Event]],
     ) -> None:
         """`cut` returns the events that are set once all present prices are published."""
@@ -74,13 +75,14 @@ class FeedStatus(Source):
                 self._waiting.popleft()
                 self._announce(structs.replace(message, interval=self.message.interval))
 
-    def current_frame(self) -> UpdateFrame:
+    def current_frame(self, view: View) -> UpdateFrame:
         """Return the status as one frame."""
-        return UpdateFrame(text_frame(encode(self._sent)), self)
+        return UpdateFrame(message_frame(view.encode(self._sent), view), self)
 
     def _announce(self, message: Status) -> None:
         self._sent = message
-        self._flusher.queue(self.current_frame(), self._outboxes, time_ns() // 1000)
+        for group in self._outboxes.groups:
+            self._flusher.queue(self.current_frame(group.view), group, time_ns() // 1000)
 
 
 class MarketStatus(Source):
@@ -110,9 +112,9 @@ class MarketStatus(Source):
         """Take over the symbol's new name."""
         self.message = structs.replace(self.message, symbols=[symbol])
 
-    def current_frame(self) -> UpdateFrame:
+    def current_frame(self, view: View) -> UpdateFrame:
         """Return the status as one frame."""
-        return UpdateFrame(text_frame(encode(self.message)), self)
+        return UpdateFrame(message_frame(view.encode(self.message), view), self)
 
 
 class TopicStatus(Source):
@@ -126,11 +128,11 @@ class TopicStatus(Source):
         self.symbol = symbol
         self.quiet = False
 
-    def current_frame(self) -> UpdateFrame:
+    def current_frame(self, view: View) -> UpdateFrame:
         """Return the status as one frame."""
         message = (
             Status("stale", "quiet", symbols=[self.symbol])
             if self.quiet
             else Status("live", "traded", symbols=[self.symbol])
         )
-        return UpdateFrame(text_frame(encode(message)), self)
+        return UpdateFrame(message_frame(view.encode(message), view), self)

@@ -1,20 +1,19 @@
-"""One symbol: its quote, the quote's version, and its subscribers.
+"""One symbol: its quote and the quote's version. Its base class has the subscribers.
 
 A topic always exists. While somebody watches it, it is *active*: it has an inbox and a task. An
 inactive topic only keeps its quote up to date, and encodes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from time import time_ns
 
 import trio
 from msgspec.structs import replace
 
-from server.fanout.frame import Source, UpdateFrame, text_frame
-from server.fanout.history import HISTORY_UPDATES, History
 from server.fanout.inbox import Inbox
+from server.fanout.publication import Publication
 from server.fanout.status import TopicStatus
-from server.fanout.subscriber_set import SubscriberSet
+from server.fanout.subscriber_set import Audience
 from server.fanout.topic_context import TopicContext
 from server.quotes.adjustment import (
     adjusted_change,
@@ -24,11 +23,11 @@ from server.quotes.adjustment import (
     up_to_date,
 )
 from server.quotes.instrument import LARGEST_WHOLE
-from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import Add, Operation, Remove, difference, quote_pointer
+from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
 from server.quotes.update import Move, Trade, Update
+from server.quotes.view import QuoteChange
 
 NO_VERSION_LEFT = (
     "the version is the largest there is, so the quote cannot move: correct the stored one"
@@ -39,83 +38,44 @@ NEGATIVE = "a move to a negative price, which an instrument of this type cannot 
 """The log's words for such a move."""
 
 
-class Topic(Source):
-    """Owned by the hub, which changes `subscribers` and `everyone` (the `*` subscribers, one set for
-    all topics). As a source it stands for the full quote.
+class Topic(Publication):
+    """Owned by the hub.
 
-    `quote_due`: subscribers are to get the full quote before any update. `delisted`: the symbol is
-    gone, and a full quote takes it away again. `row`: the last trade's, as in `Trade`. `adjustments`:
-    the number of adjustments that its prices have had. `adjusted_at`: the moments of those made here.
-    `successor`: the topic of the new symbol, if it was renamed. `newest_inbox`: the last one, also if
-    it is closed.
+    `row`: the last trade's, as in `Trade`. `adjustments`: the number of adjustments that its prices
+    have had. `adjusted_at`: the moments of those made here. `successor`: the topic of the new symbol,
+    if it was renamed. `newest_inbox`: the last one, also if it is closed.
     """
 
-    # A slot, as a property would double the time of `Outbox.conflate`.
-    key: str
-
     __slots__ = (
-        "_current",
         "adjusted_at",
         "adjustments",
-        "context",
-        "delisted",
-        "epoch",
-        "everyone",
         "freshness",
-        "history",
         "idle_since",
         "inbox",
-        "instrument",
-        "key",
         "moved_at",
         "newest_inbox",
-        "pointer",
-        "quote",
-        "quote_due",
         "row",
-        "subscribers",
         "successor",
-        "ts",
-        "version",
     )
 
     def __init__(
         self,
         snapshot: Snapshot,
-        everyone: SubscriberSet,
+        everyone: Audience,
         context: TopicContext,
         epoch: str,
         ts: int,
     ) -> None:
-        """Go on from `snapshot`. `ts` is when this server received its price."""
-        self.context = context
-        self.instrument = snapshot.instrument
-        self.key = snapshot.symbol
-        self.pointer = quote_pointer(snapshot.symbol)
-        self.quote = resumed_quote(snapshot)
-        self.epoch = epoch
-        self.version = snapshot.version
-        self.ts = ts
+        super().__init__(snapshot, everyone, context, epoch, ts)
         self.row = row_of(snapshot)
-        self.subscribers = SubscriberSet()
-        self.everyone = everyone
-        self.history = History()
         self.inbox: Inbox | None = None
         self.idle_since = 0.0
         self.freshness = TopicStatus(snapshot.symbol)
         self.moved_at = 0.0
-        self.quote_due = False
-        self.delisted = False
         self.adjustments = len(snapshot.adjustments.split())
         self.adjusted_at: tuple[int, ...] = ()
         self.successor: Topic | None = None
         self.newest_inbox: Inbox | None = None
-        self._current: UpdateFrame | None = None
-
-    @property
-    def symbol(self) -> str:
-        """The instrument's symbol."""
-        return self.instrument.symbol
 
     @property
     def present(self) -> "Topic":
@@ -134,16 +94,6 @@ class Topic(Source):
     def owes(self) -> bool:
         """Whether it has updates that it has not published yet."""
         return self.inbox is not None and self.inbox.waiting
-
-    @property
-    def watched(self) -> bool:
-        """Whether anybody would get this symbol's updates."""
-        return bool(self.subscribers or self.everyone)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is neither a price nor a book yet. Then no client has the quote."""
-        return self.instrument.base_price is None and self.version == 1
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from the last price before a restart."""
@@ -164,7 +114,7 @@ class Topic(Source):
         self.ts = snapshot.ts
         self.row = snapshot.row
         self.moved_at = trio.current_time()
-        self._current = None
+        self.forget_frames()
         self.history.clear()
 
     def begin_epoch(self, epoch: str) -> None:
@@ -174,7 +124,7 @@ class Topic(Source):
         else:
             self.history.clear()
         self.epoch = epoch
-        self._current = None
+        self.forget_frames()
         self.quote_due = self.watched
 
     def relist(self, snapshot: Snapshot) -> None:
@@ -205,7 +155,7 @@ class Topic(Source):
         self.version = state.version
         if self.quote.current_price != old.current_price:
             self.ts = time_ns() // 1000
-        self._current = None
+        self.forget_frames()
         self.history.on_relisted(trio.current_time())
         self.quote_due = self.watched
         # Instances that start later learn the reference data from the state that this makes due.
@@ -228,7 +178,7 @@ class Topic(Source):
         if self.inbox is None:
             self.idle_since = old.idle_since
 
-    def revive(self, snapshot: Snapshot, everyone: SubscriberSet, epoch: str) -> None:
+    def revive(self, snapshot: Snapshot, everyone: Audience, epoch: str) -> None:
         """Go on, listed again, from the last price and version."""
         self.delisted = False
         self.successor = None
@@ -245,24 +195,8 @@ class Topic(Source):
         """Return the symbol's state as it is published to other instances."""
         return live(self.snapshot(), self.ts, self.row)
 
-    def full_operations(self) -> list[Operation]:
-        """Return the patch operations that give the full quote, and take it away if it is delisted."""
-        add = Add(self.pointer, self.quote)
-        return [add, Remove(self.pointer)] if self.delisted else [add]
-
-    def forget_frame(self) -> None:
-        """Make the full quote's frame anew the next time."""
-        self._current = None
-
-    def current_frame(self) -> UpdateFrame:
-        """Return the full quote as one frame, made once per version for all that need it."""
-        if self._current is None:
-            self._current = UpdateFrame(text_frame(encode(full_quotes([self]))), self)
-            self.context.stats.updates_encoded += 1
-        return self._current
-
-    def absorb(self, update: Update) -> list[Operation]:
-        """Move the quote by `update` and return the patch operations; none if nothing changed.
+    def absorb(self, update: Update) -> QuoteChange | None:
+        """Move the quote by `update` and return the change; None if nothing changed.
 
         An update that changes anything makes the next version. A move has its own version, and is
         dropped if that is not newer. After version LARGEST_WHOLE the quote does not change any more,
@@ -272,7 +206,7 @@ class Topic(Source):
         if isinstance(update, Move):
             accepted = self._accepted(update)
             if accepted is None:
-                return []
+                return None
             update, version = accepted, accepted.version
         elif self.version < LARGEST_WHOLE:
             moments = self.adjusted_at
@@ -282,23 +216,24 @@ class Topic(Source):
             version = self.version + 1
         else:
             self.context.stats.invalid.report("versions", self.symbol, NO_VERSION_LEFT)
-            return []
+            return None
         new = quote_after(old, update, instrument.price_decimals, instrument.size_decimals)
         if old.base_price is None:
             self._begin(new)
         traded = isinstance(update, Trade)
-        operations: list[Operation] = [*difference(old, new, self.pointer, traded=traded)]
-        if operations or isinstance(update, Move):
-            self.moved_at = trio.current_time()
-            self.history.settle(self.version, self.moved_at)
-            self.quote = new
-            self.version = version
-            self.ts = update.ts
-            self.row = update.row
-            self._current = None
-            if self.context.journal.recording:
-                self.context.journal.record(move_of(update, version, new, self.adjustments))
-        return operations
+        changed = difference(old, new, traded=traded)
+        if not (changed.fields or isinstance(update, Move)):
+            return None
+        self.moved_at = trio.current_time()
+        self.history.settle(self.version, self.moved_at)
+        self.quote = new
+        self.version = version
+        self.ts = update.ts
+        self.row = update.row
+        self.forget_frames()
+        if self.context.journal.recording:
+            self.context.journal.record(move_of(update, version, new, self.adjustments))
+        return QuoteChange(self.symbol, self.pointer, version, self.ts, changed)
 
     def _begin(self, new: Quote) -> None:
         """Take over the first base price. A patch does not change it, and no client has a quote before
@@ -320,59 +255,28 @@ class Topic(Source):
         return move
 
     def publish(self, update: Update) -> None:
-        """Move the quote, and queue the update, encoded once, for all subscribers."""
-        self.publish_since(self.version, self.absorb(update))
+        """Move the quote, and queue the update, encoded once for each view, for all subscribers."""
+        version, change = self.version, self.absorb(update)
+        if change:
+            self.publish_since(version, [change])
 
-    def publish_since(self, version: int, operations: list[Operation]) -> None:
-        """Publish the change since `version`: `operations` if they are all of it, else the full quote.
-        An active topic without subscribers is in its grace time: the updates are kept for clients
-        that come back.
+    def publish_since(self, version: int, changes: Sequence[QuoteChange]) -> None:
+        """Publish `changes`, which came after `version`. An active topic without subscribers is in its
+        grace time, and keeps updates for clients that come back.
         """
-        versions = self.version - version
-        if not versions or not (self.active or self.watched):
-            return
-        if versions > 1 or not operations or self.quote_due:
-            self.publish_quote(self.ts)
-            return
-        message = QuotesPatch(self.ts, {self.symbol: self.version}, operations)
-        self.context.stats.updates_encoded += 1
-        frame = UpdateFrame(text_frame(encode(message)), self)
-        self.history.append(frame)
-        self._publish_frame(frame, self.ts)
-
-    def publish_quote(self, ts: int) -> None:
-        """Queue the full quote, if there is a price, for all subscribers, who waited since `ts`."""
-        if self.waiting:
-            return
-        self.quote_due = False
-        self.history.clear()
-        self._publish_frame(self.current_frame(), ts)
+        if changes and (self.active or self.watched):
+            self.publish_changes(version, changes)
 
     def publish_freshness(self) -> None:
         """Tell all subscribers whether this symbol's prices are flowing."""
         self.publish_source(self.freshness)
-
-    def publish_source(self, source: Source) -> None:
-        """Tell all subscribers what `source` says now."""
-        self._publish_frame(source.current_frame(), time_ns() // 1000)
-
-    def _publish_frame(self, frame: UpdateFrame, ts: int) -> None:
-        flusher = self.context.flusher
-        flusher.queue(frame, self.subscribers, ts)
-        flusher.queue(frame, self.everyone, ts)
-
-    def missed_since(self, epoch: str, version: int | None) -> Sequence[UpdateFrame] | None:
-        """Return the updates after `version` of `epoch`, None if a client there needs a full quote."""
-        if version is None or epoch != self.epoch:
-            return None
-        return self.history.missed(version, self.version, trio.current_time())
 
     def activate(self, former: Inbox | None = None) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it, behind the updates of a
         topic that this one took the place of.
         """
         self.inbox = self.newest_inbox = Inbox(self.context.stats, self.newest_inbox, former)
-        self.history.keep(HISTORY_UPDATES)
+        self.history.start()
         return self.inbox
 
     def deactivate(self) -> None:
@@ -380,20 +284,9 @@ class Topic(Source):
         if self.inbox is not None:
             self.inbox.close()
             self.inbox = None
-            self.history.keep(0)
+            self.history.stop()
 
     def discard_waiting(self) -> None:
         """Forget all unpublished updates, also in the inbox of a task that is about to end."""
         if self.newest_inbox is not None:
             self.newest_inbox.discard()
-
-
-def full_quotes(topics: Iterable[Topic]) -> QuotesPatch:
-    """Return one message with the full quotes of one or more topics; `ts` is the newest one's."""
-    topics = list(topics)
-    return QuotesPatch(
-        max(topic.ts for topic in topics),
-        {topic.symbol: topic.version for topic in topics},
-        [operation for topic in topics for operation in topic.full_operations()],
-        topics[0].epoch,
-    )

@@ -10,7 +10,6 @@ import trio
 from server.fanout.flusher import Flusher
 from server.fanout.inbox import Inbox
 from server.fanout.topic import Topic
-from server.quotes.patch import Operation
 from server.quotes.update import Update
 
 ROUND_TRADES = 16
@@ -132,9 +131,8 @@ def _publish_round(topic: Topic, update: Update, inbox: Inbox) -> None:
 
 def publish_conflated(topic: Topic, update: Update, inbox: Inbox) -> None:
     """Take all waiting updates in an overload, count each as a version, and publish their sum."""
-    version, operations = topic.version, list[Operation]()
-    for each in chain([update], inbox.drain()):
-        operations = topic.absorb(each) or operations
+    version, updates = topic.version, chain([update], inbox.drain())
+    changes = [change for each in updates if (change := topic.absorb(each))]
     if topic.watched:
         topic.context.stats.conflated += max(0, topic.version - version - 1)
-    topic.publish_since(version, operations)
+    topic.publish_since(version, changes)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from time import perf_counter, time_ns
 from typing import Protocol
@@ -10,9 +11,10 @@ import structlog
 import trio
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Reason
+from server.intake.batch import Batch
 from server.intake.intake import Intake
 from server.intake.market import Market, Notice, Taken
-from server.intake.objects import Line, Published
+from server.intake.objects import Line, Published, read_batch
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.update import Update
@@ -43,6 +45,28 @@ class Exchange(Market, Protocol):
 
     async def published(self, symbols: Iterable[str]) -> None:
         """Wait until all updates of `symbols` that their topics have now are published."""
+
+
+@contextmanager
+def survived(what: str) -> Iterator[None]:
+    """Log a fault of the server, so that it does not end the feed."""
+    try:
+        yield
+    except Exception:
+        log.exception("publishing failed", what=what)
+
+
+def lines_of(batch: Batch) -> Iterator[Line]:
+    """Return the objects of a batch. A fault of the server costs the rest of the body it reads."""
+    for frame, body in enumerate(batch.bodies, batch.first_frame):
+        read = 0
+        try:
+            for line in read_batch(body, frame):
+                read = line.number
+                yield line
+        except Exception:
+            log.exception("published batch cannot be read", source=batch.source, line=read + 1)
+            yield Line(read + 1, INTERNAL_ERROR, frame)
 
 
 class Judge:
@@ -78,7 +102,8 @@ class Judge:
                 if isinstance(effect, Notice):
                     # A client sees it behind the prices before it.
                     await self.published([effect.symbol], updates)
-                    self._announce(effect)
+                    with survived("status"):
+                        self._announce(effect)
                     continue
                 moved.add(effect.symbol)
                 try:
@@ -91,26 +116,29 @@ class Judge:
     async def _take(
         self, chunk: list[Line], batch: tuple[str, str, Sequence[str] | None], away: list[str]
     ) -> Taken:
-        """Look the symbols up and judge the objects. A fault of the server refuses them all."""
-        try:
-            taken, rest = Taken([], Answer()), deque(await self.look_up(chunk, away))
-            while rest:
-                part = self.intake.take(_turn(rest), *batch, time_ns() // 1000)
-                taken.effects.extend(part.effects)
-                taken.answer.add(part.answer)
-                if rest:
-                    await trio.lowlevel.checkpoint()
-        except Exception:
-            log.exception("published objects failed", source=batch[0], objects=len(chunk))
-            return Taken([], Answer(rejected=[each.reject(INTERNAL_ERROR) for each in chunk]))
-        else:
-            return taken
+        """Look the symbols up and judge the objects."""
+        taken, rest = Taken([], Answer()), deque(await self.look_up(chunk, away))
+        while rest:
+            part = self.intake.take(_turn(rest), *batch, time_ns() // 1000)
+            taken.effects.extend(part.effects)
+            taken.answer.add(part.answer)
+            if rest:
+                await trio.lowlevel.checkpoint()
+        return taken
 
     async def look_up(self, lines: list[Line], away: list[str]) -> list[Line]:
-        """Look symbols up that are not in memory. Refuse those about which nothing can be said.
+        """Look symbols up that are not in memory. Refuse those about which nothing can be said. A fault
+        of the server refuses them all.
 
         `away` gets these. If it has any, the store gave no answer before, and is not asked again.
         """
+        try:
+            return await self._look_up(lines, away)
+        except Exception:
+            log.exception("published objects failed", objects=len(lines))
+            return [Line(each.number, INTERNAL_ERROR, each.frame) for each in lines]
+
+    async def _look_up(self, lines: list[Line], away: list[str]) -> list[Line]:
         cold = {
             line.content.symbol
             for line in lines

@@ -6,18 +6,16 @@ updates. So the intake has one user, and a publisher that leaves does not cut it
 
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import NamedTuple
 
 import structlog
 import trio
 
-from server.feeds.judge import Exchange, Judge
-from server.feeds.live.feed import LiveFeed
+from server.feeds.judge import Exchange, Judge, lines_of, survived
+from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
-from server.intake.objects import read_batch
 from server.quotes.update import Update
 
 WAITING_BATCHES = 16
@@ -52,7 +50,7 @@ class Push:
     def __init__(self, intake: Intake, exchange: Exchange) -> None:
         self.intake = intake
         self.running = False
-        self.venues: Sequence[LiveFeed] = ()
+        self.venues: Sequence[VenueFeed] = ()
         self._judge = Judge(intake, exchange, exchange.announce)
         self._send, self._receive = trio.open_memory_channel[_Waiting](WAITING_BATCHES)
 
@@ -91,11 +89,9 @@ class Push:
     ) -> tuple[Answer, set[str]]:
         """Send the updates of a batch. Return its answer, and the symbols that it moved."""
         symbols = set[str]()
-        frames = enumerate(batch.bodies, batch.first_frame)
-        # Frames of one object each are judged together, and so share a round.
-        lines = chain.from_iterable(read_batch(body, frame) for frame, body in frames)
         named = batch.source, batch.epoch, batch.symbols
-        answer = await self._judge.judge(lines, named, updates, symbols)
+        # Frames of one object each are judged together, and so share a round.
+        answer = await self._judge.judge(lines_of(batch), named, updates, symbols)
         self._judge.report(batch.source, answer)
         return answer, symbols
 
@@ -112,4 +108,5 @@ class Push:
                     group.append(judged.receive_nowait())
             await self._judge.published(set().union(*(each.symbols for each in group)), updates)
             for each in group:
-                each.on_answer(each.answer)
+                with survived("answer"):
+                    each.on_answer(each.answer)

@@ -162,7 +162,7 @@ class Replay:
         self,
         updates: trio.MemorySendChannel[Update],
         listed: Listed = not_listed,
-        played: Played = Played(),  # noqa: B008 (a named tuple cannot change)
+        played: Played = Played(),
     ) -> int:
         """Send the file's trades that were not played before, and wait while the channel is full.
 

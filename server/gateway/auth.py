@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jwt
-from jwt.utils import is_pem_format, is_ssh_key
-
 from server.config.state_folder import state_folder
 from server.gateway.claims import BadClaim, check_claims
+from server.gateway.pyjwt import load_pyjwt
 from server.quotes.instrument import normalize_symbol
 
 # Importing cryptography takes megabytes, which servers without a public key do without.
@@ -98,6 +96,7 @@ class Authenticator:
 
         Errors: BadKey.
         """
+        self._pyjwt = load_pyjwt(public_keys=bool(public_key))
         self._keys: dict[str, PublicKey | str] = {}
         every: list[str] = []
         if secret:
@@ -128,6 +127,7 @@ class Authenticator:
 
     def verify(self, token: str) -> Identity:
         """Return the identity that a token proves. Errors: BadToken."""
+        jwt = self._pyjwt
         try:
             algorithm = str(jwt.get_unverified_header(token).get("alg"))
             if algorithm not in self._keys:
@@ -169,7 +169,7 @@ class Authenticator:
         claims |= {} if symbols is None else {"symbols": list(symbols)}
         claims |= {"aud": self._audience} if self._audience else {}
         claims |= {"iss": self._issuer} if self._issuer else {}
-        return jwt.encode(claims, str(self._keys[algorithm]), algorithm)
+        return str(self._pyjwt.encode(claims, self._keys[algorithm], algorithm))
 
 
 _SIGNATURE_ONLY: "Options" = {
@@ -201,7 +201,8 @@ def _check_secret(secret: str, algorithms: Sequence[str]) -> None:
         raise BadKey("JWT_SECRET begins or ends with white space: remove it")
     if len(set(secret)) == 1:
         raise BadKey("JWT_SECRET is one repeated character, which can be guessed")
-    if is_pem_format(key) or is_ssh_key(key):
+    kinds = load_pyjwt(public_keys=False).utils
+    if kinds.is_pem_format(key) or kinds.is_ssh_key(key):
         raise BadKey("JWT_SECRET is a key in PEM or of SSH: a public one belongs in JWT_PUBLIC_KEY")
     for algorithm in algorithms:
         if len(key) < HMAC_SECRET_BYTES[algorithm]:

@@ -24,6 +24,7 @@ class Close(Enum):
     GOING_AWAY = Closing(1001, "the server is going away, reconnect")
     PROTOCOL_ERROR = Closing(1002, "protocol error", fails=True)
     BINARY = Closing(1003, "binary messages are not understood", fails=True)
+    TEXT = Closing(1003, "this connection speaks MessagePack, in binary messages", fails=True)
     INVALID_UTF8 = Closing(1007, "text is not valid UTF-8", fails=True)
     BAD_COMMANDS = Closing(1008, "too many bad commands in a row")
     FLOODING = Closing(1008, "too many commands", fails=True)

@@ -1,6 +1,7 @@
 """Lists a symbol in the hub when a client asks for it for the first time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from time import time_ns
 from typing import Protocol
 
 import trio
@@ -24,11 +25,21 @@ class Cluster(Protocol):
         """Forget symbols, so that no instance lists them from the cluster's state."""
 
 
+class Rules(Protocol):
+    """The rules for published prices, which know symbols by their names."""
+
+    def rename(self, symbol: str, new: str, now: int) -> None:
+        """Go on with what is known of `symbol` under its new name. `now` is in microseconds."""
+
+    def forget(self, symbols: Sequence[str]) -> None:
+        """Forget symbols that were delisted."""
+
+
 class Directory:
     """Stands between the hub, which has the symbols in memory, and the store, which has all.
 
     For the first subscriber to `*` it lists the whole catalogue, which costs 1.3 KB and 11 µs a symbol.
-    Few servers ever need that.
+    Few servers ever need that. `rules`: those for published prices, if the server takes any.
     """
 
     def __init__(
@@ -40,6 +51,7 @@ class Directory:
         self._cluster = cluster
         self._listing = trio.Lock()
         self.complete = False
+        self.rules: Rules | None = None
 
     async def list_symbols(
         self, symbols: Sequence[str], payer: Payer | None = None
@@ -98,19 +110,31 @@ class Directory:
 
     async def follow(self, rows: Sequence[Snapshot]) -> None:
         """Move quotes and subscribers of instruments that have another symbol in `rows`."""
-        await self._forget(self._hub.follow(rows, certain=True))
+        await self._follow(self._hub.follow(rows, certain=True))
 
     async def rename(self, symbol: str, row: Snapshot) -> None:
         """Move a symbol's quote and subscribers to the instrument's new `row`."""
         self._hub.rename(symbol, row)
-        await self._forget([symbol])
+        await self._follow({symbol: row.symbol})
+
+    async def _follow(self, changed: Mapping[str, str | None]) -> None:
+        """Rename or forget what the rules and the cluster know, as the hub did."""
+        if self.rules:
+            gone = [symbol for symbol, new in changed.items() if new is None]
+            self.rules.forget(gone)
+            for symbol, new in changed.items():
+                if new is not None:
+                    self.rules.rename(symbol, new, time_ns() // 1000)
+        await self._forget(changed)
 
     async def delist(self, symbols: Sequence[str]) -> None:
         """Remove symbols, also from their subscribers."""
         self._hub.delist(symbols)
+        if self.rules:
+            self.rules.forget(symbols)
         await self._forget(symbols)
 
-    async def _forget(self, symbols: Sequence[str]) -> None:
+    async def _forget(self, symbols: Iterable[str]) -> None:
         """Make the cluster forget symbols, except those that another instrument has now."""
         gone = [symbol for symbol in symbols if symbol not in self._hub.topics]
         if self._cluster and gone:

@@ -295,7 +295,9 @@ class Gateway:
         admission = await self._policy.admit(request, attempt.address, undo)
         extension = None if admission.publisher else self._negotiate(request)
         with trio.fail_after(HANDSHAKE_TIMEOUT):
-            await accept_websocket(attempt.sock, attempt.connection, request, extension)
+            await accept_websocket(
+                attempt.sock, attempt.connection, request, admission.subprotocol, extension
+            )
         session = self._session(admission, attempt.sock, request.rest, extension)
         self.pool.add(session)
         # From here on the places are the session's to give back.
@@ -311,8 +313,14 @@ class Gateway:
         self, admission: Admission, sock: socket.socket, rest: bytes, extension: str | None
     ) -> Session:
         if admission.publisher is None:
-            deflate = extension is not None
-            return Session(self.services, sock, admission.identity, rest, deflate=deflate)
+            return Session(
+                self.services,
+                sock,
+                admission.identity,
+                rest,
+                view=admission.view,
+                deflate=extension is not None,
+            )
         assert self.desk is not None, "without a desk no publisher is admitted"
         return PublisherSession(self.services, sock, admission.identity, rest, self.desk)
 

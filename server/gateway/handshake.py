@@ -21,12 +21,14 @@ from server.gateway.dead_connections import DeadConnections
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
-from server.gateway.request import Request, chosen_subprotocol, require_websocket
+from server.gateway.request import Request, require_websocket
 from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
+from server.gateway.views import JSON_ONLY, chosen_form, parse_fields
 from server.intake.batch import MAX_NAME_LENGTH
 from server.quotes.duration import parse_duration
 from server.quotes.position import Position, parse_position
+from server.quotes.view import JSON, Form, View
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Publisher(NamedTuple):
 class Admission(NamedTuple):
     """An admitted client and its wishes. `interval`: seconds between two updates of a symbol, if it
     wants fewer updates. `position`: the versions that it has, if it resumes. `publisher`: it publishes
-    prices and gets none.
+    prices and gets none. `subprotocol`: the one that the answer names.
     """
 
     identity: Identity
@@ -55,6 +57,8 @@ class Admission(NamedTuple):
     interval: float | None = None
     position: Position | None = None
     publisher: Publisher | None = None
+    view: View = JSON
+    subprotocol: str | None = None
 
 
 class HandshakePolicy(NamedTuple):
@@ -95,13 +99,26 @@ class HandshakePolicy(NamedTuple):
         self.pool.reserve_for(identity.user)
         undo.callback(self.pool.release_for, identity.user)
         if publisher:
-            return Admission(identity, Selection([], []), publisher=publisher)
+            _, subprotocol = chosen_form(None, _offered(request), JSON_ONLY)
+            view = self._take_view("json", None, undo)
+            nothing = Selection([], [])
+            return Admission(identity, nothing, None, None, publisher, view, subprotocol)
         selection = await self._select(request, identity.user)
         topics = self.context.selector.topics if selection.everything else selection.topics
         self.context.budgets.commands.add_debt(identity.user, len(topics) // SYMBOLS_A_COMMAND)
         interval = _parameter(request, "interval", parse_duration)
         position = _parameter(request, "resume", parse_position)
-        return Admission(identity, selection, interval, position)
+        form, subprotocol = _parameter(
+            request, "format", lambda given: chosen_form(given, _offered(request))
+        ) or chosen_form(None, _offered(request))
+        view = self._take_view(form, _parameter(request, "fields", parse_fields), undo)
+        return Admission(identity, selection, interval, position, None, view, subprotocol)
+
+    def _take_view(self, form: Form, fields: tuple[str, ...] | None, undo: ExitStack) -> View:
+        """Count a connection for its view. Errors: Refusal."""
+        view = self.pool.views.take(form, fields)
+        undo.callback(self.pool.views.release, view)
+        return view
 
     def _verify_early(self, request: Request, address: str) -> Identity | None:
         """If the address has spent its failures, verify the token before the request takes any place.
@@ -178,6 +195,10 @@ def _publisher(request: Request, identity: Identity) -> Publisher:
     return Publisher(source or identity.user, epoch)
 
 
+def _offered(request: Request) -> str:
+    return request.headers.get("sec-websocket-protocol", "")
+
+
 def _parameter(request: Request, name: str, parse: Callable[[str], T]) -> T | None:
     given = request.query.get(name)
     try:
@@ -190,9 +211,11 @@ async def accept_websocket(
     sock: socket.socket,
     connection: h11.Connection,
     request: Request,
+    subprotocol: str | None = None,
     extension: str | None = None,
 ) -> None:
-    """Answer with 101 a request that `require_websocket` let pass, and accept `extension`.
+    """Answer with 101 a request that `require_websocket` let pass, and accept `subprotocol` and
+    `extension`.
 
     Errors: OSError.
     """
@@ -204,7 +227,7 @@ async def accept_websocket(
             generate_accept_token(request.headers["sec-websocket-key"].encode()),
         ),
     ]
-    if subprotocol := chosen_subprotocol(request):
+    if subprotocol:
         headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode()))
     if extension:
         headers.append((b"Sec-WebSocket-Extensions", extension.encode()))

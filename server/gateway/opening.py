@@ -21,7 +21,7 @@ def welcome(admission: Admission, subscriptions: Subscriptions, context: ClientC
     else:
         topics, names = selection.topics, symbols_of(selection.topics)
         yield subscriptions.start(topics)
-    recovery = recover(topics, admission.position)
+    recovery = recover(topics, admission.position, admission.view)
     if admission.position is not None:
         yield Ack("resume", names, recovered=recovery.recovered)
     if admission.interval is not None:

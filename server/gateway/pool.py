@@ -8,6 +8,7 @@ import trio
 from server.gateway.connection import Connection
 from server.gateway.lifecycle import TRANSITIONS, Event, State
 from server.gateway.refusals import Refusal, Refused
+from server.gateway.views import Views
 
 DRAIN_SLICE = 256
 """Sessions that are sent away between two checkpoints."""
@@ -45,6 +46,7 @@ class Pool:
         self.closed: Counter[int] = Counter()
         self.lost = 0
         self.commands: Counter[tuple[str, str]] = Counter()
+        self.views = Views()
 
     def reserve(self) -> None:
         """Take one of the pool's places. Errors: Refusal if all are taken."""

@@ -23,7 +23,13 @@ from server.gateway.deflate import Inflate
 from server.gateway.limits import SYMBOLS_A_COMMAND, CommandLimit
 from server.gateway.selection import EVERYTHING, Selection
 from server.gateway.subscriptions import Answer, ClientClosed, Replies, Subscriptions
-from server.quotes.messages import BadCommand, Command, Subscribe, parse_command, readable_id
+from server.quotes.messages import (
+    JSON_COMMANDS,
+    MSGPACK_COMMANDS,
+    BadCommand,
+    Command,
+    Subscribe,
+)
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of one message from a client. The largest command, with 500 symbols, has a quarter of it."""
@@ -58,7 +64,16 @@ class Phase(Enum):
 class Protocol:
     """The protocol of one connection, owned by its session."""
 
-    __slots__ = ("_commands", "_context", "_decoder", "_size", "_text", "_user", "limit", "phase")
+    __slots__ = (
+        "_binary",
+        "_commands",
+        "_context",
+        "_decoder",
+        "_message",
+        "_user",
+        "limit",
+        "phase",
+    )
 
     def __init__(
         self,
@@ -66,10 +81,13 @@ class Protocol:
         user: str,
         subscriptions: Subscriptions,
         *,
+        binary: bool = False,
         deflate: bool = False,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """`deflate`: compression was negotiated; `clock` gives seconds, for the limits."""
+        """`binary`: commands are MessagePack; `deflate`: compression was negotiated; `clock` gives
+        seconds, for the limits.
+        """
         extensions: list[Extension] = [Inflate(MAX_MESSAGE)] if deflate else []
         self.phase = Phase.OPEN
         self._context = context
@@ -77,8 +95,8 @@ class Protocol:
         self._commands = Commands(context, user, subscriptions)
         self._decoder = FrameProtocol(client=False, extensions=extensions)
         self.limit = CommandLimit(context.command_rate, clock)
-        self._text = ""
-        self._size = 0
+        self._binary = binary
+        self._message = b""
 
     def receive(self, data: bytes) -> Iterator[Frame | Close]:
         """Decode `data` to frames. The caller answers each before it takes the next one. A `Close`
@@ -104,11 +122,14 @@ class Protocol:
             return (ClientClosed(int(frame.payload[0])),)
         if self.phase is not Phase.OPEN:
             return ()
-        if frame.opcode is Opcode.TEXT:
-            return self.on_text(str(frame.payload), frame)
-        if frame.opcode is Opcode.BINARY:
-            return self.fail(Close.BINARY)
-        return self._on_control(frame)
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY):
+            return self._on_control(frame)
+        if self._binary is not (frame.opcode is Opcode.BINARY):
+            return self.fail(Close.TEXT if self._binary else Close.BINARY)
+        data = frame.payload
+        # Only the payload of a close frame is a tuple.
+        assert not isinstance(data, tuple)
+        return self.on_data(data.encode() if isinstance(data, str) else bytes(data), frame)
 
     @property
     def failed(self) -> bool:
@@ -142,28 +163,27 @@ class Protocol:
         # Only the payload of a text is a str.
         return (pong_frame(bytes(frame.payload)),)  # type: ignore[arg-type]  # see above
 
-    def on_text(self, text: str, frame: Frame) -> Answer:
+    def on_data(self, data: bytes, frame: Frame) -> Answer:
         """Add a frame, or a part of it, to its message, and answer the message at its end."""
-        self._size += len(text) if text.isascii() else len(text.encode())
-        if self._size > MAX_MESSAGE:
+        if len(self._message) + len(data) > MAX_MESSAGE:
             return self.fail(Close.TOO_BIG)
         # If a client sends byte by byte, a list of the pieces would take far more memory.
-        self._text += text
+        self._message += data
         if frame.message_finished:
-            message, self._text, self._size = self._text, "", 0
+            message, self._message = self._message, b""
             return self._on_message(message)
         return self.count_flood() if frame.frame_finished and not self.limit.allows() else ()
 
-    def _on_message(self, text: str) -> Answer:
-        context = self._context
+    def _on_message(self, message: bytes) -> Answer:
+        context, reader = self._context, MSGPACK_COMMANDS if self._binary else JSON_COMMANDS
         if not self.limit.allows():
-            refusal = context.refuse("any", "rate_limited", TOO_FAST, readable_id(text))
+            refusal = context.refuse("any", "rate_limited", TOO_FAST, reader.readable_id(message))
             return self.count_flood() or (refusal,)
         if context.budgets.commands.take(self._user, COMMAND):
-            refusal = context.refuse("any", "rate_limited", USER_SPENT, readable_id(text))
+            refusal = context.refuse("any", "rate_limited", USER_SPENT, reader.readable_id(message))
             return (refusal, *self.count_flood())
         try:
-            command = parse_command(text)
+            command = reader.parse(message)
         except BadCommand as error:
             refusal = context.refuse("any", error.code, str(error), error.id)
             too_many = self.limit.too_many_bad(good=False)

@@ -53,9 +53,9 @@ class PublisherProtocol(Protocol):
         super().__init__(services.context, user, session.subscriptions)
         self._body = bytearray()
 
-    def on_text(self, text: str, frame: Frame) -> Replies:
+    def on_data(self, data: bytes, frame: Frame) -> Replies:
         """Add a frame, or a part of it, to its message, and publish the message at its end."""
-        self._body += text.encode()
+        self._body += data
         if len(self._body) > MAX_BATCH_BYTES:
             return self.fail(Close.TOO_BIG)
         if frame.message_finished:

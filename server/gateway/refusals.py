@@ -45,6 +45,7 @@ class Refused(Enum):
     TOO_MANY_CONNECTIONS = Reason(429, "too_many_connections")
     NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols")
     TOO_MANY_SYMBOLS = Reason(400, "too_many_symbols")
+    TOO_MANY_VIEWS = Reason(400, "too_many_views")
     STORE_UNAVAILABLE = Reason(503, "store_unavailable")
     HTTP_VERSION = Reason(505, "http_version_not_supported")
 

@@ -24,9 +24,6 @@ MAX_HEAD = 16 * 1024
 MAX_HEADERS = 100
 """Header lines: Apache's limit, and nginx's order of magnitude."""
 
-SUBPROTOCOLS = ("quotestream.v1.json",)
-"""The names of the form that messages have."""
-
 _MALFORMED = re.compile(rb"\r(?!\n)|\r\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Bytes that two parsers may read differently: a lone carriage return (RFC 9112 §2.2), a folded line
 (§5.2), a control character (RFC 9110 §5.5).
@@ -197,15 +194,6 @@ def require_websocket(request: Request) -> None:
         key = b""
     if len(key) != 16:
         raise Refusal(Refused.BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64")
-
-
-def chosen_subprotocol(request: Request) -> str | None:
-    """Return the first of the offered subprotocols that the server knows (RFC 6455 §4.2.2), else None.
-
-    A browser closes a connection that does not name one of those that it offered.
-    """
-    offered = request.headers.get("sec-websocket-protocol", "").split(",")
-    return next((each.strip() for each in offered if each.strip() in SUBPROTOCOLS), None)
 
 
 def _tokens(header: str) -> list[str]:

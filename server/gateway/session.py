@@ -12,7 +12,7 @@ import trio
 from wsproto.frame_protocol import Frame, Opcode
 
 from server.fanout.breaker import BreakerState
-from server.fanout.frame import PING_FRAME, close_frame, text_frame
+from server.fanout.frame import PING_FRAME, close_frame, message_frame
 from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import ABNORMAL, NO_STATUS, Close
@@ -26,13 +26,13 @@ from server.gateway.sockets import close, receive_nowait
 from server.gateway.subscriptions import (
     ClientClosed,
     LookUp,
-    Message,
     Publish,
     Renew,
     Reply,
     Subscriptions,
 )
-from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Reconnect, Subscribe, encode
+from server.quotes.messages import Ack, Error, Message, Pong, Reconnect, Subscribe
+from server.quotes.view import JSON, View
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes read from a socket at once. As 680 empty pings they take 15 ms; then other tasks run."""
@@ -74,9 +74,12 @@ class Session:
         identity: Identity,
         received: bytes = b"",
         *,
+        view: View = JSON,
         deflate: bool = False,
     ) -> None:
-        """`received`: what came right behind the request; `deflate`: compression was negotiated."""
+        """`received`: what came right behind the request; `deflate`: compression was negotiated. The
+        session gives `view` back at its end.
+        """
         self._services = services
         self._received = received
         self._deflate = deflate
@@ -84,7 +87,7 @@ class Session:
         self.state = State.CONNECTING
         self.identity = identity
         self.subscriptions = Subscriptions()
-        self.outbox = services.hub.attach(sock, deflate=deflate)
+        self.outbox = services.hub.attach(sock, view, deflate=deflate)
         self.outbox.owner = self
         self.close_code = ABNORMAL
         self.lost = False
@@ -98,6 +101,8 @@ class Session:
         """Send what the request asked for, and the status or a drain if there is one. Never waits."""
         services = self._services
         services.heartbeat.start(self)
+        if opening := self.outbox.view.opening():
+            self.outbox.send(message_frame(opening, self.outbox.view))
         for reply in welcome(admission, self.subscriptions, services.context):
             self.carry_out(reply)
         if services.hub.status.is_news:
@@ -130,6 +135,7 @@ class Session:
         self._services.deadlines.clear(self)
         self._services.hub.detach(self.outbox, self.subscriptions.topics)
         self._services.pool.remove(self)
+        self._services.pool.views.release(self.outbox.view)
 
     @property
     def closing(self) -> bool:
@@ -196,7 +202,7 @@ class Session:
         match reply:
             case bytes():
                 self.outbox.send(reply)
-            case Ack() | Error() | Pong() | QuotesPatch():
+            case Ack() | Error() | Pong():
                 self._send(reply)
             case Renew():
                 self.identity = reply.identity
@@ -208,8 +214,9 @@ class Session:
             case _:
                 reply.deliver(self._services.hub, self.outbox)
 
-    def _send(self, message: Message | Reconnect) -> None:
-        self.outbox.send(text_frame(encode(message)))
+    def _send(self, message: Message) -> None:
+        view = self.outbox.view
+        self.outbox.send(message_frame(view.encode(message), view))
 
     def _echo(self, code: int) -> None:
         """Answer the client's close frame, unless it is itself an answer."""
@@ -266,7 +273,11 @@ class Session:
 
     def _make_protocol(self) -> Protocol:
         self._protocol = protocol = Protocol(
-            self._services.context, self.identity.user, self.subscriptions, deflate=self._deflate
+            self._services.context,
+            self.identity.user,
+            self.subscriptions,
+            binary=self.outbox.view.binary,
+            deflate=self._deflate,
         )
         if self.closing:
             protocol.close()

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from time import time_ns
 from typing import NamedTuple, Protocol
 
-from server.fanout.frame import text_frame
+from server.fanout.frame import message_frame
 from server.fanout.hub import Hub
 from server.fanout.outbox import Outbox
 from server.fanout.recovery import Recovery
-from server.fanout.topic import Topic, full_quotes
+from server.fanout.topic import Topic
 from server.gateway.auth import Identity
 from server.gateway.closing import Close
-from server.quotes.messages import Ack, Error, Pong, QuotesPatch, Subscribe, encode
-from server.quotes.patch import Remove
+from server.quotes.messages import Ack, Error, Pong, Subscribe
+from server.quotes.view import Removal
 
 
 class Delivery(Protocol):
@@ -66,19 +66,13 @@ class StopUpdates(NamedTuple):
         else:
             for topic in self.topics:
                 hub.unsubscribe(outbox, topic)
-        outbox.send(text_frame(encode(self.ack)))
+        view = outbox.view
+        outbox.send(message_frame(view.encode(self.ack), view))
         if unsent:
-            outbox.send(text_frame(encode(full_quotes(unsent))))
+            outbox.send(message_frame(view.full(unsent), view))
         if priced:
-            outbox.send(text_frame(encode(_removal(priced))))
-
-
-def _removal(topics: list[Topic]) -> QuotesPatch:
-    return QuotesPatch(
-        time_ns() // 1000,
-        {topic.symbol: topic.version for topic in topics},
-        [Remove(topic.pointer) for topic in topics],
-    )
+            removal = Removal(priced, time_ns() // 1000)
+            outbox.send(message_frame(view.removal(removal), view))
 
 
 class SendQuotes(NamedTuple):
@@ -133,9 +127,7 @@ class ClientClosed(NamedTuple):
     code: int
 
 
-Message = Ack | Error | Pong | QuotesPatch
-
-Reply = bytes | Message | Delivery | Renew | Close | ClientClosed
+Reply = bytes | Ack | Error | Pong | Delivery | Renew | Close | ClientClosed
 
 Replies = Iterable[Reply]
 

@@ -80,6 +80,15 @@ class HeldTrades:
             self._take(symbol, held, found)
         return found
 
+    def has(self, symbol: str, key: int) -> bool:
+        """Whether the trade whose id has this hash is held."""
+        return any(each.id == key for each in self.of(symbol))
+
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with a symbol's held trades under its new name."""
+        if held := self._symbols.pop(symbol, None):
+            self._symbols[new] = [*held, *self.of(new)]
+
     def drop(self, symbol: str) -> None:
         """Drop all held trades of a symbol."""
         for each in [*self._symbols.get(symbol, ())]:

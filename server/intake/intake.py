@@ -5,8 +5,6 @@ in. So every order and repetition can be tested.
 """
 
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
-from struct import Struct
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +14,7 @@ from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
 from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
 from server.intake.held import Candidate, HeldTrades
 from server.intake.market import Effect, Market, Notice, Rules, Taken
+from server.intake.names import FormerNames
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
@@ -25,8 +24,6 @@ from server.quotes.adjustment import price_adjustments
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
-
-_INT64 = Struct("<q")
 
 TOO_MANY_SOURCES = Reason(
     "too_many_sources", f"{MAX_SOURCES} sources have sent prices in the last five minutes"
@@ -66,7 +63,7 @@ class _Batch(NamedTuple):
 class Intake:
     """Knows what was published. All times are in microseconds since 1970."""
 
-    def __init__(self, market: Market, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+    def __init__(self, market: Market, rules: Rules = Rules()) -> None:
         self._market = market
         self._rules = rules
         self.begin()
@@ -74,11 +71,34 @@ class Intake:
     def begin(self) -> None:
         """Forget everything, as if nothing had been published."""
         rules = self._rules
-        self.sources = Sources(rules.priority, int(rules.silent_after * 1e6))
+        self.sources = Sources(rules.priority, int(rules.silent_after * 1e6), rules.own)
         self.held = HeldTrades(rules.band or 0.0)
         self.trades = KeptTrades(rules.trades_memory)
         self.ids = RecentIds()
         self.new = NewSymbols()
+        self.former = FormerNames()
+
+    def rename(self, symbol: str, new: str, now: int) -> None:
+        """Go on with everything that is known of `symbol` under its new name."""
+        self.sources.rename(symbol, new)
+        self.held.rename(symbol, new)
+        self.trades.rename(symbol, new)
+        self.former.rename(symbol, new, now)
+
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Forget symbols that were delisted. An id of theirs still counts once."""
+        for symbol in symbols:
+            self.sources.forget(symbol)
+            self.held.drop(symbol)
+            self.trades.forget(symbol)
+            self.former.forget(symbol)
+
+    def drop_doubtful_trades(self) -> None:
+        """Forget kept trades that do not lead to a symbol's present values."""
+        for symbol in self.trades.symbols():
+            values = self._market.values(symbol)
+            if self.trades.values(symbol)[:4] != values[:4]:
+                self.trades.forget(symbol)
 
     def take(
         self,
@@ -165,6 +185,16 @@ class Intake:
             batch.source.newest(given.symbol).heard_at = batch.now
         return not seen
 
+    def _key(self, given: Published, batch: _Batch, event: bytes = b"") -> int:
+        """Return the hash of the object's id, of `event` if it is not the trade's own."""
+        symbol = given.symbol
+
+        def is_known(key: int, counted: bool) -> bool:
+            seen = counted and key in self.ids
+            return seen or self.held.has(symbol, key) or self.trades.find(symbol, key) is not None
+
+        return self.former.key(symbol, given.id, batch.now, is_known, event)
+
     def _count(self, given: Published, batch: _Batch, key: int = NO_ID) -> None:
         """Remember the object's sequence number and the hash of its id, so that it counts once."""
         if given.seq is not None:
@@ -176,7 +206,7 @@ class Intake:
         symbol, source = given.symbol, batch.source
         price = at_price(given.price, instrument, "price")
         size = at_size(given.size or 0, instrument, "size")
-        key = id_hash(symbol, given.id)
+        key = self._key(given, batch)
         if not self._is_new(given, batch, key):
             return
         if self.sources.is_outranked(source, symbol, batch.now):
@@ -291,8 +321,8 @@ class Intake:
     def _revise(self, given: Published, instrument: Instrument, batch: _Batch) -> None:
         """Cancel or correct a trade."""
         symbol, name = given.symbol, required_id(given.id)
-        key = id_hash(symbol, name)
-        done = id_hash(symbol, name, b"cancel") if given.kind == "cancel" else NO_ID
+        key = self._key(given, batch)
+        done = self._key(given, batch, b"cancel") if given.kind == "cancel" else NO_ID
         if not self._is_new(given, batch, done):
             return
         if symbol in self.trades:
@@ -356,13 +386,6 @@ class Intake:
         else:
             restated = Restatement(symbol, price, added, high, low, time_us, batch.now)
             batch.effects.append(restated)
-
-
-def id_hash(symbol: str, name: str | int | None, event: bytes = b"") -> int:
-    """Return the hash of an id, which is never NO_ID; NO_ID without an id. `event`: not the trade."""
-    # Not `hash`, which is another one in each process: the next leader has to know the id.
-    digest = blake2b(f"{symbol}\0{name}".encode(), digest_size=8, person=event).digest()
-    return NO_ID if name is None else _INT64.unpack(digest)[0] or 1
 
 
 def _seq(given: Published) -> int:

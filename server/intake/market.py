@@ -27,13 +27,14 @@ class Market(Protocol):
 
 class Rules(NamedTuple):
     """`band`: see PRICE_BAND; None if it is off. `priority` and `silent_after`, in seconds: see
-    SOURCE_PRIORITY. `trades_memory`: in bytes.
+    SOURCE_PRIORITY. `trades_memory`: in bytes. `own`: the sources that are this server's own feeds.
     """
 
     band: float | None = None
     priority: Sequence[str] = ()
     silent_after: float = 10.0
     trades_memory: int = TRADES_MEMORY
+    own: Sequence[str] = ()
 
 
 class Notice(NamedTuple):

@@ -43,6 +43,14 @@ class SeenSeqs(Struct, gc=False):
             # The lowest bit that is not set: all numbers below it were counted.
             self._raise_floor((~self.above & (self.above + 1)).bit_length() - 1)
 
+    def merge(self, other: "SeenSeqs") -> None:
+        """Count what `other` has counted, too."""
+        low, high = sorted((self, other), key=lambda each: each.floor)
+        above = high.above | low.above >> high.floor - low.floor
+        self.floor, self.above, self.unknown = high.floor, above, high.unknown
+        if self.above & 1:
+            self._raise_floor((~self.above & (self.above + 1)).bit_length() - 1)
+
     def _leave_behind(self, numbers: int) -> None:
         """Raise the floor, also above numbers that were not counted."""
         missing = ~self.above & ((1 << min(numbers, SEQ_WINDOW)) - 1)

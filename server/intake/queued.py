@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
 
 import msgspec
+import structlog
 from msgspec import Meta
 
-from server.intake.answer import Answer, Refused
+from server.intake.answer import INTERNAL_ERROR, Answer, Refused
 from server.intake.checks import at_price, at_size, may_publish
-from server.intake.intake import id_hash
 from server.intake.market import Market
+from server.intake.names import id_hash
 from server.intake.objects import Line, Published, read_time
 from server.quotes.instrument import is_symbol
 
@@ -41,6 +42,8 @@ class Checked(msgspec.Struct):
     good: list[Line]
     answer: Answer
 
+
+log = structlog.get_logger()
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Queued)
@@ -73,6 +76,9 @@ def check(
                 checked.answer.rejected.append(line.reject(line.content))
         except Refused as refused:
             checked.answer.rejected.append(line.reject(refused.reason))
+        except Exception:
+            log.exception("published object failed", line=line.number)
+            checked.answer.rejected.append(line.reject(INTERNAL_ERROR))
     return checked
 
 

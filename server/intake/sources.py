@@ -14,7 +14,9 @@ from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.snapshot import Microseconds
 
 MAX_SOURCES = 256
-"""Sources that are remembered. A new one replaces one that was silent for five minutes."""
+"""Sources that are remembered, beside those of SOURCE_PRIORITY and this server's own feeds. A new one
+replaces one that was silent for five minutes.
+"""
 
 MAX_EPOCHS = 64
 """Epochs of one source that are remembered. A new one replaces the one used longest ago."""
@@ -100,6 +102,22 @@ class Source:
         """Return what is the newest of a symbol."""
         return self.symbols.get(symbol) or self.symbols.setdefault(symbol, Newest())
 
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with what is known of a symbol under its new name."""
+        if was := self.symbols.pop(symbol, None):
+            newest = self.newest(new)
+            newest.trade, newest.book = max(newest.trade, was.trade), max(newest.book, was.book)
+            newest.heard_at = max(newest.heard_at, was.heard_at)
+        for symbols in self._epochs.values():
+            if seqs := symbols.pop(symbol, None):
+                symbols.setdefault(new, SeenSeqs()).merge(seqs)
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        self.symbols.pop(symbol, None)
+        for symbols in self._epochs.values():
+            symbols.pop(symbol, None)
+
     def count(self, answer: Answer, objects: int, now: int) -> None:
         """Count a batch."""
         self._roll(now)
@@ -127,11 +145,15 @@ class Source:
 class Sources:
     """All sources. `priority`: names, the first source first. Others come after all of these.
 
-    `silent_after_us`: microseconds after which the next source counts.
+    `silent_after_us`: microseconds after which the next source counts. `own`: this server's feeds.
+    Their names and those of `priority` are always admitted.
     """
 
-    def __init__(self, priority: Sequence[str], silent_after_us: int) -> None:
+    def __init__(
+        self, priority: Sequence[str], silent_after_us: int, own: Iterable[str] = ()
+    ) -> None:
         self.priority = priority
+        self.always = frozenset((*priority, *own))
         self.silent_after_us = silent_after_us
         self.all: dict[str, Source] = {}
         self._numbers = 0
@@ -140,8 +162,7 @@ class Sources:
         """Return a source, a new one if it has not been heard; None if there are too many."""
         source = self.all.get(name)
         if source is None:
-            full = len(self.all) >= MAX_SOURCES
-            if full and not self._forget_one(now) and name not in self.priority:
+            if name not in self.always and not self._has_room(now):
                 return None
             rank = self.priority.index(name) if name in self.priority else len(self.priority)
             # A number comes again after 65,536 sources, and no trade of the first is kept then.
@@ -186,6 +207,16 @@ class Sources:
                 newest.book = max(newest.book, each.book)
                 newest.heard_at = max(newest.heard_at, min(each.heard_at, now))
 
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with what all sources said of a symbol under its new name."""
+        for source in self.all.values():
+            source.rename(symbol, new)
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        for source in self.all.values():
+            source.forget(symbol)
+
     def on_cancelled(self, symbol: str, row: Row, newest: tuple[int, int]) -> None:
         """Let `newest` be the newest of a symbol and source whose newest trade was cancelled."""
         for source in self.all.values():
@@ -202,12 +233,16 @@ class Sources:
                 return True
         return False
 
-    def _forget_one(self, now: int) -> bool:
-        """Forget the source that was silent for longest, if that is long enough."""
-        others = [each for each in self.all.values() if each.name not in self.priority]
+    def _has_room(self, now: int) -> bool:
+        """Whether one more source fits. If too many are known, forget the one that was silent for
+        longest, if that is long enough.
+        """
+        others = [each for each in self.all.values() if each.name not in self.always]
+        if len(others) < MAX_SOURCES:
+            return True
         # A source without a price that counted is forgotten first, and at once.
-        quietest = min(others, key=_worth, default=None)
-        if quietest is None or _worth(quietest) > (True, now - ID_MEMORY_US):
+        quietest = min(others, key=_worth)
+        if _worth(quietest) > (True, now - ID_MEMORY_US):
             return False
         del self.all[quietest.name]
         return True

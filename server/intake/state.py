@@ -25,12 +25,13 @@ class HeldTrade(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SymbolState(msgspec.Struct, frozen=True, array_like=True):
-    """One symbol in all its sources: some 100 bytes for each. Trades that were counted are not in it,
-    so the next leader cannot revise them.
+    """One symbol in all its sources: some 100 bytes for each. `former`: see `FormerNames`. Kept trades
+    have their own log (`kept_log.py`).
     """
 
     progress: list[Progress]
     held: list[HeldTrade]
+    former: dict[str, Microseconds] = msgspec.field(default_factory=dict)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -51,7 +52,18 @@ def save(intake: Intake, symbol: str) -> bytes:
         )
         for each in intake.held.of(symbol)
     ]
-    return _encode(SymbolState(intake.sources.all_progress(symbol), held))
+    former = dict(intake.former.of(symbol))
+    return _encode(SymbolState(intake.sources.all_progress(symbol), held, former))
+
+
+def renamed(symbol: str, data: bytes, new: str, now: int) -> bytes:
+    """Return the state of a symbol as that of its new name; b"" if it cannot be read."""
+    try:
+        state = _decode(symbol, data)
+    except ValueError:
+        return b""
+    progress = [msgspec.structs.replace(each, symbol=new) for each in state.progress]
+    return _encode(SymbolState(progress, state.held, {**state.former, symbol: now}))
 
 
 def restore(intake: Intake, states: Mapping[str, bytes], now: int) -> int:
@@ -66,6 +78,7 @@ def restore(intake: Intake, states: Mapping[str, bytes], now: int) -> int:
             unreadable += 1
             continue
         intake.sources.restore(state.progress, now)
+        intake.former.add(symbol, state.former)
         for each in state.held:
             if source := intake.sources.get(each.source, now):
                 candidate = Candidate(

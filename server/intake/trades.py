@@ -6,7 +6,7 @@ the oldest row: its price, high and low.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -57,6 +57,25 @@ class Values(NamedTuple):
     traded: bool = True
 
 
+class TradeNews(msgspec.Struct, array_like=True, gc=False):
+    """One kept trade that came (`replaces` is NO_ID), that was replaced, or taken out (no `row`)."""
+
+    replaces: int
+    row: Row | None
+    late: bool = False
+
+
+class SymbolNews(msgspec.Struct, array_like=True):
+    """Changes of a symbol's kept trades. `before`: the values before them, None if the symbol is gone.
+    `anew`: trades of before are forgotten.
+    """
+
+    before: Values | None
+    adjustments: str = ""
+    anew: bool = False
+    events: list[TradeNews] = msgspec.field(default_factory=list)
+
+
 class _Kept(msgspec.Struct):
     before: Values
     adjustments: str
@@ -78,7 +97,10 @@ class _Kept(msgspec.Struct):
 
 
 class KeptTrades:
-    """`memory`: bytes of all rows and tables, approximately. `most`: trades of one symbol."""
+    """`memory`: bytes of all rows and tables, approximately. `most`: trades of one symbol.
+
+    `news`: if it is a dict, each change goes there, too, by symbol. The caller takes them out.
+    """
 
     def __init__(self, memory: int = TRADES_MEMORY, most: int = TRADES_A_SYMBOL) -> None:
         self._memory = memory
@@ -87,6 +109,7 @@ class KeptTrades:
         self._symbols: dict[str, _Kept] = {}
         # The symbols with rows. The one to shorten next comes first.
         self._rotation: dict[str, None] = {}
+        self.news: dict[str, SymbolNews] | None = None
 
     def __len__(self) -> int:
         """Return the number of kept trades."""
@@ -109,6 +132,65 @@ class KeptTrades:
             self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
         self._symbols[symbol] = _Kept(values, adjustments, since)
+        if self.news is not None:
+            self.news[symbol] = SymbolNews(values, adjustments, anew=True)
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have begun."""
+        return [*self._symbols]
+
+    def rename(self, symbol: str, new: str) -> None:
+        """Go on with a symbol's trades under its new name. If that has begun, keep those it has."""
+        kept, news = self._symbols.get(symbol), (self.news or {}).pop(symbol, None)
+        self.forget(symbol)
+        if self.news is not None:
+            # Earlier entries count for the new name.
+            del self.news[symbol]
+        if kept and new not in self._symbols:
+            self._symbols[new] = kept
+            self._row_bytes += len(kept.rows)
+            if kept.rows:
+                self._rotation[new] = None
+            if self.news is not None and news:
+                self.news[new] = news
+
+    def forget(self, symbol: str) -> None:
+        """Forget a symbol that was delisted."""
+        if kept := self._symbols.pop(symbol, None):
+            self._row_bytes -= len(kept.rows)
+            self._rotation.pop(symbol, None)
+        if self.news is not None:
+            self.news[symbol] = SymbolNews(None)
+
+    def replay(self, symbol: str, news: SymbolNews, numbers: Mapping[int, int]) -> None:
+        """Repeat changes that another instance made. `numbers`: the sources' own here, by those there.
+
+        Errors: ValueError, struct.error.
+        """
+        if news.before is None:
+            self.forget(symbol)
+            return
+        if news.anew or symbol not in self:
+            self.forget(symbol)
+            self.begin(symbol, news.before, news.adjustments)
+        for each in news.events:
+            row = each.row and each.row._replace(source=numbers.get(each.row.source, 0))
+            if each.replaces == NO_ID and row:
+                self.add(symbol, row, late=each.late)
+            elif self.find(symbol, each.replaces):
+                self.replace(symbol, each.replaces, row)
+            else:
+                # A trade from before all news. The values without it come with the next news.
+                self.forget(symbol)
+                return
+
+    def _note(self, symbol: str, replaces: int, row: Row | None, *, late: bool = False) -> None:
+        """Note a change before it is made."""
+        if self.news is not None:
+            if symbol not in self.news:
+                values, kept = self.values(symbol), self._symbols[symbol]
+                self.news[symbol] = SymbolNews(values, kept.adjustments)
+            self.news[symbol].events.append(TradeNews(replaces, row, late))
 
     def since(self, symbol: str) -> int:
         """Return the time of the last trade before the first one here, 0 if there was none."""
@@ -120,6 +202,7 @@ class KeptTrades:
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""
+        self._note(symbol, NO_ID, row, late=late)
         kept = self._symbols[symbol]
         place = _place(kept, row) if late else len(kept.rows)
         if late and not place and self._is_folded(kept, row):
@@ -143,6 +226,7 @@ class KeptTrades:
 
     def replace(self, symbol: str, key: int, row: Row | None) -> None:
         """Put `row` in the place of a kept trade, or take the trade out."""
+        self._note(symbol, key, row)
         kept = self._symbols[symbol]
         place = _find(kept.rows, key)
         kept.without(Row(*_ROW.unpack_from(kept.rows, place)).price)
@@ -182,7 +266,9 @@ class KeptTrades:
     def _is_folded(self, kept: _Kept, row: Row) -> bool:
         """Fold a trade older than all rows if it is older than folded ones, or has no room."""
         before = kept.before
-        older = before.traded and row.time_us < before.time_us
+        # Of equal ones without numbers, the later one to come has its place before the other.
+        equal = row.time_us == before.time_us and row.seq == NO_SEQ
+        older = before.traded and (row.time_us < before.time_us or equal)
         if not older and len(kept.rows) < self._most:
             return False
         kept.before = _values(before, [row])

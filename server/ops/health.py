@@ -21,7 +21,7 @@ from server.config.redaction import redact
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
 from server.fanout.stats import FanoutStats
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.venue import VenueFeed
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.intake.intake import Intake
@@ -247,7 +247,7 @@ def _source(source: Source, now: int) -> str:
     return f"{source.name}: {numbers.format(**_numbers(source, now))}"
 
 
-def check_venue(feed: LiveFeed) -> Finding:
+def check_venue(feed: VenueFeed) -> Finding:
     """Check whether a live venue is connected."""
     told = f"{feed.connections} connections, {feed.missed} trades missed"
     if feed.connected:

@@ -48,10 +48,10 @@ class LoopLag(trio.abc.Instrument):
         elapsed = now.at - last.at
         return 1 - (now.waited - last.waited) / elapsed if elapsed > 0 else 0.0
 
-    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
+    def before_io_wait(self, _timeout: float) -> None:
         self._waiting_since = perf_counter()
 
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's interface)
+    def after_io_wait(self, _timeout: float) -> None:
         self._waited += perf_counter() - self._waiting_since
 
     async def run(self) -> None:

@@ -11,6 +11,7 @@ from server.gateway.closing import KNOWN_CODES
 from server.gateway.gateway import Gateway
 from server.gateway.lifecycle import State
 from server.ops.families import PackageCollector, by_label, counter, counters, gauges
+from server.quotes.view import FORMS
 
 
 class GatewayCollector(PackageCollector):
@@ -33,6 +34,12 @@ class GatewayCollector(PackageCollector):
             "Open connections by state",
             ["state"],
             {(state.value,): pool.states[state] for state in State if state is not State.CLOSED},
+        )
+        yield gauges(
+            "market_data_connections_by_form",
+            "Open connections by the form of their messages",
+            ["form"],
+            by_label({form: pool.views.by_form[form] for form in FORMS}),
         )
         yield self._breakers()
         yield counter("market_data_connections", "Connections opened", pool.opened_total)

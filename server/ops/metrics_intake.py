@@ -5,7 +5,7 @@ from time import time_ns
 
 from prometheus_client.core import Metric
 
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.venue import VenueFeed
 from server.intake.intake import Intake
 from server.ops.families import PackageCollector, counter, counters, gauge, gauges
 
@@ -60,7 +60,7 @@ class IntakeCollector(PackageCollector):
 class VenueCollector(PackageCollector):
     """Reads the live feeds' counts."""
 
-    def __init__(self, feeds: Sequence[LiveFeed]) -> None:
+    def __init__(self, feeds: Sequence[VenueFeed]) -> None:
         self._feeds = feeds
 
     def collect(self) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Annotated, Any
@@ -38,10 +39,14 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 def description_route(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> Route:
     """Return the route `/openapi.json`."""
-    document = msgspec.json.encode(openapi(endpoints, pages))
+
+    # Made when somebody first asks: few servers are asked.
+    @cache
+    def document() -> bytes:
+        return msgspec.json.encode(openapi(endpoints, pages))
 
     async def openapi_json(request: Request) -> Response:
-        return answer(request, document, "application/json", cacheable=True)
+        return answer(request, document(), "application/json", cacheable=True)
 
     return Route("/openapi.json", openapi_json)
 

@@ -14,8 +14,9 @@ from server import __version__
 from server.ops.endpoint import Parameter
 
 ABOUT = (
-    "Names, prices, live quotes. Streaming is at /ws/quotes of another port. The simulator moves "
-    "prices around base prices. Those of the shipped list are of March 2017, or invented."
+    "Names, prices, live quotes. Streaming is at /ws/quotes of another port; with its parameters "
+    "format and fields, messages are small. The simulator moves prices around base prices. Those of "
+    "the shipped list are of March 2017, or invented."
 )
 
 _HTML = """<!doctype html>

@@ -58,9 +58,9 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> list[so
     """
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, address in _addresses(host, port):
-            if sockets:
-                address = address[0], sockets[0].getsockname()[1], *address[2:]  # noqa: PLW2901 (the same port for each)
+        for family, _, _, _, found in _addresses(host, port):
+            # If any free port will do, all take that of the first.
+            address = (found[0], sockets[0].getsockname()[1], *found[2:]) if sockets else found
             listener = (
                 _bind_shared(family, address)
                 if shared

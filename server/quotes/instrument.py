@@ -36,9 +36,8 @@ FIRST_SEEN_DECIMALS = SUB_DOLLAR_DECIMALS
 FIRST_SEEN_SIZE_DECIMALS = 8
 """The same for its sizes, which may be fractions of a coin (a satoshi). Whole sizes stay integers."""
 
-MAX_PRICE = 1e9
-"""In any currency: a thousand times the highest share price ever in dollars, and exact to its tick."""
-
+MAX_PRICE = 9e13
+"""In any currency, exact to a cent: 2^53 cents. One bitcoin costs 1.5e9 rupiahs."""
 
 InstrumentType = Literal[
     "STOCK", "ETF", "INDEX", "FUND", "CRYPTO", "FX", "FUTURE", "OPTION", "BOND", "OTHER"

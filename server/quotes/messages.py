@@ -1,7 +1,7 @@
 """The WebSocket protocol's JSON messages, of the server and of clients."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,7 +21,8 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
 
     `ts`: when the newest change came from the feed, in microseconds since 1970. `epoch`, with full
     quotes only: the epoch that their versions belong to. `renamed`: the new symbols of those that are
-    taken away because they were renamed. Subscriptions go on with them.
+    taken away because they were renamed. Subscriptions go on with them. `since`, with a selection of
+    fields only: the version of the update before this one, by symbol.
     """
 
     ts: int
@@ -29,6 +30,7 @@ class QuotesPatch(msgspec.Struct, frozen=True, tag_field="type", tag="quotes_pat
     operations: Sequence[Operation]
     epoch: str | UnsetType = UNSET
     renamed: dict[str, str] | UnsetType = UNSET
+    since: dict[str, int] | UnsetType = UNSET
 
 
 Recovered = Literal["current", "patches", "quote"]
@@ -96,6 +98,10 @@ class Pong(msgspec.Struct, frozen=True, tag_field="type", tag="pong"):
 
     ts: int
     id: CommandId | UnsetType = UNSET
+
+
+Message = Ack | Error | Status | Reconnect | Pong
+"""A message that is not about quotes. It is an object in every form."""
 
 
 class _Command(msgspec.Struct, frozen=True, tag_field="action", tag=str.lower):
@@ -173,44 +179,56 @@ class _Identified(msgspec.Struct):
     id: CommandId | UnsetType = UNSET
 
 
-_command_decoder = msgspec.json.Decoder(Command)
-_id_decoder = msgspec.json.Decoder(_Identified)
-_syntax_decoder = msgspec.json.Decoder()
-
 encode = msgspec.json.Encoder().encode
 """A message as UTF-8 JSON without spaces."""
 
 
 ACTIONS = sorted(str(each.__struct_config__.tag) for each in get_args(Command))
 
-
-def parse_command(text: str) -> Command:
-    """Parse one text message. Errors: BadCommand if it is not JSON or not a known command."""
-    try:
-        command: Command = _command_decoder.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        # msgspec may stop at a wrong field before it reaches invalid JSON behind it.
-        if problem := _syntax_error(text):
-            raise BadCommand("bad_json", problem, UNSET) from None
-        problem = str(error)
-        if problem.endswith("`$.action`"):
-            problem += f": actions are {', '.join(ACTIONS)}"
-        raise BadCommand("bad_command", problem, readable_id(text)) from None
-    return command
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""The errors of msgspec's decoders: wrong, nested too deeply, or MessagePack text that is not UTF-8."""
 
 
-def _syntax_error(text: str) -> str | None:
-    # For half a surrogate pair at the end, msgspec reports a cut text, unless more follows.
-    try:
-        _syntax_decoder.decode(text + " " * len("\\uD800"))
-    except (msgspec.DecodeError, RecursionError) as error:
-        return str(error)
-    return None
+class CommandReader:
+    """Reads commands of one form: JSON in UTF-8, or MessagePack."""
+
+    def __init__(self, kind: Any, room: bytes) -> None:
+        """`kind` is the decoder's class. `room`: what may follow a message."""
+        self._command = kind(Command)
+        self._identified = kind(_Identified)
+        self._any = kind()
+        self._room = room
+
+    def parse(self, payload: bytes) -> Command:
+        """Parse one message. Errors: BadCommand if it is not of this form, or not a known command."""
+        try:
+            command: Command = self._command.decode(payload)
+        except _UNREADABLE as error:
+            # msgspec may stop at a wrong field before it reaches invalid bytes behind it.
+            if problem := self._syntax_error(payload):
+                raise BadCommand("bad_json", problem, UNSET) from None
+            problem = str(error)
+            if problem.endswith("`$.action`"):
+                problem += f": actions are {', '.join(ACTIONS)}"
+            raise BadCommand("bad_command", problem, self.readable_id(payload)) from None
+        return command
+
+    def readable_id(self, payload: bytes) -> CommandId | UnsetType:
+        """Return the `id` of a refused message, if it has a valid one."""
+        try:
+            identified: _Identified = self._identified.decode(payload)
+        except _UNREADABLE:
+            return UNSET
+        return identified.id
+
+    def _syntax_error(self, payload: bytes) -> str | None:
+        try:
+            self._any.decode(payload + self._room)
+        except _UNREADABLE as error:
+            return str(error)
+        return None
 
 
-def readable_id(text: str) -> CommandId | UnsetType:
-    """Return the `id` of a refused message, if it has a valid one."""
-    try:
-        return _id_decoder.decode(text).id
-    except (msgspec.MsgspecError, RecursionError):
-        return UNSET
+# For half a surrogate pair at the end of JSON, msgspec reports a cut text, unless more follows.
+JSON_COMMANDS = CommandReader(msgspec.json.Decoder, room=b" " * len("\\uD800"))
+MSGPACK_COMMANDS = CommandReader(msgspec.msgpack.Decoder, room=b"")

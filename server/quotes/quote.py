@@ -132,7 +132,7 @@ def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int 
 
     The first price becomes the base price. The volume stops at LARGEST_WHOLE.
     """
-    if not isinstance(update, Trade) or update.late:
+    if not isinstance(update, Trade):
         return _changed(quote, update, decimals, size_decimals)
     # The common case, in one step.
     base, high, low = quote.base_price, quote.high, quote.low
@@ -173,7 +173,7 @@ def move_of(update: Update, version: int, new: Quote, adjustments: int = 0) -> M
     Arguments:
         adjustments: the number of adjustments that the prices have had.
     """
-    if isinstance(update, Trade) and not update.late:
+    if isinstance(update, Trade):
         price, volume = new.current_price, new.volume
         ts, row = update.ts, update.row
         return Move(new.symbol, version, price, volume, update.time_us, ts, row, adjustments)
@@ -205,9 +205,9 @@ def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) ->
     day = DayRange(quote.open, quote.high, quote.low).then(change.day)
     volume = at_tick(quote.volume + change.volume, size_decimals)
     if change.price is not None:
-        if quote.base_price is None and not change.day.reopened:
+        if quote.base_price is None:
             # Conflated trades: the first one's price, as if they had come one by one.
-            base = known_at_tick(change.day.open, decimals)
+            base = known_at_tick(change.day.begins_at, decimals)
             quote = msgspec.structs.replace(quote, base_price=base)
         priced = Trade(change.symbol, change.price, 0, change.time_us, change.ts)
         quote = quote_after(quote, priced, decimals, size_decimals)

@@ -32,7 +32,7 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     `open` counts if the quote has none yet, or if it is `reopened`. `high` and `low` widen the quote's
     own. If they are `restated`, they replace the quote's own. None has no effect, unless it is
-    restated.
+    restated. `first`: the first price of conflated trades, if `open` is not that.
     """
 
     open: Price | None = None
@@ -40,19 +40,28 @@ class DayRange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     low: Price | None = None
     restated: bool = False
     reopened: bool = False
+    first: Price | None = None
+
+    @property
+    def begins_at(self) -> float | None:
+        """The first price, also if the trade was cancelled."""
+        return self.open if self.first is None else self.first
 
     def then(self, later: "DayRange") -> "DayRange":
         """Return the effect of both."""
         start = later.open if self.open is None or later.reopened else self.open
+        begins_at = later.begins_at if self.begins_at is None else self.begins_at
         reopened = self.reopened or later.reopened
+        first = begins_at if reopened and begins_at != start else None
         if later.restated:
-            return DayRange(start, later.high, later.low, restated=True, reopened=reopened)
+            return DayRange(start, later.high, later.low, True, reopened, first)
         return DayRange(
             start,
             _extreme(max, self.high, later.high),
             _extreme(min, self.low, later.low),
             self.restated,
             reopened,
+            first,
         )
 
 
@@ -117,8 +126,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     """One trade from a feed.
 
     `price` is in the instrument's currency, `size` in shares or units. `time_us` is when the trade
-    happened, `ts` is when the server received it, both in microseconds since the Unix epoch. A `late`
-    trade is older than a trade before it. It counts for the volume, and never moves the price. `row` is
+    happened, `ts` is when the server received it, both in microseconds since the Unix epoch. `row` is
     the row's number in a replay (`FeedPosition`), 0 in other feeds.
     """
 
@@ -127,14 +135,11 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     size: int | float
     time_us: int
     ts: int
-    late: bool = False
     row: int = 0
 
     @property
     def change(self) -> Change:
         """Return the trade's effect."""
-        if self.late:
-            return Change(self.symbol, None, self.size, 0, self.ts, self.row)
         day = DayRange(self.price, self.price, self.price)
         return Change(self.symbol, self.price, self.size, self.time_us, self.ts, self.row, day)
 

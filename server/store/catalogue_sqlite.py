@@ -6,7 +6,7 @@ A write may have to wait for another process, a read never does. Each connection
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -109,12 +109,12 @@ class SqliteCatalogue:
         self,
         reader: Connected,
         writer: Connected,
-        shipped: Sequence[Instrument],
+        shipped: Iterable[Instrument],
         stats: StoreStats,
     ) -> None:
         """
         Arguments:
-            shipped: the instruments that a new file is filled with.
+            shipped: the instruments that a new file is filled with, taken only then.
         """
         self._reader = reader
         self._writer = writer
@@ -252,7 +252,7 @@ class SqliteCatalogue:
 
 @asynccontextmanager
 async def open_sqlite(
-    path: Path, shipped: Sequence[Instrument], stats: StoreStats
+    path: Path, shipped: Iterable[Instrument], stats: StoreStats
 ) -> AsyncIterator[SqliteCatalogue]:
     """Open the file, and create it if there is none. Errors: StoreUnavailable."""
     async with _open(path) as writer, _open(path) as reader:

@@ -1,6 +1,6 @@
 """The store as a whole: opens catalogue and cache, prepares them, and runs their tasks."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -370,7 +370,7 @@ async def _open_catalogue(
                 pooled=options.database_pooler,
             )
         )
-    shipped = load_instruments() if options.shipped else []
+    shipped = _shipped() if options.shipped else ()
     try:
         path = Path(options.sqlite_path) if options.sqlite_path else state_folder() / "quotes.db"
         return await stack.enter_async_context(open_sqlite(path, shipped, stats))
@@ -378,7 +378,12 @@ async def _open_catalogue(
         if options.sqlite_path or lasting:
             raise StoreUnavailable(f"SQLITE_PATH: {error}") from None
         log.warning("last prices are not kept: SQLITE_PATH may name a file", problem=str(error))
-        return MemoryCatalogue(shipped)
+        return MemoryCatalogue(list(shipped))
+
+
+def _shipped() -> Iterator[Instrument]:
+    """Return the shipped instruments. Their file is read when somebody takes the first one."""
+    yield from load_instruments()
 
 
 async def open_cache(

@@ -26,7 +26,11 @@ Constants = Mapping[str, object]
 CALM_CACHE: Constants = {"bench.cache.RATES": {1: 60, 10: 20}, "bench.cache.MAX_LAG": 10.0}
 """A fifth of the scenario's rates, also for a machine that is seconds late."""
 
-SHORT_SEARCH: Constants = {"bench.steps.FIRST_RATE": 256.0}
+SHORT_SEARCH: Constants = {
+    "bench.steps.FIRST_RATE": 128.0,
+    "bench.steps.HIGHEST_RATE": 200.0,
+    "bench.steps.HALVINGS": 1,
+}
 """Begins a search near its end, as each step starts a server."""
 
 SMALL_FLEET: Constants = {"bench.fleet.INSTANCES": 4}
@@ -102,6 +106,26 @@ def test_portfolio_misses_nothing(tmp_path):
     assert figures["memory, whole"] > 20e6
 
 
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        (["--format", "compact"], 75),
+        (["--format", "msgpack"], 55),
+        (["--fields", "current_price"], 190),
+        (["--format", "msgpack", "--fields", "current_price,volume"], 55),
+    ],
+)
+def test_portfolio_tells_the_bytes_of_each_form(tmp_path, options, most):
+    """No update is missed in any form, and an update has few bytes. In so short a run, pings and the
+    day's high and low are a larger part.
+    """
+    arguments = ["--connections", "40", "--duration", "4", "--rate", "2"]
+    figures = measure(tmp_path, "portfolio", *arguments, *options)
+    assert figures["updates missed"] == 0
+    assert 30 < figures["bytes an update"] < most
+    assert figures["2,500 updates a second"] == pytest.approx(2500 * figures["bytes an update"])
+
+
 def test_burst_is_compared_to_the_bare_loop(tmp_path):
     """Both are measured in one run; a page shows the distribution."""
     page = tmp_path / "page.html"
@@ -114,12 +138,21 @@ def test_burst_is_compared_to_the_bare_loop(tmp_path):
 
 
 def test_saturate_finds_a_highest_rate(tmp_path):
-    """Few connections: the steps go up until one fails, for the server and for the bare loop."""
+    """Few connections: the steps go up to the highest rate, for the server and for the bare loop."""
     arguments = ["--connections", "4", "--duration", "0.3"]
     figures = measure(tmp_path, "saturate", *arguments, constants=SHORT_SEARCH)
     for label in "1 symbol", "20 symbols":
         assert figures[f"{label}, frames"] > 0
         assert figures[f"{label}, to the bare loop"] > 0
+
+
+def test_forms_are_compared_to_the_bare_loop(tmp_path):
+    """The bare loop sends messages of the same form, as the server does."""
+    arguments = ["--connections", "4", "--duration", "0.3", "--format", "msgpack"]
+    figures = measure(tmp_path, "saturate", *arguments, constants=SHORT_SEARCH)
+    assert figures["20 symbols, to the bare loop"] > 0
+    arguments = ["--connections", "30", "--duration", "3", "--rate", "4", "--format", "compact"]
+    assert measure(tmp_path, "burst", *arguments)["ratio to the bare loop"] > 0
 
 
 def test_churn_leaves_no_memory_behind(tmp_path):
@@ -196,7 +229,7 @@ def test_a_running_server_can_be_measured(tmp_path, server: ServerProcess):
 def test_peers_take_turns(tmp_path):
     """Installed servers are compared under the same load."""
     arguments = ["--connections", "4", "--duration", "0.5", "--only", "bare loop", "websockets"]
-    figures = measure(tmp_path, "compare", *arguments)
+    figures = measure(tmp_path, "compare", *arguments, constants=SHORT_SEARCH)
     assert figures["websockets, 1 symbol"] > 0
     assert figures["websockets, 20 symbols, to the bare loop"] > 0
 

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.cli.forks import Forks
+
 COMMAND = [sys.executable, "-m", "server"]
 
 TIMEOUT = 60.0
 """Seconds for a command, which an idle machine runs in less than one."""
+
+_FORKS = Forks()
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -19,15 +23,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run to the end in `folder`, whose `.env` file is read."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment(XDG_STATE_HOME=str(folder), WS_PORT="0", HTTP_PORT="0") | variables,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    defaults = environment(XDG_STATE_HOME=str(folder), WS_PORT="0", HTTP_PORT="0")
+    return _FORKS.run(arguments, folder, defaults | variables, TIMEOUT)
 
 
 def complaint(folder: Path, *arguments: str, **variables: str) -> str:

@@ -59,6 +59,30 @@ def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("form", ["json", "compact", "msgpack"])
+def test_form_and_fields_of_the_messages_can_be_chosen(server, tmp_path, form):
+    """In each form, the lines have the fields that were asked for, and no others."""
+    lines = {}
+    for fields in ([], ["--fields", "current_price"]):
+        command = [*watch(server, "AAPL"), "--format", form, *fields]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            lines[bool(fields)] = next(each for each in process.stdout if each[24:28] == "AAPL")
+            process.kill()
+    assert "%" in lines[False]
+    assert lines[True].split()[:2] == ["-", "AAPL"]
+    assert len(lines[True].split()) == 3
+
+
+def test_unknown_field_is_one_line(server, tmp_path):
+    """The server's refusal names the fields that there are."""
+    url = ["--url", server.quotes_url, "--token", make_token()]
+    line = complaint(tmp_path, "watch", "AAPL", *url, "--fields", "mood")
+    assert "current_price" in line
+
+
 @contextmanager
 def in_terminal(
     server: ServerProcess, folder: Path, *symbols: str, term: str = "xterm"

@@ -64,15 +64,20 @@ def raise_when(done: Callable[[Any, Any], bool]) -> Listener:
 
 
 async def follow_until(
-    url: str, done: Callable[[Any, Any], bool], symbols: str = "A", patience: float = TIMEOUT
+    url: str,
+    done: Callable[[Any, Any], bool],
+    symbols: str = "A",
+    patience: float = TIMEOUT,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """Follow until `done(quotes, message)`, and return all messages."""
+    """Follow until `done(quotes, message)`, and return all messages. `options` are for `follow`."""
     messages: list[dict[str, Any]] = []
 
     def seen(quotes, message):
         messages.append(message)
         return done(quotes, message)
 
+    token = make_token(new_user())
     with trio.fail_after(patience), pytest.raises(Seen):
-        await follow(url, make_token(new_user()), symbols.split(","), raise_when(seen))
+        await follow(url, token, symbols.split(","), raise_when(seen), **options)
     return messages

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 from bench.services import Redis
 from tests.faults.cluster import Cluster
 from tests.gateway.wire import Client
-from tests.processes import ServerProcess, eventually
+from tests.processes import ServerProcess, eventually, make_token
 from tests.publisher import post, publisher_token, publishing, receive
 
 NUMBERS = count(1)
@@ -177,3 +178,30 @@ def test_stream_of_objects(pair: Pair, symbol: str) -> None:
         )
 
     eventually(is_logged)
+
+
+def test_key_that_is_still_in_work_gets_an_answer_as_the_first(pair: Pair, symbol: str) -> None:
+    """Both instances get the same batch at the same moment. It counts once, and neither calls it a
+    duplicate.
+    """
+    post(pair.leader, {"symbol": symbol, "price": 50, "size": 1})
+    batch = [{"symbol": symbol, "price": 50, "size": 1}]
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(40):
+            key = f"both {symbol} {number}"
+            both = [
+                pool.submit(post, server, batch, Idempotency_Key=key)
+                for server in (pair.leader, pair.follower)
+            ]
+            assert [each.result().counts[:2] for each in both] == [(1, 0)] * 2
+    eventually(lambda: volume(pair.follower, symbol) == 41)
+    assert volume(pair.leader, symbol) == 41
+
+
+def test_keys_are_each_users_own(pair: Pair, symbol: str) -> None:
+    """Another user's batch with the same key counts, whichever instance it comes to."""
+    batch = [{"symbol": symbol, "price": 50, "size": 1}]
+    other = make_token("another press", role="publisher")
+    post(pair.leader, batch, Idempotency_Key=f"key {symbol}")
+    assert post(pair.leader, batch, other, Idempotency_Key=f"key {symbol}").counts[0] == 1
+    assert volume(pair.leader, symbol) == 2

@@ -6,6 +6,7 @@ from server.fanout.frame import Source, UpdateFrame, close_frame, pong_frame, te
 from server.fanout.outbox import Outbox
 from server.fanout.outbox_state import State
 from server.fanout.stats import FanoutStats
+from server.quotes.view import JSON, View
 from tests.frames import take_frame
 
 PLENTY = 1 << 30
@@ -57,7 +58,7 @@ class Symbol(Source):
         self.version += 1
         return UpdateFrame(text_frame(b"%s patch %d" % (self.name.encode(), self.version)), self)
 
-    def current_frame(self) -> UpdateFrame:
+    def current_frame(self, view: View = JSON) -> UpdateFrame:
         payload = b"%s quote %d" % (self.name.encode(), self.version)
         return UpdateFrame(text_frame(payload + self._padding), self)
 
@@ -72,7 +73,7 @@ class Notice(Source):
     def key(self) -> object:
         return self._symbol.key
 
-    def current_frame(self) -> UpdateFrame:
+    def current_frame(self, view: View = JSON) -> UpdateFrame:
         return UpdateFrame(text_frame(b"%s removed" % self._symbol.name.encode()), self)
 
 

@@ -3,15 +3,17 @@ are merged.
 """
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import trio
 
 from server.fanout.broadcaster import BROADCAST_TRADES, run_broadcaster
 from server.fanout.hub import Hub
 from server.fanout.topic_task import ROUND_TRADES
-from server.quotes.update import Trade
+from server.quotes.update import TopOfBook, Trade, Update, merged
 from tests.fanout.peer import START_US, Peer, publish, trade
 from tests.frames import take_frame
 
@@ -30,9 +32,9 @@ class Sink:
         return len(data)
 
 
-async def run_feed(hub: Hub, trades: list[Trade], *, lossless: bool) -> None:
+async def run_feed(hub: Hub, trades: Sequence[Update], *, lossless: bool) -> None:
     """Send all trades through the broadcaster, as fast as the channel takes them."""
-    send, receive = trio.open_memory_channel[Trade](BROADCAST_TRADES)
+    send, receive = trio.open_memory_channel[Update](BROADCAST_TRADES)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(run_broadcaster, hub, receive, lossless=lossless))
         async with send:
@@ -208,3 +210,13 @@ async def test_fast_reader_sees_every_version_at_full_speed(hub):
     versions = [m["versions"]["AAPL"] for m in peer.messages if m["type"] == "quotes_patch"]
     assert versions[-1] == 1 + 1000
     peer.close()
+
+
+async def test_symbol_that_is_not_listed_begins_with_a_price(hub):
+    """Also if the price comes with a book, as in a replay. A book alone does not list a symbol."""
+    book = TopOfBook("NEW", 9.0, 11.0, None, None, START_US, START_US)
+    priced = merged(trade("NEW", 10.0, size=3), book)
+    await run_feed(hub, [msgspec.structs.replace(book, symbol="OTHER"), priced], lossless=True)
+    quote = hub.topics["NEW"].quote
+    assert (quote.current_price, quote.volume, quote.bid, quote.ask) == (10.0, 3, 9.0, 11.0)
+    assert "OTHER" not in hub.topics

@@ -20,6 +20,7 @@ from server.quotes.position import Position
 from server.quotes.quote import from_microseconds
 from server.quotes.snapshot import Snapshot, live
 from server.quotes.update import Move, Trade
+from server.quotes.view import JSON
 from tests.fanout.peer import START_US, Peer, instruments, publish, trade
 
 LAST = Snapshot("NEW", "NEW", 1, 105.5, 100.0, 7, 2, False, 300, 9, START_US)
@@ -276,17 +277,17 @@ def test_drained_socket_is_given_little_at_a_time():
         def key(self):
             return self
 
-        def current_frame(self):
+        def current_frame(self, view):
             return UpdateFrame(b"x" * (DRAIN_BYTES // 16), self)
 
     backlog = Backlog()
     for _ in range(40):
         backlog.add(Quote())
-    assert [len(backlog.take(DRAIN_BYTES)) for _ in range(4)] == [16, 16, 8, 0]
+    assert [len(backlog.take(DRAIN_BYTES, JSON)) for _ in range(4)] == [16, 16, 8, 0]
     backlog.unsent = [b"y" * DRAIN_BYTES, b"z"]
     backlog.add(Quote())
-    assert len(backlog.take(DRAIN_BYTES)) == 2
-    assert len(backlog.take(DRAIN_BYTES)) == 1
+    assert len(backlog.take(DRAIN_BYTES, JSON)) == 2
+    assert len(backlog.take(DRAIN_BYTES, JSON)) == 1
 
 
 async def test_delivery_is_measured_for_every_connection(hub, connect):

@@ -13,8 +13,8 @@ from tests.fanout.rig import PLENTY, Rig, Symbol, block
 
 
 @pytest.mark.parametrize("count", [1, 2, WRITE_FRAMES, WRITE_FRAMES + 1, 3 * WRITE_FRAMES])
-def test_round_is_written_in_pieces_of_64_frames(count):
-    """Joining more into one write would copy more memory at once and save nothing."""
+def test_round_is_written_in_pieces(count):
+    """Joining more into one write would copy more memory at once and save little."""
     rig = Rig()
     assert rig.outbox.queue is not None
     rig.outbox.queue += [pong_frame(b"%03d" % number) for number in range(count)]

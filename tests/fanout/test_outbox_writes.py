@@ -6,6 +6,7 @@ from server.fanout.backlog import DRAIN_BYTES
 from server.fanout.frame import Source, pong_frame, text_frame
 from server.fanout.outbox import WRITE_FRAMES
 from server.fanout.outbox_state import State
+from server.quotes.view import JSON
 from tests.fanout.rig import PLENTY, Notice, Rig, Symbol, in_state
 
 
@@ -113,7 +114,7 @@ def test_symbol_has_one_pending_entry():
         assert not rig.outbox.is_pending(sources[first])
         rig.outbox.forget([sources[first]])
         rig.drain()
-        assert rig.sock.sent[1:] == [sources[last].current_frame()[2:]]
+        assert rig.sock.sent[1:] == [sources[last].current_frame(JSON)[2:]]
         assert not rig.outbox.is_pending(sources[last])
 
 

@@ -12,6 +12,7 @@ from server.fanout.inbox import Inbox
 from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE, publish_conflated
 from server.quotes.position import Position, parse_position
 from server.quotes.snapshot import opening_snapshot
+from server.quotes.view import JSON
 from tests.fanout.peer import CUSHION, Peer, instruments, publish, trade
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
@@ -156,15 +157,15 @@ async def test_renamed_while_away(hub, connect, autojump_clock):
 def test_only_later_versions_prove_new_reference_data():
     """After a change none proves it until it is settled, then none up to the version of that moment."""
     history = History()
-    history.keep(HISTORY_UPDATES)
-    assert history.missed(5, 5, 0.0) == []
+    history.start()
+    assert history.missed(JSON, 5, 5, 0.0) == []
     history.on_relisted(0.0)
     for now in (0.0, SETTLING_TIME - 0.1, SETTLING_TIME):
-        assert history.missed(5, 5, now) is None
-    assert history.missed(6, 6, SETTLING_TIME) == []
+        assert history.missed(JSON, 5, 5, now) is None
+    assert history.missed(JSON, 6, 6, SETTLING_TIME) == []
     history.on_epoch()
-    assert history.missed(1, 1, SETTLING_TIME) == []
-    assert history.missed(2, 1, SETTLING_TIME) is None
+    assert history.missed(JSON, 1, 1, SETTLING_TIME) == []
+    assert history.missed(JSON, 2, 1, SETTLING_TIME) is None
 
 
 async def test_listed_again_under_another_name_while_away(hub, connect):

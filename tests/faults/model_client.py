@@ -1,6 +1,5 @@
 """A client that checks the protocol's promises with each message, and reads only when told to."""
 
-import json
 import socket
 import struct
 import zlib
@@ -8,10 +7,11 @@ from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
-import jsonpatch
+import msgspec
 
+from tests.forms import FormDocument
 from tests.frames import take_frame
-from tests.gateway.wire import CLOSE, PING, PONG, TEXT, frame, head
+from tests.gateway.wire import BINARY, CLOSE, PING, PONG, TEXT, frame, head
 from tests.gateway.wire import close as close_frame
 
 TOO_SLOW = 4429
@@ -36,14 +36,19 @@ class ModelClient:
         symbols: list[str],
         *,
         deflate: bool,
+        form: str = "json",
+        fields: str = "",
         before: "ModelClient | None" = None,
     ) -> None:
         self.user = user
         self.stalled = False
         self.subscribed: set[str] = set(symbols)
-        self.document: dict[str, Any] = deepcopy(before.document) if before else {"quotes": {}}
-        self.versions: dict[str, int] = {**before.versions} if before else {}
-        self.epoch: str = before.epoch if before else ""
+        if before:
+            form, fields = before.form, before.fields
+        self.form: str = form
+        self.fields: str = fields
+        self.state: FormDocument = deepcopy(before.state) if before else FormDocument(form, fields)
+        self.state.schema = []
         self.unanswered = 0
         self.gone = False
         self._sock = socket.socket()
@@ -52,8 +57,8 @@ class ModelClient:
         self._sock.connect(address)
         target = f"/ws/quotes?token={token}"
         target += f"&symbols={','.join(symbols)}" if symbols else ""
-        held = ",".join(f"{symbol}={self.versions[symbol]}" for symbol in self.document["quotes"])
-        target += f"&resume={self.epoch}:{held}" if self.epoch else ""
+        target += f"&format={form}" + (f"&fields={fields}" if fields else "")
+        target += f"&resume={self.state.position()}" if self.state.epoch else ""
         extension = "permessage-deflate" if deflate else None
         self._sock.sendall(head(target, Sec_WebSocket_Extensions=extension))
         self._received = b""
@@ -72,12 +77,13 @@ class ModelClient:
 
     def send(self, action: str, **fields: Any) -> None:
         """Send a command, and a ping behind it by which its answers are counted."""
-        command = json.dumps({"action": action, **fields}).encode()
-        ping = b'{"action":"ping"}'
+        encode = msgspec.msgpack.encode if self.form == "msgpack" else msgspec.json.encode
+        kind = BINARY if self.form == "msgpack" else TEXT
+        command, ping = encode({"action": action, **fields}), encode({"action": "ping"})
         with suppress(
             BlockingIOError, ConnectionError
         ):  # the server takes no commands of a client that does not read
-            self._sock.send(frame(TEXT, command) + frame(TEXT, ping))
+            self._sock.send(frame(kind, command) + frame(kind, ping))
             self.unanswered += 1 + (action == "ping")
 
     def read(self) -> None:
@@ -122,17 +128,22 @@ class ModelClient:
             assert int.from_bytes(payload[:2]) == TOO_SLOW, payload
             self.gone = True
             return
-        message = json.loads(payload)
+        held = {**self.state.versions}
+        message = self.state.read(first & 0xF, payload)
+        if isinstance(message, list):
+            assert message[0] != "s" or self.state.epoch == message[1]
+            return
         match message["type"]:
             case "pong":
                 self.unanswered -= 1
             case "ack":
-                if "recovered" in message:
-                    for symbol in self.document["quotes"].keys() - message["recovered"].keys():
-                        del self.document["quotes"][symbol]
                 self._on_ack(message["action"], set(message["symbols"]))
             case "quotes_patch":
-                self._apply(message)
+                kinds = {operation["op"] for operation in message["operations"]}
+                assert len(kinds) == 1
+                assert ("epoch" in message) == (kinds == {"add"})
+                for symbol, version in message["versions"].items():
+                    assert version >= held.get(symbol, 0), "a version goes back"
 
     def _on_ack(self, action: str, symbols: set[str]) -> None:
         if action == "subscribe":
@@ -141,16 +152,3 @@ class ModelClient:
             )
         elif action == "unsubscribe":
             self.subscribed = set() if "*" in symbols else self.subscribed - symbols
-
-    def _apply(self, message: dict[str, Any]) -> None:
-        jsonpatch.apply_patch(self.document, message["operations"], in_place=True)
-        kinds = {operation["op"] for operation in message["operations"]}
-        assert len(kinds) == 1
-        assert ("epoch" in message) == (kinds == {"add"})
-        self.epoch = message.get("epoch", self.epoch)
-        for symbol, version in message["versions"].items():
-            if kinds == {"replace"}:
-                assert version == self.versions[symbol] + 1, "a replace skips a version"
-            elif symbol in self.versions:
-                assert version >= self.versions[symbol], "a version goes back"
-            self.versions[symbol] = version

@@ -86,6 +86,32 @@ def test_killed_leader_loses_and_repeats_nothing(tmp_path, redis):
         assert volume(third) == 162
 
 
+def test_next_leader_revises_what_the_last_one_kept(tmp_path, redis):
+    """Price, volume, high and low are as they would have been, also at an instance that is new."""
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        named = [{"symbol": "AAPL", "price": 100 + n, "size": 1, "id": f"t-{n}"} for n in range(6)]
+        assert post(leader, named).counts[0] == 6
+        cancel = {"kind": "cancel", "symbol": "AAPL"}
+        assert post(leader, cancel | {"id": "t-5"}).counts[0] == 1
+        leader.process.kill()
+        wait_for_desk(follower)
+        assert post(follower, cancel | {"id": "t-5"}).counts[1] == 1
+        assert post(follower, cancel | {"id": "t-0"}).counts[0] == 1
+        assert quote(follower, "AAPL")[1]["high"] == 104
+        follower.process.kill()
+        third = cluster.start()
+        wait_for_desk(third)
+        correct = {"kind": "correct", "symbol": "AAPL", "id": "t-4", "price": 90, "size": 3}
+        assert post(third, correct).counts[0] == 1
+        _, last = quote(third, "AAPL")
+        # A trade that came again and again to find the leader is kept, too.
+        assert (last["current_price"], last["high"], last["low"]) == (100, 103, 90)
+        assert last["volume"] == 1 + 3 + 3
+
+
 def test_batches_of_a_dying_leader_count_once(tmp_path, redis):
     """A publisher that sends each batch until it gets an answer has each trade counted once, though
     leaders are killed in the middle of the work.
@@ -309,7 +335,7 @@ def test_acks_keep_their_order_while_the_leader_changes(tmp_path, redis):
 @pytest.mark.parametrize("wrong_type", [False, True])
 def test_wrong_values_in_redis_stop_nothing(tmp_path, redis, wrong_type):
     """Another program's values are left out, and keys of another type are renamed."""
-    names = ("intake", "markets", "ids", "prices")
+    names = ("intake", "markets", "ids", "kept", "prices")
     if wrong_type:
         for name in names:
             redis.command("SET", f"quotestream:{name}", "garbage")
@@ -322,6 +348,8 @@ def test_wrong_values_in_redis_stop_nothing(tmp_path, redis, wrong_type):
         redis.command("HSET", "quotestream:markets", "AAPL", '["AAPL","gone",1]')
         redis.command("XADD", "quotestream:ids", "*", "i", "eleven byte")
         redis.command("XADD", "quotestream:ids", "*", "other", "field")
+        redis.command("XADD", "quotestream:kept", "*", "t", "garbage")
+        redis.command("XADD", "quotestream:kept", "*", "other", "field")
         redis.command("XADD", "quotestream:prices", "*", "b", "garbage")
         redis.command("XADD", "quotestream:prices", "*", "other", "field")
     with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:

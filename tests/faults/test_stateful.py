@@ -8,6 +8,7 @@ import gc
 import queue
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from server.gateway.pool import Pool
 from server.process.binding import bind
 from tests.fanout.peer import instruments, publish
 from tests.faults.model_client import ModelClient
+from tests.forms import FORMS
 from tests.gateway.harness import COMPLETE
 
 SYMBOLS = ["AAPL", "BRK.B", "MSFT"]
@@ -90,11 +92,17 @@ class LongLives(RuleBasedStateMachine):
         user=st.sampled_from(["ann", "bob", "cat"]),
         symbols=st.one_of(st.just(["*"]), st.lists(st.sampled_from(SYMBOLS), unique=True)),
         deflate=st.booleans(),
+        form=st.sampled_from(FORMS),
+        fields=st.sampled_from(["", "current_price", "current_price,bid"]),
     )
-    def connect(self, user: str, symbols: list[str], deflate: bool) -> ModelClient:
+    def connect(
+        self, user: str, symbols: list[str], deflate: bool, form: str, fields: str
+    ) -> ModelClient:
         self.settle()
         token = self.world.authenticator.sign(user, 600)
-        client = ModelClient(self.world.address, user, token, symbols, deflate=deflate)
+        client = ModelClient(
+            self.world.address, user, token, symbols, deflate=deflate, form=form, fields=fields
+        )
         if len(self.open) >= MAX_CONNECTIONS:
             assert client.status == 503
         else:
@@ -186,7 +194,7 @@ class LongLives(RuleBasedStateMachine):
                 self.given_up += 1
                 client.vanish()
                 continue
-            quotes = client.document["quotes"]
+            quotes = client.state.quotes
             if client.unanswered:
                 return f"{client} waits for answers"
             if set(quotes) != set(client.symbols(SYMBOLS)):
@@ -194,7 +202,9 @@ class LongLives(RuleBasedStateMachine):
             for symbol in quotes:
                 if quotes[symbol]["current_price"] != self.model[symbol]:
                     return f"{client} is not at the price of {symbol}"
-                if client.versions[symbol] != self.world.hub.topics[symbol].version:
+                missing = self.world.hub.topics[symbol].version - client.state.versions[symbol]
+                # A selection's version stays while only other fields change.
+                if missing < 0 or (missing and not client.fields):
                     return f"{client} is not at the version of {symbol}"
         return self.world.do(self.miscount)  # type: ignore[no-any-return]  # untyped
 
@@ -210,10 +220,11 @@ class LongLives(RuleBasedStateMachine):
             {State.ACTIVE: len(self.open)} if self.open else {}
         ):
             return f"states {pool.states}"
-        if pool.places != len(self.open) or hub.subscriptions != subscriptions:
-            return f"{pool.places} places, {hub.subscriptions} subscriptions"
-        if pool.closed[4429] != self.given_up:
-            return f"{pool.closed[4429]} were given up, {self.given_up} know"
+        forms = Counter(client.form for client in self.open)
+        if (pool.places, +pool.views.by_form) != (len(self.open), forms):
+            return f"{pool.places} places, {pool.views.by_form}"
+        if (hub.subscriptions, pool.closed[4429]) != (subscriptions, self.given_up):
+            return f"{hub.subscriptions} subscriptions, {pool.closed[4429]} were given up"
         if any(hub.breakers.values()) or len(hub._outboxes) != len(self.open):
             return f"breakers {hub.breakers}, {len(hub._outboxes)} outboxes"
         return None

@@ -14,7 +14,7 @@ from trio_websocket import WebSocketConnection, WebSocketRequest
 from server.feeds.live.alpaca import Alpaca
 from server.feeds.live.coinbase import Coinbase
 from server.feeds.live.feed import LiveFeed
-from server.feeds.live.venue import Published, Venue
+from server.feeds.live.venue import Published, Reading, Venue
 from server.invalid import InvalidRecords
 from server.websocket_client import FIRST_DELAY, LONGEST_DELAY, PING_INTERVAL, PING_TIMEOUT
 
@@ -214,6 +214,43 @@ async def test_undocumented_and_damaged_messages_are_left_out(
     follower = follow(coinbase())
     assert [each["seq"] for each in await follower.received(1)] == [2]
     assert follower.invalid.counts["venue"] == 3
+
+
+async def test_feed_that_is_stopped_is_not_connected(autojump_clock, serve_in_memory):
+    """An instance that leads no more does not say that it follows the venue."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        await (await accept(request, match(1))).get_message()
+
+    serve_in_memory(serve)
+    follower = Follower(coinbase())
+    async with trio.open_nursery() as running:
+        running.start_soon(follower.feed.run)
+        await follower.received(1)
+        assert follower.feed.connected
+        running.cancel_scope.cancel()
+    assert not follower.feed.connected
+
+
+async def test_fault_in_one_message_does_not_end_the_feed(
+    autojump_clock, serve_in_memory, follow, monkeypatch
+):
+    """The log has its traceback, and the messages behind it count."""
+    read = Coinbase.read
+
+    def fail(venue: Coinbase, text: str | bytes) -> Reading:
+        if b"FAULT" in (text if isinstance(text, bytes) else text.encode()):
+            raise OverflowError("reading failed")
+        return read(venue, text)
+
+    async def serve(request: WebSocketRequest) -> None:
+        await (await accept(request, match(1), '{"type":"FAULT"}', match(2))).get_message()
+
+    monkeypatch.setattr(Coinbase, "read", fail)
+    serve_in_memory(serve)
+    with capture_logs() as lines:
+        assert [each["seq"] for each in await follow(coinbase()).received(2)] == [1, 2]
+    assert [line["event"] for line in lines if line.get("exc_info")] == ["venue message failed"]
 
 
 async def test_refused_subscription_is_not_repeated_at_once(

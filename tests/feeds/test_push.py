@@ -1,6 +1,6 @@
 """The push feed between publishers and the topics, on memory channels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from server.intake.batch import Batch, Busy
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Intake
 from server.intake.market import Notice, Rules
+from server.intake.objects import Line, read_batch
 from server.intake.trades import Values
 from server.ops.endpoint import Call
 from server.ops.problems import ApiError
@@ -69,7 +70,7 @@ class Exchange:
 class Feed:
     """A push feed whose channel holds `room` updates."""
 
-    def __init__(self, room: int = 1000, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+    def __init__(self, room: int = 1000, rules: Rules = Rules()) -> None:
         self.exchange = Exchange()
         self.push = Push(Intake(self.exchange, rules), self.exchange)
         self.send, self.receive = trio.open_memory_channel[Update](room)
@@ -272,3 +273,54 @@ async def test_held_trades_are_never_lost_in_silence(autojump_clock) -> None:
         ("held trades dropped for want of room", held - HELD_A_SYMBOL),
         ("held trades are forgotten", HELD_A_SYMBOL),
     ]
+
+
+async def test_fault_in_reading_costs_one_body_and_not_the_feed(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its publisher is told by line and frame. The objects before it and the other bodies count."""
+
+    def read(body: bytes, frame: int) -> Iterator[Line]:
+        lines = read_batch(body, frame)
+        yield next(lines)
+        if b"FAULT" in body:
+            raise MemoryError("reading failed")
+        yield from lines
+
+    monkeypatch.setattr("server.feeds.judge.read_batch", read)
+    async with trio.open_nursery() as nursery:
+        feed = Feed()
+        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.route)
+        await trio.testing.wait_all_tasks_blocked()
+        bodies = [AAPL, AAPL + b"\nFAULT\n" + AAPL, AAPL]
+        await feed.push.put(Batch(bodies, "sip", "", None, 1), feed._on_answer)
+        await feed.offer(AAPL)
+        await feed.wait_answers(2)
+        nursery.cancel_scope.cancel()
+    first, second = feed.answers
+    assert (first.accepted, second.accepted) == (3, 1)
+    (fault,) = first.rejected
+    assert (fault.code, fault.line, fault.frame) == ("internal_error", 2, 2)
+
+
+async def test_publisher_that_cannot_take_its_answer_does_not_end_the_feed(autojump_clock) -> None:
+    """Nor does a status that cannot be told. The batches behind them are answered."""
+
+    def fail(answer: Answer) -> None:
+        raise LookupError("answering failed")
+
+    def announce(notice: Notice) -> None:
+        raise LookupError("announcing failed")
+
+    async with trio.open_nursery() as nursery:
+        feed = Feed()
+        feed.push._judge._announce = announce
+        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.route)
+        await trio.testing.wait_all_tasks_blocked()
+        await feed.push.put(Batch([AAPL], "sip", "", None), fail)
+        await feed.offer(b'{"kind":"status","symbol":"AAPL","status":"halted"}\n' + AAPL)
+        await feed.wait_answers(1)
+        nursery.cancel_scope.cancel()
+    assert feed.answers[0].accepted == 2

@@ -1,9 +1,9 @@
 """Throws frames and commands at sessions.
 
 Each input is a handful of frames that are well formed, nearly so, or not at all. A real session on
-a pair of sockets receives them; half of the sessions resume from an arbitrary position. The session
-must answer as documented or close with a documented code. It must never raise, and the process must
-not grow. The printed seed reproduces a failure.
+a pair of sockets receives them, in any form. Half of the sessions resume from an arbitrary position.
+The session must answer as documented or close with a documented code. It must never raise, and the
+process must not grow. The printed seed reproduces a failure.
 """
 
 import json
@@ -27,12 +27,15 @@ from server.gateway.pool import Pool
 from server.gateway.selection import Selection
 from server.gateway.session import Session
 from server.quotes import messages
+from server.quotes.compact import Schema
 from server.quotes.instrument import Instrument
 from server.quotes.messages import (
     ErrorCode,
 )
 from server.quotes.position import parse_position
+from server.quotes.view import FORMS
 from tests.commands import COMMANDS, FIELDS, example
+from tests.forms import FormDocument
 from tests.frames import take_frame
 from tests.fuzz.failure import FuzzFailure
 from tests.gateway.harness import COMPLETE
@@ -41,7 +44,7 @@ from tests.processes import SECRET
 
 TYPES = {
     each.__struct_config__.tag
-    for each in vars(messages).values()
+    for each in (*vars(messages).values(), Schema)
     if isinstance(each, type)
     and issubclass(each, msgspec.Struct)
     and each.__struct_config__.tag_field == "type"
@@ -142,42 +145,61 @@ def make_resume(random: Random, epoch: str) -> str:
     return text
 
 
-def make_frames(random: Random) -> bytes:
-    """Return one to four frames."""
+def make_packed(random: Random) -> bytes:
+    """Return a command in MessagePack, one with a spoiled field, or spoiled bytes."""
+    try:
+        value: Any = json.loads(make_text(random))
+    except (ValueError, RecursionError):
+        value = random.choice(VALUES)
+    try:
+        packed = bytearray(msgspec.msgpack.encode(value))
+    except (OverflowError, UnicodeEncodeError):
+        packed = bytearray(random.randbytes(20))
+    for _ in range(random.choice((0, 0, 0, 1, 3))):
+        packed[random.randrange(len(packed))] = random.randrange(256)
+    if random.random() < 0.02:
+        packed = bytearray(random.choice((b"\x91", b"\x81", b"\xdd")))
+        packed *= random.choice((10, 5000, 20_000))
+    return bytes(packed)
+
+
+def make_frames(random: Random, form: str) -> bytes:
+    """Return one to four frames, most of them in the `form` of the connection."""
+    kind, make = (BINARY, make_packed) if form == "msgpack" else (TEXT, make_text)
     return b"".join(
-        random.choices(MAKERS, WEIGHTS)[0](random, make_text(random))
+        random.choices(MAKERS, WEIGHTS)[0](random, make(random), kind)
         for _ in range(random.randint(1, 4))
     )
 
 
-def _whole(_: Random, text: bytes) -> bytes:
-    return frame(TEXT, text)
+def _whole(_: Random, text: bytes, kind: int) -> bytes:
+    return frame(kind, text)
 
 
-def _fragmented(random: Random, text: bytes) -> bytes:
+def _fragmented(random: Random, text: bytes, kind: int) -> bytes:
     cut = random.randrange(len(text) + 1)
-    return frame(TEXT, text[:cut], fin=False) + frame(CONTINUATION, text[cut:])
+    return frame(kind, text[:cut], fin=False) + frame(CONTINUATION, text[cut:])
 
 
-def _compressed(random: Random, text: bytes) -> bytes:
+def _compressed(random: Random, text: bytes, kind: int) -> bytes:
     compressor = zlib.compressobj(wbits=-15)
     data = compressor.compress(text * random.choice((1, 1, 1 + BOMB // len(text))))
-    return frame(TEXT | 0x40, (data + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
+    return frame(kind | 0x40, (data + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
 
 
-def _control(random: Random, _: bytes) -> bytes:
+def _control(random: Random, _: bytes, __: int) -> bytes:
     return frame(random.choice((PING, PONG)), random.randbytes(random.choice((0, 5, 125))))
 
 
-def _close(random: Random, _: bytes) -> bytes:
+def _close(random: Random, _: bytes, __: int) -> bytes:
     return frame(CLOSE, random.choice((b"", b"\x03\xe8", b"\x03\xe8bye", random.randbytes(4))))
 
 
-def _binary(_: Random, text: bytes) -> bytes:
-    return frame(BINARY, text)
+def _other(_: Random, text: bytes, kind: int) -> bytes:
+    return frame(TEXT if kind == BINARY else BINARY, text)
 
 
-def _spoiled(random: Random, text: bytes) -> bytes:
+def _spoiled(random: Random, text: bytes, _: int) -> bytes:
     opcode = random.randrange(256) & 0x7F
     data = bytearray(frame(opcode, text[:120], fin=random.random() < 0.7))
     if random.random() < 0.5:
@@ -185,7 +207,7 @@ def _spoiled(random: Random, text: bytes) -> bytes:
     return bytes(data)
 
 
-MAKERS = (_whole, _fragmented, _compressed, _control, _close, _binary, _spoiled)
+MAKERS = (_whole, _fragmented, _compressed, _control, _close, _other, _spoiled)
 WEIGHTS = (60, 10, 5, 10, 3, 2, 10)
 
 
@@ -244,10 +266,12 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
     pool.enter()
     pool.reserve()
     pool.reserve_for("ann")
-    data = make_frames(random)
+    form, fields = random.choice(FORMS), random.choice((None, None, ("current_price",)))
+    view = pool.views.take(form, fields)
+    data = make_frames(random, form)
     deflate = random.random() < 0.5
     identity = Identity("ann", None, time.time() + 600)
-    session = Session(gateway.services, ours, identity, deflate=deflate)
+    session = Session(gateway.services, ours, identity, view=view, deflate=deflate)
     pool.add(session)
     position = None
     if random.random() < 0.5:
@@ -257,13 +281,17 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
             seen["bad resume"] = seen.get("bad resume", 0) + 1
     try:
         selection = Selection([gateway.hub.topics["AAPL"]], [])
-        session.begin(Admission(session.identity, selection, position=position))
+        session.begin(Admission(session.identity, selection, position=position, view=view))
         cut = random.randrange(len(data) + 1)  # frames arrive in any pieces
         await session._take(data[:cut])
         await session._take(data[cut:])
         session.outbox.flush()
         await trio.lowlevel.checkpoint()
-        _check(client, seen, resumed=position is not None)
+        document = FormDocument(form, ",".join(fields or ()))
+        if position is not None:
+            # It may be right that the client has the quote.
+            document.quotes["AAPL"] = {}
+        _check(client, seen, document, resumed=position is not None)
     except Exception as error:
         raise FuzzFailure(f"{where}: {data!r}: {error!r}") from error
     finally:
@@ -272,7 +300,9 @@ async def throw(gateway: Gateway, random: Random, seen: dict[str, int], where: s
         client.close()
 
 
-def _check(client: socket.socket, seen: dict[str, int], *, resumed: bool) -> None:
+def _check(
+    client: socket.socket, seen: dict[str, int], document: FormDocument, *, resumed: bool
+) -> None:
     received = b""
     try:
         while part := client.recv(1 << 20):
@@ -281,31 +311,17 @@ def _check(client: socket.socket, seen: dict[str, int], *, resumed: bool) -> Non
         pass
     while taken := take_frame(received):
         first, payload, received = taken
-        if resumed:
-            _check_recovery(first, payload, seen)
-            resumed = False
-        else:
-            _check_frame(first, payload, seen)
+        _check_frame(first, _inflated(first, payload), seen, document)
     if received:
         raise FuzzFailure("half a frame")
+    if resumed and not any(each.get("recovered") for each in document.control[:1]):
+        raise FuzzFailure(f"not the answer to a resume: {document.control}")
 
 
-def _check_recovery(first: int, payload: bytes, seen: dict[str, int]) -> None:
-    message = json.loads(_inflated(first, payload))
-    if set(message["recovered"]) != {"AAPL"}:
-        raise FuzzFailure(f"not the answer to a resume: {message}")
-    what = f"recovered {message['recovered']['AAPL']}"
-    seen[what] = seen.get(what, 0) + 1
-
-
-def _check_frame(first: int, payload: bytes, seen: dict[str, int]) -> None:
-    payload = _inflated(first, payload)
+def _check_frame(first: int, payload: bytes, seen: dict[str, int], document: FormDocument) -> None:
     kind = first & 0xF
-    if kind == TEXT:
-        message = json.loads(payload)
-        if message["type"] not in TYPES or message.get("code", "bad_json") not in ERRORS:
-            raise FuzzFailure(f"undocumented: {message}")
-        what = message.get("code", message["type"])
+    if kind in (TEXT, BINARY):
+        what = _check_message(document.read(kind, payload))
     elif kind == CLOSE:
         code = int.from_bytes(payload[:2])
         reason = payload[2:].decode()
@@ -315,6 +331,19 @@ def _check_frame(first: int, payload: bytes, seen: dict[str, int]) -> None:
     else:
         what = f"opcode {kind:#x}"
     seen[what] = seen.get(what, 0) + 1
+
+
+def _check_message(message: Any) -> str:
+    """Return the name of a message, which must be documented."""
+    if isinstance(message, list):
+        return f"array {message[0]}"
+    if message["type"] not in TYPES or message.get("code", "bad_json") not in ERRORS:
+        raise FuzzFailure(f"undocumented: {message}")
+    if "recovered" in message:
+        if set(message["recovered"]) != {"AAPL"}:
+            raise FuzzFailure(f"not the answer to a resume: {message}")
+        return f"recovered {message['recovered']['AAPL']}"
+    return str(message.get("code", message["type"]))
 
 
 def _inflated(first: int, payload: bytes) -> bytes:

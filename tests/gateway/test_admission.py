@@ -19,6 +19,7 @@ from server.gateway.pool import Pool
 from server.gateway.refusals import Refusal, Refused
 from server.gateway.request import Request, parse_head, read_request
 from server.gateway.selection import STORE_UNAVAILABLE, Selector
+from server.gateway.views import chosen_form
 from server.quotes.position import Position
 from server.store.loader import TooManyLookups
 from tests.fanout.peer import instruments
@@ -265,10 +266,11 @@ async def test_answer_is_the_one_of_rfc_6455(extension, offered):
     data = head("/ws/quotes", Sec_WebSocket_Protocol=offered)
     connection = h11.Connection(h11.SERVER)
     request = read_request(parse_head(data, connection), b"")
+    _, subprotocol = chosen_form(None, offered or "")
     sock, client = socket.socketpair()
     with sock, client:
         sock.setblocking(False)
-        await accept_websocket(sock, connection, request, extension)
+        await accept_websocket(sock, connection, request, subprotocol, extension)
         lines = client.recv(4096).decode().removesuffix("\r\n\r\n").split("\r\n")
     assert lines[0].startswith("HTTP/1.1 101 ")
     expected = [

@@ -96,7 +96,7 @@ def test_frame_is_compressed_once():
     """All clients that negotiated it get the same bytes, with the content of the plain ones."""
 
     class Nothing(Source):
-        def current_frame(self) -> UpdateFrame:
+        def current_frame(self, view: object) -> UpdateFrame:
             return UpdateFrame(b"", self)
 
     update = UpdateFrame(text_frame(b'{"a":1}' * 40), Nothing())

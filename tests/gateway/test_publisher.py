@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 
 from server.fanout.hub import Hub
@@ -127,11 +128,12 @@ async def test_frames_that_come_meanwhile_are_one_batch() -> None:
         assert [batch.bodies for batch, _ in press.desk.batches] == [[b"1"], [b"2", b"3", b"4"]]
 
 
-async def test_bytes_without_an_answer_are_bounded() -> None:
+@pytest.mark.parametrize("frames", [1, 2])
+async def test_bytes_without_an_answer_are_bounded(frames: int) -> None:
     """Few large frames stop the reading, too."""
     async with open_press() as (press, nursery):
         press.client.setblocking(True)
-        large = b" " * (MAX_BATCH_BYTES // 2)
+        large = b" " * (MAX_BATCH_BYTES // frames)
 
         def send() -> None:
             for _ in range(6):
@@ -140,9 +142,9 @@ async def test_bytes_without_an_answer_are_bounded() -> None:
         nursery.start_soon(partial(trio.to_thread.run_sync, send, abandon_on_cancel=True))
         for _ in range(3):
             with trio.fail_after(10):
-                await press.desk.wait_frames(2)
+                await press.desk.wait_frames(frames)
                 await trio.testing.wait_all_tasks_blocked(0.1)
-            assert press.desk.frames == 2
+            assert press.desk.frames == frames
             press.desk.answer_all()
 
 

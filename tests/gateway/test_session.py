@@ -177,7 +177,7 @@ async def test_empty_fragments_take_no_memory(harness):
     session = harness.session
     await session._take(frame(TEXT, b'{"action"', fin=False))
     await session._take(frame(CONTINUATION, b"", fin=False) * 50)
-    assert session._protocol._text == '{"action"'
+    assert session._protocol._message == b'{"action"'
     await session._take(frame(CONTINUATION, b':"ping"}'))
     await harness.peer.read()
     assert harness.gateway.pool.commands["ping", "ok"] == 1

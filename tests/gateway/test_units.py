@@ -179,7 +179,7 @@ def test_states_are_counted_exactly():
     pool = Pool(max_connections=1, max_per_user=1)
     possible = {state: [e for s, e in TRANSITIONS if s is state] for state in State}
     connections: list[State] = []
-    for number in range(1_000_000):
+    for number in range(100_000):
         if not connections or (len(connections) < 300 and random.random() < 0.3):
             pool.enter()
             connections.append(State.CONNECTING)
@@ -203,13 +203,13 @@ def test_every_state_can_end_but_the_last():
 
 
 def test_pool_counts_exactly():
-    """After a million random opens and closes, the free places are exactly those not taken."""
+    """After a hundred thousand random opens and closes, the free places are exactly those not taken."""
     random = Random(2)
     pool = Pool(max_connections=50, max_per_user=7)
     users = [f"user{number}" for number in range(12)]
     taken: list[str] = []
     refused: Counter[Refused] = Counter()
-    for number in range(1_000_000):
+    for number in range(100_000):
         if taken and random.random() < 0.48:
             user = taken.pop(int(random.random() * len(taken)))
             pool.release_for(user)

@@ -26,7 +26,7 @@ INSTRUMENTS = [
 class Desk:
     """Publishes to an intake, and keeps the quotes that its effects make."""
 
-    def __init__(self, rules: Rules = Rules()) -> None:  # noqa: B008 (a named tuple cannot change)
+    def __init__(self, rules: Rules = Rules()) -> None:
         self.instruments = {each.symbol: each for each in INSTRUMENTS}
         self.quotes: dict[str, Quote] = {
             each.symbol: opening_quote(each, NOW) for each in INSTRUMENTS

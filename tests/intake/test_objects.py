@@ -36,7 +36,7 @@ GOOD = b'{"symbol":"AAPL","price":175.92,"size":100}'
         ({"price": -1}, "bad_price"),
         ({"price": 0}, "bad_price"),
         ({"price": 0.004}, "bad_price"),
-        ({"price": 1e10}, "bad_price"),
+        ({"price": 1e14}, "bad_price"),
         ({"price": None}, "bad_price"),
         ({"price": True}, "bad_price"),
         ({"size": -1}, "bad_size"),

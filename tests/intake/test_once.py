@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.intake.intake import id_hash
 from server.intake.market import Rules
+from server.intake.names import id_hash
 from server.intake.once import ID_MEMORY_US, SEQ_WINDOW, RecentIds, SeenSeqs
 from server.intake.sources import MAX_EPOCHS, Progress
 from server.intake.state import restore, save

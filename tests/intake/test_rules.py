@@ -301,3 +301,12 @@ def test_names_without_prices_lock_no_source_out() -> None:
     for number in range(MAX_SOURCES):
         desk.publish({"price": -5}, source=f"s{number}")
     assert counts(desk.publish({"price": 5}, source="more"))[0] == 1
+
+
+def test_own_feeds_and_ranked_sources_take_no_others_place() -> None:
+    """As many others fit beside them, and this server's own feeds are always admitted."""
+    desk = Desk(Rules(priority=["sip", "iex"], own=["coinbase"]))
+    for source in ("sip", "iex", *(f"s{number}" for number in range(MAX_SOURCES))):
+        assert desk.publish({"symbol": "CLK0", "price": 5}, source=source).rejected == []
+    assert counts(desk.publish({"price": 5}, source="more"))[4] == ["too_many_sources"]
+    assert counts(desk.publish({"price": 5}, source="coinbase"))[0] == 1

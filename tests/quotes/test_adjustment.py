@@ -18,7 +18,7 @@ from server.quotes.adjustment import (
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.quote import move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import Snapshot
-from server.quotes.update import Move, Restatement, TopOfBook, Trade, merged
+from server.quotes.update import Change, Move, Restatement, TopOfBook, Trade, merged
 
 
 def state(last: float = 404.0, volume: float = 1001, version: int = 7, **other: object) -> Snapshot:
@@ -56,7 +56,7 @@ def test_split_divides_every_price_and_multiplies_every_size():
     "update",
     [
         Trade("FB", 412.0, 100, 9, 9),
-        Trade("FB", 412.0, 100, 9, 9, late=True),
+        Change("FB", None, 100, 0, 9),
         TopOfBook("FB", 411.6, None, 10, None, 9, 9),
         Restatement("FB", 400.0, -1, 404.0, 396.0, 9, 9),
         merged(Trade("FB", 800.0, 1, 9, 9), Trade("FB", 200.0, 1, 9, 9)),
@@ -123,7 +123,7 @@ def test_ratios_are_checked(text):
 
 
 @pytest.mark.parametrize(
-    "problem", [state(base_price=900_000_000.0), state(adjustments=" ".join(["2:1"] * 250))]
+    "problem", [state(base_price=8e13), state(adjustments=" ".join(["2:1"] * 250))]
 )
 def test_split_out_of_bounds_is_refused(problem):
     with pytest.raises(ChangeRefused, match="nothing was changed"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from server.quotes.messages import (
+    JSON_COMMANDS,
     Auth,
     BadCommand,
     Ping,
@@ -18,7 +19,6 @@ from server.quotes.messages import (
     Subscribe,
     Unsubscribe,
     encode,
-    parse_command,
 )
 from tests.commands import COMMANDS, FIELDS, example
 
@@ -38,7 +38,7 @@ nearly_commands = st.fixed_dictionaries(
 @pytest.mark.parametrize("action", COMMANDS)
 def test_every_command_is_read(action):
     """A good command of each name is read as its type, with the fields that were sent."""
-    command = parse_command(json.dumps(example(action)))
+    command = JSON_COMMANDS.parse(json.dumps(example(action)).encode())
     assert isinstance(command, COMMANDS[action])
     assert msgspec.to_builtins(command) == example(action)
 
@@ -47,7 +47,7 @@ def test_every_command_is_read(action):
 def test_any_text_is_a_command_or_refused(text):
     """Any other text raises BadCommand, which tells bad JSON from bad commands."""
     try:
-        command = parse_command(text)
+        command = JSON_COMMANDS.parse(text.encode())
     except BadCommand as error:
         refusal = error
     else:
@@ -74,7 +74,7 @@ def test_any_text_is_a_command_or_refused(text):
 )
 def test_commands_are_read(text, command):
     """Fields may be in any order, with space, and beside fields of later versions."""
-    assert parse_command(text) == command
+    assert JSON_COMMANDS.parse(text.encode()) == command
 
 
 def test_message_order_is_the_protocol_s():
@@ -104,7 +104,7 @@ def test_message_order_is_the_protocol_s():
 def test_refusal_says_what_is_wrong(text, code, message, id):
     """In words for a person, with the id where it can be echoed."""
     with pytest.raises(BadCommand) as refusal:
-        parse_command(text)
+        JSON_COMMANDS.parse(text.encode())
     assert (refusal.value.code, refusal.value.id) == (code, id)
     assert message in str(refusal.value)
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from server.quotes.instrument import MAX_SYMBOL_LENGTH, Instrument, first_seen
 from server.quotes.messages import QuotesPatch, encode
-from server.quotes.patch import MOVING_FIELDS, Add, difference, quote_pointer
+from server.quotes.patch import (
+    MOVING_FIELDS,
+    Add,
+    Replace,
+    difference,
+    quote_pointer,
+    replacements,
+)
 from server.quotes.quote import Quote, opening_quote, quote_after
 from server.quotes.update import Trade
 
@@ -39,6 +46,12 @@ instruments = st.builds(
 )
 
 
+def patch(pointer: str, before: Quote, quote: Quote) -> list[Replace]:
+    """Return the operations between two quotes."""
+    changed = difference(before, quote)
+    return replacements(pointer, changed.fields, changed.values)
+
+
 def on_the_wire(quote: Quote) -> dict[str, Any]:
     """Return the quote as a client's JSON parser reads it."""
     value: dict[str, Any] = json.loads(encode(quote))
@@ -63,7 +76,7 @@ def test_patches_give_the_quote(instrument, sequence):
     apply(document, [Add(pointer, quote)])
     for trade in sequence:
         before, quote = quote, quote_after(quote, trade, instrument.price_decimals)
-        operations = difference(before, quote, pointer)
+        operations = patch(pointer, before, quote)
         oracle = jsonpatch.make_patch(on_the_wire(before), on_the_wire(quote)).patch
         changed = {operation["path"].removeprefix("/") for operation in oracle}
         sent = {operation.path.removeprefix(f"{pointer}/") for operation in operations}
@@ -103,7 +116,7 @@ def test_no_price_is_finer_than_the_tick(instrument, sequence):
     quote = opening_quote(instrument, 0)
     for trade in sequence:
         before, quote = quote, quote_after(quote, trade, instrument.price_decimals)
-        text = encode(difference(before, quote, "/quotes/X")).decode()
+        text = encode(patch("/quotes/X", before, quote)).decode()
         for field, limit in (
             ("current_price", instrument.price_decimals),
             ("change", instrument.price_decimals),
@@ -160,7 +173,7 @@ def test_tiny_fall_is_no_negative_zero():
 def test_a_trade_that_changes_nothing_is_no_operation():
     """A trade with the same price and time and without shares makes no operation."""
     quote = quote_after(opening_quote(first_seen("X", 5.0), 7), Trade("X", 5.0, 0, 7, 8), 4)
-    assert difference(quote, quote_after(quote, Trade("X", 5.00001, 0, 7, 9), 4), "") == []
+    assert difference(quote, quote_after(quote, Trade("X", 5.00001, 0, 7, 9), 4)).fields == ()
 
 
 def test_only_an_update_s_fields_can_move():

@@ -37,9 +37,8 @@ sizes = st.integers(0, 10**6).map(lambda units: units / 1000) | st.integers(0, 1
 nothing = st.none()
 times = st.integers(1, 10**9)
 
-trades = st.builds(
-    Trade, st.just("CLK0"), prices, sizes, times, times, late=st.booleans() | st.just(False)
-)
+trades = st.builds(Trade, st.just("CLK0"), prices, sizes, times, times)
+late_trades = st.builds(Change, st.just("CLK0"), nothing, sizes, st.just(0), times)
 books = st.builds(
     TopOfBook,
     st.just("CLK0"),
@@ -53,7 +52,7 @@ books = st.builds(
 restatements = st.builds(
     Restatement, st.just("CLK0"), prices, sizes, nothing | prices, nothing | prices, times, times
 )
-updates = st.one_of(trades, books, restatements)
+updates = st.one_of(trades, late_trades, books, restatements)
 
 
 def after(*changes: Update, quote: Quote = OPENING) -> Quote:
@@ -102,22 +101,14 @@ def test_followers_get_the_leader_s_quote(parts, cuts):
             assert whole.version == published[-1].version
 
 
-def leaves_trades(update: Trade | TopOfBook | Restatement) -> bool:
-    """Whether the day has trades left after a correction."""
-    day = update.change.day
-    return day is None or not bool(day.reopened)
-
-
 @given(
     st.lists(books, max_size=2),
-    trades.filter(lambda each: not each.late),
-    st.lists(updates.filter(leaves_trades), max_size=9),
+    trades,
+    st.lists(updates, max_size=9),
     st.sets(st.integers(1, 11)),
 )
 def test_first_of_conflated_trades_gives_the_base_price(before, first, later, cuts):
-    """For the leader and a follower, whichever of them conflates. If all trades are cancelled before
-    the first is published, the base price is that of the cancellation.
-    """
+    """For the leader and a follower, whichever of them conflates, also if all trades are cancelled."""
     parts = [*before, first, *later]
     one_by_one = after(*parts, quote=WAITING)
     assert one_by_one.base_price == round(first.price, OIL.price_decimals)
@@ -177,7 +168,7 @@ def test_day_s_values():
 def test_late_trade_counts_for_the_volume_only():
     """It never moves the price, its time or the day's values."""
     before = after(Trade("CLK0", 18.0, 1.5, 5, 6))
-    quote = after(Trade("CLK0", 99.0, 2.25, 3, 7, late=True), quote=before)
+    quote = after(Change("CLK0", None, 2.25, 0, 7), quote=before)
     assert quote == msgspec.structs.replace(before, volume=3.75)
 
 

@@ -74,12 +74,22 @@ def test_instruments_of_every_kind(read):
     assert "size_decimals is the column 'Size Precision'" in assumed
 
 
+def test_price_of_a_bitcoin_in_rupiahs(read):
+    """Prices in small currencies have ten digits and more, and keep their cents."""
+    found, problems, _ = read(
+        "symbol,name,type,currency,price\nBTC/IDR,Bitcoin,CRYPTO,IDR,1523456789.25\n"
+        "LARGEST,Largest,CRYPTO,IDR,90000000000000.00\n"
+    )
+    assert not problems
+    assert [each.base_price for each in found] == [1523456789.25, 9e13]
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
         ("A,A,STOCK,USD,,-1,,", "not a price: '-1'"),
         ("A,A,CRYPTO,USD,,0,,", "not a price: '0'"),
-        ("A,A,FUTURE,USD,,-1e10,,", "not a price: '-1e10'"),
+        ("A,A,FUTURE,USD,,-1e14,,", "not a price: '-1e14'"),
         ("A,A,STOCK,U S,,1,,", "not the code of a currency: 'U S'"),
         ("A,A,STOCK,USD,US123,1,,", "not an ISIN: 'US123'"),
         ("A,A,STOCK,USD,,1,13,", "size_decimals is not a whole number from 0 to 12: '13'"),

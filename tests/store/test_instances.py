@@ -144,7 +144,7 @@ def test_row_without_a_price_is_taken_for_none(
     [
         ("TSLA,Tesla,STOCK,-1,", "not a price: '-1'"),
         ("TSLA,Tesla,STOCK,nan,", "not a price"),
-        ("TSLA,Tesla,STOCK,1e10,", "not a price"),
+        ("TSLA,Tesla,STOCK,1e14,", "not a price"),
         ("TSLA,Tesla,STOCK,inf,", "not a price"),
         ("TSLA,Tesla,SHARK,1,", "type is not one of STOCK, ETF, INDEX"),
         ("TSLA,Tesla,STOCK,0,", "4 decimals"),

@@ -241,7 +241,9 @@ def test_old_symbol_may_be_listed_for_another_instrument(tmp_path, variables):
 def test_refusals_change_nothing(tmp_path):
     """Each mistake is one line, and nothing is changed."""
     variables = {"CATALOGUE": "empty"}
-    list_instruments(tmp_path, variables, "FB,Facebook,STOCK,0.02,", "MSFT,Microsoft,STOCK,5000,")
+    list_instruments(
+        tmp_path, variables, "FB,Facebook,STOCK,0.02,", "MSFT,Microsoft,STOCK,500000000,"
+    )
     before = done(tmp_path, variables, "list")
     for arguments, problem in [
         (("rename", "NOPE", "META"), "NOPE is not listed; nothing was changed"),

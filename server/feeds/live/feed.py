@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 
 class LiveFeed:
-    """One venue's feed. `connections` and `missed` (trades in gaps) only grow."""
+    """See `VenueFeed`."""
 
     def __init__(
         self, venue: Venue, deliver: Deliver, listener: Listener, invalid: InvalidRecords
@@ -49,7 +49,6 @@ class LiveFeed:
         self._report_at = 0.0
 
     async def run(self) -> NoReturn:
-        """Follow the venue until cancelled, whatever it does."""
         backoff = Backoff()
         while True:
             asked = 0.0
@@ -61,7 +60,9 @@ class LiveFeed:
             except Refused as refused:
                 # Time seldom cures this, and venues ban clients that insist.
                 problem, asked = f"refused: {refused}", LONGEST_DELAY
-            self.connected = False
+            finally:
+                # Also if this instance leads no more.
+                self.connected = False
             self._listener.on_away()
             wait = backoff.next(asked)
             log.warning(
@@ -89,6 +90,12 @@ class LiveFeed:
             reading = self.venue.read(text)
         except BadMessage as bad:
             self._invalid.report("venue", self.venue.name, str(bad))
+            return
+        except Refused:
+            raise
+        except Exception:
+            # A fault of the server costs neither the other messages nor the feed.
+            log.exception("venue message failed", venue=self.venue.name)
             return
         if not self.connected and not reading.replies:
             self.connected = True

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, NoReturn, Protocol
 
 from server.quotes.instrument import DEFAULT_CURRENCY, Instrument
 
@@ -73,6 +73,20 @@ class Venue(ABC):
 
         Errors: Refused, BadMessage.
         """
+
+
+class VenueFeed(Protocol):
+    """A venue's feed, as the rest of the server knows it. `connections` and `missed` (trades in gaps)
+    only grow.
+    """
+
+    venue: Venue
+    connected: bool
+    connections: int
+    missed: int
+
+    async def run(self) -> NoReturn:
+        """Follow the venue until cancelled, whatever it does."""
 
 
 def number(text: str) -> float:
