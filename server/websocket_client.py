@@ -4,6 +4,8 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from time import time
 from urllib.parse import urlsplit
 
 import h11
@@ -28,6 +30,9 @@ PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
 LASTING = 10.0
 """Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
 
+LONGEST_ASKED = 3600.0
+"""Seconds that a server may ask to be left alone. A larger number is taken for a mistake."""
+
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Returns a request's headers. A traceback with local variables does not show their secrets so."""
 
@@ -44,9 +49,10 @@ class Backoff:
         self._accepted_at = trio.current_time()
 
     def next(self, asked: float = 0.0) -> float:
-        """Return the seconds to wait, at least the `asked` ones. The range doubles with each call and
-        starts over only after a connection that lasted: a server that accepts and closes at once
-        would otherwise be asked several times a second.
+        """Return the seconds to wait, at least the `asked` ones up to LONGEST_ASKED.
+
+        The range doubles with each call and starts over only after a connection that lasted: a server
+        that accepts and closes at once would otherwise be asked several times a second.
         """
         now = trio.current_time()
         if self._accepted_at is not None and now - self._accepted_at >= LASTING:
@@ -54,7 +60,7 @@ class Backoff:
         self._accepted_at = None
         wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt))
         self._attempt = min(self._attempt + 1, 16)
-        return max(wait, asked)
+        return max(wait, min(asked, LONGEST_ASKED))
 
 
 class ConnectionFailed(Exception):
@@ -154,7 +160,12 @@ def _message(rejection: ConnectionRejected) -> str:
 
 
 def _retry_after(rejection: ConnectionRejected) -> float:
+    """Return the seconds until the moment that the server names (RFC 9110 §10.2.3), 0 without one."""
     for name, value in rejection.headers or ():
-        if name.lower() == b"retry-after" and value.isdigit():
-            return float(value)
+        if name.lower() == b"retry-after":
+            if value.isdigit():
+                return float(value)
+            with suppress(ValueError, OverflowError):
+                moment = parsedate_to_datetime(value.decode("ascii", "replace"))
+                return moment.timestamp() - time()
     return 0.0

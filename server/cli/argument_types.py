@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from server.cli.credentials import is_word
 from server.config.values import Duration
 from server.gateway.claims import MAX_NAME_LENGTH, is_name
+from server.quotes.instrument import normalize_symbol
 from server.workers.worker import SupervisorLink
 
 AUTO = "auto"
@@ -54,6 +55,20 @@ def role(text: str) -> str:
     if not is_name(text):
         raise argparse.ArgumentTypeError(f"a role is 1 to {MAX_NAME_LENGTH} printable characters")
     return text
+
+
+def utf8(text: str) -> str:
+    """Read a text. A byte that is not UTF-8 becomes half of a character, which nothing can send."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8 text") from None
+    return text
+
+
+def symbol(text: str) -> str:
+    """Read a symbol in any case."""
+    return normalize_symbol(utf8(text))
 
 
 def word(text: str) -> str:

@@ -1,6 +1,7 @@
 """The `quotestream` command."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -18,7 +19,9 @@ from server.cli.argument_types import (
     duration,
     role,
     supervisor_link,
+    symbol,
     user,
+    utf8,
     workers,
 )
 from server.cli.connecting import add_connection, streaming_url
@@ -51,7 +54,6 @@ from server.process.listeners import Addresses
 from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.adjustment import ChangeRefused
-from server.quotes.instrument import normalize_symbol
 from server.quotes.snapshot import Snapshot
 from server.quotes.view import FORMS
 from server.redis_link import BadRedisUrl
@@ -81,6 +83,9 @@ log = structlog.get_logger()
 def main() -> None:
     """Run the command line. Errors: KeyboardInterrupt."""
     install_hooks()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the locale's encoding lacks is written in escapes, and does not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
         settings = load_settings()
@@ -157,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     add_life(commands)
 
     command = commands.add_parser("list", help="list the instruments there are, with last prices")
-    command.add_argument("query", nargs="?", default="", help="as in a search; by default all")
+    command.add_argument(
+        "query", nargs="?", type=utf8, default="", help="as in a search; by default all"
+    )
     command.set_defaults(run=_list)
 
     command = commands.add_parser(
@@ -166,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Remove instruments from the list, all or none. Subscribers on running servers are "
         "told. The last prices are kept in case they are listed again.",
     )
-    command.add_argument("symbols", nargs="+", type=normalize_symbol, metavar="SYMBOL")
+    command.add_argument("symbols", nargs="+", type=symbol, metavar="SYMBOL")
     command.set_defaults(run=_delist)
 
     command = commands.add_parser(
@@ -175,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Show live quotes in the terminal. The token comes from --token-file or from the "
         "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
     )
-    command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="AAPL MSFT, or '*'")
+    command.add_argument(
+        "symbols", nargs="+", type=symbol, metavar="SYMBOL", help="AAPL MSFT, or '*'"
+    )
     command.add_argument(
         "--format",
         choices=FORMS,

@@ -6,10 +6,10 @@ from typing import Any
 
 import trio
 
+from server.cli.argument_types import symbol, utf8
 from server.config.settings import Settings
 from server.ops.logs import configure_logging
 from server.quotes.adjustment import ChangeRefused, parse_ratio, split
-from server.quotes.instrument import normalize_symbol
 from server.store.cells import BadCell, read_symbol_cell
 
 
@@ -21,8 +21,8 @@ def add_life(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Give an instrument another symbol. Its price, volume and version go on. "
         "Subscribers on running servers lose the old symbol and get the new one.",
     )
-    command.add_argument("old", metavar="OLD", type=normalize_symbol, help="the symbol it has")
-    command.add_argument("new", metavar="NEW", help="a symbol that is not listed")
+    command.add_argument("old", metavar="OLD", type=symbol, help="the symbol it has")
+    command.add_argument("new", metavar="NEW", type=utf8, help="a symbol that is not listed")
     command.set_defaults(run=_rename)
 
     command = commands.add_parser(
@@ -31,7 +31,7 @@ def add_life(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Divide an instrument's base price and last price after a split of the share, and "
         "multiply its volume. Subscribers on running servers get the full quote.",
     )
-    command.add_argument("symbol", metavar="SYMBOL", type=normalize_symbol)
+    command.add_argument("symbol", metavar="SYMBOL", type=symbol)
     command.add_argument(
         "ratio", metavar="NEW:OLD", help="4:1 for four new shares for one; 1:10 for one for ten"
     )

@@ -1,6 +1,6 @@
 """A stream of quotes that reconnects after a server's restart."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -9,6 +9,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.client.decoder import BadMessage, Decoder, subprotocols
 from server.client.document import Document
+from server.quotes.instrument import normalize_symbol
 from server.quotes.view import Form
 from server.websocket_client import Backoff, ConnectionFailed, open_connection
 
@@ -21,6 +22,9 @@ MAX_RESUME = 8 * 1024
 """Characters of a position as it is sent. The server sends the full quote of each symbol that does not
 fit.
 """
+
+EVERYTHING = "*"
+"""The symbol that stands for all symbols."""
 
 UNAUTHORIZED = 401
 
@@ -98,19 +102,23 @@ class Wanted:
     def __init__(
         self, symbols: Sequence[str], format: Form | None = None, fields: Sequence[str] = ()
     ) -> None:
-        self.symbols = [*symbols]
+        self.symbols = [normalize_symbol(symbol) for symbol in symbols]
         self.fields = fields
         self.subprotocols = subprotocols(format)
 
-    @property
-    def query(self) -> str:
-        """Return the request's query, without a position."""
+    def query(self, held: Iterable[str]) -> str:
+        """Return the request's query, without a position. `held` are the symbols of the document: if
+        two instruments exchanged their symbols, only one of them was told as renamed.
+        """
+        symbols = self.symbols
+        if EVERYTHING not in symbols:
+            symbols = [*dict.fromkeys([*symbols, *held])]
         fields = f"&fields={quote(','.join(self.fields), safe=',')}" if self.fields else ""
-        return f"symbols={quote(','.join(self.symbols), safe=',*')}{fields}"
+        return f"symbols={quote(','.join(symbols), safe=',*')}{fields}"
 
     def rename(self, new: Mapping[str, str]) -> None:
         """Ask for the new symbols of renamed instruments from the next connection on."""
-        self.symbols = [new.get(symbol.strip().upper(), symbol) for symbol in self.symbols]
+        self.symbols = [new.get(symbol, symbol) for symbol in self.symbols]
 
 
 async def follow(
@@ -152,7 +160,7 @@ async def follow(
         listener(document, message)
 
     while True:
-        target = f"{url}?{wanted.query}"
+        target = f"{url}?{wanted.query(document.quotes)}"
         asked, problem = 0.0, "the connection ended"
         refusal: StreamRefused | None = None
         resumed = _resuming(target, document, credential) if resume else target

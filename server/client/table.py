@@ -48,7 +48,7 @@ async def watch(
     with unbuffered_keys() as has_keys, live:
         try:
             async with trio.open_nursery() as tasks:
-                tasks.start_soon(_redraw, screen, live)
+                tasks.start_soon(redraw, screen, live)
                 if has_keys:
                     tasks.start_soon(_scroll, screen, tasks.cancel_scope)
                 await show(screen.update)
@@ -57,7 +57,7 @@ async def watch(
             raise refusal from None
 
 
-async def _redraw(screen: "Screen", live: Live) -> None:
+async def redraw(screen: "Screen", live: Live) -> None:
     """Draw what has changed, at most once in REDRAW_INTERVAL."""
     while True:
         await screen.changed.wait()

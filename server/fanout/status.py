@@ -120,6 +120,8 @@ class MarketStatus(Source):
 
     __slots__ = ("message",)
 
+    trails = True
+
     def __init__(self, symbol: str) -> None:
         self.message = Status("open", "", symbols=[symbol])
 

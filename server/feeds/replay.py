@@ -47,6 +47,9 @@ BLOCK_ROWS = 1024
 REPORT_INTERVAL = 1.0
 """Seconds between two log lines about bad rows."""
 
+LONGEST_TOLD = 3e9
+"""Seconds, a century: with a slow REPLAY_SPEED a wait may end after the last date there is."""
+
 MAX_SIZE = 10**12
 """Shares in one trade: more than any company has issued."""
 
@@ -246,6 +249,7 @@ class Replay:
             )
 
     def _report_wait(self, line: int, seconds: float) -> None:
+        seconds = min(seconds, LONGEST_TOLD)
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         log.info(
             "replay waits",
@@ -286,7 +290,7 @@ def parse_row(row: list[str], line: int, unit: Unit | None, columns: int, listed
 def _price(text: str, instrument: Instrument) -> float:
     """Errors: BadRow."""
     try:
-        price = float(text)
+        price = _number(text)
     except ValueError as error:
         raise BadRow(str(error)) from None
     if not is_price(price, instrument.price_decimals, signed=instrument.signed):
@@ -297,7 +301,7 @@ def _price(text: str, instrument: Instrument) -> float:
 def _size(text: str, instrument: Instrument) -> int | float:
     """Errors: BadRow."""
     try:
-        size = int(text) if text.isdecimal() else float(text)
+        size = int(text) if text.isdecimal() else _number(text)
     except ValueError as error:
         raise BadRow(str(error)) from None
     if not 0 <= size <= MAX_SIZE:
@@ -305,6 +309,14 @@ def _size(text: str, instrument: Instrument) -> int | float:
     if size % 1 and round(size, instrument.size_decimals) != size:
         raise BadRow(f"not a size with up to {instrument.size_decimals} decimals: {text!r}")
     return size
+
+
+def _number(text: str) -> float:
+    """Return the number that a cell holds. Errors: ValueError."""
+    # Python also takes underscores, so a slip would make 17550 of 175_50.
+    if "_" in text:
+        raise ValueError(f"not a number: {text!r}")
+    return float(text)
 
 
 def _rows(lines: TextIO, path: Path) -> tuple[Rows, Unit | None, int]:

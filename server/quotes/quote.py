@@ -105,8 +105,7 @@ def resumed_quote(snapshot: Snapshot) -> Quote:
     price = snapshot.price
     state = Change(snapshot.symbol, price, snapshot.volume, snapshot.quoted_at, 0, 0, day, book)
     opening = opening_quote(instrument)
-    quote = _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
-    return quote if snapshot.quoted_at else msgspec.structs.replace(quote, last_updated=None)
+    return _changed(opening, state, instrument.price_decimals, instrument.size_decimals)
 
 
 def snapshot_of(instrument: Instrument, quote: Quote, version: int) -> Snapshot:

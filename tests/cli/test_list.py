@@ -1,6 +1,10 @@
 """`quotestream list`, and a catalogue with one's own instruments only."""
 
-from tests.cli.command import complaint, run
+import subprocess
+
+import pytest
+
+from tests.cli.command import COMMAND, complaint, environment, run
 from tests.processes import ServerProcess
 
 
@@ -13,6 +17,51 @@ def test_all_instruments_and_what_a_search_finds(tmp_path):
     done = run(tmp_path, "list", "o'reilly")
     assert done.stdout.split()[:2] == ["ORLY", "STOCK"]
     assert done.stderr == "1 instrument\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_name_that_the_terminal_cannot_show(tmp_path, encoding):
+    """Old machines have locales without Unicode. The symbol is written in escapes."""
+    (tmp_path / "own.csv").write_text("symbol,name,price\n東,Tokyo,5\nZ,Z,5\n", encoding="utf-8")
+    variables = environment(
+        CATALOGUE="empty", PYTHONIOENCODING=encoding, XDG_STATE_HOME=str(tmp_path)
+    )
+    shown = "東" if encoding == "utf-8" else r"\u6771"
+    assert run(tmp_path, "import", "own.csv", CATALOGUE="empty").returncode == 0
+    for arguments in (["import", "--dry-run", "own.csv"], ["list"]):
+        # The encoding is a process's own.
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=variables,
+            capture_output=True,
+            encoding=encoding,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout
+        assert "Z" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "?"],
+        ["delist", "A", "?"],
+        ["watch", "?"],
+        ["rename", "?", "B"],
+        ["rename", "A", "?"],
+        ["split", "?", "4:1"],
+    ],
+    ids=" ".join,
+)
+def test_argument_that_is_not_utf_8_is_named(tmp_path, arguments):
+    """A terminal of another encoding sends such bytes."""
+    done = run(tmp_path, *(each.replace("?", "caf\udce9") for each in arguments))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(r"'caf\udce9' is not UTF-8 text")
+    assert "Traceback" not in done.stderr
 
 
 def test_one_s_own_instruments_only(tmp_path):

@@ -3,6 +3,8 @@
 import json
 import threading
 import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from itertools import pairwise
 from typing import Any
 
@@ -66,20 +68,38 @@ async def test_silent_server_is_left(serve_in_memory, autojump_clock, monkeypatc
     assert [each["type"] for each in messages] == ["quotes_patch", "connection", "quotes_patch"]
 
 
-async def test_retry_after_is_kept(serve_in_memory, autojump_clock):
-    """A client asks a full server again after its `Retry-After`."""
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        (b"7", 7, 7),
+        (b"0", 0, FIRST_DELAY),
+        (None, 1750, 1800),
+        (b"Fri, 31 Dec 1999 23:59:59 GMT", 0, FIRST_DELAY),
+        (b"in a minute", 0, FIRST_DELAY),
+        (b"9" * 400, 3600, 3600),
+        (b"Fri, 31 Dec 9999 23:59:59 GMT", 3600, 3600),
+    ],
+    ids=["seconds", "zero", "date", "past", "words", "huge", "far"],
+)
+async def test_retry_after_is_kept(serve_in_memory, autojump_clock, value, least, most):
+    """A client asks a full server again after its `Retry-After`, which is seconds or a date (RFC 9110
+    §10.2.3). It waits an hour at most.
+    """
+    if value is None:
+        moment = datetime.now(UTC) + timedelta(seconds=most)
+        value = format_datetime(moment, usegmt=True).encode()
 
     async def full_once(request: WebSocketRequest) -> None:
         if len(came) == 1:
-            await request.reject(503, extra_headers=[(b"Retry-After", b"7")])
+            await request.reject(503, extra_headers=[(b"Retry-After", value)])
         else:
             socket = await request.accept()
             await socket.send_message(message(1, FULL))
             await socket.get_message()
 
     came = serve_in_memory(full_once)
-    await follow_until(URL, lambda quotes, _: "A" in quotes)
-    assert came[1] - came[0] == pytest.approx(7, abs=0.01)
+    await follow_until(URL, lambda quotes, _: "A" in quotes, patience=2 * most + TIMEOUT)
+    assert least - 0.01 <= came[1] - came[0] <= most + 0.01
 
 
 async def test_backoff_has_full_jitter(serve_in_memory, autojump_clock):

@@ -113,6 +113,30 @@ async def test_renamed_is_asked_for_by_its_new_symbol(serve_in_memory, autojump_
     assert parse_position(query["resume"][0]).versions == {"B": 5}
 
 
+async def test_swapped_symbols_are_both_asked_for(serve_in_memory, autojump_clock):
+    """The server tells only the first as renamed, as the other's old quote is replaced by then."""
+    requests: list[WebSocketRequest] = []
+
+    async def serve_one(request: WebSocketRequest) -> None:
+        requests.append(request)
+        stream = await request.accept()
+        for symbol in "A", "B":
+            await stream.send_message(message(4, FULL, symbol, epoch="e"))
+        operations = [{"op": "remove", "path": "/quotes/A"}, FULL | {"path": "/quotes/B"}]
+        moved = {"versions": {"A": 4, "B": 5}, "epoch": "e", "renamed": {"A": "B"}}
+        full = {"type": "quotes_patch", "ts": 1, "operations": operations, **moved}
+        await stream.send_message(json.dumps(full))
+        await stream.send_message(message(6, FULL, "A", epoch="e"))
+        await stream.aclose()
+
+    serve_in_memory(serve_one)
+    with pytest.raises(Seen):
+        await follow(URL, "token", ["b", "a", "C"], raise_when(lambda *_: len(requests) == 2))
+    query = parse_qs(urlsplit(requests[1].path).query)
+    assert sorted(query["symbols"][0].split(",")) == ["A", "B", "C"]
+    assert parse_position(query["resume"][0]).versions == {"A": 6, "B": 5}
+
+
 async def test_position_fits_into_a_request(serve_in_memory, autojump_clock):
     """A position is measured as it is sent: a Japanese symbol takes nine bytes for each character. Only
     whole entries are sent. A server that still finds the request too long is asked without a position,

@@ -2,13 +2,16 @@
 
 import json
 from io import StringIO
+from itertools import pairwise
 
 import pytest
+import trio
 from rich.console import Console
+from rich.live import Live
 
 from server.client.document import Document
 from server.client.keys import Key, parse_keys
-from server.client.table import Screen, print_message
+from server.client.table import Screen, print_message, redraw
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import opening_quote, quote_after
@@ -112,6 +115,32 @@ def test_table_fits_any_terminal(width, count):
     assert "live" in lines[-1] or lines[-1].startswith("1-20 of")
     assert any("updated" in line for line in lines) is (width >= 60)
     assert any("Company" in line for line in lines) is (width >= 80)
+
+
+class Frames(Live):
+    """A terminal that notes when it is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(console=Console(file=StringIO()), auto_refresh=False)
+        self.times: list[float] = []
+
+    def refresh(self) -> None:
+        self.times.append(trio.current_time())
+
+
+async def test_table_is_redrawn_ten_times_a_second_at_most(nursery, autojump_clock):
+    """Of two hundred messages in a second, the first and the last are drawn, too."""
+    screen, frames = Screen(), Frames()
+    nursery.start_soon(redraw, screen, frames)
+    begun = trio.current_time()
+    for _ in range(200):
+        screen.update(Document(), {"type": "quotes_patch", "versions": {}})
+        await trio.sleep(0.005)
+    await trio.sleep(1)
+    assert len(frames.times) in (10, 11)
+    assert frames.times[0] == begun
+    assert min(after - before for before, after in pairwise(frames.times)) + 1e-9 >= 0.1
+    assert begun + 0.995 <= frames.times[-1] + 1e-9 <= begun + 1.1
 
 
 def test_keys_scroll():

@@ -1,11 +1,14 @@
 """When the machine cannot keep up, symbols are published less often for all, and nothing is lost."""
 
 from functools import partial
+from typing import cast
 
 import trio
 
-from server.fanout.broadcaster import run_broadcaster
+from server.app.publishing import HubExchange
+from server.fanout.broadcaster import give, run_broadcaster
 from server.fanout.hub import Hub
+from server.gateway.directory import Directory
 from server.ops.overload import CALM_CHECKS, LONGEST_INTERVAL, OVER_CHECKS, OverloadControl
 from server.quotes.update import Trade
 from tests.fanout.peer import Peer, instruments, trade
@@ -71,3 +74,28 @@ async def test_overload_does_not_hide_that_prices_flow(hub, connect):
     (message,) = peer.messages
     expected = {"type": "status", "status": "live", "reason": "feed_started", "interval": 0.5}
     assert message == message | expected
+
+
+async def test_publisher_is_answered_while_another_feed_moves_its_symbols(autojump_clock, nursery):
+    """In each interval every inbox is empty for a moment, but never all of them at one time."""
+    symbols = [f"S{number}" for number in range(20)]
+    hub = Hub(instruments(*symbols))
+    await nursery.start(hub.run)
+    peer = Peer(hub)
+    peer.subscribe(*symbols)
+    nursery.start_soon(peer.read_on)
+
+    async def trade_on(symbol: str, begin: float) -> None:
+        await trio.sleep(begin)
+        while True:
+            give(hub, hub.topics[symbol], trade(symbol, 100.0))
+            await trio.sleep(0.05)
+
+    hub.set_conflation(1.0)
+    for number, symbol in enumerate(symbols):
+        nursery.start_soon(trade_on, symbol, number * 0.051)
+    await trio.sleep(3)
+    exchange = HubExchange(hub, cast("Directory", None), lists_symbols=False)
+    with trio.fail_after(3):
+        await exchange.published(symbols)
+    peer.close()

@@ -42,6 +42,17 @@ def test_throttled_client_s_socket_that_fills_brings_no_update_early():
     assert rig.sock.sent[2:] == [b"B quote 1"]
 
 
+def test_symbol_that_moves_again_keeps_its_place():
+    """The symbol that is unsent for longest comes first, so that none waits behind quick ones."""
+    first, second = Symbol("A"), Symbol("B")
+    rig = Rig()
+    block(rig)
+    for symbol in (first, second, second, first):
+        rig.outbox.conflate(symbol.update().source)
+    rig.drain()
+    assert rig.sock.sent[1:] == [b"A quote 2", b"B quote 2"]
+
+
 @pytest.mark.parametrize(
     ("before", "interval"), [(0.0, 0.25), (0.0, 1.0), (0.25, 60.0), (0.25, 0.0), (0.0, 0.0)]
 )
@@ -58,6 +69,21 @@ def test_throttle_may_change_while_the_socket_is_full(before, interval):
     rig.outbox.conflate(symbol.update().source)
     rig.outbox.release()
     assert rig.sock.sent[-1] == (b"A quote 2" if interval else b"A quote 1")
+
+
+@pytest.mark.parametrize(("before", "interval"), [(0.0, 1.0), (0.25, 60.0), (0.25, 0.0)])
+def test_throttle_counts_for_what_is_owed_already(before, interval):
+    """The client hears no sooner than it asked, and with zero as soon as the socket drains."""
+    symbol = Symbol("A")
+    rig = Rig()
+    rig.outbox.set_throttle(before)
+    block(rig)
+    rig.outbox.conflate(symbol.update().source)
+    rig.outbox.set_throttle(interval)
+    rig.drain()
+    assert rig.sock.sent[1:] == ([] if interval else [b"A quote 1"])
+    rig.outbox.release()
+    assert rig.sock.sent[1:] == [b"A quote 1"]
 
 
 @pytest.mark.parametrize("end", ["answered", "abandoned"])

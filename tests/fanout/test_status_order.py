@@ -4,6 +4,7 @@ import json
 from functools import partial
 from typing import Any, cast
 
+import pytest
 import trio
 
 from server.fanout.broadcaster import give, run_broadcaster
@@ -167,6 +168,24 @@ async def test_throttled_client_gets_what_is_held_first(autojump_clock, hub, con
     assert order(peer)[-1] == ENDED
     assert order(peer).count(ENDED) == 1
     assert peer.document["quotes"] == peer.truth()
+
+
+@pytest.mark.parametrize("throttled", [False, True])
+async def test_market_s_status_comes_behind_what_is_owed(autojump_clock, hub, connect, throttled):
+    """One was pending before. The next one goes behind the prices that became pending meanwhile."""
+    peer = connect("AAPL", "MSFT")
+    await peer.read()
+    if throttled:
+        hub.throttle(peer.outbox, 5.0)
+    while not (throttled or peer.outbox.blocked):
+        publish(hub, "MSFT", hub.topics["MSFT"].quote.current_price + 1)
+        peer.outbox.flush()
+    hub.announce("AAPL", "halted", "LUDP")
+    publish(hub, "AAPL", 77.0)
+    hub.announce("AAPL", "closed", "night")
+    await trio.sleep(6)
+    await peer.read()
+    assert order(peer)[-2:] == [("quote", "AAPL"), ("status", "night")]
 
 
 async def test_returning_throttled_client_gets_what_it_missed_first(hub, connect):

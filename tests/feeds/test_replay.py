@@ -38,6 +38,8 @@ BAD_ROWS = {
     "price under the tick": "1000,AAPL,0.00004,1",
     "infinite price": "1000,AAPL,inf,1",
     "text for a price": "1000,AAPL,cheap,1",
+    "slip of the keyboard": "1000,AAPL,1_75,1",
+    "slip in a size": "1000,AAPL,1.0,1_0",
     "text for a time": "noon,AAPL,1.0,1",
     "time before 1970": "-1,AAPL,1.0,1",
     "time beyond all": "999999999999999999,AAPL,1.0,1",

@@ -10,7 +10,7 @@ import pytest
 from server.gateway.auth import Authenticator, BadToken
 from server.gateway.claims import BadClaim, check_claims
 from tests.gateway.wire import Client, new_user, refusal
-from tests.processes import SECRET
+from tests.processes import SECRET, ServerProcess, make_token
 
 HUGE = 10**400
 
@@ -115,6 +115,29 @@ def test_every_wrong_claim_is_401_at_each_door(server):
             assert client.ask("auth", token=token)["code"] == "unauthorized"
         assert client.is_answered()
     assert seen == {(401, "unauthorized")}
+
+
+def test_clock_of_another_machine_may_be_ahead(server, tmp_path):
+    """By five seconds, and no further; by none if JWT_LEEWAY is zero. The end of a token is exact."""
+    now = time.time()
+    with ServerProcess(tmp_path, JWT_LEEWAY="0s", PRICE_UPDATE_INTERVAL="1h") as strict:
+        for each, ahead, verdict in (
+            (server, 3, 200),
+            (server, 60, 401),
+            (strict, 0, 200),
+            (strict, 60, 401),
+        ):
+            for claim in ("nbf", "iat"):
+                ahead_by: dict[str, Any] = {claim: now + ahead}
+                token = make_token(**ahead_by)
+                status, _ = each.request(
+                    "GET", "/quotes?symbols=AAPL", Authorization=f"Bearer {token}"
+                )
+                assert status == verdict, (claim, ahead)
+        for each in (server, strict):
+            token = make_token(exp=now - 0.5)
+            status, _ = each.request("GET", "/quotes?symbols=AAPL", Authorization=f"Bearer {token}")
+            assert status == 401
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,17 @@ def test_long_wait_is_named_at_once(tmp_path):
         assert not server.events("replay waits")
 
 
+@pytest.mark.parametrize("speed", ["1e-10", "5e-324"])
+def test_wait_beyond_all_dates_does_not_end_the_server(tmp_path, speed):
+    """The slowest replays would go on after the year 9999. The log tells a century."""
+    day = tmp_path / "day.csv"
+    day.write_text("timestamp_ms,symbol,price,size\n1000,AAPL,1,1\n301000,AAPL,2,1\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{day}", REPLAY_SPEED=speed) as server:
+        assert server.await_event("replay waits")["seconds"] == pytest.approx(3e9)
+        assert server.get("/healthz")[0] == 200
+        assert server.stop() == 0
+
+
 def test_sample_is_played_as_the_readme_says(tmp_path):
     """The file is as its script writes it. Each of its rows is a trade of a shipped instrument."""
     written = subprocess.run(

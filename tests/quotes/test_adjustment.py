@@ -15,6 +15,7 @@ from server.quotes.adjustment import (
     split,
     up_to_date,
 )
+from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.quote import move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import Snapshot
 from server.quotes.update import Change, Move, Restatement, TopOfBook, Trade, merged
@@ -160,6 +161,21 @@ def test_older_reference_data_do_not_undo_a_split():
     assert (read.name, read.base_price, read.adjustments) == ("Meta", 100.0, "4:1")
     other = state(adjustments="3:1").instrument
     assert newest_reference(known, other) == other
+
+
+def test_version_stays_at_its_largest():
+    """A foreign program may have written it. Splits, renames and new beginnings keep it."""
+    last = state(version=LARGEST_WHOLE)
+    split_once = state(adjustments="4:1").instrument
+    begun = state(base_price=10.0, adjustments=fresh(99)).instrument
+    for after in (
+        up_to_date(last, split_once),
+        up_to_date(last, begun),
+        renamed(last, "META", 1, 9),
+        renamed(state(), "META", LARGEST_WHOLE, 9),
+        retired(last, 9),
+    ):
+        assert after.version == LARGEST_WHOLE
 
 
 def test_renamed_is_above_both_versions():

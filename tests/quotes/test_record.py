@@ -24,7 +24,7 @@ from server.quotes.record import (
     read_symbol,
 )
 from server.quotes.snapshot import LATEST_US, LiveSnapshot, Snapshot, live
-from server.quotes.update import Trade
+from server.quotes.update import Trade, merged
 
 FIELDS = Snapshot.__struct_fields__
 
@@ -187,6 +187,8 @@ def test_volume_stays_at_its_largest():
     quote = quote_after(quote, Trade("AAPL", 176.0, 1000, 10**15, 0), 2)
     assert quote.volume == LARGEST_WHOLE
     assert quote_after(quote, Trade("AAPL", 177.0, 1000, 10**15, 0), 2).volume == LARGEST_WHOLE
+    many = merged(Trade("AAPL", 177.0, 1000, 10**15, 0), Trade("AAPL", 178.0, 1000, 10**15, 0))
+    assert quote_after(quote, many, 2).volume == LARGEST_WHOLE
 
 
 @given(st.integers(0, LATEST_US))

@@ -1,12 +1,20 @@
 """Databases of a newer version, another encoding, locale, role or service."""
 
 import sqlite3
+from typing import Any
 
+import asyncpg
 import pytest
+import trio
+import trio_asyncio
+from asyncpg.pool import PoolConnectionProxy
 
+from server.store.catalogue import StoreUnavailable
+from server.store.catalogue_postgres import open_postgres
+from server.store.stats import StoreStats
 from tests.cli.command import complaint, run
 from tests.gateway.wire import Client
-from tests.processes import SECRET, ServerProcess, eventually
+from tests.processes import SECRET, TIMEOUT, ServerProcess, eventually
 from tests.store.served import has_saved, write
 
 
@@ -68,6 +76,34 @@ def test_names_are_found_in_a_database_of_any_locale(tmp_path, shared_postgres):
                 assert (status, [each["symbol"] for each in found]) == (200, [symbol])
     finally:
         shared_postgres.sql("DROP DATABASE plain")
+
+
+async def test_connection_that_cannot_be_ended_hides_no_error(database_url, monkeypatch):
+    """asyncpg refuses to end a connection that it has taken back."""
+    end = PoolConnectionProxy.terminate
+
+    def refuse(connection: Any) -> None:
+        end(connection)
+        raise asyncpg.InterfaceError("released back to the pool")
+
+    monkeypatch.setattr(PoolConnectionProxy, "terminate", refuse)
+    async with trio_asyncio.open_loop(), open_postgres(database_url, 1, StoreStats()) as catalogue:
+        with trio.fail_after(TIMEOUT), pytest.raises(StoreUnavailable, match="market_data"):
+            await catalogue.find(["A"])
+
+
+def test_query_that_fails_by_itself_does_not_stop_others(
+    tmp_path, database_url, shared_postgres, database
+):
+    """A foreign hand has taken a column that only searches read. Symbols are found as before."""
+    run(tmp_path, "import", DATABASE_URL=database_url)
+    with ServerProcess(tmp_path, DATABASE_URL=database_url) as server:
+        shared_postgres.sql("ALTER TABLE market_data DROP COLUMN words", database)
+        for _ in range(5):
+            assert server.ask("/instruments?query=apple")[0] == 503
+        assert server.ask("/instruments/MMM")[0] == 200
+        closed = 'market_data_store_breaker{component="catalogue",state="closed"}'
+        assert server.metric(closed) == 1
 
 
 def test_role_that_may_not_change_the_schema(tmp_path, database_url, shared_postgres, database):

@@ -83,14 +83,12 @@ def test_user_of_redis_without_the_channel_is_told_once(tmp_path, redis):
     redis.command("ACL", "SETUSER", "default", "resetchannels")
     with ServerProcess(tmp_path, REDIS_URL=redis.url) as server:
         server.await_event("invalidations are not heard")
-        connections = redis.command("INFO", "stats").split("total_connections_received:")[1]
-        tries = int(connections.split()[0])
 
-        def tried_again() -> bool:
-            stats = redis.command("INFO", "stats").split("total_connections_received:")[1]
-            return int(stats.split()[0]) > tries + 8
+        def refusals() -> int:
+            stats = redis.command("INFO", "commandstats").partition("cmdstat_subscribe:")[2]
+            return int(stats.split("rejected_calls=")[1].split(",")[0])
 
-        eventually(tried_again)
+        eventually(lambda: refusals() > 3)
         assert len(server.events("invalidations are not heard")) == 1
         assert not server.events("invalidations are heard again")
 

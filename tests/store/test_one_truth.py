@@ -39,27 +39,32 @@ def test_price_that_another_service_writes_is_the_price_everywhere(tmp_path, sto
     """Also for clients that subscribed before, for symbols in memory and others, on every instance,
     and after a restart. What is set anew, such as a name, comes with it.
     """
-    for symbol in ("HELD", "COLD", "TINY"):
+    for symbol in ("HELD", "COLD", "TINY", "PLAIN"):
         store.insert(symbol)
     with servers(tmp_path, store) as (one, two):
-        with Client(one, "HELD,TINY") as named, Client(two, "*") as everything:
+        with Client(one, "HELD,TINY,PLAIN") as named, Client(two, "*") as everything:
             for client in (named, everything):
                 reads(client, partial(has, client, "TINY", current_price=100, last_updated=None))
             for server in (one, two):
                 assert price_of(found(server, "/market-data?symbols=COLD"), "COLD", "last_quote")
             store.sql(
-                "UPDATE market_data SET last_quote = 111, name = 'New' WHERE symbol <> 'TINY'"
+                "UPDATE market_data SET last_quote = 111, name = 'New' "
+                "WHERE symbol IN ('HELD', 'COLD')"
             )
+            # Nothing but the price.
+            store.sql("UPDATE market_data SET last_quote = 112 WHERE symbol = 'PLAIN'")
             store.sql("UPDATE market_data SET last_quote = 0.00001234 WHERE symbol = 'TINY'")
             wanted = {"current_price": 111, "base_price": 100, "change": 11, "name": "New"}
             for client in (named, everything):
                 reads(client, partial(has, client, "HELD", **wanted, last_updated=None))
                 reads(client, partial(has, client, "TINY", current_price=0.00001234))
+                reads(client, partial(has, client, "PLAIN", current_price=112, base_price=100))
                 assert client.versions == dict.fromkeys(client.versions, 1)
         for server in (one, two):
             for symbol in ("HELD", "COLD"):
                 eventually(partial(is_everywhere, server, symbol, 111), SOON)
             eventually(partial(is_everywhere, server, "TINY", 0.00001234), SOON)
+            eventually(partial(is_everywhere, server, "PLAIN", 112), SOON)
     store.sql("UPDATE market_data SET base_price = 50, last_quote = 99 WHERE symbol <> 'TINY'")
     with servers(tmp_path, store) as (one, two):
         for server in (one, two):
