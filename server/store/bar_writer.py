@@ -4,8 +4,9 @@ Final bars wait in memory until they are written. Open ones are written as they 
 goes on from them. It has no queue of its own: `Minutes` knows what is not written, and bounds it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from time import time
 from typing import Protocol
@@ -55,46 +56,41 @@ class Unwritten(Protocol):
         """Return the bars that are not final."""
 
 
+@dataclass(kw_only=True)
 class BarWriter:
     """`reading` and `writing` have the breakers. `may_write` returns False while another instance
-    writes the same bars to the same tables.
+    writes the same bars to the same tables. `write_symbols` adds the instruments that the catalogue
+    does not have yet, as the tables would refuse their bars.
     """
 
-    def __init__(
-        self,
-        tables: BarTables,
-        reading: Component,
-        writing: Component,
-        minutes: Unwritten,
-        may_write: Callable[[], bool],
-        stats: StoreStats,
-    ) -> None:
-        self._tables = tables
-        self._reading = reading
-        self._writing = writing
-        self._minutes = minutes
-        self._may_write = may_write
-        self._stats = stats
-        self._open: dict[Key, MinuteBar] = {}
-        self._resumed = False
+    tables: BarTables
+    reading: Component
+    writing: Component
+    minutes: Unwritten
+    may_write: Callable[[], bool]
+    write_symbols: Callable[[], Awaitable[object]]
+    stats: StoreStats
+    _open: dict[Key, MinuteBar] = field(default_factory=dict, init=False)
+    _resumed: bool = field(default=False, init=False)
 
     async def flush(self) -> bool:
         """Write what changed; False if that failed. First, go on from the open bars of the last run."""
         try:
-            if not self._may_write():
+            if not self.may_write():
                 self._open = {}
                 return True
             # An instance that does not write gets the bars from the one that does.
             await self._restore()
-            while (batch := self._minutes.unwritten(BATCH_ROWS)) and self._may_write():
-                await self._writing.ask(partial(self._save, batch))
-                self._minutes.written(batch)
-            now = {(each.symbol, each.minute): each for each in self._minutes.open_bars()}
+            while (batch := self.minutes.unwritten(BATCH_ROWS)) and self.may_write():
+                await self.write_symbols()
+                await self.writing.ask(partial(self._save, batch))
+                self.minutes.written(batch)
+            now = {(each.symbol, each.minute): each for each in self.minutes.open_bars()}
             changed = [each for key, each in now.items() if self._open.get(key) != each]
             for start in range(0, len(changed), BATCH_ROWS):
-                if self._may_write():
+                if self.may_write():
                     part = changed[start : start + BATCH_ROWS]
-                    await self._writing.ask(partial(self._save, part))
+                    await self.writing.ask(partial(self._save, part))
             self._open = now
         except StoreUnavailable:
             return False
@@ -106,36 +102,36 @@ class BarWriter:
         The newest bar is now, so that a replay of an old day is kept.
         """
         while True:
-            now = min(int(time() * 1e6), self._minutes.newest_us) // MINUTE_US
-            if now and self._may_write():
+            now = min(int(time() * 1e6), self.minutes.newest_us) // MINUTE_US
+            if now and self.may_write():
                 with suppress(StoreUnavailable):
                     await self._delete(now - int(keep // 60))
-                    await self._writing.ask(partial(self._tables.tidy, now))
+                    await self.writing.ask(partial(self.tables.tidy, now))
             await trio.sleep(TEND_INTERVAL if now else FIRST_INTERVAL)
 
     async def _delete(self, before: int) -> None:
-        while count := await self._writing.ask(partial(self._tables.delete, before)):
-            self._stats.bars_deleted += count
+        while count := await self.writing.ask(partial(self.tables.delete, before)):
+            self.stats.bars_deleted += count
             await trio.sleep(STEP_PAUSE)
 
     async def _restore(self) -> None:
         """Read the bars that late trades change, and once the open ones. Errors: StoreUnavailable."""
-        minutes = self._minutes
+        minutes = self.minutes
         if not self._resumed:
-            found = await self._reading.ask(self._tables.open_bars)
+            found = await self.reading.ask(self.tables.open_bars)
             # The tables have no other bars of the minute of the start.
             started = minutes.whole_from - 1
             minutes.restore(found, [key for key in minutes.missing if key[1] >= started])
             minutes.whole_from = min(minutes.whole_from, max(started, 0))
             self._resumed = True
         while missing := minutes.missing[:BATCH_ROWS]:
-            found = await self._reading.ask(partial(self._tables.find, missing))
+            found = await self.reading.ask(partial(self.tables.find, missing))
             minutes.restore(found, missing)
 
     async def _save(self, bars: Sequence[MinuteBar]) -> None:
         """Write the bars that the database accepts. Errors: StoreUnavailable."""
         try:
-            unlisted = {*await self._tables.write(bars)}
+            unlisted = {*await self.tables.write(bars)}
         except RowsRefused as error:
             if len(bars) > 1:
                 middle = len(bars) // 2
@@ -148,8 +144,8 @@ class BarWriter:
             for symbol in unlisted:
                 self._report(symbol, "the catalogue does not have the symbol of a bar")
         lost = sum(each.symbol in unlisted for each in bars)
-        self._stats.bars_refused += lost
-        self._stats.bars_written += len(bars) - lost
+        self.stats.bars_refused += lost
+        self.stats.bars_written += len(bars) - lost
 
     def _report(self, symbol: str, problem: str) -> None:
-        self._stats.invalid.report("write_back", symbol, problem)
+        self.stats.invalid.report("write_back", symbol, problem)

@@ -139,10 +139,7 @@ class Store:
                 log.warning("the last bars could not be written")
 
     async def _write(self) -> None:
-        """Write prices and bars every `write_interval` until cancelled.
-
-        Prices come first, so that the catalogue has the symbols of the bars.
-        """
+        """Write prices and bars every `write_interval` until cancelled."""
         while True:
             await self.bar_writer.flush()
             await trio.sleep(self.options.write_interval)
@@ -278,7 +275,15 @@ async def open_store(
             loader=loader,
             write_back=write_back,
             bars=BarReader(tables, database, minutes),
-            bar_writer=BarWriter(tables, database, writing, minutes, may_write, stats),
+            bar_writer=BarWriter(
+                tables=tables,
+                reading=database,
+                writing=writing,
+                minutes=minutes,
+                may_write=may_write,
+                write_symbols=write_back.flush,
+                stats=stats,
+            ),
             changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,

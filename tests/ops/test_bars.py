@@ -99,8 +99,8 @@ def test_bars_of_a_day_are_the_oracle_s(tmp_path, variables, day):
         assert fetched(server, f"{query}&limit=371&sort=desc") == newest
         count = sum(map(len, minutes.values()))
         written = "market_data_bars_written_total"
+        eventually(lambda: server.metric(written) >= count)
         eventually(lambda: server.metric("market_data_bars_unwritten") == 0)
-        assert server.metric(written) >= count
         server.stop()
     with ServerProcess(tmp_path, FEED="push", **variables) as server:
         assert fetched(server, f"{query}&limit=371") == minutes

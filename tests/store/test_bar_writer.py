@@ -29,6 +29,7 @@ class Tables(MemoryBars):
         super().__init__()
         self.away = False
         self.refused = 0
+        self.unlisted = set[str]()
         self.old = 0
         self.opened: list[MinuteBar] = []
         self.writes: list[list[MinuteBar]] = []
@@ -42,7 +43,8 @@ class Tables(MemoryBars):
         if self.refused in [each.minute for each in bars]:
             raise RowsRefused("a row is refused")
         self.writes.append([*bars])
-        return await super().write(bars)
+        await super().write([each for each in bars if each.symbol not in self.unlisted])
+        return sorted(self.unlisted.intersection(each.symbol for each in bars))
 
     async def open_bars(self) -> list[MinuteBar]:
         await trio.lowlevel.checkpoint()
@@ -72,11 +74,23 @@ class World:
         self.tables = Tables()
         self.stats = StoreStats()
         self.leads = True
+        self.new: list[str] = []
         database = Component("catalogue", "the tables")
         writing = Component("write_back", "writing")
         self.writer = BarWriter(
-            self.tables, database, writing, self.minutes, lambda: self.leads, self.stats
+            tables=self.tables,
+            reading=database,
+            writing=writing,
+            minutes=self.minutes,
+            may_write=lambda: self.leads,
+            write_symbols=self.write_symbols,
+            stats=self.stats,
         )
+
+    async def write_symbols(self) -> None:
+        """Let the tables have the new symbols, as writing their prices does."""
+        await trio.lowlevel.checkpoint()
+        self.tables.unlisted.difference_update(self.new)
 
     def trade(self, minute: int, price: float = 100.0) -> None:
         """Let a trade count."""
@@ -99,6 +113,16 @@ async def test_open_bars_are_written_when_they_change():
     assert (final.final, final.count) == (True, 2)
     assert world.minutes.unwritten_count == 0
     assert world.stats.bars_written == 2
+
+
+async def test_bar_of_a_new_symbol_is_written_behind_it():
+    """A symbol came since prices were written. Its first bar is not lost."""
+    world = World()
+    world.tables.unlisted, world.new = {"IBM"}, ["IBM"]
+    world.trade(FIRST)
+    world.minutes.close(FIRST + 1)
+    assert await world.writer.flush()
+    assert (world.stats.bars_written, world.stats.bars_refused) == (1, 0)
 
 
 async def test_only_the_leader_writes():
