@@ -30,6 +30,8 @@ START = replace(
 
 PRICE = ("current_price",)
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "forms.md"
+
 
 def shown(quote: Quote, version: int, epoch: str = "1764012345678.9f86d081") -> Any:
     """Return a quote as a topic shows it."""
@@ -62,10 +64,14 @@ def test_bytes_of_a_change(form, fields):
     view = view_of(form, fields)
     size = len(message_frame(view.change(change(TRADED), 1040), view))
     row = [f"`{form}`", "`fields=current_price`" if fields else "all"]
-    text = (Path(__file__).parents[2] / "docs" / "forms.md").read_text()
-    found = re.search(rf"^\| {row[0]} \| {row[1]} \| (\d+) \|", text, re.MULTILINE)
+    found = re.search(rf"^\| {row[0]} \| {row[1]} \| (\d+) \|", DOCUMENT.read_text(), re.MULTILINE)
     assert found, row
     assert int(found[1]) == size
+
+
+def test_documented_schema_is_the_real_one():
+    """docs/forms.md shows the schema as it is sent."""
+    assert f"\n{CompactView('compact').opening().decode()}\n" in DOCUMENT.read_text()
 
 
 def test_change_to_the_letter():
