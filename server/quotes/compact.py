@@ -57,8 +57,10 @@ class CompactView(View):
         return self._encode(Schema(self._sent, DERIVED if self.fields is None else UNSET))
 
     def encode(self, message: Message) -> bytes:
-        """Return the message as an object."""
-        return self._encode(message)
+        """Return the message as an object. A time in it is text, as MessagePack's own type for times
+        would differ from the JSON form.
+        """
+        return self._encode(msgspec.to_builtins(message))
 
     def full(self, topics: Sequence[Shown]) -> bytes:
         """Return all fields; `ts` is the newest quote's."""

@@ -1,6 +1,8 @@
 """Each form's messages of one change, byte by byte, and the table of them in docs/forms.md."""
 
+import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +13,7 @@ from msgspec.structs import replace
 from server.fanout.frame import message_frame
 from server.quotes.compact import SENT, CompactView
 from server.quotes.instrument import Instrument
-from server.quotes.messages import Ack, Pong
+from server.quotes.messages import Ack, Message, Pong, Status
 from server.quotes.patch import difference, quote_pointer
 from server.quotes.quote import Quote, opening_quote, quote_after
 from server.quotes.update import TopOfBook, Trade
@@ -140,9 +142,11 @@ def test_renamed_symbol_is_named():
 
 
 def test_messages_about_no_quote_are_objects():
-    """They are the same in each form."""
-    for message in (Ack("subscribe", ["AAPL"], 7), Pong(1, "x")):
-        packed = CompactView("msgpack").encode(message)
-        assert JSON.encode(message) == CompactView("compact").encode(message)
-        assert unpack(packed)["type"] in ("ack", "pong")
-        assert unpack(packed)["id"] == message.id
+    """They are the same in each form, and times are text."""
+    opening = datetime(2026, 11, 27, 14, 30, tzinfo=UTC)
+    closed = Status("closed", "the session has ended", next_open=opening)
+    messages: list[Message] = [Ack("subscribe", ["AAPL"], 7), Pong(1, "x"), closed, {"t": opening}]
+    for message in messages:
+        expected = JSON.encode(message)
+        assert CompactView("compact").encode(message) == expected
+        assert unpack(CompactView("msgpack").encode(message)) == json.loads(expected)
