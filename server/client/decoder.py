@@ -44,8 +44,8 @@ class Schema(NamedTuple):
     derived: Sequence[str]
 
     def read(self, mask: int, values: Sequence[Any], ts: int) -> dict[str, Any]:
-        """Return the values of a row by field, as JSON has them. More values than bits are of a later
-        version of the server. Errors: ValueError for fewer.
+        """Return the values of a row by field, as JSON has them. A later version of the server may
+        send more values than bits. Errors: ValueError for fewer.
         """
         present = [field for bit, field in enumerate(self.fields) if mask >> bit & 1]
         row = dict(zip(present, values[: len(present)], strict=True))
@@ -90,7 +90,9 @@ class Decoder:
             raise BadMessage(f"the server sent a message that is not valid: {error!r}") from None
 
     def _compact(self, kind: str, *parts: Any) -> Iterator[Message]:
-        """Yield what an array says. Other kinds and elements are of a later version of the server."""
+        """Yield what an array says. A later version of the server may send other kinds of arrays, and
+        more elements.
+        """
         if kind == "s":
             yield self._full(*parts[:3])
         elif kind == "u":
