@@ -264,7 +264,7 @@ def _percent(quote: dict[str, Any]) -> str:
 
 def _volume(quote: dict[str, Any]) -> str:
     """Format the volume; empty if the client did not ask for it."""
-    return f"{quote['volume']:,}" if "volume" in quote else ""
+    return _number(quote["volume"]) if "volume" in quote else ""
 
 
 def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
@@ -289,7 +289,12 @@ def _value(quote: dict[str, Any], field: str) -> str:
     value = quote.get(field)
     if field in PRICES:
         return _price(value)
-    return f"{value:,}" if isinstance(value, int | float) else value or ""
+    return _number(value) if isinstance(value, int | float) else value or ""
+
+
+def _number(value: float) -> str:
+    """Format a number with its own decimals, never with an exponent."""
+    return f"{Decimal(repr(value)):,f}"
 
 
 def _price(price: float | None, *, sign: str = "-") -> str:
