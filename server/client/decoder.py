@@ -6,14 +6,13 @@ one listener serve all forms.
 
 import json
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
 
 from server.client.document import Document
 from server.quotes.patch import quote_pointer
-from server.quotes.quote import PERCENT_DECIMALS, from_microseconds
+from server.quotes.quote import PERCENT_DECIMALS, from_microseconds, shown_decimals
 from server.quotes.view import Form
 
 PREFIX = "quotestream.v1."
@@ -44,8 +43,8 @@ class Schema(NamedTuple):
     derived: Sequence[str]
 
     def read(self, mask: int, values: Sequence[Any], ts: int) -> dict[str, Any]:
-        """Return the values of a row by field, as JSON has them. More values than bits are of a later
-        version of the server. Errors: ValueError for fewer.
+        """Return the values of a row by field, as JSON has them. A later version of the server may
+        send more values than bits. Errors: ValueError for fewer.
         """
         present = [field for bit, field in enumerate(self.fields) if mask >> bit & 1]
         row = dict(zip(present, values[: len(present)], strict=True))
@@ -90,7 +89,9 @@ class Decoder:
             raise BadMessage(f"the server sent a message that is not valid: {error!r}") from None
 
     def _compact(self, kind: str, *parts: Any) -> Iterator[Message]:
-        """Yield what an array says. Other kinds and elements are of a later version of the server."""
+        """Yield what an array says. A later version of the server may send other kinds of arrays, and
+        more elements.
+        """
         if kind == "s":
             yield self._full(*parts[:3])
         elif kind == "u":
@@ -142,18 +143,11 @@ def derive(quote: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     price, base = quote.get("current_price"), quote.get("base_price")
     change = percent = None
     if price is not None and base is not None:
-        change = round(price - base, max(_decimals(price), _decimals(base)))
+        change = round(price - base, max(shown_decimals(price), shown_decimals(base)))
         # The server's own formula, bit by bit: adding zero turns -0.0 into 0.0.
         percent = round((price - base) * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None
     known = {"change": change, "change_percent": percent}
     return {field: known[field] for field in fields if field in known}
-
-
-def _decimals(price: float) -> int:
-    """Return the number of decimals that a price shows."""
-    exponent = Decimal(repr(price)).normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
-    return max(0, -exponent)
 
 
 def _patch(ts: int, versions: dict[str, int], operations: list[Message]) -> Message:

@@ -42,8 +42,8 @@ async def watch(
     show = partial(follow, url, token, symbols, format=format, fields=fields)
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
-        await show(print_message)
-    screen = Screen()
+        await show(partial(print_message, fields=fields))
+    screen = Screen(fields)
     live = Live(screen, console=console, auto_refresh=False)
     with unbuffered_keys() as has_keys, live:
         try:
@@ -73,9 +73,10 @@ async def _scroll(screen: "Screen", scope: trio.CancelScope) -> None:
         screen.scroll(key)
 
 
-def print_message(document: Document, message: dict[str, Any]) -> None:
-    """Print a line for each changed quote, or for a message of another type. A line leaves out the
-    fields that the client did not ask for.
+def print_message(document: Document, message: dict[str, Any], fields: Sequence[str] = ()) -> None:
+    """Print a line for each changed quote, or for a message of another type. If the client chose its
+    `fields`, a line leaves out the others. Those without a place of their own come last, with their
+    names.
     """
     if message["type"] != "quotes_patch":
         # `recovered` may name hundreds of symbols, so count them by result.
@@ -90,7 +91,7 @@ def print_message(document: Document, message: dict[str, Any]) -> None:
             percent = f"{_percent(quote):>9} %" if "change_percent" in quote else ""
             print(
                 f"{updated[:23]:<24}{symbol:<8}{_price(quote.get('current_price')):>12}"
-                f"{percent}{_volume(quote):>15}{_book(quote)}".rstrip(),
+                f"{percent}{_volume(quote):>15}{_book(quote)}{_others(quote, fields)}".rstrip(),
                 flush=True,
             )
 
@@ -127,14 +128,36 @@ COLUMNS = (
 value is left out.
 """
 
+PRICES = {"change", "base_price", "previous_close", "open", "high", "low"}
+"""Fields that are shown with a price's decimals."""
+
+PLACED = {
+    "symbol",
+    "current_price",
+    "change_percent",
+    "volume",
+    "last_updated",
+    "bid",
+    "ask",
+}
+"""Fields that have a place of their own in a line."""
+
+
+def _column(field: str) -> Column:
+    """Return the column of a field that the user asked for by its name."""
+    return Column(field, lambda _, quote, __: Text(_value(quote, field)))
+
 
 class Screen:
     """The newest document and the state of the connection, drawn as a table that fits the terminal.
 
-    `changed` is set when there is something to draw.
+    `changed` is set when there is something to draw. `fields` are those that the user asked for. They
+    get columns if they have none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Sequence[str] = ()) -> None:
+        others = [each for each in dict.fromkeys(fields) if each not in PLACED | {"change", "name"}]
+        self._columns = (*COLUMNS, *map(_column, others))
         self.changed = trio.Event()
         self._document = Document()
         self._state = "connecting"
@@ -202,7 +225,7 @@ class Screen:
                 column.cell(symbol, self._document.quotes[symbol], self._document.versions[symbol])
                 for symbol in seen
             ]
-            for column in COLUMNS
+            for column in self._columns
         }
         columns, left = _fitting(cells, width)
         for column in columns:
@@ -241,7 +264,7 @@ def _percent(quote: dict[str, Any]) -> str:
 
 def _volume(quote: dict[str, Any]) -> str:
     """Format the volume; empty if the client did not ask for it."""
-    return f"{quote['volume']:,}" if "volume" in quote else ""
+    return _number(quote["volume"]) if "volume" in quote else ""
 
 
 def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
@@ -253,6 +276,25 @@ def _book(quote: dict[str, Any]) -> str:
     """Format both sides of the book for the end of a line; empty if neither is known."""
     bid, ask = _side(quote, "bid"), _side(quote, "ask")
     return f"  bid {bid or '-'} ask {ask or '-'}" if bid or ask else ""
+
+
+def _others(quote: dict[str, Any], fields: Sequence[str]) -> str:
+    """Format those of `fields` that have no place of their own, for the end of a line."""
+    names = [field for field in dict.fromkeys(fields) if field not in PLACED]
+    return "".join(f"  {field} {_value(quote, field) or '-'}" for field in names)
+
+
+def _value(quote: dict[str, Any], field: str) -> str:
+    """Format any field; empty if it is not known."""
+    value = quote.get(field)
+    if field in PRICES:
+        return _price(value)
+    return _number(value) if isinstance(value, int | float) else value or ""
+
+
+def _number(value: float) -> str:
+    """Format a number with its own decimals, never with an exponent."""
+    return f"{Decimal(repr(value)):,f}"
 
 
 def _price(price: float | None, *, sign: str = "-") -> str:

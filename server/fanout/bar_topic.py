@@ -35,7 +35,7 @@ class BarSource(Source):
     def current_frame(self, view: View) -> UpdateFrame:
         frame = self._frames.get(view)
         if frame is None:
-            # MessagePack would have times of its own.
+            # A view knows no types of the history.
             payload = view.encode(to_builtins(self._message))
             frame = self._frames[view] = UpdateFrame(message_frame(payload, view), self)
         return frame

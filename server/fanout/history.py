@@ -88,8 +88,9 @@ class History:
     `_relisted_at` proves that a client has the newest reference data. Until `_settles_at`, in
     trio's time, no version does.
 
-    `_last` has the version of the last change by field, None until a selection needs it. Before
-    `_floor` no version is known: all clients with a selection have a newer one.
+    `_last` has the version of each field's last change. It is None until a selection needs it. A
+    field that it does not have has not changed since `_floor`. Every client with a selection has the
+    version `_floor` or a newer one.
     """
 
     __slots__ = ("_floor", "_last", "_relisted_at", "_settles_at", "_updates")
@@ -123,9 +124,9 @@ class History:
             self._last |= dict.fromkeys(fields, version)
 
     def since(self, view: View, version: int) -> int:
-        """Return the version of the last update that a selection had, at the present `version`.
+        """Return the version of the last update of the view's selection; 0 without a selection.
 
-        Every client with this view has this version or a newer one. 0 without a selection.
+        Every client of this view has that version or a newer one. `version` is the present one.
         """
         if view.fields is None:
             return 0

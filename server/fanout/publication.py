@@ -113,6 +113,8 @@ class Publication(Source):
             fields = tuple(field for change in changes for field in change.difference.fields)
         for group in chain(self.subscribers.groups, self.everyone.groups):
             view = group.view
+            # Also for a view that does not show the change: the first call makes the history note
+            # the fields of all later changes.
             since = history.since(view, version)
             if view.shows(fields):
                 frame = update.frame(view, since) if update else self.current_frame(view)
@@ -139,8 +141,8 @@ class Publication(Source):
     def missed_since(
         self, epoch: str, version: int | None, view: View = JSON
     ) -> Sequence[UpdateFrame] | None:
-        """Return the view's updates after `version` of `epoch`, None if a client there needs a full
-        quote.
+        """Return the view's updates after `version` of `epoch`. Return None if a client that has this
+        version needs a full quote.
         """
         if version is None or epoch != self.epoch:
             return None

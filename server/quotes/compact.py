@@ -2,10 +2,10 @@
 
     ["s", epoch, ts, [[symbol, version, mask, value, …], …]]    full quotes
     ["u", ts, [[symbol, version, mask, value, …], …]]           changes
-    ["d", [symbol, …], {old: new}]                              taken away; the last only if renamed
+    ["d", [symbol, …], {old: new}]                              taken away; {…} after a rename only
 
-A bit of `mask` stands for a field of the schema, and each set bit has a value: the field's own, not a
-difference. Messages that are not about quotes are objects, as in JSON Patch.
+Each bit of `mask` stands for a field of the schema. Each set bit has a value: the field's new one,
+never a difference. Messages that are not about quotes are objects, as in JSON Patch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -57,8 +57,10 @@ class CompactView(View):
         return self._encode(Schema(self._sent, DERIVED if self.fields is None else UNSET))
 
     def encode(self, message: Message) -> bytes:
-        """Return the message as an object."""
-        return self._encode(message)
+        """Return the message as an object. A time in it is text, as MessagePack's own type for times
+        would differ from the JSON form.
+        """
+        return self._encode(msgspec.to_builtins(message))
 
     def full(self, topics: Sequence[Shown]) -> bytes:
         """Return all fields; `ts` is the newest quote's."""

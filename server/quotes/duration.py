@@ -1,6 +1,7 @@
 """Reads durations as people write them: `250ms`, `4s`, `30m`, `1h`, `7d` or plain seconds."""
 
 import re
+from math import isfinite
 
 SHOWN = 60
 """Characters of a wrong duration that the error message repeats."""
@@ -21,6 +22,7 @@ def seconds_of(duration: float | str) -> float:
     """Return the seconds of a number, or of a text as people write it. Errors: ValueError."""
     if isinstance(duration, str):
         return parse_duration(duration)
-    if duration < 0:
+    # MessagePack has NaN and infinity, JSON does not.
+    if not isfinite(duration) or duration < 0:
         raise ValueError(f"{duration:g} is not a duration")
     return float(duration)

@@ -1,6 +1,7 @@
 """The quote of one instrument, and what updates make of it."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 PERCENT_DECIMALS = 4
 """A hundredth of a basis point: finer than one cent's worth on a 10,000-dollar share."""
+
+FEW_DECIMALS = 6
+"""Decimals to which the difference of two prices below 10^9 is exact. With more, a float's error shows
+in it: 65000.12 - 64000.01 is 1000.1100000000006.
+"""
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False):
@@ -149,7 +155,7 @@ def quote_after(quote: Quote, update: Update, decimals: int, size_decimals: int 
         quote.type,
         price,
         base,
-        round(change, decimals),
+        round(change, decimals if decimals <= FEW_DECIMALS else _shown_by(price, base)),
         # Adding zero turns -0.0 into 0.0.
         round(change * 100 / base, PERCENT_DECIMALS) + 0.0 if base > 0 else None,
         from_microseconds(update.time_us) if update.time_us else None,
@@ -211,7 +217,9 @@ def _begun(quote: Quote, opening: Opening, decimals: int) -> Quote:
         quote,
         base_price=close,
         previous_close=close,
-        change=at_tick(change, decimals),
+        change=round(
+            change, decimals if decimals <= FEW_DECIMALS else _shown_by(quote.current_price, close)
+        ),
         change_percent=round(change * 100 / close, PERCENT_DECIMALS) + 0.0 if close > 0 else None,
         open=None,
         high=None,
@@ -253,6 +261,18 @@ def _changed(quote: Quote, update: Update, decimals: int, size_decimals: int) ->
         bid_size=known_at_tick(book.bid_size, size_decimals),
         ask_size=known_at_tick(book.ask_size, size_decimals),
     )
+
+
+def shown_decimals(price: float) -> int:
+    """Return the number of decimals that a price shows."""
+    exponent = Decimal(repr(price)).normalize().as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(0, -exponent)
+
+
+def _shown_by(price: float, base: float) -> int:
+    """Return the number of decimals that the difference of two prices shows."""
+    return max(shown_decimals(price), shown_decimals(base))
 
 
 def from_microseconds(time_us: int) -> datetime:

@@ -53,7 +53,7 @@ class QuoteChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class Removal(NamedTuple):
-    """Quotes to take away, now at `ts`.
+    """Quotes that are taken away at `ts`.
 
     `given`: the client may not have them, so JSON Patch has to give them first. `successor`: the quote
     in place of the only one, which was renamed.
@@ -116,7 +116,10 @@ class View:
         return self.fields is None or not set(self.fields).isdisjoint(fields)
 
     def places(self, fields: tuple[str, ...], sent: Sequence[str]) -> tuple[int, ...]:
-        """Return the places in `fields` of those that are `sent`, in the order of `sent`."""
+        """Return where in `fields` each of the `sent` fields is that changed, in the order of `sent`.
+
+        The result is kept by `fields`, as a view always gives the same `sent`.
+        """
         places = self._places.get(fields)
         if places is None:
             places = tuple(fields.index(field) for field in sent if field in fields)

@@ -33,8 +33,8 @@ INSTRUMENTS = [
 
 @st.composite
 def updates(draw: st.DrawFn, symbol: str) -> Update:
-    """A trade, or a bid and ask. A double has ten decimals of a small price only."""
-    price = st.floats(0.00001, 100 if symbol == "BTC/USD" else 1e6).map(
+    """A trade, or a bid and ask."""
+    price = st.floats(0.00001, 1e8 if symbol == "BTC/USD" else 1e6).map(
         lambda number: round(number, 5)
     )
     at = START_US + draw(st.integers(0, 10**9))

@@ -60,6 +60,29 @@ def test_book_is_shown_if_it_is_known(capsys):
     assert "bid -3.50 ask -" in line
 
 
+def test_fields_that_were_asked_for_are_shown(capsys):
+    """Each has its name if it has no place of its own, and a hyphen if it is not known."""
+    fields = ("name", "change", "low", "high", "bid_size", "market_cap", "volume")
+    values = ("Apple Inc.", -0.5, None, 1176.5, 1e-06, 10**9, 2.5e-07)
+    value = dict(zip(fields, values, strict=True))
+    document, screen, output = Document(), Screen(fields), StringIO()
+    add = {"op": "add", "path": "/quotes/AAPL", "value": value}
+    message = {"type": "quotes_patch", "versions": {"AAPL": 2}, "operations": [add]}
+    document.apply(message)
+    print_message(document, message, fields)
+    volume, _, others = capsys.readouterr().out.partition("  name ")
+    assert volume.split() == ["-", "AAPL", "0.00000025"]
+    assert others == (
+        "Apple Inc.  change -0.50  low -  high 1,176.50  bid_size 0.000001  market_cap 1,000,000,000\n"
+    )
+    screen.update(document, message)
+    Console(width=120, file=output).print(screen)
+    (line,) = (line for line in output.getvalue().splitlines() if "AAPL" in line)
+    assert line.split("Apple")[0].split() == (
+        ["AAPL", "-0.50", "0.00000025", "2", "1,176.50", "0.000001", "1,000,000,000"]
+    )
+
+
 def test_book_before_the_first_price(capsys):
     """Neither price nor change are shown, as nobody knows them."""
     new = Instrument(symbol="NEW", name="Newcomer", base_price=None)

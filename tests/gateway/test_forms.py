@@ -106,6 +106,15 @@ def test_bytes_that_are_not_messagepack(server, payload):
         assert client.answer()["id"] == 1
 
 
+@pytest.mark.parametrize("interval", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_does_not_have(server, interval):
+    """They are not durations."""
+    with FormClient(server, "msgpack") as client:
+        client.send(action="throttle", interval=interval, id=1)
+        answer = client.answer()
+    assert (answer["type"], answer.get("code"), answer["id"]) == ("error", "bad_command", 1)
+
+
 @pytest.mark.parametrize(
     ("query", "offered", "form"),
     [

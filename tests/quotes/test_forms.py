@@ -1,6 +1,8 @@
 """Each form's messages of one change, byte by byte, and the table of them in docs/forms.md."""
 
+import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +13,7 @@ from msgspec.structs import replace
 from server.fanout.frame import message_frame
 from server.quotes.compact import SENT, CompactView
 from server.quotes.instrument import Instrument
-from server.quotes.messages import Ack, Pong
+from server.quotes.messages import Ack, Message, Pong, Status
 from server.quotes.patch import difference, quote_pointer
 from server.quotes.quote import Quote, opening_quote, quote_after
 from server.quotes.update import TopOfBook, Trade
@@ -29,6 +31,8 @@ START = replace(
 )
 
 PRICE = ("current_price",)
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "forms.md"
 
 
 def shown(quote: Quote, version: int, epoch: str = "1764012345678.9f86d081") -> Any:
@@ -62,10 +66,14 @@ def test_bytes_of_a_change(form, fields):
     view = view_of(form, fields)
     size = len(message_frame(view.change(change(TRADED), 1040), view))
     row = [f"`{form}`", "`fields=current_price`" if fields else "all"]
-    text = (Path(__file__).parents[2] / "docs" / "forms.md").read_text()
-    found = re.search(rf"^\| {row[0]} \| {row[1]} \| (\d+) \|", text, re.MULTILINE)
+    found = re.search(rf"^\| {row[0]} \| {row[1]} \| (\d+) \|", DOCUMENT.read_text(), re.MULTILINE)
     assert found, row
     assert int(found[1]) == size
+
+
+def test_documented_schema_is_the_real_one():
+    """docs/forms.md shows the schema as it is sent."""
+    assert f"\n{CompactView('compact').opening().decode()}\n" in DOCUMENT.read_text()
 
 
 def test_change_to_the_letter():
@@ -134,9 +142,11 @@ def test_renamed_symbol_is_named():
 
 
 def test_messages_about_no_quote_are_objects():
-    """They are the same in each form."""
-    for message in (Ack("subscribe", ["AAPL"], 7), Pong(1, "x")):
-        packed = CompactView("msgpack").encode(message)
-        assert JSON.encode(message) == CompactView("compact").encode(message)
-        assert unpack(packed)["type"] in ("ack", "pong")
-        assert unpack(packed)["id"] == message.id
+    """They are the same in each form, and times are text."""
+    opening = datetime(2026, 11, 27, 14, 30, tzinfo=UTC)
+    closed = Status("closed", "the session has ended", next_open=opening)
+    messages: list[Message] = [Ack("subscribe", ["AAPL"], 7), Pong(1, "x"), closed, {"t": opening}]
+    for message in messages:
+        expected = JSON.encode(message)
+        assert CompactView("compact").encode(message) == expected
+        assert unpack(CompactView("msgpack").encode(message)) == json.loads(expected)

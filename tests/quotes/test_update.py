@@ -14,6 +14,7 @@ from server.quotes.update import (
     Change,
     DayRange,
     Move,
+    Opening,
     Restatement,
     TopOfBook,
     Trade,
@@ -206,6 +207,16 @@ def test_volume_is_the_exact_sum_of_fractional_sizes(units, decimals):
     for each in units:
         quote = quote_after(quote, Trade("CLK0", 1.0, each / 10**decimals, 5, 6), 2, decimals)
     assert quote.volume == sum(units) / 10**decimals
+
+
+def test_change_shows_no_float_s_error():
+    """With many decimals too, it has only those of the two prices: also at an opening."""
+    coin = Instrument(symbol="BTC/USD", name="Bitcoin", base_price=64000.01, price_decimals=12)
+    quote = quote_after(opening_quote(coin), Trade("BTC/USD", 65000.12, 1, 1, 1), 12)
+    assert quote.change == 1000.11
+    opening = DayRange(opening=Opening(1, 64999.999))
+    quote = quote_after(quote, Change("BTC/USD", None, 0, 1, 1, 0, opening, None), 12)
+    assert (quote.base_price, quote.change) == (64999.999, 0.121)
 
 
 def test_instrument_without_decimals_shows_integers():

@@ -9,6 +9,8 @@ import pytest
 
 from tests.cluster.checked import Seen
 from tests.faults.cluster import Cluster, Watcher
+from tests.forms import FORMS
+from tests.gateway.form_client import FormClient
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
 from tests.publisher import post
@@ -78,16 +80,20 @@ def test_restarts_around_an_opening(tmp_path, stored):
 
 def test_closed_market_on_connecting(tmp_path):
     """A client that connects outside the session is told when it opens, and so are operators."""
-    with (
-        ShiftedServer(tmp_path, **variables(-3600, FEED="push")) as server,
-        Client(server) as client,
-    ):
-        assert client.receive() == {
-            "type": "status",
-            "status": "closed",
-            "reason": "session_closed",
-            "next_open": "2026-11-24T14:30:00Z",
-        }
+    closed = {
+        "type": "status",
+        "status": "closed",
+        "reason": "session_closed",
+        "next_open": "2026-11-24T14:30:00Z",
+    }
+    with ShiftedServer(tmp_path, **variables(-3600, FEED="push")) as server:
+        with Client(server) as client:
+            assert client.receive() == closed
+        for form in FORMS:
+            with FormClient(server, form) as each:
+                while not each.control:
+                    each.receive()
+                assert each.control == [closed]
         _, health = server.ask("/health")
         assert health["session"] == {"status": "closed", "next_open": "2026-11-24T14:30:00Z"}
 
