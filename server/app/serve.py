@@ -1,6 +1,7 @@
 """The nursery tree: every task of the server runs below `serve`."""
 
 from collections.abc import Callable
+from datetime import UTC
 from functools import partial
 from time import time
 
@@ -75,6 +76,7 @@ async def serve(
         ) as store,
     ):
         hub.bars.load = partial(stored_bar, store)
+        hub.bars.zone = prices.session.zone or UTC
         directory = Directory(hub, store.loader, store.catalogue, member)
         push = open_push(settings, hub, directory, member)
         desk = push if settings.feed.takes_prices else None

@@ -1,5 +1,6 @@
 """The bars of one symbol and length that clients watch: each is encoded once for all of them."""
 
+from datetime import UTC, tzinfo
 from typing import NamedTuple
 
 from msgspec import to_builtins
@@ -59,10 +60,12 @@ class Base(NamedTuple):
 
 class BarTopic:
     """The bars of `symbol`. `unfinished`: periods with a bar that is not final. `loading`: periods of
-    which the store is asked. `over`: the symbol was delisted.
+    which the store is asked. `over`: the symbol was delisted. Days and weeks begin in `zone`.
     """
 
-    def __init__(self, symbol: str, timeframe: Timeframe, minutes: Minutes) -> None:
+    def __init__(
+        self, symbol: str, timeframe: Timeframe, minutes: Minutes, zone: tzinfo = UTC
+    ) -> None:
         self.symbol = symbol
         self.timeframe: Timeframe = timeframe
         self.subscribers = Audience()
@@ -70,6 +73,7 @@ class BarTopic:
         self.loading: set[int] = set()
         self.over = False
         self._minutes = minutes
+        self._zone = zone
         self._base = Base(0, 0, None)
         self._sources: dict[int, BarSource] = {}
         self._missed = BarSource(BarsMissed(symbol, timeframe))
@@ -86,11 +90,11 @@ class BarTopic:
 
     def period(self, minute: int) -> int:
         """Return the first minute of the bar that has `minute`."""
-        return period_start(minute, self.timeframe)
+        return period_start(minute, self.timeframe, self._zone)
 
     def end(self, period: int) -> int:
         """Return the first minute after a period."""
-        return period_end(period, self.timeframe)
+        return period_end(period, self.timeframe, self._zone)
 
     def knows(self, period: int) -> bool:
         """Whether all minutes of a bar are here, those in memory and the base."""

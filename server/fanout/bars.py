@@ -8,6 +8,7 @@ second, for all its subscribers.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, tzinfo
 from time import time_ns
 
 import structlog
@@ -66,7 +67,8 @@ class Bars:
     """Owned by the hub. `cut` returns the events that are set once all present updates are published.
 
     `load` asks the store; without it, bars have only what is in memory. `own_clock`: this instance ends
-    minutes itself. `replaying`: the trades' times are the clock, until the feed has `ended`.
+    minutes itself. `replaying`: the trades' times are the clock, until the feed has `ended`. Days and
+    weeks begin in `zone`, as in `GET /bars`.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Bars:
         self.load: Load | None = None
         self.own_clock = True
         self.replaying = self.ended = False
+        self.zone: tzinfo = UTC
         self.now_us: Callable[[], int] = lambda: time_ns() // 1000
         self._flusher = flusher
         self._instrument = instrument
@@ -97,7 +100,7 @@ class Bars:
         for topic in self._topics.get(symbol, ()):
             if topic.timeframe == timeframe:
                 return topic
-        return BarTopic(symbol, timeframe, self.minutes)
+        return BarTopic(symbol, timeframe, self.minutes, self.zone)
 
     def subscribe(self, outbox: Outbox, topics: Iterable[BarTopic]) -> None:
         """Send bars: the present ones now, then each change."""
@@ -227,9 +230,9 @@ class Bars:
         closed_to = self.minutes.closed_to
         done = dict[tuple[Timeframe, int], list[BarTopic]]()
         for timeframe in self._watched:
-            newest = period_start(closed_to, timeframe) - 1
-            period = period_start(newest, timeframe)
-            if period_end(period, timeframe) > before and newest > 0:
+            newest = period_start(closed_to, timeframe, self.zone) - 1
+            period = period_start(newest, timeframe, self.zone)
+            if period_end(period, timeframe, self.zone) > before and newest > 0:
                 done[timeframe, period] = []
         for topics in self._topics.values():
             for topic in topics:
@@ -237,7 +240,7 @@ class Bars:
                     topic.unfinished.discard(period)
                     done.setdefault((topic.timeframe, period), []).append(topic)
         for timeframe, period in sorted(
-            done, key=lambda each: (period_end(each[1], each[0]), each)
+            done, key=lambda each: (period_end(each[1], each[0], self.zone), each)
         ):
             for topic in done[timeframe, period]:
                 self._make(topic, period)

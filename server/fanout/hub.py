@@ -210,12 +210,15 @@ class Hub:
                 # One of both instances has not heard of a rename yet.
                 continue
             state = agree_on_adjustments(topic, snapshot)
-            if older:
-                if (topic.version, topic.ts) != (state.version, state.ts):
-                    topic.adopt(state)
-            elif ahead_of(topic, state) < 0:
+            ahead = ahead_of(topic, state)
+            if older and (topic.version, topic.ts) != (state.version, state.ts):
+                topic.adopt(state)
+            elif not older and ahead < 0:
                 topic.adopt(state)
                 topic.quote_due = topic.watched
+            elif ahead == 0 and state.minutes and not self.bars.minutes.is_restored(state.symbol):
+                # The leader may have read the beginning of a minute from the store since.
+                self.bars.minutes.adopt(state.symbol, state.minutes)
             adopted.append(topic)
         self.topic_tasks.publish_due(adopted)
 

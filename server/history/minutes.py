@@ -124,6 +124,7 @@ class Minutes:
         that were open here.
         """
         self.closed_to = closed_to
+        self._restored.clear()
         self._unclosed.update(each for each in self._minutes if each >= closed_to)
 
     def take_changed(self) -> list[str]:
@@ -269,6 +270,10 @@ class Minutes:
         """Take out the symbols that were restored since the last call. Other instances need them."""
         restored, self._restored = self._restored, {}
         return [*restored]
+
+    def is_restored(self, symbol: str) -> bool:
+        """Whether a symbol was restored, and other instances do not know it yet."""
+        return symbol in self._restored
 
     def state_of(self, symbol: str) -> tuple[KeptMinute, ...]:
         """Return the newest minutes, which the next leader goes on with."""

@@ -52,18 +52,18 @@ class RecentTrades:
     def absorb(self, symbol: str, version: int, update: Update, price: float | None) -> None:
         """Keep the trade that made a version. `price` is the quote's after it.
 
-        An update of several trades, as an overload makes, leaves a gap.
+        An update of several trades, as an overload makes, leaves a gap. A cancel or a correction
+        changes nothing.
         """
         if type(update) is Trade and price is not None:
             self._keep(symbol, KeptTrade(version, price, update.size, update.time_us))
             return
         parts = update.trades if isinstance(update, Move) else update.change.minutes
-        if not parts:
-            return
-        if len(parts) == 1 and parts[0].count == 1 and not parts[0].restated:
-            self._keep(symbol, _only(parts[0], version))
-        else:
+        new = [each for each in parts if not each.restated]
+        if any(each.hides_trades for each in parts) or sum(each.count for each in new) > 1:
             self._forget(symbol, version)
+        elif new:
+            self._keep(symbol, _only(new[0], version))
 
     def after(
         self, symbol: str, version: int, newest: int, limit: int

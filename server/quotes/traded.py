@@ -30,7 +30,8 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
     The order of their times decides which is the `open` and which the `close`. Of equal times, the
     first to come opens and the last closes; a `late` trade does neither. `first_us` and `last_us` are
     the times of these two, `turnover` is the sum of price times size. If it is `restated`, these are
-    all trades that the minute has now: one was cancelled or corrected. Then `count` may be 0.
+    all trades that the minute has now: one was cancelled or corrected. Then `count` may be 0, and it
+    `hides_trades` if an overload merged it with new trades of the minute.
     """
 
     minute: Minute
@@ -45,12 +46,14 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
     last_us: _Whole
     late: bool = False
     restated: bool = False
+    hides_trades: bool = False
 
     def then(self, later: "Traded") -> "Traded":
         """Return both, which are of the same minute."""
+        hides = self.hides_trades or later.hides_trades or self.restated != later.restated
         if later.restated or not self.count:
             restated = self.restated or later.restated
-            return later if later.restated else msgspec.structs.replace(later, restated=restated)
+            return msgspec.structs.replace(later, restated=restated, hides_trades=hides)
         opens = later.first_us < self.first_us
         closes = later.last_us > self.last_us or (later.last_us == self.last_us and not later.late)
         return Traded(
@@ -66,6 +69,7 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
             max(self.last_us, later.last_us),
             self.late and later.late,
             self.restated,
+            hides,
         )
 
 

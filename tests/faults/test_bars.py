@@ -144,6 +144,27 @@ def test_killed_leader_loses_and_repeats_nothing(tmp_path, redis, database_url):
         assert bars_of(leader, "AAPL") == bars_of(follower, "AAPL")
 
 
+def test_follower_has_the_minute_in_which_the_leader_began(tmp_path, redis, database_url):
+    """The leader first asks the store for that minute. Later trades then count on all instances."""
+    assert run(tmp_path, "import", DATABASE_URL=database_url).returncode == 0
+    began_ms = int(time.time() * 1000)
+    rows: list[Row] = [("AAPL", 100.0 + number, 10, began_ms + number) for number in range(4)]
+    with Cluster(tmp_path, redis.url, FEED="push", DATABASE_URL=database_url) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        for seq, (symbol, price, size, time_ms) in enumerate(rows):
+            if seq == 3:
+                # The state of the minute reaches the follower without any new version of the quote.
+                eventually(partial(is_right, leader, rows[:3]), 20)
+                eventually(lambda: follower.metric("market_data_bus_gaps_total") > 0, 20)
+            trade = {"symbol": symbol, "price": price, "size": size, "ts": time_ms * 1000}
+            eventually(partial(publish, leader, trade | {"seq": seq}), 30)
+        for server in (leader, follower):
+            eventually(partial(is_right, server, rows), 20)
+        assert bars_of(leader, "AAPL") == bars_of(follower, "AAPL")
+
+
 def publish(server: ServerProcess, trade: dict[str, Any]) -> bool:
     """Return whether a trade is in the queue at least. Sent twice, it counts once."""
     try:

@@ -1,10 +1,15 @@
 """The last trades of each symbol: within their bounds, and what is gone is said."""
 
+from functools import reduce
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from server.history.trades import BYTES_A_TRADE, MOST, RecentTrades
-from server.quotes.update import Move, TopOfBook, Trade, merged
+from server.quotes.traded import Traded, traded
+from server.quotes.update import Move, Restatement, TopOfBook, Trade, Update, merged
 from tests.late import late_trade
 
 
@@ -50,6 +55,42 @@ def test_late_trades_and_moves_of_the_leader_count():
     move = Move("IBM", 3, 6.0, 200, 1_700_000_000_000_000, 1, size=100)
     trades.absorb("IBM", 3, move, 6.0)
     assert [each.price for each in trades.after("IBM", 2, 3, 9)[0]] == [6.0]
+
+
+def restatement(*prices: float) -> Restatement:
+    """Return a cancel or a correction, which leaves trades with these prices in the minute."""
+    left = replace(traded(1.0, 0, 1_700_000_000_000_000), count=0, restated=True)
+    if prices:
+        parts = [traded(each, 100, 1_700_000_000_000_000) for each in prices]
+        left = replace(reduce(Traded.then, parts), restated=True)
+    return Restatement("IBM", 1.0, -100, 1.0, 1.0, 0, 1, minutes=(left,))
+
+
+@pytest.mark.parametrize("update", [restatement(), restatement(7.0), restatement(7.0, 8.0)])
+@pytest.mark.parametrize("followed", [False, True])
+def test_cancels_and_corrections_leave_no_gap(update, followed):
+    """They are not trades. So all trades stay, on the leader and on a follower."""
+    trades = RecentTrades()
+    for version in (7, 8):
+        trades.absorb("IBM", version, trade(float(version)), float(version))
+    if followed:
+        quote = Move("IBM", 9, 1.0, 100, 0, 1)
+        update = quote.renewed(9, update.change)
+    trades.absorb("IBM", 9, update, 1.0)
+    trades.absorb("IBM", 10, trade(10.0), 10.0)
+    assert versions(trades, 6) == ([7, 8, 10], True)
+
+
+@pytest.mark.parametrize("prices", [(), (7.0,), (7.0, 8.0)])
+@pytest.mark.parametrize("cancel_first", [False, True])
+def test_a_cancel_that_was_merged_with_a_trade_leaves_a_gap(prices, cancel_first):
+    """Nobody can tell the new trade from the others of its minute."""
+    trades = RecentTrades()
+    trades.absorb("IBM", 7, trade(7.0), 7.0)
+    both: list[Update] = [restatement(*prices), trade(8.0)]
+    trades.absorb("IBM", 8, merged(*(both if cancel_first else both[::-1])), 8.0)
+    assert versions(trades, 6) == ([], False)
+    assert versions(trades, 8) == ([], True)
 
 
 def test_a_new_epoch_begins_anew():

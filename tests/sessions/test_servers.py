@@ -98,6 +98,26 @@ def test_closed_market_on_connecting(tmp_path):
         assert health["session"] == {"status": "closed", "next_open": "2026-11-24T14:30:00Z"}
 
 
+@pytest.mark.parametrize("timeframe", ["1m", "4h", "1d", "1w"])
+def test_stream_and_history_have_the_same_bar(tmp_path, timeframe):
+    """Days and weeks of the stream begin in the session's zone, as those of `GET /bars` do."""
+    variables = {"FEED": "push", "PUSH_LISTS_SYMBOLS": "1", "SESSION": SESSION}
+    with ServerProcess(tmp_path, **variables) as server:
+        now = int(time.time() * 1e6)
+        assert post(server, [PRICE | {"ts": now}]).status == 200
+        with Client(server) as client:
+            client.send(action="subscribe", bars=["NEWCO"], timeframe=timeframe)
+            while (message := client.receive())["type"] != "bar":
+                pass
+        bar = message["bar"]
+        # A bar may become final between the two.
+        range_ = f"start={bar['t']}&end={bar['t']}"
+        _, page = server.ask(f"/bars?symbols=NEWCO&timeframe={timeframe}&{range_}")
+        assert [each | {"final": False} for each in page["bars"]["NEWCO"]] == [
+            bar | {"final": False}
+        ]
+
+
 class ShiftedCluster(Cluster):
     """Instances that share a wall clock of their own."""
 
