@@ -129,17 +129,16 @@ def _rows(wanted: Wanted, connection: sqlite3.Connection) -> list[Any]:
         return connection.execute(_MINUTES % order, parameters).fetchall()
     # With one statement for all days, SQLite would sort all their minutes: thrice the time.
     found: list[Any] = []
-    days = [*zip(wanted.starts, [*wanted.starts[1:], wanted.end], strict=True)]
-    for start, end in reversed(days) if wanted.descending else days:
+    # A group by `slot` is sorted, so a part that is one bar has another group.
+    query = _SLOTS % ("instrument" if wanted.is_whole else "slot", order)
+    for start, end in reversed(wanted.parts) if wanted.descending else wanted.parts:
         parameters |= {
             "start": start,
             "first": max(start, wanted.first),
             "end": min(end, wanted.end),
             "limit": wanted.limit - len(found),
         }
-        # A group by `slot` is sorted, so a part that is one bar has another group.
-        group = "slot" if wanted.size < end - start else "instrument"
-        found += connection.execute(_SLOTS % (group, order), parameters)
+        found += connection.execute(query, parameters)
         if len(found) == wanted.limit:
             break
     return found
