@@ -231,7 +231,7 @@ class Topic(Publication):
         if not traded and (opening := opening_of(update)):
             self.instrument = opened(self.instrument, opening, new)
         changed = difference(old, new, traded=traded)
-        revises = revises_bar(update) or (not traded and has_trades(update))
+        revises = not traded and (revises_bar(update) or has_trades(update))
         if not (changed.fields or isinstance(update, Move) or revises):
             return None
         self.moved_at = trio.current_time()

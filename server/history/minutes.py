@@ -73,7 +73,8 @@ class Minutes:
 
     def _add(self, instrument: Instrument, part: Traded) -> None:
         symbol, minute = instrument.symbol, part.minute
-        self.newest_us = max(self.newest_us, part.last_us)
+        is_newest = part.last_us > self.newest_us
+        self.newest_us = part.last_us if is_newest else self.newest_us
         symbols = self._minutes.get(minute)
         kept = symbols.get(symbol) if symbols else None
         if kept is None and minute < self.whole_from:
@@ -86,7 +87,10 @@ class Minutes:
             volume = at_tick(part.volume, instrument.size_decimals)
             part = msgspec.structs.replace(part, volume=volume)
         if minute >= self.closed_to:
-            self._keep(symbol, KeptMinute(part))
+            if symbols is None:
+                self._keep(symbol, KeptMinute(part))
+            else:
+                symbols[symbol] = KeptMinute(part)
             self._changed[symbol] = None
         else:
             self._keep(symbol, KeptMinute(part, kept.rev + 1 if kept else 1))

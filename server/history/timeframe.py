@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import get_args
 
 from msgspec.structs import replace
@@ -16,6 +16,9 @@ TIMEFRAMES: tuple[Timeframe, ...] = get_args(Timeframe)
 MINUTES: dict[Timeframe, int] = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
 """Minutes of the lengths that do not depend on a time zone. They count from the Unix epoch."""
 
+CACHED_DAYS = 2000
+"""Days and weeks whose bounds are remembered: 5 µs each. A year of days asks thrice for 365."""
+
 
 def period_start(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
     """Return the first minute of the bar that has `minute`. Days and weeks begin at midnight in `tz`,
@@ -23,21 +26,24 @@ def period_start(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
     """
     if length := MINUTES.get(timeframe):
         return minute - minute % length
-    return _midnight(_day_of(minute, timeframe, tz))
+    return _days_of(minute, timeframe, tz)[0]
 
 
 def period_end(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
     """Return the first minute after the bar that has `minute`. A day of DST has 23 or 25 hours."""
     if length := MINUTES.get(timeframe):
         return minute - minute % length + length
-    days = 7 if timeframe == "1w" else 1
-    return _midnight(_day_of(minute, timeframe, tz) + timedelta(days))
+    return _days_of(minute, timeframe, tz)[1]
 
 
-def _day_of(minute: int, timeframe: Timeframe, tz: tzinfo) -> datetime:
+@lru_cache(CACHED_DAYS)
+def _days_of(minute: int, timeframe: Timeframe, tz: tzinfo) -> tuple[int, int]:
+    """Return the first minute of the day or week that has `minute`, and that of the next one."""
     moment = datetime.fromtimestamp(minute * 60, tz)
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    return day - timedelta(day.weekday()) if timeframe == "1w" else day
+    if timeframe == "1w":
+        day -= timedelta(day.weekday())
+    return _midnight(day), _midnight(day + timedelta(7 if timeframe == "1w" else 1))
 
 
 def _midnight(day: datetime) -> int:

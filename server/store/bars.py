@@ -1,6 +1,7 @@
 """The interface to the tables of bars, and the SQL that Postgres and SQLite share."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from server.history.bar import MinuteBar
@@ -54,8 +55,9 @@ class Wanted(NamedTuple):
     """The bars to read: of one symbol, from the minute `first` to before the minute `end`.
 
     `limit` counts bars, the first ones by time, or the last ones if `descending`. Bars of several
-    minutes have at most `size` minutes, counted from the minutes `starts`. A bar ends where the next
-    start is. A `size` of 1 means the minutes as they are. Minutes in `without` are left out.
+    minutes have at most `size` minutes, counted from the minutes `starts`, which are in order. A bar
+    ends where the next start is. A `size` of 1 means the minutes as they are. Minutes in `without`
+    are left out.
     """
 
     symbol: str
@@ -66,6 +68,16 @@ class Wanted(NamedTuple):
     starts: Sequence[int] = ()
     size: int = 1
     without: Sequence[int] = ()
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Return the minutes from each of `starts` to before the next one, or to before `end`."""
+        return [*pairwise([*self.starts, self.end])]
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether each part is one bar."""
+        return all(end - start <= self.size for start, end in self.parts)
 
 
 class BarTables(Protocol):
