@@ -38,6 +38,17 @@ def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
     return live(state, snapshot.ts, snapshot.row, snapshot.minutes)
 
 
+def take_over(topic: Topic, snapshot: LiveSnapshot, *, older: bool) -> None:
+    """Take over another instance's price if it is newer; with `older`, also if it only differs."""
+    state = agree_on_adjustments(topic, snapshot)
+    if older:
+        if (topic.version, topic.ts) != (state.version, state.ts):
+            topic.adopt(state)
+    elif ahead_of(topic, state) < 0:
+        topic.adopt(state)
+        topic.quote_due = topic.watched
+
+
 def is_of(topic: Topic | None, row: Snapshot) -> bool:
     """Return whether a row, or another instance's state, is of the instrument that the topic of its
     symbol has, or there is no topic.
