@@ -22,7 +22,7 @@ OPTIONS = [
     # trio-websocket's tasks. ASYNC124: some of Starlette's handlers never wait, but it runs plain
     # functions in threads. ASYNC9xx: checkpoints everywhere; off by default.
     "--disable=ASYNC123,ASYNC124,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913",
-    "--startable-in-context-manager=run,serve,handle_signals,_take_signals",
+    "--startable-in-context-manager=run,run_market_hours,serve,handle_signals,_take_signals",
 ]
 
 CONCERNED = re.compile(rb"async|await|trio|BaseException|except\s*:|Cancelled|KeyboardInterrupt")

@@ -13,8 +13,8 @@ from server.fanout.topic import Topic
 from server.feeds.push import Push
 from server.gateway.directory import Directory
 from server.intake.intake import Intake
+from server.intake.kept import Values
 from server.intake.market import Notice, Rules
-from server.intake.trades import Values
 from server.pacing import wait_until
 from server.quotes.instrument import Instrument
 from server.quotes.quote import to_microseconds

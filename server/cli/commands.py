@@ -315,7 +315,7 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def _migrate(_: argparse.Namespace, settings: Settings) -> None:
     from server.app.options import store_options
-    from server.store.store import migrate
+    from server.store.commands import migrate
 
     configure_logging(settings.log_format, settings.log_level)
     applied = trio.run(migrate, store_options(settings))
@@ -324,7 +324,7 @@ def _migrate(_: argparse.Namespace, settings: Settings) -> None:
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.app.options import store_options
-    from server.store.store import list_instruments
+    from server.store.commands import list_instruments
 
     configure_logging(settings.log_format, settings.log_level)
 
@@ -339,7 +339,7 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.app.options import store_options
-    from server.store.store import delist
+    from server.store.commands import delist
 
     configure_logging(settings.log_format, settings.log_level)
     symbols = list(dict.fromkeys(arguments.symbols))

@@ -60,7 +60,7 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> None:
     from rich.progress import Progress
 
     from server.app.options import store_options
-    from server.store.store import import_instruments
+    from server.store.commands import import_instruments
 
     configure_logging(settings.log_format, settings.log_level)
     file = arguments.file

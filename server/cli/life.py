@@ -45,7 +45,7 @@ def add_life(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _rename(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.app.options import store_options
-    from server.store.life import rename
+    from server.store.commands import rename
 
     configure_logging(settings.log_format, settings.log_level)
     old = arguments.old
@@ -61,7 +61,7 @@ def _rename(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def _split(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.app.options import store_options
-    from server.store.life import adjust
+    from server.store.commands import adjust
 
     configure_logging(settings.log_format, settings.log_level)
     ratio = parse_ratio(arguments.ratio)

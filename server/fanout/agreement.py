@@ -38,6 +38,20 @@ def agree_on_adjustments(topic: Topic, snapshot: LiveSnapshot) -> LiveSnapshot:
     return live(state, snapshot.ts, snapshot.row, snapshot.minutes)
 
 
+def take_over(topic: Topic, snapshot: LiveSnapshot, *, older: bool) -> None:
+    """Take over another instance's price if it is newer; with `older`, also if it only differs."""
+    state, minutes = agree_on_adjustments(topic, snapshot), topic.context.bars.minutes
+    ahead = ahead_of(topic, state)
+    if older and (topic.version, topic.ts) != (state.version, state.ts):
+        topic.adopt(state)
+    elif not older and ahead < 0:
+        topic.adopt(state)
+        topic.quote_due = topic.watched
+    elif ahead == 0 and state.minutes and not minutes.is_restored(state.symbol):
+        # The leader may have read the beginning of a minute from the store since.
+        minutes.adopt(state.symbol, state.minutes)
+
+
 def is_of(topic: Topic | None, row: Snapshot) -> bool:
     """Return whether a row, or another instance's state, is of the instrument that the topic of its
     symbol has, or there is no topic.

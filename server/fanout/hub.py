@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import trio
 
-from server.fanout.agreement import agree_on_adjustments, ahead_of, is_of, state_after
+from server.fanout.agreement import is_of, state_after, take_over
 from server.fanout.bars import Bars
 from server.fanout.blocked_writers import BlockedWriters
 from server.fanout.breaker import BreakerPolicy, BreakerState
@@ -209,16 +209,7 @@ class Hub:
             if not is_of(topic, snapshot):
                 # One of both instances has not heard of a rename yet.
                 continue
-            state = agree_on_adjustments(topic, snapshot)
-            ahead = ahead_of(topic, state)
-            if older and (topic.version, topic.ts) != (state.version, state.ts):
-                topic.adopt(state)
-            elif not older and ahead < 0:
-                topic.adopt(state)
-                topic.quote_due = topic.watched
-            elif ahead == 0 and state.minutes and not self.bars.minutes.is_restored(state.symbol):
-                # The leader may have read the beginning of a minute from the store since.
-                self.bars.minutes.adopt(state.symbol, state.minutes)
+            take_over(topic, snapshot, older=older)
             adopted.append(topic)
         self.topic_tasks.publish_due(adopted)
 

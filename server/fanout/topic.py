@@ -24,11 +24,11 @@ from server.quotes.adjustment import (
     up_to_date,
 )
 from server.quotes.instrument import LARGEST_WHOLE
-from server.quotes.opening import begun_once, has_trades, opened, opening_of
+from server.quotes.opening import begun_once, opened, opening_of
 from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
-from server.quotes.update import Move, Trade, Update, revises_bar
+from server.quotes.update import Move, Trade, Update, changes_bar
 from server.quotes.view import QuoteChange
 
 NO_VERSION_LEFT = (
@@ -231,7 +231,7 @@ class Topic(Publication):
         if not traded and (opening := opening_of(update)):
             self.instrument = opened(self.instrument, opening, new)
         changed = difference(old, new, traded=traded)
-        revises = not traded and (revises_bar(update) or has_trades(update))
+        revises = not traded and changes_bar(update)
         if not (changed.fields or isinstance(update, Move) or revises):
             return None
         self.moved_at = trio.current_time()

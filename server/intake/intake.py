@@ -11,21 +11,22 @@ import msgspec
 import structlog
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
-from server.intake.checks import at_price, at_size, may_publish, required_id, rounded_size
+from server.intake.checks import at_price, at_size, may_publish, required_id
+from server.intake.effects import before_opening, late_trade, restated
 from server.intake.held import Candidate, HeldTrades
+from server.intake.kept import NO_ID, NO_SEQ, Row
 from server.intake.market import Effect, Market, Notice, Rules, Taken
 from server.intake.names import FormerNames
 from server.intake.new_symbols import NewSymbols
 from server.intake.objects import Line, Published, read_time
 from server.intake.once import SEQ_WINDOW, RecentIds
-from server.intake.session import before_opening, begin_session
+from server.intake.session import begin_session
 from server.intake.sources import MAX_SOURCES, Source, Sources
-from server.intake.trades import NO_ID, NO_SEQ, KeptTrades, Row
+from server.intake.trades import KeptTrades
 from server.quotes.adjustment import price_adjustments
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
-from server.quotes.traded import traded
-from server.quotes.update import Change, DayRange, Restatement, TopOfBook, Trade
+from server.quotes.update import TopOfBook, Trade
 from server.sessions.calendar import LastOpening
 
 TOO_MANY_SOURCES = Reason(
@@ -259,17 +260,10 @@ class Intake:
         if time_us < self.trades.opened(symbol):
             batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
         elif late:
-            self._add_late(symbol, row, batch, first=first)
+            batch.effects.append(late_trade(symbol, row, batch.now, first=first))
         else:
             batch.effects.append(Trade(symbol, price, size, time_us, batch.now))
         return late
-
-    def _add_late(self, symbol: str, row: Row, batch: _Batch, *, first: bool) -> None:
-        """Count a late trade for the volume and the day's values, which do not depend on the order."""
-        price, size = row.price, row.size
-        day = DayRange(price if first else None, price, price, reopened=first)
-        minutes = (traded(price, size, row.time_us, late=True),)
-        batch.effects.append(Change(symbol, None, size, 0, batch.now, day=day, minutes=minutes))
 
     def _begin(self, symbol: str, instrument: Instrument, batch: _Batch) -> None:
         """Note a symbol's values before its first trade, and let a session begin that is due."""
@@ -363,7 +357,7 @@ class Intake:
             return False
         self.trades.replace(symbol, key, None)
         self.sources.on_cancelled(symbol, row, self.trades.newest_of(symbol, row.source))
-        self._restate(symbol, row, -row.size, instrument, batch)
+        batch.effects.append(restated(self.trades, instrument, row, -row.size, batch.now))
         return True
 
     def _correct(self, given: Published, key: int, instrument: Instrument, batch: _Batch) -> bool:
@@ -386,29 +380,9 @@ class Intake:
         )
         if new != row:
             self.trades.replace(symbol, key, new)
-            self._restate(symbol, new, new.size - row.size, instrument, batch)
+            volume = new.size - row.size
+            batch.effects.append(restated(self.trades, instrument, new, volume, batch.now))
         return True
-
-    def _restate(
-        self, symbol: str, row: Row, volume: float, instrument: Instrument, batch: _Batch
-    ) -> None:
-        """Give a symbol's values as they would have been, after a revision of the trade `row`."""
-        if row.time_us < self.trades.opened(symbol):
-            # The volume of an earlier session.
-            volume = 0
-        price, time_us, high, low, *_ = self.trades.values(symbol)
-        minutes = (self.trades.minute_of(symbol, row),)
-        added = rounded_size(volume, instrument.size_decimals)
-        if price is None:
-            # Nobody knows what it costs, so the price stays that of the trade that was taken out.
-            day = DayRange(None, high, low, restated=True, reopened=high is None)
-            change = Change(symbol, None, added, 0, batch.now, day=day, minutes=minutes)
-            batch.effects.append(change)
-        else:
-            restated = Restatement(
-                symbol, price, added, high, low, time_us, batch.now, minutes=minutes
-            )
-            batch.effects.append(restated)
 
 
 def _seq(given: Published) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from server.intake.answer import Answer
-from server.intake.trades import TRADES_MEMORY, Values
+from server.intake.kept import Values
+from server.intake.trades import TRADES_MEMORY
 from server.quotes.instrument import Instrument
 from server.quotes.messages import MarketState
 from server.quotes.update import Change, NewSession, Restatement, TopOfBook, Trade

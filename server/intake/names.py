@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from struct import Struct
 
+from server.intake.kept import NO_ID
 from server.intake.once import ID_MEMORY_US
-from server.intake.trades import NO_ID
 
 _INT64 = Struct("<q")
 

@@ -1,9 +1,8 @@
-"""The opening of a session, as published trades see it: a trade's own time says to which it belongs."""
+"""Begins a session of kept trades. A trade's own time says to which session it belongs."""
 
-from server.intake.trades import KeptTrades, Row
+from server.intake.trades import KeptTrades
 from server.quotes.instrument import Instrument
-from server.quotes.traded import traded
-from server.quotes.update import Change, DayRange, NewSession, Opening
+from server.quotes.update import NewSession
 
 
 def begin_session(
@@ -22,16 +21,3 @@ def begin_session(
     trades.open(symbol, opening, anew=due)
     known = instrument.opened_at >= opening
     return NewSession(symbol, opening, now) if due and not known else None
-
-
-def before_opening(trades: KeptTrades, symbol: str, row: Row, now: int, *, late: bool) -> Change:
-    """Return the effect of a kept trade of before the opening that comes after it.
-
-    If no trade of this session has come, it is the last one before the opening. Else it counts for its
-    bar only. The day's values and the volume begin without it.
-    """
-    minutes = (traded(row.price, row.size, row.time_us, late=late),)
-    if late or trades.values(symbol).high is not None:
-        return Change(symbol, None, 0, 0, now, minutes=minutes)
-    day = DayRange(opening=Opening(trades.opened(symbol), row.price))
-    return Change(symbol, row.price, 0, row.time_us, now, day=day, minutes=minutes)

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from server.intake.answer import Answer
+from server.intake.kept import NO_SEQ, Row
 from server.intake.once import ID_MEMORY_US, SeenSeqs
-from server.intake.trades import NO_SEQ, Row
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.snapshot import Microseconds
 

@@ -1,21 +1,11 @@
-"""Keeps the last trades of each symbol, so that they can be cancelled and corrected.
+"""Keeps the last trades of each symbol, so that they can be cancelled and corrected."""
 
-The trades of a symbol are rows in one flat byte array, in the order in which they would have come had
-none been late. So the last row has the price. Rows that no longer fit are folded into the state before
-the oldest row: its price, high and low.
-"""
-
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from functools import reduce
-from itertools import chain
-from struct import Struct
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import msgspec
-from msgspec.structs import replace
 
-from server.quotes.traded import MINUTE_US, Traded, all_traded, traded
+from server.intake.kept import FOLDED_MINUTES, NO_ID, ROW_BYTES, Kept, Row, Values
+from server.quotes.traded import Traded
 
 TRADES_A_SYMBOL = 1000
 """Trades kept of one symbol."""
@@ -25,47 +15,6 @@ TRADES_MEMORY = 64 * 1024 * 1024
 
 SYMBOL_BYTES = 500
 """Bytes of a symbol without its rows: the state before them, and its place in the tables."""
-
-FOLDED_MINUTES = 6
-"""Minutes of a symbol of which the trades without rows are known. Later ones have rows for all."""
-
-_ROW = Struct("<qqqddH")
-_ID = Struct("<q")
-# The columns of a row that are read without the others, as a thousand rows take a millisecond.
-_SOURCE = Struct("<40xH")
-_ORDER = Struct("<8xqq16xH")
-_PRICE = Struct("<8xq8xd10x")
-NO_ID = 0
-NO_SEQ = -1
-
-
-class Row(NamedTuple):
-    """One kept trade. `id` is a hash of its id, NO_ID without one; `source` is the source's number."""
-
-    id: int
-    time_us: int
-    seq: int
-    price: float
-    size: float
-    source: int
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """The place among the trades of its source."""
-        return self.time_us, self.seq
-
-
-class Values(NamedTuple):
-    """A symbol's values at one moment; None if not known. `traded`: a trade made the price. `minutes`:
-    the newest ones, for the bars.
-    """
-
-    price: float | None
-    time_us: int
-    high: float | None
-    low: float | None
-    traded: bool = True
-    minutes: tuple[Traded, ...] = ()
 
 
 class TradeNews(msgspec.Struct, array_like=True, gc=False):
@@ -92,36 +41,6 @@ class SymbolNews(msgspec.Struct, array_like=True):
     events: list[TradeNews] = msgspec.field(default_factory=list)
 
 
-class _Kept(msgspec.Struct):
-    before: Values
-    adjustments: str
-    since: int
-    # The opening of the session: the high and low are those of its trades.
-    opened: int
-    rows: bytearray = msgspec.field(default_factory=bytearray)
-    # Trades that have no rows, of the newest minutes with such.
-    minutes: tuple[Traded, ...] = ()
-    # The high and low with the rows, None if they have to be counted anew.
-    extremes: tuple[float, float] | None = None
-
-    def widen(self, row: Row) -> None:
-        """Count a trade that comes in."""
-        if self.extremes is not None and row.time_us >= self.opened:
-            high, low = self.extremes
-            self.extremes = max(high, row.price), min(low, row.price)
-
-    def fold_minutes(self, rows: Iterable[Row]) -> None:
-        """Let rows go, but not what their minutes had of them."""
-        folded = (traded(row.price, row.size, row.time_us) for row in rows)
-        minutes = sorted(all_traded(self.minutes, folded), key=lambda each: each.minute)
-        self.minutes = tuple(minutes[-FOLDED_MINUTES:])
-
-    def without(self, price: float) -> None:
-        """Count anew if the price that goes was the highest or lowest."""
-        if self.extremes is not None and price in self.extremes:
-            self.extremes = None
-
-
 class KeptTrades:
     """`memory`: bytes of all rows and tables, approximately. `most`: trades of one symbol.
 
@@ -130,16 +49,16 @@ class KeptTrades:
 
     def __init__(self, memory: int = TRADES_MEMORY, most: int = TRADES_A_SYMBOL) -> None:
         self._memory = memory
-        self._most = most * _ROW.size
+        self._most = most * ROW_BYTES
         self._row_bytes = 0
-        self._symbols: dict[str, _Kept] = {}
+        self._symbols: dict[str, Kept] = {}
         # The symbols with rows. The one to shorten next comes first.
         self._rotation: dict[str, None] = {}
         self.news: dict[str, SymbolNews] | None = None
 
     def __len__(self) -> int:
         """Return the number of kept trades."""
-        return self._row_bytes // _ROW.size
+        return self._row_bytes // ROW_BYTES
 
     @property
     def used(self) -> int:
@@ -160,7 +79,7 @@ class KeptTrades:
             since = kept.since
             self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
-        kept = _Kept(values._replace(minutes=()), adjustments, since, opened)
+        kept = Kept(values._replace(minutes=()), adjustments, since, opened)
         kept.minutes = values.minutes[-FOLDED_MINUTES:]
         self._symbols[symbol] = kept
         if self.news is not None:
@@ -235,11 +154,7 @@ class KeptTrades:
     def open(self, symbol: str, opening: int, *, anew: bool) -> None:
         """Note the opening of a session. `anew`: the high and low are of an earlier one."""
         self._note(symbol, NO_ID, None, late=anew, opening=opening)
-        kept = self._symbols[symbol]
-        kept.opened = opening
-        if anew:
-            kept.before = kept.before._replace(high=None, low=None)
-            kept.extremes = None
+        self._symbols[symbol].open(opening, anew=anew)
 
     def since(self, symbol: str) -> int:
         """Return the time of the last trade before the first one here, 0 if there was none."""
@@ -253,13 +168,12 @@ class KeptTrades:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""
         self._note(symbol, NO_ID, row, late=late)
         kept = self._symbols[symbol]
-        place = _place(kept, row) if late else len(kept.rows)
-        if late and not place and self._is_folded(kept, row):
+        place = kept.place_of(row) if late else len(kept.rows)
+        if late and not place and kept.fold_late(row, self._most):
             return False
-        first = late and _opens(kept, row, place)
-        kept.rows[place:place] = _ROW.pack(*row)
-        kept.widen(row)
-        self._row_bytes += _ROW.size
+        first = late and kept.opens(row, place)
+        kept.insert(row, place)
+        self._row_bytes += ROW_BYTES
         self._rotation.setdefault(symbol)
         if len(kept.rows) > self._most:
             self._fold(kept, 1)
@@ -270,141 +184,40 @@ class KeptTrades:
     def find(self, symbol: str, key: int) -> Row | None:
         """Return the trade whose id has this hash, None if it is not kept."""
         kept = self._symbols.get(symbol)
-        place = _find(kept.rows, key) if kept else -1
-        return Row(*_ROW.unpack_from(kept.rows, place)) if kept and place >= 0 else None
+        return kept.find(key) if kept else None
 
     def replace(self, symbol: str, key: int, row: Row | None) -> None:
         """Put `row` in the place of a kept trade, or take the trade out."""
         self._note(symbol, key, row)
-        kept = self._symbols[symbol]
-        place = _find(kept.rows, key)
-        kept.without(Row(*_ROW.unpack_from(kept.rows, place)).price)
-        if row is not None:
-            kept.widen(row)
-        kept.rows[place : place + _ROW.size] = b"" if row is None else _ROW.pack(*row)
-        self._row_bytes -= _ROW.size if row is None else 0
+        self._symbols[symbol].replace(key, row)
+        self._row_bytes -= ROW_BYTES if row is None else 0
 
     def values(self, symbol: str) -> Values:
         """Return the present values of a symbol that has begun."""
-        kept = self._symbols[symbol]
-        before = kept.before
-        if not kept.rows:
-            return before
-        if kept.extremes is None:
-            rows = _PRICE.iter_unpack(kept.rows)
-            prices = [price for time_us, price in rows if time_us >= kept.opened]
-            prices += [each for each in (before.high, before.low) if each is not None]
-            kept.extremes = (max(prices), min(prices)) if prices else None
-        newest = Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size))
-        return Values(newest.price, newest.time_us, *(kept.extremes or (None, None)))
+        return self._symbols[symbol].values()
 
     def minute_of(self, symbol: str, row: Row) -> Traded:
         """Return all trades of the minute in which `row` is, or was."""
-        kept, minute = self._symbols[symbol], row.time_us // MINUTE_US
-        rows = map(Row._make, _ROW.iter_unpack(kept.rows))
-        found = (traded(*each[3:5], each.time_us) for each in rows)
-        parts = [each for each in chain(kept.minutes, found) if each.minute == minute]
-        if parts:
-            return replace(reduce(Traded.then, parts), restated=True)
-        nothing = traded(row.price, 0, row.time_us)
-        return replace(nothing, count=0, restated=True)
+        return self._symbols[symbol].minute_of(row)
 
     def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
         """Return the order of the newest kept trade of a source."""
-        kept = self._symbols[symbol]
-        rows = _ORDER.iter_unpack(kept.rows)
-        orders = [(time_us, seq) for time_us, seq, number in rows if number == source]
-        before = kept.before.time_us if kept.before.traded else 0
-        return max(orders, default=(before, NO_SEQ))
+        return self._symbols[symbol].newest_of(source)
 
     def last_price(self, symbol: str) -> float | None:
         """Return the present price of a symbol that has begun, None if it has not traded."""
-        kept = self._symbols[symbol]
-        if not kept.rows:
-            return kept.before.price if kept.before.traded else None
-        return Row(*_ROW.unpack_from(kept.rows, len(kept.rows) - _ROW.size)).price
-
-    def _is_folded(self, kept: _Kept, row: Row) -> bool:
-        """Fold a trade older than all rows if it is older than folded ones, or has no room."""
-        before = kept.before
-        # Of equal ones without numbers, the later one to come has its place before the other.
-        equal = row.time_us == before.time_us and row.seq == NO_SEQ
-        older = before.traded and (row.time_us < before.time_us or equal)
-        if not older and len(kept.rows) < self._most:
-            return False
-        kept.before = _values(before, [row], kept.opened)
-        kept.fold_minutes([row])
-        kept.widen(row)
-        if older:
-            kept.before = kept.before._replace(price=before.price, time_us=before.time_us)
-        return True
+        return self._symbols[symbol].last_price()
 
     def _shorten_next(self) -> None:
         """Fold half of the next symbol's rows."""
         symbol = next(iter(self._rotation))
         del self._rotation[symbol]
         kept = self._symbols[symbol]
-        self._fold(kept, (len(kept.rows) // _ROW.size + 1) // 2)
+        self._fold(kept, (len(kept.rows) // ROW_BYTES + 1) // 2)
         if kept.rows:
             self._rotation[symbol] = None
 
-    def _fold(self, kept: _Kept, rows: int) -> None:
+    def _fold(self, kept: Kept, rows: int) -> None:
         """Let the first `rows` be the state before the others."""
-        size = rows * _ROW.size
-        oldest = [*map(Row._make, _ROW.iter_unpack(kept.rows[:size]))]
-        kept.before = _values(kept.before, oldest, kept.opened)
-        kept.fold_minutes(oldest)
-        del kept.rows[:size]
-        self._row_bytes -= size
-
-
-def _values(before: Values, rows: Iterable[Row], opened: int) -> Values:
-    """Return the values after `rows`, from those before them. `opened`: the session's opening."""
-    price, time_us, high, low, *_ = before
-    has_traded = before.traded
-    for row in rows:
-        price, time_us, has_traded = row.price, row.time_us, True
-        if time_us < opened:
-            continue
-        high = price if high is None or price > high else high
-        low = price if low is None or price < low else low
-    return Values(price, time_us, high, low, has_traded)
-
-
-def _opens(kept: _Kept, row: Row, place: int) -> bool:
-    """Whether a late trade at this place is the first of the session, or of all."""
-    if place == len(kept.rows) or row.time_us < kept.opened:
-        return False
-    if place:
-        return _row_at(kept, place - _ROW.size).time_us < kept.opened
-    earlier = not kept.before.traded or kept.before.time_us < kept.opened
-    return earlier and row.order < _row_at(kept, 0).order
-
-
-def _place(kept: _Kept, late: Row) -> int:
-    """Return where a late trade belongs: before the first newer trade of its source."""
-    # The trades of one source are in their order, those of several are not.
-    places = [
-        place
-        for place, (source,) in enumerate(_SOURCE.iter_unpack(kept.rows))
-        if source == late.source
-    ]
-    older = bisect_left(places, late.order, key=lambda place: _order_at(kept, place))
-    return (places[older - 1] + 1) * _ROW.size if older else 0
-
-
-def _order_at(kept: _Kept, place: int) -> tuple[int, int]:
-    return _row_at(kept, place * _ROW.size).order
-
-
-def _row_at(kept: _Kept, place: int) -> Row:
-    return Row(*_ROW.unpack_from(kept.rows, place))
-
-
-def _find(rows: bytearray, key: int) -> int:
-    """Return the place of the newest row with this id, -1 if there is none."""
-    wanted, place = _ID.pack(key), len(rows)
-    while (place := rows.rfind(wanted, 0, place + _ID.size - 1)) >= 0:
-        if place % _ROW.size == 0:
-            break
-    return place
+        kept.fold(rows)
+        self._row_bytes -= rows * ROW_BYTES

@@ -15,14 +15,6 @@ def opening_of(update: Update) -> Opening | None:
     return update.change.day.opening
 
 
-def has_trades(update: Update) -> bool:
-    """Whether an update changes a bar. It makes a version then, also if the quote stays the same: a
-    trade of before the opening does, and a revision of one.
-    """
-    trades = update.trades if isinstance(update, Move) else update.change.minutes
-    return any(each.volume or each.restated for each in trades)
-
-
 def opened(instrument: Instrument, opening: Opening, new: Quote) -> Instrument:
     """Return the reference data after an opening, which made the quote `new`."""
     return msgspec.structs.replace(

@@ -330,13 +330,13 @@ Update = Trade | TopOfBook | Restatement | NewSession | Change | Move
 """A change of a quote."""
 
 
-def revises_bar(update: Update) -> bool:
-    """Whether a minute has a trade too late for the quote, or another value of one. This makes a
-    version even if the quote stays the same.
+def changes_bar(update: Update) -> bool:
+    """Whether an update that is not one trade changes a bar. This makes a version even if the quote
+    stays the same: a trade too late for the quote or from before the opening, or a revision of one.
     """
-    if isinstance(update, Trade | TopOfBook | NewSession):
+    if not isinstance(update, Restatement | Change):
         return False
-    return any(each.late or each.restated for each in update.minutes)
+    return any(each.volume or each.late or each.restated for each in update.minutes)
 
 
 def merged(earlier: Update, later: Update) -> Update:

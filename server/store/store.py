@@ -1,13 +1,11 @@
 """The store as a whole: opens catalogue and cache, prepares them, and runs their tasks."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time_ns
-from typing import TypeVar
 
-import outcome
 import structlog
 import trio
 
@@ -21,7 +19,7 @@ from server.store.bar_writer import BarWriter
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
 from server.store.cache_redis import open_redis
-from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
+from server.store.catalogue import Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
@@ -29,7 +27,6 @@ from server.store.component import Component
 from server.store.embedded import load_instruments
 from server.store.invalidation import Invalidations
 from server.store.loader import Loader, Payer
-from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
 from server.store.writeback import LiveSymbol, WriteBack
 
@@ -54,8 +51,6 @@ DATABASE_RECOVERY = 2.0
 
 CACHE_RECOVERY = 5.0
 """Seconds without calls to a cache that failed three times. Meanwhile the database answers."""
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -248,7 +243,7 @@ async def open_store(
     """
     stats = StoreStats()
     async with AsyncExitStack() as stack:
-        catalogue = await _open_catalogue(options, stats, stack)
+        catalogue = await open_catalogue(options, stats, stack)
         database = Component("catalogue", catalogue.name, recovery=DATABASE_RECOVERY)
         cache, invalidations = await open_cache(options, stack, stats)
         guard = Component("cache", f"{cache.name} cache", recovery=CACHE_RECOVERY)
@@ -292,105 +287,7 @@ async def open_store(
         )
 
 
-async def migrate(options: StoreOptions) -> list[str]:
-    """Bring the schema up to date and return the applied migrations. Errors: StoreUnavailable."""
-    return await run_alone(options, lambda catalogue, _: catalogue.migrate())
-
-
-async def import_instruments(
-    options: StoreOptions,
-    instruments: Sequence[Instrument],
-    done: Callable[[int], None],
-    *,
-    anew: bool = False,
-) -> None:
-    """List `instruments`, all or none, and make every instance forget their old reference data.
-
-    Arguments:
-        anew: forget last prices too, as the symbols belonged to other instruments.
-
-    Errors: StoreUnavailable.
-    """
-
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
-        cached = await open_cache(options, stack)
-        await catalogue.migrate()
-        await catalogue.upsert(instruments, done, anew=anew)
-        await invalidate_everywhere(*cached, [each.symbol for each in instruments])
-
-    await run_alone(options, work)
-
-
-async def list_instruments(
-    options: StoreOptions, query: str, show: Callable[[Sequence[Snapshot]], None]
-) -> int:
-    """Have `show` print what a search finds, or all instruments by symbol, and return their number.
-
-    Errors: StoreUnavailable.
-    """
-
-    async def work(catalogue: Catalogue, _: AsyncExitStack) -> int:
-        await catalogue.migrate()
-        if query:
-            found = await catalogue.search(query, BATCH_ROWS)
-            show(found)
-            return len(found)
-        count, page = 0, await catalogue.page("", BATCH_ROWS)
-        while page:
-            show(page)
-            count += len(page)
-            page = await catalogue.page(page[-1].symbol, BATCH_ROWS)
-        return count
-
-    return await run_alone(options, work)
-
-
-async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
-    """Delist `symbols` on every instance, all or none, and return those that were not listed.
-
-    If any was not listed, nothing was done. Errors: StoreUnavailable.
-    """
-
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
-        cached = await open_cache(options, stack)
-        await catalogue.migrate()
-        missing = await catalogue.delist(symbols)
-        if not missing:
-            await invalidate_everywhere(*cached, symbols)
-        return missing
-
-    return await run_alone(options, work)
-
-
-async def invalidate_everywhere(
-    cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
-) -> None:
-    """Make every instance forget `symbols` at once, if Redis can be reached."""
-    if not invalidations:
-        return
-    try:
-        for start in range(0, len(symbols), BATCH_ROWS):
-            batch = symbols[start : start + BATCH_ROWS]
-            await cache.delete_many(batch)
-            await invalidations.publish(batch)
-    except StoreUnavailable as error:
-        message = "servers could not be told; they notice the change within two seconds"
-        log.warning(message, problem=str(error))
-
-
-async def run_alone(
-    options: StoreOptions, work: Callable[[Catalogue, AsyncExitStack], Awaitable[T]]
-) -> T:
-    """Do `work` with the catalogue for one command, without a running store."""
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(open_asyncio_loop(options.database_url, options.redis_url))
-        catalogue = await _open_catalogue(options, StoreStats(), stack, lasting=True)
-        # Captured, as the drivers' nurseries would wrap an exception into groups.
-        result = await outcome.acapture(work, catalogue, stack)
-    return result.unwrap()
-
-
-async def _open_catalogue(
+async def open_catalogue(
     options: StoreOptions, stats: StoreStats, stack: AsyncExitStack, *, lasting: bool = False
 ) -> Catalogue:
     """Open the catalogue. If no file can be written, a `lasting` one is an error, another one is lost

@@ -13,9 +13,9 @@ from server.intake.answer import Answer
 from server.intake.batch import Batch, Busy
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Intake
+from server.intake.kept import Values
 from server.intake.market import Notice, Rules
 from server.intake.objects import Line, read_batch
-from server.intake.trades import Values
 from server.ops.endpoint import Call
 from server.ops.problems import ApiError
 from server.ops.publishing import PriceDesk

@@ -7,9 +7,9 @@ import msgspec
 
 from server.intake.answer import Answer
 from server.intake.intake import Intake
+from server.intake.kept import Values
 from server.intake.market import Effect, Notice, Rules
 from server.intake.objects import read_batch
-from server.intake.trades import Values
 from server.quotes.instrument import Instrument
 from server.quotes.opening import begun_once, opened, opening_of
 from server.quotes.quote import Quote, opening_quote, quote_after, to_microseconds

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from server.fanout.hub import Hub
 from server.history.bar import MinuteBar
 from server.intake.intake import Intake
+from server.intake.kept import Values
 from server.intake.market import Notice, Rules
-from server.intake.trades import SYMBOL_BYTES, Values
+from server.intake.trades import SYMBOL_BYTES
 from server.quotes.quote import from_microseconds
 from server.quotes.traded import MINUTE_US
 from tests.intake.harness import NOW, Desk

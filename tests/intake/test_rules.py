@@ -8,10 +8,11 @@ from msgspec import UNSET
 
 from server.intake import new_symbols
 from server.intake.held import HELD_A_SYMBOL
+from server.intake.kept import Row, Values
 from server.intake.market import Notice, Rules
 from server.intake.objects import read_batch
 from server.intake.sources import MAX_SOURCES
-from server.intake.trades import KeptTrades, Row, Values
+from server.intake.trades import KeptTrades
 from server.quotes.instrument import Instrument
 from server.quotes.quote import opening_quote
 from server.quotes.update import TopOfBook, Trade

@@ -14,7 +14,8 @@ from server.gateway.directory import Directory
 from server.history.minutes import Minutes
 from server.quotes.adjustment import split
 from server.store.catalogue import Catalogue
-from server.store.store import StoreOptions, import_instruments, open_store, run_alone
+from server.store.commands import import_instruments, run_alone
+from server.store.store import StoreOptions, open_store
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
 from tests.store.conftest import instrument

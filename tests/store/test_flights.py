@@ -9,8 +9,9 @@ import trio
 from server.fanout.hub import Hub
 from server.gateway.directory import Directory
 from server.history.minutes import Minutes
+from server.store.commands import import_instruments
 from server.store.loop import open_asyncio_loop
-from server.store.store import Store, StoreOptions, import_instruments, open_store
+from server.store.store import Store, StoreOptions, open_store
 from tests.stopwatch import machine_is_busy
 from tests.store.conftest import instrument
 
