@@ -4,7 +4,7 @@ Memory is asked first. What it has is at least as new as what the tables have, s
 Tables roll minutes up to longer bars themselves: a year has a hundred thousand minutes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from time import time_ns
@@ -58,16 +58,27 @@ class Span(NamedTuple):
 
 
 class BarReader:
-    """Reads for clients. `database` has the catalogue's breaker."""
+    """Reads for clients. `database` has the catalogue's breaker. `settle` counts trades that wait for
+    what the tables have of their minutes.
+    """
 
-    def __init__(self, tables: BarTables, database: Component, newest: NewestBars) -> None:
+    def __init__(
+        self,
+        tables: BarTables,
+        database: Component,
+        newest: NewestBars,
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:
         self._tables = tables
         self._database = database
         self._newest = newest
+        self._settle = settle
         self._readers = trio.CapacityLimiter(READERS)
 
     async def read(self, span: Span) -> list[MinuteBar]:
         """Return bars in their order. Errors: StoreUnavailable, if memory does not have the range."""
+        if span.first < self._newest.whole_from:
+            await self._settle()
         if span.timeframe == "1m":
             return await self._minutes(span)
         found: list[MinuteBar] = []

@@ -72,6 +72,7 @@ class BarWriter:
     stats: StoreStats
     _open: dict[Key, MinuteBar] = field(default_factory=dict, init=False)
     _resumed: bool = field(default=False, init=False)
+    _restoring: trio.Lock = field(default_factory=trio.Lock, init=False)
 
     async def flush(self) -> bool:
         """Write what changed; False if that failed. First, go on from the open bars of the last run."""
@@ -96,6 +97,11 @@ class BarWriter:
             return False
         return True
 
+    async def settle(self) -> None:
+        """Count all trades of stored minutes now, as somebody reads them. Errors: StoreUnavailable."""
+        if self.minutes.missing and self.may_write():
+            await self._restore()
+
     async def tend(self, keep: float) -> None:
         """Delete bars older than `keep` seconds, and prepare the tables, until cancelled.
 
@@ -116,17 +122,18 @@ class BarWriter:
 
     async def _restore(self) -> None:
         """Read the bars that late trades change, and once the open ones. Errors: StoreUnavailable."""
-        minutes = self.minutes
-        if not self._resumed:
-            found = await self.reading.ask(self.tables.open_bars)
-            # The tables have no other bars of the minute of the start.
-            started = minutes.whole_from - 1
-            minutes.restore(found, [key for key in minutes.missing if key[1] >= started])
-            minutes.whole_from = min(minutes.whole_from, max(started, 0))
-            self._resumed = True
-        while missing := minutes.missing[:BATCH_ROWS]:
-            found = await self.reading.ask(partial(self.tables.find, missing))
-            minutes.restore(found, missing)
+        async with self._restoring:
+            minutes = self.minutes
+            if not self._resumed:
+                found = await self.reading.ask(self.tables.open_bars)
+                # The tables have no other bars of the minute of the start.
+                started = minutes.whole_from - 1
+                minutes.restore(found, [key for key in minutes.missing if key[1] >= started])
+                minutes.whole_from = min(minutes.whole_from, max(started, 0))
+                self._resumed = True
+            while missing := minutes.missing[:BATCH_ROWS]:
+                found = await self.reading.ask(partial(self.tables.find, missing))
+                minutes.restore(found, missing)
 
     async def _save(self, bars: Sequence[MinuteBar]) -> None:
         """Write the bars that the database accepts. Errors: StoreUnavailable."""

@@ -263,22 +263,23 @@ async def open_store(
         writing = Component("write_back", name, recovery=DATABASE_RECOVERY)
         write_back = WriteBack(catalogue, writing, live, loader.remember, stats)
         tables = catalogue.bars
+        bar_writer = BarWriter(
+            tables=tables,
+            reading=database,
+            writing=writing,
+            minutes=minutes,
+            may_write=may_write,
+            write_symbols=write_back.flush,
+            stats=stats,
+        )
         yield Store(
             options=options,
             catalogue=catalogue,
             cache=guarded,
             loader=loader,
             write_back=write_back,
-            bars=BarReader(tables, database, minutes),
-            bar_writer=BarWriter(
-                tables=tables,
-                reading=database,
-                writing=writing,
-                minutes=minutes,
-                may_write=may_write,
-                write_symbols=write_back.flush,
-                stats=stats,
-            ),
+            bars=BarReader(tables, database, minutes, bar_writer.settle),
+            bar_writer=bar_writer,
             changes=Changes(catalogue, database, guarded, loader, write_back.rewrite),
             invalidations=invalidations,
             database=database,

@@ -47,6 +47,17 @@ def conditional(server: ServerProcess, path: str, tag: str) -> tuple[int, dict[s
             return error.code, dict(error.headers)
 
 
+@pytest.mark.parametrize("timeframe", ["1m", "1d"])
+def test_trades_of_past_minutes_are_there_at_once(tmp_path, timeframe):
+    """No reader waits for the next write to see the trades that a publisher sends of an hour ago."""
+    with ServerProcess(tmp_path, **FAST | {"PRICE_WRITE_INTERVAL": "60s"}) as server:
+        then = time.time() - 3600
+        query = f"timeframe={timeframe}&start={minute(then - 86400)}"
+        for count in (1, 2):
+            trade(server, "IBM", 180.0 + count, then + count / 1000)
+            assert [bar["n"] for bar in bars(server, query)] == [count]
+
+
 def test_a_bar_is_there_with_its_trade_and_goes_on_after_a_restart(tmp_path):
     """An open bar is answered at once. A restart in the middle of its minute loses no trade of it."""
     with ServerProcess(tmp_path, **FAST) as server:
