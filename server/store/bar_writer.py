@@ -74,6 +74,11 @@ class BarWriter:
     _resumed: bool = field(default=False, init=False)
     _restoring: trio.Lock = field(default_factory=trio.Lock, init=False)
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether memory has bars or trades that the tables do not have."""
+        return bool(self.minutes.unwritten(1) or self.minutes.open_bars() or self.minutes.missing)
+
     async def flush(self) -> bool:
         """Write what changed; False if that failed. First, go on from the open bars of the last run."""
         try:

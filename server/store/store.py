@@ -123,10 +123,10 @@ class Store:
                 tasks.start_soon(self.bar_writer.tend, self.options.bars_keep)
                 await self._write()
         finally:
-            prices = bars = False
+            prices, bars = False, not self.bar_writer.has_unwritten
             with trio.CancelScope(shield=True), trio.move_on_after(FINAL_TIMEOUT):
                 prices = await self.write_back.flush()
-                bars = await self.bar_writer.flush()
+                bars = bars or await self.bar_writer.flush()
                 await self.loader.write_cache()
             if not prices:
                 log.warning("the last prices could not be written")

@@ -127,7 +127,7 @@ class ShiftedCluster(Cluster):
 def closes(seen: Seen) -> dict[str, set[float | None]]:
     """Return the previous closes of each symbol that clients saw."""
     found: dict[str, set[float | None]] = {}
-    for (_, symbol, _), quote in seen.items():
+    for (_, symbol, _), quote in seen.copy().items():
         found.setdefault(symbol, set()).add(quote["previous_close"])
     return found
 
