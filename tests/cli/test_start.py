@@ -247,7 +247,7 @@ def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
         assert server.stop() == 0
         lines = server.own_lines()
     events = [line["event"] for line in lines]
-    assert events == ["migration applied"] * 7 + ["started", "stopping", "stopped"]
+    assert events == ["migration applied"] * 9 + ["started", "stopping", "stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
     server.log.unlink()
     with ServerProcess(tmp_path, LOG_FORMAT="console") as server:
