@@ -130,7 +130,8 @@ class Store:
                 await self.loader.write_cache()
             if not prices:
                 log.warning("the last prices could not be written")
-            if not bars:
+            # One line for one cause: what refuses prices refuses bars.
+            elif not bars:
                 log.warning("the last bars could not be written")
 
     async def _write(self) -> None:
