@@ -178,12 +178,11 @@ def test_request_that_cannot_be_upgraded_gets_a_response(server, data, status, c
 
 
 def test_client_that_does_not_answer_is_dropped(server):
-    """The server waits a second or two for the client's close, and ignores other frames."""
+    """The server waits LINGER_TIMEOUT for the client to leave, and ignores its frames."""
     with RawClient(server, head(quotes()) + b"\x81\x80\0\0\0\0" * 100) as client:
         assert client.read_head().startswith("HTTP/1.1 101 ")
         assert client.read_frame()[0] == CLOSE
         client.socket.settimeout(TIMEOUT)
-        # The server has closed its side, and then resets or ends the rest.
         assert client.is_over()
     assert server.get("/healthz")[0] == 200
 
