@@ -65,9 +65,13 @@ def export_bars(arguments: argparse.Namespace, settings: Settings) -> None:
             if page.next_page_token:
                 _progress(f"{count:,} bars so far, {max(symbols)}")
     _progress("")
-    print(f"{count:,} bars of {len(symbols):,} symbols", file=sys.stderr)
+    print(f"{_number(count, 'bar')} of {_number(len(symbols), 'symbol')}", file=sys.stderr)
     if missing := [each for each in arguments.symbols if each not in symbols]:
         print(f"not listed, or without bars: {', '.join(missing)}", file=sys.stderr)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _client(arguments: argparse.Namespace, settings: Settings) -> tuple[HistoryClient, str]:

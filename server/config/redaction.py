@@ -29,7 +29,7 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(rf"(?<!{_B64})(?={_B64}*?ey[A-Z]){_B64}{{16,}}+\.{_B64}{{4,}}+(?:\.{_B64}*+)?"),
         HIDDEN,
     ),
-    (re.compile(r"\b(bearer[ :]+)[^\s'\",<]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(bearer(?:[ :]+|\.))[^\s'\",<]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     # Up to the last `@`: an operator may forget to escape one in a password.
     (re.compile(r"(//[^/@:\s]{0,100}:)[^\s\"]{0,100}@"), rf"\1{HIDDEN}@"),
     (

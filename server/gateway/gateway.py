@@ -23,7 +23,13 @@ from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
 from server.gateway.directory import Directory
-from server.gateway.handshake import Admission, HandshakePolicy, accept_websocket
+from server.gateway.handshake import (
+    Admission,
+    HandshakePolicy,
+    accept_and_close,
+    accept_websocket,
+    closes_refused,
+)
 from server.gateway.handshake_pacer import HandshakePacer
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.limits import TokenBucket
@@ -79,6 +85,14 @@ class Attempt:
         self.address = ""
         self.connection = h11.Connection(h11.SERVER)
         self.method: bytes | None = None
+        self.request: Request | None = None
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the answer to a refused request, in the way that its client wants."""
+        request = self.request
+        if request and refusal.refused.value.close and closes_refused(request):
+            return accept_and_close(self.connection, request, refusal)
+        return response(refusal, self.connection, has_body=self.method != b"HEAD")
 
 
 @dataclass(kw_only=True)
@@ -264,8 +278,7 @@ class Gateway:
             refused = refusal.refused
             charged = refused in WITHOUT_USER
             self._count_failure(attempt, refused.value.code, str(refusal), charged=charged)
-            answer = response(refusal, attempt.connection, has_body=attempt.method != b"HEAD")
-            await send_last(attempt.sock, answer)
+            await send_last(attempt.sock, attempt.refuse(refusal))
         except NotHttp as other:
             self._count_failure(attempt, other.reason, str(other))
         except trio.TooSlowError:
@@ -289,7 +302,7 @@ class Gateway:
         await self._pacer.enter()
         parsed = parse_head(head, attempt.connection)
         attempt.method = parsed.method
-        request = read_request(parsed, rest)
+        attempt.request = request = read_request(parsed, rest)
         forwarded = request.headers.get("x-forwarded-for", "")
         attempt.address = self.proxies.client(attempt.address, forwarded)
         admission = await self._policy.admit(request, attempt.address, undo)

@@ -20,11 +20,17 @@ from server.gateway.commands import ClientContext
 from server.gateway.dead_connections import DeadConnections
 from server.gateway.limits import SYMBOLS_A_COMMAND, TokenBucket
 from server.gateway.pool import Pool
-from server.gateway.refusals import Refusal, Refused
+from server.gateway.refusals import Refusal, Refused, close_frame
 from server.gateway.request import Request, require_websocket
 from server.gateway.selection import STORE_UNAVAILABLE, Selection
 from server.gateway.sockets import send_all
-from server.gateway.views import JSON_ONLY, chosen_form, parse_fields
+from server.gateway.views import (
+    JSON_ONLY,
+    chosen_form,
+    named_if_refused,
+    offered_token,
+    parse_fields,
+)
 from server.intake.batch import MAX_NAME_LENGTH
 from server.quotes.duration import parse_duration
 from server.quotes.position import Position, parse_position
@@ -37,6 +43,9 @@ PATH = "/ws/quotes"
 PRICES_PATH = "/ws/prices"
 NO_PRICES = "this server takes no prices: start it with FEED=push"
 """The path for publishers, if prices come from them."""
+
+PATHS = PATH, PRICES_PATH
+"""All paths of this port that may be upgraded."""
 
 
 class Publisher(NamedTuple):
@@ -80,7 +89,7 @@ class HandshakePolicy(NamedTuple):
         Errors: Refusal.
         """
         verified = self._verify_early(request, address)
-        paths = (PATH, PRICES_PATH) if self.publishes else (PATH,)
+        paths = PATHS if self.publishes else (PATH,)
         if request.path not in paths:
             known = f"nothing here but {' and '.join(paths)}"
             problem = NO_PRICES if request.path == PRICES_PATH else known
@@ -151,6 +160,8 @@ class HandshakePolicy(NamedTuple):
     def _identify(self, request: Request) -> Identity:
         token = bearer_token(request.headers.get("authorization", ""))
         if token is None:
+            token = offered_token(_offered(request))
+        if token is None:
             token = request.query.get("token", [""])[-1].strip()
         if not token:
             raise Refusal(Refused.UNAUTHORIZED, "a token is required")
@@ -207,6 +218,27 @@ def _parameter(request: Request, name: str, parse: Callable[[str], T]) -> T | No
         raise Refusal(Refused.BAD_REQUEST, f"{name}: {error}") from None
 
 
+def closes_refused(request: Request) -> bool:
+    """Whether the client of a refused request wants an upgrade and a close frame (`refuse=close`).
+
+    A browser hides the response to a refused handshake from its page. A request that is not a
+    well-formed handshake cannot be upgraded.
+    """
+    if request.query.get("refuse", [""])[-1] != "close" or request.path not in PATHS:
+        return False
+    try:
+        require_websocket(request)
+    except Refusal:
+        return False
+    return True
+
+
+def accept_and_close(connection: h11.Connection, request: Request, refusal: Refusal) -> bytes:
+    """Return the 101 and the close frame of a refused request, to be written at once."""
+    named = named_if_refused(_offered(request))
+    return _switching(connection, request, named, None) + close_frame(refusal)
+
+
 async def accept_websocket(
     sock: socket.socket,
     connection: h11.Connection,
@@ -219,6 +251,12 @@ async def accept_websocket(
 
     Errors: OSError.
     """
+    await send_all(sock, _switching(connection, request, subprotocol, extension))
+
+
+def _switching(
+    connection: h11.Connection, request: Request, subprotocol: str | None, extension: str | None
+) -> bytes:
     headers = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
@@ -234,4 +272,4 @@ async def accept_websocket(
     response = connection.send(h11.InformationalResponse(status_code=101, headers=headers))
     # h11 gives bytes for every event but the end of a connection.
     assert response is not None
-    await send_all(sock, response)
+    return response

@@ -1,4 +1,4 @@
-"""Every refusal of a connection before the upgrade: status, code and headers, in one table."""
+"""Every refusal of a connection: status, code, headers and close code, in one table."""
 
 from enum import Enum
 from math import ceil
@@ -13,13 +13,22 @@ from server.quotes.messages import encode
 MIN_RETRY, MAX_RETRY = 1, 5
 """Seconds in `Retry-After`, drawn at random: clients refused together should not come back together."""
 
+MAX_CLOSE_REASON = 123
+"""Bytes: a control frame has at most 125, and the close code takes two (RFC 6455 §5.5)."""
+
+CLOSE_OPCODE = 0x88
+"""The first byte of a whole close frame (RFC 6455 §5.2)."""
+
 
 class Reason(NamedTuple):
-    """`status`: the HTTP status; `headers`: those that the status calls for."""
+    """`status`: the HTTP status; `headers`: those that the status calls for. `close`: the close code
+    for clients that ask for `refuse=close`, 0 if they too get the HTTP response.
+    """
 
     status: int
     code: str
     headers: tuple[tuple[str, str], ...] = ()
+    close: int = 0
 
 
 class Refused(Enum):
@@ -27,7 +36,7 @@ class Refused(Enum):
     decides.
     """
 
-    BAD_REQUEST = Reason(400, "bad_request")
+    BAD_REQUEST = Reason(400, "bad_request", close=4400)
     REQUEST_TIMEOUT = Reason(408, "request_timeout")
     TOO_LARGE = Reason(413, "too_large")
     HEADERS_TOO_LARGE = Reason(431, "headers_too_large")
@@ -37,16 +46,21 @@ class Refused(Enum):
         "upgrade_required",
         (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),  # RFC 6455 §4.4
     )
-    ORIGIN_NOT_ALLOWED = Reason(403, "origin_not_allowed")
-    AT_CAPACITY = Reason(503, "at_capacity")
-    UNAUTHORIZED = Reason(401, "unauthorized", (("WWW-Authenticate", "Bearer"),))  # RFC 6750 §3
-    FORBIDDEN = Reason(403, "forbidden")
-    RATE_LIMITED = Reason(429, "rate_limited")
-    TOO_MANY_CONNECTIONS = Reason(429, "too_many_connections")
-    NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols")
-    TOO_MANY_SYMBOLS = Reason(400, "too_many_symbols")
-    TOO_MANY_VIEWS = Reason(400, "too_many_views")
-    STORE_UNAVAILABLE = Reason(503, "store_unavailable")
+    ORIGIN_NOT_ALLOWED = Reason(403, "origin_not_allowed", close=4403)
+    AT_CAPACITY = Reason(503, "at_capacity", close=4503)
+    UNAUTHORIZED = Reason(
+        401,
+        "unauthorized",
+        (("WWW-Authenticate", "Bearer"),),  # RFC 6750 §3
+        close=4401,
+    )
+    FORBIDDEN = Reason(403, "forbidden", close=4403)
+    RATE_LIMITED = Reason(429, "rate_limited", close=4429)
+    TOO_MANY_CONNECTIONS = Reason(429, "too_many_connections", close=4409)
+    NO_VALID_SYMBOLS = Reason(400, "no_valid_symbols", close=4400)
+    TOO_MANY_SYMBOLS = Reason(400, "too_many_symbols", close=4400)
+    TOO_MANY_VIEWS = Reason(400, "too_many_views", close=4400)
+    STORE_UNAVAILABLE = Reason(503, "store_unavailable", close=4503)
     HTTP_VERSION = Reason(505, "http_version_not_supported")
 
 
@@ -80,6 +94,16 @@ class Refusal(Exception):
 def retry_after(wait: float) -> str:
     """Return the header's value: at least `wait` seconds, and at least a random time."""
     return str(ceil(max(wait, uniform(MIN_RETRY, MAX_RETRY))))
+
+
+def close_frame(refusal: Refusal) -> bytes:
+    """Return the close frame of a refusal, with the reason `code: message` (RFC 6455 §5.5.1)."""
+    _, code, _, close = refusal.refused.value
+    text = f"{code}: {redact(str(refusal))}".encode()[:MAX_CLOSE_REASON]
+    # The cut may have split a character.
+    reason = text.decode(errors="ignore").encode()
+    payload = close.to_bytes(2) + reason
+    return bytes((CLOSE_OPCODE, len(payload))) + payload
 
 
 def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:

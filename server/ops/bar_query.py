@@ -122,7 +122,7 @@ def _continued(query: Query, token: str) -> Query:
 
 def _fingerprint(values: Mapping[str, Any], tz: ZoneInfo) -> bytes:
     names = ("timeframe", "start", "end", "sort", "fill")
-    symbols = {normalize_symbol(each) for each in values["symbols"].split(",")}
+    symbols = {normalize_symbol(each) for each in values["symbols"].split(",")} - {""}
     parts = [*sorted(symbols), tz.key, *(values[each] for each in names)]
     return blake2b(msgspec.msgpack.encode(parts), digest_size=8).digest()
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from server import __version__
 from server.config.redaction import redact
 from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 
 
 def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
-    """Return the routes for load balancers and process managers.
+    """Return the routes for load balancers, process managers and deployments.
 
     Arguments:
         unready: returns the reasons to send no client here now; empty if the server is ready.
@@ -37,7 +38,10 @@ def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
         body = {"status": "unready" if reasons else "ready", "reasons": reasons}
         return JSONResponse(body, 503 if reasons else 200, headers=NO_STORE)
 
-    return [Route("/healthz", healthz), Route("/readyz", readyz)]
+    async def version(_: Request) -> Response:
+        return JSONResponse({"name": "quotestream", "version": __version__}, headers=NO_STORE)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/version", version)]
 
 
 def everybody(_: Scope) -> bool:

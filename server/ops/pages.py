@@ -41,6 +41,13 @@ class Index(msgspec.Struct, frozen=True):
     routes: Annotated[Sequence[Link], Meta(description="All routes of this port")]
 
 
+class Version(msgspec.Struct, frozen=True):
+    """The answer of `/version`."""
+
+    name: Annotated[str, Meta(description="Name of the service: quotestream")]
+    version: Annotated[str, Meta(description="Version of the server")]
+
+
 class Liveness(msgspec.Struct, frozen=True):
     """The answer of `/healthz`."""
 
@@ -126,6 +133,7 @@ PAGES = (
     Page("/", "All routes of this port, as JSON or as a page", result=Index),
     Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
     Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
+    Page("/version", "Name and version of the server", result=Version),
     Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
     Page(
         "/readyz",

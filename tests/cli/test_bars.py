@@ -176,6 +176,27 @@ def test_export_writes_all_pages(tmp_path):
     assert [each.name for each in tmp_path.glob("*bars*")] == ["bars.csv"]
 
 
+@pytest.mark.parametrize(
+    ("bars", "told"),
+    [
+        ({}, "0 bars of 0 symbols"),
+        ({"AAPL": [30]}, "1 bar of 1 symbol"),
+        ({"AAPL": [30, 31]}, "2 bars of 1 symbol"),
+    ],
+)
+def test_export_tells_how_many(tmp_path, bars, told):
+    """One is told in the singular."""
+    answer = page(None, **{name: [bar(each) for each in minutes] for name, minutes in bars.items()})
+    with scripted(answer) as server:
+        done = run(
+            tmp_path,
+            *["export", "bars", "--symbols", "AAPL", "--output", "bars.csv"],
+            *["--timeframe", "5m", "--end", "2026-11-25", "--url", server.url],
+            **TOKEN,
+        )
+    assert done.stderr.splitlines()[0] == told
+
+
 def test_export_goes_on_after_a_failure(tmp_path):
     """A page is asked for again when the server is busy, or ends the connection."""
     busy = 503, {"error": {"code": "store_unavailable", "message": "later"}}, ("Retry-After", "0")

@@ -8,6 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from server.gateway.views import parse_fields
 from tests.forms import FORMS, FormDocument, selected
 from tests.gateway.form_client import FormClient
 from tests.gateway.wire import new_user, refusal
@@ -161,6 +162,12 @@ def test_refused_forms_and_fields(server, query, offered):
     assert answer.verdict == (400, "bad_request")
     if "fields" in query:
         assert "current_price, volume" in answer.error["message"]
+
+
+@pytest.mark.parametrize("fields", ["volume,", ",volume", "volume,,volume", " ,volume"])
+def test_empty_parts_of_fields_do_not_count(fields):
+    """As with `symbols`."""
+    assert parse_fields(fields) == ("volume",)
 
 
 def test_selections_are_limited(server):

@@ -231,6 +231,7 @@ def test_description_and_page(server):
         "/admin/market-data/cache/invalidate",
         "/admin/market-data/cache/warm",
         "/",
+        "/version",
         "/healthz",
         "/readyz",
         "/health",

@@ -157,6 +157,7 @@ def test_a_token_belongs_to_its_query(other):
     """With any other parameter than `limit`, the token is refused. The order of symbols is free."""
     token = query().token("IBM", query().first)
     assert query(symbols="aapl, ibm,AAPL", page_token=token).behind
+    assert query(symbols="aapl,,ibm,", page_token=token).behind
     with pytest.raises(ApiError, match="page_token: it belongs to other parameters"):
         query(**other, page_token=token)
 

@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from server import __version__
 from tests.gateway.wire import Client, refusal
 from tests.processes import STOP_TIMEOUT, ServerProcess, make_token
 from tests.stopwatch import Stopwatch
@@ -27,6 +28,13 @@ def test_health_and_readiness(server):
         with urllib.request.urlopen(server.http_url + path) as response:
             assert json.load(response) == body
             assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_version_is_told(server):
+    """The answer names the server and its version, without a token. `/` names the route."""
+    status, body = server.get("/version")
+    assert (status, json.loads(body)) == (200, {"name": "quotestream", "version": __version__})
+    assert "/version" in {each["path"] for each in json.loads(server.get("/")[1])["routes"]}
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def tracebacks(server: ServerProcess, event: str) -> list[dict[str, int]]:
         "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
         f"%22{make_token()}SECRET%22",
         f"bearer.{make_token()}SECRET",
+        "Sec-WebSocket-Protocol: quotestream.v1.json, bearer.SECRET",
     ],
 )
 def test_forms_of_secrets_are_known(text):

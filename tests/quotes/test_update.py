@@ -19,6 +19,7 @@ from server.quotes.update import (
     TopOfBook,
     Trade,
     Update,
+    changes_bar,
     merged,
 )
 
@@ -229,3 +230,18 @@ def test_book_of_four_numbers_is_short_on_the_bus():
     """Its fields have no names there."""
     book = Book(1.0, 2.0, 3, 4)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(book)) == [1.0, 2.0, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("minute", "changes"),
+    [
+        (Traded(1, 2.0, 2.0, 2.0, 2.0, 5, 1, 10.0, 60, 60), True),
+        (Traded(1, 2.0, 2.0, 2.0, 2.0, 0, 1, 0.0, 60, 60), False),
+        (Traded(1, 2.0, 2.0, 2.0, 2.0, 0, 1, 0.0, 60, 60, late=True), True),
+        (Traded(1, 2.0, 2.0, 2.0, 2.0, 0, 0, 0.0, 60, 60, restated=True), True),
+    ],
+)
+def test_volume_alone_changes_a_bar(minute, changes):
+    """So does a late trade or a revised minute. A trade without any of these does not."""
+    assert changes_bar(Change("CLK0", None, 0, 0, 1, minutes=(minute,))) is changes
+    assert changes_bar(Change("CLK0", None, 5, 0, 1)) is False
