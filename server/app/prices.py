@@ -83,7 +83,7 @@ class Prices:
         if self._replay:
             # Otherwise the replay's symbols would count as new ones.
             await _list_catalogue(directory)
-        feed = partial(self._run, hub, member.interest if member else hub)
+        feed = partial(self._run_beside_openings, hub, member.interest if member else hub)
         if member is None:
             tasks.start_soon(feed, NOWHERE)
             return
@@ -91,7 +91,9 @@ class Prices:
         with trio.move_on_after(JOIN_TIMEOUT):
             await member.settled.wait()
 
-    async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+    async def _run_beside_openings(
+        self, hub: Hub, watching: Hub | Interest, position: FeedPosition
+    ) -> None:
         """Run the feed, and open sessions until cancelled.
 
         Arguments:
@@ -101,9 +103,9 @@ class Prices:
         openings = Openings(hub, self._settings.session)
         async with trio.open_nursery() as tasks:
             tasks.start_soon(openings.run)
-            await self._run_feed(hub, watching, position)
+            await self._run(hub, watching, position)
 
-    async def _run_feed(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+    async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
         """Run the feed. When it ends, tell every client."""
         reason = "feed_ended"
         if self._replay is None:
