@@ -238,6 +238,7 @@ def test_operators_have_a_port_of_their_own(tmp_path):
                 public = {each["path"] for each in json.loads(server.get(path)[1])["routes"]}
                 assert own == {
                     "/",
+                    "/version",
                     "/healthz",
                     "/readyz",
                     "/health",
