@@ -96,7 +96,7 @@ def test_least_number_is_there_from_the_start_and_survives_a_roll(tmp_path, redi
     """WORKERS_MIN workers run even without load."""
     variables = QUICK | {"WORKERS_MIN": "2", "WORKERS_MAX": "3"}
     with Host(tmp_path, redis, "auto", **variables) as host:
-        assert [line["worker"] for line in host.events("worker serves")] == [1, 2]
+        eventually(lambda: [line["worker"] for line in host.events("worker serves")] == [1, 2])
         eventually(
             lambda: (
                 host.metric('market_data_scaler_decisions_total{action="hold",reason="minimum"}')
