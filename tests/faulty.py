@@ -35,8 +35,8 @@ def main() -> None:
     """Run the command with these faults."""
     from server.__main__ import main as run
 
-    HandshakePolicy._select = _faulty(HandshakePolicy._select)  # type: ignore[method-assign]
-    Api.instruments = _faulty_search(Api.instruments)  # type: ignore[method-assign]
+    HandshakePolicy._select = _faulty(HandshakePolicy._select)  # type: ignore[method-assign]  # the fault
+    Api.instruments = _faulty_search(Api.instruments)  # type: ignore[method-assign]  # the fault
     run()
 
 

@@ -53,8 +53,9 @@ def take_over(topic: Topic, snapshot: LiveSnapshot, *, older: bool) -> None:
 
 
 def is_of(topic: Topic | None, row: Snapshot) -> bool:
-    """Return whether a row, or another instance's state, is of the instrument that the topic of its
-    symbol has, or there is no topic.
+    """Return whether a row, or another instance's state, belongs to the topic's instrument.
+
+    It may be None: then no other instrument has the symbol.
     """
     return topic is None or same_instrument(
         row.symbol, topic.instrument.adjustments, row.adjustments

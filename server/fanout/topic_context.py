@@ -1,4 +1,4 @@
-"""What a topic needs of the hub."""
+"""The parts of the hub that a topic uses."""
 
 from typing import NamedTuple
 

@@ -216,7 +216,7 @@ class Minutes:
 
     @property
     def closing(self) -> Closing:
-        """What other instances are told beside the trades."""
+        """How far the minutes are closed. Other instances get it with the trades."""
         return Closing(self.closed_to, self.whole_from)
 
     @property

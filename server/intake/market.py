@@ -1,4 +1,4 @@
-"""What the intake needs to know of a market, and what it makes of published objects."""
+"""The market as the intake asks for it, its rules, and the notices that it gives."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -16,8 +16,9 @@ class Market(Protocol):
     """Knows the symbols that exist."""
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if there is no such symbol. If it was renamed, they
-        have the new symbol.
+        """Return a symbol's reference data, None for an unknown symbol.
+
+        The data of a renamed symbol have the new symbol.
         """
 
     def may_list(self, symbol: str) -> bool:

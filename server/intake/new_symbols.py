@@ -22,7 +22,7 @@ class NewSymbols:
         known = self._waiting.get(given.symbol)
         price = given.price if given.kind == "trade" else None
         if not may_list or not (known or price):
-            raise Refused("unknown_symbol", f"there is no instrument {given.symbol}")
+            raise Refused("unknown_symbol", f"no instrument has the symbol {given.symbol}")
         if known is None and self.listed >= MAX_NEW_SYMBOLS:
             problem = f"trades have listed {MAX_NEW_SYMBOLS} symbols; import {given.symbol}"
             raise Refused("too_many_symbols", problem)

@@ -89,7 +89,7 @@ def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, 
     instrument = market.instrument(given.symbol)
     # An earlier object of the batch may list the symbol.
     if instrument is None and not market.may_list(given.symbol):
-        raise Refused("unknown_symbol", f"there is no instrument {given.symbol}")
+        raise Refused("unknown_symbol", f"no instrument has the symbol {given.symbol}")
     given.ts = read_time(given.ts, now)
     if instrument and given.kind == "trade":
         at_price(given.price, instrument, "price")

@@ -81,7 +81,7 @@ class TradesPage(msgspec.Struct, frozen=True):
     symbol: Annotated[str, Meta(description="Symbol in upper case")]
     trades: Annotated[Sequence[TradeView], Meta(description="The trades, the oldest first")]
     complete: Annotated[
-        bool, Meta(description="False if a trade above `after_version` is no longer known")
+        bool, Meta(description="False if the server has forgotten a trade above `after_version`")
     ]
 
 

@@ -175,7 +175,7 @@ def _hours(text: str) -> Hours | None:
 
 
 def _minutes(hour: str, minute: str) -> int | None:
-    """Return a time of day in minutes, None if there is no such time."""
+    """Return a time of day in minutes, None if the clock does not have it."""
     minutes = int(hour) * 60 + int(minute)
     return minutes if int(minute) < 60 and minutes <= DAY_MINUTES else None
 

@@ -60,8 +60,8 @@ class Scripted(BaseHTTPRequestHandler):
 def scripted(*answers: tuple[Any, ...]) -> Iterator[Any]:
     """Run a server with these answers."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
-        server.answers, server.requests = [*answers], []  # type: ignore[attr-defined]
-        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+        server.answers, server.requests = [*answers], []  # type: ignore[attr-defined]  # its handler reads them
+        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]  # as above
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server

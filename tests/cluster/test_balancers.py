@@ -133,7 +133,7 @@ def test_rolling_restart_refuses_nobody(tmp_path, redis):
                 eventually(lambda: served(instance) >= 1, START_TIMEOUT)  # noqa: B023 (called here)
                 eventually(lambda: haproxy.green == 2, START_TIMEOUT)
                 before = [visitor.visits for visitor in both]
-                eventually(lambda: both[0].visits > before[0] + 20, START_TIMEOUT)  # noqa: B023
+                eventually(lambda: both[0].visits > before[0] + 20, START_TIMEOUT)  # noqa: B023 (called here)
         eventually(lambda: all(each.visits > 1 for each in crowd), RETURN_TIMEOUT)
         eventually(lambda: all(each.served for each in crowd), RETURN_TIMEOUT)
         still_read(crowd)

@@ -86,7 +86,7 @@ def test_lines_and_arrays_count_alike(server: ServerProcess, symbol: str) -> Non
     answer = post(server, "\n".join(lines).encode())
     assert answer.counts == (2, 0, 0, 0, ["bad_json", "bad_price"])
     assert [each["line"] for each in answer.body["rejected"]] == [2, 3]
-    again = post(server, [json.loads(lines[0]), json.loads(lines[4]), 5])  # type: ignore[list-item]
+    again = post(server, [json.loads(lines[0]), json.loads(lines[4]), 5])  # type: ignore[list-item]  # 5 is wrong
     assert again.counts == (0, 2, 0, 0, ["bad_json"])
     assert quote(server, symbol)[1]["volume"] == 3
     assert server.events("published objects rejected")

@@ -39,7 +39,7 @@ class Desk:
         self.now = NOW
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """Return a symbol's reference data, None if there is no such symbol."""
+        """Return a symbol's reference data, None for an unknown symbol."""
         return self.instruments.get(symbol)
 
     def may_list(self, symbol: str) -> bool:

@@ -67,6 +67,10 @@ def variables(request, tmp_path) -> dict[str, str]:
     return {"DATABASE_URL": request.getfixturevalue("database_url")}
 
 
+DAYS = ["generated", "recorded"] if RECORDED.exists() else ["generated"]
+"""The recorded day lies beside the project, or does not."""
+
+
 def replayed(tmp_path: Path, rows: Rows, **variables: str) -> ServerProcess:
     """Return a server that replays a day as fast as it can."""
     path = write_day(tmp_path / "trades.csv", rows)
@@ -82,11 +86,9 @@ def await_bars(server: ServerProcess, query: str, expected: Bars) -> None:
     eventually(lambda: {s: len(b) for s, b in fetched(server, query).items()} == counts, 30)
 
 
-@pytest.mark.parametrize("day", ["generated", "recorded"])
+@pytest.mark.parametrize("day", DAYS)
 def test_bars_of_a_day_are_the_oracle_s(tmp_path, variables, day):
     """All timeframes equal the oracle's bars, from memory and the database, and after a restart."""
-    if day == "recorded" and not RECORDED.exists():
-        pytest.skip("the recorded day does not lie beside the project")
     rows = load_day() if day == "recorded" else generate_day(20_000)
     # A symbol that the catalogue does not have gets four decimals.
     made = partial(oracle, rows, decimals=2 if "SQLITE_PATH" in variables else 4)

@@ -95,8 +95,8 @@ class Front(BaseHTTPRequestHandler):
 def front(feed: ServerProcess, library: bytes) -> Iterator[Any]:
     """Run the page's own server. `drawn` has what the page tells of its chart."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Front) as server:
-        server.feed, server.library = feed.http_address, library  # type: ignore[attr-defined]
-        server.drawn = []  # type: ignore[attr-defined]
+        server.feed, server.library = feed.http_address, library  # type: ignore[attr-defined]  # for Front
+        server.drawn = []  # type: ignore[attr-defined]  # Front fills it
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server

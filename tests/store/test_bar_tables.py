@@ -111,19 +111,17 @@ async def test_a_bar_never_goes_back(catalogue):
     assert await after(revised, revised, final, bar(FIRST, rev=1)) == revised
 
 
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
 async def test_unlisted_symbols_are_named_and_the_others_written(catalogue):
     """A symbol that the catalogue does not have yet is returned, so that it can be tried later."""
-    if catalogue.name == "memory":
-        pytest.skip("memory takes any symbol")
     await fill(catalogue, instrument("IBM"))
     assert await catalogue.bars.write([bar(FIRST), bar(FIRST, "NEW")]) == ["NEW"]
     assert await minutes_of(catalogue) == [bar(FIRST)]
 
 
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
 async def test_history_follows_a_renamed_symbol(catalogue):
     """The new symbol has the bars of the old one, also those written under the old one later."""
-    if catalogue.name == "memory":
-        pytest.skip("memory is lost with the process, so nobody renames in it")
     await fill(catalogue, instrument("FB"))
     await catalogue.bars.write([bar(FIRST, "FB")])
     await catalogue.rename("FB", "META")
