@@ -158,10 +158,9 @@ def rounded(bars: list[MinuteBar]) -> list[MinuteBar]:
     ]
 
 
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
 async def test_open_bars_are_found_again(catalogue):
     """The open ones of the last two bars are found, so that a restart continues them."""
-    if catalogue.name == "memory":
-        pytest.skip("memory is lost with the process")
     await fill(catalogue, instrument("IBM"), instrument("AIG"))
     ours = [bar(FIRST + n, final=n < 8) for n in range(10)]
     await catalogue.bars.write([*ours, bar(FIRST, "AIG")])
@@ -169,10 +168,9 @@ async def test_open_bars_are_found_again(catalogue):
     assert sorted(found, key=lambda each: each.minute) == ours[8:]
 
 
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
 async def test_old_bars_are_deleted(catalogue):
     """Deleting in steps ends, and leaves newer bars. Postgres drops the months that are over."""
-    if catalogue.name == "memory":
-        pytest.skip("memory keeps a number of bars")
     await fill(catalogue, instrument("IBM"), instrument("AIG"))
     month = 31 * 1440
     new = [bar(FIRST + 2 * month), bar(FIRST + 2 * month, "AIG")]
