@@ -212,7 +212,19 @@ class Minutes:
             for key in [key for key in self._unwritten if key[1] < before]:
                 del self._unwritten[key]
             for minute in [each for each in self._minutes if each < before]:
-                del self._minutes[minute]
+                self._keep_needed(minute)
+
+    def _keep_needed(self, minute: int) -> dict[str, KeptMinute]:
+        """Forget the bars of a minute that the store has, and that clients have. Return the others."""
+        symbols = self._minutes.pop(minute)
+        kept = {
+            name: symbols[name]
+            for name in symbols
+            if (name, minute) in self._unwritten or (name, minute) in self._revised
+        }
+        if kept:
+            self._minutes[minute] = kept
+        return kept
 
     @property
     def closing(self) -> Closing:
@@ -225,19 +237,15 @@ class Minutes:
         return self.closed_to - KEPT_MINUTES
 
     def release(self) -> int:
-        """Forget old minutes that the store has. Return the number of bars that are lost, as the store
-        takes none.
+        """Forget old bars that the store has, and that clients have. Return the number of bars that are
+        lost, as the store takes none.
         """
         lost = [*islice(self._unwritten, max(0, len(self._unwritten) - MAX_UNWRITTEN))]
         for key in lost:
             del self._unwritten[key]
         for minute in [each for each in self._minutes if each < self.oldest_kept]:
             symbols = self._minutes[minute]
-            kept = {name: symbols[name] for name in symbols if (name, minute) in self._unwritten}
-            if kept:
-                self._minutes[minute] = kept
-            else:
-                del self._minutes[minute]
+            kept = self._keep_needed(minute)
             if len(kept) < len(symbols):
                 self.whole_from = max(self.whole_from, minute + 1)
         self.lost += len(lost)

@@ -1,6 +1,6 @@
 """The builder of one-minute bars, against a dozen lines of plain Python."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 import msgspec
@@ -219,6 +219,21 @@ def test_trade_of_an_unknown_minute_waits_for_the_store() -> None:
     (bar,) = all_bars(minutes)
     assert (bar.open, bar.close, bar.count, bar.final, bar.rev) == (100.0, 101.0, 2, True, 1)
     assert minutes.unwritten(10) == minutes.take_revised() == [bar]
+
+
+@pytest.mark.parametrize("forget", [Minutes.release, lambda minutes: minutes.forget(START + 9)])
+def test_revised_bar_stays_until_clients_have_it(forget: Callable[[Minutes], object]) -> None:
+    """However fast the store is, and however many minutes end meanwhile."""
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.close(START + 1)
+    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
+    minutes.written(minutes.unwritten(10))
+    minutes.close(START + 9)
+    forget(minutes)
+    (bar,) = minutes.take_revised()
+    assert (bar.minute, bar.count, bar.rev) == (START, 2, 1)
+    minutes.release()
+    assert all_bars(minutes) == []
 
 
 @pytest.mark.parametrize("stored", [True, False])
