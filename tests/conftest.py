@@ -23,6 +23,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument. Compressed ones hold the time, and all processes that run tests
+    must give each test the same name.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_report_header() -> str:
     return f"trading day: {describe()}"
 
