@@ -43,7 +43,7 @@ class Gate:
 
         Errors: ApiError.
         """
-        address = self._address(scope)
+        address = self.address(scope)
         try:
             given = Headers(scope=scope).get("authorization", "")
             identity = self._verify(given or f"Bearer {token}")
@@ -65,6 +65,21 @@ class Gate:
         token = bearer_token(Headers(scope=scope).get("authorization", ""))
         return token is not None and self.admit(scope, USER).role == ADMIN
 
+    def operator(self, scope: Scope, method: str) -> Identity | None:
+        """Return the user of a request to a port that only operators reach, None without a token.
+
+        A page of another site must not act through an operator's browser, as no token protects this
+        port. Errors: ApiError for a bad token, or such a page.
+        """
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+        foreign = origin and origin.partition("://")[2] != headers.get("host", "")
+        site = headers.get("sec-fetch-site", "none")
+        if method != "GET" and (foreign or site not in ("same-origin", "none")):
+            raise ApiError(FORBIDDEN, "a page of another site may not do this")
+        given = headers.get("authorization", "")
+        return self.admit(scope, USER) if given else None
+
     def charge_failure(self, address: str) -> None:
         """Charge the address of a request that was refused before its user was known."""
         self.budgets.failures.charge(budget_key(address))
@@ -75,7 +90,7 @@ class Gate:
 
     def refuse_anonymous(self, scope: Scope) -> ApiError | None:
         """Charge the address of a request without a token. Return a refusal if its budget is spent."""
-        address = self._address(scope)
+        address = self.address(scope)
         wait = self.budgets.requests.take(budget_key(address))
         return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None
 
@@ -86,7 +101,8 @@ class Gate:
             raise BadToken("a token is required: Authorization: Bearer <JWT>")
         return self.authenticator.verify(token)
 
-    def _address(self, scope: Scope) -> str:
+    def address(self, scope: Scope) -> str:
+        """Return the address of a request's client, as TRUSTED_PROXIES says."""
         peer, _ = scope.get("client") or ("", 0)
         forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
         return self.proxies.client(peer, forwarded)
