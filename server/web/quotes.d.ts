@@ -75,11 +75,12 @@ export interface Change {
   version: number;
 }
 
-/** The versions `from` to `to` of a symbol did not arrive. */
+/** The versions `from` to `to` of a symbol did not arrive. `count`: how many updates these are. */
 export interface Gap {
   symbol: string;
   from: number;
   to: number;
+  count: number;
 }
 
 export interface Status {
@@ -114,7 +115,8 @@ export interface Events {
   change: Change;
   /** The server took a quote away: unsubscribed, delisted, or renamed. */
   removed: { symbol: string; renamedTo: string | null };
-  missed: { missed: number };
+  /** `missed` grew or shrank. */
+  missed: { symbol: string };
   status: Status;
   /** The server refused a command or some of its symbols. */
   error: { code: string; message: string; symbols?: string[]; id?: number | string };
