@@ -1020,7 +1020,7 @@ class Decoder {
         news = true;
       }
       // No version is missing, but an operation failed: only the full quote helps.
-      if (failed.has(symbol) && !this.#book.gaps.has(symbol)) {
+      if (failed.has(symbol) && quote && !this.#book.gaps.has(symbol)) {
         this.#book.doubt(symbol, version, version);
       }
     }
@@ -1033,7 +1033,8 @@ class Decoder {
     const entire = new Set();
     for (const { op, path, from } of operations) {
       for (const pointer of from === undefined ? [path] : [path, from]) {
-        const [, symbol, field] = pointerParts(pointer);
+        const [root = "quotes", symbol, field] = pointerParts(pointer);
+        if (root !== "quotes") continue;
         for (const each of symbol === undefined ? this.#book.quotes.keys() : [symbol]) {
           named.add(each);
           if (field === undefined && op !== "test") entire.add(each);

@@ -6,38 +6,11 @@
  */
 
 import { readFileSync } from "node:fs";
-import { connect, unpack } from "../../server/web/quotes.js";
 import { advance, clock, nextTimer, settle } from "./clock.mjs";
+import { connect } from "../../server/web/quotes.js";
+import { FakeSocket } from "./fakes.mjs";
 
 const MOST_TIMERS = 10_000;
-
-class FakeSocket {
-  static opened = [];
-  readyState = 0;
-  sent = [];
-
-  constructor(url, protocols) {
-    Object.assign(this, { url: new URL(url), protocols });
-    FakeSocket.opened.push(this);
-  }
-
-  send(data) {
-    const command = typeof data === "string" ? JSON.parse(data) : unpack(data.buffer);
-    if (command.action === "ping") this.pinged = true;
-    else this.sent.push(command);
-  }
-
-  /** Answer a ping, as a server does that has accepted the client. */
-  answer() {
-    if (this.pinged) this.onmessage?.({ data: this.pong });
-    this.pinged = false;
-  }
-
-  close() {
-    this.readyState = 3;
-    this.closed = true;
-  }
-}
 
 function frame({ text, hex }) {
   return text ?? Uint8Array.from(Buffer.from(hex, "hex")).buffer;
@@ -94,17 +67,16 @@ class Run {
       resume: resume && [resume.split(":")[0], resume.slice(resume.indexOf(":") + 1)],
       protocols: socket.protocols,
     });
-    Object.assign(socket, { pong: frame(this.pong), protocol: `quotestream.v1.${this.form}`, readyState: 1 });
-    socket.onopen();
+    socket.pong = frame(this.pong);
+    socket.open();
   }
 
   server(frames) {
     for (const each of frames) this.#socket.onmessage?.({ data: frame(each) });
   }
 
-  close({ code, reason = "" }) {
-    this.#socket.readyState = 3;
-    this.#socket.onclose?.({ code, reason });
+  close({ code, reason }) {
+    this.#socket.end(code, reason);
   }
 
   call({ method, symbols, timeframe, interval }) {

@@ -1,7 +1,6 @@
 """`quotes.js` passes the protocol cases that drive the Python client, too."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.browser_client.node import RUNNERS, needs_node, node
+from tests.browser_client.node import needs_node, run
 
 CASES = Path(__file__).parent.parent / "protocol_cases"
 
@@ -66,16 +65,8 @@ ALL = collect()
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     """Run all cases in one process of Node."""
-    run = subprocess.run(
-        [node(), RUNNERS / "cases.mjs"],
-        input=json.dumps([case for _, case in ALL]),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return dict(zip([name for name, _ in ALL], json.loads(run.stdout), strict=True))
+    printed = run("cases.mjs", json.dumps([case for _, case in ALL]))
+    return dict(zip([name for name, _ in ALL], json.loads(printed), strict=True))
 
 
 def test_there_are_cases():
