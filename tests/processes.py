@@ -89,13 +89,13 @@ class ServerProcess:
             )
         assert self.process.stdout is not None
         self.lines: list[str] = []
-        wanted = 2 if self._variables.get("JWT_SECRET", SECRET) else 4
+        wanted = 3 if self._variables.get("JWT_SECRET", SECRET) else 5
         while len(self.lines) < wanted and (line := self.process.stdout.readline()):
             self.lines.append(line.rstrip())
         if len(self.lines) < wanted:
             raise RuntimeError(f"the server did not start: {self.log.read_text()}")
-        self.quotes_url = self.lines[0].split()[1]
-        self.http_url = self.lines[1].split()[1].removesuffix("/healthz")
+        self.quotes_url = self.lines[1].split()[1]
+        self.http_url = self.lines[2].split()[1].removesuffix("/healthz")
         return self
 
     def __exit__(

@@ -29,7 +29,6 @@ from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
     client_token,
-    development_token,
     is_development,
     is_secret_kept,
     makes_its_own_token,
@@ -258,6 +257,7 @@ def _warn_of_unknown_settings() -> None:
 
 def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addresses) -> None:
     _warn(settings)
+    print(f"page     {addresses.http}/")
     print(f"quotes   {addresses.quotes}")
     operators = "/health /metrics /docs"
     if addresses.ops:
@@ -266,7 +266,7 @@ def _say_hello(settings: Settings, authenticator: Authenticator, addresses: Addr
     else:
         print(f"HTTP     {addresses.http}/healthz /readyz {operators}")
     if is_development(settings):
-        token = development_token(authenticator)
+        token = authenticator.development_token()
         # In the environment it is hidden from other users, unlike an argument.
         variable = "" if makes_its_own_token(settings) else f"QUOTESTREAM_TOKEN={token} "
         print(f"token    {token}")
