@@ -45,7 +45,7 @@ def faults(context: BrowserContext) -> Iterator[Faults]:
     """Fail the test for each error of its pages that the test has not expected."""
     faults = Faults(context)
     yield faults
-    assert not faults.unexpected
+    assert not faults.unexpected, "\n".join(faults.unexpected)
 
 
 @pytest.fixture
