@@ -1,6 +1,6 @@
 """The parts of one server that operators and other services see: HTTP ports, metrics and health."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.bars import History, history_endpoints
+from server.ops.cors import api_sharing
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
@@ -73,6 +74,7 @@ def build_operations(
     listeners: Listeners,
     max_connections: int,
     health_interval: float,
+    origins: Sequence[str],
     supervisor: SupervisorLink | None,
 ) -> Operations:
     """Build the HTTP ports. With a `supervisor`, `/metrics` shows all workers of the machine.
@@ -80,6 +82,7 @@ def build_operations(
     Arguments:
         max_connections: of the public HTTP port.
         health_interval: seconds between two looks at the health.
+        origins: those whose pages may use the API.
     """
     hub, store, member, gateway = parts.hub, parts.store, parts.member, parts.gateway
     lag = LoopLag()
@@ -135,7 +138,8 @@ def build_operations(
             *([index_route(PAGES), *asset_routes(web), description] if own_port else []),
         ],
     )
-    http = build_ports(listeners, max_connections, lag, routes, gate)
+    sharing = api_sharing(origins, api)
+    http = build_ports(listeners, max_connections, lag, routes, gate, sharing)
     registry.register(HttpCollector(http.edges))
     if parts.push:
         registry.register(IntakeCollector(parts.push.intake))
