@@ -6,7 +6,13 @@ from types import ModuleType
 import pytest
 from _pytest.terminal import TerminalReporter
 
-STARTERS = {"subprocess", "bench.services", "tests.cli.command", "tests.processes"}
+STARTERS = {
+    "subprocess",
+    "bench.services",
+    "playwright.sync_api",
+    "tests.cli.command",
+    "tests.processes",
+}
 """Modules whose names a test or a fixture uses if it starts processes."""
 
 LONGEST = "tests/test_trading_day.py"

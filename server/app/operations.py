@@ -1,6 +1,6 @@
 """The parts of one server that operators and other services see: HTTP ports, metrics and health."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -20,7 +20,11 @@ from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.bars import History, history_endpoints
+<<<<<<< HEAD
 from server.ops.clients import Clients
+=======
+from server.ops.cors import api_sharing
+>>>>>>> page18
 from server.ops.health import (
     HealthMonitor,
     check_publishing,
@@ -89,6 +93,7 @@ def build_operations(
     listeners: Listeners,
     max_connections: int,
     health_interval: float,
+    origins: Sequence[str],
     supervisor: SupervisorLink | None,
 ) -> Operations:
     """Build the HTTP ports. With a `supervisor`, `/metrics` shows all workers of the machine.
@@ -96,6 +101,7 @@ def build_operations(
     Arguments:
         max_connections: of the public HTTP port.
         health_interval: seconds between two looks at the health.
+        origins: those whose pages may use the API.
     """
     hub, store, member, gateway = parts.hub, parts.store, parts.member, parts.gateway
     lag = LoopLag()
@@ -149,7 +155,9 @@ def build_operations(
     ports = listeners.ports
     authenticator = parts.authenticator
     development_token = authenticator.development_token if authenticator.is_development else None
-    web = Web(int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token)
+    web = Web(
+        int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token, parts.prices.feeds
+    )
     routes = Routes(
         probes=probe_routes(readiness.ask),
         users=[route for each in api for route in each.routes(gate)]
@@ -171,7 +179,8 @@ def build_operations(
             ),
         ],
     )
-    http = build_ports(listeners, max_connections, lag, routes, gate)
+    sharing = api_sharing(origins, api)
+    http = build_ports(listeners, max_connections, lag, routes, gate, sharing)
     registry.register(HttpCollector(http.edges))
     if parts.push:
         registry.register(IntakeCollector(parts.push.intake))

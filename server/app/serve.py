@@ -91,8 +91,14 @@ async def serve(
             push=push,
             desk=desk,
         )
-        health_interval = settings.ws_health_check_interval
-        operations = build_operations(parts, listeners, room.http, health_interval, supervisor)
+        operations = build_operations(
+            parts,
+            listeners,
+            room.http,
+            settings.ws_health_check_interval,
+            settings.http_allowed_origins,
+            supervisor,
+        )
         http, readiness = operations.http, operations.readiness
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)

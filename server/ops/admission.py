@@ -80,9 +80,13 @@ class Gate:
         given = headers.get("authorization", "")
         return self.admit(scope, USER) if given else None
 
-    def charge_failure(self, address: str) -> None:
-        """Charge the address of a request that was refused before its user was known."""
+    def charge_failure(self, peer: str, forwarded: str) -> str:
+        """Charge the client of a request that was refused before its user was known. Return the
+        client's address.
+        """
+        address = self.proxies.client(peer, forwarded)
         self.budgets.failures.charge(budget_key(address))
+        return address
 
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
         """Charge the user for the symbols of a request, as for the symbols of a command."""

@@ -29,8 +29,9 @@ from server.gateway.sockets import (
     close,
     ignore_new,
 )
+from server.ops.cors import Sharing
 from server.ops.endpoint import BODY
-from server.ops.http_request import MAX_BODY, MAX_HEAD
+from server.ops.http_request import MAX_BODY, MAX_HEAD, header_values
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer
 
@@ -98,11 +99,14 @@ class HttpEdge:
         listeners: Sequence[socket.socket],
         max_connections: int,
         pacer: RequestPacer,
-        charge: Callable[[str], None],
+        charge: Callable[[str, str], str],
+        sharing: Sharing,
     ) -> None:
         """
         Arguments:
-            charge: gets the client's address for each request that is refused here.
+            charge: gets the connection's other end and `X-Forwarded-For` of each request that is
+                refused here, and returns the client's address.
+            sharing: says which pages may read these refusals.
         """
         self.streams: dict[RequestStream, None] = {}
         self.failures = 0
@@ -113,6 +117,7 @@ class HttpEdge:
         self._max_connections = max_connections
         self._pacer = pacer
         self._charge = charge
+        self._sharing = sharing
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
@@ -258,10 +263,11 @@ class HttpEdge:
             stream.answered()
             self._changed.unpark_all()
 
-    def _on_refused(self, address: str, code: str, message: str) -> None:
+    def _on_refused(self, peer: str, code: str, message: str, head: bytes) -> list[tuple[str, str]]:
         self.refused[code] += 1
-        self._charge(address)
+        address = self._charge(peer, ",".join(header_values(head, b"x-forwarded-for")))
         self._refusals.log(code, message, address=address)
+        return self._sharing.headers("".join(header_values(head, b"origin")))
 
 
 def _hypercorn_config() -> Config:
