@@ -20,11 +20,8 @@ from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
 from server.ops.bars import History, history_endpoints
-<<<<<<< HEAD
 from server.ops.clients import Clients
-=======
 from server.ops.cors import api_sharing
->>>>>>> page18
 from server.ops.health import (
     HealthMonitor,
     check_publishing,

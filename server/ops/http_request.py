@@ -27,7 +27,7 @@ MAX_FILE = 4 * 1024 * 1024
 
 READ_BODIES = {
     (b"POST", b"/prices"): MAX_BATCH_BYTES,
-    (b"POST", b"/ops/instruments"): MAX_FILE,
+    (b"POST", b"/ops/import"): MAX_FILE,
 }
 """Methods and paths of the routes that read a body, and its most bytes."""
 

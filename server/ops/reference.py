@@ -220,7 +220,7 @@ def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool)
             problems=(*search.problems, FORBIDDEN),
         ),
         admin(
-            path="/ops/instruments",
+            path="/ops/import",
             method="POST",
             handle=reference.import_instruments,
             result=ImportReport,

@@ -25,7 +25,7 @@ ROUTES = (
     ("POST", "/ops/clients/0-1/drain"),
     ("POST", "/ops/clients/0-1/disconnect"),
     ("GET", "/ops/instruments?query=a"),
-    ("POST", "/ops/instruments?dry_run=true"),
+    ("POST", "/ops/import?dry_run=true"),
     ("DELETE", "/ops/instruments/NONE"),
     ("POST", "/ops/prices?price=1"),
 )
@@ -259,7 +259,7 @@ def test_parameters_are_bounded(pushed, path):
 
 def test_file_is_tried_then_imported_then_delisted(pushed):
     """A dry run changes nothing. Bad rows are told, and stop an import that does not skip them."""
-    status, report = ask(pushed, "POST", "/ops/instruments?dry_run=true", FILE)
+    status, report = ask(pushed, "POST", "/ops/import?dry_run=true", FILE)
     assert status == 200
     assert (report["dry_run"], report["listed"], report["without_price"]) == (True, 2, 1)
     assert report["sample"][0] == {"symbol": "NEWA", "name": "New A", "price": 1.25}
@@ -267,12 +267,12 @@ def test_file_is_tried_then_imported_then_delisted(pushed):
     assert any("';'" in each for each in report["assumed"])
     assert pushed.ask("/instruments/NEWA")[0] == 404
 
-    status, body = ask(pushed, "POST", "/ops/instruments", FILE)
+    status, body = ask(pushed, "POST", "/ops/import", FILE)
     assert (status, body["error"]["code"]) == (400, "bad_file")
     assert "line 4" in body["error"]["message"]
     assert pushed.ask("/instruments/NEWA")[0] == 404
 
-    status, report = ask(pushed, "POST", "/ops/instruments?skip_bad=true", FILE)
+    status, report = ask(pushed, "POST", "/ops/import?skip_bad=true", FILE)
     assert (status, report["dry_run"], report["listed"]) == (200, False, 2)
     assert pushed.ask("/instruments/NEWA")[1]["base_price"] == 1.25
     found = ask(pushed, "GET", "/ops/instruments?query=NEWB")[1]
@@ -300,20 +300,20 @@ def test_file_is_tried_then_imported_then_delisted(pushed):
 )
 def test_file_that_cannot_be_imported(pushed, body, query, status, code):
     """It is refused with one line, and nothing is listed."""
-    found, answer = ask(pushed, "POST", f"/ops/instruments{query}", body)
+    found, answer = ask(pushed, "POST", f"/ops/import{query}", body)
     assert (found, answer["error"]["code"]) == (status, code)
 
 
 def test_column_can_be_named(pushed):
     """`map` takes a column whose header is not known."""
     body = b"symbol,name,Fixing\nMAPPED,Mapped,7.5\n"
-    path = "/ops/instruments?dry_run=true&map=price%3DFixing"
+    path = "/ops/import?dry_run=true&map=price%3DFixing"
     assert ask(pushed, "POST", path, body)[1]["sample"][0]["price"] == 7.5
 
 
 def test_test_price_reaches_subscribers(pushed):
     """It is published as any other price, for the symbol TEST if no other is named."""
-    ask(pushed, "POST", "/ops/instruments", b"symbol,name,price\nTEST,Test,1\n")
+    ask(pushed, "POST", "/ops/import", b"symbol,name,price\nTEST,Test,1\n")
     with Client(pushed, "TEST") as client:
         client.receive()
         status, answer = ask(pushed, "POST", "/ops/prices?price=2.5")
