@@ -141,7 +141,7 @@ class Recorder:
             # Woken a moment early.
             return
         samples = self.samples()
-        if point < self._last or point - self._last > POINTS:
+        if not self._columns or point < self._last or point - self._last > POINTS:
             self._columns.clear()
             self._first = point
         for skipped in range(self._last + 1, point if self._columns else 0):

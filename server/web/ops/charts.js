@@ -98,6 +98,10 @@ export class Charts {
     this.#span = Math.min(LONGEST, Math.max(FEWEST, this.#hour.length));
     const minutes = Math.round((this.#span * this.#hour.interval) / 60);
     write(find("hour-title"), minutes >= 60 ? "The last hour" : `The last ${minutes} minutes`);
+    if (this.#hour.length) {
+      const [from, to] = [this.#span - 1, 0].map((back) => clock(this.#hour.time(back)));
+      write(find("hour-hint"), `${from} to ${to}, a point every ${this.#hour.interval} seconds`);
+    }
     for (const each of this.#charts) each.draw(this.#hour, this.#span);
     this.#show(this.#back);
   }
