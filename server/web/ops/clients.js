@@ -125,6 +125,7 @@ export class Clients {
     write(cells.symbolNames, client.everything ? "" : names(client));
     write(cells.state, why.state);
     write(cells.because, why.text);
+    cells.why.title = why.text;
     return row;
   }
 
@@ -168,6 +169,7 @@ export class Clients {
         "Connected for": duration(client.age * 1000),
       },
       label: drain ? "Drain" : "Disconnect",
+      isHarmless: drain,
       action: async () => {
         await this.#server.post(`clients/${encodeURIComponent(client.id)}/${action}`);
         announce(drain ? `${client.user} was told to come back.` : `${client.user} was disconnected.`);
@@ -187,7 +189,7 @@ function explain(client) {
     return {
       state: "blocked",
       tone: client.breaker === "closed" ? "warn" : "bad",
-      text: `Reads too slowly, socket full${since}${more ? `; ${more}` : ""}`,
+      text: more ? `Socket full${since}; ${more}` : `Reads too slowly, socket full${since}`,
     };
   }
   if (client.state === "throttled") {

@@ -6,7 +6,7 @@ import { reason } from "./server.js";
 let act = async () => {};
 
 /** Show a dialog. `action` runs when the operator agrees; if it fails, the dialog stays with the reason. */
-export function confirm({ title, text, facts = {}, label, action }) {
+export function confirm({ title, text, facts = {}, label, isHarmless = false, action }) {
   write(find("confirm-title"), title);
   write(find("confirm-text"), text);
   write(find("confirm-yes"), label);
@@ -17,6 +17,7 @@ export function confirm({ title, text, facts = {}, label, action }) {
   ]);
   find("confirm-facts").replaceChildren(...entries);
   find("confirm-yes").disabled = false;
+  find("confirm-yes").className = `button ${isHarmless ? "primary" : "danger"}`;
   act = action;
   find("confirm").showModal();
   find("confirm-no").focus();

@@ -117,7 +117,7 @@ function tell() {
   write(find("banner-text"), problem);
   if (wasHidden && !banner.hidden) announce(banner.textContent.trim());
   document.body.classList.toggle("old", isOld || needsToken);
-  const text = isPaused ? "Paused" : !shownAt ? "Connecting" : age < 6500 ? "Up to date" : `${duration(age)} old`;
+  const text = isPaused ? "Paused" : needsToken ? "No access" : !shownAt ? "Connecting" : age < 6500 ? "Up to date" : `${duration(age)} old`;
   write(find("age"), text);
 }
 
@@ -152,4 +152,5 @@ bindConfirm();
 bindTheme(() => {});
 setInterval(tell, 1000);
 await token.begin().catch(() => {});
-resume();
+await asked.overview.now();
+if (!needsToken) asked.clients.now();

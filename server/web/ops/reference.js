@@ -126,6 +126,7 @@ export class Reference {
       text: "They are listed on every instance, all or none. Those that are listed already get the file's reference data and keep their last prices.",
       facts: { File: file.name, "Bad rows": bad ? `${count(bad)}, which are skipped` : "none" },
       label,
+      isHarmless: true,
       action: async () => {
         const report = await this.#server.post("import", { skip_bad: bad > 0 }, file);
         const text = `${count(report.listed)} instruments are listed.`;
@@ -153,12 +154,17 @@ export class Reference {
     try {
       const answer = await this.#server.post("prices", { symbol, price });
       const [refused] = answer.rejected;
-      if (refused) write(told, `${refused.message} (${refused.code})`);
+      if (refused) write(told, whyRefused(refused));
       else write(told, answer.held ? "The price is held back, as PRICE_BAND says." : `${symbol.toUpperCase()} is at ${price} now.`);
     } catch (error) {
       write(told, reason(error));
     }
   }
+}
+
+function whyRefused({ code, message }) {
+  const hint = code === "unknown_symbol" ? " Import a file that lists it first." : "";
+  return `${message[0].toUpperCase()}${message.slice(1)}.${hint}`;
 }
 
 function badRows({ bad_rows: bad, problems }) {
