@@ -61,7 +61,7 @@ export class Chart {
     const first = this.#lines[0]?.points ?? [];
     this.area.setAttribute("d", this.#lines.length === 1 ? shape(first, highest, span, true) : "");
     const format = FORMATS[this.#unit];
-    write(this.top, known.length ? format(highest) : "");
+    write(this.top, known.length ? format(highest).replace(/\.0(?!\d)/, "") : "");
     write(this.bottom, known.length && this.#unit !== "grade" ? "0" : "");
     this.element.classList.toggle("unknown", known.length === 0);
     this.#say(known, format);

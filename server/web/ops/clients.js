@@ -181,7 +181,7 @@ export class Clients {
 
 /** Return the state of a client in a word, the reason in a sentence, and how serious it is. */
 function explain(client) {
-  const breaker = { open: "breaker open, nothing is sent", half_open: "breaker tries again", given_up: "breaker gave up" };
+  const breaker = { open: "breaker open", half_open: "breaker tries again", given_up: "breaker gave up" };
   if (client.state === "closing") return { state: "closing", tone: "idle", text: "The close frame waits for it" };
   if (client.state === "blocked") {
     const since = client.blocked_for === null ? "" : ` ${duration(client.blocked_for * 1000)}`;

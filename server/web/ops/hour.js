@@ -8,8 +8,10 @@ export class Hour {
   last = 0;
   interval = 10;
 
-  /** Take an overview. It may begin anew, as a restarted server or a clock that was set does. */
+  /** Take an overview. The hour begins anew if the server's clock was set. */
   take({ last, interval, series }) {
+    // A server that just started has no point yet.
+    if (!last) return;
     const isNew = last < this.last || last - this.last > POINTS;
     if (isNew) this.#series.clear();
     this.interval = interval;
