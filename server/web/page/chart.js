@@ -75,7 +75,10 @@ export class Chart {
     this.#decimals = decimals;
     if (style !== this.#style || !this.#series) this.#make(style);
     this.#chart.applyOptions({ timeScale: { secondsVisible: timeframe === "live" } });
-    this.#series.applyOptions({ priceFormat: this.#format() });
+    const { LineType } = this.#library;
+    // A price stands until the next trade. A line between closing prices would show steps that never were.
+    const lineType = timeframe === "live" ? LineType.WithSteps : LineType.Simple;
+    this.#series.applyOptions({ priceFormat: this.#format(), lineType });
     this.#series.setData(bars);
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
