@@ -154,9 +154,8 @@ export class Chosen {
 
   /** Ask for the past, and draw it with what came meanwhile. */
   async #load() {
-    this.#loading?.abort();
     clearTimeout(this.#retry);
-    const mine = (this.#loading = new AbortController());
+    const mine = (this.#loading = {});
     const { chart, timeframe, style } = this.#shown;
     this.#early = [];
     if (!chart || !this.#quote) {
@@ -164,21 +163,22 @@ export class Chosen {
       this.#chart.show([], { style: "line", timeframe, decimals: 2 });
       this.#note(chart ? "The chart comes with the first price." : "Choose a symbol to see its chart.");
       this.#waits = chart !== null;
+      this.#loading = null;
       return;
     }
     this.#waits = false;
     let bars;
     try {
       const isLive = timeframe === "live";
-      bars = await (isLive ? this.#past.trades(chart, mine.signal) : this.#past.bars(chart, timeframe, mine.signal));
+      bars = await (isLive ? this.#past.trades(chart) : this.#past.bars(chart, timeframe));
+      if (mine !== this.#loading) return;
       this.#note(bars.length > 1 || isLive ? "" : "History begins now: this server has no earlier bars.");
     } catch (error) {
-      if (mine.signal.aborted) return;
+      if (mine !== this.#loading) return;
       bars = [];
       this.#note(`No history: ${error.message}`);
       if (error.status !== 404 && error.status !== 403) this.#retry = setTimeout(() => this.#load(), error.retryAfter || AGAIN);
     }
-    if (mine.signal.aborted) return;
     this.#loading = null;
     const late = this.#early.filter(({ time }) => time >= (bars.at(-1)?.time ?? 0));
     this.#last = 0;

@@ -54,7 +54,7 @@ export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt,
 /** Return how far this page is behind the server. */
 export function behind(lag) {
   if (lag === null || lag === undefined) return "Prices come as they are made.";
-  return `This page is ${lag < 1 ? "less than 1" : Math.round(lag)} ms behind the server.`;
+  return `This page is ${Math.max(1, Math.round(lag))} ms behind the server.`;
 }
 
 /** Return whether the versions prove that nothing is missing, and the sentence for it. */
