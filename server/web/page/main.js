@@ -1,0 +1,211 @@
+/** Puts the page together: configuration, token, connection, and what they show. */
+
+import { connect } from "../quotes.js";
+import { readAddress, writeAddress } from "./address.js";
+import { Api } from "./api.js";
+import { Chosen } from "./chosen.js";
+import { bindControls, keptOptions, togglePause } from "./controls.js";
+import { find, write } from "./dom.js";
+import { Past } from "./history.js";
+import { Instruments } from "./instruments.js";
+import { Meter } from "./meter.js";
+import { Search } from "./search.js";
+import { Selection } from "./selection.js";
+import { Status } from "./status.js";
+import { Table } from "./table.js";
+import { bindTheme } from "./theme.js";
+import { Tokens, fetchConfig } from "./token.js";
+
+/** The list of a first visit. A server without these symbols shows its own first ones. */
+const FIRST = ["AAPL", "MSFT", "NVDA", "GOOGL", "AMZN", "META", "TSLA", "BRK.B", "JPM", "V", "LLY", "XOM", "KO", "DIS", "SPY", "QQQ"];
+
+/** Milliseconds until the configuration is asked for again, and in which rows that came are gathered. */
+const AGAIN = 2000;
+const GATHERED = 100;
+
+async function start() {
+  const asked = readAddress();
+  const isFirst = asked.symbols === null;
+  const selection = new Selection({ ...asked, symbols: asked.symbols ?? FIRST, chart: asked.chart ?? FIRST[0] });
+  const config = await configuration();
+  const tokens = new Tokens(config);
+  const api = new Api(tokens);
+  const instruments = new Instruments(api);
+  const table = new Table(selection, instruments);
+  const past = new Past(api);
+  const chosen = new Chosen(selection, instruments, past);
+  describeServer(config);
+
+  const options = keptOptions();
+  const stream = connect({
+    url: new URL(config.stream.replace(/^\//, ""), document.baseURI).href,
+    getToken: () => tokens.get(),
+    symbols: [],
+    ...options,
+  });
+  table.quotes = stream.quotes;
+  const status = new Status(stream, tokens, table, {
+    retry: () => stream.reconnect(),
+    resume: () => stream.resume(),
+    token: () => tokens.ask(),
+  });
+  const meter = new Meter(stream);
+  const search = new Search(api, selection, instruments, (symbol) => add(selection, table, status, symbol));
+  search.told = (text) => status.say(text);
+  table.addEventListener("told", ({ detail }) => status.say(detail));
+
+  bindControls(stream, options);
+  bindList(selection, stream);
+  bindStream(stream, { selection, table, tokens, isFirst, api });
+  bindRows(table, instruments, past);
+  bindKeys(search, stream);
+  bindTheme(() => {
+    chosen.recolour();
+    meter.recolour();
+  });
+  find("defaults").addEventListener("click", () => {
+    selection.add(FIRST);
+    table.focus(selection.symbols[0]);
+  });
+  await chosen.follow(stream);
+}
+
+/** Return the server's configuration. Until it comes, say that the page waits. */
+async function configuration() {
+  for (;;) {
+    try {
+      return await fetchConfig();
+    } catch {
+      write(find("pill-text"), "No server");
+      find("banner").hidden = false;
+      find("banner").dataset.tone = "bad";
+      write(find("banner-title"), "The server does not answer");
+      write(find("banner-text"), "The page tries again every two seconds.");
+      await new Promise((done) => setTimeout(done, AGAIN));
+    }
+  }
+}
+
+function describeServer({ version, prices }) {
+  write(find("version"), `quotestream ${version}`);
+  const source = origin(prices);
+  write(find("source"), source);
+  find("source").hidden = source === "";
+}
+
+/** Say if prices are not today's. */
+function origin(feeds) {
+  if (feeds.includes("replay")) return "Recorded prices, replayed";
+  if (!feeds.includes("simulator")) return "";
+  return feeds.length === 1 ? "Simulated prices" : "Some prices are simulated";
+}
+
+/** Keep the server's subscriptions and the address equal to the list. */
+function bindList(selection, stream) {
+  let subscribed = new Set();
+  const follow = () => {
+    const wanted = new Set(selection.symbols);
+    const news = [...wanted].filter((symbol) => !subscribed.has(symbol));
+    const gone = [...subscribed].filter((symbol) => !wanted.has(symbol));
+    subscribed = wanted;
+    // The event `error` tells each refusal.
+    if (gone.length) stream.unsubscribe(gone).catch(() => {});
+    if (news.length) stream.subscribe(news).catch(() => {});
+    find("empty").hidden = wanted.size > 0;
+    find("quotes").hidden = wanted.size === 0;
+    writeAddress(selection);
+  };
+  selection.addEventListener("list", follow);
+  selection.addEventListener("chart", () => writeAddress(selection));
+  follow();
+}
+
+function bindStream(stream, { selection, table, tokens, isFirst, api }) {
+  const known = new Set();
+  stream.addEventListener("change", ({ detail: { symbol, quote } }) => {
+    table.take(symbol, quote, known.has(symbol));
+    known.add(symbol);
+  });
+  stream.addEventListener("removed", ({ detail: { symbol, renamedTo } }) => {
+    known.delete(symbol);
+    if (!selection.has(symbol)) return;
+    if (renamedTo) selection.rename(symbol, renamedTo);
+    else table.refuse(symbol, "No longer listed. You can remove it.");
+  });
+  stream.addEventListener("error", ({ detail: { code, message, symbols = [] } }) => {
+    for (const symbol of symbols) {
+      if (!selection.has(symbol)) continue;
+      if (code === "unknown_symbol" && isFirst && FIRST.includes(symbol)) selection.remove(symbol);
+      else table.refuse(symbol, refusal(code, message));
+    }
+    if (isFirst && selection.symbols.length === 0) firstOfServer(api, selection);
+  });
+  stream.addEventListener("status", ({ detail: { symbols = [], status, reason } }) => {
+    const isFlowing = status === "live" || status === "open";
+    for (const symbol of symbols) table.row(symbol)?.mark(isFlowing ? "" : [status, reason].filter(Boolean).join(": "));
+  });
+  stream.addEventListener("state", () => {
+    if (stream.state !== "closed" || stream.reason?.code !== "unauthorized") return;
+    tokens.forget(stream.reason.message);
+    if (!tokens.isDevelopment) stream.reconnect();
+  });
+}
+
+function refusal(code, message) {
+  if (code === "unknown_symbol") return "This server does not know the symbol. Search for another, or remove it.";
+  if (code === "not_entitled") return "Your token does not include this symbol.";
+  if (code === "too_many_symbols") return "The list is longer than the server allows. Remove some symbols.";
+  return message;
+}
+
+/** Show the first symbols of a server that has none of the usual ones. */
+async function firstOfServer(api, selection) {
+  try {
+    const found = await api.get("instruments", { limit: FIRST.length });
+    selection.add(found.map(({ symbol }) => symbol));
+  } catch {
+    // The empty list says what to do.
+  }
+}
+
+/** Fetch the decimals and the last hour of rows that come into view. */
+function bindRows(table, instruments, past) {
+  let waiting = [];
+  const fetchThem = async () => {
+    const symbols = waiting;
+    waiting = [];
+    for (const symbol of symbols) instruments.want(symbol);
+    try {
+      for (const [symbol, closes] of await past.lastHour(symbols)) {
+        table.row(symbol)?.trail.begin(closes, Date.now());
+      }
+    } catch {
+      // A sparkline without history begins with the next prices.
+    }
+    table.paintSoon();
+  };
+  table.addEventListener("seen", ({ detail }) => {
+    if (waiting.push(detail) === 1) setTimeout(fetchThem, GATHERED);
+  });
+}
+
+function add(selection, table, status, symbol) {
+  const news = selection.add([symbol]);
+  selection.look({ chart: symbol });
+  status.say(news.length ? `${symbol} was added.` : `${symbol} is in the list already.`);
+  requestAnimationFrame(() => table.row(symbol)?.element.scrollIntoView({ block: "nearest" }));
+}
+
+function bindKeys(search, stream) {
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.closest("input[type=text], input[type=password], dialog");
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/") search.focus();
+    else if (event.key === "p") togglePause(stream);
+    else if (event.key === "t") find("theme").click();
+    else return;
+    event.preventDefault();
+  });
+}
+
+start();
