@@ -119,9 +119,7 @@ def build_operations(
     ports = listeners.ports
     authenticator = parts.authenticator
     development_token = authenticator.development_token if authenticator.is_development else None
-    web = Web(
-        int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token, parts.prices.feeds
-    )
+    web = Web(int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token, parts.prices.feeds)
     routes = Routes(
         probes=probe_routes(readiness.ask),
         users=[route for each in api for route in each.routes(gate)]
