@@ -3,6 +3,7 @@
 import { connect } from "../quotes.js";
 import { readAddress, writeAddress } from "./address.js";
 import { Api } from "./api.js";
+import { attribution } from "./chart.js";
 import { Chosen } from "./chosen.js";
 import { bindControls, keptOptions, togglePause } from "./controls.js";
 import { find, write } from "./dom.js";
@@ -89,6 +90,7 @@ async function configuration() {
 
 function describeServer({ version, prices }) {
   write(find("version"), `quotestream ${version}`);
+  find("attribution").replaceChildren(...attribution());
   const source = origin(prices);
   write(find("source"), source);
   find("source").hidden = source === "";
