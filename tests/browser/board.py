@@ -76,9 +76,13 @@ class Board:
         cell = self.row(symbol).get_by_role("cell").nth(2)
         expect(cell).not_to_have_text(before, timeout=LIVE_TIMEOUT)
 
+    def await_title(self) -> None:
+        """Wait until the price in the page's title is another one. This is quick with many rows."""
+        expect(self.page).not_to_have_title(self.page.title(), timeout=LIVE_TIMEOUT)
 
-def heap(page: Page, devtools: CDPSession) -> float:
+
+def heap(devtools: CDPSession) -> float:
     """Return the megabytes of the page's heap, after its garbage was collected."""
     for _ in range(2):
         devtools.send("HeapProfiler.collectGarbage")
-    return float(page.evaluate("performance.memory.usedJSHeapSize")) / 1e6
+    return float(devtools.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
