@@ -37,7 +37,14 @@ from server.gateway.poller import Poller
 from server.gateway.pool import Pool
 from server.gateway.publisher import PublisherSession
 from server.gateway.refusals import WITHOUT_USER, Refusal, response
-from server.gateway.request import NotHttp, Request, parse_head, read_head, read_request
+from server.gateway.request import (
+    NotHttp,
+    Request,
+    header_values,
+    parse_head,
+    read_head,
+    read_request,
+)
 from server.gateway.sampling import Sampler
 from server.gateway.selection import Selector
 from server.gateway.services import Services
@@ -301,9 +308,15 @@ class Gateway:
         with trio.fail_after(HANDSHAKE_TIMEOUT):
             head, rest = await read_head(attempt.sock)
         await self._pacer.enter()
-        parsed = parse_head(head, attempt.connection)
-        attempt.method = parsed.method
-        attempt.request = request = read_request(parsed, rest)
+        try:
+            parsed = parse_head(head, attempt.connection)
+            attempt.method = parsed.method
+            attempt.request = request = read_request(parsed, rest)
+        except Refusal:
+            # A trusted proxy passes on malformed requests, whose client is to be charged.
+            forwarded = ",".join(header_values(head, b"x-forwarded-for"))
+            attempt.address = self.proxies.client(attempt.address, forwarded)
+            raise
         forwarded = request.headers.get("x-forwarded-for", "")
         attempt.address = self.proxies.client(peer, forwarded)
         admission = await self._policy.admit(request, attempt.address, undo)

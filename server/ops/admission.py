@@ -50,11 +50,14 @@ class Gate:
         except BadToken as error:
             if wait := self.budgets.failures.take(budget_key(address)):
                 raise self._refuse("failures", ADDRESS_SPENT, wait, address) from None
+            self._refused.log(UNAUTHORIZED.code, str(error), address=address)
             raise ApiError(UNAUTHORIZED, str(error)) from None
         if wait := self.budgets.commands.take(identity.user, HTTP_REQUEST):
             raise self._refuse("commands", USER_SPENT, wait, address, identity.user)
         if role not in (USER, identity.role):
-            raise ApiError(FORBIDDEN, f"this needs a token with the role {role}")
+            message = f"this needs a token with the role {role}"
+            self._refused.log(FORBIDDEN.code, message, address=address, user=identity.user)
+            raise ApiError(FORBIDDEN, message)
         return identity
 
     def is_admin(self, scope: Scope) -> bool:

@@ -21,6 +21,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.gateway.request import header_values
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import (
     ACCEPT_PAUSE,
@@ -31,7 +32,7 @@ from server.gateway.sockets import (
 )
 from server.ops.cors import Sharing
 from server.ops.endpoint import BODY
-from server.ops.http_request import MAX_BODY, MAX_HEAD, header_values
+from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer
 

@@ -151,12 +151,6 @@ class IncomingRequest:
         return [token.strip().lower() for token in values.split(b",")]
 
 
-def header_values(head: bytes, name: bytes) -> list[str]:
-    """Return the values of the header `name`, in lower case, in a head that h11 may have refused."""
-    fields = (line.partition(b":") for line in head.split(b"\n")[1:])
-    return [value.strip().decode("latin-1") for key, _, value in fields if key.lower() == name]
-
-
 def _origin_form(event: h11.Request) -> Target:
     """Accept the absolute form of a target too, as RFC 9112 §3.2.2 demands. Errors: Refusal."""
     target = event.target.decode("ascii")

@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("chromium is not installed, so no browser can open the page")
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses root, and a container may have little shared memory.
-        options = ["--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info"]
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=found, args=options)
         yield browser
         browser.close()

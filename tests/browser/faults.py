@@ -44,4 +44,6 @@ class Faults:
         self._seen.append(f"exception: {error.error}")
 
     def _request(self, request: Request) -> None:
-        self._seen.append(f"request: {request.failure} {request.url}")
+        # A page gives up requests that it no longer needs, or that it leaves behind.
+        if request.failure != "net::ERR_ABORTED":
+            self._seen.append(f"request: {request.failure} {request.url}")
