@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ops_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
         Meta(description="a port from 0 to 65535; empty: operators' pages are on HTTP_PORT"),
-        "Operators' port: it takes /metrics, /health and /docs off the HTTP port.",
+        "Operators' port: it takes /metrics, /health, /docs, /ops off the HTTP port.",
     ] = None
     trusted_proxies: Annotated[
         Networks,

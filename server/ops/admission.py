@@ -18,7 +18,7 @@ USER = "user"
 """The role that every valid token has."""
 
 ADMIN = "admin"
-"""The role of tokens that may change the cache."""
+"""The role of tokens that may administer the server."""
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Paths that the server never refuses: a load balancer would treat a refusal as a dead server."""

@@ -193,7 +193,7 @@ function explain(client) {
     };
   }
   if (client.state === "throttled") {
-    return { state: "throttled", tone: "idle", text: `Asked for an update every ${client.interval} s` };
+    return { state: "throttled", tone: "idle", text: `Update every ${client.interval} s, as asked` };
   }
   return { state: "live", tone: "good", text: "Nothing waits" };
 }
