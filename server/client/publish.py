@@ -10,9 +10,12 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from quotestream.core import TOKEN_EXPIRED
+from quotestream.credential import Credential
+from quotestream.errors import Refused
 from server.client.published import Entry, Problem, read_batches
-from server.client.stream import TOKEN_EXPIRED, Credential, StreamRefused, is_final
-from server.websocket_client import Backoff, ConnectionFailed, open_connection
+from server.reconnecting import Backoff, ConnectionFailed, is_final
+from server.websocket_client import open_connection
 
 WINDOW = 32
 """Frames without an answer: half of what a server takes. A lost connection's are sent again."""
@@ -69,7 +72,7 @@ async def publish(
         source: the name that the numbers in `seq` belong to; empty for the token's user.
         summary: grows meanwhile.
 
-    Errors: StreamRefused if the server refuses the request for good.
+    Errors: Refused if the server refuses the request for good.
     """
     send, entries = trio.open_memory_channel[list[Entry]](1)
 
@@ -103,7 +106,7 @@ class Publication:
         self._listener = listener
 
     async def run(self, url: str, token: str) -> None:
-        """Publish everything, and wait for the answer to the last object. Errors: StreamRefused."""
+        """Publish everything, and wait for the answer to the last object. Errors: Refused."""
         credential, backoff = Credential(token), Backoff()
         # The first frame decides about the epoch, which is a part of the address.
         if await self.next_frame() is None:
@@ -113,14 +116,14 @@ class Publication:
             problem, asked = "the connection ended", 0.0
             try:
                 async with open_connection(target, credential.headers) as socket:
-                    backoff.accepted()
+                    backoff.accepted(trio.current_time())
                     if await _Exchange(self, socket).run():
                         return
             except ConnectionFailed as failed:
                 if is_final(failed.status):
-                    raise StreamRefused(str(failed)) from None
+                    raise Refused(failed.code, str(failed)) from None
                 problem, asked = str(failed), failed.retry_after
-            wait = backoff.next(asked)
+            wait = backoff.next(trio.current_time(), asked)
             self._listener.on_wait(problem, wait)
             await trio.sleep(wait)
 
@@ -176,7 +179,7 @@ class _Exchange:
     async def run(self) -> bool:
         """Publish until everything is answered. Return False if the connection ended before.
 
-        Errors: StreamRefused if the server closed because of what it was sent.
+        Errors: Refused if the server closed because of what it was sent.
         """
         whole, reason = False, None
         try:
@@ -188,7 +191,8 @@ class _Exchange:
         except* ConnectionClosed as group:
             reason = getattr(group.exceptions[0], "reason", None)
         if reason is not None and reason.code in FINAL_CLOSES:
-            raise StreamRefused(f"the server closed the connection: {reason.code} {reason.reason}")
+            text = f"the server closed the connection: {reason.code} {reason.reason}"
+            raise Refused(str(reason.code), text)
         return whole
 
     async def _write(self) -> None:

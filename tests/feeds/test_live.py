@@ -16,7 +16,7 @@ from server.feeds.live.coinbase import Coinbase
 from server.feeds.live.feed import LiveFeed
 from server.feeds.live.venue import Published, Reading, Venue
 from server.invalid import InvalidRecords
-from server.websocket_client import FIRST_DELAY, LONGEST_DELAY, PING_INTERVAL, PING_TIMEOUT
+from server.reconnecting import FIRST_DELAY, LONGEST_DELAY, PING_INTERVAL, PING_TIMEOUT
 
 PATIENCE = 3600.0
 """Seconds on a clock that jumps."""

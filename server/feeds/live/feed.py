@@ -10,7 +10,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.feeds.live.venue import BadMessage, Published, Refused, Venue
 from server.invalid import InvalidRecords
-from server.websocket_client import LONGEST_DELAY, Backoff, ConnectionFailed, open_connection
+from server.reconnecting import LONGEST_DELAY, Backoff, ConnectionFailed
+from server.websocket_client import open_connection
 
 Deliver = Callable[[str, Sequence[Published]], Awaitable[None]]
 """Takes a source's objects, and waits while there is no room for them."""
@@ -64,7 +65,7 @@ class LiveFeed:
                 # Also if this instance leads no more.
                 self.connected = False
             self._listener.on_away()
-            wait = backoff.next(asked)
+            wait = backoff.next(trio.current_time(), asked)
             log.warning(
                 "venue away", venue=self.venue.name, problem=problem, retry_in=round(wait, 1)
             )
@@ -73,7 +74,7 @@ class LiveFeed:
     async def _follow(self, backoff: Backoff) -> None:
         """Follow the venue until it closes the connection. Errors: ConnectionFailed, Refused."""
         async with open_connection(self.venue.url) as socket:
-            backoff.accepted()
+            backoff.accepted(trio.current_time())
             self.connections += 1
             try:
                 await _send(socket, self.venue.greeting())
