@@ -42,6 +42,9 @@ LATER_RANGE = 1.0, 5.0
 RESYNC_PATIENCE = 5.0
 """Seconds without the full quote after which a client asks for it again: many times a slow answer."""
 
+MAX_COMMAND = 12 * 1024
+"""Bytes of the symbols in one command: a server takes messages of 16 KiB."""
+
 KEPT_ERRORS = 100
 """Errors of the server that are kept for the application."""
 
@@ -125,7 +128,7 @@ class Core:
         self.state, self.reason, self.next_open = "live", "", None
         self.markets, self.overload, self.interval, self._after = {}, 0.0, 0.0, 0.0
         for timeframe, symbols in self.wanted.bars.items():
-            self.send(action="subscribe", bars=symbols, timeframe=timeframe)
+            self._send_about("bars", symbols, action="subscribe", timeframe=timeframe)
 
     def receive(self, data: str | bytes, now: float) -> Iterator[Message]:
         """Take one message. Yield each message of the JSON form that it says, once it is applied.
@@ -161,7 +164,7 @@ class Core:
         symbols = normalized(symbols)
         new = self.wanted.add(symbols)
         self._dropped.difference_update(symbols)
-        self.send(action="subscribe", symbols=symbols, **more)
+        self._send_about("symbols", symbols, action="subscribe", **more)
         return new
 
     def unsubscribe(self, symbols: Iterable[str], **more: Any) -> None:
@@ -170,7 +173,8 @@ class Core:
         self.wanted.drop(symbols)
         everything = "*" in symbols
         self._dropped.update(self.document.quotes.keys() if everything else symbols)
-        if not self.send(action="unsubscribe", symbols=symbols, **more):
+        self._send_about("symbols", symbols, action="unsubscribe", **more)
+        if not self.connected:
             self.document.forget([*self._dropped])
 
     def throttle(self, interval: float | str, **more: Any) -> None:
@@ -182,13 +186,13 @@ class Core:
         """Ask for bars of this length, now and after each reconnection."""
         symbols = normalized(symbols)
         self.wanted.add_bars(symbols, timeframe)
-        self.send(action="subscribe", bars=symbols, timeframe=timeframe, **more)
+        self._send_about("bars", symbols, action="subscribe", timeframe=timeframe, **more)
 
     def no_bars(self, symbols: Iterable[str], timeframe: str, **more: Any) -> None:
         """Give bars of this length up."""
         symbols = normalized(symbols)
         self.wanted.drop_bars(symbols, timeframe)
-        self.send(action="unsubscribe", bars=symbols, timeframe=timeframe, **more)
+        self._send_about("bars", symbols, action="unsubscribe", timeframe=timeframe, **more)
 
     def closed(self, code: int, reason: str) -> Ending:
         """End a connection that the server closed, or that broke: then `code` is 1006."""
@@ -251,7 +255,21 @@ class Core:
 
     def _resync(self, symbols: Sequence[str], now: float) -> None:
         self._asked |= dict.fromkeys(symbols, now)
-        self.send(action="resync", symbols=symbols)
+        self._send_about("symbols", symbols, action="resync")
+
+    def _send_about(self, key: str, symbols: Sequence[str], **command: Any) -> None:
+        """Queue a command about `symbols`, in several parts if they are too long for one message."""
+        parts: list[list[str]] = [[]]
+        size = 0
+        for symbol in symbols:
+            length = len(symbol.encode()) + 4
+            if size + length > MAX_COMMAND:
+                parts.append([])
+                size = 0
+            parts[-1].append(symbol)
+            size += length
+        for part in parts:
+            self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
         if message["action"] == "resume":
