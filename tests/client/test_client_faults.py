@@ -22,7 +22,7 @@ from tests.publisher import post
 
 SYMBOLS = ["AAPL", "MSFT", "TSLA"]
 
-PATIENCE = 30.0
+PATIENCE = 40.0
 """Seconds for a story on a busy machine."""
 
 Story = Callable[[], Awaitable[None]]

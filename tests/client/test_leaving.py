@@ -120,9 +120,11 @@ def test_another_task_may_leave_on_asyncio(server):
 
     async def story() -> None:
         quotes = client(server)
-        await asyncio.create_task(quotes.__aenter__())
+        entering = asyncio.create_task(quotes.__aenter__())
+        await entering
         await anext(quotes)
-        await asyncio.create_task(quotes.__aexit__(None, None, None))
+        leaving = asyncio.create_task(quotes.__aexit__(None, None, None))
+        await leaving
 
     on_asyncio(story)
     eventually(lambda: gone(server))

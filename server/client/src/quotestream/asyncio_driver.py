@@ -69,11 +69,10 @@ class AsyncioSocket:
             self.subprotocol = first.subprotocol
         elif isinstance(first, RejectConnection):
             body, status = b"", first.status_code
-            with suppress(Closed):
-                while first.has_body and isinstance(part := await self._next(), RejectData):
-                    body += part.data
-                    if part.body_finished or len(body) > MAX_MESSAGE:
-                        break
+            while first.has_body and isinstance(part := await self._next(), RejectData):
+                body += part.data
+                if part.body_finished or len(body) > MAX_MESSAGE:
+                    break
             raise refused_handshake(status, first.headers, body)
 
     async def send(self, data: str | bytes) -> None:
