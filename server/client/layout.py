@@ -1,0 +1,82 @@
+"""Lays out cells, texts and charts as lines of styled text for a terminal."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+from server.client.columns import GAP, Cell, Column
+
+ELLIPSIS = "…"
+
+
+class Line(NamedTuple):
+    """One line of the screen: texts with their styles, and a style for all of it."""
+
+    parts: list[Cell]
+    style: str | None = None
+
+    def segments(self, width: int) -> list[Segment]:
+        """Return the line as rich's segments, cut to `width`."""
+        whole = style_of(self.style or "")
+        segments: list[Segment] = []
+        left = width
+        for text, style in self.parts:
+            fitted = shortened(text, left)
+            if fitted:
+                segments.append(Segment(fitted, style_of(style) + whole))
+            left -= cell_len(fitted)
+        if self.style == CHOSEN and left > 0:
+            segments.append(Segment(" " * left, whole))
+        return segments
+
+
+CHOSEN = "reverse"
+"""The style of the chosen row. It needs no colour."""
+
+
+@cache
+def style_of(name: str) -> Style:
+    """Return rich's style of a name."""
+    return Style.parse(name) if name else Style.null()
+
+
+def shortened(text: str, width: int) -> str:
+    """Return `text`, or its beginning with an ellipsis, in at most `width` columns."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1) + ELLIPSIS if width > 0 else ""
+
+
+def aligned(cell: Cell, column: Column, width: int) -> str:
+    """Return a cell's text in exactly `width` columns."""
+    text = shortened(cell.text, width)
+    space = " " * (width - cell_len(text))
+    return space + text if column.justify == "right" else text + space
+
+
+def row_line(
+    cells: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int], style: str | None
+) -> Line:
+    """Return one row of the table."""
+    parts: list[Cell] = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        parts.append(Cell(" " + aligned(cell, column, width) + " " * (GAP - 1), cell.style))
+    return Line(parts, style)
+
+
+def words_line(words: Sequence[tuple[str, str]], width: int) -> Line:
+    """Return as many of `words`, which have their styles, as fit; the first one even if it is cut."""
+    parts: list[Cell] = [Cell(" ")]
+    used = 1
+    for number, (text, style) in enumerate(words):
+        space = "  " if number else ""
+        needed = cell_len(space + text)
+        if number and used + needed > width:
+            continue
+        parts += [Cell(space), Cell(shortened(text, width - used), style)]
+        used += needed
+    return Line(parts)
