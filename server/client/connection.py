@@ -66,9 +66,9 @@ class Connection:
         named = f": {', '.join(symbols)}" if symbols else ""
         self._refused, self._refused_at = clean(f"{problem}{named}"), now
 
-    def restart(self) -> None:
-        """Begin anew, as another set of symbols is asked for."""
-        self._state = "connecting"
+    def restart(self, state: str = "connecting") -> None:
+        """Begin anew in `state`, as the user chose other symbols."""
+        self._state = state
         self._versions.clear()
         self._missed.clear()
 
@@ -91,7 +91,7 @@ class Connection:
             return parts
         if self._missed:
             parts.append((f"asking again for {len(self._missed)}", "yellow"))
-        elif self._versions:
+        elif self._versions and self.is_live:
             refetched = f", {self._refetched} fetched again" if self._refetched else ""
             parts.append((f"nothing missed{refetched}", ""))
         if self._latency is not None and self.is_live:

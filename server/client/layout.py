@@ -12,6 +12,9 @@ from server.client.columns import GAP, Cell, Column
 
 ELLIPSIS = "…"
 
+MARK = "▸"
+"""Stands before the chosen row."""
+
 
 class Line(NamedTuple):
     """One line of the screen: texts with their styles, and a style for all of it."""
@@ -27,15 +30,9 @@ class Line(NamedTuple):
         for text, style in self.parts:
             fitted = shortened(text, left)
             if fitted:
-                segments.append(Segment(fitted, style_of(style) + whole))
+                segments.append(Segment(fitted, whole + style_of(style)))
             left -= cell_len(fitted)
-        if self.style == CHOSEN and left > 0:
-            segments.append(Segment(" " * left, whole))
         return segments
-
-
-CHOSEN = "reverse"
-"""The style of the chosen row. It needs no colour."""
 
 
 @cache
@@ -61,11 +58,21 @@ def aligned(cell: Cell, column: Column, width: int) -> str:
 def row_line(
     cells: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int], style: str | None
 ) -> Line:
-    """Return one row of the table."""
+    """Return one row of the table. The first cell has room for a mark on its left."""
     parts: list[Cell] = []
     for cell, column, width in zip(cells, columns, widths, strict=True):
         parts.append(Cell(" " + aligned(cell, column, width) + " " * (GAP - 1), cell.style))
     return Line(parts, style)
+
+
+def chosen(row: Line) -> Line:
+    """Return a row with the marks of the chosen one: an arrow, and its symbol reversed. No colour has
+    to tell it.
+    """
+    symbol = row.parts[0].text[1:]
+    name = symbol.rstrip()
+    rest = symbol[len(name) :]
+    return Line([Cell(MARK), Cell(name, "bold reverse"), Cell(rest), *row.parts[1:]], row.style)
 
 
 def words_line(words: Sequence[tuple[str, str]], width: int) -> Line:

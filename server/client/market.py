@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from server.client.activity import Activity
+from server.client.chart import Point
 from server.client.columns import Row
 from server.client.document import Document
 from server.client.seen import PricesSeen
@@ -23,8 +25,9 @@ class Market:
         self._top = top
         self._document = Document()
         self._frozen: Document | None = None
-        self._frozen_at: float | None = None
+        self._frozen_at = 0.0
         self._seen: defaultdict[str, PricesSeen] = defaultdict(PricesSeen)
+        self._frozen_seen = self._seen
         self._versions: dict[str, int] = {}
         self._activity = Activity()
         self._ranked: dict[str, int] = {}
@@ -68,13 +71,15 @@ class Market:
         if before is not None and before != version:
             self._activity.note(symbol, now)
 
-    def put_before(self, symbol: str, points: Iterable[tuple[float, float]]) -> None:
+    def put_before(self, symbol: str, points: Iterable[Point]) -> None:
         """Add prices from before the first one seen."""
         self._seen[symbol].put_before(points)
 
-    def seen(self, symbol: str) -> PricesSeen:
-        """Return the prices seen of a symbol."""
-        return self._seen[symbol]
+    def points(self, symbol: str, now: float) -> list[Point]:
+        """Return times and prices of the last hour, up to `now` or to the pause."""
+        if self.is_paused:
+            return self._frozen_seen[symbol].points(self._frozen_at)
+        return self._seen[symbol].points(now)
 
     def pause(self, now: float) -> None:
         """Show the quotes of this moment until `go_on`. Messages are still taken in."""
@@ -82,10 +87,12 @@ class Market:
         frozen.quotes.update({symbol: {**each} for symbol, each in self._document.quotes.items()})
         frozen.versions = {**self._document.versions}
         self._frozen, self._frozen_at = frozen, now
+        self._frozen_seen = deepcopy(self._seen)
 
     def go_on(self) -> None:
         """Show the newest quotes again."""
-        self._frozen = self._frozen_at = None
+        self._frozen = None
+        self._frozen_seen = self._seen
 
     def hide(self, symbol: str) -> None:
         """Leave a symbol out, although its updates may still come."""
@@ -120,5 +127,6 @@ class Market:
         """Return what is known of a symbol. Its age counts to the pause."""
         document = self._frozen or self._document
         quote, version = document.quotes[symbol], document.versions.get(symbol, 0)
+        seen = (self._frozen_seen if self.is_paused else self._seen)[symbol]
         moment = self._frozen_at if now is not None and self.is_paused else now
-        return Row(symbol, quote, version, self._seen[symbol], self._ranked.get(symbol, 0), moment)
+        return Row(symbol, quote, version, seen, self._ranked.get(symbol, 0), moment)

@@ -58,6 +58,7 @@ class Subscription:
             if self.symbols:
                 await self._follow_until_changed()
             else:
+                self._screen.connection.restart("no symbols: press a to add one")
                 await self._changed.wait()
             self._changed = trio.Event()
 

@@ -22,7 +22,7 @@ from server.client.columns import (
 from server.client.connection import Connection
 from server.client.cursor import Cursor, Sorting
 from server.client.document import Document
-from server.client.layout import CHOSEN, Line, row_line, words_line
+from server.client.layout import Line, chosen, row_line, words_line
 from server.client.market import Market
 from server.client.panel import LEAST_ROWS, SPANS, Span, panel
 
@@ -170,12 +170,11 @@ class Screen:
         lines = [row_line(headings, columns, widths, None)] if columns else [Line([])]
         if height >= LOW:
             lines.append(Line([Cell("─" * width, "dim")]))
-        rows = [
-            row_line(
-                [cells[each][number] for each in columns], columns, widths, self._style(symbol)
-            )
-            for number, symbol in enumerate(seen)
-        ]
+        rows: list[Line] = []
+        for number, symbol in enumerate(seen):
+            texts = [cells[each][number] for each in columns]
+            row = row_line(texts, columns, widths, self._style(symbol))
+            rows.append(chosen(row) if self._has_keys and symbol == self.cursor.chosen else row)
         return [*lines, *rows], rows
 
     def _cells(self, rows: Sequence[Row]) -> dict[Column, list[Cell]]:
@@ -202,9 +201,8 @@ class Screen:
         return column.heading
 
     def _style(self, symbol: str) -> str | None:
-        if self._has_keys and symbol == self.cursor.chosen:
-            return CHOSEN
-        return "dim" if self.market.is_quiet(symbol) else None
+        is_old = self._clock is not None and not self.connection.is_live
+        return "dim" if is_old or self.market.is_quiet(symbol) else None
 
     def _panel(self, now: float | None, width: int, height: int) -> list[Line]:
         symbol = self.cursor.chosen
@@ -213,7 +211,7 @@ class Screen:
             points = self.bars.get((symbol, self.span))
             note = "loading" if points is None else "no bars of this span"
         else:
-            points, note = self.market.seen(symbol).points(self.now), "waiting for a second price"
+            points, note = self.market.points(symbol, self.now), "waiting for a second price"
         return panel(row, self.span, points or [], (width, height), note)
 
     def _keys_line(self, width: int) -> Line:
@@ -238,8 +236,6 @@ class Screen:
         if self.market.is_paused:
             words.append(("❚❚ paused", "bold yellow"))
         words += self.connection.words(now)[1:]
-        if not symbols and now is not None and self.connection.is_live:
-            words.append(("no symbols: press a to add one" if self._has_keys else "no symbols", ""))
         return words_line(words, width)
 
 
