@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import trio
 
-from server.client.chart import Point
 from server.client.history import HistoryClient, HistoryRefused
 from server.client.panel import SPANS, Span
+from server.client.seen import Point
 from server.client.table import Screen
 
 LOOK_INTERVAL = 0.25

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from server.client.figures import decimals_of
+from server.client.seen import Point
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bits of a braille cell (Unicode chapter 21), by row and column of its dots."""
@@ -21,9 +22,6 @@ LABEL_COLUMNS = 16
 DAY = 86_400.0
 
 MOST_DECIMALS = 8
-
-Point = tuple[float, float]
-"""A time in seconds since 1970, and a price."""
 
 
 class Chart(NamedTuple):

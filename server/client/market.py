@@ -6,10 +6,9 @@ from copy import deepcopy
 from typing import Any
 
 from server.client.activity import Activity
-from server.client.chart import Point
 from server.client.columns import Row
 from server.client.document import Document
-from server.client.seen import PricesSeen
+from server.client.seen import Point, PricesSeen
 
 RANKED_EVERY = 1.0
 """Seconds between two rankings of the busiest symbols, so that rows do not jump with each update."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from server.client.chart import Point, draw_chart
+from server.client.chart import draw_chart
 from server.client.columns import STYLES, Cell, Row
 from server.client.figures import (
     clean,
@@ -13,6 +13,7 @@ from server.client.figures import (
     volume_text,
 )
 from server.client.layout import Line
+from server.client.seen import Point
 
 LEAST_ROWS = 6
 """Rows of the smallest panel worth drawing."""

@@ -3,12 +3,17 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
+from math import ceil, log2
 
-KEPT = 256
-"""Points kept of a symbol. With more, every second one of the older half is dropped."""
+KEPT = 512
+"""Points kept of a symbol, 8 KB. With more, they thin out to half as many, evenly over the time."""
 
 SPAN = 3600.0
 """Seconds that a sparkline and the live chart reach back at most."""
+
+
+Point = tuple[float, float]
+"""A time in seconds since 1970, and a price."""
 
 
 class PricesSeen:
@@ -39,7 +44,7 @@ class PricesSeen:
             self.moved_at = moment
         self._add(max(moment, self._times[-1]) if self._times else moment, price)
 
-    def put_before(self, points: Iterable[tuple[float, float]]) -> None:
+    def put_before(self, points: Iterable[Point]) -> None:
         """Add older prices, such as those of the server's bars."""
         first = self._times[0] if self._times else float("inf")
         older = [point for point in points if point[0] < first]
@@ -59,7 +64,7 @@ class PricesSeen:
         step = max(now - start, 1e-6) / parts
         return [self._at(start + step * (part + 1)) for part in range(parts)]
 
-    def points(self, now: float) -> list[tuple[float, float]]:
+    def points(self, now: float) -> list[Point]:
         """Return times and prices of the last SPAN, and the newest price as that of `now`."""
         if not self:
             return []
@@ -74,6 +79,19 @@ class PricesSeen:
         self._times.append(moment)
         self._prices.append(price)
         if len(self) > KEPT:
-            half = KEPT // 2
-            self._times = self._times[:half:2] + self._times[half:]
-            self._prices = self._prices[:half:2] + self._prices[half:]
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Keep the last price of each part of the last SPAN. A part has 2^n seconds and begins at a
+        multiple of them: so points that were kept once are not thinned out again and again.
+        """
+        now = self._times[-1]
+        start = max(self._times[0], now - SPAN)
+        step = 2.0 ** ceil(log2((now - start) / (KEPT // 2) or 1.0))
+        kept: dict[float, Point] = {}
+        for moment, price in zip(self._times, self._prices, strict=True):
+            # The first price, or the one that held when SPAN began, stays at its place.
+            part = moment // step if moment > start else 0.0
+            kept[part] = (max(moment, start), price)
+        self._times = array("d", [moment for moment, _ in kept.values()])
+        self._prices = array("d", [price for _, price in kept.values()])

@@ -7,7 +7,6 @@ import trio
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 
-from server.client.chart import Point
 from server.client.columns import (
     COLUMNS,
     NAME,
@@ -25,6 +24,7 @@ from server.client.document import Document
 from server.client.layout import Line, chosen, row_line, words_line
 from server.client.market import Market
 from server.client.panel import LEAST_ROWS, SPANS, Span, panel
+from server.client.seen import Point
 
 FRAME_LINES = 4
 """Lines of the table that are not rows: the header, a rule, the keys, the state."""

@@ -1,6 +1,7 @@
 """The parts of `quotestream watch`: chart, prices seen, counts, state, cursor, keys, texts."""
 
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,14 +29,16 @@ def message(
     versions: dict[str, int], prices: dict[str, float] | None = None, **more: Any
 ) -> dict[str, Any]:
     """Return a `quotes_patch`: full quotes with `prices`, otherwise changes."""
-    operations = [
+    operations: list[dict[str, Any]] = [
         {
             "op": "add",
             "path": f"/quotes/{symbol}",
             "value": {"current_price": price, "name": symbol},
         }
         for symbol, price in (prices or {}).items()
-    ] or [{"op": "replace", "path": "/quotes/A/current_price", "value": 2.0}]
+    ]
+    if not prices:
+        operations = [{"op": "replace", "path": "/quotes/A/current_price", "value": 2.0}]
     patch: dict[str, Any] = {"type": "quotes_patch", "ts": int(NOW * 1e6), "versions": versions}
     return patch | {"operations": operations} | more
 
@@ -62,15 +65,16 @@ def test_sparkline_is_true_to_time():
 
 
 def test_prices_seen_are_bounded():
-    """Old points thin out, the newest ones stay, and the first one is still the first."""
-    seen = PricesSeen()
-    for number in range(10 * KEPT):
+    """They thin out evenly, so that a chart is as true on its left as on its right."""
+    seen, end = PricesSeen(), 10 * KEPT
+    for number in range(end):
         seen.note(NOW + number, float(number % 7))
-    assert KEPT // 2 < len(seen) <= KEPT
-    assert seen.points(NOW + 10 * KEPT)[0][0] == NOW
-    assert [price for _, price in seen.points(NOW + 10 * KEPT)][-4:-1] == [
-        float((10 * KEPT - left) % 7) for left in (3, 2, 1)
-    ]
+    assert KEPT // 4 < len(seen) <= KEPT
+    points = seen.points(NOW + end)
+    assert max(0, end - SPAN) <= points[0][0] - NOW <= max(0, end - SPAN) + 4 * SPAN / KEPT
+    assert max(after - before for (before, _), (after, _) in pairwise(points)) <= 5 * SPAN / KEPT
+    assert points[-1] == (NOW + end, float((end - 1) % 7))
+    assert all(price == (moment - NOW) % 7 for moment, price in points[1:-1])
 
 
 def test_bars_come_before_what_was_seen():
