@@ -125,6 +125,23 @@ def unbuffered_keys() -> Iterator[bool]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
+@contextmanager
+def buffered_keys() -> Iterator[None]:
+    """Give the terminal its line mode and echo back for a while, as for a shell."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    lines = [*before]
+    lines[3] |= termios.ICANON | termios.ECHO
+    termios.tcsetattr(fd, termios.TCSADRAIN, lines)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
 async def keys(is_typing: Callable[[], bool]) -> AsyncIterator[Key | str]:
     """Yield the keys that are pressed, until standard input ends; characters too while `is_typing`."""
     fd = sys.stdin.fileno()

@@ -1,5 +1,7 @@
 """Paints a screen on a terminal: only lines that changed, at most ten times a second."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.segment import Segment
 
+from server.client.keys import buffered_keys
 from server.client.table import Screen
 
 REDRAW_INTERVAL = 0.1
@@ -82,6 +85,14 @@ class Painter:
             yield
         finally:
             self._write(LEAVE)
+
+    def suspend(self) -> None:
+        """Stop this process as Ctrl-Z does, with the terminal as before; paint all when it goes on."""
+        self._write(LEAVE)
+        with buffered_keys():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        self._write(ENTER)
+        self._painted = []
 
     def refresh(self) -> None:
         """Bring the terminal up to date. A new size makes all lines new."""

@@ -161,7 +161,7 @@ class Screen:
         columns, name = fitting(self._widths, self._wanted, width, clock=now is not None)
         self.columns = [SYMBOL, *(each for each in columns if each is not SYMBOL)]
         widths = [self._widths[column] for column in columns]
-        if name:
+        if name and columns:
             columns, widths = [*columns, NAME], [*widths, name]
             cells[NAME] = [NAME.cell(row) for row in market]
         if len(columns) == 1:

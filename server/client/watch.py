@@ -21,6 +21,8 @@ from server.client.subscription import EVERYTHING, Follow, Subscription
 from server.client.table import Screen
 from server.quotes.view import Form
 
+SIGNALS = signal.SIGWINCH, signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP
+
 
 class Wishes(NamedTuple):
     """What the user asked for.
@@ -89,7 +91,6 @@ async def _show_table(
         helpers: list[Callable[[], Awaitable[None]]] = [
             partial(redraw, screen, painter),
             partial(tick, screen),
-            partial(_follow_size, screen),
         ]
         if history is not None:
             helpers.append(partial(fill_in, screen, history))
@@ -98,6 +99,7 @@ async def _show_table(
             async with trio.open_nursery() as tasks:
                 for helper in helpers:
                     tasks.start_soon(helper)
+                tasks.start_soon(_obey_signals, screen, painter, tasks.cancel_scope)
                 if has_keys:
                     tasks.start_soon(_obey, Controls(screen, subscription), tasks.cancel_scope)
                 await subscription.run()
@@ -110,10 +112,16 @@ async def _obey(controls: Controls, scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-async def _follow_size(screen: Screen) -> None:
-    """Draw anew when the terminal has another size."""
-    with trio.open_signal_receiver(signal.SIGWINCH) as signals:
-        async for _ in signals:
+async def _obey_signals(screen: Screen, painter: Painter, scope: trio.CancelScope) -> None:
+    """Draw anew when the terminal has another size, stop at Ctrl-Z, and leave the terminal as it was
+    at the end.
+    """
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async for each in signals:
+            if each == signal.SIGTSTP:
+                painter.suspend()
+            elif each != signal.SIGWINCH:
+                scope.cancel()
             screen.changed.set()
 
 

@@ -4,15 +4,17 @@ import json
 import os
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from bench.services import free_port
+from server.client.painting import ENTER, LEAVE
 from tests.cli.command import COMMAND, TIMEOUT, environment, run
 from tests.cli.terminal import Terminal
-from tests.processes import ServerProcess, make_token
+from tests.processes import ServerProcess, eventually, make_token
 
 
 def command(server: ServerProcess, *arguments: str) -> list[str]:
@@ -164,6 +166,35 @@ def test_state_tells_of_a_server_that_went_away(tmp_path):
                 terminal.wait_for(lambda lines: is_live(lines) and "nothing missed" in lines[-1])
         finally:
             terminal.__exit__(None, None, None)
+
+
+def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(server, tmp_path):
+    """A shell's prompt is readable while it is stopped, and all is painted anew when it goes on."""
+    with Terminal(command(server, "AAPL"), tmp_path) as terminal:
+        terminal.wait_for(is_live)
+        stat = Path(f"/proc/{terminal.process.pid}/stat")
+        terminal.process.send_signal(signal.SIGTSTP)
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        terminal.wait_for(lambda _: terminal.raw.endswith(LEAVE.encode()))
+        assert termios.tcgetattr(terminal.fd) == terminal.mode
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.wait_for(lambda _: terminal.raw.count(ENTER.encode()) == 2)
+        terminal.wait_for(lambda lines: is_live(lines) and lines[0].startswith(" symbol"))
+        assert termios.tcgetattr(terminal.fd) != terminal.mode
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait_until_ended() == 0
+        assert termios.tcgetattr(terminal.fd) == terminal.mode
+
+
+def test_refusal_in_a_terminal_is_one_line(server, tmp_path):
+    """It is written after the screen is gone, so that it stays."""
+    arguments = [*COMMAND, "watch", "NOPE", "--url", server.quotes_url, "--token", make_token()]
+    with Terminal(arguments, tmp_path) as terminal:
+        assert terminal.wait_until_ended() == 2
+        assert termios.tcgetattr(terminal.fd) == terminal.mode
+        assert terminal.process.stderr is not None
+        (line,) = terminal.process.stderr.read().splitlines()
+        assert "none of the symbols exists" in line
 
 
 def test_colours_can_be_left_out(server, tmp_path):
