@@ -40,7 +40,7 @@ STYLES = {1: "green", -1: "red"}
 
 
 class Row(NamedTuple):
-    """What the table knows of one symbol. `now` is in seconds since 1970, None without a clock."""
+    """One symbol as the table knows it. `now` is in seconds since 1970, None without a clock."""
 
     symbol: str
     quote: Mapping[str, Any]
@@ -103,7 +103,10 @@ def age_of(row: Row) -> float | None:
     updated = row.quote.get("last_updated")
     if row.now is None or not updated:
         return None
-    return max(0.0, row.now - datetime.fromisoformat(updated).timestamp())
+    try:
+        return max(0.0, row.now - datetime.fromisoformat(updated).timestamp())
+    except ValueError:
+        return None
 
 
 def _age(row: Row) -> Cell:
@@ -137,7 +140,7 @@ COLUMNS = (
     UPDATES,
     Column(
         "updated",
-        lambda row: Cell((row.quote.get("last_updated") or "")[11:23]),
+        lambda row: Cell(clean((row.quote.get("last_updated") or "")[11:23])),
         _of("last_updated"),
     ),
     Column("version", lambda row: Cell(str(row.version)), lambda row: row.version),

@@ -1,4 +1,4 @@
-"""Which rows of a long table are seen, which one is chosen, and how they are sorted."""
+"""The part of a long table that is seen, the chosen row, and the order of the rows."""
 
 from collections.abc import Callable, Sequence
 

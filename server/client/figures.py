@@ -1,4 +1,4 @@
-"""Formats what the server sends for a terminal. It lets no control character through."""
+"""Formats values from the server for a terminal. It lets no control character through."""
 
 import unicodedata
 from decimal import Decimal

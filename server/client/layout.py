@@ -75,12 +75,17 @@ def chosen(row: Line) -> Line:
     return Line([Cell(MARK), Cell(name, "bold reverse"), Cell(rest), *row.parts[1:]], row.style)
 
 
+def words_width(words: Sequence[str]) -> int:
+    """Return the columns that a line of `words` takes."""
+    return 1 + sum(map(cell_len, words)) + GAP * (len(words) - 1)
+
+
 def words_line(words: Sequence[tuple[str, str]], width: int) -> Line:
     """Return as many of `words`, which have their styles, as fit; the first one even if it is cut."""
     parts: list[Cell] = [Cell(" ")]
     used = 1
     for number, (text, style) in enumerate(words):
-        space = "  " if number else ""
+        space = " " * GAP if number else ""
         needed = cell_len(space + text)
         if number and used + needed > width:
             continue

@@ -1,4 +1,4 @@
-"""What the live table knows of its symbols: quotes, prices seen, updates, and a pause."""
+"""The symbols of the live table: their quotes, prices seen, updates, and a pause."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -56,7 +56,7 @@ PLAIN = str.maketrans(
         **{chr(0x2800 + bits): "*" for bits in range(1, 256)},
     }
 )
-"""What a terminal gets whose encoding lacks these characters."""
+"""The characters for a terminal whose encoding lacks the others."""
 
 
 class Refreshed(Protocol):

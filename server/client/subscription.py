@@ -70,7 +70,7 @@ class Subscription:
             except StreamRefused as refused:
                 if not self._accepted or not self._added:
                     raise
-                # The server refuses what the user added: go on with the others.
+                # The server refuses the added symbols: go on with the others.
                 self._screen.connection.refuse(str(refused), (), self._screen.now)
                 self._drop(self._added)
                 nursery.cancel_scope.cancel()

@@ -21,7 +21,7 @@ from server.client.columns import (
 from server.client.connection import Connection
 from server.client.cursor import Cursor, Sorting
 from server.client.document import Document
-from server.client.layout import Line, chosen, row_line, words_line
+from server.client.layout import Line, chosen, row_line, words_line, words_width
 from server.client.market import Market
 from server.client.panel import LEAST_ROWS, SPANS, Span, panel
 from server.client.seen import Point
@@ -220,7 +220,8 @@ class Screen:
             return Line([Cell(text, "bold"), Cell("  Enter adds, Esc leaves", "dim")])
         if not self._has_keys:
             return Line([Cell(" Ctrl-C quits" if self._clock else "", "dim")])
-        words: Sequence[str] = KEYS
+        # A narrow terminal names the keys that lead to the others.
+        words: Sequence[str] = KEYS if words_width(KEYS) <= width else KEYS[-2:] + KEYS[:-2]
         if self.is_helping or self.is_charted:
             words = ("Esc back", "↑↓ choose", "t span", "p pause", "q quit")
         return words_line([(word, "dim") for word in words], width)
@@ -228,14 +229,16 @@ class Screen:
     def _state_line(
         self, seen: Sequence[str], symbols: Sequence[str], now: float | None, width: int
     ) -> Line:
-        words: list[tuple[str, str]] = []
+        """Return the line of the state, which is in sight at any width."""
+        state, *others = self.connection.words(now)
+        words = [state, *others]
+        if self.market.is_paused:
+            words.insert(1, ("❚❚ paused", "bold yellow"))
         if len(seen) < len(symbols) and not self.is_charted and not self.is_helping:
             first = self.cursor.first
-            words.append((f"{first + 1}-{first + len(seen)} of {len(symbols)}", ""))
-        words += self.connection.words(now)[:1]
-        if self.market.is_paused:
-            words.append(("❚❚ paused", "bold yellow"))
-        words += self.connection.words(now)[1:]
+            place = f"{first + 1}-{first + len(seen)} of {len(symbols)}"
+            if words_width([place, state[0]]) <= width:
+                words.insert(0, (place, ""))
         return words_line(words, width)
 
 

@@ -25,7 +25,7 @@ SIGNALS = signal.SIGWINCH, signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP
 
 
 class Wishes(NamedTuple):
-    """What the user asked for.
+    """The choices of the user.
 
     Arguments:
         format, fields: those of `follow`.

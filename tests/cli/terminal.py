@@ -111,7 +111,7 @@ class Terminal:
 
     def _read(self) -> None:
         self.raw += os.read(self.fd, 65536)
-        # What is behind the last whole character and sequence stays for the next time.
+        # The rest behind the last whole character and sequence stays for the next time.
         text = self.raw[self._used :].decode(errors="ignore")
         end = max(text.rfind("\x1b"), 0)
         if _CONTROL.match(text, end):

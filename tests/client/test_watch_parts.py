@@ -124,7 +124,7 @@ def test_top_shows_the_busiest():
 
 
 def test_pause_holds_quotes_prices_and_arrows():
-    """What comes meanwhile is not lost."""
+    """Later updates are not lost."""
     followed = Followed()
     followed.take({"A": 1}, {"A": 1.0})
     followed.take({"A": 2}, {"A": 2.0}, NOW + 1)
@@ -243,7 +243,7 @@ def test_nothing_from_the_server_commands_the_terminal(text, capsys):
     """Names, symbols, reasons and errors are cleaned on each way to the terminal."""
     assert all(each.isprintable() for each in clean(text))
     document, screen, output = Document(), Screen(clock=lambda: NOW, has_keys=True), StringIO()
-    value = {"current_price": 1.0, "name": text, "currency": text, "last_updated": None}
+    value = {"current_price": 1.0, "name": text, "currency": text, "last_updated": text * 9}
     add = {"op": "add", "path": f"/quotes/{text}", "value": value}
     patch = {"type": "quotes_patch", "versions": {text: 1}, "operations": [add]}
     document.apply(patch)
@@ -263,6 +263,29 @@ def test_nothing_from_the_server_commands_the_terminal(text, capsys):
         print_json(document, each)
     printed = output.getvalue() + capsys.readouterr().out
     assert all(each.isprintable() or each == "\n" for each in printed)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 250])
+@pytest.mark.parametrize("height", [5, 7, 8, 24, 100])
+def test_state_is_in_sight_at_any_size(width, height):
+    """A lost connection with a long reason takes the place of what can be left out."""
+    document, screen = Document(), Screen(clock=lambda: NOW, has_keys=True)
+    patch = message({}, {f"S{number:03}": 1234.5 for number in range(513)})
+    patch["versions"] = {f"S{number:03}": 1 for number in range(513)}
+    document.apply(patch)
+    screen.update(document, patch)
+    lost = {"type": "connection", "problem": "no route to the host " * 9, "retry_in": 7.0}
+    for other, state in ((patch, "● live"), (lost, "✕ reconnecting in")):
+        screen.update(document, other)
+        output = StringIO()
+        Console(width=width, height=height, file=output).print(screen)
+        lines = output.getvalue().splitlines()
+        assert len(lines) == height
+        assert state in lines[-1]
+        assert max(map(len, lines)) <= width
+        assert "1,234.50" in lines[height - 3 if height < 8 else 2]
+        if height >= 8 and width >= 40:
+            assert "? all keys" in lines[-2]
 
 
 def test_names_of_any_script_stay():
