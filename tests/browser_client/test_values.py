@@ -9,7 +9,7 @@ import jsonpatch
 import msgspec
 import pytest
 
-from tests.browser_client.node import needs_node, run
+from tests.browser_client.node import run
 
 CASES = json.loads((Path(__file__).parent / "patches.json").read_text())["cases"]
 
@@ -29,8 +29,6 @@ WRONG = [
     b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff\x00", b"\xdf\xff\xff\xff\xff", b"\x92\x00", b"\x81\xa1a",
     b"\xcb\x00\x00", b"\xcf\x00", b"\xa2\xff\xfe", b"\x00\x00", b"\x91" * 50 + b"\x00",
 ]  # fmt: skip
-
-pytestmark = needs_node
 
 
 def results(inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
