@@ -654,6 +654,7 @@ export class Quotes extends EventTarget {
 
   /** Ask for the full quotes of symbols that missed an update, and again if none comes. */
   #repair() {
+    if (this.#book.gaps.size === 0) return;
     const open = [...this.#book.gaps.values()].filter((gap) => gap.patience === 0);
     if (open.length === 0 || this.#resyncs === 0) return;
     const gaps = open.slice(0, MAX_SYMBOLS);
@@ -908,8 +909,8 @@ class Book {
 
   #show(symbol, quote, full) {
     const old = this.quotes.get(symbol) ?? {};
-    const names = new Set([...Object.keys(quote), ...Object.keys(old)]);
-    const changed = [...names].filter((name) => own(quote, name) !== own(old, name));
+    const changed = Object.keys(quote).filter((name) => quote[name] !== old[name]);
+    for (const name of Object.keys(old)) if (!Object.hasOwn(quote, name)) changed.push(name);
     this.quotes.set(symbol, Object.freeze(quote));
     const version = this.versions.get(symbol);
     this.#tell("change", { symbol, quote, changed, version }, full);
@@ -996,7 +997,7 @@ class Decoder {
     let document = { quotes: {} };
     for (const symbol of named) {
       const held = this.#book.quotes.get(symbol);
-      if (held) put(document.quotes, symbol, structuredClone(held));
+      if (held) put(document.quotes, symbol, clone(held));
     }
     const failed = new Set();
     for (const operation of operations) {
@@ -1094,16 +1095,19 @@ function own(object, key) {
 
 /** Set a member of an object. An assignment to `__proto__` would set its prototype. */
 function put(object, key, value) {
+  if (key !== "__proto__") {
+    object[key] = value;
+    return;
+  }
   const member = { value, writable: true, enumerable: true, configurable: true };
-  if (key === "__proto__") Object.defineProperty(object, key, member);
-  else object[key] = value;
+  Object.defineProperty(object, key, member);
 }
 
 // -------------------------------------------------------------------- JSON Patch (RFC 6902)
 
 /** Return `document` with all operations applied. If one fails, it throws and changes nothing. */
 export function applyPatch(document, operations) {
-  return operations.reduce(applyOperation, structuredClone(document));
+  return operations.reduce(applyOperation, clone(document));
 }
 
 /** Apply one operation in place. Return the document, which may be another one afterwards. */
@@ -1113,13 +1117,16 @@ function applyOperation(document, { op, path, from, value }) {
   if (value === undefined && ["add", "replace", "test"].includes(op)) fail("value");
   switch (op) {
     case "add":
-      return insert(document, target, structuredClone(value));
+      return insert(document, target, clone(value));
     case "replace":
-      return insert(cut(document, target), target, structuredClone(value));
+      find(document, target);
+      if (target.length === 0) return clone(value);
+      put(find(document, target.slice(0, -1)), target.at(-1), clone(value));
+      return document;
     case "remove":
       return cut(document, target);
     case "copy":
-      return insert(document, target, structuredClone(find(document, source)));
+      return insert(document, target, clone(find(document, source)));
     case "move": {
       if (path.startsWith(`${from}/`)) fail(path);
       const value = find(document, source);
@@ -1135,9 +1142,20 @@ function applyOperation(document, { op, path, from, value }) {
 /** Return the parts of a JSON Pointer (RFC 6901). */
 function pointerParts(pointer) {
   text(pointer);
-  if (!/^(\/([^~]|~[01])*)?$/.test(pointer)) fail(pointer);
-  const parts = pointer.split("/").slice(1);
+  const [first, ...parts] = pointer.split("/");
+  if (first !== "") fail(pointer);
+  if (!pointer.includes("~")) return parts;
+  if (/~([^01]|$)/.test(pointer)) fail(pointer);
   return parts.map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+/** Return a copy of a JSON value. */
+function clone(value) {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(clone);
+  const copy = {};
+  for (const key of Object.keys(value)) put(copy, key, clone(value[key]));
+  return copy;
 }
 
 /** Return whether an object has a member of its own, or an array an element. */
@@ -1192,6 +1210,7 @@ function fail(problem) {
 // -------------------------------------------------------------------- MessagePack
 
 const MAX_DEPTH = 16;
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 const NUMBERS = {
   0xca: (view, at) => [view.getFloat32(at), 4],
@@ -1222,7 +1241,7 @@ export function unpack(buffer) {
   };
   const words = (size) => {
     at += room(size);
-    return new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(buffer, at - size, size));
+    return UTF8.decode(new Uint8Array(buffer, at - size, size));
   };
   const array = (size, depth) => Array.from({ length: room(size) }, () => value(depth + 1));
   const map = (size, depth) => {
