@@ -391,6 +391,7 @@ export class Quotes extends EventTarget {
       case "status":
         return this.#marked(message);
       case "reconnect":
+        whole(message.after_ms);
         this.#asked = message.after_ms;
         return;
       case "pong":
@@ -471,9 +472,10 @@ export class Quotes extends EventTarget {
   /** Go on after the server closed the connection, or none could be made. */
   #ended(code, words) {
     const [, named, message] = /^([a-z_]+): (.*)$/s.exec(words) ?? [];
-    const refused = this.#acceptedAt === null;
-    const known = CLOSES[code] ?? (refused ? "unreachable" : "connection_lost");
-    const why = named ? { code: named, message } : reason(known, words);
+    const lost = this.#acceptedAt === null ? "unreachable" : "connection_lost";
+    const known = own(CLOSES, code);
+    let why = known ? reason(known, words) : { code: lost, message: words || SENTENCES[lost] };
+    if (named) why = { code: named, message };
     const renewable = code === 4401 && this.#options.getToken && !this.#renewed;
     if (FINAL_CLOSES.has(code) && !renewable) {
       this.#finish(why);
@@ -991,7 +993,7 @@ class Decoder {
     if (this.#derived.includes("change_percent")) quote.change_percent = percentOf(quote);
   }
 
-  /** Apply a `quotes_patch` to a document of the quotes that it names, and take these into the book. */
+  /** Apply a `quotes_patch` to a document of the quotes that it names, and put these into the book. */
   patch({ ts, operations, versions, since = {}, epoch, renamed = {} }) {
     const { named, entire } = this.#touched(operations, Object.keys(versions));
     let document = { quotes: {} };

@@ -534,6 +534,64 @@ scenario("no_symbol_pollutes_a_prototype", async () => {
   assert.equal(quotes.missed, 0);
 });
 
+scenario("a_change_too_small_to_show_is_zero", async () => {
+  const quotes = await accepted({ format: "compact" });
+  const fields = ["current_price", "base_price"];
+  socket().say({ type: "schema", fields, derived: ["change", "change_percent"] });
+  socket().say(["s", "7.a", NOW_US, [["A", 1, 3, 99999.99, 100000]]]);
+  assert.ok(Object.is(quotes.quotes.get("A").change_percent, 0));
+  assert.equal(quotes.quotes.get("A").change, -0.01);
+});
+
+scenario("each_operation_of_a_patch_is_applied", async () => {
+  const quotes = await accepted({ symbols: ["A", "B"] });
+  socket().say(full("A", 1, { bid: 3, ask: 4 }), full("B", 5, { bid: 6 }));
+  const operations = [
+    { op: "test", path: "/quotes/A/bid", value: 3 },
+    { op: "copy", from: "/quotes/B/bid", path: "/quotes/A/ask" },
+    { op: "move", from: "/quotes/A/bid", path: "/quotes/A/bid_size" },
+    { op: "remove", path: "/quotes/A/current_price" },
+    { op: "add", path: "/quotes/A/open", value: 8 },
+  ];
+  socket().say({ ...change("A", 2), operations });
+  assert.deepEqual({ ...quotes.quotes.get("A") }, { symbol: "A", ask: 6, bid_size: 3, open: 8 });
+  assert.equal(quotes.versions.get("A"), 2);
+  assert.equal(quotes.versions.get("B"), 5);
+  assert.equal(quotes.missed, 0);
+  const untrue = [{ op: "test", path: "/quotes/A/open", value: 9 }];
+  socket().say({ ...change("A", 3), operations: untrue });
+  assert.equal(quotes.missed, 1);
+  assert.deepEqual(socket().sent.at(-1).symbols, ["A"]);
+  socket().say({ ...full("C", 7), operations: [{ op: "move", from: "/quotes/B", path: "/quotes/C" }] });
+  assert.deepEqual([...quotes.quotes.keys()], ["A", "C"]);
+});
+
+scenario("the_words_of_a_close_are_told", async () => {
+  const quotes = await accepted();
+  socket().end(1008, "too many bad commands in a row");
+  assert.deepEqual(quotes.reason, {
+    code: "connection_lost",
+    message: "too many bad commands in a row",
+  });
+  assert.equal(quotes.state, "waiting");
+});
+
+scenario("nonsense_ends_the_connection", async () => {
+  const nonsense = [
+    "{", "null", "7", "[]", "{}", '{"type":5}', '{"type":"reconnect"}', '{"type":"reconnect","after_ms":"x"}',
+    '{"type":"quotes_patch","versions":{"A":1.5},"operations":[]}', '["s","e",1,[["A",1,1,1]]]',
+  ];
+  const quotes = await accepted();
+  for (const data of nonsense) {
+    socket().onmessage({ data });
+    assert.equal(quotes.state, "waiting", data);
+    assert.equal(quotes.reason.code, "bad_message", data);
+    await reconnected();
+    await accept();
+    assert.equal(quotes.state, "live");
+  }
+});
+
 // ---------------------------------------------------------------- Requests and commands
 
 scenario("a_request_is_bounded", async () => {
