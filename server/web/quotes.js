@@ -115,7 +115,11 @@ export class QuotesError extends Error {
 // -------------------------------------------------------------------- The connection
 
 export class Quotes extends EventTarget {
+  #book = new Book((type, detail, full) => this.#noted(type, detail, full));
+
   // Only the client writes these. quotes.d.ts says what they mean.
+  quotes = this.#book.quotes;
+  versions = this.#book.versions;
   state = "connecting";
   reason = null;
   retryAt = null;
@@ -129,7 +133,6 @@ export class Quotes extends EventTarget {
 
   #options = { format: "compact" };
   #address;
-  #book = new Book((type, detail, full) => this.#noted(type, detail, full));
   #wanted = new Set();
   #bars = new Map();
 
@@ -168,14 +171,6 @@ export class Quotes extends EventTarget {
     this.#set(options);
     this.#watch();
     this.#open();
-  }
-
-  get quotes() {
-    return this.#book.quotes;
-  }
-
-  get versions() {
-    return this.#book.versions;
   }
 
   get epoch() {
