@@ -45,9 +45,8 @@ const HIDDEN_FOR = 30_000;
 const REPAIR_AFTER = 10;
 const RESYNC_RATE = 20;
 
-// Servers take requests of 16 KiB, to which browsers and proxies add headers.
-const MAX_REQUEST = 14_000;
-const MAX_RESUME = 8192;
+// The server takes 16 KiB in all, but nginx and Apache take 8 KiB for the line with the URL.
+const MAX_URL = 8000;
 
 // Of several failed handshakes, each eighth is without `resume`: a proxy may find the URL too long.
 const RESUMING = 8;
@@ -294,7 +293,7 @@ export class Quotes extends EventTarget {
     // The page may have closed, paused or reconnected while it looked for the token.
     if (attempt !== this.#attempt) return;
     const forms = [...new Set([this.#options.format, "json"])].map((form) => PREFIX + form);
-    const { url, rest } = this.#request(token.length);
+    const { url, rest } = this.#request();
     try {
       const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
       this.#socket = new Socket(url, token ? [...forms, `bearer.${token}`] : forms);
@@ -314,14 +313,14 @@ export class Quotes extends EventTarget {
     return (await this.#options.getToken?.()) ?? "";
   }
 
-  /** Return the next URL, and the symbols for which it has no room. A token takes `reserved`. */
-  #request(reserved) {
+  /** Return the next URL, and the symbols for which it has no room. */
+  #request() {
     const { fields, interval } = this.#options;
     const parts = ["refuse=close"];
     if (fields?.length) parts.push(`fields=${escaped(fields.join())}`);
     if (interval !== undefined) parts.push(`interval=${escaped(duration(interval))}`);
     const start = `${this.#address}${this.#address.search ? "&" : "?"}`;
-    let room = MAX_REQUEST - start.length - parts.join().length - reserved;
+    let room = MAX_URL - start.length - parts.join().length - "&symbols=&resume=".length;
     const named = [];
     const rest = [];
     for (const symbol of this.#wanted) {
@@ -330,7 +329,7 @@ export class Quotes extends EventTarget {
     }
     if (named.length) parts.push(`symbols=${escaped(named.join())}`);
     const resumes = this.#failures % RESUMING !== RESUMING - 1;
-    const position = resumes ? this.#book.position(Math.min(room, MAX_RESUME)) : "";
+    const position = resumes ? this.#book.position(room) : "";
     if (position) parts.push(`resume=${position}`);
     return { url: start + parts.join("&"), rest };
   }
