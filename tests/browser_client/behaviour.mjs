@@ -749,6 +749,52 @@ scenario("lag_uses_the_server_s_clock", async () => {
   socket().answer();
   socket().say({ ...change("A", 2), ts: (clock() + HOUR - 40) * 1000 });
   assert.equal(quotes.lag, 40);
+  socket().say({ type: "reconnect", after_ms: 5 }, { ...full("B", 1), ts: 1 });
+  assert.equal(quotes.lag, 40);
+  socket().say({ ...change("A", 3), ts: (clock() + HOUR - 50) * 1000 });
+  assert.equal(quotes.lag, 50);
+  socket().say({ ...full("A", 9), ts: (clock() + HOUR - 60) * 1000 });
+  assert.equal(quotes.lag, 60);
+});
+
+scenario("only_updates_have_a_lag_in_each_form", async () => {
+  const quotes = await accepted({ format: "compact", symbols: ["*"] });
+  const row = (version) => ["s", "7.a", 1, [["A", version, 1, 5]]];
+  socket().say({ type: "schema", fields: ["current_price"] }, row(1), row(1));
+  assert.equal(quotes.lag, null);
+  socket().say(row(2));
+  assert.ok(quotes.lag > 0);
+});
+
+scenario("a_symbol_that_came_by_a_rename_is_asked_for_next", async () => {
+  const quotes = await accepted({ symbols: ["A", "B"] });
+  socket().say(full("A", 1), full("B", 1), full("C", 1));
+  assert.deepEqual(quotes.symbols, ["A", "B", "C"]);
+  socket().end(1006);
+  await reconnected();
+  assert.equal(socket().url.searchParams.get("symbols"), "A,B,C");
+});
+
+scenario("reconnect_begins_anew", async () => {
+  const quotes = start();
+  for (let attempt = 0; attempt < 7; attempt += 1) {
+    await settle();
+    socket().end(1006);
+    await reconnected();
+  }
+  const { length } = FakeSocket.opened;
+  const original = Math.random;
+  Math.random = () => 0.999;
+  try {
+    quotes.reconnect();
+    await settle();
+    assert.equal(FakeSocket.opened.length, length + 1);
+    assert.ok(FakeSocket.opened.at(-2).closed);
+    socket().end(1006);
+    assert.ok(quotes.retryAt - clock() < 500);
+  } finally {
+    Math.random = original;
+  }
 });
 
 scenario("changes_name_the_fields", async () => {
