@@ -286,8 +286,9 @@ export class Quotes extends EventTarget {
       this.#token ??= this.#askForToken();
       token = await this.#token;
     } catch (error) {
+      if (attempt !== this.#attempt) return;
       this.#token = null;
-      if (attempt === this.#attempt) this.#retry({ code: "no_token", message: String(error) });
+      this.#retry({ code: "no_token", message: String(error) });
       return;
     }
     // The page may have closed, paused or reconnected while it looked for the token.
