@@ -365,6 +365,8 @@ export class Quotes extends EventTarget {
       if (Array.isArray(message)) this.#quoted(this.#decoder.compact(message), arrived);
       else this.#told(message, arrived);
     } catch (error) {
+      // A listener may have ended the connection meanwhile.
+      if (!this.#socket) return;
       this.#retry({ code: "bad_message", message: `The server sent nonsense: ${error.message}.` });
       return;
     }

@@ -595,6 +595,21 @@ scenario("nonsense_ends_the_connection", async () => {
   }
 });
 
+scenario("a_listener_may_end_the_connection", async () => {
+  const quotes = await accepted({ symbols: ["A", "B"] });
+  quotes.addEventListener("change", () => quotes.pause(), { once: true });
+  const broken = { ...full("A", 1), versions: { A: 1, B: "?" } };
+  broken.operations.push(full("B", 1).operations[0]);
+  socket().say(broken);
+  assert.equal(quotes.state, "sleeping");
+  quotes.resume();
+  await accept();
+  quotes.addEventListener("change", () => quotes.close(), { once: true });
+  socket().say(full("A", 1), full("A", 2));
+  assert.equal(quotes.state, "closed");
+  assert.equal(quotes.versions.get("A"), 1);
+});
+
 // ---------------------------------------------------------------- Requests and commands
 
 scenario("a_request_is_bounded", async () => {
@@ -732,6 +747,11 @@ scenario("states_are_told_with_reasons", async () => {
   assert.equal(quotes.statuses.get("A").reason, "LUDP");
   say("open", "resumed", { symbols: ["A"] });
   assert.equal(quotes.statuses.size, 0);
+  say("halted", "LUDP", { symbols: ["A"] });
+  const gone = { ...full("A", 1), operations: [{ op: "remove", path: "/quotes/A" }] };
+  socket().say(full("A", 1), gone);
+  assert.equal(quotes.statuses.size, 0);
+  assert.deepEqual(quotes.symbols, []);
   say("live", "feed_resumed", { interval: 2 });
   assert.equal(quotes.overload, 2);
   socket().end(1006);
