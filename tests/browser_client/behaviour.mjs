@@ -431,6 +431,11 @@ scenario("a_paused_client_does_not_come_back", async () => {
   quotes.resume();
   await settle();
   assert.equal(socket().url.searchParams.get("symbols"), "B");
+  quotes.pause();
+  quotes.close();
+  quotes.reconnect({ url: "http://other.example/ws/quotes?a=b#c" });
+  await settle();
+  assert.match(socket().url.href, /^ws:\/\/other\.example\/ws\/quotes\?a=b&refuse=close&[^#]*$/);
 });
 
 // ---------------------------------------------------------------- Completeness
