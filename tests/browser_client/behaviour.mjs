@@ -205,6 +205,26 @@ scenario("one_bad_handshake_does_not_repeat_resume_for_ever", async () => {
   }
   assert.equal(resumes.filter((resume) => resume === null).length, 2);
   assert.equal(resumes[0], "7.a:A=5");
+  for (let attempt = 0; attempt < 7; attempt += 1) {
+    socket().end(1006);
+    await reconnected();
+  }
+  await accept();
+  socket().end(1006);
+  await reconnected();
+  assert.equal(socket().url.searchParams.get("resume"), "7.a:A=5");
+});
+
+scenario("another_source_of_tokens_is_asked", async () => {
+  let asked = 0;
+  const quotes = await accepted({ getToken: () => `one${(asked += 1)}` });
+  quotes.reconnect({ format: "compact" });
+  await settle();
+  assert.ok(socket().protocols.includes("bearer.one1"));
+  assert.equal(asked, 1);
+  quotes.reconnect({ getToken: () => "two" });
+  await settle();
+  assert.ok(socket().protocols.includes("bearer.two"));
 });
 
 // ---------------------------------------------------------------- Tokens
@@ -445,6 +465,7 @@ scenario("a_gap_is_counted_and_repaired", async () => {
   const told = heard(quotes, "missed");
   socket().say(full("A", 5), change("A", 6));
   assert.equal(quotes.missed, 0);
+  assert.equal(told.length, 0);
   socket().say(change("A", 9));
   assert.equal(quotes.missed, 2);
   assert.deepEqual(quotes.gaps, [{ symbol: "A", from: 7, to: 8, count: 2 }]);
@@ -732,6 +753,8 @@ scenario("states_are_told_with_reasons", async () => {
   await accept();
   const say = (status, reason, more = {}) => socket().say({ type: "status", status, reason, ...more });
   say("stale", "feed_quiet");
+  say("stale", "feed_quiet");
+  say("stale", "leader_lost");
   say("live", "feed_resumed");
   say("closed", "session_closed", { next_open: "2026-11-27T14:30:00Z" });
   assert.match(quotes.reason.message, /2026-11-27/);
@@ -742,6 +765,7 @@ scenario("states_are_told_with_reasons", async () => {
     [
       ["live", null],
       ["stale", "feed_quiet"],
+      ["stale", "leader_lost"],
       ["live", null],
       ["stale", "session_closed"],
       ["live", null],
