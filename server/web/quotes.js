@@ -61,6 +61,9 @@ const RESYNC_ID = "resync";
 const NO_MORE_SYMBOLS = new Set(["unknown_symbol", "not_entitled"]);
 const PASSING_ERRORS = new Set(["store_unavailable", "rate_limited"]);
 
+// The states of a symbol's market in which it does not trade.
+const MARKETS = new Set(["halted", "closed"]);
+
 // Close codes after which the same request is refused again, and those of a busy server.
 const FINAL_CLOSES = new Set([4400, 4401, 4403]);
 const BUSY_CLOSES = new Set([4409, 4429, 4503]);
@@ -439,6 +442,9 @@ export class Quotes extends EventTarget {
     const flows = message.status === "live" || message.status === "open";
     if (message.interval !== undefined) this.overload = message.interval;
     for (const symbol of message.symbols ?? []) {
+      // A market that is halted is quiet as well. Only `open` ends that.
+      const isHalted = MARKETS.has(this.statuses.get(symbol)?.status);
+      if (isHalted && (message.status === "live" || message.status === "stale")) continue;
       if (flows) this.statuses.delete(symbol);
       else this.statuses.set(symbol, message);
     }

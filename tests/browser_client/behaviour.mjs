@@ -253,6 +253,11 @@ scenario("a_token_is_renewed_once", async () => {
   assert.equal(asked, 3);
   assert.equal(quotes.state, "closed");
   assert.deepEqual(quotes.reason, { code: "unauthorized", message: "still expired" });
+  quotes.reconnect();
+  await settle();
+  socket().end(4401, "unauthorized: expired");
+  assert.equal(quotes.state, "waiting");
+  assert.equal(asked, 4);
 });
 
 scenario("without_get_token_a_refused_one_is_final", async () => {
@@ -518,6 +523,8 @@ scenario("quotes_of_the_last_connection_are_behind", async () => {
   socket().say({ type: "ack", action: "resume", symbols: ["A", "C"], recovered });
   assert.deepEqual(removed, [{ symbol: "B", renamedTo: null }]);
   assert.deepEqual(quotes.behind, ["C"]);
+  assert.equal(quotes.stats.resumed, 1);
+  assert.equal(quotes.stats.connects, 2);
   assert.deepEqual(socket().sent, []);
   socket().say(full("C", 10));
   assert.deepEqual(quotes.behind, []);
@@ -773,6 +780,8 @@ scenario("states_are_told_with_reasons", async () => {
     ],
   );
   say("halted", "LUDP", { symbols: ["A"] });
+  assert.equal(quotes.statuses.get("A").reason, "LUDP");
+  say("stale", "quiet", { symbols: ["A"] });
   assert.equal(quotes.statuses.get("A").reason, "LUDP");
   say("open", "resumed", { symbols: ["A"] });
   assert.equal(quotes.statuses.size, 0);

@@ -115,3 +115,5 @@ def test_derived_fields_are_the_server_s():
     # JavaScript writes large numbers without a point.
     printed = json.loads(run("derived.mjs", json.dumps(prices)), parse_int=float)
     assert printed == expected
+    unknown = [[None, 5], [5, None], [None, None]]
+    assert json.loads(run("derived.mjs", json.dumps(unknown))) == [[None, None]] * 3
