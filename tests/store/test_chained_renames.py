@@ -32,7 +32,7 @@ SWAP = [("META", "TMP"), ("FB", "META"), ("TMP", "FB")]
 
 
 @pytest.fixture
-def variables(shared, tmp_path) -> dict[str, str]:
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with three instruments that two servers share."""
     list_instruments(
         tmp_path, shared, "META,Metaverse,ETF,50,", "FB,Facebook,STOCK,400,", "VOO,Fund,ETF,9,"

@@ -19,7 +19,7 @@ FAST = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
 
 
 @pytest.fixture
-def variables(shared, tmp_path) -> dict[str, str]:
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with three instruments that several servers share."""
     list_instruments(
         tmp_path, shared, "FB,Facebook,STOCK,400,", "MSFT,Microsoft,STOCK,50,", "VOO,Fund,ETF,9,"

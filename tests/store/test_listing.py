@@ -20,7 +20,7 @@ NAMES = ("AAPL", "MSFT")
 
 
 @pytest.fixture
-def variables(shared, tmp_path) -> dict[str, str]:
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with two instruments that several servers share."""
     list_instruments(tmp_path, shared, "AAPL,Old,STOCK,100,", "MSFT,Microsoft,STOCK,50,")
     return shared | {"PRICE_UPDATE_INTERVAL": "500ms"}
