@@ -32,7 +32,7 @@ from server.quotes.instrument import (
 from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import Loaded, TooManyLookups
+from server.store.loader import Loaded
 from server.store.store import Store
 
 MAX_SYMBOLS = 500
@@ -188,8 +188,7 @@ class Api:
         text = "".join(c if c.isprintable() else " " for c in query).strip()
         if query and not text:
             return []
-        if call.payer and (wait := call.payer.pay(SEARCH)):
-            raise TooManyLookups(wait)
+        call.pay(SEARCH)
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
                 if text:

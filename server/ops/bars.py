@@ -36,7 +36,6 @@ from server.quotes.snapshot import Snapshot
 from server.quotes.traded import MINUTE_US, Timeframe
 from server.store.bar_reader import Span
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
 from server.store.store import Store
 
 MAX_BARS = 10_000
@@ -103,8 +102,7 @@ class History:
         loaded = await load_known(self._store, call)
         now_us = time_ns() // 1000
         query = read_query(call.values, self._zone, now_us)
-        if call.payer and (wait := call.payer.pay(query.limit / BARS_A_LOOKUP)):
-            raise TooManyLookups(wait)
+        call.pay(query.limit / BARS_A_LOOKUP)
         try:
             page, is_final = await self._page(query, loaded.found, now_us)
         except (StoreUnavailable, trio.TooSlowError) as error:
