@@ -124,7 +124,9 @@ def _channel() -> socket.socket:
 
     def close() -> None:
         channel.close()
-        # Not until the end of its output: a server that a test left still has that.
+        # Do not read to the end of its output: a server that a test left still holds that open.
+        assert process.stdout is not None
+        process.stdout.close()
         process.wait()
 
     atexit.register(close)
