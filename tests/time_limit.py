@@ -12,6 +12,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("time_limit", "seconds for the set-up of a test, its call and its teardown, each")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker."""
+    config.addinivalue_line("markers", "time_limit(seconds): in place of the setting's seconds")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Limit the fixtures of a test."""
@@ -31,7 +36,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 def _limited(item: pytest.Item) -> Generator[None]:
-    limit = float(item.config.getini("time_limit"))
+    marker = item.get_closest_marker("time_limit")
+    limit = float(marker.args[0] if marker else item.config.getini("time_limit"))
     hangs = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
