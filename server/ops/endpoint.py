@@ -46,6 +46,11 @@ class Call(NamedTuple):
     body: bytes = b""
     encoding: str = ""
 
+    def pay(self, lookups: float) -> None:
+        """Take lookups from the user's budget. Errors: TooManyLookups."""
+        if self.payer and (wait := self.payer.pay(lookups)):
+            raise TooManyLookups(wait)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:

@@ -311,6 +311,7 @@ checks.positive_data_acceptance.expected-statuses = [200, 304, 400, 429, 503]
 """A schema cannot say which days, time zones and page tokens there are: others are answered 400."""
 
 
+@pytest.mark.time_limit(240)
 def test_requests_made_up_from_the_description(tmp_path):
     """schemathesis finds no answer that the document does not describe."""
     (tmp_path / "schemathesis.toml").write_text(BAD_VALUES)
