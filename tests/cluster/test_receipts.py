@@ -1,0 +1,69 @@
+"""Redis forgets batches in its queue: publishers get an answer, and each object counts once."""
+
+import json
+from itertools import count
+
+import pytest
+
+from server.cluster.receipts import lost
+from tests.faults.cluster import Cluster
+from tests.faults.test_publishing import FAST_LEASE, trades, wait_for_volume
+from tests.processes import eventually
+from tests.publisher import post, publishing, receive
+
+QUEUE = "quotestream:prices"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "found", "whole", "expected"),
+    [
+        ("", "", True, ""),
+        ("abc", "", True, "abc"),
+        ("abc", "xbc", True, "a"),
+        ("abc", "abcx", True, ""),
+        # What is behind the entries that were read may still be there.
+        ("abc", "xy", False, ""),
+        ("abcd", "xcy", False, "ab"),
+        ("abcd", "dab", False, "c"),
+    ],
+)
+def test_forgotten_entries_are_found(waiting, found, whole, expected):
+    """An entry is forgotten if it is not in the queue, or if one that came later is in front."""
+    assert lost(waiting, [*found], whole=whole) == [*expected]
+
+
+def test_queue_that_redis_forgets_is_judged_all_the_same(tmp_path, redis):
+    """The publisher waits for its answer. Acknowledgements come in their order."""
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        with publishing(leader, source="sip") as publisher:
+            # Each status is an entry of its own, and a step.
+            halts = [{"kind": "status", "symbol": "AAPL", "status": "halted"}] * 400
+            publisher.send(json.dumps([*halts, *trades(0, 5)]))
+            eventually(lambda: int(redis.command("XLEN", QUEUE)) > 200)
+            redis.command("DEL", QUEUE)
+            publisher.send(json.dumps(trades(5, 5)))
+            answers = [receive(publisher) for _ in range(2)]
+        assert [(each["frames"], each["accepted"]) for each in answers] == [(1, 405), (2, 410)]
+        assert {each["state"] for each in answers} == {"applied"}
+        wait_for_volume(leader, 10)
+        assert post(leader, trades(0, 10), Source="sip").counts[:2] == (0, 10)
+        assert leader.events("Redis has forgotten batches, which count all the same")
+
+
+def test_redis_that_restarts_empty_leaves_no_publisher_waiting(tmp_path, redis):
+    """Batches are on their way all the time. Each gets its answer, and each trade counts once."""
+    numbers = count()
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        with publishing(leader, source="sip") as publisher:
+            for turn in range(40):
+                if turn % 20 == 10:
+                    redis.kill()
+                    redis.start()
+                publisher.send(json.dumps([*trades(next(numbers) * 50, 50)]))
+            while receive(publisher)["frames"] < 40:
+                pass
+        wait_for_volume(leader, 2000)
