@@ -1,17 +1,26 @@
 """Redis forgets batches in its queue: publishers get an answer, and each object counts once."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
+from redis import Redis as RedisClient
 
 from server.cluster.receipts import lost
+from server.intake.names import id_hash
+from server.intake.objects import Published
+from server.intake.queued import Queued, encode_queued
 from tests.faults.cluster import Cluster
 from tests.faults.test_publishing import FAST_LEASE, trades, wait_for_volume
 from tests.processes import eventually
 from tests.publisher import post, publishing, receive
 
 QUEUE = "quotestream:prices"
+
+NUL = chr(0)
+
+TRADE = {"symbol": "AAPL", "price": 90, "size": 1}
 
 
 @pytest.mark.parametrize(
@@ -67,3 +76,31 @@ def test_redis_that_restarts_empty_leaves_no_publisher_waiting(tmp_path, redis):
             while receive(publisher)["frames"] < 40:
                 pass
         wait_for_volume(leader, 2000)
+
+
+def test_batch_that_another_instance_took_meanwhile_gets_its_first_answer(tmp_path, redis):
+    """The other one remembers its answer while this one's batch is in the queue. So this publisher gets
+    that answer, too, and not that all objects are duplicates.
+    """
+    name = f"{id_hash('', NUL.join(('press', 'b-17'))):x} 0"
+    theirs = Queued("press", "", name, [Published("AAPL", price=90, size=1)])
+    first = {"accepted": 1, "duplicate": 0, "late": 0, "held": 0, "rejected": [], "state": "queued"}
+    with Cluster(tmp_path, redis.url, **FAST_LEASE) as cluster:
+        leader = cluster.start()
+        cluster.wait_for_leader([leader])
+        follower = cluster.start()
+        with RedisClient.from_url(redis.url) as client, ThreadPoolExecutor() as pool:
+            client.xadd(QUEUE, {"b": encode_queued(theirs)})
+            wait_for_volume(leader, 1)
+            # Each is a step of its own, so what comes behind has to wait.
+            halts = [{"kind": "status", "symbol": "AAPL", "status": "halted"}] * 120
+            assert post(follower, halts).body["state"] == "queued"
+            ours = pool.submit(post, leader, TRADE, Idempotency_Key="b-17")
+            eventually(
+                lambda: any(
+                    name.encode() in each[b"b"] for _, each in client.xrevrange(QUEUE, count=1)
+                )
+            )
+            client.set(f"quotestream:answer:{name.split(maxsplit=1)[0]}", json.dumps(first))
+            assert ours.result().body == first
+        wait_for_volume(leader, 1)

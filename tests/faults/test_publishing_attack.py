@@ -95,3 +95,26 @@ def attack(folder: Path, seed: int) -> None:
 def test_everything_counts_once_whatever_fails(tmp_path, seed):
     """Exactly once by each way in, though each batch comes twice, and again after each failure."""
     attack(tmp_path, seed)
+
+
+def test_each_leader_goes_on_in_the_stream_where_the_last_one_was(tmp_path, redis):
+    """Entries without a number or id would count again: only their place in the stream tells."""
+    entry = '{"symbol":"AAPL","price":90,"size":1}'
+
+    def wait_for_volume(server: ServerProcess, expected: int) -> None:
+        eventually(lambda: quote(server, "AAPL")[1].get("volume", 0) >= expected)
+
+    with Cluster(tmp_path, redis.url, **VARIABLES) as cluster:
+        server = cluster.start()
+        for turn in (1, 2):
+            cluster.wait_for_leader([server])
+            for _ in range(3):
+                redis.command("XADD", KEY, "*", "d", entry)
+            wait_for_volume(server, 3 * turn)
+            # It has followed nobody, so it knows only what Redis has.
+            server.process.kill()
+            server = cluster.start()
+        cluster.wait_for_leader([server])
+        redis.command("XADD", KEY, "*", "d", entry)
+        wait_for_volume(server, 7)
+        assert quote(server, "AAPL")[1]["volume"] == 7
