@@ -7,10 +7,12 @@ from itertools import count
 import pytest
 from redis import Redis as RedisClient
 
+from server.cluster.queue import PriceStreams
 from server.cluster.receipts import lost
 from server.intake.names import id_hash
 from server.intake.objects import Published
 from server.intake.queued import Queued, encode_queued
+from tests.cluster.buses import buses
 from tests.faults.cluster import Cluster
 from tests.faults.test_publishing import FAST_LEASE, trades, wait_for_volume
 from tests.processes import eventually
@@ -76,6 +78,20 @@ def test_redis_that_restarts_empty_leaves_no_publisher_waiting(tmp_path, redis):
             while receive(publisher)["frames"] < 40:
                 pass
         wait_for_volume(leader, 2000)
+
+
+async def test_first_answer_to_a_key_stays(redis):
+    """Also if another instance has one, too. It is forgotten with the ids, after five minutes."""
+    async with buses(redis) as opened:
+        one, other = map(PriceStreams, opened)
+        await one.remember_answer(-5, b"first")
+        await other.remember_answer(-5, b"second")
+        await other.remember_answer(5, b"another")
+        assert await one.first_answer(-5) == b"first"
+        assert await one.first_answer(5) == b"another"
+        assert await one.first_answer(6) is None
+    left = int(redis.command("PTTL", "quotestream:answer:-5"))
+    assert 290_000 < left <= 300_000
 
 
 def test_batch_that_another_instance_took_meanwhile_gets_its_first_answer(tmp_path, redis):
