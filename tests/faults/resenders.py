@@ -24,7 +24,7 @@ KEY = "feed"
 OBJECTS = 10
 """Objects of one batch for AAPL, beside one for a symbol that no instance has in memory."""
 
-PATIENCE = 10 * LEASE
+PATIENCE = 20 * LEASE
 """Seconds in which each batch has to be taken."""
 
 UNANSWERED = 4
@@ -99,13 +99,13 @@ class Resenders:
     def wait_done(self, number: int) -> None:
         """Wait until each publisher is through so many batches."""
         eventually(lambda: bool(self.problems) or min(self.done) >= number, PATIENCE)
-        assert self.problems == []
+        assert not self.problems, self.problems
 
     def join(self) -> None:
         for thread in self._threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
-        assert self.problems == []
+        assert not self.problems, self.problems
 
     def _run(self, sender: Callable[[random.Random], None], seed: int) -> None:
         try:

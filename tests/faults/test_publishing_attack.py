@@ -39,11 +39,15 @@ class Attack:
 
     def suffer(self, fault: str) -> None:
         """Let a fault happen, and wait until an instance leads."""
-        leader, cluster = self.leader, self._cluster
+        cluster = self._cluster
         if fault == "redis":
             self._redis.kill()
             self._redis.start()
             return
+        # On a busy machine the other one may lead by now.
+        leader = cluster.wait_for_leader([self.leader, self.follower])
+        if leader is self.follower:
+            self.leader, self.follower = leader, self.leader
         self._resenders.servers = [self.follower]
         if fault == "freezes":
             leader.process.send_signal(signal.SIGSTOP)
