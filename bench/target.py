@@ -173,7 +173,9 @@ class OwnServer(Process):
 
     def started(self) -> None:
         assert self._process.stdout is not None
-        self.http = self._process.stdout.readline().split()[1].removesuffix("/healthz")
+        # The first line has the page's address.
+        self.http = self.url.removesuffix("/")
+        self.url = self._process.stdout.readline().split()[1]
 
     def query(self, user: str, symbols: str) -> str:
         return f"symbols={symbols}&token={self.token(user)}"

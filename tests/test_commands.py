@@ -178,7 +178,7 @@ def test_command_serves(command, folder):
         words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        assert process.stdout.readline().startswith("quotes ")
+        assert process.stdout.readline().startswith("page ")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

@@ -37,6 +37,7 @@ from server.ops.pages import PAGES, index_route
 from server.ops.ports import Routes, build_ports
 from server.ops.publishing import no_prices_route, price_endpoints
 from server.ops.udf import Datafeed, datafeed_endpoints
+from server.ops.web import Web, asset_routes, page_route
 from server.process.listeners import Listeners
 from server.store.store import Store
 from server.workers.worker import SupervisorLink
@@ -112,12 +113,25 @@ def build_operations(
     own_port = bool(listeners.ops)
     here = [each for each in PAGES if not (own_port and each.operators)]
     description = description_route(api, PAGES)
+    ports = listeners.ports
+    authenticator = parts.authenticator
+    development_token = authenticator.development_token if authenticator.is_development else None
+    web = Web(int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token)
     routes = Routes(
         probes=probe_routes(readiness.ask),
         users=[route for each in api for route in each.routes(gate)]
         + ([] if parts.desk else [no_prices_route()]),
-        public=[index_route([*here, *api]), description],
-        operators=[*pages, docs_route(), *([index_route(PAGES), description] if own_port else [])],
+        public=[
+            index_route([*here, *api], partial(web.page, "index.html")),
+            *asset_routes(web),
+            description,
+        ],
+        operators=[
+            *pages,
+            page_route("/ops", "ops.html", web),
+            docs_route(),
+            *([index_route(PAGES), *asset_routes(web), description] if own_port else []),
+        ],
     )
     http = build_ports(listeners, max_connections, lag, routes, gate)
     registry.register(HttpCollector(http.edges))

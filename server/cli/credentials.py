@@ -6,11 +6,12 @@ from pathlib import Path
 
 from server.config.redaction import hide
 from server.config.settings import Settings
-from server.config.values import Duration
-from server.gateway.auth import Authenticator, BadKey, development_secret
-
-DEVELOPMENT_USER = "developer"
-DEVELOPMENT_LIFETIME = Duration(12 * 3600)
+from server.gateway.auth import (
+    Authenticator,
+    BadKey,
+    development_secret,
+    kept_development_secret,
+)
 
 MAX_TOKEN_LENGTH = 16 * 1024
 """Characters: more than fit into a request's head."""
@@ -58,7 +59,7 @@ def secret_of(settings: Settings) -> str:
 
 def authenticator_of(settings: Settings, secret: str) -> Authenticator:
     """Return the authenticator that the settings describe. Errors: BadKey."""
-    return Authenticator(
+    authenticator = Authenticator(
         secret=secret,
         public_key=settings.jwt_public_key,
         algorithms=settings.jwt_algorithms,
@@ -66,6 +67,9 @@ def authenticator_of(settings: Settings, secret: str) -> Authenticator:
         issuer=settings.jwt_issuer,
         leeway=settings.jwt_leeway,
     )
+    # A worker gets the development secret from its supervisor.
+    authenticator.is_development = bool(secret) and secret == kept_development_secret()
+    return authenticator
 
 
 def is_secret_kept() -> bool:
@@ -76,11 +80,6 @@ def is_secret_kept() -> bool:
 def makes_its_own_token(settings: Settings) -> bool:
     """Return whether `watch`, started by this user without variables, makes a token for the server."""
     return is_secret_kept() and not (settings.jwt_audience or settings.jwt_issuer)
-
-
-def development_token(authenticator: Authenticator, role: str | None = None) -> str:
-    """Return a token for the user of this machine. Errors: BadKey without a secret."""
-    return authenticator.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME, role)
 
 
 def client_token(
@@ -97,7 +96,7 @@ def client_token(
         return _checked("--token-file", _first_line(file))
     if token := settings.quotestream_token.strip():
         return _checked("QUOTESTREAM_TOKEN", token)
-    return development_token(authenticator_of(settings, secret_of(settings)), role)
+    return authenticator_of(settings, secret_of(settings)).development_token(role)
 
 
 def is_word(text: str) -> bool:

@@ -66,12 +66,19 @@ class Identity(NamedTuple):
     symbols: tuple[str, ...] | None = None
 
 
+DEVELOPMENT_USER = "developer"
+
+DEVELOPMENT_LIFETIME = 12 * 3600.0
+"""Seconds."""
+
 LEEWAY = 5.0
 """Seconds between two machines' clocks that are taken for the same time."""
 
 
 class Authenticator:
-    """Verifies tokens, and signs them if it has a secret."""
+    """Verifies tokens, and signs them if it has a secret. `is_development`: whether that is this
+    machine's development secret.
+    """
 
     def __init__(
         self,
@@ -96,6 +103,7 @@ class Authenticator:
 
         Errors: BadKey.
         """
+        self.is_development = False
         self._pyjwt = load_pyjwt(public_keys=bool(public_key))
         self._keys: dict[str, PublicKey | str] = {}
         every: list[str] = []
@@ -148,6 +156,10 @@ class Authenticator:
         if claims.get("role") == PUBLISHER and "symbols" in claims:
             symbols = tuple(normalize_symbol(each) for each in claims["symbols"])
         return Identity(claims["sub"], claims.get("role"), float(claims["exp"]), symbols)
+
+    def development_token(self, role: str | None = None) -> str:
+        """Return a token for the user of this machine. Errors: BadKey without a secret."""
+        return self.sign(DEVELOPMENT_USER, DEVELOPMENT_LIFETIME, role)
 
     def sign(
         self,
@@ -251,17 +263,24 @@ def development_secret() -> str:
     """
     fresh = secrets.token_urlsafe(DEVELOPMENT_SECRET_BYTES)
     try:
-        file = state_folder() / "development-secret"
-    except OSError:
-        return fresh
-    try:
+        file = _development_file()
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
             new.write(fresh)
     except OSError:
         # The file exists, or cannot be written.
         pass
+    return kept_development_secret() or fresh
+
+
+def kept_development_secret() -> str:
+    """Return the development secret if one was made and kept, otherwise an empty text."""
     try:
-        return file.read_text().strip() or fresh
+        return _development_file().read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return fresh
+        return ""
+
+
+def _development_file() -> Path:
+    """Errors: OSError if the user has no state folder."""
+    return state_folder() / "development-secret"

@@ -1,6 +1,6 @@
 """The routes beside the API, as they are described to people, and the page `/` that leads to all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -130,7 +130,9 @@ class Page(NamedTuple):
 
 
 PAGES = (
-    Page("/", "All routes of this port, as JSON or as a page", result=Index),
+    Page("/", "The page of live quotes; as JSON, all routes of this port", result=Index),
+    Page("/ops", "The page for operators, who need a token", "text/html", operators=True),
+    Page("/quotes.js", "The client for browsers, an ES module", "text/javascript"),
     Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
     Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
     Page("/version", "Name and version of the server", result=Version),
@@ -172,19 +174,25 @@ class Described(Protocol):
         """Return what it answers."""
 
 
-def index_route(routes: Sequence[Described]) -> Route:
-    """Return the route `/`, which names `routes`: a page if the client asks for HTML, else JSON."""
+def index_route(
+    routes: Sequence[Described], page: Callable[[Request], Response] | None = None
+) -> Route:
+    """Return the route `/`, which names `routes` as JSON. If the client asks for HTML, it answers with
+    `page`, by default with a list of the routes.
+    """
     links = [Link(each.path, each.summary) for each in routes]
     document = msgspec.json.encode(Index("quotestream", __version__, ABOUT, links))
     items = "".join(
         f"<li>{_named(route, each)}: {escape(each.summary)}"
         for route, each in zip(routes, links, strict=True)
     )
-    page = _HTML.format(about=ABOUT, version=__version__, items=items).encode()
+    listing = _HTML.format(about=ABOUT, version=__version__, items=items).encode()
 
     async def index(request: Request) -> Response:
         wants_page = "text/html" in request.headers.get("accept", "")
-        body, kind = (page, "text/html") if wants_page else (document, "application/json")
+        if wants_page and page:
+            return page(request)
+        body, kind = (listing, "text/html") if wants_page else (document, "application/json")
         headers = {
             "Cache-Control": "no-cache",
             "Vary": "Accept",

@@ -65,7 +65,7 @@ def test_development_needs_no_secret(tmp_path):
     user's own file, and neither it nor a token is logged.
     """
     with ServerProcess(tmp_path, JWT_SECRET="") as server:
-        printed = server.lines[2].removeprefix("token").strip()
+        printed = server.lines[3].removeprefix("token").strip()
         with Client(server, "AAPL", token=printed) as client:
             assert client.is_answered()
         made = run(tmp_path, "token", "--user", "bob").stdout.strip()
@@ -90,7 +90,7 @@ def test_state_that_cannot_be_kept(tmp_path, obstacle):
     else:
         (tmp_path / obstacle).write_text("a file where a folder should be")
     with ServerProcess(tmp_path, JWT_SECRET="") as server:
-        printed = server.lines[2].removeprefix("token").strip()
+        printed = server.lines[3].removeprefix("token").strip()
         with Client(server, "AAPL", token=printed) as client:
             assert client.is_answered()
 
@@ -103,7 +103,7 @@ def test_printed_line_connects(tmp_path, variables):
     names one, and that outside the arguments that `ps` shows.
     """
     with ServerProcess(tmp_path, JWT_SECRET="", **variables) as server:
-        line = server.lines[3].removeprefix("connect").strip()
+        line = server.lines[4].removeprefix("connect").strip()
         words = shlex.split(line)
         arguments = words[1:] if not variables else words[2:]
         assert arguments == ["watch", "AAPL", "MSFT", "TSLA", "--url", server.quotes_url]

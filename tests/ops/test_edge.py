@@ -245,6 +245,8 @@ def test_operators_have_a_port_of_their_own(tmp_path):
                     "/metrics",
                     "/openapi.json",
                     "/docs",
+                    "/ops",
+                    "/quotes.js",
                 }
                 assert not {"/health", "/metrics", "/docs"} & public
             if path == "/health":

@@ -1,0 +1,1 @@
+"""The browser's client `quotes.js`, run in Node."""

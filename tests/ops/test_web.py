@@ -1,0 +1,143 @@
+"""Pages and their files: what a browser may load, reach and know."""
+
+import http.client
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.processes import ServerProcess
+
+HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Start a server without a secret."""
+    with ServerProcess(tmp_path_factory.mktemp("development"), JWT_SECRET="") as process:
+        yield process
+
+
+def fetch(server: ServerProcess, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    """Ask for a path as it is. Return the status, the body and the headers."""
+    connection = http.client.HTTPConnection(*server.http_address, timeout=10)
+    try:
+        connection.request(
+            "GET", path, headers={name.replace("_", "-"): text for name, text in headers.items()}
+        )
+        response = connection.getresponse()
+        headers = {name.lower(): text for name, text in response.getheaders()}
+        return response.status, response.read().decode(), headers
+    finally:
+        connection.close()
+
+
+def config(server: ServerProcess, query: str = "", **headers: str) -> dict[str, str | None]:
+    """Return a page's configuration."""
+    status, body, answered = fetch(server, f"/web/config.json{query}", **headers)
+    assert (status, answered["cache-control"]) == (200, "no-store")
+    found: dict[str, str | None] = json.loads(body)
+    return found
+
+
+@pytest.mark.parametrize("path", ["/", "/ops"])
+def test_page_loads_and_reaches_only_this_server(server, path):
+    """No other site, no inline code, no frame; the only other port is the streaming port."""
+    status, body, headers = fetch(server, path, Accept=HTML)
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = dict(each.split(maxsplit=1) for each in headers["content-security-policy"].split("; "))
+    stream = f"ws://127.0.0.1:{server.address[1]}"
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "connect-src": f"'self' {stream}",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "http://" not in body.replace("http://www.w3.org/", "")
+    assert "https://" not in body
+    assert "<style" not in body
+    assert " style=" not in body
+
+
+@pytest.mark.parametrize(
+    ("host", "stream"),
+    [
+        ("localhost:{}", "ws://localhost:{}/ws/quotes"),
+        ("[::1]:{}", "ws://[::1]:{}/ws/quotes"),
+        ("quotes.example", "/ws/quotes"),
+        ("quotes.example:1", "/ws/quotes"),
+        ("*:{}", "/ws/quotes"),
+        ("a;script-src:{}", "/ws/quotes"),
+    ],
+)
+def test_page_finds_the_stream(server, host, stream):
+    """At this server's own port it is the streaming port; a proxy has both at one address."""
+    name = host.format(server.http_address[1])
+    expected = stream.format(server.address[1])
+    assert config(server, Host=name)["stream"] == expected
+    policy = fetch(server, "/", Accept=HTML, Host=name)[2]["content-security-policy"]
+    origin = expected.removesuffix("/ws/quotes")
+    assert f"connect-src 'self'{' ' + origin if origin else ''};" in policy
+    assert policy.count("script-src") == 1
+
+
+def test_development_page_gets_a_token(development):
+    """Only under a name of this machine. With `role=admin` it opens the operators' page."""
+    port = development.http_address[1]
+    for query, path in (("", "/quotes?symbols=AAPL"), ("?role=admin", "/health")):
+        token = config(development, query)["token"]
+        assert fetch(development, path, Authorization=f"Bearer {token}")[0] == 200
+    admin = config(development, "?role=admin")["token"]
+    report = fetch(development, "/health", Authorization=f"Bearer {admin}")[1]
+    assert "detail" in json.loads(report)["components"]["event_loop"]
+    for host in (f"evil.example:{port}", "evil.example", f"127.0.0.1.evil.example:{port}"):
+        assert config(development, Host=host)["token"] is None
+
+
+def test_page_with_a_secret_gets_no_token(server):
+    """Whoever may see it brings a token."""
+    assert config(server)["token"] is None
+    assert config(server, "?role=admin")["token"] is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/web/",
+        "/web/__init__.py",
+        "/web/../auth.py",
+        "/web/%2e%2e/auth.py",
+        "/web//quotes.js",
+        "/web/x.js",
+    ],
+)
+def test_nothing_else_is_served(server, path):
+    """Only files of `server/web` with a known ending."""
+    assert fetch(server, path)[0] == 404
+
+
+def test_file_is_loaded_once(server):
+    """A browser asks whether its copy is still right."""
+    status, _, headers = fetch(server, "/quotes.js")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert fetch(server, "/web/quotes.js", If_None_Match=headers["etag"])[:2] == (304, "")
+
+
+def test_operators_have_the_page_on_their_port(tmp_path):
+    """With OPS_PORT, `/ops` and its files are there, and the public port has no `/ops`."""
+    with ServerProcess(tmp_path, OPS_PORT="0") as server:
+        assert server.process.stdout is not None
+        address = server.process.stdout.readline().split()[1].removesuffix("/health")
+        assert fetch(server, "/ops", Accept=HTML)[0] == 404
+        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+        for path in ("/ops", "/web/config.json", "/quotes.js"):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200, path
+        connection.close()
