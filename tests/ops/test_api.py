@@ -216,6 +216,9 @@ def test_description_and_page(server):
     document = json.loads(text)
     assert status == 200
     assert set(document["paths"]) == {
+        "/asyncapi.json",
+        "/ops",
+        "/quotes.js",
         "/market-data",
         "/quotes",
         "/bars",
