@@ -18,11 +18,11 @@ export class Api {
   }
 
   /** Return the JSON of `path` with these parameters. Errors: Refusal, or the fetch's own. */
-  async get(path, parameters = {}, { signal } = {}) {
+  async get(path, parameters = {}) {
     const query = new URLSearchParams(parameters);
     const token = await this.#tokens.get();
     const headers = { Accept: "application/json", Authorization: `Bearer ${token}` };
-    const answer = await fetch(`${path}${query.size ? `?${query}` : ""}`, { headers, signal });
+    const answer = await fetch(`${path}${query.size ? `?${query}` : ""}`, { headers });
     if (answer.ok) return answer.json();
     const { error = {} } = await answer.json().catch(() => ({}));
     const after = Number(answer.headers.get("Retry-After")) * 1000;

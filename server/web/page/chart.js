@@ -1,6 +1,9 @@
 /** Draws the chart. Only this module knows lightweight-charts. */
 
+import { make } from "./dom.js";
 import { colour } from "./theme.js";
+
+const AUTHORS = "https://www.tradingview.com/";
 
 /** Distance of the drawing from the upper and lower edge, as parts of the height. */
 const MARGINS = { top: 0.08, bottom: 0.24 };
@@ -16,6 +19,12 @@ const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digi
 const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
 const utcDay = new Intl.DateTimeFormat([], { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+
+/** Return the notice and the link that the licence of lightweight-charts asks for. */
+export function attribution() {
+  const notice = "Charts: TradingView Lightweight Charts™ Copyright (c) 2026 TradingView, Inc. ";
+  return [notice, make("a", { href: AUTHORS, rel: "noreferrer", textContent: AUTHORS })];
+}
 
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
 export class Chart {
@@ -75,7 +84,10 @@ export class Chart {
     this.#decimals = decimals;
     if (style !== this.#style || !this.#series) this.#make(style);
     this.#chart.applyOptions({ timeScale: { secondsVisible: timeframe === "live" } });
-    this.#series.applyOptions({ priceFormat: this.#format() });
+    const { LineType } = this.#library;
+    // A price stands until the next trade. A line between closing prices would show steps that never were.
+    const lineType = timeframe === "live" ? LineType.WithSteps : LineType.Simple;
+    this.#series.applyOptions({ priceFormat: this.#format(), lineType });
     this.#series.setData(bars);
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));

@@ -29,6 +29,7 @@ export class Chosen {
   #loading = null;
   #retry = 0;
   #early = [];
+  #waits = false;
   #last = 0;
   #pointed = null;
 
@@ -85,7 +86,7 @@ export class Chosen {
     const told = [quote?.name ?? known?.name, known?.exchange, quote?.currency].filter(Boolean);
     write(find("chosen-symbol"), symbol ?? "No symbol chosen");
     write(find("chosen-title"), symbol ? told.join(" · ") : "Add one to see its chart.");
-    write(find("chosen-price"), number(quote?.current_price, decimals));
+    write(find("chosen-price"), symbol ? number(quote?.current_price, decimals) : "");
     const moved = quote ? `${move(quote.change, decimals)} ${quote.change_percent == null ? "" : `(${number(Math.abs(quote.change_percent), 2)}%)`}` : "";
     write(find("chosen-move"), moved);
     find("chosen-move").className = `move ${tone(quote?.change)}`;
@@ -142,7 +143,6 @@ export class Chosen {
     this.paintSoon();
     if (!this.#chart) return;
     const { chart, timeframe, style } = this.#selection;
-    if (chart) this.#instruments.want(chart);
     const old = this.#shown;
     this.#shown = { chart, timeframe, style };
     if (chart !== old.chart || timeframe !== old.timeframe) {
@@ -154,28 +154,31 @@ export class Chosen {
 
   /** Ask for the past, and draw it with what came meanwhile. */
   async #load() {
-    this.#loading?.abort();
     clearTimeout(this.#retry);
-    const mine = (this.#loading = new AbortController());
+    const mine = (this.#loading = {});
     const { chart, timeframe, style } = this.#shown;
     this.#early = [];
-    if (!chart) {
+    if (!chart || !this.#quote) {
+      // The first quote loads the past. A symbol without a quote is unknown, or has never traded.
       this.#chart.show([], { style: "line", timeframe, decimals: 2 });
-      this.#note("");
+      this.#note(chart ? "The chart comes with the first price." : "Choose a symbol to see its chart.");
+      this.#waits = chart !== null;
+      this.#loading = null;
       return;
     }
+    this.#waits = false;
     let bars;
     try {
       const isLive = timeframe === "live";
-      bars = await (isLive ? this.#past.trades(chart, mine.signal) : this.#past.bars(chart, timeframe, mine.signal));
+      bars = await (isLive ? this.#past.trades(chart) : this.#past.bars(chart, timeframe));
+      if (mine !== this.#loading) return;
       this.#note(bars.length > 1 || isLive ? "" : "History begins now: this server has no earlier bars.");
     } catch (error) {
-      if (mine.signal.aborted) return;
+      if (mine !== this.#loading) return;
       bars = [];
       this.#note(`No history: ${error.message}`);
       if (error.status !== 404 && error.status !== 403) this.#retry = setTimeout(() => this.#load(), error.retryAfter || AGAIN);
     }
-    if (mine.signal.aborted) return;
     this.#loading = null;
     const late = this.#early.filter(({ time }) => time >= (bars.at(-1)?.time ?? 0));
     this.#last = 0;
@@ -194,6 +197,7 @@ export class Chosen {
   #priced({ symbol, quote }) {
     if (symbol !== this.#selection.chart) return;
     this.paintSoon();
+    if (this.#waits) this.#load();
     if (this.#shown.timeframe === "live" && this.#shown.chart === symbol) this.#now(quote);
   }
 

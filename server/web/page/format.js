@@ -38,7 +38,7 @@ export function tone(value) {
   return value > 0 ? "up" : value < 0 ? "down" : "";
 }
 
-const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
+const short = new Intl.NumberFormat("en-US", { notation: "compact", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 /** Return a volume in few characters: 12.35M. */
 export function volume(value) {
@@ -78,5 +78,5 @@ export function rate(perSecond) {
 
 /** Return a time of day of this place. */
 export function clock(ms) {
-  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 }

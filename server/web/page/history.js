@@ -29,16 +29,16 @@ export class Past {
   }
 
   /** Return the newest bars of a symbol, the oldest first. Errors: Refusal, or the fetch's. */
-  async bars(symbol, timeframe, signal) {
+  async bars(symbol, timeframe) {
     const start = new Date(Date.now() - BACK[timeframe] * MINUTE).toISOString();
     const query = { symbols: symbol, timeframe, start, limit: MOST, sort: "desc" };
-    const { bars } = await this.#api.get("bars", query, { signal });
+    const { bars } = await this.#api.get("bars", query);
     return (bars[symbol] ?? []).map(chartBar).reverse();
   }
 
   /** Return the newest trades of a symbol, the last of each second. Errors: Refusal, or the fetch's. */
-  async trades(symbol, signal) {
-    const { trades } = await this.#api.get("trades", { symbol, limit: TRADES }, { signal });
+  async trades(symbol) {
+    const { trades } = await this.#api.get("trades", { symbol, limit: TRADES });
     const points = [];
     for (const { t, price } of trades) {
       const time = seconds(t);

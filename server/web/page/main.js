@@ -3,9 +3,11 @@
 import { connect } from "../quotes.js";
 import { readAddress, writeAddress } from "./address.js";
 import { Api } from "./api.js";
+import { attribution } from "./chart.js";
 import { Chosen } from "./chosen.js";
 import { bindControls, keptOptions, togglePause } from "./controls.js";
 import { find, write } from "./dom.js";
+import { bindHands } from "./hands.js";
 import { Past } from "./history.js";
 import { Instruments } from "./instruments.js";
 import { Meter } from "./meter.js";
@@ -26,7 +28,7 @@ const GATHERED = 100;
 async function start() {
   const asked = readAddress();
   const isFirst = asked.symbols === null;
-  const selection = new Selection({ ...asked, symbols: asked.symbols ?? FIRST, chart: asked.chart ?? FIRST[0] });
+  const selection = new Selection({ ...asked, symbols: asked.symbols ?? FIRST, chart: asked.chart ?? (isFirst ? FIRST[0] : null) });
   const config = await configuration();
   const tokens = new Tokens(config);
   const api = new Api(tokens);
@@ -52,12 +54,12 @@ async function start() {
   const meter = new Meter(stream);
   const search = new Search(api, selection, instruments, (symbol) => add(selection, table, status, symbol));
   search.told = (text) => status.say(text);
-  table.addEventListener("told", ({ detail }) => status.say(detail));
+  bindHands(table, selection, (text) => status.say(text));
 
   bindControls(stream, options);
   bindList(selection, stream);
   bindStream(stream, { selection, table, tokens, isFirst, api });
-  bindRows(table, instruments, past);
+  bindRows(table, past);
   bindKeys(search, stream);
   bindTheme(() => {
     chosen.recolour();
@@ -88,6 +90,7 @@ async function configuration() {
 
 function describeServer({ version, prices }) {
   write(find("version"), `quotestream ${version}`);
+  find("attribution").replaceChildren(...attribution());
   const source = origin(prices);
   write(find("source"), source);
   find("source").hidden = source === "";
@@ -140,9 +143,14 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
     }
     if (isFirst && selection.symbols.length === 0) firstOfServer(api, selection);
   });
-  stream.addEventListener("status", ({ detail: { symbols = [], status, reason } }) => {
+  stream.addEventListener("status", ({ detail: { symbols = [], status } }) => {
+    const mark = (symbol, text) => {
+      const entry = table.entry(symbol);
+      if (entry) entry.status = text;
+      table.touch(symbol);
+    };
     const isFlowing = status === "live" || status === "open";
-    for (const symbol of symbols) table.row(symbol)?.mark(isFlowing ? "" : [status, reason].filter(Boolean).join(": "));
+    for (const symbol of symbols) mark(symbol, isFlowing ? "" : status);
   });
   stream.addEventListener("state", () => {
     if (stream.state !== "closed" || stream.reason?.code !== "unauthorized") return;
@@ -168,23 +176,22 @@ async function firstOfServer(api, selection) {
   }
 }
 
-/** Fetch the decimals and the last hour of rows that come into view. */
-function bindRows(table, instruments, past) {
+/** Fetch the last hour of rows that come into view with a price. */
+function bindRows(table, past) {
   let waiting = [];
   const fetchThem = async () => {
     const symbols = waiting;
     waiting = [];
-    for (const symbol of symbols) instruments.want(symbol);
     try {
       for (const [symbol, closes] of await past.lastHour(symbols)) {
-        table.row(symbol)?.trail.begin(closes, Date.now());
+        table.entry(symbol)?.trail.begin(closes, Date.now());
+        table.touch(symbol);
       }
     } catch {
       // A sparkline without history begins with the next prices.
     }
-    table.paintSoon();
   };
-  table.addEventListener("seen", ({ detail }) => {
+  table.addEventListener("priced", ({ detail }) => {
     if (waiting.push(detail) === 1) setTimeout(fetchThem, GATHERED);
   });
 }
@@ -193,7 +200,8 @@ function add(selection, table, status, symbol) {
   const news = selection.add([symbol]);
   selection.look({ chart: symbol });
   status.say(news.length ? `${symbol} was added.` : `${symbol} is in the list already.`);
-  requestAnimationFrame(() => table.row(symbol)?.element.scrollIntoView({ block: "nearest" }));
+  table.arrange();
+  table.reveal(symbol);
 }
 
 function bindKeys(search, stream) {

@@ -2,18 +2,18 @@
 
 import { make } from "./dom.js";
 
-/** Columns by their class: the heading, and the value of a row by which it sorts. */
+/** Columns by their class: the heading, and the value of an entry by which it sorts. */
 const COLUMNS = [
   ["tight", "", null],
-  ["name", "Symbol", (row) => row.symbol],
-  ["price", "Price", (row) => row.quote?.current_price],
-  ["change", "Change", (row) => row.quote?.change],
-  ["percent", "% change", (row) => row.quote?.change_percent],
-  ["book", "Bid × ask", (row) => row.quote?.bid],
-  ["volume", "Volume", (row) => row.quote?.volume],
-  ["day", "Day range", (row) => placeInDay(row.quote)],
+  ["name", "Symbol", (entry) => entry.symbol],
+  ["price", "Price", (entry) => entry.quote?.current_price],
+  ["change", "Change", (entry) => entry.quote?.change],
+  ["percent", "% change", (entry) => entry.quote?.change_percent],
+  ["book", "Bid × ask", (entry) => entry.quote?.bid],
+  ["volume", "Volume", (entry) => entry.quote?.volume],
+  ["day", "Day range", (entry) => placeInDay(entry.quote)],
   ["trend", "Trend", null],
-  ["age", "Age", (row, now) => row.oldness(now)],
+  ["age", "Age", (entry, now) => entry.age(now)],
   ["tight last", "", null],
 ];
 
@@ -52,17 +52,17 @@ export class Order {
     this.#tell();
   }
 
-  /** Return rows in the chosen order; those without a value come last. */
-  of(rows, now) {
+  /** Return entries in the chosen order; those without a value come last. */
+  of(entries, now) {
     const value = COLUMNS.find(([kind]) => kind === this.#by)?.[2];
-    if (!value) return rows;
+    if (!value) return entries;
     const way = this.#isDown ? -1 : 1;
-    const keyed = rows.map((row) => [value(row, now), row]);
+    const keyed = entries.map((entry) => [value(entry, now), entry]);
     keyed.sort(([a], [b]) => {
       if (a == null || b == null) return (a == null) - (b == null);
       return a < b ? -way : a > b ? way : 0;
     });
-    return keyed.map(([, row]) => row);
+    return keyed.map(([, entry]) => entry);
   }
 
   #button(kind, title, changed) {

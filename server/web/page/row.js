@@ -1,119 +1,81 @@
-/** One row of the table. It writes only the cells whose text changed. */
+/** The row of one symbol. It writes only the cells whose text changed. */
 
 import { icon, make, prefersStillness } from "./dom.js";
 import { NOTHING, duration, move, number, tone, volume } from "./format.js";
-import { Sparkline, Trail } from "./sparkline.js";
+import { Sparkline } from "./sparkline.js";
 
 /** Milliseconds in which a flash fades, and below which the next one does not begin anew. */
 const FADES = 400;
 const SPACING = 120;
 
 const cell = (kind, ...children) => make("div", { role: "cell", className: `cell ${kind}` }, ...children);
+const figure = (kind = "figure", text = NOTHING) => make("span", { className: kind, textContent: text });
 
 export class Row {
-  #filled = null;
   #texts = new Map();
   #flashed = 0;
   #price = null;
-  #arrived = 0;
+  #parts;
+  #kind = "";
 
-  /** The time of the price at the server, in milliseconds since 1970. */
-  #time = null;
-
-  constructor(symbol) {
-    this.symbol = symbol;
-    this.trail = new Trail();
-    this.quote = null;
-    this.isSeen = false;
-    this.pick = make("button", { type: "button", className: "pick", tabIndex: -1 },
-      make("b", { textContent: symbol }), make("span", { className: "title" }));
-    this.pick.setAttribute("aria-describedby", "row-keys");
-    this.grip = make("button", { type: "button", className: "grip", tabIndex: -1, title: "Drag to move" }, icon("grip"));
-    this.grip.setAttribute("aria-label", `Move ${symbol}`);
-    this.element = make("div", { role: "row", className: "row waits" }, cell("tight", this.grip), cell("name", this.pick));
+  constructor(entry) {
+    this.entry = entry;
+    const { symbol } = entry;
+    this.pick = make("button", { type: "button", className: "pick", tabIndex: -1, "aria-describedby": "row-keys" },
+      make("b", { textContent: symbol }), make("span"));
+    this.element = make("div", { role: "row", className: "row waits" });
     this.element.dataset.symbol = symbol;
-  }
-
-  /** Take in a quote, which is shown by the next `paint`. */
-  take(quote, now, isLive) {
-    const price = quote.current_price;
-    if (typeof price === "number") this.trail.push(price, now);
-    // Only a change that the page saw tells how old the price is by this machine's clock.
-    if (isLive) this.#arrived = now;
-    this.#time = Date.parse(quote.last_updated) || null;
-    this.quote = quote;
+    this.#parts = this.#fill(symbol);
   }
 
   /** Write what changed. `decimals` are those of the prices. */
-  paint(decimals, now, flashes) {
-    this.#fill();
-    const { quote } = this;
-    if (!quote) return;
+  paint(decimals, now) {
+    const { quote, refusal, status } = this.entry;
+    this.#become(refusal ? "unknown" : !quote ? "waits" : status ? "halted" : "priced");
+    this.#put("told", refusal ?? "");
+    if (!quote || refusal) return;
     const [price, day] = [quote.current_price, tone(quote.change)];
+    const hasBook = quote.bid != null || quote.ask != null;
     this.#put("title", quote.name ?? "");
     this.#put("price", number(price, decimals));
-    this.#put("change", move(quote.change, decimals));
-    this.#put("percent", move(quote.change_percent, 2, "%"));
-    const hasBook = quote.bid !== null || quote.ask !== null;
+    this.#put("change", move(quote.change, decimals), `move ${day}`);
+    this.#put("percent", move(quote.change_percent, 2, "%"), `move ${day}`);
     this.#put("bid", hasBook ? number(quote.bid, decimals) : "");
     this.#put("times", hasBook ? "×" : NOTHING);
     this.#put("ask", hasBook ? number(quote.ask, decimals) : "");
     this.#put("volume", volume(quote.volume));
-    this.#class("change", `move ${day}`);
-    this.#class("percent", `move ${day}`);
     this.#range(quote, decimals);
-    this.#filled.spark.show(this.trail);
+    this.#parts.spark.show(this.entry.trail);
     this.age(now);
-    this.element.classList.remove("waits");
-    if (this.#price !== null && price !== this.#price) this.#tick(price > this.#price, now, flashes);
+    if (this.#price !== null && price !== this.#price) this.#flash(price > this.#price, now);
     this.#price = price;
   }
 
   /** Write how old the price is. */
   age(now) {
-    if (!this.#filled || !this.quote) return;
-    const since = this.#arrived || this.#time;
-    this.#put("age", since ? duration(now - since) : NOTHING);
+    const age = this.entry.age(now);
+    this.#put("age", this.entry.status || (age === undefined ? NOTHING : duration(age)));
   }
 
-  /** Return the milliseconds since the price came, or Infinity. */
-  oldness(now) {
-    return now - (this.#arrived || this.#time || -Infinity);
+  choose(isChosen) {
+    this.element.classList.toggle("chosen-row", isChosen);
+    this.pick.setAttribute("aria-pressed", String(isChosen));
   }
 
-  /** Say why the row has no quote. */
-  refuse(text) {
-    this.#fill();
-    this.element.classList.remove("waits");
-    this.element.classList.add("unknown");
-    for (const each of [...this.element.children].slice(2, -1)) each.remove();
-    this.element.lastChild.before(cell("told", text));
-    this.isRefused = true;
-  }
-
-  /** Show that the symbol's prices do not flow: halted, closed or quiet. */
-  mark(status) {
-    this.element.classList.toggle("halted", status !== "");
-    this.element.title = status;
-  }
-
-  /** Make the cells, which a row has only from when it was seen first. */
-  #fill() {
-    if (this.#filled) return;
-    const figure = (kind = "figure") => make("span", { className: kind, textContent: NOTHING });
+  #fill(symbol) {
     const parts = {
       title: this.pick.lastChild,
-      flash: make("span", { className: "flash" }),
+      flash: make("span", { className: "flash", "aria-hidden": "true" }),
       price: figure(), change: figure("move"), percent: figure("move"),
-      bid: figure(), times: figure("times"), ask: figure(), volume: figure(), age: figure(),
-      mark: make("i", { hidden: true }),
-      day: make("span", { className: "unseen" }),
-      spark: new Sparkline(),
+      bid: figure("side", ""), times: figure("times"), ask: figure("side", ""),
+      volume: figure(), age: figure(), mark: make("i", { hidden: true }),
+      day: figure("unseen", ""), spark: new Sparkline(), told: figure("told", ""),
     };
-    parts.flash.setAttribute("aria-hidden", "true");
-    const remove = make("button", { type: "button", className: "remove", tabIndex: -1, title: "Remove" }, icon("remove"));
-    remove.setAttribute("aria-label", `Remove ${this.symbol}`);
+    const button = (kind, name, tip) =>
+      make("button", { type: "button", className: kind, tabIndex: -1, title: tip, "aria-label": `${name} ${symbol}` }, icon(kind));
     this.element.append(
+      cell("tight", button("grip", "Move", "Drag to move")),
+      cell("name", this.pick),
       cell("price", parts.flash, parts.price),
       cell("change", parts.change),
       cell("percent", parts.percent),
@@ -122,13 +84,22 @@ export class Row {
       cell("day", make("span", { className: "range" }, parts.mark), parts.day),
       cell("trend", parts.spark.element),
       cell("age", parts.age),
-      cell("tight last", remove),
+      cell("tight last", button("remove", "Remove", "Remove")),
     );
-    this.#filled = parts;
+    this.element.children[1].append(parts.told);
+    return parts;
+  }
+
+  #become(kind) {
+    if (kind === this.#kind) return;
+    if (this.#kind) this.element.classList.remove(this.#kind);
+    this.element.classList.remove("waits");
+    this.element.classList.add(kind);
+    this.#kind = kind;
   }
 
   #range({ low, high, current_price: price }, decimals) {
-    const { mark } = this.#filled;
+    const { mark } = this.#parts;
     const known = typeof low === "number" && typeof high === "number" && typeof price === "number";
     const place = known && high > low ? Math.round((200 * (price - low)) / (high - low)) / 2 : 50;
     if (this.#texts.get("mark") !== place) {
@@ -136,28 +107,27 @@ export class Row {
       this.#texts.set("mark", place);
     }
     if (mark.hidden === known) mark.hidden = !known;
-    const text = known ? `${number(low, decimals)} to ${number(high, decimals)}` : "No trades today";
-    this.#put("day", text);
-    if (mark.parentElement.title !== text) mark.parentElement.title = text;
+    const text = known ? `${number(low, decimals)} to ${number(high, decimals)}` : "No trades yet";
+    if (this.#put("day", text)) mark.parentElement.title = text;
   }
 
   /** Flash, without a change of the layout. */
-  #tick(rose, now, flashes) {
-    if (!flashes || now - this.#flashed < SPACING || prefersStillness()) return;
+  #flash(rose, now) {
+    if (now - this.#flashed < SPACING || prefersStillness()) return;
     this.#flashed = now;
-    const { flash } = this.#filled;
+    const { flash } = this.#parts;
     flash.className = rose ? "flash rose" : "flash fell";
     for (const running of flash.getAnimations()) running.cancel();
     flash.animate({ opacity: [1, 0] }, { duration: FADES, easing: "ease-out" });
   }
 
-  #put(name, text) {
-    if (this.#texts.get(name) === text) return;
+  /** Write a part's text and class. Return whether the text is another one. */
+  #put(name, text, kind) {
+    const part = this.#parts[name];
+    if (kind && part.className !== kind) part.className = kind;
+    if (this.#texts.get(name) === text) return false;
     this.#texts.set(name, text);
-    this.#filled[name].textContent = text;
-  }
-
-  #class(name, value) {
-    if (this.#filled[name].className !== value) this.#filled[name].className = value;
+    part.textContent = text;
+    return true;
   }
 }

@@ -12,6 +12,7 @@ export class Search {
   #instruments;
   #input = find("query");
   #found = [];
+  #hint = "";
   #at = -1;
   #timer = 0;
   #running = null;
@@ -23,10 +24,10 @@ export class Search {
     this.#selection = selection;
     this.#instruments = instruments;
     this.added = added;
-    this.#input.addEventListener("input", () => this.#typed());
+    this.#input.addEventListener("input", () => this.#look());
     this.#input.addEventListener("keydown", (event) => this.#pressed(event));
     this.#input.addEventListener("blur", () => this.#close());
-    this.#input.addEventListener("focus", () => this.#input.value.trim() && this.#typed());
+    this.#input.addEventListener("focus", () => this.#typed && this.#look());
     find("search").addEventListener("submit", (event) => event.preventDefault());
     // A press must not take the focus away before its click arrives.
     find("found-box").addEventListener("pointerdown", (event) => event.preventDefault());
@@ -41,39 +42,46 @@ export class Search {
     this.#input.select();
   }
 
-  #typed() {
+  get #typed() {
+    return this.#input.value.trim();
+  }
+
+  #look() {
     clearTimeout(this.#timer);
-    this.#at = -1;
-    if (!this.#input.value.trim()) this.#close();
+    this.#point(-1);
+    if (!this.#typed) this.#close();
     else this.#timer = setTimeout(() => this.#ask(), PAUSE);
   }
 
-  /** Ask for what is typed. One request runs at a time: the next one replaces it. */
-  async #ask() {
-    const query = this.#input.value.trim();
-    if (!query || query === this.#asked) {
-      if (query) this.#show(this.#found, this.#found.length ? "" : nothing(query));
-      return;
-    }
-    this.#running?.abort();
-    const mine = (this.#running = new AbortController());
-    try {
-      const found = await this.#api.get("instruments", { query, limit: RESULTS }, { signal: mine.signal });
-      this.#asked = query;
-      for (const each of found) this.#instruments.learn(each);
-      this.#show(found, found.length ? "" : nothing(query));
-    } catch (error) {
-      if (mine.signal.aborted) return;
-      this.#asked = null;
-      if (error.retryAfter) this.#timer = setTimeout(() => this.#ask(), error.retryAfter);
-      this.#show([], error.status ? error.message : "The server cannot be reached. The search works again as soon as it is back.");
-    } finally {
-      if (this.#running === mine) this.#running = null;
-    }
+  /** Ask for what is typed, until the answer is for that. One request runs at a time. */
+  #ask() {
+    clearTimeout(this.#timer);
+    this.#running ??= this.#askAll().finally(() => (this.#running = null));
+    return this.#running;
   }
 
-  #show(found, hint) {
-    this.#found = found;
+  async #askAll() {
+    for (let query = this.#typed; query && query !== this.#asked; query = this.#typed) {
+      this.#asked = query;
+      try {
+        const found = await this.#api.get("instruments", { query, limit: RESULTS });
+        for (const each of found) this.#instruments.learn(each);
+        this.#found = found;
+        this.#hint = found.length ? "" : `Nothing found for “${query}”. Try a symbol such as MSFT, or a word of the name.`;
+      } catch (error) {
+        this.#found = [];
+        this.#hint = error.status ? error.message : "The server cannot be reached. Type on as soon as it is back.";
+        this.#asked = null;
+        if (error.retryAfter) this.#timer = setTimeout(() => this.#ask(), error.retryAfter);
+        break;
+      }
+    }
+    this.#show();
+  }
+
+  #show() {
+    if (!this.#typed || document.activeElement !== this.#input) return;
+    const [found, hint] = [this.#found, this.#hint];
     const items = found.map((each, i) => {
       const has = this.#selection.has(each.symbol);
       const item = make("li", { id: `found-${i}`, role: "option" },
@@ -85,7 +93,7 @@ export class Search {
     find("found").replaceChildren(...items);
     find("found").hidden = found.length === 0;
     write(find("found-hint"), hint);
-    find("found-box").hidden = document.activeElement !== this.#input;
+    find("found-box").hidden = false;
     this.#input.setAttribute("aria-expanded", String(found.length > 0));
     this.#point(found.length ? 0 : -1);
     this.told?.(hint || `${found.length} found. Enter adds ${found[0].symbol}.`);
@@ -109,13 +117,12 @@ export class Search {
     event.preventDefault();
   }
 
-  /** Add the instrument that is pointed at. Before the answer came, ask at once. */
+  /** Add the instrument that is pointed at. Before the answer came, wait for it. */
   async #enter() {
-    clearTimeout(this.#timer);
-    const query = this.#input.value.trim();
+    const query = this.#typed;
     if (!query) return;
-    if (query !== this.#asked) await this.#ask();
-    if (query === this.#input.value.trim() && this.#found[this.#at]) this.#choose(this.#found[this.#at]);
+    if (query !== this.#asked || this.#running) await this.#ask();
+    if (query === this.#typed && this.#found[this.#at]) this.#choose(this.#found[this.#at]);
   }
 
   #escape() {
@@ -133,13 +140,8 @@ export class Search {
 
   #close() {
     clearTimeout(this.#timer);
-    this.#running?.abort();
     find("found-box").hidden = true;
     this.#input.setAttribute("aria-expanded", "false");
     this.#input.removeAttribute("aria-activedescendant");
   }
-}
-
-function nothing(query) {
-  return `Nothing found for “${query}”. Try a symbol such as MSFT, or a word of the name.`;
 }

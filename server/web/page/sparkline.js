@@ -23,9 +23,9 @@ export class Trail {
 
   /** Begin with closing prices. */
   begin(closes, now) {
-    if (closes.length < HISTORY) return;
+    if (closes.length === 0) return;
     this.#points = [...closes.slice(-POINTS + 1), this.#points.at(-1) ?? closes.at(-1)];
-    this.#spacing = MINUTE;
+    if (closes.length >= HISTORY) this.#spacing = MINUTE;
     this.#movedAt = now;
   }
 

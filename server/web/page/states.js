@@ -54,16 +54,18 @@ export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt,
 /** Return how far this page is behind the server. */
 export function behind(lag) {
   if (lag === null || lag === undefined) return "Prices come as they are made.";
-  return `This page is ${Math.round(lag)} ms behind the server.`;
+  return `This page is ${Math.max(1, Math.round(lag))} ms behind the server.`;
 }
 
 /** Return whether the versions prove that nothing is missing, and the sentence for it. */
-export function proof({ missed, versions, stats }) {
+export function proof({ state, reason, missed, versions, stats }) {
   if (versions.size === 0) return { tone: "idle", text: "No price has come yet." };
   if (missed > 0) {
     const updates = missed === 1 ? "1 update is" : `${missed} updates are`;
     return { tone: "warn", text: `${updates} missing. The page fetches the newest state.` };
   }
   const repaired = stats.resyncs ? ` ${stats.resyncs} ${stats.resyncs === 1 ? "gap was" : "gaps were"} repaired.` : "";
+  const isOpen = state === "live" || (state === "stale" && reason?.code !== "no_answer");
+  if (!isOpen) return { tone: "idle", text: "Nothing was missed before that." };
   return { tone: "good", text: `Nothing missed: the versions prove it.${repaired}` };
 }

@@ -1,243 +1,207 @@
-/** The table of quotes: its rows, their order, the keyboard. It writes at most once per frame. */
+/** The table of quotes: its rows and their order. It writes at most once per frame. */
 
 import { find, oncePerFrame } from "./dom.js";
-import { bindDrag } from "./drag.js";
+import { Entry } from "./entry.js";
 import { Order } from "./order.js";
 import { Row } from "./row.js";
-
-/** Rows that one frame may make or paint. More would hold up the frame on a slow machine. */
-const AT_ONCE = 40;
+import { Window } from "./window.js";
 
 /** Milliseconds between two orders of a sorted table, so that rows can be read. */
 const RESORT = 2000;
 
-/** Pixels around the visible part whose rows are kept up to date. */
-const MARGIN = "200px 0px";
+/** Rows that one frame may paint. More would hold up the frame on a slow machine. */
+const AT_ONCE = 24;
 
-/** Tells "seen" with the symbol of each row that comes into view first. */
+/** Tells "priced" with the symbol of each row in view that has its first quote. */
 export class Table extends EventTarget {
+  body = find("rows");
   #selection;
   #instruments;
+  #entries = new Map();
   #rows = new Map();
-  #byElement = new WeakMap();
+  #ordered = [];
   #dirty = new Set();
-  #body = find("rows");
-  #hovered = false;
-  #refused = new Map();
+  #isHeld = false;
+  #current = null;
 
   constructor(selection, instruments) {
     super();
     this.#selection = selection;
     this.#instruments = instruments;
-    this.order = new Order(find("columns"), () => this.#arrange());
+    this.order = new Order(find("columns"), () => this.arrange());
     this.paintSoon = oncePerFrame(() => this.#paint());
-    this.#arrangeSoon = oncePerFrame(() => this.#arrange());
-    this.#watcher = new IntersectionObserver((entries) => this.#saw(entries), { rootMargin: MARGIN });
-    selection.addEventListener("list", () => this.#arrangeSoon());
+    this.arrangeSoon = oncePerFrame(() => this.arrange());
+    this.window = new Window(this.body, oncePerFrame(() => this.#render()));
+    selection.addEventListener("list", () => this.arrangeSoon());
     selection.addEventListener("chart", () => this.#choose());
-    instruments.addEventListener("known", ({ detail }) => this.#touch(detail));
-    this.#bind();
-    this.#arrange();
-    setInterval(() => this.#tick(), 1000);
-    setInterval(() => this.order.isSorted && !this.#hovered && this.#arrange(), RESORT);
+    instruments.addEventListener("known", ({ detail }) => this.touch(detail));
+    this.body.addEventListener("pointerenter", () => (this.#isHeld = true));
+    this.body.addEventListener("pointerleave", () => (this.#isHeld = false));
+    this.arrange();
+    setInterval(() => this.#age(), 1000);
+    // A row must not move away below a pointer.
+    setInterval(() => this.order.isSorted && !this.#isHeld && this.arrange(), RESORT);
   }
-  #watcher;
-  #arrangeSoon;
+
+  /** The symbols in the order of their rows. */
+  get symbols() {
+    return this.#ordered.map(({ symbol }) => symbol);
+  }
+
+  /** The symbol at which the keyboard enters the table. */
+  get current() {
+    return this.#current;
+  }
+
+  entry(symbol) {
+    return this.#entries.get(symbol);
+  }
 
   /** Take in a quote. `isLive`: it is a change, and not the first quote of a connection. */
   take(symbol, quote, isLive) {
-    const row = this.#rows.get(symbol);
-    if (!row || row.isRefused) return;
-    row.take(quote, Date.now(), isLive);
-    this.#touch(symbol);
-  }
-
-  row(symbol) {
-    return this.#rows.get(symbol);
+    const entry = this.#entries.get(symbol);
+    if (!entry) return;
+    entry.take(quote, Date.now(), isLive);
+    this.touch(symbol);
   }
 
   /** Say in a row why it has no quote. */
   refuse(symbol, text) {
-    this.#refused.set(symbol, text);
-    this.#rows.get(symbol)?.refuse(text);
+    const entry = this.#entries.get(symbol);
+    if (!entry) return;
+    entry.refusal = text;
+    this.touch(symbol);
+  }
+
+  /** Paint a row soon. */
+  touch(symbol) {
+    if (!this.#rows.has(symbol)) return;
+    this.#dirty.add(symbol);
+    this.paintSoon();
   }
 
   /** Show that no price is current, or that they are again. */
   still(isStill) {
-    find("quotes").classList.toggle("still", isStill);
+    document.querySelector("main").classList.toggle("still", isStill);
   }
 
-  /** Focus the row of a symbol. */
+  /** Bring a row into view, and focus it. */
   focus(symbol) {
-    const row = this.#rows.get(symbol);
-    row?.element.scrollIntoView({ block: "nearest" });
-    row?.pick.focus({ preventScroll: true });
+    const index = this.#ordered.findIndex((entry) => entry.symbol === symbol);
+    if (index < 0) return;
+    this.reveal(symbol);
+    this.#enterAt(symbol);
+    this.#rows.get(symbol)?.pick.focus({ preventScroll: true });
   }
 
-  // Rows
+  reveal(symbol) {
+    const index = this.#ordered.findIndex((entry) => entry.symbol === symbol);
+    if (index < 0) return;
+    this.window.reveal(index);
+    this.#render();
+  }
 
-  /** Make the rows of the list, drop the others, and put them into their order. */
-  #arrange() {
+  /** Follow the list: its symbols, and the order of the rows. */
+  arrange() {
     const { symbols } = this.#selection;
     const wanted = new Set(symbols);
-    for (const [symbol, row] of this.#rows) if (!wanted.has(symbol)) this.#drop(symbol, row);
-    let made = 0;
-    for (const symbol of symbols) {
-      if (this.#rows.has(symbol)) continue;
-      if (++made > AT_ONCE) break;
-      this.#make(symbol);
-    }
-    const rows = symbols.map((symbol) => this.#rows.get(symbol)).filter(Boolean);
-    let place = this.#body.firstChild;
-    for (const { element } of this.order.of(rows, Date.now())) {
-      if (element === place) place = place.nextSibling;
-      else this.#body.insertBefore(element, place);
-    }
-    find("quotes").setAttribute("aria-rowcount", symbols.length + 1);
-    this.#choose();
-    if (made > AT_ONCE) this.#arrangeSoon();
+    for (const symbol of this.#entries.keys()) if (!wanted.has(symbol)) this.#entries.delete(symbol);
+    for (const symbol of symbols) if (!this.#entries.has(symbol)) this.#enter(symbol);
+    const entries = symbols.map((symbol) => this.#entries.get(symbol));
+    const left = this.#ordered.findIndex(({ symbol }) => symbol === this.#current);
+    this.#ordered = this.order.of(entries, Date.now());
+    find("quotes").setAttribute("aria-rowcount", String(symbols.length + 1));
+    const hadFocus = this.body.contains(document.activeElement);
+    this.#render();
+    if (wanted.has(this.#current)) return;
+    const next = this.#ordered[Math.min(left, this.#ordered.length - 1)]?.symbol ?? symbols[0] ?? null;
+    if (hadFocus && next) this.focus(next);
+    else this.#enterAt(this.#selection.chart ?? next);
   }
 
-  #make(symbol) {
-    const row = new Row(symbol);
-    this.#rows.set(symbol, row);
-    this.#byElement.set(row.element, row);
-    this.#watcher.observe(row.element);
+  #enter(symbol) {
+    const entry = new Entry(symbol);
+    this.#entries.set(symbol, entry);
     const quote = this.quotes?.get(symbol);
-    if (quote) row.take(quote, Date.now(), false);
-    if (this.#refused.has(symbol)) row.refuse(this.#refused.get(symbol));
+    if (quote) entry.take(quote, Date.now(), false);
+  }
+
+  /** Put the rows in view into the document, in their order. */
+  #render() {
+    const count = this.#ordered.length;
+    const [from, to] = this.window.range(count);
+    const shown = this.#ordered.slice(from, to);
+    const kept = new Set(shown);
+    for (const [symbol, row] of this.#rows) if (!kept.has(row.entry)) this.#drop(symbol, row);
+    this.window.reserve(from, to, count);
+    let place = this.body.firstChild;
+    shown.forEach((entry, i) => {
+      const row = this.#rows.get(entry.symbol) ?? this.#make(entry);
+      if (row.element === place) place = place.nextSibling;
+      else this.body.insertBefore(row.element, place);
+      row.element.setAttribute("aria-rowindex", String(from + i + 2));
+    });
+  }
+
+  #make(entry) {
+    const row = new Row(entry);
+    this.#rows.set(entry.symbol, row);
+    row.choose(entry.symbol === this.#selection.chart);
+    row.pick.tabIndex = entry.symbol === this.#current ? 0 : -1;
+    this.touch(entry.symbol);
+    return row;
   }
 
   #drop(symbol, row) {
-    this.#watcher.unobserve(row.element);
-    const hadFocus = row.element.contains(document.activeElement);
-    const next = row.element.nextSibling ?? row.element.previousSibling;
+    // The keyboard stays in the table when its row is scrolled away.
+    if (row.element.contains(document.activeElement)) find("quotes").focus({ preventScroll: true });
     row.element.remove();
     this.#rows.delete(symbol);
-    this.#refused.delete(symbol);
     this.#dirty.delete(symbol);
-    if (hadFocus) this.#byElement.get(next)?.pick.focus();
   }
 
-  /** Mark the chosen row. The keyboard enters the table there. */
   #choose() {
-    const { chart, symbols } = this.#selection;
-    for (const [symbol, row] of this.#rows) {
-      const isChosen = symbol === chart;
-      row.element.classList.toggle("chosen-row", isChosen);
-      row.pick.setAttribute("aria-pressed", isChosen);
-    }
-    const entry = this.#rows.get(chart) ?? this.#rows.get(symbols[0]);
-    if (entry) this.#enterAt(entry);
+    const { chart } = this.#selection;
+    for (const [symbol, row] of this.#rows) row.choose(symbol === chart);
+    if (this.#entries.has(chart)) this.#enterAt(chart);
   }
 
-  #enterAt(row) {
-    if (this.#entry) this.#entry.pick.tabIndex = -1;
-    this.#entry = row;
-    row.pick.tabIndex = 0;
+  #enterAt(symbol) {
+    this.#current = symbol;
+    for (const [each, row] of this.#rows) row.pick.tabIndex = each === symbol ? 0 : -1;
   }
-  #entry = null;
 
-  // Painting
-
-  #touch(symbol) {
-    this.#dirty.add(symbol);
-    if (this.#rows.get(symbol)?.isSeen) this.paintSoon();
+  /** Let the keyboard enter the table at a row that has the focus. */
+  enterAt(symbol) {
+    this.#enterAt(symbol);
   }
 
   #paint() {
     const now = Date.now();
     let painted = 0;
     for (const symbol of this.#dirty) {
-      const row = this.#rows.get(symbol);
-      if (!row?.isSeen || row.isRefused) {
-        if (!row) this.#dirty.delete(symbol);
-        continue;
-      }
       if (++painted > AT_ONCE) {
         this.paintSoon();
         return;
       }
       this.#dirty.delete(symbol);
-      row.paint(this.#instruments.decimals(symbol, row.quote), now, true);
-    }
-  }
-
-  #saw(entries) {
-    for (const { target, isIntersecting } of entries) {
-      const row = this.#byElement.get(target);
+      const row = this.#rows.get(symbol);
       if (!row) continue;
-      row.isSeen = isIntersecting;
-      if (!isIntersecting) continue;
-      this.#dirty.add(row.symbol);
-      if (!row.wasSeen) {
-        row.wasSeen = true;
-        this.dispatchEvent(new CustomEvent("seen", { detail: row.symbol }));
-      }
+      const { entry } = row;
+      if (entry.quote && !entry.isGreeted) this.#greet(entry);
+      row.paint(this.#instruments.decimals(symbol, entry.quote), now);
     }
-    this.paintSoon();
   }
 
-  #tick() {
+  /** Ask for what a row shows beside its quote. A symbol with a quote is known, so there are answers. */
+  #greet(entry) {
+    entry.isGreeted = true;
+    this.#instruments.want(entry.symbol);
+    this.dispatchEvent(new CustomEvent("priced", { detail: entry.symbol }));
+  }
+
+  #age() {
     const now = Date.now();
-    for (const row of this.#rows.values()) if (row.isSeen) row.age(now);
-  }
-
-  // The visitor
-
-  #bind() {
-    const body = this.#body;
-    body.addEventListener("pointerenter", () => (this.#hovered = true));
-    body.addEventListener("pointerleave", () => (this.#hovered = false));
-    body.addEventListener("click", ({ target }) => {
-      const row = this.#byElement.get(target.closest(".row"));
-      if (!row) return;
-      if (target.closest(".remove")) this.#selection.remove(row.symbol);
-      else if (target.closest(".pick") && !row.isRefused) this.#selection.look({ chart: row.symbol });
-    });
-    body.addEventListener("focusin", ({ target }) => {
-      const row = this.#byElement.get(target.closest(".row"));
-      if (row) this.#enterAt(row);
-    });
-    body.addEventListener("keydown", (event) => this.#pressed(event));
-    bindDrag(body, () => this.#moved());
-  }
-
-  #pressed(event) {
-    const row = this.#byElement.get(event.target.closest(".row"));
-    if (!row || event.ctrlKey || event.metaKey) return;
-    const { element } = row;
-    const ways = {
-      ArrowUp: element.previousSibling,
-      ArrowDown: element.nextSibling,
-      Home: this.#body.firstChild,
-      End: this.#body.lastChild,
-    };
-    if (event.key === "Delete" || event.key === "Backspace") this.#selection.remove(row.symbol);
-    else if (event.altKey && event.key === "ArrowUp") this.#shift(row, -1);
-    else if (event.altKey && event.key === "ArrowDown") this.#shift(row, 1);
-    else if (event.key in ways) this.#byElement.get(ways[event.key])?.pick.focus();
-    else return;
-    event.preventDefault();
-  }
-
-  /** Move a row by one place. */
-  #shift(row, by) {
-    const { element } = row;
-    const other = by < 0 ? element.previousSibling : element.nextSibling;
-    if (!other) return;
-    this.#body.insertBefore(element, by < 0 ? other : other.nextSibling);
-    this.#moved();
-    row.pick.focus();
-    const place = [...this.#body.children].indexOf(element) + 1;
-    this.dispatchEvent(new CustomEvent("told", { detail: `${row.symbol} is now row ${place}.` }));
-  }
-
-  /** Make the rows' order the list's. */
-  #moved() {
-    this.order.clear();
-    const shown = [...this.#body.children].map(({ dataset }) => dataset.symbol);
-    const rest = this.#selection.symbols.filter((symbol) => !this.#rows.has(symbol));
-    this.#selection.arrange([...shown, ...rest]);
+    for (const row of this.#rows.values()) if (row.entry.quote) row.age(now);
   }
 }

@@ -27,12 +27,12 @@ export function bindTheme(changed) {
   tell();
 }
 
+const probe = document.createElement("span");
+probe.hidden = true;
+
 /** Return the value of a variable of base.css in the present theme, as `rgb(…)`. */
 export function colour(name) {
-  const probe = document.createElement("span");
+  if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(${name})`;
-  document.body.append(probe);
-  const value = getComputedStyle(probe).color;
-  probe.remove();
-  return value;
+  return getComputedStyle(probe).color;
 }
