@@ -17,6 +17,7 @@ from server.gateway.gateway import Gateway
 from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
+from server.ops.asyncapi import asyncapi_route
 from server.ops.bars import History, history_endpoints
 from server.ops.cors import api_sharing
 from server.ops.health import (
@@ -115,8 +116,8 @@ def build_operations(
     )
     own_port = bool(listeners.ops)
     here = [each for each in PAGES if not (own_port and each.operators)]
-    description = description_route(api, PAGES)
     ports = listeners.ports
+    described = description_route(api, PAGES), asyncapi_route(int(ports["WS_PORT"]))
     authenticator = parts.authenticator
     development_token = authenticator.development_token if authenticator.is_development else None
     web = Web(int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token, parts.prices.feeds)
@@ -127,13 +128,13 @@ def build_operations(
         public=[
             index_route([*here, *api], partial(web.page, "index.html")),
             *asset_routes(web),
-            description,
+            *described,
         ],
         operators=[
             *pages,
             page_route("/ops", "ops.html", web),
             docs_route(),
-            *([index_route(PAGES), *asset_routes(web), description] if own_port else []),
+            *([index_route(PAGES), *asset_routes(web), *described] if own_port else []),
         ],
     )
     sharing = api_sharing(origins, api)
