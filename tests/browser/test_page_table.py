@@ -20,7 +20,7 @@ THEME = "() => getComputedStyle(document.body).backgroundColor"
 @pytest.fixture(scope="module")
 def development(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="100ms") as process:
+    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="500ms") as process:
         yield process
 
 

@@ -12,6 +12,9 @@ const VOLUME_MARGINS = { top: 0.82, bottom: 0 };
 /** Bars that a chart shows at first. */
 const SHOWN = 120;
 
+/** Bars of a chart that stays open. It has up to twice as many before the oldest are forgotten. */
+const KEPT = 2000;
+
 /** Bars for which a chart without history has room at first. They come in from the left. */
 const ROOM = 40;
 
@@ -38,6 +41,7 @@ export class Chart {
   #hovered;
   #times = new Set();
   #wasMoved = false;
+  #added = 0;
 
   static async in(element, hovered) {
     return new Chart(await import("../vendor/lightweight-charts.js"), element, hovered);
@@ -92,6 +96,7 @@ export class Chart {
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
     this.#wasMoved = false;
+    this.#added = 0;
     const end = bars.length + 4;
     if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
     else this.#fit();
@@ -106,11 +111,19 @@ export class Chart {
 
   /** Add a bar, or change the newest. */
   update(bar) {
-    this.#series?.update(bar);
+    if (!this.#series) return;
+    if (this.#added++ > KEPT) this.#forget();
+    this.#series.update(bar);
     if (bar.volume !== undefined) this.#volume?.update({ time: bar.time, value: bar.volume });
     if (this.#times.size >= SHOWN || this.#times.has(bar.time)) return;
     this.#times.add(bar.time);
     this.#fit();
+  }
+
+  /** Forget the oldest bars, so that a page that stays open does not grow. */
+  #forget() {
+    this.#added = 0;
+    for (const series of [this.#series, this.#volume]) series.setData(series.data().slice(-KEPT));
   }
 
   /** Set the decimals of the price scale. */
