@@ -303,7 +303,8 @@ class Gateway:
         """
         self.pool.enter()
         undo.callback(self.pool.leave)
-        attempt.address, *_ = attempt.sock.getpeername()
+        peer, *_ = attempt.sock.getpeername()
+        attempt.address = peer
         with trio.fail_after(HANDSHAKE_TIMEOUT):
             head, rest = await read_head(attempt.sock)
         await self._pacer.enter()
@@ -317,7 +318,7 @@ class Gateway:
             attempt.address = self.proxies.client(attempt.address, forwarded)
             raise
         forwarded = request.headers.get("x-forwarded-for", "")
-        attempt.address = self.proxies.client(attempt.address, forwarded)
+        attempt.address = self.proxies.client(peer, forwarded)
         admission = await self._policy.admit(request, attempt.address, undo)
         extension = None if admission.publisher else self._negotiate(request)
         with trio.fail_after(HANDSHAKE_TIMEOUT):
@@ -325,6 +326,8 @@ class Gateway:
                 attempt.sock, attempt.connection, request, admission.subprotocol, extension
             )
         session = self._session(admission, attempt.sock, request.rest, extension)
+        if attempt.address != peer:
+            session.address = attempt.address
         self.pool.add(session)
         # From here on the places are the session's to give back.
         undo.pop_all()

@@ -43,7 +43,7 @@ class Gate:
 
         Errors: ApiError.
         """
-        address = self._address(scope)
+        address = self.address(scope)
         try:
             given = Headers(scope=scope).get("authorization", "")
             identity = self._verify(given or f"Bearer {token}")
@@ -68,6 +68,23 @@ class Gate:
         token = bearer_token(Headers(scope=scope).get("authorization", ""))
         return token is not None and self.admit(scope, USER).role == ADMIN
 
+    def operator(self, scope: Scope, method: str) -> Identity | None:
+        """Return the user of a request to a port that only operators reach, None without a token.
+
+        A page of another site must not act through an operator's browser, as no token protects this
+        port. Errors: ApiError for a bad token, or such a page.
+        """
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        own = origin is None or origin.partition("://")[2] == headers.get("host")
+        # A browser compares the addresses that it knows, though a proxy may change `Host`.
+        if site := headers.get("sec-fetch-site"):
+            own = site in ("same-origin", "none")
+        if method != "GET" and not own:
+            raise ApiError(FORBIDDEN, "a page of another site may not do this")
+        given = headers.get("authorization", "")
+        return self.admit(scope, USER) if given else None
+
     def charge_failure(self, peer: str, forwarded: str) -> str:
         """Charge the client of a request that was refused before its user was known. Return the
         client's address.
@@ -82,7 +99,7 @@ class Gate:
 
     def refuse_anonymous(self, scope: Scope) -> ApiError | None:
         """Charge the address of a request without a token. Return a refusal if its budget is spent."""
-        address = self._address(scope)
+        address = self.address(scope)
         wait = self.budgets.requests.take(budget_key(address))
         return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None
 
@@ -93,7 +110,8 @@ class Gate:
             raise BadToken("a token is required: Authorization: Bearer <JWT>")
         return self.authenticator.verify(token)
 
-    def _address(self, scope: Scope) -> str:
+    def address(self, scope: Scope) -> str:
+        """Return the address of a request's client, as TRUSTED_PROXIES says."""
         peer, _ = scope.get("client") or ("", 0)
         forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
         return self.proxies.client(peer, forwarded)

@@ -51,7 +51,9 @@ allocator would not return their memory to the system.
 """
 
 MAX_BODIES = 16 * 1024 * 1024
-"""Bytes of unfinished bodies that a route reads: sixteen of the largest batches of prices."""
+"""Bytes of unfinished bodies that a route reads: sixteen of the largest batches of prices, or four of
+the largest files of instruments.
+"""
 
 WRITE_PATIENCE = 0.5
 """Seconds for which a client may leave its answer unread while other clients wait for a place."""

@@ -99,11 +99,21 @@ class PublishingNumbers(msgspec.Struct, frozen=True):
     ]
 
 
+class SessionState(msgspec.Struct, frozen=True):
+    """Whether the market is open."""
+
+    status: Annotated[str, Meta(description="`open` or `closed`")]
+    next_open: Annotated[
+        str | UnsetType, Meta(description="The next opening (RFC 3339), if there is one")
+    ] = UNSET
+
+
 class HealthReport(msgspec.Struct, frozen=True):
     """The answer of `/health`."""
 
     status: Annotated[str, Meta(description="Health of the worst component")]
     since: Annotated[str, Meta(description="Time since which it has been so (RFC 3339)")]
+    session: Annotated[SessionState, Meta(description="The market's hours")]
     components: Annotated[
         Mapping[str, ComponentHealth], Meta(description="Health of each component by its name")
     ]

@@ -233,6 +233,13 @@ def test_description_and_page(server):
         "/udf/history",
         "/admin/market-data/cache/invalidate",
         "/admin/market-data/cache/warm",
+        "/ops/overview",
+        "/ops/clients",
+        "/ops/clients/{id}/drain",
+        "/ops/clients/{id}/disconnect",
+        "/ops/import",
+        "/ops/instruments",
+        "/ops/instruments/{symbol}",
         "/",
         "/version",
         "/healthz",
@@ -312,8 +319,14 @@ BAD_VALUES = """
 [[operations]]
 include-name = "GET /bars"
 checks.positive_data_acceptance.expected-statuses = [200, 304, 400, 429, 503]
+
+[[operations]]
+include-name = "POST /ops/import"
+checks.positive_data_acceptance.expected-statuses = [200, 400, 413, 415, 429, 503]
 """
-"""A schema cannot say which days, time zones and page tokens there are: others are answered 400."""
+"""A schema cannot say which days, time zones and page tokens there are, nor which texts are files of
+instruments: others are answered 400.
+"""
 
 
 def test_requests_made_up_from_the_description(tmp_path):
