@@ -329,6 +329,7 @@ instruments: others are answered 400.
 """
 
 
+@pytest.mark.time_limit(240)
 def test_requests_made_up_from_the_description(tmp_path):
     """schemathesis finds no answer that the document does not describe."""
     (tmp_path / "schemathesis.toml").write_text(BAD_VALUES)
