@@ -1,6 +1,7 @@
 /** Draws the chart. Only this module knows lightweight-charts. */
 
 import { make } from "./dom.js";
+import { number } from "./format.js";
 import { colour } from "./theme.js";
 
 const AUTHORS = "https://www.tradingview.com/";
@@ -147,7 +148,8 @@ export class Chart {
   }
 
   #format() {
-    return { type: "price", precision: this.#decimals, minMove: 10 ** -this.#decimals };
+    const formatter = (price) => number(price, this.#decimals);
+    return { type: "custom", formatter, minMove: 10 ** -this.#decimals };
   }
 
   #colours() {
