@@ -30,6 +30,11 @@ export function attribution() {
   return [notice, make("a", { href: AUTHORS, rel: "noreferrer", textContent: AUTHORS })];
 }
 
+/** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
+function faint(name, part) {
+  return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
+}
+
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
 export class Chart {
   #library;
@@ -80,7 +85,7 @@ export class Chart {
       crosshair: { vertLine: { color: text, labelBackgroundColor: colour("--edge") }, horzLine: { color: text, labelBackgroundColor: colour("--edge") } },
     });
     this.#series?.applyOptions(this.#colours());
-    this.#volume?.applyOptions({ color: colour("--line") });
+    this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
   }
 
   /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
@@ -139,7 +144,7 @@ export class Chart {
     if (this.#series) this.#chart.removeSeries(this.#series);
     if (!this.#volume) {
       this.#volume = this.#chart.addSeries(HistogramSeries, {
-        priceScaleId: "", color: colour("--line"), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
+        priceScaleId: "", color: faint(colour("--edge"), 0.4), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
       });
       this.#volume.priceScale().applyOptions({ scaleMargins: VOLUME_MARGINS });
     }
@@ -157,8 +162,7 @@ export class Chart {
     if (this.#style === "candles") {
       return { upColor: up, downColor: down, wickUpColor: up, wickDownColor: down, borderVisible: false };
     }
-    const faint = (part) => accent.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
-    return { lineColor: accent, lineWidth: 2, topColor: faint(0.2), bottomColor: faint(0), lastPriceAnimation: 0 };
+    return { lineColor: accent, lineWidth: 2, topColor: faint(accent, 0.2), bottomColor: faint(accent, 0) };
   }
 
   #time(time) {
