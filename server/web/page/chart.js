@@ -1,6 +1,7 @@
 /** Draws the chart. Only this module knows lightweight-charts. */
 
 import { make } from "./dom.js";
+import { number } from "./format.js";
 import { colour } from "./theme.js";
 
 const AUTHORS = "https://www.tradingview.com/";
@@ -27,6 +28,11 @@ const utcDay = new Intl.DateTimeFormat([], { day: "numeric", month: "short", yea
 export function attribution() {
   const notice = "Charts: TradingView Lightweight Charts™ Copyright (c) 2026 TradingView, Inc. ";
   return [notice, make("a", { href: AUTHORS, rel: "noreferrer", textContent: AUTHORS })];
+}
+
+/** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
+function faint(name, part) {
+  return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
 }
 
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
@@ -79,7 +85,7 @@ export class Chart {
       crosshair: { vertLine: { color: text, labelBackgroundColor: colour("--edge") }, horzLine: { color: text, labelBackgroundColor: colour("--edge") } },
     });
     this.#series?.applyOptions(this.#colours());
-    this.#volume?.applyOptions({ color: colour("--line") });
+    this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
   }
 
   /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
@@ -138,7 +144,7 @@ export class Chart {
     if (this.#series) this.#chart.removeSeries(this.#series);
     if (!this.#volume) {
       this.#volume = this.#chart.addSeries(HistogramSeries, {
-        priceScaleId: "", color: colour("--line"), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
+        priceScaleId: "", color: faint(colour("--edge"), 0.4), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
       });
       this.#volume.priceScale().applyOptions({ scaleMargins: VOLUME_MARGINS });
     }
@@ -147,7 +153,8 @@ export class Chart {
   }
 
   #format() {
-    return { type: "price", precision: this.#decimals, minMove: 10 ** -this.#decimals };
+    const formatter = (price) => number(price, this.#decimals);
+    return { type: "custom", formatter, minMove: 10 ** -this.#decimals };
   }
 
   #colours() {
@@ -155,8 +162,7 @@ export class Chart {
     if (this.#style === "candles") {
       return { upColor: up, downColor: down, wickUpColor: up, wickDownColor: down, borderVisible: false };
     }
-    const faint = (part) => accent.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
-    return { lineColor: accent, lineWidth: 2, topColor: faint(0.2), bottomColor: faint(0), lastPriceAnimation: 0 };
+    return { lineColor: accent, lineWidth: 2, topColor: faint(accent, 0.2), bottomColor: faint(accent, 0) };
   }
 
   #time(time) {
