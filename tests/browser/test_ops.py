@@ -100,6 +100,17 @@ def test_clients_are_searched_and_turned_page_by_page(page, watched):
             client.__exit__()
 
 
+def test_names_are_text(page, watched):
+    """A user's name cannot become a part of the page, and the dialog shows it as it is."""
+    user = "<img src=x onerror=alert(1)>"
+    with Client(watched, "AAPL", token=make_token(user)):
+        open_page(page, watched)
+        expect(page.locator("#client-rows tr").filter(has_text=user)).to_be_visible()
+        page.get_by_role("button", name=f"Drain {user}").click()
+        expect(page.get_by_role("dialog", name=f"Drain {user}?")).to_be_visible()
+        assert page.locator("main img, dialog img").count() == 0
+
+
 def test_token_is_asked_for_and_kept_for_the_tab(page, faults, watched):
     """Without a token, with a bad one, and with one of another user, the page says what it needs."""
     faults.expect(REFUSED)

@@ -120,6 +120,7 @@ def test_blocked_client_is_on_top_of_many(moving):
         assert first["symbols"] > 10
         assert len(first["first_symbols"]) == 10
         assert len(others) == 3
+        assert [each["user"] for each in clients(moving, "?limit=1")] == ["molly"]
 
 
 def test_client_is_described(moving):
