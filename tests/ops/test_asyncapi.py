@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import tarfile
 from typing import Any
@@ -153,7 +154,7 @@ def test_each_message_of_a_connection_is_described(tmp_path, form, fields):
                 ["quotes_patch"] if form == "json" else ["schema", "full_quotes", "quotes_removed"]
             )
             receive_until(client, "ack", "error", "pong", *changed)
-            server.process.terminate()
+            server.process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as closed:
                 receive_until(client, "never")
         assert closed.value.rcvd is not None
