@@ -1,4 +1,4 @@
-"""Shows each failure at once, and marks the tests that are quick."""
+"""Shows each failure at once and what tests measure, and marks the tests that are quick."""
 
 import sys
 from functools import cache
@@ -7,7 +7,14 @@ from types import ModuleType
 import pytest
 from _pytest.terminal import TerminalReporter
 
-STARTERS = {"subprocess", "bench.services", "tests.cli.command", "tests.forks", "tests.processes"}
+STARTERS = {
+    "subprocess",
+    "bench.services",
+    "playwright.sync_api",
+    "tests.cli.command",
+    "tests.forks",
+    "tests.processes",
+}
 """Modules whose names a test or a fixture uses if it starts processes."""
 
 LONGEST = "tests/test_trading_day.py"
@@ -15,6 +22,26 @@ LONGEST = "tests/test_trading_day.py"
 
 SERVICES = {"postgres", "redis"}
 """Parameters for which a fixture starts a process."""
+
+
+class Measured:
+    """Prints at the end what tests have measured and told by the fixture `record_property`."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the values of a test, also of one in another process."""
+        if report.when == "call":
+            name = report.nodeid.rpartition("::")[2]
+            self._lines += [f"{name}: {key}: {value}" for key, value in report.user_properties]
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """Print one line for each value."""
+        if self._lines:
+            terminalreporter.write_sep("=", "measured")
+            for line in self._lines:
+                terminalreporter.write_line(line)
 
 
 class FailuresAtOnce:
@@ -51,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "quick: starts no process (set by tests/reporting.py)")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(FailuresAtOnce(config))
+        config.pluginmanager.register(Measured())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,6 +55,11 @@ class Prices:
         return self._replay is not None or feed.takes_prices or bool(feed.stream)
 
     @property
+    def feeds(self) -> list[str]:
+        """The names of the feeds that the settings choose."""
+        return list(self._settings.feed.feeds)
+
+    @property
     def session(self) -> Calendar:
         """The market's hours."""
         return self._settings.session

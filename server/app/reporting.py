@@ -1,6 +1,6 @@
 """The duties of a server that is a worker: it reports to its supervisor and follows its messages."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter, process_time
 
@@ -12,6 +12,7 @@ from server.fanout.stats import FanoutStats
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.ops.http_edge import HttpPorts
+from server.ops.problems import HOST_UNAVAILABLE, ApiError
 from server.process.signals import Signals
 from server.workers.control import Sample
 from server.workers.worker import NoHost, SupervisorLink, WorkerCallbacks
@@ -44,6 +45,7 @@ def worker_callbacks(
     member: Member | None,
     http: HttpPorts,
     metrics: Callable[[], str],
+    answer: Callable[[str], Awaitable[str]],
 ) -> WorkerCallbacks:
     """Return the functions that the supervisor's messages call."""
     return WorkerCallbacks(
@@ -51,6 +53,7 @@ def worker_callbacks(
         metrics=metrics,
         retire=partial(_retire, gateway, member, http),
         send_away=gateway.pool.send_away,
+        answer=answer,
     )
 
 
@@ -79,6 +82,14 @@ async def metrics_page(
         return await supervisor.host_metrics(worker)
     except NoHost:
         raise HTTPException(503, "the supervisor does not answer") from None
+
+
+async def ask_workers(supervisor: SupervisorLink, text: str) -> dict[int, str | None]:
+    """Return all workers' answers to a question. Errors: ApiError."""
+    try:
+        return await supervisor.ask_workers(text)
+    except NoHost:
+        raise ApiError(HOST_UNAVAILABLE, "the supervisor does not answer") from None
 
 
 async def follow_supervisor(

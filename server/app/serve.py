@@ -91,15 +91,20 @@ async def serve(
             push=push,
             desk=desk,
         )
-        health_interval = settings.ws_health_check_interval
-        operations = build_operations(parts, listeners, room.http, health_interval, supervisor)
+        operations = build_operations(
+            parts,
+            listeners,
+            room.http,
+            settings.ws_health_check_interval,
+            settings.http_allowed_origins,
+            supervisor,
+        )
         http, readiness = operations.http, operations.readiness
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
             await nursery.start(store.run, directory)
             await nursery.start(run_market_hours, hub, settings.session)
-            nursery.start_soon(operations.lag.run)
-            nursery.start_soon(operations.health.run)
+            nursery.start_soon(operations.watch)
             # A lossless feed waits for the clients instead.
             if not prices.lossless:
                 nursery.start_soon(run_overload_control, hub, operations.lag)
@@ -128,7 +133,14 @@ async def serve(
                 # Workers share their ports: only one that is ready may answer.
                 if supervisor:
                     nursery.start_soon(http.run)
-                    callbacks = worker_callbacks(gateway, hub, member, http, operations.own_metrics)
+                    callbacks = worker_callbacks(
+                        gateway,
+                        hub,
+                        member,
+                        http,
+                        operations.own_metrics,
+                        operations.machine.answer,
+                    )
                     nursery.start_soon(follow_supervisor, supervisor, callbacks, signals)
                 await gateway.serve(listeners.quotes)
                 streaming.cancel_scope.cancel()

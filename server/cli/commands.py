@@ -40,8 +40,9 @@ from server.cli.publishing import add_publish
 from server.cli.watching import add_watch
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
+from server.config.loading import load_settings, secrets_in
 from server.config.redaction import hide, redact
-from server.config.settings import Settings, load_settings, secrets_in
+from server.config.settings import Settings
 from server.config.values import Duration, NameList
 from server.feeds.replay import ReplayError
 from server.gateway.auth import Authenticator, BadKey

@@ -49,6 +49,10 @@ class NameList(tuple[str, ...]):
         return cls(name for part in text.split(",") if (name := part.strip()))
 
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Ports that a browser leaves out of an origin."""
+
+
 class Origins(NameList):
     """Comma-separated origins as browsers send them (RFC 6454 §6.2)."""
 
@@ -56,11 +60,31 @@ class Origins(NameList):
     def parse(cls, text: str) -> "Origins":
         """Errors: ValueError for a text that no browser sends: it would allow no page."""
         origins = cls(name.lower() for name in NameList.parse(text))
-        for origin in origins:
-            url = urlsplit(origin)
-            if origin != "null" and not (url.netloc and origin == f"{url.scheme}://{url.netloc}"):
-                raise ValueError
+        if not all(origin == "null" or _is_origin(origin) for origin in origins):
+            raise ValueError
         return origins
+
+
+def _is_origin(text: str) -> bool:
+    """Return whether a browser sends the text: a scheme, a host, and a port that is not the scheme's.
+
+    Errors: ValueError for a port that is not a number.
+    """
+    url = urlsplit(text)
+    port = f":{url.port}" if url.port not in (None, DEFAULT_PORTS.get(url.scheme)) else ""
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return (
+        bool(host) and text.isascii() and "*" not in text and text == f"{url.scheme}://{host}{port}"
+    )
+
+
+class OriginsOrAny(Origins):
+    """Origins, or `*` for any page."""
+
+    @classmethod
+    def parse(cls, text: str) -> "OriginsOrAny":
+        """Errors: ValueError."""
+        return cls(("*",) if text.strip() == "*" else Origins.parse(text))
 
 
 class WebSocketUrl(str):

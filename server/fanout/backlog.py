@@ -37,6 +37,11 @@ class Backlog:
         self.moved = trio.Event()
         self.drained = trio.Event()
 
+    @property
+    def size(self) -> int:
+        """The number of frames and sources that wait."""
+        return len(self.unsent) + len(self.pending) + len(self.held)
+
     def add(self, source: Source) -> None:
         """Make `source` pending, in place of any other with its key."""
         self.held.pop(source.key, None)

@@ -10,6 +10,7 @@ import sys
 import termios
 from collections import Counter
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 
@@ -58,12 +59,23 @@ class WriteSize:
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
 
 
+class Blocking(NamedTuple):
+    """A blocked outbox: its breaker, and since when it is blocked, in trio's time."""
+
+    breaker: Breaker
+    since: float
+
+
 class BlockedWriters:
-    """Owned by the hub, which sets `tasks` when it starts. `breakers` counts those not closed."""
+    """Owned by the hub, which sets `tasks` when it starts. `breakers` counts those not closed.
+
+    `blocked` has the blocked outboxes, for operators.
+    """
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.tasks: trio.Nursery
         self.breakers: Counter[BreakerState] = Counter()
+        self.blocked: dict[Outbox, Blocking] = {}
         self._policy = policy
 
     def start(self, outbox: Outbox) -> None:
@@ -72,6 +84,7 @@ class BlockedWriters:
 
     async def _drain(self, outbox: Outbox) -> None:
         breaker, size = Breaker(self._policy), WriteSize(outbox.sock)
+        self.blocked[outbox] = blocking = Blocking(breaker, trio.current_time())
         try:
             while outbox.blocked:
                 before = breaker.state
@@ -86,6 +99,9 @@ class BlockedWriters:
             outbox.abandon()
         finally:
             self._count(breaker.state, -1)
+            # It may be blocked again already, with a task of its own.
+            if self.blocked.get(outbox) is blocking:
+                del self.blocked[outbox]
 
     async def _attempt(self, outbox: Outbox, breaker: Breaker, size: WriteSize) -> None:
         if breaker.state is BreakerState.OPEN:

@@ -76,9 +76,9 @@ class Hub:
             self.stats, self.journal, self._flusher, self.bars, self.trades
         )
         self.status = FeedStatus(self._flusher, self._outboxes, self.topic_tasks.cut)
-        self._blocked_writers = BlockedWriters(breaker)
+        self.blocked_writers = BlockedWriters(breaker)
         # One bound method for all outboxes: each would cost a connection 64 bytes.
-        self._start_writing = self._blocked_writers.start
+        self._start_writing = self.blocked_writers.start
         self._throttles = Throttles()
         self._freshness = Freshness(self.topics, self.status, quiet_after)
         self._renaming = Renaming(
@@ -102,7 +102,7 @@ class Hub:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of topics and outboxes until cancelled."""
         async with trio.open_nursery() as tasks:
-            self.topic_tasks.nursery = self._blocked_writers.tasks = tasks
+            self.topic_tasks.nursery = self.blocked_writers.tasks = tasks
             tasks.start_soon(self._flusher.run)
             tasks.start_soon(self._throttles.run)
             tasks.start_soon(self.topic_tasks.run_retirement)
@@ -273,7 +273,7 @@ class Hub:
     @property
     def breakers(self) -> Mapping[BreakerState, int]:
         """The number of circuit breakers that are not closed, by state."""
-        return self._blocked_writers.breakers
+        return self.blocked_writers.breakers
 
     @property
     def conflation(self) -> float:

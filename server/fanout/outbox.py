@@ -89,6 +89,13 @@ class Outbox:
         """Whether the socket has to drain before anything else goes out."""
         return self.state in (State.BLOCKED, State.CLOSING)
 
+    @property
+    def owed(self) -> int:
+        """The number of updates and answers that wait for the client or its throttle."""
+        if self._backlog is not None:
+            return self._backlog.size
+        return len(self.queue) if self.queue is not None else 0
+
     def send(self, frame: bytes) -> None:
         """Send a frame that must arrive: an answer, a pong. Never waits."""
         if self.queue is not None:

@@ -27,6 +27,7 @@ class Close(Enum):
     TEXT = Closing(1003, "this connection speaks MessagePack, in binary messages", fails=True)
     INVALID_UTF8 = Closing(1007, "text is not valid UTF-8", fails=True)
     BAD_COMMANDS = Closing(1008, "too many bad commands in a row")
+    DISCONNECTED = Closing(1008, "an operator closed this connection")
     FLOODING = Closing(1008, "too many commands", fails=True)
     TOO_BIG = Closing(1009, "message too big", fails=True)
     TOKEN_EXPIRED = Closing(4401, "the token expired")

@@ -17,6 +17,9 @@ class Connection(Timed, Protocol):
     next beat is due, in trio's time. `heard`: more than a pong came since the last beat. `unanswered`
     is the number of pings without an answer, `quiet_beats` the number of beats in a row without
     traffic.
+
+    `opened_us` is the time of its upgrade in microseconds, and names it: no two have the same.
+    `address` is the client's if a trusted proxy told it, else empty: the socket knows the peer's.
     """
 
     state: State
@@ -25,6 +28,8 @@ class Connection(Timed, Protocol):
     subscriptions: Subscriptions
     close_code: int
     lost: bool
+    opened_us: int
+    address: str
     beat_at: float
     heard: bool
     unanswered: int

@@ -37,7 +37,14 @@ from server.gateway.poller import Poller
 from server.gateway.pool import Pool
 from server.gateway.publisher import PublisherSession
 from server.gateway.refusals import WITHOUT_USER, Refusal, response
-from server.gateway.request import NotHttp, Request, parse_head, read_head, read_request
+from server.gateway.request import (
+    NotHttp,
+    Request,
+    header_values,
+    parse_head,
+    read_head,
+    read_request,
+)
 from server.gateway.sampling import Sampler
 from server.gateway.selection import Selector
 from server.gateway.services import Services
@@ -296,15 +303,22 @@ class Gateway:
         """
         self.pool.enter()
         undo.callback(self.pool.leave)
-        attempt.address, *_ = attempt.sock.getpeername()
+        peer, *_ = attempt.sock.getpeername()
+        attempt.address = peer
         with trio.fail_after(HANDSHAKE_TIMEOUT):
             head, rest = await read_head(attempt.sock)
         await self._pacer.enter()
-        parsed = parse_head(head, attempt.connection)
-        attempt.method = parsed.method
-        attempt.request = request = read_request(parsed, rest)
+        try:
+            parsed = parse_head(head, attempt.connection)
+            attempt.method = parsed.method
+            attempt.request = request = read_request(parsed, rest)
+        except Refusal:
+            # A trusted proxy passes on malformed requests, whose client is to be charged.
+            forwarded = ",".join(header_values(head, b"x-forwarded-for"))
+            attempt.address = self.proxies.client(attempt.address, forwarded)
+            raise
         forwarded = request.headers.get("x-forwarded-for", "")
-        attempt.address = self.proxies.client(attempt.address, forwarded)
+        attempt.address = self.proxies.client(peer, forwarded)
         admission = await self._policy.admit(request, attempt.address, undo)
         extension = None if admission.publisher else self._negotiate(request)
         with trio.fail_after(HANDSHAKE_TIMEOUT):
@@ -312,6 +326,8 @@ class Gateway:
                 attempt.sock, attempt.connection, request, admission.subprotocol, extension
             )
         session = self._session(admission, attempt.sock, request.rest, extension)
+        if attempt.address != peer:
+            session.address = attempt.address
         self.pool.add(session)
         # From here on the places are the session's to give back.
         undo.pop_all()

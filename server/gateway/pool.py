@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import islice
+from time import time_ns
 
 import trio
 
@@ -47,6 +48,7 @@ class Pool:
         self.lost = 0
         self.commands: Counter[tuple[str, str]] = Counter()
         self.views = Views()
+        self._last_opened_us = 0
 
     def reserve(self) -> None:
         """Take one of the pool's places. Errors: Refusal if all are taken."""
@@ -105,6 +107,8 @@ class Pool:
     def add(self, session: Connection) -> None:
         """Count a session as open; it holds a place of the pool and one of its user."""
         self.opened_total += 1
+        self._last_opened_us = max(self._last_opened_us + 1, time_ns() // 1000)
+        session.opened_us = self._last_opened_us
         self.sessions[session] = None
         self.change(session, Event.OPENED)
 

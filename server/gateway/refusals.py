@@ -1,5 +1,6 @@
 """Every refusal of a connection: status, code, headers and close code, in one table."""
 
+from collections.abc import Sequence
 from enum import Enum
 from math import ceil
 from random import uniform
@@ -106,8 +107,14 @@ def close_frame(refusal: Refusal) -> bytes:
     return bytes((CLOSE_OPCODE, len(payload))) + payload
 
 
-def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) -> bytes:
-    """Return the whole HTTP response, to be written at once."""
+def response(
+    refusal: Refusal,
+    connection: h11.Connection,
+    further: Sequence[tuple[str, str]] = (),
+    *,
+    has_body: bool,
+) -> bytes:
+    """Return the whole HTTP response, with `further` headers, to be written at once."""
     reason = refusal.refused.value
     body = encode({"error": {"code": reason.code, "message": redact(str(refusal))}})
     headers = [
@@ -117,6 +124,7 @@ def response(refusal: Refusal, connection: h11.Connection, *, has_body: bool) ->
         # A browser must not take the body for a page.
         ("X-Content-Type-Options", "nosniff"),
         *reason.headers,
+        *further,
     ]
     if reason.status in RETRIED:
         headers.append(("Retry-After", retry_after(refusal.wait)))

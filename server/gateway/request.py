@@ -181,6 +181,12 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
     return Request(method, version, path, parameters, headers, rest)
 
 
+def header_values(head: bytes, name: bytes) -> list[str]:
+    """Return the values of the header `name`, in lower case, in a head that h11 may have refused."""
+    fields = (line.partition(b":") for line in head.split(b"\n")[1:])
+    return [value.strip().decode("latin-1") for key, _, value in fields if key.lower() == name]
+
+
 def require_websocket(request: Request) -> None:
     """Check that a request is an opening handshake (RFC 6455 §4.2.1). Errors: Refusal."""
     headers = request.headers

@@ -54,12 +54,14 @@ class Session:
         "_protocol",
         "_received",
         "_services",
+        "address",
         "beat_at",
         "close_code",
         "deadline",
         "heard",
         "identity",
         "lost",
+        "opened_us",
         "outbox",
         "quiet_beats",
         "state",
@@ -91,6 +93,8 @@ class Session:
         self.outbox.owner = self
         self.close_code = ABNORMAL
         self.lost = False
+        self.opened_us = 0
+        self.address = ""
         self.deadline = NEVER
         self.beat_at = NEVER
         self.heard = True

@@ -6,9 +6,12 @@ without a task switch. A connection that only listens holds a few hundred bytes 
 
 import ctypes
 import errno
+import fcntl
 import socket
 import struct
 import sys
+import termios
+from typing import NamedTuple
 
 import trio
 
@@ -34,6 +37,9 @@ _TCP_INFO_STATE, _TCP_ESTABLISHED = 0, 1
 
 _TCP_INFO_RETRANSMITS, _TCP_INFO_PROBES, _TCP_INFO_LAST_ACK = 2, 3, 56
 """Offsets in Linux' `struct tcp_info`. The last field has four bytes, in milliseconds."""
+
+_TCP_INFO_RTT, _TCP_INFO_BYTES_ACKED = 68, 120
+"""Offsets in Linux' `struct tcp_info`: four bytes in microseconds, and eight bytes."""
 
 _SO_ATTACH_FILTER = 26
 """socket(7)."""
@@ -150,6 +156,42 @@ def unacknowledged_for(sock: socket.socket) -> float:
     if not info[_TCP_INFO_RETRANSMITS] and not info[_TCP_INFO_PROBES]:
         return 0.0
     return int.from_bytes(info[_TCP_INFO_LAST_ACK:], sys.byteorder) / 1000
+
+
+class PeerNumbers(NamedTuple):
+    """The kernel's numbers of a connection.
+
+    `waiting`: bytes that the peer's kernel has not acknowledged. `acknowledged`: those that it has.
+    `round_trip` is in seconds.
+    """
+
+    waiting: int
+    acknowledged: int
+    round_trip: float
+
+
+def peer_numbers(sock: socket.socket) -> PeerNumbers | None:
+    """Return what the kernel knows of a TCP connection, None if it is over or not TCP."""
+    size = _TCP_INFO_BYTES_ACKED + 8
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+        waiting = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return None
+    if len(info) < size:
+        return None
+    (round_trip,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+    (acknowledged,) = struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)
+    return PeerNumbers(int.from_bytes(waiting, sys.byteorder), acknowledged, round_trip / 1e6)
+
+
+def peer_address(sock: socket.socket) -> str:
+    """Return the peer's address, empty if the connection is over or has none."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return ""
+    return str(name[0]) if name else ""
 
 
 def close(sock: socket.socket) -> None:

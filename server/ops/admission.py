@@ -43,18 +43,21 @@ class Gate:
 
         Errors: ApiError.
         """
-        address = self._address(scope)
+        address = self.address(scope)
         try:
             given = Headers(scope=scope).get("authorization", "")
             identity = self._verify(given or f"Bearer {token}")
         except BadToken as error:
             if wait := self.budgets.failures.take(budget_key(address)):
                 raise self._refuse("failures", ADDRESS_SPENT, wait, address) from None
+            self._refused.log(UNAUTHORIZED.code, str(error), address=address)
             raise ApiError(UNAUTHORIZED, str(error)) from None
         if wait := self.budgets.commands.take(identity.user, HTTP_REQUEST):
             raise self._refuse("commands", USER_SPENT, wait, address, identity.user)
         if role not in (USER, identity.role):
-            raise ApiError(FORBIDDEN, f"this needs a token with the role {role}")
+            message = f"this needs a token with the role {role}"
+            self._refused.log(FORBIDDEN.code, message, address=address, user=identity.user)
+            raise ApiError(FORBIDDEN, message)
         return identity
 
     def is_admin(self, scope: Scope) -> bool:
@@ -65,9 +68,30 @@ class Gate:
         token = bearer_token(Headers(scope=scope).get("authorization", ""))
         return token is not None and self.admit(scope, USER).role == ADMIN
 
-    def charge_failure(self, address: str) -> None:
-        """Charge the address of a request that was refused before its user was known."""
+    def operator(self, scope: Scope, method: str) -> Identity | None:
+        """Return the user of a request to a port that only operators reach, None without a token.
+
+        A page of another site must not act through an operator's browser, as no token protects this
+        port. Errors: ApiError for a bad token, or such a page.
+        """
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        own = origin is None or origin.partition("://")[2] == headers.get("host")
+        # A browser compares the addresses that it knows, though a proxy may change `Host`.
+        if site := headers.get("sec-fetch-site"):
+            own = site in ("same-origin", "none")
+        if method != "GET" and not own:
+            raise ApiError(FORBIDDEN, "a page of another site may not do this")
+        given = headers.get("authorization", "")
+        return self.admit(scope, USER) if given else None
+
+    def charge_failure(self, peer: str, forwarded: str) -> str:
+        """Charge the client of a request that was refused before its user was known. Return the
+        client's address.
+        """
+        address = self.proxies.client(peer, forwarded)
         self.budgets.failures.charge(budget_key(address))
+        return address
 
     def charge_symbols(self, identity: Identity, symbols: int) -> None:
         """Charge the user for the symbols of a request, as for the symbols of a command."""
@@ -75,7 +99,7 @@ class Gate:
 
     def refuse_anonymous(self, scope: Scope) -> ApiError | None:
         """Charge the address of a request without a token. Return a refusal if its budget is spent."""
-        address = self._address(scope)
+        address = self.address(scope)
         wait = self.budgets.requests.take(budget_key(address))
         return self._refuse("requests", TOO_OFTEN, wait, address) if wait else None
 
@@ -86,7 +110,8 @@ class Gate:
             raise BadToken("a token is required: Authorization: Bearer <JWT>")
         return self.authenticator.verify(token)
 
-    def _address(self, scope: Scope) -> str:
+    def address(self, scope: Scope) -> str:
+        """Return the address of a request's client, as TRUSTED_PROXIES says."""
         peer, _ = scope.get("client") or ("", 0)
         forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
         return self.proxies.client(peer, forwarded)

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from server.fanout.hub import Hub
 from server.gateway.budgets import SEARCH
+from server.ops.audit import audit
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.problems import (
     BAD_REQUEST,
@@ -375,11 +376,10 @@ def unavailable_store(error: Exception) -> ApiError:
 
 
 def _audit(action: str, call: Call, symbols: Sequence[str], count: int) -> None:
-    user = call.user.user if call.user else None
-    log.info(
-        "admin",
-        action=action,
-        user=user,
+    audit(
+        action,
+        call.user.user if call.user else None,
+        call.address,
         symbols=symbols[:LOGGED_SYMBOLS],
         asked=len(symbols),
         count=count,

@@ -37,6 +37,7 @@ class Call(NamedTuple):
 
     `payer` pays for the user's lookups. On routes without tokens, `payer` and `user` are None. The
     handler may add to the answer's `headers`. `body` is as the client sent it, in `encoding`.
+    `address` is the client's.
     """
 
     user: Identity | None
@@ -45,6 +46,7 @@ class Call(NamedTuple):
     headers: dict[str, str]
     body: bytes = b""
     encoding: str = ""
+    address: str = ""
 
     def pay(self, lookups: float) -> None:
         """Take lookups from the user's budget. Errors: TooManyLookups."""
@@ -60,6 +62,7 @@ class Endpoint:
     that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
     gets an ETag (RFC 9110 §8.8.3); clients must not store other answers. `headers` describes the
     headers that `handle` may add. If it sets Cache-Control itself, the answer has no ETag.
+    `takes_file`: the media type of a file that the body is.
     `token_in_url`: a client that cannot set headers may give the token as the parameter `token`, or in
     the path behind its first part: `/udf/TOKEN/config`.
     """
@@ -77,16 +80,25 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     others: Sequence[Any] = ()
     token_in_url: bool = False
+    takes_file: str = ""
 
-    def routes(self, gate: Gate) -> list[Route]:
-        """Return the routes for Starlette, with admission by `gate`."""
+    def routes(self, gate: Gate, *, open_to_all: bool = False) -> list[Route]:
+        """Return the routes for Starlette, with admission by `gate`.
+
+        Arguments:
+            open_to_all: only operators reach the port. They need no token, but may name themselves by
+                one.
+        """
 
         async def endpoint(request: Request) -> Response:
             if self.takes is not None:
                 for name in ("Authorization", "Content-Encoding"):
                     _header(request, name)
             token = _token(request) if self.token_in_url else ""
-            user = gate.admit(request.scope, self.role, token) if self.role else None
+            if open_to_all:
+                user = gate.operator(request.scope, self.method)
+            else:
+                user = gate.admit(request.scope, self.role, token) if self.role else None
             values = {each.name: _value(request, each) for each in self.parameters}
             payer = None
             if user:
@@ -96,7 +108,7 @@ class Endpoint:
                 request.scope.get(BODY, b""),
                 request.headers.get("content-encoding", ""),
             )
-            call = Call(user, payer, values, {}, body, encoding)
+            call = Call(user, payer, values, {}, body, encoding, gate.address(request.scope))
             try:
                 body = _encode(await self.handle(call))
             except TooManyLookups as error:

@@ -74,12 +74,21 @@ def operator_routes(
     return [Route("/health", health_report), Route("/metrics", metrics)]
 
 
-def build_http_app(routes: Sequence[Route], *inner: Middleware) -> Starlette:
-    """Return an application of `routes` behind the middleware `inner`. Errors have one form."""
+def build_http_app(
+    routes: Sequence[Route], outer: Sequence[Middleware] = (), inner: Sequence[Middleware] = ()
+) -> Starlette:
+    """Return an application of `routes` behind the middleware `inner`. Errors have one form.
+
+    The answers to errors pass the middleware `outer` too.
+    """
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _error},
-        middleware=[Middleware(Guard, answer=_error, escapable=_escapable(routes)), *inner],
+        middleware=[
+            *outer,
+            Middleware(Guard, answer=_error, escapable=_escapable(routes)),
+            *inner,
+        ],
     )
     # A path with another ending is answered 404 and not redirected.
     app.router.redirect_slashes = False

@@ -21,6 +21,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.gateway.request import header_values
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import (
     ACCEPT_PAUSE,
@@ -29,6 +30,7 @@ from server.gateway.sockets import (
     close,
     ignore_new,
 )
+from server.ops.cors import Sharing
 from server.ops.endpoint import BODY
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
@@ -49,7 +51,9 @@ allocator would not return their memory to the system.
 """
 
 MAX_BODIES = 16 * 1024 * 1024
-"""Bytes of unfinished bodies that a route reads: sixteen of the largest batches of prices."""
+"""Bytes of unfinished bodies that a route reads: sixteen of the largest batches of prices, or four of
+the largest files of instruments.
+"""
 
 WRITE_PATIENCE = 0.5
 """Seconds for which a client may leave its answer unread while other clients wait for a place."""
@@ -98,11 +102,14 @@ class HttpEdge:
         listeners: Sequence[socket.socket],
         max_connections: int,
         pacer: RequestPacer,
-        charge: Callable[[str], None],
+        charge: Callable[[str, str], str],
+        sharing: Sharing,
     ) -> None:
         """
         Arguments:
-            charge: gets the client's address for each request that is refused here.
+            charge: gets the connection's other end and `X-Forwarded-For` of each request that is
+                refused here, and returns the client's address.
+            sharing: says which pages may read these refusals.
         """
         self.streams: dict[RequestStream, None] = {}
         self.failures = 0
@@ -113,6 +120,7 @@ class HttpEdge:
         self._max_connections = max_connections
         self._pacer = pacer
         self._charge = charge
+        self._sharing = sharing
         self._changed = trio.lowlevel.ParkingLot()
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
@@ -258,10 +266,11 @@ class HttpEdge:
             stream.answered()
             self._changed.unpark_all()
 
-    def _on_refused(self, address: str, code: str, message: str) -> None:
+    def _on_refused(self, peer: str, code: str, message: str, head: bytes) -> list[tuple[str, str]]:
         self.refused[code] += 1
-        self._charge(address)
+        address = self._charge(peer, ",".join(header_values(head, b"x-forwarded-for")))
         self._refusals.log(code, message, address=address)
+        return self._sharing.headers("".join(header_values(head, b"origin")))
 
 
 def _hypercorn_config() -> Config:

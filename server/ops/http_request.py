@@ -21,7 +21,14 @@ a longer list still gets the error for too many symbols.
 MAX_BODY = 64 * 1024
 """Bytes of a request's body that no route reads."""
 
-READ_BODIES = {(b"POST", b"/prices"): MAX_BATCH_BYTES}
+MAX_FILE = 4 * 1024 * 1024
+"""Bytes of a file with instruments: some 50,000 of them. The command `quotestream import` takes more.
+"""
+
+READ_BODIES = {
+    (b"POST", b"/prices"): MAX_BATCH_BYTES,
+    (b"POST", b"/ops/import"): MAX_FILE,
+}
 """Methods and paths of the routes that read a body, and its most bytes."""
 
 CHUNK_OVERHEAD = 2

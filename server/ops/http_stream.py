@@ -7,7 +7,7 @@ turns with the others. When it leaves, its remaining requests never start.
 
 import math
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import h11
@@ -46,13 +46,14 @@ class RequestStream:
         self,
         sock: socket.socket,
         enter: Callable[[], Awaitable[None]],
-        refused: Callable[[str, str], None],
+        refused: Callable[[str, str, bytes], Sequence[tuple[str, str]]],
         received: Callable[[], None],
     ) -> None:
         """
         Arguments:
             enter: waits until this connection may start a request.
-            refused: gets the code and the message of each refusal.
+            refused: gets the code, the message and the head of each refused request; the head is empty
+                if it did not come whole. Returns headers for the answer.
             received: called when `unfinished` has grown.
         """
         self.socket = sock
@@ -68,7 +69,7 @@ class RequestStream:
         self._answered.set()
         self._received = bytearray()
         self._reading: IncomingRequest | None = None
-        self._is_head = False
+        self._head = b""
         self._served = 0
 
     async def receive_some(self, _max_bytes: int | None = None) -> bytes:
@@ -164,7 +165,7 @@ class RequestStream:
             message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
             return Refusal(Refused.REQUEST_TIMEOUT, message)
         except NotHttp as other:
-            self._refused(other.reason, str(other))
+            self._refused(other.reason, str(other), b"")
             return None
         except (OSError, trio.ClosedResourceError):
             # The client is gone, or its connection was cut.
@@ -183,12 +184,12 @@ class RequestStream:
         return None if self._served and has_left(self.socket) else request
 
     async def _read_request(self) -> IncomingRequest | None:
-        searched, self._is_head = 0, False
+        searched, self._head = 0, b""
         while (head := take_head(self._received, searched, MAX_HEAD)) is None:
             searched = len(self._received)
             if not await self._receive():
                 return None
-        self._is_head = head.startswith(b"HEAD ")
+        self._head = head
         self._reading = request = IncomingRequest(head)
         if request.expects_continue:
             await send_all(self.socket, CONTINUE)
@@ -207,9 +208,10 @@ class RequestStream:
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that Hypercorn never sees, and let the client read that before the close."""
-        self._refused(refusal.refused.value.code, str(refusal))
-        answer = response(refusal, h11.Connection(h11.SERVER), has_body=True)
-        if self._is_head:  # which the new h11 connection does not know
+        headers = self._refused(refusal.refused.value.code, str(refusal), self._head)
+        answer = response(refusal, h11.Connection(h11.SERVER), headers, has_body=True)
+        # The new h11 connection does not know the request's method.
+        if self._head.startswith(b"HEAD "):
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
         with suppress(OSError, trio.ClosedResourceError):
             await send_last(self.socket, answer)

@@ -162,6 +162,7 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
         "operationId": endpoint.handle.__name__,
         "summary": endpoint.summary,
         **({"requestBody": _request_body(endpoint.takes)} if endpoint.takes else {}),
+        **({"requestBody": _file(endpoint.takes_file)} if endpoint.takes_file else {}),
         "parameters": [_parameter(each) for each in endpoint.parameters],
         "responses": responses,
         **({"security": [{"token": []}]} if endpoint.role else {}),
@@ -195,6 +196,10 @@ def _request_body(item: Any) -> dict[str, Any]:
             "application/x-ndjson": {"schema": shape},
         },
     }
+
+
+def _file(media_type: str) -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

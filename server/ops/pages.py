@@ -14,9 +14,10 @@ from server import __version__
 from server.ops.endpoint import Parameter
 
 ABOUT = (
-    "Names, prices, live quotes. Streaming is at /ws/quotes of another port; with its parameters "
-    "format and fields, messages are small. The simulator moves prices around base prices. Those of "
-    "the shipped list are of March 2017, or invented."
+    "Names, prices, live quotes. Streaming is at /ws/quotes of another port; /asyncapi.json describes "
+    "it. Its parameter format chooses JSON Patch, compact arrays or MessagePack; fields names the "
+    "fields to send. With these, messages are small. The simulator moves prices around base prices. "
+    "Those of the shipped list are of March 2017, or invented."
 )
 
 _HTML = """<!doctype html>
@@ -98,11 +99,21 @@ class PublishingNumbers(msgspec.Struct, frozen=True):
     ]
 
 
+class SessionState(msgspec.Struct, frozen=True):
+    """Whether the market is open."""
+
+    status: Annotated[str, Meta(description="`open` or `closed`")]
+    next_open: Annotated[
+        str | UnsetType, Meta(description="The next opening (RFC 3339), if there is one")
+    ] = UNSET
+
+
 class HealthReport(msgspec.Struct, frozen=True):
     """The answer of `/health`."""
 
     status: Annotated[str, Meta(description="Health of the worst component")]
     since: Annotated[str, Meta(description="Time since which it has been so (RFC 3339)")]
+    session: Annotated[SessionState, Meta(description="The market's hours")]
     components: Annotated[
         Mapping[str, ComponentHealth], Meta(description="Health of each component by its name")
     ]
@@ -135,6 +146,7 @@ PAGES = (
     Page("/quotes.js", "The client for browsers, an ES module", "text/javascript"),
     Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
     Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
+    Page("/asyncapi.json", "Description of the streaming port and its messages (AsyncAPI 3.0)"),
     Page("/version", "Name and version of the server", result=Version),
     Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
     Page(

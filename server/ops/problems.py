@@ -20,6 +20,7 @@ TOO_MANY_SYMBOLS = Problem(400, "too_many_symbols", "More symbols than one reque
 UNAUTHORIZED = Problem(401, "unauthorized", "The token is missing or not valid")
 FORBIDDEN = Problem(403, "forbidden", "The token does not have the required role")
 UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "There is no such instrument")
+UNKNOWN_CLIENT = Problem(404, "unknown_client", "There is no such connection; it may be over")
 TOO_LARGE = Problem(413, "too_large", "The body is larger than a route reads")
 UNSUPPORTED = Problem(415, "unsupported_encoding", "The body's encoding is not gzip")
 RATE_LIMITED = Problem(
@@ -28,6 +29,8 @@ RATE_LIMITED = Problem(
 NOT_PUBLISHED_YET = Problem(
     503, "not_published_yet", "The batch is taken, its end is not known yet"
 )
+HOST_UNAVAILABLE = Problem(503, "host_unavailable", "The supervisor gives no answer; try again")
+BAD_FILE = Problem(400, "bad_file", "The file cannot be imported; the message names the line")
 STORE_UNAVAILABLE = Problem(503, "store_unavailable", "The store gives no answer; try again")
 
 

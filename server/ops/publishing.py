@@ -118,8 +118,8 @@ class PriceDesk:
         raise ApiError(NOT_PUBLISHED_YET, "the batch is taken, but is not published yet")
 
 
-def plain_body(body: bytes, encoding: str) -> bytes:
-    """Return a body without its compression, which must not hide a larger one. Errors: ApiError."""
+def plain_body(body: bytes, encoding: str, most: int = MAX_BATCH_BYTES) -> bytes:
+    """Return a body of at most `most` bytes without its compression. Errors: ApiError."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
@@ -131,9 +131,9 @@ def plain_body(body: bytes, encoding: str) -> bytes:
             if not body:
                 return bytes(plain)
             member = zlib.decompressobj(_GZIP)
-            plain += member.decompress(body, MAX_BATCH_BYTES + 1 - len(plain))
-            if len(plain) > MAX_BATCH_BYTES:
-                raise ApiError(TOO_LARGE, f"the body holds more than {MAX_BATCH_BYTES} bytes")
+            plain += member.decompress(body, most + 1 - len(plain))
+            if len(plain) > most:
+                raise ApiError(TOO_LARGE, f"the body holds more than {most} bytes")
             if not member.eof:
                 raise ApiError(BAD_REQUEST, "the gzip body breaks off")
             body = member.unused_data

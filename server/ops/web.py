@@ -4,7 +4,7 @@ A page may load only this server's own files. It may connect only to this server
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -50,12 +50,13 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{
 
 class PageConfig(msgspec.Struct, frozen=True):
     """What a page must know. `stream`: the address of `/ws/quotes`, relative behind a proxy. `token`:
-    one of the development secret, or None.
+    one of the development secret, or None. `prices`: the names of the feeds, such as `simulator`.
     """
 
     version: str
     stream: str
     token: str | None
+    prices: Sequence[str]
 
 
 class Web:
@@ -65,6 +66,7 @@ class Web:
         http_port, stream_port: of this server. A page of another port came through a proxy, which then
             also leads to `/ws/quotes`.
         development_token: makes a token with a role for a page, None with a secret of the operator's.
+        feeds: names of the sources of prices. A page tells if they are not today's.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Web:
         http_port: int,
         stream_port: int,
         development_token: Callable[[str | None], str] | None = None,
+        feeds: Sequence[str] = (),
     ) -> None:
         self._http_port = http_port
         self._stream_port = stream_port
         self._development_token = development_token
+        self._feeds = feeds
 
     def page(self, path: str, request: Request) -> Response:
         """Return the page in the file `path`."""
@@ -96,7 +100,7 @@ class Web:
         is_here = host is not None and host["name"].lower() in LOOPBACK
         role = "admin" if request.query_params.get("role") == "admin" else None
         token = self._development_token(role) if self._development_token and is_here else None
-        config = PageConfig(__version__, self._stream(request), token)
+        config = PageConfig(__version__, self._stream(request), token, self._feeds)
         body = msgspec.json.encode(config)
         return answer(request, body, "application/json", cacheable=False)
 

@@ -14,7 +14,7 @@ from server.store.catalogue import BATCH_ROWS, Catalogue, StoreUnavailable
 from server.store.invalidation import Invalidations
 from server.store.loop import open_asyncio_loop
 from server.store.stats import StoreStats
-from server.store.store import StoreOptions, open_cache, open_catalogue
+from server.store.store import UNTOLD, StoreOptions, open_cache, open_catalogue
 
 T = TypeVar("T")
 
@@ -133,8 +133,7 @@ async def invalidate_everywhere(
             await cache.delete_many(batch)
             await invalidations.publish(batch)
     except StoreUnavailable as error:
-        message = "servers could not be told; they notice the change within two seconds"
-        log.warning(message, problem=str(error))
+        log.warning(UNTOLD, problem=str(error))
 
 
 async def run_alone(

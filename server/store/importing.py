@@ -109,7 +109,16 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
 
     Errors: BadFile.
     """
-    text, encoding = _decode(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from None
+    return parse_instruments(str(path), data, columns)
+
+
+def parse_instruments(path: str, data: bytes, columns: Mapping[str, str] | None = None) -> Contents:
+    """Return as `read_instruments` does, of the bytes of a file. `path` names it. Errors: BadFile."""
+    text, encoding = _decode(path, data)
     table = _read_table(path, text, columns or {})
     if encoding:
         table.assumed.insert(0, f"the encoding is {encoding}")
@@ -180,12 +189,8 @@ def _decimals(field: str, cells: Mapping[str, str]) -> int | None:
     return read_whole(field, cells.get(field, ""), MAX_DECIMALS)
 
 
-def _decode(path: Path) -> tuple[str, str]:
+def _decode(path: str, data: bytes) -> tuple[str, str]:
     """Return a file's text, and its encoding if that is not UTF-8. Errors: BadFile."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from None
     encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
     for encoding in encodings:
         try:
@@ -196,7 +201,7 @@ def _decode(path: Path) -> tuple[str, str]:
     raise BadFile(f"cannot read {path}: it is neither UTF-8 nor Windows-1252")
 
 
-def _read_table(path: Path, text: str, columns: Mapping[str, str]) -> _Table:
+def _read_table(path: str, text: str, columns: Mapping[str, str]) -> _Table:
     """Errors: BadFile."""
     before, header = _header(text, _plain(columns.get("symbol", "")))
     separator = max(SEPARATORS, key=header.count)
@@ -261,7 +266,7 @@ def _rows(rows: "Reader") -> Iterator[tuple[int, list[str]]]:
             yield rows.line_num, row
 
 
-def _fields(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[str, int]:
+def _fields(path: str, names: list[str], columns: Mapping[str, str]) -> dict[str, int]:
     """Return the column of each field that there is. Errors: BadFile."""
     plain = [_plain(name) for name in names]
     found: dict[str, int] = {}

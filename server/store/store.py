@@ -19,7 +19,7 @@ from server.store.bar_writer import BarWriter
 from server.store.cache import Cache, GuardedCache
 from server.store.cache_memory import MemoryCache
 from server.store.cache_redis import open_redis
-from server.store.catalogue import Catalogue, StoreMisconfigured, StoreUnavailable
+from server.store.catalogue import BATCH_ROWS, Catalogue, StoreMisconfigured, StoreUnavailable
 from server.store.catalogue_memory import MemoryCatalogue
 from server.store.catalogue_sqlite import open_sqlite
 from server.store.changes import Changes, Listings
@@ -51,6 +51,9 @@ DATABASE_RECOVERY = 2.0
 
 CACHE_RECOVERY = 5.0
 """Seconds without calls to a cache that failed three times. Meanwhile the database answers."""
+
+UNTOLD = "servers could not be told; they notice the change within two seconds"
+"""The warning after a change of instruments without Redis."""
 
 log = structlog.get_logger()
 
@@ -162,6 +165,29 @@ class Store:
         if self.invalidations:
             await self.invalidations.publish(symbols)
         return count
+
+    async def list_instruments(self, instruments: Sequence[Instrument]) -> None:
+        """List `instruments`, all or none, on every instance. Errors: StoreUnavailable."""
+        await self.database.ask(lambda: self.catalogue.upsert(instruments, lambda _: None))
+        await self._announce([each.symbol for each in instruments])
+
+    async def delist(self, symbols: Sequence[str]) -> list[str]:
+        """Delist `symbols` on every instance, all or none, and return those that were not listed.
+
+        Errors: StoreUnavailable.
+        """
+        missing = await self.database.ask(lambda: self.catalogue.delist(symbols))
+        if not missing:
+            await self._announce(symbols)
+        return missing
+
+    async def _announce(self, symbols: Sequence[str]) -> None:
+        """Make every instance look at changed `symbols` at once, if Redis can be reached."""
+        try:
+            for start in range(0, len(symbols), BATCH_ROWS):
+                await self.invalidate(symbols[start : start + BATCH_ROWS])
+        except StoreUnavailable as error:
+            log.warning(UNTOLD, problem=str(error))
 
     async def search(self, query: str, limit: int) -> list[Snapshot]:
         """Search the catalogue (see `Catalogue.search`). Errors: StoreUnavailable."""

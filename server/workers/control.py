@@ -9,10 +9,11 @@ import msgspec
 import structlog
 import trio
 
-MAX_LINE = 8 * 1024 * 1024
-"""Bytes: more than the metrics of a hundred workers take."""
+MAX_LINE = 16 * 1024 * 1024
+"""Bytes: more than the metrics of a hundred workers take, or the last hour of each."""
 
 Incoming = TypeVar("Incoming")
+Told = TypeVar("Told")
 
 log = structlog.get_logger()
 
@@ -46,6 +47,20 @@ class AskHost(msgspec.Struct, frozen=True, tag="ask_host"):
     worker: str | None
 
 
+class AskWorkers(msgspec.Struct, frozen=True, tag="ask_workers"):
+    """From a worker: pass a question on to all workers, also to this one. Only workers read it."""
+
+    id: int
+    text: str
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """From a worker: the answer to Question."""
+
+    id: int
+    text: str
+
+
 class Retire(msgspec.Struct, frozen=True, tag="retire"):
     """To a worker: take no new connections, and end when the last one is gone."""
 
@@ -69,8 +84,22 @@ class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
     page: str | None
 
 
-FromWorker = Sample | Metrics | AskHost
-ToWorker = Retire | SendAway | Collect | HostMetrics
+class Question(msgspec.Struct, frozen=True, tag="question"):
+    """To a worker: another one's question."""
+
+    id: int
+    text: str
+
+
+class WorkersAnswers(msgspec.Struct, frozen=True, tag="workers_answers"):
+    """To a worker: the answers to AskWorkers by the number of the worker, None if one gave none."""
+
+    id: int
+    answers: dict[int, str | None]
+
+
+FromWorker = Sample | Metrics | AskHost | AskWorkers | Answer
+ToWorker = Retire | SendAway | Collect | HostMetrics | Question | WorkersAnswers
 
 
 class Channel(Generic[Incoming]):
@@ -120,16 +149,16 @@ class Channel(Generic[Incoming]):
         self._stream.socket.close()
 
 
-class Questions(Generic[Incoming]):
+class Questions(Generic[Incoming, Told]):
     """Questions over a channel. Each waits `patience` seconds for the answer with its number."""
 
     def __init__(self, channel: Channel[Incoming], patience: float) -> None:
         self._channel = channel
         self._patience = patience
         self._numbers = count()
-        self._waiting: dict[int, tuple[trio.Event, list[str | None]]] = {}
+        self._waiting: dict[int, tuple[trio.Event, list[Told]]] = {}
 
-    async def ask(self, question: Callable[[int], msgspec.Struct]) -> str | None:
+    async def ask(self, question: Callable[[int], msgspec.Struct]) -> Told:
         """Return the answer. Errors: TooSlowError, and those of `Channel.send`."""
         number = next(self._numbers)
         answered, answer = self._waiting[number] = trio.Event(), []
@@ -141,9 +170,9 @@ class Questions(Generic[Incoming]):
             del self._waiting[number]
         return answer[0]
 
-    def answer(self, number: int, page: str | None) -> None:
+    def answer(self, number: int, told: Told) -> None:
         """Pass an answer on, unless its question was given up."""
         if number in self._waiting:
             answered, answer = self._waiting[number]
-            answer.append(page)
+            answer.append(told)
             answered.set()

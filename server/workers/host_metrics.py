@@ -1,7 +1,7 @@
-"""One page of metrics for all workers of a machine and their supervisor."""
+"""Asks all workers of a machine, and makes one page of their metrics and the supervisor's."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from server.workers.process import Stage
+from server.workers.process import Stage, Worker
 from server.workers.restarter import WorkerRestarter
 from server.workers.stats import SupervisorStats
 
@@ -28,21 +28,33 @@ class HostPage:
 
     async def render(self) -> str:
         """Return the page. Samples have a label `worker`. A worker without an answer counts as down."""
-        pages: dict[str, str] = {}
-
-        async def collect(number: int) -> None:
-            worker = self._restarters[number].worker
-            if worker and worker.sample and (page := await worker.collect()) is not None:
-                pages[str(number)] = page
-
-        async with trio.open_nursery() as nursery:
-            for number in self._restarters:
-                nursery.start_soon(collect, number)
-        pages = dict(sorted(pages.items()))
+        told = await self._gather(Worker.collect)
+        pages = {str(number): page for number, page in told.items() if page is not None}
         pages[SUPERVISOR] = generate_latest(self._process).decode()
         registry = CollectorRegistry()
         registry.register(_Families([*self._own(pages), *merge(pages)]))
         return generate_latest(registry).decode()
+
+    async def ask(self, text: str) -> dict[int, str | None]:
+        """Return all workers' answers to a question, None for a worker without an answer."""
+        return await self._gather(lambda worker: worker.ask(text))
+
+    async def _gather(
+        self, ask: Callable[[Worker], Awaitable[str | None]]
+    ) -> dict[int, str | None]:
+        """Ask all workers at the same time. Return their answers in the order of their numbers."""
+        told: dict[int, str | None] = dict.fromkeys(sorted(self._restarters))
+
+        async def ask_one(number: int) -> None:
+            restarter = self._restarters.get(number)
+            worker = restarter.worker if restarter else None
+            if worker and worker.sample:
+                told[number] = await ask(worker)
+
+        async with trio.open_nursery() as nursery:
+            for number in told:
+                nursery.start_soon(ask_one, number)
+        return told
 
     async def render_one(self, name: str) -> str | None:
         """Return one worker's own page; None if the worker does not exist or does not answer."""

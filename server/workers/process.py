@@ -12,7 +12,18 @@ from enum import Enum
 import structlog
 import trio
 
-from server.workers.control import AskHost, Channel, Collect, FromWorker, Metrics, Questions, Sample
+from server.workers.control import (
+    Answer,
+    AskHost,
+    AskWorkers,
+    Channel,
+    Collect,
+    FromWorker,
+    Metrics,
+    Question,
+    Questions,
+    Sample,
+)
 
 START_TIMEOUT = 30.0
 """Seconds until a worker must serve: imports take one, a database that is down takes five."""
@@ -56,7 +67,7 @@ class Launch:
 class Worker:
     """Made by `start_worker`. `sample` is its newest report, `delivered` are its latest latencies.
 
-    `changed` is called at each report, `asked` when it asks for the metrics of all workers.
+    `changed` is called at each report, `asked` when it asks for something of all workers.
     """
 
     number: int
@@ -64,14 +75,14 @@ class Worker:
     channel: Channel[FromWorker]
     silence: float
     changed: Callable[[], None]
-    asked: Callable[["Worker", AskHost], None]
+    asked: Callable[["Worker", AskHost | AskWorkers], None]
     stage: Stage = Stage.STARTING
     sample: Sample | None = None
     started_at: float = field(default_factory=trio.current_time)
     delivered: deque[tuple[float, list[int]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._questions = Questions(self.channel, COLLECT_TIMEOUT)
+        self._questions: Questions[FromWorker, str] = Questions(self.channel, COLLECT_TIMEOUT)
         self._patience = START_TIMEOUT
 
     async def run(self) -> int:
@@ -107,8 +118,15 @@ class Worker:
 
     async def collect(self) -> str | None:
         """Return its metrics; None if it does not answer in time."""
+        return await self._ask(Collect)
+
+    async def ask(self, text: str) -> str | None:
+        """Return its answer to another worker's question; None if it does not answer in time."""
+        return await self._ask(lambda number: Question(number, text))
+
+    async def _ask(self, question: Callable[[int], Collect | Question]) -> str | None:
         try:
-            return await self._questions.ask(Collect)
+            return await self._questions.ask(question)
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             return None
 
@@ -116,9 +134,9 @@ class Worker:
         match message:
             case Sample():
                 self._on_sample(message)
-            case Metrics(number, page):
-                self._questions.answer(number, page)
-            case AskHost():
+            case Metrics(number, text) | Answer(number, text):
+                self._questions.answer(number, text)
+            case AskHost() | AskWorkers():
                 self.asked(self, message)
 
     def _on_sample(self, sample: Sample) -> None:
@@ -158,7 +176,7 @@ async def start_worker(
     number: int,
     launch: Launch,
     changed: Callable[[], None],
-    asked: Callable[[Worker, AskHost], None],
+    asked: Callable[[Worker, AskHost | AskWorkers], None],
 ) -> Worker:
     """Start a worker in its own process group: a terminal's Ctrl-C is for the supervisor only."""
     ours, theirs = socket.socketpair()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from server.workers.control import AskHost
+from server.workers.control import AskHost, AskWorkers
 from server.workers.process import Launch, Stage, Worker, start_worker
 from server.workers.stats import SupervisorStats
 
@@ -25,7 +25,7 @@ class WorkerRestarter:
     Arguments:
         number: names the worker and stays the same for all its processes.
         changed: is woken at each change.
-        asked: called when a process asks for the metrics of all workers.
+        asked: called when a process asks for something of all workers.
         stats: counts the restarts.
     """
 
@@ -34,7 +34,7 @@ class WorkerRestarter:
         number: int,
         launch: Launch,
         changed: trio.lowlevel.ParkingLot,
-        asked: Callable[[Worker, AskHost], None],
+        asked: Callable[[Worker, AskHost | AskWorkers], None],
         stats: SupervisorStats,
     ) -> None:
         self.number = number

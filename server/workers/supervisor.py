@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from server.process.signals import Signals
-from server.workers.control import AskHost, HostMetrics
+from server.workers.control import AskHost, AskWorkers, HostMetrics, WorkersAnswers
 from server.workers.host_metrics import HostPage
 from server.workers.process import Launch, Worker
 from server.workers.restarter import WorkerRestarter
@@ -173,15 +173,20 @@ class Supervisor:
         self._tasks.start_soon(self._run_worker, restarter)
         return restarter
 
-    def _on_asked(self, worker: Worker, question: AskHost) -> None:
+    def _on_asked(self, worker: Worker, question: AskHost | AskWorkers) -> None:
         self._tasks.start_soon(self._answer, worker, question)
 
-    async def _answer(self, worker: Worker, question: AskHost) -> None:
-        """Send the metrics that a scraped worker asks for."""
-        name = question.worker
-        page = await (self._page.render_one(name) if name else self._page.render())
+    async def _answer(self, worker: Worker, question: AskHost | AskWorkers) -> None:
+        """Send the metrics or the answers that a worker asks for."""
+        answer: HostMetrics | WorkersAnswers
+        if isinstance(question, AskWorkers):
+            answer = WorkersAnswers(question.id, await self._page.ask(question.text))
+        else:
+            name = question.worker
+            page = await (self._page.render_one(name) if name else self._page.render())
+            answer = HostMetrics(question.id, page)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await worker.channel.send(HostMetrics(question.id, page))
+            await worker.channel.send(answer)
 
     async def _run_worker(self, restarter: WorkerRestarter) -> None:
         await restarter.run()

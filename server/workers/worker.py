@@ -8,17 +8,21 @@ import structlog
 import trio
 
 from server.workers.control import (
+    Answer,
     AskHost,
+    AskWorkers,
     Channel,
     Collect,
     FromWorker,
     HostMetrics,
     Metrics,
+    Question,
     Questions,
     Retire,
     Sample,
     SendAway,
     ToWorker,
+    WorkersAnswers,
 )
 
 SAMPLE_INTERVAL = 1.0
@@ -40,13 +44,14 @@ class WorkerCallbacks:
     """Functions of the server that the supervisor's messages call.
 
     `sample` and `metrics` report. `retire` stops taking connections and returns when that is done.
-    `send_away` tells a number of clients to reconnect.
+    `send_away` tells a number of clients to reconnect. `answer` answers another worker's question.
     """
 
     sample: Callable[[], Sample]
     metrics: Callable[[], str]
     retire: Callable[[], Awaitable[None]]
     send_away: Callable[[int], None]
+    answer: Callable[[str], Awaitable[str]]
 
 
 class SupervisorLink:
@@ -57,7 +62,10 @@ class SupervisorLink:
         sock = socket.socket(fileno=fd)
         sock.set_inheritable(False)
         self._channel: Channel[ToWorker] = Channel(sock, ToWorker)
-        self._questions = Questions(self._channel, HOST_TIMEOUT)
+        self._questions: Questions[ToWorker, str | None] = Questions(self._channel, HOST_TIMEOUT)
+        self._to_all: Questions[ToWorker, dict[int, str | None]] = Questions(
+            self._channel, HOST_TIMEOUT
+        )
 
     async def run(self, callbacks: WorkerCallbacks) -> None:
         """Report and follow messages, until cancelled or until the supervisor is gone."""
@@ -75,6 +83,10 @@ class SupervisorLink:
                             await self._send(Metrics(number, callbacks.metrics()))
                         case HostMetrics(number, page):
                             self._questions.answer(number, page)
+                        case Question():
+                            tasks.start_soon(self._answer, callbacks.answer, message)
+                        case WorkersAnswers(number, answers):
+                            self._to_all.answer(number, answers)
                 tasks.cancel_scope.cancel()
         finally:
             self._channel.close()
@@ -89,6 +101,19 @@ class SupervisorLink:
             return await self._questions.ask(lambda number: AskHost(number, worker))
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             raise NoHost from None
+
+    async def ask_workers(self, text: str) -> dict[int, str | None]:
+        """Return all workers' answers to a question by their numbers, None for one without an answer.
+
+        Errors: NoHost.
+        """
+        try:
+            return await self._to_all.ask(lambda number: AskWorkers(number, text))
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise NoHost from None
+
+    async def _answer(self, answer: Callable[[str], Awaitable[str]], question: Question) -> None:
+        await self._send(Answer(question.id, await answer(question.text)))
 
     async def _report(self, sample: Callable[[], Sample]) -> None:
         while True:

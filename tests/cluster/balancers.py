@@ -28,6 +28,7 @@ class Balancer(Service):
             assert f"server {host}" in text or f" {host}:8080" in text
             text = text.replace(f"{host}:8080 port 8081", f"127.0.0.1:{quotes} port {http}")
             text = text.replace(f"{host}:8080", f"127.0.0.1:{quotes}")
+            text = text.replace(f"{host}:8081", f"127.0.0.1:{http}")
         self.config = self.folder / self.document
         self.config.write_text(self.adapt(text))
 

@@ -4,11 +4,13 @@ Both are configured as `docs/haproxy.cfg` and `docs/nginx.conf` say, and stand s
 the same instances, each with clients of its own.
 """
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import WebSocketException
@@ -192,3 +194,19 @@ def test_refusal_is_passed_on(tmp_path, redis, balancer):
         assert [each.get("/readyz")[0] for each in (a, b)] == [200, 200]
         a.process.send_signal(signal.SIGTERM)
         assert a.process.wait(STOP_TIMEOUT) == 0
+
+
+def test_one_address_for_quotes_and_pages(tmp_path, redis):
+    """Behind a balancer, a browser gets the page, its files and the quotes from one address."""
+    a, b = (Instance(tmp_path / name, redis) for name in "ab")
+    with a, b, balanced(a.ports, b.ports) as balancers:
+        for balancer in balancers:
+            address = f"http://127.0.0.1:{balancer.port}"
+            with urlopen(Request(f"{address}/", headers={"Accept": "text/html"})) as page:
+                assert "connect-src 'self';" in page.headers["content-security-policy"]
+            with urlopen(f"{address}/web/quotes.js") as module:
+                assert b"export function connect" in module.read()
+            with urlopen(f"{address}/web/config.json") as config:
+                assert json.load(config)["stream"] == "/ws/quotes"
+            with connect(balancer.url("AAPL"), open_timeout=TIMEOUT) as client:
+                assert '"AAPL"' in client.recv(TIMEOUT)

@@ -3,7 +3,7 @@
 import pytest
 
 from server.config.environment import BadSetting
-from server.config.settings import load_settings
+from server.config.loading import load_settings
 from server.config.values import FeedChoice
 
 

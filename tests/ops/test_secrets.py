@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from server.config.environment import BadSetting
+from server.config.loading import load_settings
 from server.config.redaction import redact
-from server.config.settings import load_settings
 from server.store.store import StoreOptions
 from tests.faulty import FAULT
 from tests.gateway.wire import TEXT, Client, RawClient, frame, head, new_user

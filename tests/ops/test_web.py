@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -32,11 +33,11 @@ def fetch(server: ServerProcess, path: str, **headers: str) -> tuple[int, str, d
         connection.close()
 
 
-def config(server: ServerProcess, query: str = "", **headers: str) -> dict[str, str | None]:
+def config(server: ServerProcess, query: str = "", **headers: str) -> dict[str, Any]:
     """Return a page's configuration."""
     status, body, answered = fetch(server, f"/web/config.json{query}", **headers)
     assert (status, answered["cache-control"]) == (200, "no-store")
-    found: dict[str, str | None] = json.loads(body)
+    found: dict[str, Any] = json.loads(body)
     return found
 
 
@@ -141,3 +142,14 @@ def test_operators_have_the_page_on_their_port(tmp_path):
             response.read()
             assert response.status == 200, path
         connection.close()
+
+
+def test_page_knows_where_prices_come_from(tmp_path, development):
+    """The page says if prices are not today's. It learns the names of feeds, and no file."""
+    assert config(development)["prices"] == ["simulator"]
+    trades = tmp_path / "trades.csv"
+    trades.write_text("timestamp_ms,symbol,price,size\n1381132800614,AAPL,13.94,500\n")
+    with ServerProcess(tmp_path, FEED=f"replay:{trades}") as replay:
+        assert config(replay)["prices"] == ["replay"]
+    with ServerProcess(tmp_path, FEED="push+simulator:TEST1") as both:
+        assert config(both)["prices"] == ["push", "simulator"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.config.environment import BadSetting
-from server.config.settings import load_settings
+from server.config.loading import load_settings
 from server.sessions.calendar import ALWAYS, BadSession, Calendar, LastOpening
 
 NEW_YORK = "09:30-16:00 America/New_York"

@@ -1,0 +1,182 @@
+/** Draws the chart. Only this module knows lightweight-charts. */
+
+import { make } from "./dom.js";
+import { number } from "./format.js";
+import { colour } from "./theme.js";
+
+const AUTHORS = "https://www.tradingview.com/";
+
+/** Distance of the drawing from the upper and lower edge, as parts of the height. */
+const MARGINS = { top: 0.08, bottom: 0.24 };
+const VOLUME_MARGINS = { top: 0.82, bottom: 0 };
+
+/** Bars that a chart shows at first. */
+const SHOWN = 120;
+
+/** Bars of a chart that stays open. It has up to twice as many before the oldest are forgotten. */
+const KEPT = 2000;
+
+/** Bars for which a chart without history has room at first. They come in from the left. */
+const ROOM = 40;
+
+const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
+const utcDay = new Intl.DateTimeFormat([], { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+
+/** Return the notice and the link that the licence of lightweight-charts asks for. */
+export function attribution() {
+  const notice = "Charts: TradingView Lightweight Charts™ Copyright (c) 2026 TradingView, Inc. ";
+  return [notice, make("a", { href: AUTHORS, rel: "noreferrer", textContent: AUTHORS })];
+}
+
+/** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
+function faint(name, part) {
+  return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
+}
+
+/** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
+export class Chart {
+  #library;
+  #chart;
+  #series = null;
+  #volume = null;
+  #style = "line";
+  #decimals = 2;
+  #timeframe = "1m";
+  #hovered;
+  #times = new Set();
+  #wasMoved = false;
+  #added = 0;
+
+  static async in(element, hovered) {
+    return new Chart(await import("../vendor/lightweight-charts.js"), element, hovered);
+  }
+
+  constructor(library, element, hovered) {
+    this.#library = library;
+    this.#hovered = hovered;
+    this.#chart = library.createChart(element, {
+      autoSize: true,
+      // The attribution stands in the footer. The logo's own style element would break the page's policy.
+      layout: { attributionLogo: false, fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12 },
+      timeScale: { borderVisible: false, timeVisible: true, rightOffset: 4, tickMarkFormatter: (time, kind) => this.#tick(time, kind) },
+      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS },
+      localization: { timeFormatter: (time) => this.#time(time) },
+      crosshair: { mode: library.CrosshairMode.Normal },
+      handleScroll: { vertTouchDrag: false, mouseWheel: false, pressedMouseMove: true, horzTouchDrag: true },
+      handleScale: { mouseWheel: true, pinch: true },
+    });
+    this.#chart.subscribeCrosshairMove(({ time, seriesData }) => {
+      this.#hovered(time === undefined ? null : seriesData.get(this.#series) ?? null);
+    });
+    for (const name of ["pointerdown", "wheel"]) {
+      element.addEventListener(name, () => (this.#wasMoved = true), { passive: true });
+    }
+    this.recolour();
+  }
+
+  /** Take the colours of the present theme. */
+  recolour() {
+    const [text, line] = [colour("--muted"), colour("--line")];
+    this.#chart.applyOptions({
+      layout: { background: { color: "transparent" }, textColor: text },
+      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      crosshair: { vertLine: { color: text, labelBackgroundColor: colour("--edge") }, horzLine: { color: text, labelBackgroundColor: colour("--edge") } },
+    });
+    this.#series?.applyOptions(this.#colours());
+    this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
+  }
+
+  /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
+  show(bars, { style, timeframe, decimals }) {
+    this.#timeframe = timeframe;
+    this.#decimals = decimals;
+    if (style !== this.#style || !this.#series) this.#make(style);
+    this.#chart.applyOptions({ timeScale: { secondsVisible: timeframe === "live" } });
+    const { LineType } = this.#library;
+    // A price stands until the next trade. A line between closing prices would show steps that never were.
+    const lineType = timeframe === "live" ? LineType.WithSteps : LineType.Simple;
+    this.#series.applyOptions({ priceFormat: this.#format(), lineType });
+    this.#series.setData(bars);
+    this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
+    this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
+    this.#wasMoved = false;
+    this.#added = 0;
+    const end = bars.length + 4;
+    if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
+    else this.#fit();
+  }
+
+  /** Show all bars of a chart that has few, until the visitor moves it. */
+  #fit() {
+    const count = this.#times.size;
+    if (this.#wasMoved || count >= SHOWN) return;
+    this.#chart.timeScale().setVisibleLogicalRange({ from: -1, to: Math.max(count + 2, ROOM) });
+  }
+
+  /** Add a bar, or change the newest. */
+  update(bar) {
+    if (!this.#series) return;
+    if (this.#added++ > KEPT) this.#forget();
+    this.#series.update(bar);
+    if (bar.volume !== undefined) this.#volume?.update({ time: bar.time, value: bar.volume });
+    if (this.#times.size >= SHOWN || this.#times.has(bar.time)) return;
+    this.#times.add(bar.time);
+    this.#fit();
+  }
+
+  /** Forget the oldest bars, so that a page that stays open does not grow. */
+  #forget() {
+    this.#added = 0;
+    for (const series of [this.#series, this.#volume]) series.setData(series.data().slice(-KEPT));
+  }
+
+  /** Set the decimals of the price scale. */
+  refine(decimals) {
+    if (decimals === this.#decimals) return;
+    this.#decimals = decimals;
+    this.#series?.applyOptions({ priceFormat: this.#format() });
+  }
+
+  #make(style) {
+    const { CandlestickSeries, AreaSeries, HistogramSeries } = this.#library;
+    if (this.#series) this.#chart.removeSeries(this.#series);
+    if (!this.#volume) {
+      this.#volume = this.#chart.addSeries(HistogramSeries, {
+        priceScaleId: "", color: faint(colour("--edge"), 0.4), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
+      });
+      this.#volume.priceScale().applyOptions({ scaleMargins: VOLUME_MARGINS });
+    }
+    this.#style = style;
+    this.#series = this.#chart.addSeries(style === "candles" ? CandlestickSeries : AreaSeries, this.#colours());
+  }
+
+  #format() {
+    const formatter = (price) => number(price, this.#decimals);
+    return { type: "custom", formatter, minMove: 10 ** -this.#decimals };
+  }
+
+  #colours() {
+    const [up, down, accent] = [colour("--up"), colour("--down"), colour("--accent")];
+    if (this.#style === "candles") {
+      return { upColor: up, downColor: down, wickUpColor: up, wickDownColor: down, borderVisible: false };
+    }
+    return { lineColor: accent, lineWidth: 2, topColor: faint(accent, 0.2), bottomColor: faint(accent, 0) };
+  }
+
+  #time(time) {
+    const date = new Date(time * 1000);
+    if (this.#timeframe === "1d") return utcDay.format(date);
+    return `${day.format(date)}, ${(this.#timeframe === "live" ? exactTime : timeOfDay).format(date)}`;
+  }
+
+  #tick(time, kind) {
+    const date = new Date(time * 1000);
+    const { TickMarkType } = this.#library;
+    if (this.#timeframe === "1d") return utcDay.format(date).replace(/,? \d{4}$/, "");
+    if (kind === TickMarkType.TimeWithSeconds) return exactTime.format(date);
+    if (kind === TickMarkType.Time) return timeOfDay.format(date);
+    return day.format(date);
+  }
+}

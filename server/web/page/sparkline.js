@@ -1,0 +1,75 @@
+/** The last hour of a symbol as a small line. */
+
+import { draw } from "./dom.js";
+import { tone } from "./format.js";
+
+/** Points of a line: its last hour in minutes. */
+const POINTS = 60;
+const MINUTE = 60_000;
+
+/** Milliseconds between points while there is no history, so that a new server's line fills soon. */
+const AT_FIRST = 1000;
+
+/** Closing prices from which on a line counts as history. */
+const HISTORY = 8;
+
+const [WIDTH, HEIGHT] = [100, 24];
+
+/** Prices at equal distances. The last point is the newest price. */
+export class Trail {
+  #points = [];
+  #spacing = AT_FIRST;
+  #movedAt = 0;
+
+  /** Begin with closing prices. */
+  begin(closes, now) {
+    if (closes.length === 0) return;
+    this.#points = [...closes.slice(-POINTS + 1), this.#points.at(-1) ?? closes.at(-1)];
+    if (closes.length >= HISTORY) this.#spacing = MINUTE;
+    this.#movedAt = now;
+  }
+
+  push(price, now) {
+    if (now - this.#movedAt >= this.#spacing || this.#points.length === 0) {
+      this.#points.push(price);
+      this.#movedAt = now;
+      if (this.#points.length > POINTS) this.#points.shift();
+    } else {
+      this.#points[this.#points.length - 1] = price;
+    }
+  }
+
+  /** Return the line's points as SVG has them, and the class of its whole move. */
+  shape() {
+    const points = this.#points;
+    if (points.length < 2) return { line: "", tone: "" };
+    let [low, high] = [Infinity, -Infinity];
+    for (const price of points) {
+      if (price < low) low = price;
+      if (price > high) high = price;
+    }
+    const [x, y] = [WIDTH / (points.length - 1), high > low ? (HEIGHT - 4) / (high - low) : 0];
+    const middle = y ? HEIGHT - 2 : HEIGHT / 2;
+    const line = points.map((price, i) => `${(i * x).toFixed(1)},${(middle - (price - low) * y).toFixed(1)}`);
+    return { line: line.join(" "), tone: tone(points.at(-1) - points[0]) };
+  }
+}
+
+/** Shows a trail. */
+export class Sparkline {
+  #line = draw("polyline", { points: "" });
+
+  constructor() {
+    this.element = draw(
+      "svg",
+      { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      this.#line,
+    );
+  }
+
+  show(trail) {
+    const { line, tone: way } = trail.shape();
+    this.#line.setAttribute("points", line);
+    this.element.setAttribute("class", `spark ${way}`);
+  }
+}

@@ -1,0 +1,74 @@
+/** What each state of the connection means for the visitor: pure, without the document. */
+
+import { clock } from "./format.js";
+
+/** Advice by the code of a reason. */
+const ADVICE = {
+  unreachable: "The page comes back by itself as soon as the server does.",
+  no_token: "The page tries again by itself.",
+  connection_lost: "The page comes back by itself. What you missed is fetched then.",
+  going_away: "The server restarts or moves. The page comes back by itself.",
+  too_slow: "Choose “How often” at 1 s or more, or a shorter list.",
+  too_many_connections: "Close other tabs of this page.",
+  at_capacity: "The server is full. The page tries again by itself.",
+  feed_quiet: "The market may rest. Prices go on by themselves.",
+  feed_ended: "The last prices stay here.",
+  bus_lost: "Operators see more at Operators, below.",
+  leader_lost: "Another server takes over within seconds.",
+  origin_not_allowed: "Open the page at the address that your operator gave you.",
+  not_entitled: "Your token does not include these symbols. Remove them, or ask for another token.",
+  too_many_symbols: "Remove some symbols.",
+};
+
+/**
+ * Return `{tone, title, pill, text, action}` of a connection.
+ *
+ * tone: good, warn, bad or idle. action: null, "retry", "resume" or "token".
+ */
+export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt, oldest }, now) {
+  const advice = ADVICE[reason?.code] ?? "";
+  // The message of a failed fetch is the browser's.
+  const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
+  const because = [message, advice].filter(Boolean).join(" ");
+  if (isTokenWanted) {
+    return { tone: "idle", title: "A token is needed", pill: "No token", text: "Prices come as soon as you give one.", action: "token" };
+  }
+  switch (state) {
+    case "live":
+      return { tone: "good", title: "Live", pill: "Live", text: behind(lag), action: null };
+    case "stale":
+      return { tone: "warn", title: "Stale", pill: "Stale", text: [because, oldest].filter(Boolean).join(" "), action: null };
+    case "waiting": {
+      const seconds = Math.max(0, Math.ceil((retryAt - now) / 1000));
+      const pill = seconds ? `Reconnecting in ${seconds} s` : "Reconnecting";
+      return { tone: "bad", title: pill, pill, text: because, action: "retry" };
+    }
+    case "sleeping":
+      return reason?.code === "paused"
+        ? { tone: "idle", title: "Paused", pill: "Paused", text: `Prices stand still since ${clock(pausedAt)}.`, action: "resume" }
+        : { tone: "warn", title: reason?.code === "offline" ? "Offline" : "Asleep", pill: reason?.code === "offline" ? "Offline" : "Asleep", text: `${because} Prices go on by themselves.`, action: null };
+    case "closed":
+      return { tone: "bad", title: "Not connected", pill: "Not connected", text: because || "The connection was closed.", action: "retry" };
+    default:
+      return { tone: "idle", title: "Connecting", pill: "Connecting", text: because || "Prices come in a moment.", action: null };
+  }
+}
+
+/** Return how far this page is behind the server. */
+export function behind(lag) {
+  if (lag === null || lag === undefined) return "Prices come as they are made.";
+  return `This page is ${Math.max(1, Math.round(lag))} ms behind the server.`;
+}
+
+/** Return whether the versions prove that nothing is missing, and the sentence for it. */
+export function proof({ state, reason, missed, versions, stats }) {
+  if (versions.size === 0) return { tone: "idle", text: "No price has come yet." };
+  if (missed > 0) {
+    const updates = missed === 1 ? "1 update is" : `${missed} updates are`;
+    return { tone: "warn", text: `${updates} missing. The page fetches the newest state.` };
+  }
+  const repaired = stats.resyncs ? ` ${stats.resyncs} ${stats.resyncs === 1 ? "gap was" : "gaps were"} repaired.` : "";
+  const isOpen = state === "live" || (state === "stale" && reason?.code !== "no_answer");
+  if (!isOpen) return { tone: "idle", text: "Nothing was missed before that." };
+  return { tone: "good", text: `Nothing missed: the versions prove it.${repaired}` };
+}

@@ -1,0 +1,54 @@
+"""Fixtures of a real browser: one Chromium for each process of the tests, one context for each test.
+
+No test downloads a browser. Playwright drives Debian's Chromium, which `scripts/test` installs.
+"""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser.faults import Faults
+from tests.processes import TIMEOUT
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Start Chromium. It ends with the package: Playwright occupies the thread's asyncio loop."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("chromium is not installed, so no browser can open the page")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox refuses root, and a container may have little shared memory.
+        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Open an empty profile, with 1440 by 900 pixels in light colours."""
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900},
+        color_scheme="light",
+        reduced_motion="no-preference",
+    )
+    context.set_default_timeout(1000 * TIMEOUT)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def faults(context: BrowserContext) -> Iterator[Faults]:
+    """Fail the test for each error of its pages that the test has not expected."""
+    faults = Faults(context)
+    yield faults
+    assert not faults.unexpected, "\n".join(faults.unexpected)
+
+
+@pytest.fixture
+def page(context: BrowserContext, faults: Faults) -> Page:
+    """Open an empty page, whose errors fail the test."""
+    return context.new_page()

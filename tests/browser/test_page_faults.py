@@ -1,0 +1,108 @@
+"""The page `/` while its server, network or machine fails: it says so, and comes back by itself."""
+
+import re
+import signal
+
+from playwright.sync_api import expect
+
+from bench.services import free_port
+from tests.browser.board import LOST, Board
+from tests.browser.looks import check_looks
+from tests.processes import ServerProcess, eventually
+
+QUICK = {"PRICE_UPDATE_INTERVAL": "100ms", "JWT_SECRET": ""}
+
+HOUR = 3600_000
+"""Milliseconds."""
+
+
+def test_server_killed_and_restarted(tmp_path, page, faults):
+    """The page counts the seconds to its next attempt, and then goes on with nothing missed."""
+    faults.expect(*LOST)
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, **QUICK, **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL,MSFT")
+        board.await_live()
+    board.await_state(re.compile("^Reconnecting"))
+    expect(board.announced).to_contain_text("Reconnecting")
+    check_looks(page, "page-lost")
+    with ServerProcess(tmp_path, **QUICK, **ports):
+        board.await_live()
+        board.await_move("AAPL")
+
+
+def test_leader_killed(tmp_path, redis, page, faults):
+    """Clients of the other instance see stale prices at most, and then those of the new leader."""
+    faults.expect(*LOST)
+    # Stale prices last for some seconds, so that the test sees them on a busy machine.
+    variables = {"REDIS_URL": redis.url, "BUS_LEASE": "5s", "BUS_STALE_AFTER": "500ms", **QUICK}
+    folders = [tmp_path / name for name in ("leader", "other")]
+    for folder in folders:
+        folder.mkdir()
+    with ServerProcess(folders[0], **variables) as leader:
+        eventually(lambda: leader.metric("market_data_leader") == 1)
+        with ServerProcess(folders[1], **variables) as other:
+            board = Board(page, other)
+            board.open("?symbols=AAPL,MSFT")
+            board.await_live()
+            board.await_move("AAPL")
+            leader.process.kill()
+            board.await_state("Stale")
+            check_looks(page, "page-stale")
+            board.await_live()
+            board.await_move("AAPL")
+
+
+def test_laptop_asleep_for_an_hour(tmp_path, page, faults):
+    """After the sleep the page finds out whether its connection still lives. Prices go on."""
+    faults.expect(*LOST)
+    page.clock.install()
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        page.clock.fast_forward(HOUR)
+        board.await_live()
+        board.await_move("AAPL")
+
+
+def test_laptop_asleep_while_the_server_left(tmp_path, page, faults):
+    """The server closed the connection meanwhile, and its development token has ended."""
+    faults.expect(*LOST)
+    page.clock.install()
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, **QUICK, **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+    page.clock.fast_forward(HOUR)
+    with ServerProcess(tmp_path, **QUICK, **ports):
+        page.clock.fast_forward(60_000)
+        board.await_live()
+        board.await_move("AAPL")
+
+
+def test_network_cut(tmp_path, page, context, faults):
+    """No packet arrives: the page says that the server is silent. The search says that it cannot
+    ask. Both work again afterwards.
+    """
+    faults.expect(*LOST)
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        server.process.send_signal(signal.SIGSTOP)
+        context.set_offline(offline=True)
+        try:
+            board.await_state(re.compile("^(Stale|Offline|Reconnecting.*)$"))
+            search = page.get_by_role("combobox")
+            search.fill("micros")
+            expect(board.announced).to_contain_text("The server cannot be reached")
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+            context.set_offline(offline=False)
+        board.await_live()
+        search.fill("micro")
+        expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+        board.await_move("AAPL")
