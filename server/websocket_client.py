@@ -1,11 +1,7 @@
-"""A WebSocket connection to another server: opened within a time limit, kept alive, retried later."""
+"""A WebSocket connection to another server, on trio: opened within a time limit, and kept alive."""
 
-import json
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
-from time import time
 from urllib.parse import urlsplit
 
 import h11
@@ -18,62 +14,16 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
-
-CONNECT_TIMEOUT = 10.0
-"""Seconds for the TCP connection, and again for the handshake."""
-
-PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
-"""Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
-
-LASTING = 10.0
-"""Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
-
-LONGEST_ASKED = 3600.0
-"""Seconds that a server may ask to be left alone. A larger number is taken for a mistake."""
+from server.reconnecting import (
+    CONNECT_TIMEOUT,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    ConnectionFailed,
+    refused_handshake,
+)
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Returns a request's headers. A traceback with local variables does not show their secrets so."""
-
-
-class Backoff:
-    """Draws the wait before the next connection: exponential, with full jitter."""
-
-    def __init__(self) -> None:
-        self._attempt = 0
-        self._accepted_at: float | None = None
-
-    def accepted(self) -> None:
-        """Note that the server accepted the connection just now."""
-        self._accepted_at = trio.current_time()
-
-    def next(self, asked: float = 0.0) -> float:
-        """Return the seconds to wait, at least the `asked` ones up to LONGEST_ASKED.
-
-        The range doubles with each call and starts over only after a connection that lasted: a server
-        that accepts and closes at once would otherwise be asked several times a second.
-        """
-        now = trio.current_time()
-        if self._accepted_at is not None and now - self._accepted_at >= LASTING:
-            self._attempt = 0
-        self._accepted_at = None
-        wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt))
-        self._attempt = min(self._attempt + 1, 16)
-        return max(wait, min(asked, LONGEST_ASKED))
-
-
-class ConnectionFailed(Exception):
-    """A connection could not be made, or broke. The message gives the reason.
-
-    `status` is the HTTP status of a refused handshake, else zero. `retry_after` is how long the other
-    server asks to be left alone, in seconds.
-    """
-
-    def __init__(self, problem: str, status: int = 0, retry_after: float = 0.0) -> None:
-        super().__init__(problem)
-        self.status = status
-        self.retry_after = retry_after
 
 
 @asynccontextmanager
@@ -92,8 +42,8 @@ async def open_connection(
         async with _connected(url, headers, subprotocols) as socket:
             yield socket
     except ConnectionRejected as refused:
-        raise ConnectionFailed(
-            _message(refused), refused.status_code, _retry_after(refused)
+        raise refused_handshake(
+            refused.status_code, refused.headers or (), refused.body or b""
         ) from refused
     except (HandshakeError, trio.BrokenResourceError) as error:
         raise ConnectionFailed(str(error.__cause__ or error) or "the connection ended") from error
@@ -150,22 +100,3 @@ async def _keep_asking(socket: WebSocketConnection) -> None:
             await trio.sleep(PING_INTERVAL)
             with trio.fail_after(PING_TIMEOUT):
                 await socket.ping()
-
-
-def _message(rejection: ConnectionRejected) -> str:
-    try:
-        return str(json.loads(rejection.body or b"")["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return f"the server answered with HTTP status {rejection.status_code}"
-
-
-def _retry_after(rejection: ConnectionRejected) -> float:
-    """Return the seconds until the moment that the server names (RFC 9110 §10.2.3), 0 without one."""
-    for name, value in rejection.headers or ():
-        if name.lower() == b"retry-after":
-            if value.isdigit():
-                return float(value)
-            with suppress(ValueError, OverflowError):
-                moment = parsedate_to_datetime(value.decode("ascii", "replace"))
-                return moment.timestamp() - time()
-    return 0.0

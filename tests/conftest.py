@@ -9,7 +9,7 @@ import pytest
 from bench.trading_day import describe
 from tests.processes import ServerProcess
 
-pytest_plugins = ["tests.services", "tests.reporting", "tests.memory_server"]
+pytest_plugins = ["tests.services", "tests.reporting", "tests.memory_server", "tests.time_limit"]
 
 
 def pytest_configure() -> None:

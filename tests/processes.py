@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import jwt
 
+from tests.forks import Fork, can_fork, start_fork
+
 SECRET = "a secret of the tests, 32 bytes or longer"
 
 WITHOUT_BUDGETS = dict.fromkeys(
@@ -66,6 +68,8 @@ class ServerProcess:
     module = "server"
     launcher: Sequence[str] = ()
     """A command that starts the server's, such as one that sets limits."""
+    fresh = False
+    """Start Python anew, as a shell does, instead of a fork of a process that has the imports."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.log = folder / "server.log"
@@ -76,17 +80,8 @@ class ServerProcess:
         }  # fmt: skip
 
     def __enter__(self) -> Self:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.launcher, sys.executable, "-m", self.module, "serve", *self.arguments],
-                cwd=self._folder,
-                env=inherited | self._variables,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,  # signals can be sent to all of its group
-            )
+            self.process = self._start(log.fileno())
         assert self.process.stdout is not None
         self.lines: list[str] = []
         wanted = 3 if self._variables.get("JWT_SECRET", SECRET) else 5
@@ -97,6 +92,22 @@ class ServerProcess:
         self.quotes_url = self.lines[1].split()[1]
         self.http_url = self.lines[2].split()[1].removesuffix("/healthz")
         return self
+
+    def _start(self, log: int) -> Fork | subprocess.Popen[str]:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        variables = inherited | self._variables
+        if not (self.fresh or self.launcher or self.module != "server") and can_fork(variables):
+            return start_fork(["serve", *self.arguments], self._folder, variables, stderr=log)
+        return subprocess.Popen(
+            [*self.launcher, sys.executable, "-m", self.module, "serve", *self.arguments],
+            cwd=self._folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            # Signals can be sent to all of its group.
+            start_new_session=True,
+        )
 
     def __exit__(
         self,
@@ -186,3 +197,9 @@ class ServerProcess:
         """Send a signal and wait for the exit code."""
         self.process.send_signal(number)
         return self.process.wait(STOP_TIMEOUT)
+
+
+class FreshServer(ServerProcess):
+    """A server process that a new interpreter runs, for tests of the start and the stop themselves."""
+
+    fresh = True

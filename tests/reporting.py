@@ -1,6 +1,7 @@
 """Shows each failure at once and what tests measure, and marks the tests that are quick."""
 
 import sys
+from functools import cache
 from types import ModuleType
 
 import pytest
@@ -11,6 +12,7 @@ STARTERS = {
     "bench.services",
     "playwright.sync_api",
     "tests.cli.command",
+    "tests.forks",
     "tests.processes",
 }
 """Modules whose names a test or a fixture uses if it starts processes."""
@@ -50,10 +52,17 @@ class FailuresAtOnce:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Print the traceback and what the test has printed."""
+        self._print(report, report.when)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Print why a module could not be imported."""
+        self._print(report, "collection")
+
+    def _print(self, report: pytest.TestReport | pytest.CollectReport, phase: str | None) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and isinstance(terminal, TerminalReporter):
             terminal.ensure_newline()
-            terminal.write_sep("=", f"{report.when} of {report.nodeid} failed", red=True)
+            terminal.write_sep("=", f"{phase} of {report.nodeid} failed", red=True)
             terminal.write_line(report.longreprtext)
             for title, content in report.sections:
                 terminal.write_sep("-", title)
@@ -85,9 +94,13 @@ def _starts_processes(item: pytest.Function) -> bool:
     modules = {item.module.__name__}
     for fixtures in item._fixtureinfo.name2fixturedefs.values():
         modules.update(fixture.func.__module__ for fixture in fixtures)
-    used = {_origin(each) for name in modules for each in vars(sys.modules[name]).values()}
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return not (STARTERS.isdisjoint(used) and SERVICES.isdisjoint(map(str, parameters)))
+    return any(map(_uses_starters, modules)) or not SERVICES.isdisjoint(map(str, parameters))
+
+
+@cache
+def _uses_starters(module: str) -> bool:
+    return not STARTERS.isdisjoint(map(_origin, vars(sys.modules[module]).values()))
 
 
 def _origin(value: object) -> str:

@@ -8,7 +8,7 @@ UNUSED = {
     *("asyncpg", "server.store.catalogue_postgres", "server.store.writes_postgres"),
     "cryptography.hazmat.bindings",
     *("trio_websocket", "server.websocket_client", "server.app.venues", "server.feeds.live.feed"),
-    *("jsonpatch", "server.client"),
+    *("jsonpatch", "server.client", "quotestream"),
     *("rich.console", "pygments", "greenlet._greenlet"),
     *("server.workers.supervisor", "server.workers.host"),
 }

@@ -19,6 +19,7 @@ from server.gateway.gateway import Gateway
 from server.intake.batch import Desk
 from server.ops.admission import Gate
 from server.ops.api import Api, endpoints
+from server.ops.asyncapi import asyncapi_route
 from server.ops.bars import History, history_endpoints
 from server.ops.clients import Clients
 from server.ops.cors import api_sharing
@@ -147,9 +148,12 @@ def build_operations(
     own_port = bool(listeners.ops)
     here = [each for each in PAGES if not (own_port and each.operators)]
     here_api = api if own_port else [*api, *admins]
-    description = description_route([*api, *admins], PAGES)
-    admin_routes = [route for each in admins for route in each.routes(gate, open_to_all=own_port)]
     ports = listeners.ports
+    described = (
+        description_route([*api, *admins], PAGES),
+        asyncapi_route(int(ports["WS_PORT"])),
+    )
+    admin_routes = [route for each in admins for route in each.routes(gate, open_to_all=own_port)]
     authenticator = parts.authenticator
     development_token = authenticator.development_token if authenticator.is_development else None
     web = Web(int(ports["HTTP_PORT"]), int(ports["WS_PORT"]), development_token, parts.prices.feeds)
@@ -161,20 +165,20 @@ def build_operations(
         public=[
             index_route([*here, *here_api], partial(web.page, "index.html")),
             *asset_routes(web),
-            description,
+            *described,
         ],
         operators=[
             *pages,
             page_route("/ops", "ops.html", web),
             docs_route(),
             *(
-                [index_route(PAGES), *asset_routes(web), description, *admin_routes]
+                [index_route(PAGES), *asset_routes(web), *described, *admin_routes]
                 if own_port
                 else []
             ),
         ],
     )
-    sharing = api_sharing(origins, api)
+    sharing = api_sharing(origins, here_api)
     http = build_ports(listeners, max_connections, lag, routes, gate, sharing)
     registry.register(HttpCollector(http.edges))
     if parts.push:

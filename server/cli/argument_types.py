@@ -35,6 +35,13 @@ def supervisor_link(text: str) -> SupervisorLink:
         raise argparse.ArgumentTypeError("only a supervisor can start a worker") from None
 
 
+def positive(text: str) -> int:
+    """Read a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
 def duration(text: str) -> Duration:
     """Read a duration such as 30m."""
     try:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from server.cli.connecting import http_address
 from server.cli.credentials import client_token
 from server.client.history import COLUMNS, HistoryClient, HistoryRefused
+from server.client.sparkline import sparkline
 from server.config.settings import Settings
 from server.store.importing import BadFile
 
@@ -22,8 +23,6 @@ REFUSED = 2
 
 PAGE_BARS = 10_000
 """Bars of one page of an export: as many as the server gives."""
-
-BLOCKS = "▁▂▃▄▅▆▇█"
 
 WIDTH = 60
 """Columns of the sparkline."""
@@ -158,15 +157,6 @@ def _show(symbol: str, timeframe: str, bars: Sequence[Mapping[str, Any]], zone: 
         state = f"  revised {bar['rev']}" if bar["rev"] != "0" else state
         cells = (f"{_cell(bar[name]):>12}" for name in names)
         print(f"{moment:%Y-%m-%d %H:%M %Z}".ljust(22), *cells, state)
-
-
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Return blocks whose heights are the values, the last one of each part if they are too many."""
-    if len(values) > width:
-        values = [values[(part + 1) * len(values) // width - 1] for part in range(width)]
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BLOCKS[round((value - low) * scale)] for value in values)
 
 
 def _can_print(text: str) -> bool:

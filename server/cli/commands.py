@@ -24,11 +24,9 @@ from server.cli.argument_types import (
     utf8,
     workers,
 )
-from server.cli.connecting import add_connection, streaming_url
 from server.cli.credentials import (
     BadTokenSource,
     authenticator_of,
-    client_token,
     is_development,
     is_secret_kept,
     makes_its_own_token,
@@ -39,6 +37,7 @@ from server.cli.history import add_history
 from server.cli.importing import add_import, count_of, price_text
 from server.cli.life import add_life
 from server.cli.publishing import add_publish
+from server.cli.watching import add_watch
 from server.config.environment import BadSetting
 from server.config.help import describe_settings, hint_at_setting, unknown_settings
 from server.config.loading import load_settings, secrets_in
@@ -55,7 +54,6 @@ from server.process.output import take_over_output
 from server.process.signals import end_start_at_sigterm
 from server.quotes.adjustment import ChangeRefused
 from server.quotes.snapshot import Snapshot
-from server.quotes.view import FORMS
 from server.redis_link import BadRedisUrl
 from server.store.catalogue import StoreUnavailable
 from server.store.importing import BadFile
@@ -176,29 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("symbols", nargs="+", type=symbol, metavar="SYMBOL")
     command.set_defaults(run=_delist)
 
-    command = commands.add_parser(
-        "watch",
-        help="show live quotes in the terminal",
-        description="Show live quotes in the terminal. The token comes from --token-file or from the "
-        "variable QUOTESTREAM_TOKEN; otherwise it is made with the configured secret.",
-    )
-    command.add_argument(
-        "symbols", nargs="+", type=symbol, metavar="SYMBOL", help="AAPL MSFT, or '*'"
-    )
-    command.add_argument(
-        "--format",
-        choices=FORMS,
-        help="form of the server's messages; by default compact if the server has it, else json",
-    )
-    command.add_argument(
-        "--fields",
-        type=NameList.parse,
-        default=(),
-        metavar="current_price,volume",
-        help="the fields of a quote to get; by default all",
-    )
-    add_connection(command)
-    command.set_defaults(run=_watch)
+    add_watch(commands)
     add_publish(commands)
     add_history(commands)
     return parser
@@ -347,18 +323,6 @@ def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
     if missing := trio.run(delist, store_options(settings), symbols):
         _fail(f"not listed: {', '.join(missing)}; nothing was changed")
     print(f"{count_of(len(symbols))} delisted")
-
-
-def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
-    from server.client.stream import StreamRefused
-    from server.client.table import watch
-
-    url = arguments.url or streaming_url(settings, "/ws/quotes")
-    token = client_token(arguments.token, arguments.token_file, settings)
-    try:
-        trio.run(watch, url, token, arguments.symbols, arguments.format, arguments.fields)
-    except StreamRefused as error:
-        _fail(f"{url}: {error}")
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -45,8 +45,8 @@ def add_publish(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _publish(arguments: argparse.Namespace, settings: Settings) -> None:
+    from quotestream.errors import Refused
     from server.client.publish import Summary, publish
-    from server.client.stream import StreamRefused
 
     if arguments.file == arguments.token_file == "-":
         raise BadTokenSource("standard input cannot be both the prices and the token")
@@ -60,7 +60,7 @@ def _publish(arguments: argparse.Namespace, settings: Settings) -> None:
         task = partial(publish, file, url, token, arguments.source, summary, _Reporter(url))
         try:
             trio.run(_show_progress, task, lambda: summary.answered)
-        except StreamRefused as refused:
+        except Refused as refused:
             _say(f"quotestream: {url}: {refused}")
             sys.exit(REJECTED)
         finally:

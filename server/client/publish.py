@@ -1,7 +1,9 @@
 """Publishes prices to a server over one WebSocket, again after a lost connection, each of them once."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
 from time import time_ns
 from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import quote
@@ -10,12 +12,23 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from quotestream.core import TOKEN_EXPIRED
+from quotestream.credential import Credential
+from quotestream.errors import Refused
 from server.client.published import Entry, Problem, read_batches
-from server.client.stream import TOKEN_EXPIRED, Credential, StreamRefused, is_final
-from server.websocket_client import Backoff, ConnectionFailed, open_connection
+from server.reconnecting import Backoff, ConnectionFailed, is_final
+from server.websocket_client import open_connection
 
 WINDOW = 32
 """Frames without an answer: half of what a server takes. A lost connection's are sent again."""
+
+WINDOW_OBJECTS = 4000
+"""Objects without an answer. They come again within the 4,096 numbers that a server knows in any order,
+so it tells which of them it has counted.
+"""
+
+REFUSED_FOR_NOW = "store_unavailable"
+"""The code of an object that the server could not judge: its database gave no answer."""
 
 FINAL_CLOSES = {1002, 1003, 1007, 1008, 1009, TOKEN_EXPIRED}
 """Close codes (RFC 6455 §7.4.1) after which the same frames or token would fare no better."""
@@ -37,10 +50,15 @@ class Listener(Protocol):
 
 
 class Frame(NamedTuple):
-    """One message and the lines of its objects."""
+    """Some objects as JSON, and their lines."""
 
-    text: str
+    objects: list[str]
     lines: list[int]
+
+    @property
+    def text(self) -> str:
+        """The message."""
+        return f"[{','.join(self.objects)}]"
 
 
 class Summary:
@@ -69,7 +87,7 @@ async def publish(
         source: the name that the numbers in `seq` belong to; empty for the token's user.
         summary: grows meanwhile.
 
-    Errors: StreamRefused if the server refuses the request for good.
+    Errors: Refused if the server refuses the request for good.
     """
     send, entries = trio.open_memory_channel[list[Entry]](1)
 
@@ -97,46 +115,74 @@ class Publication:
         self.summary = summary
         # Frames that were sent on this connection or an earlier one, in order.
         self.unanswered: deque[Frame] = deque()
+        # Objects that the server could not judge. They are sent again before others.
+        self.refused: deque[Frame] = deque()
+        self._following: Frame | None = None
+        self._numbers = count(1)
         self._entries = entries
         self._source = source
         self._epoch: str | None = None
-        self._listener = listener
+        self.listener = listener
 
     async def run(self, url: str, token: str) -> None:
-        """Publish everything, and wait for the answer to the last object. Errors: StreamRefused."""
+        """Publish everything, and wait for the answer to the last object. Errors: Refused."""
         credential, backoff = Credential(token), Backoff()
         # The first frame decides about the epoch, which is a part of the address.
-        if await self.next_frame() is None:
+        if await self.following() is None:
             return
         target = f"{url}?source={quote(self._source)}&source_epoch={quote(self._epoch or '')}"
         while True:
             problem, asked = "the connection ended", 0.0
             try:
                 async with open_connection(target, credential.headers) as socket:
-                    backoff.accepted()
+                    backoff.accepted(trio.current_time())
                     if await _Exchange(self, socket).run():
                         return
             except ConnectionFailed as failed:
                 if is_final(failed.status):
-                    raise StreamRefused(str(failed)) from None
+                    raise Refused(failed.code, str(failed)) from None
                 problem, asked = str(failed), failed.retry_after
-            wait = backoff.next(asked)
-            self._listener.on_wait(problem, wait)
+            wait = backoff.next(trio.current_time(), asked)
+            self.listener.on_wait(problem, wait)
             await trio.sleep(wait)
 
-    async def next_frame(self) -> Frame | None:
+    async def following(self) -> Frame | None:
         """Return the next frame that was never sent, None at the end."""
-        async for entries in self._entries:
-            if frame := self._frame(entries):
-                self.unanswered.append(frame)
-                return frame
-        return None
+        while self._following is None:
+            try:
+                self._following = self._frame(await self._entries.receive())
+            except trio.EndOfChannel:
+                return None
+        return self._following
+
+    def has_room(self, frame: Frame) -> bool:
+        """Whether a frame may be sent now."""
+        waiting = sum(len(each.lines) for each in self.unanswered)
+        return (
+            not self.refused
+            and len(self.unanswered) < WINDOW
+            and waiting + len(frame.lines) <= WINDOW_OBJECTS
+        )
+
+    def sent(self, frame: Frame) -> None:
+        """Note that a frame is sent."""
+        self.unanswered.append(frame)
+        if frame is self._following:
+            self._following = None
 
     def answered(self, frames: int, rejected: Sequence[dict[str, Any]], first: int) -> None:
         """Note that the oldest frames are answered. `first`: the number of the oldest of all."""
+        again: dict[int, Frame] = {}
         for each in rejected:
-            lines = self.unanswered[each["frame"] - first].lines
-            self._reject(lines[each["line"] - 1], each["code"], each["message"])
+            place, at = each["frame"] - first, each["line"] - 1
+            frame = self.unanswered[place]
+            if each["code"] == REFUSED_FOR_NOW:
+                refused = again.setdefault(place, Frame([], []))
+                refused.objects.append(frame.objects[at])
+                refused.lines.append(frame.lines[at])
+            else:
+                self._reject(frame.lines[at], each["code"], each["message"])
+        self.refused.extend(again.values())
         for _ in range(frames):
             self.unanswered.popleft()
 
@@ -152,14 +198,14 @@ class Publication:
             text = content.text
             if self._epoch and not content.numbered:
                 # Thanks to its number, an object that is sent twice counts once.
-                text = f'{{"seq":{line},{text[1:]}'
+                text = f'{{"seq":{next(self._numbers)},{text[1:]}'
             lines.append(line)
             objects.append(text)
-        return Frame(f"[{','.join(objects)}]", lines) if objects else None
+        return Frame(objects, lines) if objects else None
 
     def _reject(self, line: int, code: str, message: str) -> None:
         self.summary.rejected += 1
-        self._listener.on_rejected(line, code, message)
+        self.listener.on_rejected(line, code, message)
 
 
 class _Exchange:
@@ -169,14 +215,13 @@ class _Exchange:
         self._publication = publication
         self._socket = socket
         self._before = Counter(publication.summary.counts)
-        self._sent = 0
         self._acked = 0
         self._progress = trio.Event()
 
     async def run(self) -> bool:
         """Publish until everything is answered. Return False if the connection ended before.
 
-        Errors: StreamRefused if the server closed because of what it was sent.
+        Errors: Refused if the server closed because of what it was sent.
         """
         whole, reason = False, None
         try:
@@ -188,25 +233,47 @@ class _Exchange:
         except* ConnectionClosed as group:
             reason = getattr(group.exceptions[0], "reason", None)
         if reason is not None and reason.code in FINAL_CLOSES:
-            raise StreamRefused(f"the server closed the connection: {reason.code} {reason.reason}")
+            text = f"the server closed the connection: {reason.code} {reason.reason}"
+            raise Refused(str(reason.code), text)
         return whole
 
     async def _write(self) -> None:
-        for frame in [*self._publication.unanswered]:
-            await self._send(frame)
-        while (following := await self._publication.next_frame()) is not None:
-            await self._send(following)
-        await self._until_waiting(0)
+        publication = self._publication
+        for frame in [*publication.unanswered]:
+            await self._socket.send_message(frame.text)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_refused)
+            while (following := await publication.following()) is not None:
+                await self._until(partial(publication.has_room, following))
+                await self._send(following)
+            await self._until(lambda: not publication.unanswered and not publication.refused)
+            nursery.cancel_scope.cancel()
+
+    async def _send_refused(self) -> None:
+        """Send what the server could not judge again, after ever longer pauses."""
+        publication, backoff = self._publication, Backoff()
+        while True:
+            await self._until(lambda: bool(publication.refused) and not publication.unanswered)
+            wait = backoff.next(trio.current_time())
+            objects = sum(len(frame.lines) for frame in publication.refused)
+            publication.listener.on_wait(
+                f"the server's database gives no answer about {objects:,} objects", wait
+            )
+            await trio.sleep(wait)
+            while publication.refused:
+                await self._send(publication.refused.popleft())
+            await self._until(lambda: not publication.unanswered)
+            if not publication.refused:
+                backoff = Backoff()
 
     async def _send(self, frame: Frame) -> None:
-        await self._until_waiting(WINDOW - 1)
-        self._sent += 1
+        # Both at once: frames are answered in the order in which they are sent.
+        self._publication.sent(frame)
         await self._socket.send_message(frame.text)
 
-    async def _until_waiting(self, most: int) -> None:
-        """Wait until `most` frames at most have no answer."""
-        while self._sent - self._acked > most:
-            self._progress = trio.Event()
+    async def _until(self, check: Callable[[], bool]) -> None:
+        """Wait until `check` is true, after an answer."""
+        while not check():
             await self._progress.wait()
 
     async def _read(self) -> None:
@@ -220,3 +287,4 @@ class _Exchange:
             publication.summary.counts = self._before + counts
             self._acked = frames
             self._progress.set()
+            self._progress = trio.Event()

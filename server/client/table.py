@@ -1,305 +1,249 @@
-"""A live table of quotes in the terminal; plain lines if the output is not a terminal."""
+"""The screen of `quotestream watch`: a live table, the chart of the chosen symbol, and the state."""
 
-import json
-import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from decimal import Decimal
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import trio
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.segment import Segment
 
+from server.client.columns import (
+    COLUMNS,
+    NAME,
+    SYMBOL,
+    UPDATES,
+    Cell,
+    Column,
+    Row,
+    field_columns,
+    fitting,
+)
+from server.client.connection import Connection
+from server.client.cursor import Cursor, Sorting
 from server.client.document import Document
-from server.client.keys import Key, keys, unbuffered_keys
-from server.client.stream import StreamRefused, follow
-from server.quotes.view import Form
-
-REDRAW_INTERVAL = 0.1
-"""Seconds between two redraws at least."""
+from server.client.layout import Line, chosen, row_line, words_line, words_width
+from server.client.market import Market
+from server.client.panel import LEAST_ROWS, SPANS, Span, panel
+from server.client.seen import Point
 
 FRAME_LINES = 4
-"""Lines of the table that are not rows: two of the header, a blank one, the state."""
+"""Lines of the table that are not rows: the header, a rule, the keys, the state."""
 
-GAP = 2
-"""Columns of the terminal between two of the table."""
+LOW = 8
+"""Lines of a terminal below which the rule and the keys are left out."""
 
-NARROWEST_NAME = 8
-"""Columns below which the name is left out."""
-
-
-async def watch(
-    url: str, token: str, symbols: Sequence[str], format: Form | None, fields: Sequence[str]
-) -> None:
-    """Show the quotes until cancelled, or until the user quits. `format` and `fields` are those of
-    `follow`. Errors: StreamRefused.
-    """
-    show = partial(follow, url, token, symbols, format=format, fields=fields)
-    console = Console()
-    if not sys.stdout.isatty() or console.is_dumb_terminal:
-        await show(partial(print_message, fields=fields))
-    screen = Screen(fields)
-    live = Live(screen, console=console, auto_refresh=False)
-    with unbuffered_keys() as has_keys, live:
-        try:
-            async with trio.open_nursery() as tasks:
-                tasks.start_soon(redraw, screen, live)
-                if has_keys:
-                    tasks.start_soon(_scroll, screen, tasks.cancel_scope)
-                await show(screen.update)
-        except* StreamRefused as refusals:
-            refusal = refusals.exceptions[0]
-            raise refusal from None
-
-
-async def redraw(screen: "Screen", live: Live) -> None:
-    """Draw what has changed, at most once in REDRAW_INTERVAL."""
-    while True:
-        await screen.changed.wait()
-        screen.changed = trio.Event()
-        live.refresh()
-        await trio.sleep(REDRAW_INTERVAL)
-
-
-async def _scroll(screen: "Screen", scope: trio.CancelScope) -> None:
-    async for key in keys():
-        if key is Key.QUIT:
-            scope.cancel()
-        screen.scroll(key)
-
-
-def print_message(document: Document, message: dict[str, Any], fields: Sequence[str] = ()) -> None:
-    """Print a line for each changed quote, or for a message of another type. If the client chose its
-    `fields`, a line leaves out the others. Those without a place of their own come last, with their
-    names.
-    """
-    if message["type"] != "quotes_patch":
-        # `recovered` may name hundreds of symbols, so count them by result.
-        if "recovered" in message:
-            message = message | {"recovered": dict(Counter(message["recovered"].values()))}
-        print(json.dumps(message, ensure_ascii=False), flush=True)
-        return
-    for symbol in message["versions"]:
-        if symbol in document.quotes:
-            quote = document.quotes[symbol]
-            updated = quote.get("last_updated") or "-"
-            percent = f"{_percent(quote):>9} %" if "change_percent" in quote else ""
-            print(
-                f"{updated[:23]:<24}{symbol:<8}{_price(quote.get('current_price')):>12}"
-                f"{percent}{_volume(quote):>15}{_book(quote)}{_others(quote, fields)}".rstrip(),
-                flush=True,
-            )
-
-
-class Column(NamedTuple):
-    """A column of the table: its heading, and its cell for each symbol, quote and version."""
-
-    heading: str
-    cell: Callable[[str, dict[str, Any], int], Text]
-    justify: Literal["left", "right"] = "right"
-
-    def width(self, cells: Sequence[Text]) -> int:
-        """Return the widest of the heading and `cells`."""
-        return max([len(self.heading), *(cell.cell_len for cell in cells)])
-
-
-def _coloured(text: str, quote: dict[str, Any]) -> Text:
-    change = quote.get("change") or 0
-    return Text(text, style="green" if change > 0 else "red" if change < 0 else "")
-
-
-COLUMNS = (
-    Column("symbol", lambda symbol, *_: Text(symbol), "left"),
-    Column("price", lambda _, quote, __: _coloured(_price(quote.get("current_price")), quote)),
-    Column("%", lambda _, quote, __: _coloured(_percent(quote), quote)),
-    Column("change", lambda _, quote, __: _coloured(_price(quote.get("change"), sign="+"), quote)),
-    Column("volume", lambda _, quote, __: Text(_volume(quote))),
-    Column("updated", lambda _, quote, __: Text((quote.get("last_updated") or "")[11:23])),
-    Column("version", lambda _, __, version: Text(str(version))),
-    Column("bid", lambda _, quote, __: Text(_side(quote, "bid"))),
-    Column("ask", lambda _, quote, __: Text(_side(quote, "ask"))),
+KEYS = (
+    "↑↓ choose",
+    "a add",
+    "d remove",
+    "c chart",
+    "s r sort",
+    "p pause",
+    "q quit",
+    "? all keys",
 )
-"""In the order in which a narrow terminal keeps them. The name gets what is left. A column without a
-value is left out.
-"""
 
-PRICES = {"change", "base_price", "previous_close", "open", "high", "low"}
-"""Fields that are shown with a price's decimals."""
-
-PLACED = {
-    "symbol",
-    "current_price",
-    "change_percent",
-    "volume",
-    "last_updated",
-    "bid",
-    "ask",
-}
-"""Fields that have a place of their own in a line."""
+HELP = (
+    ("↑ ↓  j k", "choose a symbol"),
+    ("PgUp PgDn Home End", "scroll"),
+    ("a", "add a symbol: type it, then Enter"),
+    ("d  Delete", "remove the chosen symbol"),
+    ("s S  → ←", "sort by the next column, or the one before"),
+    ("r", "reverse the order"),
+    ("c  Enter", "chart of the chosen symbol on the whole screen"),
+    ("t", "span of the chart"),
+    ("p", "pause: the table stands still, nothing is missed"),
+    ("? h", "these keys"),
+    ("q  Ctrl-C", "quit"),
+)
 
 
-def _column(field: str) -> Column:
-    """Return the column of a field that the user asked for by its name."""
-    return Column(field, lambda _, quote, __: Text(_value(quote, field)))
+class Frame(NamedTuple):
+    """The lines of the screen, and those of them that are rows of the table."""
+
+    lines: list[Line]
+    rows: list[Line]
 
 
 class Screen:
-    """The newest document and the state of the connection, drawn as a table that fits the terminal.
+    """Everything that the terminal shows. `changed` is set when there is something to draw.
 
-    `changed` is set when there is something to draw. `fields` are those that the user asked for. They
-    get columns if they have none.
+    Arguments:
+        fields: those that the user asked for. They get columns if they have none.
+        clock: returns seconds since 1970. Without one, ages, latency and charts are not shown.
+        top: show the busiest symbols, this number of them; 0 for all symbols.
+        has_keys: the user can press keys, so one row is the chosen one.
     """
 
-    def __init__(self, fields: Sequence[str] = ()) -> None:
-        others = [each for each in dict.fromkeys(fields) if each not in PLACED | {"change", "name"}]
-        self._columns = (*COLUMNS, *map(_column, others))
+    def __init__(
+        self,
+        fields: Sequence[str] = (),
+        *,
+        clock: Callable[[], float] | None = None,
+        top: int = 0,
+        has_keys: bool = False,
+    ) -> None:
         self.changed = trio.Event()
-        self._document = Document()
-        self._state = "connecting"
-        self._refused = ""
-        self._quiet: set[str] = set()
-        self._first = 0
-        self._rows = 1
+        self.market = Market(top)
+        self.cursor = Cursor()
+        self.sorting = Sorting()
+        self.connection = Connection()
+        self.visible: list[str] = []
+        self.typed: str | None = None
+        self.is_charted = False
+        self.is_helping = False
+        self.span = SPANS[0]
+        self.bars: dict[tuple[str, Span], list[Point]] = {}
+        self.columns: list[Column] = []
+        self._clock = clock
+        self._has_keys = has_keys
+        self._wanted = field_columns(fields)
+        self._all = [
+            *(each for each in COLUMNS if each is not UPDATES or top),
+            *self._wanted,
+        ]
+        self._widths: dict[Column, int] = {}
+        self._size = (0, 0)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.draw(options.max_width, console.height)
+        width = options.max_width
+        for line in self.draw(width, console.height).lines:
+            yield from line.segments(width)
+            yield Segment.line()
 
-    def scroll(self, key: Key) -> None:
-        """Move the rows that are seen."""
-        steps = {
-            Key.UP: -1,
-            Key.DOWN: 1,
-            Key.PAGE_UP: -self._rows,
-            Key.PAGE_DOWN: self._rows,
-            Key.HOME: -self._first,
-            Key.END: len(self._document.quotes),
-        }
-        self._first += steps.get(key, 0)
-        self.changed.set()
+    @property
+    def now(self) -> float:
+        """Return the clock's time; 0 without a clock."""
+        return self._clock() if self._clock else 0.0
 
     def update(self, document: Document, message: dict[str, Any]) -> None:
         """Take in one message."""
+        now = self.now
+        self.connection.take(message, now)
+        self.market.take(document, message, now)
         self.changed.set()
-        if message["type"] == "quotes_patch" or "recovered" in message:
-            self._state = "live"
-        elif message["type"] == "connection":
-            self._state = f"{message['problem']}, next try in {message['retry_in']:.1f} s"
-            self._quiet.clear()
-            return
-        elif message["type"] == "status" and "symbols" in message:
-            if message["status"] == "stale":
-                self._quiet.update(message["symbols"])
-            elif message["status"] == "live":
-                self._quiet.difference_update(message["symbols"])
-        elif message["type"] == "status":
-            self._state = f"{message['status']}: {message['reason']}"
-        elif message["type"] == "error":
-            self._refused = f" ({message['message']}: {', '.join(message.get('symbols', ()))})"
-        self._document = document
 
-    def draw(self, width: int, height: int) -> Table:
-        """Return the table of the quotes that fit a terminal of this size."""
-        symbols = sorted(self._document.quotes)
-        self._rows = max(1, height - FRAME_LINES)
-        self._first = max(0, min(self._first, len(symbols) - self._rows))
-        seen = symbols[self._first : self._first + self._rows]
-        state = self._state + self._refused
-        if len(seen) < len(symbols):
-            state = f"{self._first + 1}-{self._first + len(seen)} of {len(symbols)}  {state}"
-        # As Text, since the server's words may look like rich's markup.
-        caption = Text(state, no_wrap=True, overflow="ellipsis")
-        table = Table(
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            caption=caption,
-            caption_justify="left",
-            show_edge=False,
-        )
-        cells = {
-            column: [
-                column.cell(symbol, self._document.quotes[symbol], self._document.versions[symbol])
-                for symbol in seen
-            ]
-            for column in self._columns
-        }
-        columns, left = _fitting(cells, width)
-        for column in columns:
-            width = column.width(cells[column])
-            table.add_column(column.heading, justify=column.justify, width=width, no_wrap=True)
-        names = left >= NARROWEST_NAME
-        if names:
-            table.add_column("name", no_wrap=True, max_width=left)
-        for row, symbol in enumerate(seen):
-            text = self._document.quotes[symbol].get("name", "")
-            name = [Text(text, overflow="ellipsis")] if names else []
-            style = "dim" if symbol in self._quiet else None
-            table.add_row(*(cells[column][row] for column in columns), *name, style=style)
-        return table
+    def draw(self, width: int, height: int) -> Frame:
+        """Return the lines for a terminal of this size."""
+        now = self._clock() if self._clock else None
+        if self._size != (width, height):
+            self._size = (width, height)
+            self._widths.clear()
+        state_lines = 1 if height < LOW else 2
+        symbols = self.market.symbols(self.now)
+        symbols = self.sorting.sorted(symbols, lambda symbol: self.market.row(symbol, now))
+        room = max(1, height - FRAME_LINES if height >= LOW else height - 2)
+        seen = self.cursor.window(symbols, room)
+        self.visible = seen
+        rows: list[Line] = []
+        if self.is_helping:
+            lines = _help_lines(height - state_lines)
+        elif self.is_charted and seen:
+            lines = self._panel(now, width, height - state_lines)
+        else:
+            lines, rows = self._table(seen, now, width, height)
+            free = height - state_lines - len(lines)
+            if now is not None and seen and free > LEAST_ROWS:
+                lines = [*lines, Line([]), *self._panel(now, width, free - 1)]
+        lines = lines[: max(0, height - state_lines)]
+        lines += [Line([])] * (height - state_lines - len(lines))
+        if height >= LOW:
+            lines.append(self._keys_line(width))
+        lines.append(self._state_line(seen, symbols, now, width))
+        return Frame(lines, rows)
+
+    def _table(
+        self, seen: Sequence[str], now: float | None, width: int, height: int
+    ) -> tuple[list[Line], list[Line]]:
+        """Return the lines of the table, and those of them that are rows."""
+        market = [self.market.row(symbol, now) for symbol in seen]
+        cells = self._cells(market)
+        columns, name = fitting(self._widths, self._wanted, width, clock=now is not None)
+        self.columns = [SYMBOL, *(each for each in columns if each is not SYMBOL)]
+        widths = [self._widths[column] for column in columns]
+        if name and columns:
+            columns, widths = [*columns, NAME], [*widths, name]
+            cells[NAME] = [NAME.cell(row) for row in market]
+        if len(columns) == 1:
+            widths[0] = min(widths[0], max(1, width - 1))
+        headings = [Cell(self._heading(column), "bold") for column in columns]
+        lines = [row_line(headings, columns, widths, None)] if columns else [Line([])]
+        if height >= LOW:
+            lines.append(Line([Cell("─" * width, "dim")]))
+        rows: list[Line] = []
+        for number, symbol in enumerate(seen):
+            texts = [cells[each][number] for each in columns]
+            row = row_line(texts, columns, widths, self._style(symbol))
+            rows.append(chosen(row) if self._has_keys and symbol == self.cursor.chosen else row)
+        return [*lines, *rows], rows
+
+    def _cells(self, rows: Sequence[Row]) -> dict[Column, list[Cell]]:
+        """Return the cells of the columns with a value, and widen the columns for them: they never
+        become narrower until the terminal's size changes, so that figures stay in place.
+        """
+        cells: dict[Column, list[Cell]] = {}
+        for column in self._all:
+            made = [column.cell(row) for row in rows]
+            if column in self._widths or any(cell.text for cell in made):
+                cells[column] = made
+                width = max(column.width(made), len(self._heading(column)))
+                self._widths[column] = max(self._widths.get(column, 0), width)
+        if not rows:
+            # Before the first quote nobody knows which columns will have a value.
+            return {}
+        # In the order of the table, as a column may get its first value later than others.
+        self._widths = {each: self._widths[each] for each in self._all if each in self._widths}
+        return cells
+
+    def _heading(self, column: Column) -> str:
+        if column is self.sorting.by:
+            return f"{column.heading}{'▼' if self.sorting.reversed else '▲'}"
+        return column.heading
+
+    def _style(self, symbol: str) -> str | None:
+        is_old = self._clock is not None and not self.connection.is_live
+        return "dim" if is_old or self.market.is_quiet(symbol) else None
+
+    def _panel(self, now: float | None, width: int, height: int) -> list[Line]:
+        symbol = self.cursor.chosen
+        row = self.market.row(symbol, now)
+        if self.span.timeframe:
+            points = self.bars.get((symbol, self.span))
+            note = "loading" if points is None else "no bars of this span"
+        else:
+            points, note = self.market.points(symbol, self.now), "waiting for a second price"
+        return panel(row, self.span, points or [], (width, height), note)
+
+    def _keys_line(self, width: int) -> Line:
+        if self.typed is not None:
+            text = f" add symbol: {self.typed}▏"
+            return Line([Cell(text, "bold"), Cell("  Enter adds, Esc leaves", "dim")])
+        if not self._has_keys:
+            return Line([Cell(" Ctrl-C quits" if self._clock else "", "dim")])
+        # A narrow terminal names the keys that lead to the others.
+        words: Sequence[str] = KEYS if words_width(KEYS) <= width else KEYS[-2:] + KEYS[:-2]
+        if self.is_helping or self.is_charted:
+            words = ("Esc back", "↑↓ choose", "t span", "p pause", "q quit")
+        return words_line([(word, "dim") for word in words], width)
+
+    def _state_line(
+        self, seen: Sequence[str], symbols: Sequence[str], now: float | None, width: int
+    ) -> Line:
+        """Return the line of the state, which is in sight at any width."""
+        state, *others = self.connection.words(now)
+        words = [state, *others]
+        if self.market.is_paused:
+            words.insert(1, ("❚❚ paused", "bold yellow"))
+        if len(seen) < len(symbols) and not self.is_charted and not self.is_helping:
+            first = self.cursor.first
+            place = f"{first + 1}-{first + len(seen)} of {len(symbols)}"
+            if words_width([place, state[0]]) <= width:
+                words.insert(0, (place, ""))
+        return words_line(words, width)
 
 
-def _fitting(cells: dict[Column, list[Text]], width: int) -> tuple[list[Column], int]:
-    """Return the columns with a value that fit `width`, and the width that they leave."""
-    columns: list[Column] = []
-    for column, texts in cells.items():
-        if texts and not any(text.plain for text in texts):
-            continue
-        needed = GAP + column.width(texts)
-        if needed > width and columns:
-            break
-        width -= needed
-        columns.append(column)
-    return columns, width - GAP
-
-
-def _percent(quote: dict[str, Any]) -> str:
-    """Format the change in percent. There is none from a base price that is not above zero."""
-    percent = quote.get("change_percent")
-    return "" if percent is None else f"{percent:+.2f}"
-
-
-def _volume(quote: dict[str, Any]) -> str:
-    """Format the volume; empty if the client did not ask for it."""
-    return _number(quote["volume"]) if "volume" in quote else ""
-
-
-def _side(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
-    """Format the price of one side of the book; empty if it is not known."""
-    return _price(quote.get(side))
-
-
-def _book(quote: dict[str, Any]) -> str:
-    """Format both sides of the book for the end of a line; empty if neither is known."""
-    bid, ask = _side(quote, "bid"), _side(quote, "ask")
-    return f"  bid {bid or '-'} ask {ask or '-'}" if bid or ask else ""
-
-
-def _others(quote: dict[str, Any], fields: Sequence[str]) -> str:
-    """Format those of `fields` that have no place of their own, for the end of a line."""
-    names = [field for field in dict.fromkeys(fields) if field not in PLACED]
-    return "".join(f"  {field} {_value(quote, field) or '-'}" for field in names)
-
-
-def _value(quote: dict[str, Any], field: str) -> str:
-    """Format any field; empty if it is not known."""
-    value = quote.get(field)
-    if field in PRICES:
-        return _price(value)
-    return _number(value) if isinstance(value, int | float) else value or ""
-
-
-def _number(value: float) -> str:
-    """Format a number with its own decimals, never with an exponent."""
-    return f"{Decimal(repr(value)):,f}"
-
-
-def _price(price: float | None, *, sign: str = "-") -> str:
-    """Format a price with its own decimals, but at least two; empty before the first price."""
-    if price is None:
-        return ""
-    _, _, decimals = f"{Decimal(repr(price)):f}".partition(".")
-    return f"{price:{sign},.{max(2, len(decimals))}f}"
+def _help_lines(height: int) -> list[Line]:
+    lines = [Line([Cell(" keys", "bold")]), Line([])]
+    for keys, meaning in HELP:
+        lines.append(Line([Cell(f"  {keys:<20}", "bold"), Cell(meaning)]))
+    return lines[:height] if height >= len(lines) else lines[2:][:height]

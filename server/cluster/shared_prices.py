@@ -11,7 +11,6 @@ from itertools import count, islice
 from secrets import token_hex
 from struct import Struct
 from time import time_ns
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -20,17 +19,17 @@ import trio
 from server.cluster.errors import BusLost
 from server.cluster.member import Member
 from server.cluster.queue import BEGINNING, PriceStreams
+from server.cluster.receipts import Own, Receipt, lost, queued
 from server.cluster.steps import MarketNews, Step
 from server.cluster.wire import QUEUE
 from server.cluster.work import Work, queued_work, steps_of, stream_work
-from server.feeds.judge import CHUNK, Exchange, Judge, lines_of, survived
+from server.feeds.judge import CHUNK, Exchange, Judge, lines_of
 from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer, Reason
 from server.intake.batch import Batch, Busy, OnAnswer
 from server.intake.intake import Intake
 from server.intake.kept_log import KeptLog
 from server.intake.market import Notice
-from server.intake.names import id_hash
 from server.intake.new_symbols import MAX_NEW_SYMBOLS
 from server.intake.objects import Line, Published
 from server.intake.queued import Queued, check, encode_queued, split
@@ -61,31 +60,6 @@ log = structlog.get_logger()
 _answer_decoder = msgspec.json.Decoder(Answer)
 
 
-class _Receipt:
-    """A batch of this instance in the queue. `waiting` counts its entries that are not judged."""
-
-    def __init__(self, key: str, on_answer: OnAnswer) -> None:
-        self.key = id_hash("", key) if key else 0
-        self.answer = Answer()
-        self.queued = False
-        self.waiting = 0
-        self._on_answer: OnAnswer | None = on_answer
-
-    def settle(self) -> None:
-        """Answer, once."""
-        on_answer, self._on_answer = self._on_answer, None
-        if on_answer:
-            with survived("answer"):
-                on_answer(self.answer)
-
-
-class _Own(NamedTuple):
-    """An entry of this instance: its batch, and the lines of that."""
-
-    receipt: _Receipt
-    lines: Sequence[Line]
-
-
 class SharedPrices:
     """The desk of one instance, and the feed of the leader. `run` is called once at a time.
 
@@ -104,7 +78,7 @@ class SharedPrices:
         self._streams = PriceStreams(member.bus)
         self._keys = [key for key in (QUEUE, stream) if key]
         self._positions: dict[str, str] = {}
-        self._own: dict[str, _Own] = {}
+        self._own: dict[str, Own] = {}
         self._news: list[MarketNews] = []
         self._kept = KeptLog()
         self._appending = trio.Semaphore(APPENDING)
@@ -151,21 +125,21 @@ class SharedPrices:
                 await self._wait()
 
     async def _append(self, batch: Batch, on_answer: OnAnswer, *, wait: bool) -> None:
-        receipt = _Receipt(batch.key, on_answer)
+        receipt = Receipt(batch.key, on_answer)
         if await self._is_answered(receipt):
             return
         entries = await self._entries(batch, receipt)
         self._judge.report(batch.source, receipt.answer)
         if self.running and not entries:
             # Its answer comes behind those to the batches before it.
-            entries = [(Queued(batch.source, batch.epoch, token_hex(8), []), _Own(receipt, []))]
+            entries = [Own(receipt, [], Queued(batch.source, batch.epoch, token_hex(8), []))]
         receipt.waiting = len(entries)
         if entries:
-            keys = [entry.key for entry, _ in entries]
-            self._own |= {entry.key: own for entry, own in entries}
+            keys = [own.entry.key for own in entries]
+            self._own |= {own.entry.key: own for own in entries}
             try:
                 # The keys stay: if Redis got the entries the first time, they count once.
-                await self._send([encode_queued(entry) for entry, _ in entries], wait=wait)
+                await self._send([encode_queued(own.entry) for own in entries], wait=wait)
             except BaseException:
                 for key in keys:
                     self._own.pop(key, None)
@@ -175,7 +149,7 @@ class SharedPrices:
             self._settle_queued(receipt)
             await self._remember(receipt)
 
-    async def _is_answered(self, receipt: _Receipt) -> bool:
+    async def _is_answered(self, receipt: Receipt) -> bool:
         """Give a batch whose key was seen before the first answer again."""
         if receipt.key:
             with suppress(BusLost, ValueError):
@@ -185,21 +159,21 @@ class SharedPrices:
                     return True
         return False
 
-    async def _remember(self, receipt: _Receipt) -> None:
+    async def _remember(self, receipt: Receipt) -> None:
         """Let all instances give the answer again."""
         answer = msgspec.json.encode(receipt.answer)
         if receipt.key and len(answer) <= MAX_FIRST_ANSWER:
             with suppress(BusLost):
                 await self._streams.remember_answer(receipt.key, answer)
 
-    def _settle_queued(self, receipt: _Receipt) -> None:
+    def _settle_queued(self, receipt: Receipt) -> None:
         """Answer that a batch is in the queue."""
         mine = [key for key, own in self._own.items() if own.receipt is receipt]
         receipt.answer.accepted += sum(len(self._own.pop(key).lines) for key in mine)
         receipt.answer.state = "queued"
         receipt.settle()
 
-    async def _entries(self, batch: Batch, receipt: _Receipt) -> list[tuple[Queued, _Own]]:
+    async def _entries(self, batch: Batch, receipt: Receipt) -> list[Own]:
         """Check a batch, and return its good objects as entries."""
         good, away = list[Line](), list[str]()
         lines = lines_of(batch)
@@ -215,7 +189,7 @@ class SharedPrices:
             contents = [line.content for line in good[start:stop]]
             objects = [each for each in contents if isinstance(each, Published)]
             entry = Queued(batch.source, batch.epoch, f"{name} {start}", objects)
-            found.append((entry, _Own(receipt, good[start:stop])))
+            found.append(Own(receipt, good[start:stop], entry))
         return found
 
     async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
@@ -270,13 +244,19 @@ class SharedPrices:
         return [self._hub.present_symbol(symbol) for symbol in gone]
 
     async def _read(self, key: str) -> list[Work]:
+        waiting = queued(self._own) if key == QUEUE else []
         try:
             entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
         except BusLost:
             return []
-        if key == QUEUE:
-            return [queued_work(entry, self._invalid) for entry in entries]
-        return stream_work(key, entries)
+        if key != QUEUE:
+            return stream_work(key, entries)
+        work = [queued_work(entry, self._invalid) for entry in entries]
+        whole = len(entries) < READ_ENTRIES
+        if gone := lost(waiting, [each.entry.key for each in work], whole=whole):
+            # Their publishers wait for an answer. If Redis has them after all, they count once.
+            log.warning("Redis has forgotten batches, which count all the same", entries=len(gone))
+        return [self._own[key].work for key in gone if key in self._own] + work
 
     async def _wait(self) -> None:
         try:
@@ -291,7 +271,8 @@ class SharedPrices:
         moved, answers = set[str](), []
         for each in work:
             answers.append(await self._judge_one(each, updates, moved))
-            self._positions[each.stream] = each.id
+            if each.stream:
+                self._positions[each.stream] = each.id
         await self._judge.published(moved, updates)
         states = {symbol: save(self.intake, symbol) for symbol in self._symbols(work)}
         ids, self.intake.ids.news = self.intake.ids.news or [], []

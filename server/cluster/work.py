@@ -15,7 +15,9 @@ STEP_OBJECTS = 500
 
 
 class Work(NamedTuple):
-    """One entry of the queue, or some of `stream`. `id` is the last one's."""
+    """One entry of the queue, or some of `stream`. `id` is the last one's. Both are empty if the queue
+    does not have the entry any more.
+    """
 
     stream: str
     id: str

@@ -123,7 +123,7 @@ class BarTopic:
         return source
 
     def _drop(self, oldest: BarSource) -> None:
-        """Tell clients that have not got the oldest bar yet."""
+        """Tell clients that have not got the oldest bar yet that they missed it."""
         for outbox in self.subscribers:
             if outbox.queue is None and outbox.is_pending(oldest):
                 outbox.forget([oldest])
@@ -143,13 +143,13 @@ class BarTopic:
         self._base = Base(period, max(base.end, oldest), joined_all(parts, period))
 
     def restore(self, period: int, end: int, stored: MinuteBar | None) -> None:
-        """Take over what the store has of a period. With memory, that is all before `end`."""
+        """Take over the store's bar of a period. With the minutes in memory it is whole up to `end`."""
         parts = [stored] if stored else []
         parts += self._minutes.recent([self.symbol], period, end)
         self._base = Base(period, end, joined_all(parts, period))
 
     def is_stale(self, minute: int) -> bool:
-        """Whether a minute is in memory again that the period's base has in an earlier state."""
+        """Return whether the base has an older state of a minute that is in memory again."""
         return self._base.period <= minute < self._base.end
 
     def rename(self, symbol: str) -> None:

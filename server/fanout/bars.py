@@ -37,13 +37,13 @@ class BarsUnavailable(Exception):
 
 
 Load = Callable[[str, int, int, Sequence[int]], Awaitable[MinuteBar | None]]
-"""Returns what the store has of a symbol's minutes from one to before another, without some of them, as
-one bar. Errors: BarsUnavailable.
+"""Returns one bar of a symbol's stored minutes: from a first one, before an end, without given ones.
+None if there is no trade in them. Errors: BarsUnavailable.
 """
 
 
 class _Watched:
-    """The connections that watch bars of one length, each with the number of these."""
+    """The connections that watch bars of one length, each with the number of symbols it watches."""
 
     def __init__(self) -> None:
         self.outboxes = Audience()
@@ -175,8 +175,8 @@ class Bars:
                 self.send_changes()
 
     def follow(self, closing: Closing, *, exactly: bool) -> None:
-        """Go on from another instance's minutes, of which the state comes next. `exactly`: forget what
-        this instance closed itself.
+        """Go on from another instance's minutes. Their state comes next. `exactly`: forget what this
+        instance closed itself.
         """
         if closing.to and (exactly or closing.to > self.minutes.closed_to):
             self.minutes.follow(closing.to)
@@ -193,7 +193,7 @@ class Bars:
 
     @property
     def due(self) -> int:
-        """The minute up to which minutes can be closed now, 0 if these are."""
+        """The minute up to which minutes can be closed now, 0 if all of these are closed."""
         now = self.now_us()
         if self.replaying:
             now = self.minutes.newest_us
@@ -203,9 +203,7 @@ class Bars:
         return closing if closing > self.minutes.closed_to else 0
 
     async def settle(self) -> int:
-        """Return up to which minute minutes are due. A replay may be faster than the grace: first wait
-        until all its trades before now count.
-        """
+        """Return `due`. A replay may be faster than the grace: its trades before now count first."""
         closing = self.due
         if closing and self.replaying:
             for event in self._cut():
@@ -213,7 +211,7 @@ class Bars:
         return closing
 
     def close(self, closed_to: int) -> None:
-        """Let all minutes before `closed_to` be final, and send their bars."""
+        """Make all minutes before `closed_to` final, and send their bars."""
         before = self.minutes.closed_to
         for minute, symbols in self.minutes.close(closed_to):
             for topic in self._topics_of(symbols):
@@ -303,10 +301,8 @@ class Bars:
     async def _ask(self, load: Load, topic: BarTopic, period: int) -> None:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""
         while topic.subscribers:
-            whole_from, end = (
-                self.minutes.whole_from,
-                min(topic.end(period), self.minutes.whole_from),
-            )
+            whole_from = self.minutes.whole_from
+            end = min(topic.end(period), whole_from)
             memory = [bar.minute for bar in self.minutes.recent([topic.symbol], period, end)]
             try:
                 stored = await load(topic.symbol, period, end, memory)

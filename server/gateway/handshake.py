@@ -195,8 +195,10 @@ def _publisher(request: Request, identity: Identity) -> Publisher:
         raise Refusal(Refused.FORBIDDEN, f"this needs a token with the role {PUBLISHER}")
     names = []
     for name in ("source", "source-epoch"):
-        given = request.query.get(name.replace("-", "_"), [""])[-1]
-        text = request.headers.get(name, given)
+        given = request.query.get(name.replace("-", "_"), [""])
+        if len(given) > 1:
+            raise Refusal(Refused.BAD_REQUEST, f"{name}: send it once")
+        text = request.headers.get(name, given[0])
         if len(text) > MAX_NAME_LENGTH or not (text.isprintable() and text.isascii()):
             raise Refusal(
                 Refused.BAD_REQUEST, f"{name} has at most {MAX_NAME_LENGTH} ASCII characters"

@@ -60,6 +60,10 @@ class NotHttp(Exception):
         self.reason = reason
 
 
+ONCE = {"source", "source-epoch"}
+"""Headers that must not come twice: joined (RFC 9110 §5.3), they would name another source."""
+
+
 class Request(NamedTuple):
     """`path` is the path as written, without the query. `headers` have lower-case names. `rest` are the
     bytes behind the head.
@@ -155,7 +159,9 @@ def check_host(event: h11.Request) -> None:
 
 
 def read_request(event: h11.Request, rest: bytes) -> Request:
-    """Return the request. Errors: Refusal if its target is not a URL, or it has too many headers."""
+    """Return the request. Errors: Refusal if its target is not a URL, it has too many headers, or one
+    of them twice.
+    """
     check_host(event)
     if len(event.headers) > MAX_HEADERS:
         raise Refusal(Refused.HEADERS_TOO_LARGE, f"more than {MAX_HEADERS} headers")
@@ -167,6 +173,8 @@ def read_request(event: h11.Request, rest: bytes) -> Request:
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode(), raw_value.decode("latin-1")
+        if name in headers and name in ONCE:
+            raise Refusal(Refused.BAD_REQUEST, f"{name}: send this header once")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     parameters = parse_qs(query, keep_blank_values=True)
     method, version = event.method.decode(), event.http_version.decode()

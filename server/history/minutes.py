@@ -55,7 +55,7 @@ class Minutes:
         self._unwritten: dict[Key, None] = {}
 
     def begin(self, now_us: int) -> None:
-        """Begin with the next minute. Of the present one, the last run may have counted trades."""
+        """Begin with the next minute: an earlier run may have counted trades of the present one."""
         self.closed_to = closed_at(now_us)
         self.whole_from = now_us // MINUTE_US + 1
 
@@ -111,7 +111,7 @@ class Minutes:
         self._unwritten[symbol, minute] = None
 
     def close(self, closed_to: int) -> list[tuple[int, list[str]]]:
-        """Let all minutes before `closed_to` be final. Return those that were not, the oldest first,
+        """Make all minutes before `closed_to` final. Return those that were open, the oldest first,
         each with the symbols that have a bar in it.
         """
         self.closed_to = max(self.closed_to, closed_to)
@@ -124,8 +124,8 @@ class Minutes:
         return closed
 
     def follow(self, closed_to: int) -> None:
-        """Count the minutes as another instance does, whose minutes come next. `close` then gives those
-        that were open here.
+        """Take over how far another instance has closed its minutes. They come next, and `close` then
+        returns those that were open here.
         """
         self.closed_to = closed_to
         self._restored.clear()
@@ -190,7 +190,7 @@ class Minutes:
         ]
 
     def unwritten(self, limit: int) -> list[MinuteBar]:
-        """Return final bars that the store does not have, the first ones to become so."""
+        """Return final bars that the store does not have, the first to become final first."""
         return [bar for key in islice(self._unwritten, limit) if (bar := self.bar(*key))]
 
     @property
@@ -257,9 +257,7 @@ class Minutes:
         return [*self._detached]
 
     def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> None:
-        """Go on from the store's `bars`. It has no others of those that were `missing`. Bars in memory
-        stay.
-        """
+        """Go on from the store's `bars`. It has no others of the `missing`. Bars in memory stay."""
         found = {(bar.symbol, bar.minute): bar for bar in bars}
         for key in dict.fromkeys(found) | dict.fromkeys(missing):
             symbol, minute = key

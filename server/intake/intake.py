@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 
 class _Batch(NamedTuple):
-    """What is the same for all objects of a batch, and what they have come to so far."""
+    """A batch: its publisher, the moment of intake, and its effects and its answer so far."""
 
     source: Source
     epoch: str
@@ -173,9 +173,9 @@ class Intake:
         return known or self.new.instrument(given, may_list=self._market.may_list(symbol))
 
     def _is_new(self, given: Published, batch: _Batch, key: int = NO_ID) -> bool:
-        """Whether neither the sequence number nor the hash of an id was counted before.
+        """Return whether neither the sequence number nor the hash of an id was counted before.
 
-        Errors: Refused, if nobody knows.
+        Errors: Refused, if the server does not know.
         """
         seq = given.seq
         seen = bool(key) and key in self.ids
@@ -191,7 +191,7 @@ class Intake:
         return not seen
 
     def _key(self, given: Published, batch: _Batch, event: bytes = b"") -> int:
-        """Return the hash of the object's id, of `event` if it is not the trade's own."""
+        """Return the hash of the object's id; with `event`, the hash of that event on the trade."""
         symbol = given.symbol
 
         def is_known(key: int, counted: bool) -> bool:
@@ -246,7 +246,7 @@ class Intake:
         return True
 
     def _apply(self, symbol: str, trade: Candidate, batch: _Batch) -> bool:
-        """Let a trade count. Return whether it is late."""
+        """Count a trade. Return whether it is late."""
         price, size, time_us, seq = trade.price, trade.size, trade.time_us, trade.seq
         newest = trade.source.newest(symbol)
         if not newest.trade[0]:
@@ -266,7 +266,7 @@ class Intake:
         return late
 
     def _begin(self, symbol: str, instrument: Instrument, batch: _Batch) -> None:
-        """Note a symbol's values before its first trade, and let a session begin that is due."""
+        """Note a symbol's values before its first trade, and begin a session that is due."""
         self._begin_trades(symbol, instrument)
         opening, now = self._opening.at(batch.now), batch.now
         if update := begin_session(self.trades, symbol, instrument, opening, now):
@@ -390,7 +390,7 @@ def _seq(given: Published) -> int:
 
 
 def _is_late(time_us: int, seq: int, newest: tuple[int, int]) -> bool:
-    """Whether an event is older than the newest. Equal times are ordered by their numbers."""
+    """Return whether an event is older than the newest. Numbers order events of equal times."""
     if seq == NO_SEQ:
         return time_us < newest[0]
     return (time_us, seq) < newest

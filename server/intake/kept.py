@@ -203,9 +203,15 @@ class Kept(msgspec.Struct):
 
     def _fold_minutes(self, rows: Iterable[Row]) -> None:
         """Let rows go, but not what their minutes had of them."""
-        folded = (traded(row.price, row.size, row.time_us) for row in rows)
-        minutes = sorted(all_traded(self.minutes, folded), key=lambda each: each.minute)
-        self.minutes = tuple(minutes[-FOLDED_MINUTES:])
+        for row in rows:
+            part = traded(row.price, row.size, row.time_us)
+            minutes = self.minutes
+            if minutes and minutes[-1].minute == part.minute:
+                # Each trade of a busy symbol lets one go, nearly always of this minute.
+                self.minutes = (*minutes[:-1], minutes[-1].then(part))
+                continue
+            found = sorted(all_traded(minutes, [part]), key=lambda each: each.minute)
+            self.minutes = tuple(found[-FOLDED_MINUTES:])
 
 
 def _values(before: Values, rows: Iterable[Row], opened: int) -> Values:

@@ -33,7 +33,7 @@ from server.quotes.instrument import (
 from server.quotes.quote import Quote, resumed_quote
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import Loaded, TooManyLookups
+from server.store.loader import Loaded
 from server.store.store import Store
 
 MAX_SYMBOLS = 500
@@ -189,8 +189,7 @@ class Api:
         text = "".join(c if c.isprintable() else " " for c in query).strip()
         if query and not text:
             return []
-        if call.payer and (wait := call.payer.pay(SEARCH)):
-            raise TooManyLookups(wait)
+        call.pay(SEARCH)
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
                 if text:
@@ -205,13 +204,7 @@ class Api:
 
     async def instrument(self, call: Call) -> InstrumentView:
         """Return one instrument."""
-        symbol = normalize_symbol(call.values["symbol"])
-        loaded = await self._store.loader.load([symbol], payer=call.payer)
-        if loaded.unavailable:
-            raise not_loaded(loaded)
-        if symbol not in loaded.found:
-            raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
-        return _view(loaded.found[symbol])
+        return _view(await load_one(self._store, call, "there is no such instrument"))
 
     async def invalidate(self, call: Call) -> CacheAction:
         """Forget symbols on every instance."""
@@ -245,9 +238,20 @@ async def load_known(store: Store, call: Call) -> Loaded:
     loaded = await store.loader.load(_symbols(call), payer=call.payer)
     if loaded.unavailable:
         if not loaded.found:
-            raise not_loaded(loaded)
+            raise _not_loaded(loaded)
         call.headers[UNAVAILABLE] = ",".join(escape(each) for each in loaded.unavailable)
     return loaded
+
+
+async def load_one(store: Store, call: Call, unknown: str) -> Snapshot:
+    """Load the requested symbol. Errors: ApiError, with `unknown` if it does not exist."""
+    symbol = normalize_symbol(call.values["symbol"])
+    loaded = await store.loader.load([symbol], payer=call.payer)
+    if loaded.unavailable:
+        raise _not_loaded(loaded)
+    if symbol not in loaded.found:
+        raise ApiError(UNKNOWN_SYMBOL, unknown)
+    return loaded.found[symbol]
 
 
 def endpoints(api: Api) -> list[Endpoint]:
@@ -359,7 +363,7 @@ def _view(snapshot: Snapshot) -> InstrumentView:
     )
 
 
-def not_loaded(loaded: Loaded) -> ApiError:
+def _not_loaded(loaded: Loaded) -> ApiError:
     """Return the error of a request for symbols that the store gives no answer about."""
     names = ", ".join(loaded.unavailable[:LOGGED_SYMBOLS])
     return ApiError(STORE_UNAVAILABLE, f"cannot be told at the moment: {names}")

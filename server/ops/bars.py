@@ -17,7 +17,7 @@ from server.history.bar import Bar, MinuteBar, bar_of
 from server.history.filling import Hours, filled, periods
 from server.history.timeframe import period_end
 from server.history.trades import MOST
-from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, not_loaded, unavailable_store
+from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, load_one, unavailable_store
 from server.ops.bar_query import Query, read_query
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.http import NO_STORE
@@ -28,16 +28,14 @@ from server.ops.problems import (
     TOO_MANY_SYMBOLS,
     UNAUTHORIZED,
     UNKNOWN_SYMBOL,
-    ApiError,
 )
 from server.quotes.adjustment import begun_us
-from server.quotes.instrument import LARGEST_WHOLE, MAX_SYMBOL_LENGTH, normalize_symbol
+from server.quotes.instrument import LARGEST_WHOLE, MAX_SYMBOL_LENGTH
 from server.quotes.quote import from_microseconds
 from server.quotes.snapshot import Snapshot
 from server.quotes.traded import MINUTE_US, Timeframe
 from server.store.bar_reader import Span
 from server.store.catalogue import StoreUnavailable
-from server.store.loader import TooManyLookups
 from server.store.store import Store
 
 MAX_BARS = 10_000
@@ -104,8 +102,7 @@ class History:
         loaded = await load_known(self._store, call)
         now_us = time_ns() // 1000
         query = read_query(call.values, self._zone, now_us)
-        if call.payer and (wait := call.payer.pay(query.limit / BARS_A_LOOKUP)):
-            raise TooManyLookups(wait)
+        call.pay(query.limit / BARS_A_LOOKUP)
         try:
             page, is_final = await self._page(query, loaded.found, now_us)
         except (StoreUnavailable, trio.TooSlowError) as error:
@@ -116,19 +113,15 @@ class History:
 
     async def trades(self, call: Call) -> TradesPage:
         """Return the last trades of one symbol, the oldest first."""
-        symbol = normalize_symbol(call.values["symbol"])
-        loaded = await self._store.loader.load([symbol], payer=call.payer)
-        if loaded.unavailable:
-            raise not_loaded(loaded)
-        if symbol not in loaded.found:
-            raise ApiError(UNKNOWN_SYMBOL, "symbol: there is no such instrument")
-        after, newest = call.values["after_version"], loaded.found[symbol].version
-        found, complete = self._hub.trades.after(symbol, after, newest, call.values["limit"])
+        quote = await load_one(self._store, call, "symbol: there is no such instrument")
+        found, complete = self._hub.trades.after(
+            quote.symbol, call.values["after_version"], quote.version, call.values["limit"]
+        )
         views = [
             TradeView(each.version, each.price, each.size, from_microseconds(each.time_us))
             for each in found
         ]
-        return TradesPage(symbol, views, complete)
+        return TradesPage(quote.symbol, views, complete)
 
     async def _page(
         self, query: Query, found: Mapping[str, Snapshot], now_us: int

@@ -48,6 +48,11 @@ class Call(NamedTuple):
     encoding: str = ""
     address: str = ""
 
+    def pay(self, lookups: float) -> None:
+        """Take lookups from the user's budget. Errors: TooManyLookups."""
+        if self.payer and (wait := self.payer.pay(lookups)):
+            raise TooManyLookups(wait)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
@@ -86,6 +91,9 @@ class Endpoint:
         """
 
         async def endpoint(request: Request) -> Response:
+            if self.takes is not None:
+                for name in ("Authorization", "Content-Encoding"):
+                    _header(request, name)
             token = _token(request) if self.token_in_url else ""
             if open_to_all:
                 user = gate.operator(request.scope, self.method)
@@ -145,11 +153,21 @@ def _token(request: Request) -> str:
     return str(request.path_params.get("token") or request.query_params.get("token", "")).strip()
 
 
+def _header(request: Request, name: str) -> list[str]:
+    """Return the value of a header, [] if it is missing. Errors: ApiError if it comes twice. HTTP would
+    join the values to one (RFC 9110 §5.3) that the client did not mean.
+    """
+    given = request.headers.getlist(name)
+    if len(given) > 1:
+        raise ApiError(BAD_REQUEST, f"{name}: send this header once")
+    return given
+
+
 def _value(request: Request, parameter: Parameter) -> Any:
     if parameter.place == "path":
         return request.path_params[parameter.name]
     if parameter.place == "header":
-        given = request.headers.getlist(parameter.name)
+        given = _header(request, parameter.name)
     else:
         given = request.query_params.getlist(parameter.name)
     if not given:

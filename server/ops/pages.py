@@ -14,9 +14,10 @@ from server import __version__
 from server.ops.endpoint import Parameter
 
 ABOUT = (
-    "Names, prices, live quotes. Streaming is at /ws/quotes of another port; with its parameters "
-    "format and fields, messages are small. The simulator moves prices around base prices. Those of "
-    "the shipped list are of March 2017, or invented."
+    "Names, prices, live quotes. Streaming is at /ws/quotes of another port; /asyncapi.json describes "
+    "it. Its parameter format chooses JSON Patch, compact arrays or MessagePack; fields names the "
+    "fields to send. With these, messages are small. The simulator moves prices around base prices. "
+    "Those of the shipped list are of March 2017, or invented."
 )
 
 _HTML = """<!doctype html>
@@ -145,6 +146,7 @@ PAGES = (
     Page("/quotes.js", "The client for browsers, an ES module", "text/javascript"),
     Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
     Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
+    Page("/asyncapi.json", "Description of the streaming port and its messages (AsyncAPI 3.0)"),
     Page("/version", "Name and version of the server", result=Version),
     Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
     Page(

@@ -17,6 +17,7 @@ from server.gateway.budgets import BARS_A_LOOKUP, SEARCH
 from server.history.bar import MinuteBar
 from server.history.timeframe import period_end, period_start
 from server.ops.api import MAX_RESULTS, SEARCH_TIMEOUT
+from server.ops.bar_query import AHEAD
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.problems import BAD_REQUEST, RATE_LIMITED, UNAUTHORIZED
 from server.ops.udf_messages import (
@@ -42,7 +43,6 @@ from server.quotes.traded import MINUTE_US, Timeframe
 from server.sessions.calendar import Calendar
 from server.store.bar_reader import Span
 from server.store.catalogue import BATCH_ROWS, StoreUnavailable
-from server.store.loader import TooManyLookups
 from server.store.store import Store
 
 MAX_BARS = 10_000
@@ -97,7 +97,7 @@ class Datafeed:
 
     async def symbol_info(self, call: Call) -> SymbolTable | Failure:
         """Return the instruments of an exchange, of all exchanges without one."""
-        _pay(call, SEARCH)
+        call.pay(SEARCH)
         group, found, after = call.values["group"], list[Snapshot](), ""
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
@@ -113,7 +113,7 @@ class Datafeed:
 
     async def search(self, call: Call) -> list[Match] | Failure:
         """Return the instruments that match, the best first."""
-        _pay(call, SEARCH)
+        call.pay(SEARCH)
         values = call.values
         text = "".join(c if c.isprintable() else " " for c in values["query"]).strip()
         kind, exchange = values["type"].lower(), values["exchange"]
@@ -165,11 +165,11 @@ class Datafeed:
         start, end, count = wanted
         tz: tzinfo = self._calendar.zone or UTC
         begun = begun_us(row.adjustments) // MINUTE_US
-        latest = time_ns() // MINUTE_US // 1000 + 2 * 1440
+        latest = time_ns() // MINUTE_US // 1000 + AHEAD
         first = max(begun, _minute(0 if count else start, timeframe, tz))
         stop = min(_minute(end, timeframe, tz), period_end(latest, timeframe, tz))
         limit = count or MAX_BARS
-        _pay(call, limit / BARS_A_LOOKUP)
+        call.pay(limit / BARS_A_LOOKUP)
         bars: Sequence[MinuteBar] = ()
         if first < stop:
             span = Span(row.symbol, timeframe, tz, first, stop, limit, descending=True)
@@ -191,12 +191,6 @@ class Datafeed:
             if symbol in loaded.found:
                 return loaded.found[symbol]
         return None
-
-
-def _pay(call: Call, lookups: float) -> None:
-    """Errors: TooManyLookups."""
-    if call.payer and (wait := call.payer.pay(lookups)):
-        raise TooManyLookups(wait)
 
 
 def _seconds(call: Call, name: str, default: int) -> int:

@@ -10,7 +10,7 @@ never a difference. Messages that are not about quotes are objects, as in JSON P
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -37,6 +37,43 @@ class Schema(msgspec.Struct, frozen=True, tag_field="type", tag="schema"):
 
     fields: Sequence[str]
     derived: Sequence[str] | UnsetType = UNSET
+
+
+Entry = Annotated[
+    Sequence[str | int | float | Sequence[int] | None],
+    msgspec.Meta(
+        min_length=3,
+        description="Symbol, version (or `[since, version]`), mask, and a value for each set bit",
+    ),
+]
+
+
+class FullQuotes(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="s"):
+    """Full quotes, which replace all that the client has of these symbols."""
+
+    epoch: str
+    ts: int
+    quotes: Sequence[Entry]
+
+
+class QuoteChanges(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="u"):
+    """Changes of quotes: new values of the fields whose bit is set."""
+
+    ts: int
+    quotes: Sequence[Entry]
+
+
+class QuotesRemoved(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+    """Quotes that are taken away."""
+
+    symbols: Sequence[str]
+
+
+class QuotesRenamed(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+    """Quotes that are taken away, and the new symbols of those that were renamed."""
+
+    symbols: Sequence[str]
+    renamed: dict[str, str]
 
 
 class CompactView(View):
@@ -69,7 +106,7 @@ class CompactView(View):
         for topic in topics:
             values = [getattr(topic.quote, field) for field in self._sent]
             entries.append([topic.symbol, topic.version, mask, *_relative(values, ts)])
-        return self._encode(["s", topics[0].epoch, ts, entries])
+        return self._encode(FullQuotes(topics[0].epoch, ts, entries))
 
     def change(self, change: QuoteChange, since: int) -> bytes:
         """Return the fields that changed."""
@@ -78,19 +115,20 @@ class CompactView(View):
         mask = sum([self._bits[fields[i]] for i in places])
         version = change.version if self.fields is None else [since, change.version]
         sent = _relative([values[i] for i in places], change.ts)
-        return self._encode(["u", change.ts, [[change.symbol, version, mask, *sent]]])
+        return self._encode(QuoteChanges(change.ts, [[change.symbol, version, mask, *sent]]))
 
     def removal(self, removal: Removal) -> bytes:
         """Return the symbols. A client can also take away a quote that it does not have."""
         symbols = [topic.symbol for topic in removal.topics]
-        renamed = [] if removal.renamed is UNSET else [removal.renamed]
-        return self._encode(["d", symbols, *renamed])
+        if removal.renamed is UNSET:
+            return self._encode(QuotesRemoved(symbols))
+        return self._encode(QuotesRenamed(symbols, removal.renamed))
 
     def replacement(self, removal: Removal, new: Shown) -> list[bytes]:
         """Return two messages, in this order."""
         return [self.removal(removal), self.full([new])]
 
 
-def _relative(values: Iterable[Value], ts: int) -> Iterable[Value]:
+def _relative(values: Iterable[Value], ts: int) -> Iterable[Any]:
     """Return times among `values` as microseconds relative to `ts`."""
     return [to_microseconds(each) - ts if type(each) is datetime else each for each in values]

@@ -184,9 +184,19 @@ export class Quotes extends EventTarget implements AsyncIterable<Change> {
     listener: (event: CustomEvent<Events[Type]>) => void,
     options?: boolean | AddEventListenerOptions,
   ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   removeEventListener<Type extends keyof Events>(
     type: Type,
     listener: (event: CustomEvent<Events[Type]>) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
     options?: boolean | EventListenerOptions,
   ): void;
 }

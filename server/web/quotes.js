@@ -45,9 +45,8 @@ const HIDDEN_FOR = 30_000;
 const REPAIR_AFTER = 10;
 const RESYNC_RATE = 20;
 
-// Servers take requests of 16 KiB, to which browsers and proxies add headers.
-const MAX_REQUEST = 14_000;
-const MAX_RESUME = 8192;
+// The server takes 16 KiB in all, but nginx and Apache take 8 KiB for the line with the URL.
+const MAX_URL = 8000;
 
 // Of several failed handshakes, each eighth is without `resume`: a proxy may find the URL too long.
 const RESUMING = 8;
@@ -61,6 +60,9 @@ const RESYNC_ID = "resync";
 
 const NO_MORE_SYMBOLS = new Set(["unknown_symbol", "not_entitled"]);
 const PASSING_ERRORS = new Set(["store_unavailable", "rate_limited"]);
+
+// The states of a symbol's market in which it does not trade.
+const MARKETS = new Set(["halted", "closed"]);
 
 // Close codes after which the same request is refused again, and those of a busy server.
 const FINAL_CLOSES = new Set([4400, 4401, 4403]);
@@ -115,7 +117,11 @@ export class QuotesError extends Error {
 // -------------------------------------------------------------------- The connection
 
 export class Quotes extends EventTarget {
+  #book = new Book((type, detail, full) => this.#noted(type, detail, full));
+
   // Only the client writes these. quotes.d.ts says what they mean.
+  quotes = this.#book.quotes;
+  versions = this.#book.versions;
   state = "connecting";
   reason = null;
   retryAt = null;
@@ -129,7 +135,6 @@ export class Quotes extends EventTarget {
 
   #options = { format: "compact" };
   #address;
-  #book = new Book((type, detail, full) => this.#noted(type, detail, full));
   #wanted = new Set();
   #bars = new Map();
 
@@ -168,14 +173,6 @@ export class Quotes extends EventTarget {
     this.#set(options);
     this.#watch();
     this.#open();
-  }
-
-  get quotes() {
-    return this.#book.quotes;
-  }
-
-  get versions() {
-    return this.#book.versions;
   }
 
   get epoch() {
@@ -292,14 +289,15 @@ export class Quotes extends EventTarget {
       this.#token ??= this.#askForToken();
       token = await this.#token;
     } catch (error) {
+      if (attempt !== this.#attempt) return;
       this.#token = null;
-      if (attempt === this.#attempt) this.#retry({ code: "no_token", message: String(error) });
+      this.#retry({ code: "no_token", message: String(error) });
       return;
     }
     // The page may have closed, paused or reconnected while it looked for the token.
     if (attempt !== this.#attempt) return;
     const forms = [...new Set([this.#options.format, "json"])].map((form) => PREFIX + form);
-    const { url, rest } = this.#request(token.length);
+    const { url, rest } = this.#request();
     try {
       const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
       this.#socket = new Socket(url, token ? [...forms, `bearer.${token}`] : forms);
@@ -319,14 +317,14 @@ export class Quotes extends EventTarget {
     return (await this.#options.getToken?.()) ?? "";
   }
 
-  /** Return the next URL, and the symbols for which it has no room. A token takes `reserved`. */
-  #request(reserved) {
+  /** Return the next URL, and the symbols for which it has no room. */
+  #request() {
     const { fields, interval } = this.#options;
     const parts = ["refuse=close"];
     if (fields?.length) parts.push(`fields=${escaped(fields.join())}`);
     if (interval !== undefined) parts.push(`interval=${escaped(duration(interval))}`);
     const start = `${this.#address}${this.#address.search ? "&" : "?"}`;
-    let room = MAX_REQUEST - start.length - parts.join().length - reserved;
+    let room = MAX_URL - start.length - parts.join().length - "&symbols=&resume=".length;
     const named = [];
     const rest = [];
     for (const symbol of this.#wanted) {
@@ -335,7 +333,7 @@ export class Quotes extends EventTarget {
     }
     if (named.length) parts.push(`symbols=${escaped(named.join())}`);
     const resumes = this.#failures % RESUMING !== RESUMING - 1;
-    const position = resumes ? this.#book.position(Math.min(room, MAX_RESUME)) : "";
+    const position = resumes ? this.#book.position(room) : "";
     if (position) parts.push(`resume=${position}`);
     return { url: start + parts.join("&"), rest };
   }
@@ -370,6 +368,8 @@ export class Quotes extends EventTarget {
       if (Array.isArray(message)) this.#quoted(this.#decoder.compact(message), arrived);
       else this.#told(message, arrived);
     } catch (error) {
+      // A listener may have ended the connection meanwhile.
+      if (!this.#socket) return;
       this.#retry({ code: "bad_message", message: `The server sent nonsense: ${error.message}.` });
       return;
     }
@@ -391,6 +391,7 @@ export class Quotes extends EventTarget {
       case "status":
         return this.#marked(message);
       case "reconnect":
+        whole(message.after_ms);
         this.#asked = message.after_ms;
         return;
       case "pong":
@@ -441,6 +442,9 @@ export class Quotes extends EventTarget {
     const flows = message.status === "live" || message.status === "open";
     if (message.interval !== undefined) this.overload = message.interval;
     for (const symbol of message.symbols ?? []) {
+      // A market that is halted is quiet as well. Only `open` ends that.
+      const isHalted = MARKETS.has(this.statuses.get(symbol)?.status);
+      if (isHalted && (message.status === "live" || message.status === "stale")) continue;
       if (flows) this.statuses.delete(symbol);
       else this.statuses.set(symbol, message);
     }
@@ -471,9 +475,10 @@ export class Quotes extends EventTarget {
   /** Go on after the server closed the connection, or none could be made. */
   #ended(code, words) {
     const [, named, message] = /^([a-z_]+): (.*)$/s.exec(words) ?? [];
-    const refused = this.#acceptedAt === null;
-    const known = CLOSES[code] ?? (refused ? "unreachable" : "connection_lost");
-    const why = named ? { code: named, message } : reason(known, words);
+    const lost = this.#acceptedAt === null ? "unreachable" : "connection_lost";
+    const known = own(CLOSES, code);
+    let why = known ? reason(known, words) : { code: lost, message: words || SENTENCES[lost] };
+    if (named) why = { code: named, message };
     const renewable = code === 4401 && this.#options.getToken && !this.#renewed;
     if (FINAL_CLOSES.has(code) && !renewable) {
       this.#finish(why);
@@ -654,6 +659,7 @@ export class Quotes extends EventTarget {
 
   /** Ask for the full quotes of symbols that missed an update, and again if none comes. */
   #repair() {
+    if (this.#book.gaps.size === 0) return;
     const open = [...this.#book.gaps.values()].filter((gap) => gap.patience === 0);
     if (open.length === 0 || this.#resyncs === 0) return;
     const gaps = open.slice(0, MAX_SYMBOLS);
@@ -908,8 +914,8 @@ class Book {
 
   #show(symbol, quote, full) {
     const old = this.quotes.get(symbol) ?? {};
-    const names = new Set([...Object.keys(quote), ...Object.keys(old)]);
-    const changed = [...names].filter((name) => own(quote, name) !== own(old, name));
+    const changed = Object.keys(quote).filter((name) => quote[name] !== old[name]);
+    for (const name of Object.keys(old)) if (!Object.hasOwn(quote, name)) changed.push(name);
     this.quotes.set(symbol, Object.freeze(quote));
     const version = this.versions.get(symbol);
     this.#tell("change", { symbol, quote, changed, version }, full);
@@ -990,13 +996,13 @@ class Decoder {
     if (this.#derived.includes("change_percent")) quote.change_percent = percentOf(quote);
   }
 
-  /** Apply a `quotes_patch` to a document of the quotes that it names, and take these into the book. */
+  /** Apply a `quotes_patch` to a document of the quotes that it names, and put these into the book. */
   patch({ ts, operations, versions, since = {}, epoch, renamed = {} }) {
     const { named, entire } = this.#touched(operations, Object.keys(versions));
     let document = { quotes: {} };
     for (const symbol of named) {
       const held = this.#book.quotes.get(symbol);
-      if (held) put(document.quotes, symbol, structuredClone(held));
+      if (held) put(document.quotes, symbol, clone(held));
     }
     const failed = new Set();
     for (const operation of operations) {
@@ -1094,16 +1100,19 @@ function own(object, key) {
 
 /** Set a member of an object. An assignment to `__proto__` would set its prototype. */
 function put(object, key, value) {
+  if (key !== "__proto__") {
+    object[key] = value;
+    return;
+  }
   const member = { value, writable: true, enumerable: true, configurable: true };
-  if (key === "__proto__") Object.defineProperty(object, key, member);
-  else object[key] = value;
+  Object.defineProperty(object, key, member);
 }
 
 // -------------------------------------------------------------------- JSON Patch (RFC 6902)
 
 /** Return `document` with all operations applied. If one fails, it throws and changes nothing. */
 export function applyPatch(document, operations) {
-  return operations.reduce(applyOperation, structuredClone(document));
+  return operations.reduce(applyOperation, clone(document));
 }
 
 /** Apply one operation in place. Return the document, which may be another one afterwards. */
@@ -1113,13 +1122,16 @@ function applyOperation(document, { op, path, from, value }) {
   if (value === undefined && ["add", "replace", "test"].includes(op)) fail("value");
   switch (op) {
     case "add":
-      return insert(document, target, structuredClone(value));
+      return insert(document, target, clone(value));
     case "replace":
-      return insert(cut(document, target), target, structuredClone(value));
+      find(document, target);
+      if (target.length === 0) return clone(value);
+      put(find(document, target.slice(0, -1)), target.at(-1), clone(value));
+      return document;
     case "remove":
       return cut(document, target);
     case "copy":
-      return insert(document, target, structuredClone(find(document, source)));
+      return insert(document, target, clone(find(document, source)));
     case "move": {
       if (path.startsWith(`${from}/`)) fail(path);
       const value = find(document, source);
@@ -1135,9 +1147,20 @@ function applyOperation(document, { op, path, from, value }) {
 /** Return the parts of a JSON Pointer (RFC 6901). */
 function pointerParts(pointer) {
   text(pointer);
-  if (!/^(\/([^~]|~[01])*)?$/.test(pointer)) fail(pointer);
-  const parts = pointer.split("/").slice(1);
+  const [first, ...parts] = pointer.split("/");
+  if (first !== "") fail(pointer);
+  if (!pointer.includes("~")) return parts;
+  if (/~([^01]|$)/.test(pointer)) fail(pointer);
   return parts.map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+/** Return a copy of a JSON value. */
+function clone(value) {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(clone);
+  const copy = {};
+  for (const key of Object.keys(value)) put(copy, key, clone(value[key]));
+  return copy;
 }
 
 /** Return whether an object has a member of its own, or an array an element. */
@@ -1192,6 +1215,7 @@ function fail(problem) {
 // -------------------------------------------------------------------- MessagePack
 
 const MAX_DEPTH = 16;
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 const NUMBERS = {
   0xca: (view, at) => [view.getFloat32(at), 4],
@@ -1222,7 +1246,7 @@ export function unpack(buffer) {
   };
   const words = (size) => {
     at += room(size);
-    return new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(buffer, at - size, size));
+    return UTF8.decode(new Uint8Array(buffer, at - size, size));
   };
   const array = (size, depth) => Array.from({ length: room(size) }, () => value(depth + 1));
   const map = (size, depth) => {

@@ -12,6 +12,8 @@ import pytest
 
 from tests.processes import SECRET, ServerProcess
 
+pytestmark = pytest.mark.time_limit(600)
+
 PROJECT = Path(__file__).parents[2]
 
 Expected = Mapping[str, object]

@@ -37,10 +37,10 @@ MEASURE = """
 
 SECONDS = 4
 
-STEP = 720_000
+STEP = 1_440_000
 """Milliseconds of a day's step. In each, all timers of the page are due once."""
 
-QUARTER = 30
+QUARTER = 15
 """Steps of a quarter of a day."""
 
 

@@ -1,6 +1,9 @@
 """The table of the page `/`: its order, its numbers, and a long list."""
 
+import os
 import re
+import subprocess
+import sys
 from csv import DictReader
 from importlib.resources import files
 
@@ -14,13 +17,17 @@ from tests.processes import ServerProcess
 FORMAT = "async ([name, ...values]) => (await import('/web/page/format.js'))[name](...values)"
 """Calls a function of the page's module for numbers."""
 
+OVERFLOWS = """() => [...document.querySelectorAll(".cell.price, .cell.change, .cell.book")]
+  .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
+"""Returns the texts of cells that are wider than their column."""
+
 THEME = "() => getComputedStyle(document.body).backgroundColor"
 
 
 @pytest.fixture(scope="module")
 def development(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="100ms") as process:
+    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="500ms") as process:
         yield process
 
 
@@ -142,3 +149,29 @@ def test_page_names_the_authors_of_the_chart(board, page):
     expect(foot.get_by_role("link", name="tradingview")).to_have_attribute(
         "href", "https://www.tradingview.com/"
     )
+
+
+def test_every_kind_of_price(tmp_path, page):
+    """Prices of 12 decimals and below zero have their room, and a name is text whatever it holds."""
+    kinds = tmp_path / "kinds.csv"
+    kinds.write_text(
+        "symbol,name,type,currency,price,price_decimals\n"
+        "TINY,<img src=x onerror=alert(1)>,CRYPTO,USD,0.000000012345,12\n"
+        "CL=F,Crude oil,FUTURE,USD,-37.63,2\n"
+        "7203.T,Toyota Motor,STOCK,JPY,2503,0\n"
+    )
+    variables = {"XDG_STATE_HOME": str(tmp_path), "JWT_SECRET": "", "FEED": "push"}
+    command = [sys.executable, "-m", "server", "import", str(kinds)]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | variables, check=True)
+    with ServerProcess(tmp_path, **variables) as server:
+        board = Board(page, server)
+        board.open("?symbols=TINY,CL=F,7203.T")
+        board.await_live()
+        expect(board.row("TINY")).to_contain_text("<img src=x onerror=alert(1)>")
+        for symbol, price in (
+            ("TINY", "0.000000012345"),
+            ("CL=F", "\N{MINUS SIGN}37.63"),
+            ("7203.T", "2,503"),
+        ):
+            expect(board.row(symbol).get_by_role("cell").nth(2)).to_have_text(price)
+        assert page.evaluate(OVERFLOWS) == []

@@ -16,7 +16,9 @@ export class FakeSocket {
   }
 
   send(data) {
-    const command = typeof data === "string" ? JSON.parse(data) : unpack(data.buffer);
+    const isText = typeof data === "string";
+    if (isText === this.protocol.endsWith("msgpack")) throw new Error("a command of another form");
+    const command = isText ? JSON.parse(data) : unpack(data.buffer);
     if (command.action === "ping") this.pings += 1;
     else this.sent.push(command);
   }

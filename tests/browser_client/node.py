@@ -5,14 +5,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 RUNNERS = Path(__file__).parent
 
 PATIENCE = 120.0
 """Seconds for a runner, which takes one or two on an idle machine."""
-
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 
 
 def command(runner: str, *arguments: str, flags: Sequence[str] = ()) -> list[str]:

@@ -5,11 +5,9 @@ import re
 
 import pytest
 
-from tests.browser_client.node import RUNNERS, needs_node, run
+from tests.browser_client.node import RUNNERS, run
 
 SCENARIOS = re.findall(r'^scenario\("(\w+)"', (RUNNERS / "behaviour.mjs").read_text(), re.MULTILINE)
-
-pytestmark = needs_node
 
 
 @pytest.fixture(scope="module")

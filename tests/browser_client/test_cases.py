@@ -8,14 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.browser_client.node import needs_node, run
+from tests.browser_client.node import run
 
 CASES = Path(__file__).parent.parent / "protocol_cases"
 
 NOW_US = 1_764_012_345_678_000
 """The time of the runner's clock, in microseconds."""
-
-pytestmark = needs_node
 
 
 def packed(value: Any, form: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`quotes.js` applies JSON Patch as RFC 6902 says, and reads MessagePack within its bounds."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import jsonpatch
 import msgspec
 import pytest
 
-from tests.browser_client.node import needs_node, run
+from server.quotes.quote import PERCENT_DECIMALS, shown_decimals
+from tests.browser_client.node import run
 
 CASES = json.loads((Path(__file__).parent / "patches.json").read_text())["cases"]
 
@@ -29,8 +31,6 @@ WRONG = [
     b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff\x00", b"\xdf\xff\xff\xff\xff", b"\x92\x00", b"\x81\xa1a",
     b"\xcb\x00\x00", b"\xcf\x00", b"\xa2\xff\xfe", b"\x00\x00", b"\x91" * 50 + b"\x00",
 ]  # fmt: skip
-
-pytestmark = needs_node
 
 
 def results(inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,3 +84,36 @@ def test_no_cut_of_a_message_is_read():
     data = msgspec.msgpack.encode(MESSAGES[-1])
     for answer in results([{"hex": data[:size].hex()} for size in range(len(data))]):
         assert "error" in answer
+
+
+def test_derived_fields_are_the_server_s():
+    """Change and percent are the same to the last bit, also of ties, tiny and negative prices."""
+    ties: list[list[float]] = [[3200 + step, 3200] for step in range(-200, 200)]
+    ties += [[12.5 + step / 1000, 12.5] for step in range(-200, 200)]
+    others: list[list[float]] = [
+        [1e-8, 3e-8],
+        [-37.63, 18.27],
+        [5, 0],
+        [5, -3],
+        [9e13, 0.01],
+        [99999.99, 100000],
+        [0, 7],
+    ]
+    chance = random.Random(18)
+    drawn: list[list[float]] = [
+        [round(chance.uniform(-10, 1000), chance.randrange(9)), round(chance.uniform(0, 900), 2)]
+        for _ in range(3000)
+    ]
+    prices = [*ties, *others, *drawn]
+    expected = [
+        [
+            round(price - base, max(shown_decimals(price), shown_decimals(base))),
+            round((price - base) * 100 / base, PERCENT_DECIMALS) if base > 0 else None,
+        ]
+        for price, base in prices
+    ]
+    # JavaScript writes large numbers without a point.
+    printed = json.loads(run("derived.mjs", json.dumps(prices)), parse_int=float)
+    assert printed == expected
+    unknown = [[None, 5], [5, None], [None, None]]
+    assert json.loads(run("derived.mjs", json.dumps(unknown))) == [[None, None]] * 3

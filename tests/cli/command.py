@@ -3,16 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from tests.cli.forks import Forks
+from tests.forks import start_fork
 
 COMMAND = [sys.executable, "-m", "server"]
 
 TIMEOUT = 60.0
 """Seconds for a command, which an idle machine runs in less than one."""
-
-_FORKS = Forks()
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -24,7 +23,16 @@ def environment(**variables: str) -> dict[str, str]:
 def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run to the end in `folder`, whose `.env` file is read."""
     defaults = environment(XDG_STATE_HOME=str(folder), WS_PORT="0", HTTP_PORT="0")
-    return _FORKS.run(arguments, folder, defaults | variables, TIMEOUT)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        files = {"stdout": output.fileno(), "stderr": errors.fileno()}
+        process = start_fork(arguments, folder, defaults | variables, **files)
+        try:
+            code = process.wait(TIMEOUT)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
 
 
 def complaint(folder: Path, *arguments: str, **variables: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from server.cli.bars import sparkline
+from server.client.sparkline import sparkline
 from tests.cli.command import COMMAND, complaint, environment, run
 from tests.processes import eventually
 

@@ -12,7 +12,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from bench.services import free_port
-from server.websocket_client import LONGEST_DELAY
+from server.reconnecting import LONGEST_DELAY
 from tests.cli.command import COMMAND, environment, run
 from tests.processes import TIMEOUT, ServerProcess, eventually, make_token
 from tests.publisher import publisher_token

@@ -9,7 +9,7 @@ import pytest
 
 from server.config.settings import Settings
 from tests.cli.command import complaint, run
-from tests.processes import SECRET, ServerProcess
+from tests.processes import SECRET, FreshServer
 
 HEADER = "timestamp_ms,symbol,price,size"
 
@@ -164,7 +164,7 @@ def test_limit_of_descriptors_is_raised(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        with ServerProcess(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
+        with FreshServer(tmp_path, WS_MAX_CONNECTIONS=str(hard)) as server:
             given = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
             warnings = [
                 server.await_event("ulimit -n leaves room for fewer than WS_MAX_CONNECTIONS")
@@ -192,7 +192,7 @@ def test_help_tells_what_there_is(tmp_path):
 def test_unknown_variables_are_named_at_the_start(tmp_path):
     """The server's log names those that look like its own, from `.env` too; variables of others not."""
     (tmp_path / ".env").write_text("WS_MAX_SYMBOL=7\n")
-    with ServerProcess(tmp_path, HTTP_PROXY="http://proxy:3128", JWT_SECERT="hunter2") as server:
+    with FreshServer(tmp_path, HTTP_PROXY="http://proxy:3128", JWT_SECERT="hunter2") as server:
         assert server.stop() == 0
     warnings = [line["event"] for line in server.log_lines() if line["level"] == "warning"]
     assert warnings == [
@@ -233,7 +233,7 @@ def test_option_that_is_a_setting_is_hinted_at(tmp_path):
 def test_start_says_where_prices_come_from(tmp_path, variables, origin):
     """Nobody takes the shipped prices of 2017 for today's."""
     (tmp_path / "day.csv").write_text(f"{HEADER}\n1764012345678,AAPL,175.50,100\n")
-    with ServerProcess(tmp_path, JWT_SECRET="", **variables) as server:
+    with FreshServer(tmp_path, JWT_SECRET="", **variables) as server:
         assert server.process.stdout is not None
         line = server.process.stdout.readline().rstrip()
         assert line == f"prices   {origin}"
@@ -250,27 +250,27 @@ def test_bad_arguments_are_usage_errors(tmp_path, arguments):
 
 def test_log_is_json_or_for_people_and_as_much_as_was_asked(tmp_path):
     """Each JSON line has event, level and time. The other form is not JSON. A level filters lines."""
-    with ServerProcess(tmp_path) as server:
+    with FreshServer(tmp_path) as server:
         assert server.stop() == 0
         lines = server.own_lines()
     events = [line["event"] for line in lines]
     assert events == ["migration applied"] * 9 + ["started", "stopping", "stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
     server.log.unlink()
-    with ServerProcess(tmp_path, LOG_FORMAT="console") as server:
+    with FreshServer(tmp_path, LOG_FORMAT="console") as server:
         server.stop()
     assert "started" in server.log.read_text()
     with pytest.raises(json.JSONDecodeError):
         server.log_lines()
     server.log.unlink()
-    with ServerProcess(tmp_path, LOG_LEVEL="error") as server:
+    with FreshServer(tmp_path, LOG_LEVEL="error") as server:
         server.stop()
     assert server.log.read_text() == ""
 
 
 def test_server_s_output_may_be_closed(tmp_path):
     """The output at the start need not be read."""
-    with ServerProcess(tmp_path) as server:
+    with FreshServer(tmp_path) as server:
         assert isinstance(server.process, subprocess.Popen)
         assert server.process.stdout is not None
         server.process.stdout.close()

@@ -14,7 +14,7 @@ import pytest
 from bench.services import free_port
 from tests.cli.command import COMMAND, TIMEOUT, environment
 from tests.gateway.wire import RawClient, head, target
-from tests.processes import SECRET, ServerProcess, eventually
+from tests.processes import SECRET, FreshServer, ServerProcess, eventually
 
 STOP_LIMIT = 10.0
 
@@ -41,7 +41,7 @@ def stubborn_clients(server: ServerProcess) -> Iterator[None]:
 def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
     """The exit is clean and in time, and the ports are free at once."""
     ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
-    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="10ms", **ports) as server:
+    with FreshServer(tmp_path, PRICE_UPDATE_INTERVAL="10ms", **ports) as server:
         with stubborn_clients(server):
             start = time.monotonic()
             assert server.stop(number) == 0
@@ -49,13 +49,13 @@ def test_stubborn_clients_do_not_hold_the_server_up(tmp_path, number):
         lines = server.log_lines()
         assert lines[-1]["event"] == "stopped"
         assert not any(line["level"] == "error" for line in lines)
-    with ServerProcess(tmp_path, **ports) as server:
+    with FreshServer(tmp_path, **ports) as server:
         assert server.get("/healthz")[0] == 200
 
 
 def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
     """While the server waits for a client, `/readyz` says why no other should come."""
-    with ServerProcess(tmp_path) as server, stubborn_clients(server):
+    with FreshServer(tmp_path) as server, stubborn_clients(server):
         assert server.get("/readyz") == (200, '{"status":"ready","reasons":[]}')
         server.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + AT_ONCE
@@ -71,7 +71,7 @@ def test_draining_is_told_and_a_second_signal_ends_it_at_once(tmp_path):
 def test_stop_right_after_the_start_is_not_lost(tmp_path, redis):
     """Five times: whether the signal comes while Redis is being connected is a matter of luck."""
     for _ in range(5):
-        with ServerProcess(tmp_path, REDIS_URL=redis.url) as server:
+        with FreshServer(tmp_path, REDIS_URL=redis.url) as server:
             start = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - start < AT_ONCE
@@ -104,7 +104,7 @@ def test_interrupted_while_it_waits_for_the_database(tmp_path, postgres, command
 
 def test_handing_over_needs_a_cluster(tmp_path):
     """SIGUSR1 does nothing if there is no other instance; the log says so."""
-    with ServerProcess(tmp_path) as server:
+    with FreshServer(tmp_path) as server:
         server.process.send_signal(signal.SIGUSR1)
         eventually(lambda: "nothing to hand over" in server.log.read_text())
         assert server.get("/readyz")[0] == 200

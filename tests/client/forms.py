@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from server.client.decoder import Decoder
-from server.client.document import Document
+from quotestream.decoder import Decoder
+from quotestream.document import Document
 from server.quotes.compact import CompactView
 from server.quotes.patch import difference, quote_pointer
 from server.quotes.quote import Quote

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.client.decoder import BadMessage, Decoder
-from server.client.document import Document
+from quotestream.decoder import Decoder
+from quotestream.document import Document
+from quotestream.errors import BadMessage
 from server.quotes.instrument import Instrument
 from server.quotes.messages import QuotesPatch, encode
 from server.quotes.patch import Add, difference, quote_pointer

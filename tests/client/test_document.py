@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.client.document import Document
+from quotestream.document import Document
 from server.quotes.position import Position, parse_position
 
 

@@ -124,8 +124,9 @@ async def test_frozen_server_is_left_and_resumed(tmp_path, monkeypatch, form, fi
     """If a server freezes, the client leaves it. When the server runs again, the client resumes from
     what it holds, without a resync.
     """
-    for name in ("PING_INTERVAL", "PING_TIMEOUT", "FIRST_DELAY"):
+    for name in ("PING_INTERVAL", "PING_TIMEOUT"):
         monkeypatch.setattr(f"server.websocket_client.{name}", 0.4)
+    monkeypatch.setattr("server.reconnecting.FIRST_DELAY", 0.4)
     lost: list[int] = []
     recovered: list[Any] = []
 

@@ -12,7 +12,7 @@ from trio_websocket import WebSocketConnection, WebSocketRequest
 
 from server.client.stream import follow
 from server.quotes.view import Form
-from server.websocket_client import FIRST_DELAY
+from server.reconnecting import FIRST_DELAY
 from tests.client.following import FULL, URL, Seen, message, raise_when
 from tests.client.forms import EPOCH, Encoder
 from tests.client.test_decoder import quote

@@ -12,7 +12,7 @@ from websockets.sync.server import ServerConnection
 
 from server.client.stream import StreamRefused, follow
 from server.quotes.position import parse_position
-from server.websocket_client import (
+from server.reconnecting import (
     LONGEST_DELAY,
 )
 from tests.client.following import (

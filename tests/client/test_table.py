@@ -11,7 +11,9 @@ from rich.live import Live
 
 from server.client.document import Document
 from server.client.keys import Key, parse_keys
-from server.client.table import Screen, print_message, redraw
+from server.client.lines import print_message
+from server.client.painting import redraw
+from server.client.table import Screen
 from server.quotes.instrument import Instrument
 from server.quotes.messages import Status, encode
 from server.quotes.quote import opening_quote, quote_after
@@ -120,7 +122,7 @@ def shown(width: int, height: int, count: int, *pressed: Key) -> list[str]:
     for key in pressed:
         output.seek(0)
         output.truncate()
-        screen.scroll(key)
+        screen.cursor.move(key)
         console.print(screen)
     return output.getvalue().splitlines()
 

@@ -121,8 +121,8 @@ async def test_unsubscribed_symbol_s_status_is_forgotten(autojump_clock, nursery
     peer.close()
 
 
-async def test_quiet_symbol_does_not_trade_by_being_watched(autojump_clock, nursery):
-    """A client that subscribes to a quiet symbol is told so, and not a second later that it trades."""
+async def leave_a_quiet_symbol(nursery: trio.Nursery) -> tuple[Hub, Peer, Peer]:
+    """Return a hub, a subscriber to AAPL, and a client that has left the quiet MSFT for long."""
     hub = await make_hub(nursery)
     other, first = Peer(hub), Peer(hub)
     other.subscribe("AAPL")
@@ -130,6 +130,12 @@ async def test_quiet_symbol_does_not_trade_by_being_watched(autojump_clock, nurs
     await pass_time(hub, [other, first], QUIET + 2, "AAPL")
     first.unsubscribe("MSFT")
     await pass_time(hub, [other], TOPIC_GRACE + 2 * RETIRE_INTERVAL, "AAPL")
+    return hub, other, first
+
+
+async def test_quiet_symbol_does_not_trade_by_being_watched(autojump_clock, nursery):
+    """A client that subscribes to a quiet symbol is told so, and not a second later that it trades."""
+    hub, other, first = await leave_a_quiet_symbol(nursery)
     assert not hub.topics["MSFT"].active
     for watch in (Peer.subscribe, watch_everything):
         late = Peer(hub)
@@ -151,13 +157,7 @@ def watch_everything(peer: Peer, *_: str) -> None:
 
 async def test_what_traded_unwatched_is_not_quiet(autojump_clock, nursery):
     """A symbol that was quiet and has traded since, unwatched, is not quiet for its next subscriber."""
-    hub = await make_hub(nursery)
-    other, first = Peer(hub), Peer(hub)
-    other.subscribe("AAPL")
-    first.subscribe("MSFT")
-    await pass_time(hub, [other, first], QUIET + 2, "AAPL")
-    first.unsubscribe("MSFT")
-    await pass_time(hub, [other], TOPIC_GRACE + 2 * RETIRE_INTERVAL, "AAPL")
+    hub, other, first = await leave_a_quiet_symbol(nursery)
     hub.topics["MSFT"].absorb(trade("MSFT", 102.0))
     first.subscribe("MSFT")
     await first.read()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from server.client.document import Document
+from quotestream.document import Document
 from server.fanout.history import HISTORY_UPDATES, SETTLING_TIME, History
 from server.fanout.hub import Hub
 from server.fanout.inbox import Inbox
@@ -265,7 +265,7 @@ async def play(steps):
                     peer.close()
                     rename(hub, count, "Renamed")
                 recovery = peer.come_back(*subject, position=held or Position("none", {}))
-                document.keep(recovery.recovered)
+                document.recovered(recovery.recovered)
             elif kind == "epoch":
                 begin_epoch(hub, subject)
             elif kind == "retire":

@@ -13,10 +13,16 @@ from trio_websocket import WebSocketConnection, WebSocketRequest
 
 from server.feeds.live.alpaca import Alpaca
 from server.feeds.live.coinbase import Coinbase
-from server.feeds.live.feed import LiveFeed
+from server.feeds.live.feed import GREETING_TIMEOUT, LiveFeed
 from server.feeds.live.venue import Published, Reading, Venue
 from server.invalid import InvalidRecords
-from server.websocket_client import FIRST_DELAY, LONGEST_DELAY, PING_INTERVAL, PING_TIMEOUT
+from server.reconnecting import (
+    CONNECT_TIMEOUT,
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+)
 
 PATIENCE = 3600.0
 """Seconds on a clock that jumps."""
@@ -316,3 +322,66 @@ async def test_intake_without_room_holds_the_venue_back(autojump_clock, serve_in
         await trio.testing.wait_all_tasks_blocked()
         assert [each["seq"] for each in await receive.receive()] == [1]
         assert [each["seq"] for each in await receive.receive()] == [2]
+
+
+@pytest.mark.parametrize("greets", [True, False])
+async def test_venue_that_never_says_a_word_is_left(
+    autojump_clock, serve_in_memory, follow, greets
+):
+    """Alpaca speaks first. Once the subscription stands, only pings tell that it is alive."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        socket = await request.accept()
+        if not greets or len(came) == 2:
+            await socket.send_message('[{"T":"t","S":"AAPL","p":1,"s":1,"i":1}]')
+            await trio.sleep(5 * GREETING_TIMEOUT)
+            await socket.send_message('[{"T":"t","S":"AAPL","p":1,"s":1,"i":2}]')
+        await socket.get_message()
+
+    came = serve_in_memory(serve)
+    await follow(Alpaca("ws://memory", ["AAPL"], "key", "secret")).received(2)
+    assert len(came) == 1 + greets
+    if greets:
+        assert GREETING_TIMEOUT <= came[1] - came[0] <= GREETING_TIMEOUT + FIRST_DELAY + 0.01
+
+
+async def test_venue_that_never_answers_the_handshake_is_away(
+    autojump_clock, serve_in_memory, follow
+):
+    """Clients see `stale` meanwhile, and the next attempt comes in time."""
+
+    async def serve(request: WebSocketRequest) -> None:
+        if len(came) == 1:
+            await trio.sleep_forever()
+        await (await accept(request, match(1))).get_message()
+
+    came = serve_in_memory(serve)
+    follower = follow(coinbase())
+    await follower.received(1)
+    assert CONNECT_TIMEOUT <= came[1] - came[0] <= CONNECT_TIMEOUT + FIRST_DELAY + 0.01
+    assert follower.states == ["away", "connected"]
+
+
+async def test_faults_in_all_messages_do_not_fill_the_log(
+    autojump_clock, serve_in_memory, follow, monkeypatch
+):
+    """One traceback in ten seconds tells of all of them."""
+
+    def fail(_: Venue, text: str | bytes) -> Reading:
+        raise OverflowError("reading failed")
+
+    async def serve(request: WebSocketRequest) -> None:
+        socket = await accept(request)
+        for number in range(200):
+            await socket.send_message(match(number))
+            await trio.sleep(0.1)
+        done.set()
+        await socket.get_message()
+
+    done = trio.Event()
+    monkeypatch.setattr(Coinbase, "read", fail)
+    serve_in_memory(serve)
+    with capture_logs() as lines, trio.fail_after(PATIENCE):
+        follow(coinbase())
+        await done.wait()
+    assert 2 <= len([line for line in lines if line.get("exc_info")]) <= 3

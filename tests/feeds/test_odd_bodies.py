@@ -4,11 +4,15 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
+from websockets.sync.client import connect
 
-from tests.processes import ServerProcess
-from tests.publisher import post
+from tests.gateway.wire import refusal
+from tests.processes import TIMEOUT, ServerProcess
+from tests.publisher import post, publisher_token
 
 GOOD = b'{"symbol":"AAPL","price":175.92,"size":1}'
 MIB = 2**20
@@ -139,3 +143,44 @@ def test_names_are_printable_and_short(server: ServerProcess, header: str) -> No
         refused = post(server, GOOD, **{header: name})
         assert (refused.status, refused.code) == (400, "bad_request")
         assert header.replace("_", "-") in json.dumps(refused.body)
+
+
+@pytest.mark.parametrize(
+    "name", ["Source", "Source-Epoch", "Idempotency-Key", "Content-Encoding", "Authorization"]
+)
+def test_header_that_comes_twice_is_refused_by_name(server: ServerProcess, name: str) -> None:
+    """Also with the same value. The server would have to guess which one is meant."""
+    token = f"Bearer {publisher_token()}"
+    value = {"Content-Encoding": "identity", "Authorization": token}.get(name, "sip")
+    sent = [("Authorization", token), (name, value), (name, value)]
+    before = server.ask("/quotes?symbols=AAPL")
+    connection = HTTPConnection(*server.http_address, timeout=TIMEOUT)
+    with closing(connection):
+        connection.putrequest("POST", "/prices")
+        for header, given in sent[name == "Authorization" :]:
+            connection.putheader(header, given)
+        connection.putheader("Content-Length", str(len(GOOD)))
+        connection.endheaders(GOOD)
+        response = connection.getresponse()
+        error = json.loads(response.read())["error"]
+    assert (response.status, error["code"]) == (400, "bad_request")
+    assert name in error["message"]
+    assert server.ask("/quotes?symbols=AAPL") == before
+
+
+@pytest.mark.parametrize("name", ["source", "source_epoch"])
+def test_name_that_comes_twice_is_refused_before_the_upgrade(
+    server: ServerProcess, name: str
+) -> None:
+    """As a header and as a parameter. A header in front of another parameter is not twice."""
+    url = f"{server.quotes_url.replace('/ws/quotes', '/ws/prices')}?token={publisher_token()}"
+    header = name.replace("_", "-")
+    for refused, headers in (
+        (f"{url}&{name}=sip&{name}=sip", []),
+        (url, [(header, "sip"), (header, "iex")]),
+    ):
+        answer = refusal(refused, additional_headers=headers)
+        assert answer.verdict == (400, "bad_request")
+        assert header in answer.body.decode()
+    with connect(f"{url}&{name}=sip", additional_headers={header: "iex"}):
+        pass

@@ -1,6 +1,7 @@
 """The push feed between publishers and the topics, on memory channels."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -96,13 +97,20 @@ class Feed:
             pass
 
 
-async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
-    """Each when its own updates are published, and symbols are looked up once."""
+@asynccontextmanager
+async def running(feed: Feed) -> AsyncIterator[Feed]:
+    """Run a feed, and what takes its updates, within the context."""
     async with trio.open_nursery() as nursery:
-        feed = Feed()
         nursery.start_soon(feed.push.run, feed.send)
         nursery.start_soon(feed.route)
         await trio.testing.wait_all_tasks_blocked()
+        yield feed
+        nursery.cancel_scope.cancel()
+
+
+async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
+    """Each when its own updates are published, and symbols are looked up once."""
+    async with running(Feed()) as feed:
         await feed.offer(AAPL)
         await feed.offer(b'[{"symbol":"NEW1","price":5},{"symbol":"AWAY","price":5}]\n')
         await feed.offer(b'{"symbol":"NONE","price":5}')
@@ -111,7 +119,6 @@ async def test_batches_are_answered_in_their_order(autojump_clock) -> None:
         codes = [[rejected.code for rejected in each.rejected] for each in feed.answers]
         assert codes == [[], ["store_unavailable"], ["unknown_symbol"]]
         assert set().union(*feed.exchange.waited) == {"AAPL", "NEW1"}
-        nursery.cancel_scope.cancel()
 
 
 async def test_frames_of_one_object_are_judged_together() -> None:
@@ -139,16 +146,11 @@ async def test_frames_of_one_object_are_judged_together() -> None:
 async def test_fault_of_the_server_costs_one_object_and_not_the_feed(autojump_clock) -> None:
     """It is answered by line, the log has its traceback, and the objects around it count."""
     with structlog.testing.capture_logs() as lines:
-        async with trio.open_nursery() as nursery:
-            feed = Feed()
-            nursery.start_soon(feed.push.run, feed.send)
-            nursery.start_soon(feed.route)
-            await trio.testing.wait_all_tasks_blocked()
+        async with running(Feed()) as feed:
             await feed.offer(AAPL + b'\n{"symbol":"FAULT","price":5}\n' + AAPL)
             await feed.offer(b'{"symbol":"LOST","price":5}')
             await feed.offer(AAPL)
             await feed.wait_answers(3)
-            nursery.cancel_scope.cancel()
     assert [each.accepted for each in feed.answers] == [2, 0, 1]
     rejected = [(each.line, each.code) for answer in feed.answers for each in answer.rejected]
     assert rejected == [(2, "internal_error"), (1, "internal_error")]
@@ -158,14 +160,9 @@ async def test_fault_of_the_server_costs_one_object_and_not_the_feed(autojump_cl
 
 async def test_store_without_an_answer_is_asked_once_in_a_batch(autojump_clock) -> None:
     """The feed does not wait for it again and again. Symbols in memory count."""
-    async with trio.open_nursery() as nursery:
-        feed = Feed()
-        nursery.start_soon(feed.push.run, feed.send)
-        nursery.start_soon(feed.route)
-        await trio.testing.wait_all_tasks_blocked()
+    async with running(Feed()) as feed:
         await feed.offer((b'{"symbol":"AWAY","price":5}\n' + AAPL + b"\n") * 300)
         await feed.wait_answers(1)
-        nursery.cancel_scope.cancel()
     assert feed.answers[0].accepted == 300
     assert {each.code for each in feed.answers[0].rejected} == {"store_unavailable"}
     assert feed.exchange.look_ups == 1
@@ -214,16 +211,11 @@ async def test_status_waits_for_the_prices_before_it(autojump_clock) -> None:
 async def test_log_has_one_line_of_many_mistakes(autojump_clock) -> None:
     """It names the first, and counts the others in the next line, a second later."""
     with structlog.testing.capture_logs() as lines:
-        async with trio.open_nursery() as nursery:
-            feed = Feed()
-            nursery.start_soon(feed.push.run, feed.send)
-            nursery.start_soon(feed.route)
-            await trio.testing.wait_all_tasks_blocked()
+        async with running(Feed()) as feed:
             for pause in (0, 0, 0, 2):
                 await trio.sleep(pause)
                 await feed.offer(b"x\n" * 100)
                 await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
     assert [(line["event"], line["rejected"]) for line in lines] == [
         ("published objects rejected", 100),
         ("published objects rejected", 300),
@@ -256,17 +248,12 @@ async def test_repeated_key_waits_for_the_first_batch(autojump_clock) -> None:
 async def test_held_trades_are_never_lost_in_silence(autojump_clock) -> None:
     """The log tells of those that found no room, and of those that are left at the end."""
     with structlog.testing.capture_logs() as lines:
-        async with trio.open_nursery() as nursery:
-            feed = Feed(rules=Rules(band=0.01))
-            nursery.start_soon(feed.push.run, feed.send)
-            nursery.start_soon(feed.route)
-            await trio.testing.wait_all_tasks_blocked()
+        async with running(Feed(rules=Rules(band=0.01))) as feed:
             prices = [100 * 2**n for n in range(20)] + [90 / 1.5**n for n in range(1, 10)]
             prices += [111 * 2**n for n in range(20)] + [131 * 2**n for n in range(20)]
             body = [{"symbol": "AAPL", "price": price} for price in prices]
             await feed.offer(msgspec.json.encode(body))
             await feed.wait_answers(1)
-            nursery.cancel_scope.cancel()
     held = feed.answers[0].held
     assert held == len(prices) - 1
     assert [(line["event"], line["trades"]) for line in lines] == [
@@ -288,16 +275,11 @@ async def test_fault_in_reading_costs_one_body_and_not_the_feed(
         yield from lines
 
     monkeypatch.setattr("server.feeds.judge.read_batch", read)
-    async with trio.open_nursery() as nursery:
-        feed = Feed()
-        nursery.start_soon(feed.push.run, feed.send)
-        nursery.start_soon(feed.route)
-        await trio.testing.wait_all_tasks_blocked()
+    async with running(Feed()) as feed:
         bodies = [AAPL, AAPL + b"\nFAULT\n" + AAPL, AAPL]
         await feed.push.put(Batch(bodies, "sip", "", None, 1), feed._on_answer)
         await feed.offer(AAPL)
         await feed.wait_answers(2)
-        nursery.cancel_scope.cancel()
     first, second = feed.answers
     assert (first.accepted, second.accepted) == (3, 1)
     (fault,) = first.rejected

@@ -4,7 +4,6 @@ import json
 import random
 import socket
 import zlib
-from typing import Any
 
 import pytest
 import trio
@@ -16,21 +15,16 @@ from server.fanout.inbox import Inbox
 from server.fanout.recovery import recover
 from server.fanout.topic import Topic
 from server.fanout.topic_task import publish_conflated
-from server.gateway.subscriptions import (
-    Delivery,
-    SendQuotes,
-    SendRecovery,
-    SetInterval,
-    Subscriptions,
-)
+from server.gateway.subscriptions import SendRecovery, SetInterval, Subscriptions
 from server.gateway.views import Views, parse_fields
-from server.quotes.messages import Ack, encode
+from server.quotes.messages import encode
 from server.quotes.position import parse_position
 from server.quotes.update import Change, TopOfBook, Trade, Update
 from server.quotes.view import FORMS, Form, View
 from tests.fanout.peer import CUSHION, SMALL_BUFFER, START_US, instruments
 from tests.forms import FormDocument, Quote, selected
 from tests.frames import take_frame
+from tests.gateway.subscriber import Subscriber
 
 NAMES = [f"S{number}" for number in range(8)]
 
@@ -65,7 +59,7 @@ class Truth:
         client.seen.clear()
 
 
-class FormPeer(FormDocument):
+class FormPeer(Subscriber, FormDocument):
     """A client of a small socket that subscribes as a session does, and reads when it likes."""
 
     def __init__(self, hub: Hub, view: View, fields: str, *, deflate: bool) -> None:
@@ -111,44 +105,6 @@ class FormPeer(FormDocument):
         self.quotes = {s: quote for s, quote in self.quotes.items() if s in recovered}
         self.deliver(SendRecovery(recovery))
 
-    def on_delisted(self, topic: Any) -> None:
-        self.subscriptions.topics.pop(topic, None)
-
-    def on_renamed(self, old: Any, new: Any) -> None:
-        self.subscriptions.topics.pop(old, None)
-        self.subscriptions.topics[new] = None
-
-    def on_breaker(self, state: object) -> None:
-        """Nothing: it reads."""
-
-    def deliver(self, reply: Delivery) -> None:
-        reply.deliver(self.hub, self.outbox)
-
-    def start(self, names: list[str]) -> None:
-        if not self.subscriptions.everything:
-            new = self.subscriptions.new_among(self.hub.topics[name] for name in names)
-            self.deliver(self.subscriptions.start(new))
-            self.deliver(SendQuotes(new))
-
-    def start_everything(self) -> None:
-        new = self.subscriptions.new_among(self.hub.topics.values())
-        if not self.subscriptions.everything:
-            self.deliver(self.subscriptions.start_everything())
-            self.deliver(SendQuotes(new))
-
-    def stop(self, names: list[str]) -> None:
-        topics = [self.hub.topics[name] for name in names]
-        if self.subscriptions.everything:
-            topics = list(self.hub.topics.values())
-        else:
-            topics = [topic for topic in topics if topic in self.subscriptions.topics]
-        if topics:
-            self.deliver(self.subscriptions.stop(topics, Ack("unsubscribe", [])))
-
-    def resync(self) -> None:
-        if topics := list(self.subscriptions.topics):
-            self.deliver(SendQuotes(topics))
-
     def receive(self, size: int = 65536) -> int:
         """Read once, at most `size` bytes; return the number of bytes."""
         try:
@@ -172,10 +128,9 @@ class FormPeer(FormDocument):
 
     @property
     def expected(self) -> dict[str, Quote]:
-        everything = self.subscriptions.everything
-        topics = self.hub.topics.values() if everything else self.subscriptions.topics
         return {
-            topic.symbol: selected(json.loads(encode(topic.quote)), self.fields) for topic in topics
+            topic.symbol: selected(json.loads(encode(topic.quote)), self.fields)
+            for topic in self.subscribed
         }
 
 

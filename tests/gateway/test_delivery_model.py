@@ -7,21 +7,17 @@ import pytest
 import trio
 
 from server.fanout.hub import Hub
-from server.gateway.subscriptions import (
-    Delivery,
-    SendQuotes,
-    SetInterval,
-    Subscriptions,
-)
-from server.quotes.messages import Ack, encode
+from server.gateway.subscriptions import SetInterval, Subscriptions
+from server.quotes.messages import encode
 from tests.fanout.peer import Peer, instruments, publish
+from tests.gateway.subscriber import Subscriber
 
 NAMES = [f"S{number}" for number in range(40)]
 
 STEPS = 120
 
 
-class SlowClient(Peer):
+class SlowClient(Subscriber, Peer):
     """A client of a small socket that subscribes as a session does, and reads when it likes."""
 
     def __init__(self, hub: Hub) -> None:
@@ -29,50 +25,9 @@ class SlowClient(Peer):
         self.subscriptions = Subscriptions()
         self.outbox.owner = self
 
-    def on_delisted(self, topic):
-        self.subscriptions.topics.pop(topic, None)
-
-    def on_renamed(self, old, new):
-        self.subscriptions.topics.pop(old, None)
-        self.subscriptions.topics[new] = None
-
-    def on_breaker(self, state):
-        """Nothing: it reads."""
-
-    def deliver(self, reply: Delivery) -> None:
-        reply.deliver(self.hub, self.outbox)
-
-    def start(self, names: list[str]) -> None:
-        if not self.subscriptions.everything:
-            new = self.subscriptions.new_among(self.hub.topics[name] for name in names)
-            self.deliver(self.subscriptions.start(new))
-            self.deliver(SendQuotes(new))
-
-    def start_everything(self) -> None:
-        new = self.subscriptions.new_among(self.hub.topics.values())
-        if not self.subscriptions.everything:
-            self.deliver(self.subscriptions.start_everything())
-            self.deliver(SendQuotes(new))
-
-    def stop(self, names: list[str]) -> None:
-        topics = [self.hub.topics[name] for name in names]
-        if self.subscriptions.everything:
-            topics = list(self.hub.topics.values())
-        else:
-            topics = [topic for topic in topics if topic in self.subscriptions.topics]
-        if topics:
-            self.deliver(self.subscriptions.stop(topics, Ack("unsubscribe", [])))
-
-    def resync(self) -> None:
-        topics = list(self.subscriptions.topics)
-        if topics:
-            self.deliver(SendQuotes(topics))
-
     @property
     def expected(self) -> dict[str, object]:
-        everything = self.subscriptions.everything
-        topics = self.hub.topics.values() if everything else self.subscriptions.topics
-        return {topic.symbol: json.loads(encode(topic.quote)) for topic in topics}
+        return {topic.symbol: json.loads(encode(topic.quote)) for topic in self.subscribed}
 
 
 def change_list(choice: random.Random, hub: Hub, number: int) -> None:

@@ -133,11 +133,12 @@ async def test_bytes_without_an_answer_are_bounded(frames: int) -> None:
     """Few large frames stop the reading, too."""
     async with open_press() as (press, nursery):
         press.client.setblocking(True)
-        large = b" " * (MAX_BATCH_BYTES // frames)
+        # Made before: to mask a frame takes longer than the pause in which nothing may be read.
+        large = frame(TEXT, b" " * (MAX_BATCH_BYTES // frames))
 
         def send() -> None:
             for _ in range(6):
-                press.client.sendall(frame(TEXT, large))
+                press.client.sendall(large)
 
         nursery.start_soon(partial(trio.to_thread.run_sync, send, abandon_on_cancel=True))
         for _ in range(3):

@@ -189,6 +189,17 @@ def test_prices_and_sizes_fit_the_instrument() -> None:
     assert desk.quotes["BTC/USD"].volume == 0.3
 
 
+@pytest.mark.parametrize("field", ["price", "bid", "ask"])
+def test_price_has_a_bound_on_both_sides(field: str) -> None:
+    """9·10¹³, the largest that has four decimals as a float."""
+    desk = Desk()
+    kind = {"kind": "trade" if field == "price" else "quote", "symbol": "CLK0"}
+    for bound in (9e13, -9e13):
+        assert counts(desk.publish({**kind, field: bound}))[0] == 1
+        for beyond in (bound * 1.0001, bound * 1e9):
+            assert counts(desk.publish({**kind, field: beyond}))[4] == ["bad_price"]
+
+
 FIELDS = st.sampled_from(Published.__struct_fields__)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -202,7 +213,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(LINES, max_size=12), st.booleans())
 def test_every_line_is_counted_or_named(lines: list[bytes], array: bool) -> None:
     """Whatever comes, the answer accounts for each object once, and names the lines that failed."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,25 @@ def test_same_id_counts_once_within_five_minutes() -> None:
     assert counts(desk.publish({**first, "symbol": "CLK0"}))[0] == 1
     desk.pass_time(601)
     assert counts(desk.publish(first))[0] == 1
+
+
+@pytest.mark.parametrize("tens", [0, 14, 29, 31, 59, 100])
+def test_id_is_remembered_for_five_minutes_whenever_it_came(tens: int) -> None:
+    """Others come all the time, and what is forgotten of these is not forgotten with it."""
+    desk = Desk()
+
+    def pass_tens(number: int) -> None:
+        for _ in range(number):
+            desk.publish({"price": 1, "id": f"at {desk.now}"})
+            desk.pass_time(10)
+
+    trade = {"price": 1, "size": 5, "id": "t-991"}
+    pass_tens(tens)
+    assert counts(desk.publish(trade))[0] == 1
+    pass_tens(30)
+    assert counts(desk.publish(trade))[1] == 1
+    pass_tens(31)
+    assert counts(desk.publish(trade))[0] == 1
 
 
 def test_rejected_object_may_come_again() -> None:

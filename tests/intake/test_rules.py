@@ -122,6 +122,20 @@ def test_held_trades_are_bounded_and_counted() -> None:
     assert desk.intake.held.count + desk.intake.held.dropped >= HELD_A_SYMBOL
 
 
+def test_held_trades_of_all_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a symbol's own oldest makes room, and each symbol may have one."""
+    monkeypatch.setattr("server.intake.held.HELD_IN_ALL", 10)
+    desk = Desk(BAND)
+    # No two of these agree.
+    for number in range(12):
+        for symbol in ("BTC/USD", "CLK0"):
+            answer = desk.publish({"symbol": symbol, "price": 10**6 * 2**number})
+            assert counts(answer)[3] == 1
+    assert desk.intake.held.count == 10
+    assert desk.intake.held.dropped == 14
+    assert desk.intake.held.of("CLK0")[-1].price == 10**6 * 2**11
+
+
 def test_first_source_has_the_price_until_it_is_silent() -> None:
     """Then the next one has it, until the first is back. Others come last."""
     desk = Desk(RANKED)

@@ -244,6 +244,7 @@ def test_operators_have_a_port_of_their_own(tmp_path):
                     "/health",
                     "/metrics",
                     "/openapi.json",
+                    "/asyncapi.json",
                     "/docs",
                     "/ops",
                     "/quotes.js",

@@ -32,6 +32,17 @@ async def catalogue(request, tmp_path) -> AsyncIterator[Catalogue]:
             yield postgres
 
 
+@pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
+def shared(request, tmp_path) -> dict[str, str]:
+    """Return the variables of servers that share an empty store."""
+    if request.param == "sqlite":
+        return {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty"}
+    variables = {"DATABASE_URL": request.getfixturevalue("database_url")}
+    if "redis" in request.param:
+        variables["REDIS_URL"] = request.getfixturevalue("redis").url
+    return variables
+
+
 def instrument(symbol: str, name: str = "", price: float = 100.0) -> Instrument:
     return Instrument(symbol=symbol, name=name or f"{symbol} Inc.", base_price=price)
 

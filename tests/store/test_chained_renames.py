@@ -31,19 +31,13 @@ SWAP = [("META", "TMP"), ("FB", "META"), ("TMP", "FB")]
 """Both companies exchange their symbols."""
 
 
-@pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
-def variables(request, tmp_path) -> dict[str, str]:
+@pytest.fixture
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with three instruments that two servers share."""
-    if request.param == "sqlite":
-        variables = {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty"}
-    else:
-        variables = {"DATABASE_URL": request.getfixturevalue("database_url")}
-    if "redis" in request.param:
-        variables["REDIS_URL"] = request.getfixturevalue("redis").url
     list_instruments(
-        tmp_path, variables, "META,Metaverse,ETF,50,", "FB,Facebook,STOCK,400,", "VOO,Fund,ETF,9,"
+        tmp_path, shared, "META,Metaverse,ETF,50,", "FB,Facebook,STOCK,400,", "VOO,Fund,ETF,9,"
     )
-    return variables | {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
+    return shared | {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
 
 
 def rename(variables: dict[str, str], renames: Sequence[tuple[str, str]]) -> None:

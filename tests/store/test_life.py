@@ -18,19 +18,13 @@ from tests.store.test_listing import SOON, list_instruments, moved, reads, two_s
 FAST = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
 
 
-@pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
-def variables(request, tmp_path) -> dict[str, str]:
+@pytest.fixture
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with three instruments that several servers share."""
-    if request.param == "sqlite":
-        variables = {"SQLITE_PATH": str(tmp_path / "quotes.db"), "CATALOGUE": "empty"}
-    else:
-        variables = {"DATABASE_URL": request.getfixturevalue("database_url")}
-    if "redis" in request.param:
-        variables["REDIS_URL"] = request.getfixturevalue("redis").url
     list_instruments(
-        tmp_path, variables, "FB,Facebook,STOCK,400,", "MSFT,Microsoft,STOCK,50,", "VOO,Fund,ETF,9,"
+        tmp_path, shared, "FB,Facebook,STOCK,400,", "MSFT,Microsoft,STOCK,50,", "VOO,Fund,ETF,9,"
     )
-    return variables | FAST
+    return shared | FAST
 
 
 def done(folder, variables, *arguments: str) -> str:

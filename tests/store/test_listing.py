@@ -19,18 +19,11 @@ SOON = 10.0
 NAMES = ("AAPL", "MSFT")
 
 
-@pytest.fixture(params=["sqlite", "postgres", "postgres and redis"])
-def variables(request, tmp_path) -> dict[str, str]:
+@pytest.fixture
+def variables(shared: dict[str, str], tmp_path) -> dict[str, str]:
     """A store with two instruments that several servers share."""
-    if request.param == "sqlite":
-        variables = {"SQLITE_PATH": str(tmp_path / "quotes.db")}
-    else:
-        variables = {"DATABASE_URL": request.getfixturevalue("database_url")}
-    if "redis" in request.param:
-        variables["REDIS_URL"] = request.getfixturevalue("redis").url
-    variables["PRICE_UPDATE_INTERVAL"] = "500ms"
-    list_instruments(tmp_path, variables, "AAPL,Old,STOCK,100,", "MSFT,Microsoft,STOCK,50,")
-    return variables
+    list_instruments(tmp_path, shared, "AAPL,Old,STOCK,100,", "MSFT,Microsoft,STOCK,50,")
+    return shared | {"PRICE_UPDATE_INTERVAL": "500ms"}
 
 
 def list_instruments(folder: Path, variables: dict[str, str], *rows: str) -> None:

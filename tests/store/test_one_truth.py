@@ -96,7 +96,7 @@ def test_price_of_a_feed_is_the_price_everywhere(tmp_path, store):
     store.insert("MOVED")
     trades = tmp_path / "trades.csv"
     trades.write_text("timestamp_ms,symbol,price,size\n1764012345000,MOVED,105.5,100\n")
-    store.variables["FEED"] = f"replay:{trades}"
+    store.variables |= {"FEED": f"replay:{trades}", "PRICE_WRITE_INTERVAL": "500ms"}
     with servers(tmp_path, store, 1) as [server]:
         with Client(server, "MOVED") as client:
             reads(client, partial(has, client, "MOVED", current_price=105.5))

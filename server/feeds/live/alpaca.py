@@ -53,6 +53,7 @@ class Alpaca(Venue):
     """
 
     name = "alpaca"
+    greets = True
 
     def __init__(self, url: str, symbols: Sequence[str], key: str, secret: str) -> None:
         super().__init__(url, symbols)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from server.feeds.live.venue import NOTHING, BadMessage, Reading, Venue, number
+from server.feeds.live.venue import NOTHING, BadMessage, Reading, TradeNumber, Venue, number
 
 CURRENCIES = (
     "USDT",
@@ -30,10 +30,10 @@ class _Data(msgspec.Struct):
     """A trade (`t`, `p`, `q`, `T`) or the best bid and ask (`b`, `B`, `a`, `A`)."""
 
     s: str
-    t: int = 0
+    t: TradeNumber = 0
     p: str = ""
     q: str = ""
-    T: int = 0
+    T: TradeNumber = 0
     b: str = ""
     B: str = ""
     a: str = ""

@@ -12,6 +12,7 @@ from server.feeds.live.venue import (
     BadMessage,
     Reading,
     Refused,
+    TradeNumber,
     Venue,
     number,
     optional_number,
@@ -25,7 +26,7 @@ class _Message(msgspec.Struct):
 
     type: str
     product_id: str = ""
-    trade_id: int = 0
+    trade_id: TradeNumber = 0
     price: str = ""
     size: str = ""
     time: str = ""

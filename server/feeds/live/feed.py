@@ -10,13 +10,17 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from server.feeds.live.venue import BadMessage, Published, Refused, Venue
 from server.invalid import InvalidRecords
-from server.websocket_client import LONGEST_DELAY, Backoff, ConnectionFailed, open_connection
+from server.reconnecting import LONGEST_DELAY, Backoff, ConnectionFailed
+from server.websocket_client import open_connection
 
 Deliver = Callable[[str, Sequence[Published]], Awaitable[None]]
 """Takes a source's objects, and waits while there is no room for them."""
 
 REPORT_INTERVAL = 10.0
-"""Seconds between two log lines about gaps. A venue that skips numbers would fill the log."""
+"""Seconds between two log lines about gaps, and between two about faults."""
+
+GREETING_TIMEOUT = 10.0
+"""Seconds for the first message of a venue that speaks first."""
 
 log = structlog.get_logger()
 
@@ -46,7 +50,8 @@ class LiveFeed:
         self._invalid = invalid
         # The number of each symbol's newest trade, also of earlier connections.
         self._newest: dict[str, int] = {}
-        self._report_at = 0.0
+        self._symbols = frozenset(venue.symbols)
+        self._report_at = self._fault_at = 0.0
 
     async def run(self) -> NoReturn:
         backoff = Backoff()
@@ -64,7 +69,7 @@ class LiveFeed:
                 # Also if this instance leads no more.
                 self.connected = False
             self._listener.on_away()
-            wait = backoff.next(asked)
+            wait = backoff.next(trio.current_time(), asked)
             log.warning(
                 "venue away", venue=self.venue.name, problem=problem, retry_in=round(wait, 1)
             )
@@ -73,7 +78,7 @@ class LiveFeed:
     async def _follow(self, backoff: Backoff) -> None:
         """Follow the venue until it closes the connection. Errors: ConnectionFailed, Refused."""
         async with open_connection(self.venue.url) as socket:
-            backoff.accepted()
+            backoff.accepted(trio.current_time())
             self.connections += 1
             try:
                 await _send(socket, self.venue.greeting())
@@ -84,27 +89,32 @@ class LiveFeed:
 
     async def _read(self, socket: WebSocketConnection) -> None:
         """Read one message and deliver what it says. A bad one is counted and left out."""
-        with trio.fail_after(self.venue.silence or float("inf")):
+        greeting = GREETING_TIMEOUT if self.venue.greets and not self.connected else None
+        with trio.fail_after(self.venue.silence or greeting or float("inf")):
             text = await socket.get_message()
         try:
             reading = self.venue.read(text)
-        except BadMessage as bad:
+            objects = [each for each in reading.objects if each["symbol"] in self._symbols]
+        except (BadMessage, RecursionError) as bad:
             self._invalid.report("venue", self.venue.name, str(bad))
             return
         except Refused:
             raise
         except Exception:
             # A fault of the server costs neither the other messages nor the feed.
-            log.exception("venue message failed", venue=self.venue.name)
+            self._report_fault()
             return
+        if len(objects) < len(reading.objects):
+            problem = "prices of symbols that were not asked for"
+            self._invalid.report("venue", self.venue.name, problem)
         if not self.connected and not reading.replies:
             self.connected = True
             log.info("venue connected", venue=self.venue.name, symbols=len(self.venue.symbols))
             self._listener.on_connected()
         await _send(socket, reading.replies)
-        if reading.objects:
-            self._look_for_gaps(reading.objects)
-            await self._deliver(self.venue.name, reading.objects)
+        if objects:
+            self._look_for_gaps(objects)
+            await self._deliver(self.venue.name, objects)
 
     def _look_for_gaps(self, objects: Sequence[Published]) -> None:
         if not self.venue.numbered:
@@ -123,6 +133,12 @@ class LiveFeed:
         if trio.current_time() >= self._report_at:
             self._report_at = trio.current_time() + REPORT_INTERVAL
             log.warning("trades missed", venue=self.venue.name, symbol=symbol, missed=self.missed)
+
+    def _report_fault(self) -> None:
+        """Log the exception at hand, unless one was logged a moment ago."""
+        if trio.current_time() >= self._fault_at:
+            self._fault_at = trio.current_time() + REPORT_INTERVAL
+            log.exception("venue message failed", venue=self.venue.name)
 
 
 async def _send(socket: WebSocketConnection, messages: Sequence[object]) -> None:

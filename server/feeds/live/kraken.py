@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from server.feeds.live.venue import NOTHING, BadMessage, Reading, Refused, Venue
+from server.feeds.live.venue import NOTHING, BadMessage, Reading, Refused, TradeNumber, Venue
 
 
 class _Item(msgspec.Struct):
@@ -16,7 +16,7 @@ class _Item(msgspec.Struct):
     symbol: str = ""
     price: float = 0.0
     qty: float = 0.0
-    trade_id: int = 0
+    trade_id: TradeNumber = 0
     timestamp: str | None = None
     bid: float | None = None
     ask: float | None = None

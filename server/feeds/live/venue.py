@@ -1,10 +1,14 @@
 """The messages of one venue, without I/O: what to send, and what a message means."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, NoReturn, Protocol
+from math import isfinite
+from typing import Annotated, ClassVar, NamedTuple, NoReturn, Protocol
 
-from server.quotes.instrument import DEFAULT_CURRENCY, Instrument
+from msgspec import Meta
+
+from server.quotes.instrument import DEFAULT_CURRENCY, LARGEST_WHOLE, Instrument
 
 Published = Mapping[str, object]
 """One object as publishers send it (docs/publishing.md): a trade, a quote, a status, a correction."""
@@ -31,6 +35,12 @@ CRYPTO_DECIMALS = 8
 """Decimals of prices and sizes of crypto currencies that no catalogue has: one satoshi."""
 
 
+TradeNumber = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
+"""The number of a trade, which becomes its `seq`."""
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
 class Venue(ABC):
     """One venue and the symbols to follow there, spelled as the venue spells them."""
 
@@ -39,6 +49,9 @@ class Venue(ABC):
 
     silence: ClassVar[float | None] = None
     """Seconds without any message after which the connection is dead. None: pings must tell."""
+
+    greets: ClassVar[bool] = False
+    """Whether the venue speaks first, so that a connection without a message is dead."""
 
     numbered: ClassVar[bool] = False
     """Whether each symbol's trades have consecutive numbers, so that a gap shows."""
@@ -91,10 +104,10 @@ class VenueFeed(Protocol):
 
 def number(text: str) -> float:
     """Return the number that a venue writes as text. Errors: BadMessage."""
-    try:
-        return float(text)
-    except ValueError:
-        raise BadMessage(f"not a number: {text[:40]!r}") from None
+    # `float` takes more, such as nan, which would be an empty side of the book.
+    if not _NUMBER.fullmatch(text) or not isfinite(found := float(text)):
+        raise BadMessage(f"not a number: {text[:40]!r}")
+    return found
 
 
 def optional_number(text: str | None) -> float | None:

@@ -1,6 +1,7 @@
 /** Draws the chart. Only this module knows lightweight-charts. */
 
 import { make } from "./dom.js";
+import { number } from "./format.js";
 import { colour } from "./theme.js";
 
 const AUTHORS = "https://www.tradingview.com/";
@@ -11,6 +12,9 @@ const VOLUME_MARGINS = { top: 0.82, bottom: 0 };
 
 /** Bars that a chart shows at first. */
 const SHOWN = 120;
+
+/** Bars of a chart that stays open. It has up to twice as many before the oldest are forgotten. */
+const KEPT = 2000;
 
 /** Bars for which a chart without history has room at first. They come in from the left. */
 const ROOM = 40;
@@ -26,6 +30,11 @@ export function attribution() {
   return [notice, make("a", { href: AUTHORS, rel: "noreferrer", textContent: AUTHORS })];
 }
 
+/** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
+function faint(name, part) {
+  return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
+}
+
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
 export class Chart {
   #library;
@@ -38,6 +47,7 @@ export class Chart {
   #hovered;
   #times = new Set();
   #wasMoved = false;
+  #added = 0;
 
   static async in(element, hovered) {
     return new Chart(await import("../vendor/lightweight-charts.js"), element, hovered);
@@ -75,7 +85,7 @@ export class Chart {
       crosshair: { vertLine: { color: text, labelBackgroundColor: colour("--edge") }, horzLine: { color: text, labelBackgroundColor: colour("--edge") } },
     });
     this.#series?.applyOptions(this.#colours());
-    this.#volume?.applyOptions({ color: colour("--line") });
+    this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
   }
 
   /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
@@ -92,6 +102,7 @@ export class Chart {
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
     this.#wasMoved = false;
+    this.#added = 0;
     const end = bars.length + 4;
     if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
     else this.#fit();
@@ -106,11 +117,19 @@ export class Chart {
 
   /** Add a bar, or change the newest. */
   update(bar) {
-    this.#series?.update(bar);
+    if (!this.#series) return;
+    if (this.#added++ > KEPT) this.#forget();
+    this.#series.update(bar);
     if (bar.volume !== undefined) this.#volume?.update({ time: bar.time, value: bar.volume });
     if (this.#times.size >= SHOWN || this.#times.has(bar.time)) return;
     this.#times.add(bar.time);
     this.#fit();
+  }
+
+  /** Forget the oldest bars, so that a page that stays open does not grow. */
+  #forget() {
+    this.#added = 0;
+    for (const series of [this.#series, this.#volume]) series.setData(series.data().slice(-KEPT));
   }
 
   /** Set the decimals of the price scale. */
@@ -125,7 +144,7 @@ export class Chart {
     if (this.#series) this.#chart.removeSeries(this.#series);
     if (!this.#volume) {
       this.#volume = this.#chart.addSeries(HistogramSeries, {
-        priceScaleId: "", color: colour("--line"), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
+        priceScaleId: "", color: faint(colour("--edge"), 0.4), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
       });
       this.#volume.priceScale().applyOptions({ scaleMargins: VOLUME_MARGINS });
     }
@@ -134,7 +153,8 @@ export class Chart {
   }
 
   #format() {
-    return { type: "price", precision: this.#decimals, minMove: 10 ** -this.#decimals };
+    const formatter = (price) => number(price, this.#decimals);
+    return { type: "custom", formatter, minMove: 10 ** -this.#decimals };
   }
 
   #colours() {
@@ -142,8 +162,7 @@ export class Chart {
     if (this.#style === "candles") {
       return { upColor: up, downColor: down, wickUpColor: up, wickDownColor: down, borderVisible: false };
     }
-    const faint = (part) => accent.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
-    return { lineColor: accent, lineWidth: 2, topColor: faint(0.2), bottomColor: faint(0), lastPriceAnimation: 0 };
+    return { lineColor: accent, lineWidth: 2, topColor: faint(accent, 0.2), bottomColor: faint(accent, 0) };
   }
 
   #time(time) {

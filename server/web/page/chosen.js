@@ -31,6 +31,7 @@ export class Chosen {
   #early = [];
   #waits = false;
   #last = 0;
+  #connects = 0;
   #pointed = null;
 
   /** Milliseconds from the last price's time to its arrival. Null before the first. */
@@ -56,6 +57,7 @@ export class Chosen {
   async follow(stream) {
     this.#stream = stream;
     stream.addEventListener("change", ({ detail }) => this.#priced(detail));
+    stream.addEventListener("state", () => this.#resumed());
     stream.addEventListener("bar", ({ detail }) => this.#barred(detail));
     setInterval(() => this.#stand(), 1000);
     stream.addEventListener("bars_missed", ({ detail }) => detail.symbol === this.#shown.chart && this.#load());
@@ -74,6 +76,14 @@ export class Chosen {
 
   get #decimals() {
     return this.#instruments.decimals(this.#selection.chart, this.#quote);
+  }
+
+  /** Fill what the chart `live` missed while there was no connection. Bars tell it by themselves. */
+  #resumed() {
+    const { connects } = this.#stream.stats;
+    if (this.#stream.state !== "live" || connects === this.#connects) return;
+    if (this.#connects && this.#shown.timeframe === "live") this.#load();
+    this.#connects = connects;
   }
 
   // The head
@@ -167,6 +177,7 @@ export class Chosen {
       return;
     }
     this.#waits = false;
+    this.#instruments.want(chart);
     let bars;
     try {
       const isLive = timeframe === "live";

@@ -49,7 +49,9 @@ export function oncePerFrame(action) {
   };
 }
 
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+
 /** Return whether the visitor asked for less motion. */
 export function prefersStillness() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return stillness.matches;
 }

@@ -26,9 +26,11 @@ export class Entry {
   take(quote, now, isLive) {
     const price = quote.current_price;
     if (typeof price === "number") this.trail.push(price, now);
-    // Only a change that the page saw tells by this machine's clock how old the price is.
-    if (isLive) this.#arrived = now;
-    if (quote.last_updated !== this.quote?.last_updated) this.#time = Date.parse(quote.last_updated) || 0;
+    if (quote.last_updated !== this.quote?.last_updated) {
+      this.#time = Date.parse(quote.last_updated) || 0;
+      // Only a change that the page saw tells by this machine's clock how old the price is.
+      this.#arrived = isLive ? now : 0;
+    }
     this.quote = quote;
     this.refusal = null;
   }

@@ -6,8 +6,9 @@ const MINUTE = 60_000;
 const MOST = 1000;
 const BACK = { "1m": 1440, "5m": 5 * 1440, "15m": 14 * 1440, "1h": 60 * 1440, "1d": 3 * 365 * 1440 };
 
-/** Trades at the beginning of the chart `live`. */
+/** Trades that the chart `live` asks for, and seconds with which it begins. */
 const TRADES = 1000;
+const SECONDS = 600;
 
 const seconds = (time) => Math.floor(Date.parse(time) / 1000);
 
@@ -19,6 +20,20 @@ export function chartBar({ t, o, h, l, c, v }) {
 /** Return a price as the chart takes it. */
 export function chartPoint(time, price) {
   return { time, open: price, high: price, low: price, close: price, value: price };
+}
+
+/** Return a point for each second until now. A recording's trades end when they end. */
+function everySecond(trades, now) {
+  if (trades.length === 0) return [];
+  const newest = trades.at(-1)[0];
+  const end = now - newest < SECONDS ? Math.max(now, newest) : newest;
+  const points = [];
+  let next = 0;
+  for (let time = Math.max(trades[0][0], end - SECONDS); time <= end; time += 1) {
+    while (next < trades.length && trades[next][0] <= time) next += 1;
+    points.push(chartPoint(time, trades[Math.max(0, next - 1)][1]));
+  }
+  return points;
 }
 
 export class Past {
@@ -36,17 +51,10 @@ export class Past {
     return (bars[symbol] ?? []).map(chartBar).reverse();
   }
 
-  /** Return the newest trades of a symbol, the last of each second. Errors: Refusal, or the fetch's. */
+  /** Return a symbol's price in each of the last seconds. Errors: Refusal, or the fetch's. */
   async trades(symbol) {
     const { trades } = await this.#api.get("trades", { symbol, limit: TRADES });
-    const points = [];
-    for (const { t, price } of trades) {
-      const time = seconds(t);
-      const last = points.at(-1);
-      if (!last || time > last.time) points.push(chartPoint(time, price));
-      else points[points.length - 1] = chartPoint(last.time, price);
-    }
-    return points;
+    return everySecond(trades.map(({ t, price }) => [seconds(t), price]), Math.floor(Date.now() / 1000));
   }
 
   /** Return the closing prices of the last hour's minutes, by symbol. Errors: Refusal, or the fetch's. */

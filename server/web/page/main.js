@@ -1,7 +1,7 @@
 /** Puts the page together: configuration, token, connection, and what they show. */
 
 import { connect } from "../quotes.js";
-import { readAddress, writeAddress } from "./address.js";
+import { normalized, readAddress, writeAddress } from "./address.js";
 import { Api } from "./api.js";
 import { attribution } from "./chart.js";
 import { Chosen } from "./chosen.js";
@@ -28,7 +28,9 @@ const GATHERED = 100;
 async function start() {
   const asked = readAddress();
   const isFirst = asked.symbols === null;
-  const selection = new Selection({ ...asked, symbols: asked.symbols ?? FIRST, chart: asked.chart ?? (isFirst ? FIRST[0] : null) });
+  const chart = asked.chart ?? (isFirst ? FIRST[0] : null);
+  const symbols = normalized([...(asked.symbols ?? FIRST), chart ?? ""]);
+  const selection = new Selection({ ...asked, symbols, chart });
   const config = await configuration();
   const tokens = new Tokens(config);
   const api = new Api(tokens);
@@ -41,7 +43,7 @@ async function start() {
   const options = keptOptions();
   const stream = connect({
     url: new URL(config.stream.replace(/^\//, ""), document.baseURI).href,
-    getToken: () => tokens.get(),
+    getToken: () => tokens.next(),
     symbols: [],
     ...options,
   });
@@ -129,6 +131,8 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
     table.take(symbol, quote, known.has(symbol));
     known.add(symbol);
   });
+  // The first quotes of the next connection may be old.
+  stream.addEventListener("state", () => stream.state === "connecting" && known.clear());
   stream.addEventListener("removed", ({ detail: { symbol, renamedTo } }) => {
     known.delete(symbol);
     if (!selection.has(symbol)) return;
@@ -136,7 +140,9 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
     else table.refuse(symbol, "No longer listed. You can remove it.");
   });
   stream.addEventListener("error", ({ detail: { code, message, symbols = [] } }) => {
-    for (const symbol of symbols) {
+    // A list that is too long is refused as a whole.
+    const all = code === "too_many_symbols" ? selection.symbols.filter((each) => !stream.quotes.has(each)) : symbols;
+    for (const symbol of all) {
       if (!selection.has(symbol)) continue;
       if (code === "unknown_symbol" && isFirst && FIRST.includes(symbol)) selection.remove(symbol);
       else table.refuse(symbol, refusal(code, message));
@@ -155,6 +161,7 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
   stream.addEventListener("state", () => {
     if (stream.state !== "closed" || stream.reason?.code !== "unauthorized") return;
     tokens.forget(stream.reason.message);
+    // A development server gave a new token, which was refused as well.
     if (!tokens.isDevelopment) stream.reconnect();
   });
 }

@@ -51,6 +51,12 @@ export class Row {
     this.#price = price;
   }
 
+  /** Return the lengths of the texts that make columns wide, in characters. */
+  get lengths() {
+    const length = (name) => this.#texts.get(name)?.length ?? 0;
+    return { price: length("price"), change: length("change"), book: length("bid") + length("ask") };
+  }
+
   /** Write how old the price is. */
   age(now) {
     const age = this.entry.age(now);

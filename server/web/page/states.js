@@ -5,6 +5,7 @@ import { clock } from "./format.js";
 /** Advice by the code of a reason. */
 const ADVICE = {
   unreachable: "The page comes back by itself as soon as the server does.",
+  no_token: "The page tries again by itself.",
   connection_lost: "The page comes back by itself. What you missed is fetched then.",
   going_away: "The server restarts or moves. The page comes back by itself.",
   too_slow: "Choose “How often” at 1 s or more, or a shorter list.",
@@ -26,7 +27,9 @@ const ADVICE = {
  */
 export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt, oldest }, now) {
   const advice = ADVICE[reason?.code] ?? "";
-  const because = [reason?.message, advice].filter(Boolean).join(" ");
+  // The message of a failed fetch is the browser's.
+  const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
+  const because = [message, advice].filter(Boolean).join(" ");
   if (isTokenWanted) {
     return { tone: "idle", title: "A token is needed", pill: "No token", text: "Prices come as soon as you give one.", action: "token" };
   }

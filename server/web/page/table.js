@@ -4,6 +4,7 @@ import { find, oncePerFrame } from "./dom.js";
 import { Entry } from "./entry.js";
 import { Order } from "./order.js";
 import { Row } from "./row.js";
+import { Widths } from "./widths.js";
 import { Window } from "./window.js";
 
 /** Milliseconds between two orders of a sorted table, so that rows can be read. */
@@ -23,6 +24,7 @@ export class Table extends EventTarget {
   #dirty = new Set();
   #isHeld = false;
   #current = null;
+  #widths = new Widths();
 
   constructor(selection, instruments) {
     super();
@@ -112,7 +114,9 @@ export class Table extends EventTarget {
     this.#ordered = this.order.of(entries, Date.now());
     find("quotes").setAttribute("aria-rowcount", String(symbols.length + 1));
     const hadFocus = this.body.contains(document.activeElement);
+    const count = this.#rows.size;
     this.#render();
+    if (this.#rows.size < count) this.#widths.reset([...this.#rows.values()].map(({ lengths }) => lengths));
     if (wanted.has(this.#current)) return;
     const next = this.#ordered[Math.min(left, this.#ordered.length - 1)]?.symbol ?? symbols[0] ?? null;
     if (hadFocus && next) this.focus(next);
@@ -190,6 +194,7 @@ export class Table extends EventTarget {
       const { entry } = row;
       if (entry.quote && !entry.isGreeted) this.#greet(entry);
       row.paint(this.#instruments.decimals(symbol, entry.quote), now);
+      this.#widths.take(row.lengths);
     }
   }
 

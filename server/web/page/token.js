@@ -15,6 +15,7 @@ export class Tokens extends EventTarget {
   #isDevelopment;
   #current;
   #asked = null;
+  #wasTaken = false;
   #reason = "";
 
   constructor(config) {
@@ -34,7 +35,14 @@ export class Tokens extends EventTarget {
     return this.#isDevelopment;
   }
 
-  /** Return a token, which may take until the visitor gives one. */
+  /** Return a token for a connection. The stream asks again only if the server refused the last one. */
+  async next() {
+    if (this.#isDevelopment && this.#wasTaken) this.#current = null;
+    this.#wasTaken = true;
+    return this.get();
+  }
+
+  /** Return the token, which may take until the visitor gives one. */
   async get() {
     if (this.#current) return this.#current;
     if (this.#isDevelopment) {

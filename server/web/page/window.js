@@ -4,7 +4,7 @@
 const WHOLE = 60;
 
 /** Rows kept above and below the view, so that quick scrolling shows no gap. */
-const AROUND = 10;
+const AROUND = 6;
 
 /** Follows the place of `body` in the view. `moved` hears when other rows may have come into view. */
 export class Window {

@@ -4,13 +4,13 @@ It does no I/O. A compact message becomes the `quotes_patch` that says the same.
 one listener serve all forms.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from server.client.document import Document
+from quotestream.document import Document
+from quotestream.errors import BadMessage
 from server.quotes.patch import quote_pointer
 from server.quotes.quote import PERCENT_DECIMALS, from_microseconds, shown_decimals
 from server.quotes.view import Form
@@ -22,10 +22,6 @@ TIMES = {"last_updated"}
 """Fields that compact messages send as microseconds relative to `ts`."""
 
 Message = dict[str, Any]
-
-
-class BadMessage(Exception):
-    """The server sent something that is not a message of the protocol."""
 
 
 def subprotocols(form: Form | None) -> list[str]:
@@ -44,8 +40,10 @@ class Schema(NamedTuple):
 
     def read(self, mask: int, values: Sequence[Any], ts: int) -> dict[str, Any]:
         """Return the values of a row by field, as JSON has them. A later version of the server may
-        send more values than bits. Errors: ValueError for fewer.
+        send more values than bits. Errors: ValueError for fewer, and for a row before the schema.
         """
+        if not self.fields:
+            raise ValueError("a row before the schema")
         present = [field for bit, field in enumerate(self.fields) if mask >> bit & 1]
         row = dict(zip(present, values[: len(present)], strict=True))
         for field in TIMES & row.keys():
@@ -73,12 +71,15 @@ class Decoder:
 
     def command(self, **fields: Any) -> str | bytes:
         """Return a command in the connection's form."""
-        return msgspec.msgpack.encode(fields) if self._binary else json.dumps(fields)
+        if self._binary:
+            return msgspec.msgpack.encode(fields)
+        return msgspec.json.encode(fields).decode()
 
     def messages(self, data: str | bytes) -> Iterator[Message]:
         """Yield what `data` says as messages of the JSON form. Errors: BadMessage."""
         try:
-            value = json.loads(data) if isinstance(data, str) else msgspec.msgpack.decode(data)
+            # Not json.loads, which takes NaN for JSON.
+            value = (msgspec.json if isinstance(data, str) else msgspec.msgpack).decode(data)
             if isinstance(value, list):
                 yield from self._compact(*value)
             elif value["type"] == "schema":

@@ -1,0 +1,135 @@
+"""What a client asks for when it connects: symbols, fields, form, interval, and its position."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from quotestream.decoder import subprotocols
+from server.quotes.duration import seconds_of
+from server.quotes.instrument import normalize_symbol
+from server.quotes.view import Form
+
+MAX_REQUEST = 16 * 1024 - 512
+"""Bytes of a request line and its Authorization header; the rest of 16 KiB, a server's limit, is for
+the headers that a WebSocket library and proxies add.
+"""
+
+MAX_RESUME = 8 * 1024
+"""Characters of a position as it is sent. The server sends the full quote of each symbol that does not
+fit.
+"""
+
+EVERYTHING = "*"
+"""The symbol that stands for all symbols."""
+
+PATH = "/ws/quotes"
+"""The path of a server's stream, for an address without one."""
+
+
+def normalized(symbols: Iterable[str]) -> list[str]:
+    """Return the symbols in upper case, each once."""
+    return [*dict.fromkeys(normalize_symbol(symbol) for symbol in symbols)]
+
+
+def stream_url(url: str) -> str:
+    """Return the address of the stream: `http` becomes `ws`, and no path becomes `/ws/quotes`.
+
+    Errors: ValueError for another kind of address.
+    """
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is not an address such as ws://127.0.0.1:8080/ws/quotes")
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or PATH, "", ""))
+
+
+class Wanted:
+    """The symbols, bars and fields to ask for, the interval, and the form of the messages.
+
+    Arguments:
+        format: None for the compact form if the server has it, otherwise JSON.
+        fields: the fields of a quote to get; none for all.
+        interval: seconds, or text such as `250ms`; None for each change.
+    """
+
+    def __init__(
+        self,
+        symbols: Iterable[str],
+        format: Form | None = None,
+        fields: Sequence[str] = (),
+        interval: float | str | None = None,
+    ) -> None:
+        self.symbols = normalized(symbols)
+        self.bars: dict[str, list[str]] = {}
+        """The symbols of which bars are wanted, by timeframe."""
+        self.fields = fields
+        self.subprotocols = subprotocols(format)
+        self.interval = _interval(interval)
+
+    def throttle(self, interval: float | str | None) -> None:
+        """Ask for this interval. Errors: ValueError for one that is not a duration."""
+        self.interval = _interval(interval)
+
+    def add(self, symbols: Iterable[str]) -> list[str]:
+        """Ask for `symbols`, too. Return those that are new."""
+        new = [symbol for symbol in symbols if symbol not in self.symbols]
+        self.symbols += new
+        return new
+
+    def drop(self, symbols: Collection[str]) -> None:
+        """Ask no longer for `symbols`."""
+        if EVERYTHING in symbols:
+            self.symbols = []
+        self.symbols = [symbol for symbol in self.symbols if symbol not in symbols]
+
+    def add_bars(self, symbols: Iterable[str], timeframe: str) -> None:
+        """Ask for the bars of `symbols`, too."""
+        held = self.bars.get(timeframe, [])
+        self.bars[timeframe] = [*dict.fromkeys([*held, *symbols])]
+
+    def drop_bars(self, symbols: Collection[str], timeframe: str) -> None:
+        """Ask no longer for the bars of `symbols`."""
+        held = [] if EVERYTHING in symbols else self.bars.get(timeframe, [])
+        left = [symbol for symbol in held if symbol not in symbols]
+        self.bars.pop(timeframe, None)
+        if left:
+            self.bars[timeframe] = left
+
+    def rename(self, new: Mapping[str, str]) -> None:
+        """Ask for the new symbols of renamed instruments from the next connection on."""
+        if new:
+            self.symbols = [new.get(symbol, symbol) for symbol in self.symbols]
+            self.bars = {
+                timeframe: [new.get(symbol, symbol) for symbol in symbols]
+                for timeframe, symbols in self.bars.items()
+            }
+
+    def query(self, held: Iterable[str]) -> str:
+        """Return the request's query, without a position. `held` are the symbols of the document: if
+        two instruments exchanged their symbols, only one of them was told as renamed.
+        """
+        symbols = self.symbols
+        if EVERYTHING not in symbols:
+            symbols = [*dict.fromkeys([*symbols, *held])]
+        parts = [f"symbols={quote(','.join(symbols), safe=',*')}"] if symbols else []
+        if self.fields:
+            parts.append(f"fields={quote(','.join(self.fields), safe=',')}")
+        if self.interval is not None:
+            parts.append(f"interval={quote(self.interval, safe='')}")
+        return "&".join(parts)
+
+
+def resuming(target: str, position: str, used: int) -> str:
+    """Return `target` with the part of `position` for which a request has room besides `used` bytes."""
+    used += len(target) + len("&resume=")
+    text = quote(position, safe=",:=")
+    room = max(0, min(MAX_RESUME, MAX_REQUEST - used))
+    if len(text) > room:
+        text = text[: room + 1].rpartition(",")[0]
+    return f"{target}&resume={text}" if text else target
+
+
+def _interval(interval: float | str | None) -> str | None:
+    """Return an interval as the server reads it, None for one of 0."""
+    if interval is None or not seconds_of(interval):
+        return None
+    return str(interval)

@@ -1,0 +1,95 @@
+"""When a client comes back: its back-off, and what a refused handshake says. No I/O, no clock."""
+
+import json
+import random
+from collections.abc import Iterable
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from time import time
+
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+"""Seconds: the wait before a reconnection is random, below a limit that doubles up to the longest."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for the TCP connection, and again for the handshake."""
+
+PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
+"""Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
+
+LASTING = 10.0
+"""Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
+
+LONGEST_ASKED = 3600.0
+"""Seconds that a server may ask to be left alone. A larger number is taken for a mistake."""
+
+PASSING = {408, 425, 429}
+"""Statuses below 500 that time may cure. Other statuses below 500 are about the request itself."""
+
+
+class Backoff:
+    """Draws the wait before the next connection: exponential, with full jitter."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self._accepted_at: float | None = None
+
+    def accepted(self, now: float) -> None:
+        """Note that the server accepted the connection at `now`, in seconds of any steady clock."""
+        self._accepted_at = now
+
+    def next(self, now: float, asked: float = 0.0) -> float:
+        """Return the seconds to wait, at least the `asked` ones up to LONGEST_ASKED.
+
+        The range doubles with each call and starts over only after a connection that lasted: a server
+        that accepts and closes at once would otherwise be asked several times a second.
+        """
+        if self._accepted_at is not None and now - self._accepted_at >= LASTING:
+            self._attempt = 0
+        self._accepted_at = None
+        wait = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._attempt))
+        self._attempt = min(self._attempt + 1, 16)
+        return max(wait, min(asked, LONGEST_ASKED))
+
+
+class ConnectionFailed(Exception):
+    """A connection could not be made, or broke. The message gives the reason.
+
+    `status` is the HTTP status of a refused handshake, else zero, and `code` the code of its body.
+    `retry_after` is how long the other server asks to be left alone, in seconds.
+    """
+
+    def __init__(
+        self, problem: str, status: int = 0, retry_after: float = 0.0, code: str = ""
+    ) -> None:
+        super().__init__(problem)
+        self.status = status
+        self.retry_after = retry_after
+        self.code = code
+
+
+def is_final(status: int) -> bool:
+    """Return whether a handshake's HTTP status is about the request itself. Zero stands for none."""
+    return 0 < status < 500 and status not in PASSING
+
+
+def refused_handshake(
+    status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> ConnectionFailed:
+    """Return the error for an HTTP response that is not 101."""
+    message, code = f"the server answered with HTTP status {status}", ""
+    with suppress(ValueError, LookupError, TypeError):
+        error = json.loads(body)["error"]
+        message, code = str(error["message"]), str(error.get("code", ""))
+    return ConnectionFailed(message, status, _retry_after(headers), code)
+
+
+def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float:
+    """Return the seconds until the moment that the server names (RFC 9110 §10.2.3), 0 without one."""
+    for name, value in headers:
+        if name.lower() == b"retry-after":
+            if value.isdigit():
+                return float(value)
+            with suppress(ValueError, OverflowError):
+                moment = parsedate_to_datetime(value.decode("ascii", "replace"))
+                return moment.timestamp() - time()
+    return 0.0

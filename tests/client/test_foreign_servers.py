@@ -1,0 +1,91 @@
+"""`quotestream.connect` at an address where something else answers, on trio and on asyncio."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from socket import create_server, socket
+
+import pytest
+
+import quotestream
+from tests.client.test_client_faults import EACH
+
+REDIRECTION = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+
+REFUSAL = b'{"error":{"code":"no_valid_symbols","message":"none of them exists"}}'
+
+ANSWERS = {
+    "redirect": (REDIRECTION, "http_302"),
+    "refusal": (
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(REFUSAL), REFUSAL),
+        "no_valid_symbols",
+    ),
+}
+
+
+CUT = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{"
+"""A response whose connection ends within the body."""
+
+
+@contextmanager
+def answering(answer: Callable[[socket], None]) -> Iterator[str]:
+    """Answer each connection, and close it."""
+    listener = create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                answer(connection)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(2)
+    listener.close()
+    thread.join()
+
+
+@EACH
+@pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
+def test_refused_handshake_has_its_code(run, answer, code):
+    """A final response raises Refused with the protocol's code, else with the status."""
+
+    async def story() -> None:
+        with (
+            answering(lambda connection: connection.sendall(answer)) as url,
+            pytest.raises(quotestream.Refused) as refused,
+        ):
+            async with quotestream.connect(url, token="x", symbols=["AAPL"]):
+                raise AssertionError
+        assert refused.value.code == code
+
+    run(story)
+
+
+@EACH
+@pytest.mark.parametrize(
+    "answer", [b"", b"SSH-2.0-x\r\n\r\n", CUT], ids=["nothing", "garbage", "cut"]
+)
+def test_what_is_not_a_server_is_tried_again(run, monkeypatch, answer):
+    """Garbage, and a connection that ends, do not end the client: a server may start there."""
+    # trio-websocket does not notice that the server went away during a handshake.
+    monkeypatch.setattr("server.websocket_client.CONNECT_TIMEOUT", 0.5)
+    tries: list[None] = []
+
+    def reply(connection: socket) -> None:
+        tries.append(None)
+        # The third answer ends the story.
+        connection.sendall(answer if len(tries) < 3 else REDIRECTION)
+
+    async def story() -> None:
+        with answering(reply) as url, pytest.raises(quotestream.Refused):
+            async with quotestream.connect(url, symbols=["AAPL"]):
+                raise AssertionError
+
+    run(story)
+    assert len(tries) == 3
