@@ -91,9 +91,6 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
     followers = [Follower(CHOICES[number % len(CHOICES)]) for number in range(CLIENTS)]
     followers.sort(key=lambda follower: follower.symbols == "*")
     slow = Follower("AIG,BAC,IBM")
-    narrow = socket.socket()
-    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    narrow.connect(server.address)
     async with asyncio.timeout(DAY_TIMEOUT), asyncio.TaskGroup() as tasks:
         for follower in followers:
             client = await connect(
@@ -103,6 +100,10 @@ async def follow_day(server: ServerProcess) -> tuple[list[Follower], Follower, d
                 close_timeout=TIMEOUT,
             )
             tasks.create_task(follower.follow(client))
+        # Not earlier: the server gives a connection five seconds for its handshake.
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(server.address)
         client = await connect(
             server.url(slow.symbols), sock=narrow, max_queue=1, ping_interval=None
         )
