@@ -60,7 +60,8 @@ class Base(NamedTuple):
 
 class BarTopic:
     """The bars of `symbol`. `unfinished`: periods with a bar that is not final. `loading`: periods of
-    which the store is asked. `over`: the symbol was delisted. Days and weeks begin in `zone`.
+    which the store is asked. `outdated`: those of them with a revision since then. `over`: the symbol
+    was delisted. Days and weeks begin in `zone`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class BarTopic:
         self.subscribers = Audience()
         self.unfinished: set[int] = set()
         self.loading: set[int] = set()
+        self.outdated: set[int] = set()
         self.over = False
         self._minutes = minutes
         self._zone = zone
@@ -109,8 +111,9 @@ class BarTopic:
         """Return a bar that is known, as it is now, None without a trade."""
         base, start = self._base, period
         parts = list[MinuteBar]()
-        if base.period == period and base.bar:
-            parts.append(base.bar)
+        if base.period == period:
+            # A minute that is in memory again counts once the store was asked.
+            parts += [base.bar] if base.bar else []
             start = base.end
         parts += self._minutes.recent([self.symbol], start, self.end(period))
         return joined_all(parts, period, final=self.end(period) <= self._minutes.closed_to)

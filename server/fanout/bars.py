@@ -260,6 +260,8 @@ class Bars:
         for bar in self.minutes.take_revised():
             for topic in self._topics_of([bar.symbol]):
                 period = topic.period(bar.minute)
+                if period in topic.loading:
+                    topic.outdated.add(period)
                 if topic.is_stale(bar.minute):
                     self._load(topic, period)
                 else:
@@ -306,6 +308,7 @@ class Bars:
             whole_from, symbol = self.minutes.whole_from, topic.symbol
             end = min(topic.end(period), whole_from)
             memory = topic.in_memory(period, end)
+            topic.outdated.discard(period)
             try:
                 stored = await load(symbol, period, end, memory)
             except BarsUnavailable:
@@ -313,7 +316,8 @@ class Bars:
                 continue
             # A minute that came into memory meanwhile would count twice, and one that left it never.
             now = self.minutes.whole_from, topic.symbol, topic.in_memory(period, end)
-            if now == (whole_from, symbol, memory):
+            changed = now != (whole_from, symbol, memory) or period in topic.outdated
+            if not changed:
                 topic.restore(period, end, stored)
                 break
         topic.loading.discard(period)
