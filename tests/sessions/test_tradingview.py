@@ -10,6 +10,7 @@ from server.sessions.tradingview import (
     corrections_text,
     holidays_text,
     session_text,
+    splits_days,
     zone_name,
 )
 
@@ -28,6 +29,7 @@ from server.sessions.tradingview import (
 def test_chart_makes_the_days_of_a_session_over_midnight(session, whole):
     """The server's days begin at midnight, those of a chart with the session."""
     calendar = Calendar.parse(session)
+    assert splits_days(calendar) is not whole
     row = opening_snapshot(Instrument(symbol="ES", name="ES", base_price=1.0))
     info, table = symbol_info(row, calendar), symbol_table([row], calendar)
     for each in (info, table):
