@@ -85,18 +85,30 @@ class HubExchange:
         await wait_until(published)
 
 
+def _takes_trades(settings: Settings) -> bool:
+    feed = settings.feed
+    return bool(feed.takes_prices or feed.venues or feed.stream)
+
+
+def trades_memory(settings: Settings) -> int:
+    """Return the bytes for the last trades of `GET /trades`. If FEED takes trades from outside, those
+    that can be revised have as many.
+    """
+    return settings.trades_memory // 2 if _takes_trades(settings) else settings.trades_memory
+
+
 def open_push(
     settings: Settings, hub: Hub, directory: Directory, member: Member | None
 ) -> Push | SharedPrices | None:
     """Return the desk and feed of prices from outside, None if FEED names none of their ways in."""
     feed = settings.feed
-    if not (feed.takes_prices or feed.venues or feed.stream):
+    if not _takes_trades(settings):
         return None
     rules = Rules(
         settings.price_band or None,
         settings.source_priority,
         settings.source_silent_after,
-        settings.trades_memory,
+        trades_memory(settings),
         [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
         settings.session,
     )

@@ -11,7 +11,7 @@ import trio
 from server.app.operations import Parts, build_operations
 from server.app.options import breaker_policy, build_gateway, cluster_policy, store_options
 from server.app.prices import Prices, kept_topics, may_write, stored_bar
-from server.app.publishing import open_push
+from server.app.publishing import open_push, trades_memory
 from server.app.reload import Load, Reloading
 from server.app.reporting import follow_supervisor, worker_callbacks
 from server.app.stop import begin_stop, handle_signals, time_for_http
@@ -60,7 +60,7 @@ async def serve(
     hub = Hub(
         breaker=breaker_policy(settings),
         quiet_after=settings.quote_quiet_after,
-        trades_memory=settings.trades_memory,
+        trades_memory=trades_memory(settings),
     )
     if settings.feed.replay_path is None:
         hub.bars.minutes.begin(int(time() * 1e6))

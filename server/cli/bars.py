@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 from zoneinfo import ZoneInfo
@@ -44,7 +44,9 @@ def show_bars(arguments: argparse.Namespace, settings: Settings) -> None:
         rows = _rows(sys.stdout)
         rows.writerows(_row(symbol, bar) for bar in bars)
     else:
-        _show(symbol, arguments.timeframe, bars, arguments.tz)
+        # Days begin in this zone, so their times are midnights in it.
+        zone = arguments.tz or client.zone(symbol)
+        _show(symbol, arguments.timeframe, bars, ZoneInfo(zone))
     if not bars:
         print(f"no bars of {symbol} in this range", file=sys.stderr)
 
@@ -141,9 +143,8 @@ def _cell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _show(symbol: str, timeframe: str, bars: Sequence[Mapping[str, Any]], zone: str | None) -> None:
+def _show(symbol: str, timeframe: str, bars: Sequence[Mapping[str, Any]], tz: ZoneInfo) -> None:
     """Print a table below a sparkline of the closing prices."""
-    tz: tzinfo = ZoneInfo(zone) if zone else UTC
     closes = [float(bar["c"]) for bar in bars]
     line = sparkline(closes, WIDTH)
     if closes and _can_print(line):

@@ -60,7 +60,7 @@ def _add_range(command: argparse.ArgumentParser) -> None:
         "--tz",
         type=time_zone,
         metavar="ZONE",
-        help="time zone of days, such as America/New_York; by default the server's",
+        help="time zone of days, and of times in a table: America/New_York; by default the server's",
     )
     command.add_argument(
         "--fill",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
 TIMEOUT = 30.0
 """Seconds for one answer. The server ends a page after two."""
@@ -66,6 +67,15 @@ class HistoryClient:
         """Return whether there is such an instrument. Errors: HistoryRefused."""
         response, _ = self._ask(f"/instruments/{quote(symbol, safe='')}", missing=404)
         return response.status != 404
+
+    def zone(self, symbol: str) -> str:
+        """Return the time zone in which the server's days begin, `UTC` if it does not say."""
+        try:
+            _, body = self._ask_once(f"/udf/symbols?symbol={quote(symbol, safe='')}", missing=200)
+            name = json.loads(body)["timezone"]
+            return str(ZoneInfo(name))
+        except (HistoryRefused, _Away, ValueError, KeyError, TypeError, OSError):
+            return "UTC"
 
     def _page(self, parameters: Mapping[str, str]) -> Page:
         given = {name: value for name, value in parameters.items() if value}

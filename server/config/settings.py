@@ -169,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trades_memory: Annotated[
         ByteCount,
         Meta(description="bytes: 64MiB, 512KiB or a plain number"),
-        "Memory for the last trades of all symbols; as much for published ones that can be revised.",
+        "Memory for the last trades of all symbols; half of it is for revisions if FEED takes trades.",
     ] = ByteCount(64 * 2**20)
     database_url: Annotated[
         DatabaseUrl,

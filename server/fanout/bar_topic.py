@@ -60,7 +60,8 @@ class Base(NamedTuple):
 
 class BarTopic:
     """The bars of `symbol`. `unfinished`: periods with a bar that is not final. `loading`: periods of
-    which the store is asked. `over`: the symbol was delisted. Days and weeks begin in `zone`.
+    which the store is asked. `outdated`: those of them with a revision since then. `over`: the symbol
+    was delisted. Days and weeks begin in `zone`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class BarTopic:
         self.subscribers = Audience()
         self.unfinished: set[int] = set()
         self.loading: set[int] = set()
+        self.outdated: set[int] = set()
         self.over = False
         self._minutes = minutes
         self._zone = zone
@@ -98,15 +100,20 @@ class BarTopic:
 
     def knows(self, period: int) -> bool:
         """Whether all minutes of a bar are here, those in memory and the base."""
-        whole = self.timeframe == "1m" or period >= self._minutes.whole_from
-        return whole or self._base.period == period
+        whole_from = self._minutes.whole_from
+        if period >= whole_from:
+            return True
+        if self._base.period == period:
+            return self._base.end >= min(whole_from, self.end(period))
+        return self.timeframe == "1m" and self._minutes.bar(self.symbol, period) is not None
 
     def bar(self, period: int) -> MinuteBar | None:
         """Return a bar that is known, as it is now, None without a trade."""
         base, start = self._base, period
         parts = list[MinuteBar]()
-        if base.period == period and base.bar:
-            parts.append(base.bar)
+        if base.period == period:
+            # A minute that is in memory again counts once the store was asked.
+            parts += [base.bar] if base.bar else []
             start = base.end
         parts += self._minutes.recent([self.symbol], start, self.end(period))
         return joined_all(parts, period, final=self.end(period) <= self._minutes.closed_to)
@@ -134,16 +141,21 @@ class BarTopic:
         if self.timeframe == "1m":
             return
         base, period = self._base, self.period(oldest)
+        if not self.knows(period):
+            return
         if base.period != period:
-            if period < self._minutes.whole_from:
-                return
             base = Base(period, period, None)
         parts = [base.bar] if base.bar else []
         parts += self._minutes.recent([self.symbol], base.end, oldest)
         self._base = Base(period, max(base.end, oldest), joined_all(parts, period))
 
+    def in_memory(self, start: int, end: int) -> list[int]:
+        """Return the minutes from `start` to before `end` that have a bar in memory."""
+        return [bar.minute for bar in self._minutes.recent([self.symbol], start, end)]
+
     def restore(self, period: int, end: int, stored: MinuteBar | None) -> None:
         """Take over the store's bar of a period. With the minutes in memory it is whole up to `end`."""
+        end = max(period, min(end, self.end(period)))
         parts = [stored] if stored else []
         parts += self._minutes.recent([self.symbol], period, end)
         self._base = Base(period, end, joined_all(parts, period))

@@ -258,6 +258,8 @@ class Bars:
         for bar in self.minutes.take_revised():
             for topic in self._topics_of([bar.symbol]):
                 period = topic.period(bar.minute)
+                if period in topic.loading:
+                    topic.outdated.add(period)
                 if topic.is_stale(bar.minute):
                     self._load(topic, period)
                 else:
@@ -290,8 +292,8 @@ class Bars:
             self._flusher.queue(source.current_frame(group.view), group, time_ns() // 1000)
 
     def _load(self, topic: BarTopic, period: int) -> None:
-        """Ask the store for a period, once at a time."""
-        if self.load is None:
+        """Ask the store for a period, once at a time, unless memory has all of it."""
+        if self.load is None or period >= self.minutes.whole_from:
             topic.restore(period, self.minutes.whole_from, None)
             self._make(topic, period)
         elif period not in topic.loading:
@@ -301,15 +303,19 @@ class Bars:
     async def _ask(self, load: Load, topic: BarTopic, period: int) -> None:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""
         while topic.subscribers:
-            whole_from = self.minutes.whole_from
+            whole_from, symbol = self.minutes.whole_from, topic.symbol
             end = min(topic.end(period), whole_from)
-            memory = [bar.minute for bar in self.minutes.recent([topic.symbol], period, end)]
+            memory = topic.in_memory(period, end)
+            topic.outdated.discard(period)
             try:
-                stored = await load(topic.symbol, period, end, memory)
+                stored = await load(symbol, period, end, memory)
             except BarsUnavailable:
                 await trio.sleep(TICK)
                 continue
-            if whole_from == self.minutes.whole_from:
+            # A minute that came into memory meanwhile would count twice, and one that left it never.
+            now = self.minutes.whole_from, topic.symbol, topic.in_memory(period, end)
+            changed = now != (whole_from, symbol, memory) or period in topic.outdated
+            if not changed:
                 topic.restore(period, end, stored)
                 break
         topic.loading.discard(period)

@@ -202,7 +202,7 @@ class Minutes:
         """Note that the store has bars, unless they changed meanwhile."""
         for bar in bars:
             now = self.bar(bar.symbol, bar.minute)
-            if now is None or now.rev == bar.rev:
+            if now is None or now == bar:
                 self._unwritten.pop((bar.symbol, bar.minute), None)
 
     def forget(self, before: int) -> None:
@@ -224,6 +224,8 @@ class Minutes:
         }
         if kept:
             self._minutes[minute] = kept
+        else:
+            self._unclosed.discard(minute)
         return kept
 
     @property
@@ -304,8 +306,10 @@ class Minutes:
         old = dict[int, KeptMinute]()
         for minute, symbols in self._minutes.items():
             if symbol in symbols:
-                old[minute] = symbols.pop(symbol)
                 self._unwritten.pop((symbol, minute), None)
+                # The other instance has told its clients of this revision, this one has not.
+                is_owed = minute not in new and (symbol, minute) in self._revised
+                old[minute] = symbols[symbol] if is_owed else symbols.pop(symbol)
         for key in [key for key in self._detached if key[0] == symbol]:
             del self._detached[key]
         for minute, kept in new.items():
@@ -332,6 +336,9 @@ class Minutes:
                 keys[new, key[1]] = None
         for key in [key for key in self._detached if key[0] == symbol]:
             self._detached.setdefault((new, key[1]), self._detached.pop(key))
+        if symbol in self._restored:
+            del self._restored[symbol]
+            self._restored[new] = None
         self._changed[new] = None
 
 

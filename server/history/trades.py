@@ -11,8 +11,11 @@ from server.quotes.update import Move, Trade, Update
 TRADES_MEMORY = 64 * 2**20
 """Bytes for the trades of all symbols by default."""
 
-BYTES_A_TRADE = 160
-"""Bytes of one trade: its struct, and the numbers in it."""
+BYTES_A_TRADE = 180
+"""Bytes of one trade, as measured: its struct, the numbers in it, and its place."""
+
+BYTES_A_SYMBOL = 950
+"""Bytes of a symbol without its trades, as measured."""
 
 MOST = 1000
 """Trades of a symbol at most."""
@@ -41,12 +44,12 @@ class _Symbol:
 
 
 class RecentTrades:
-    """Owned by the hub. `memory` bounds the bytes of all trades."""
+    """Owned by the hub. `memory` bounds the bytes of all trades and tables, approximately."""
 
     def __init__(self, memory: int = TRADES_MEMORY) -> None:
-        self._room = max(1, memory // BYTES_A_TRADE)
+        self._memory = memory
         self._share = MOST
-        self._count = 0
+        self._used = 0
         self._symbols: dict[str, _Symbol] = {}
 
     def absorb(self, symbol: str, version: int, update: Update, price: float | None) -> None:
@@ -82,38 +85,52 @@ class RecentTrades:
         """Forget symbols."""
         for symbol in symbols:
             if kept := self._symbols.pop(symbol, None):
-                self._count -= len(kept.trades)
+                self._used -= BYTES_A_SYMBOL + BYTES_A_TRADE * len(kept.trades)
 
     def _keep(self, symbol: str, trade: KeptTrade) -> None:
         kept = self._symbols.get(symbol)
         if kept is None:
-            kept = self._symbols[symbol] = _Symbol(trade.version - 1)
+            kept = self._begin(symbol, trade.version - 1)
         trades = kept.trades
         # Only a new epoch goes back.
         if trades and trade.version <= trades[-1].version:
-            self._count -= len(trades)
+            self._used -= BYTES_A_TRADE * len(trades)
             trades.clear()
             kept.floor = trade.version - 1
         if len(trades) >= self._share:
             kept.floor = trades.popleft().version
         else:
-            self._count += 1
+            self._used += BYTES_A_TRADE
         trades.append(trade)
-        while self._count > self._room and self._share > 1:
-            self._shrink()
+        self._bound()
+
+    def _begin(self, symbol: str, floor: int) -> _Symbol:
+        self._used += BYTES_A_SYMBOL
+        kept = self._symbols[symbol] = _Symbol(floor)
+        return kept
 
     def _forget(self, symbol: str, floor: int) -> None:
         """Forget a symbol's trades up to a version."""
         self.drop([symbol])
-        self._symbols[symbol] = _Symbol(floor)
+        self._begin(symbol, floor)
+        self._bound()
+
+    def _bound(self) -> None:
+        while self._used > self._memory:
+            self._shrink()
 
     def _shrink(self) -> None:
-        """Take a part of their trades from the symbols that have most."""
+        """Take a part of their trades from the symbols that have most. If each has only one, forget the
+        symbol that has been here longest.
+        """
+        if self._share == 1:
+            self.drop([next(iter(self._symbols))])
+            return
         self._share = max(1, int(self._share * SHARE_LEFT))
         for kept in self._symbols.values():
             while len(kept.trades) > self._share:
                 kept.floor = kept.trades.popleft().version
-                self._count -= 1
+                self._used -= BYTES_A_TRADE
 
 
 def _only(part: Traded, version: int) -> KeptTrade:

@@ -14,6 +14,7 @@ from server.sessions.tradingview import (
     corrections_text,
     holidays_text,
     session_text,
+    splits_days,
     zone_name,
 )
 
@@ -100,7 +101,9 @@ class SymbolInfo(msgspec.Struct, frozen=True, kw_only=True):
     pricescale: Annotated[int, Meta(description="One divided by the smallest unit of a price")]
     volume_precision: Annotated[int, Meta(description="Decimals of volumes")]
     has_intraday: Annotated[bool, Meta(description="There are bars of minutes")] = True
-    has_daily: Annotated[bool, Meta(description="There are bars of days")] = True
+    has_daily: Annotated[
+        bool, Meta(description="There are bars of days. If not, the chart makes them of minutes")
+    ] = True
     has_weekly_and_monthly: Annotated[bool, Meta(description="There are bars of weeks")] = True
     intraday_multipliers: Annotated[Sequence[str], Meta(description="Lengths in minutes")]
     supported_resolutions: Annotated[Sequence[str], Meta(description="Lengths of bars")]
@@ -128,7 +131,9 @@ class SymbolTable(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     minmovement: Annotated[int, Meta(description="Units of `pricescale` in one tick")] = 1
     minmov: Annotated[int, Meta(description="The same")] = 1
     has_intraday: Annotated[bool, Meta(description="There are bars of minutes")] = True
-    has_daily: Annotated[bool, Meta(description="There are bars of days")] = True
+    has_daily: Annotated[
+        bool, Meta(description="There are bars of days. If not, the chart makes them of minutes")
+    ] = True
     has_weekly_and_monthly: Annotated[bool, Meta(description="There are bars of weeks")] = True
     intraday_multipliers: Annotated[Sequence[str], Meta(description="Lengths in minutes")]
     supported_resolutions: Annotated[Sequence[str], Meta(description="Lengths of bars")]
@@ -188,6 +193,8 @@ def symbol_info(row: Snapshot, calendar: Calendar) -> SymbolInfo:
         corrections=corrections_text(calendar),
         pricescale=10**row.price_decimals,
         volume_precision=row.size_decimals,
+        has_daily=not splits_days(calendar),
+        has_weekly_and_monthly=not splits_days(calendar),
         intraday_multipliers=INTRADAY,
         supported_resolutions=list(RESOLUTIONS),
     )
@@ -210,6 +217,8 @@ def symbol_table(rows: Sequence[Snapshot], calendar: Calendar) -> SymbolTable:
         session_regular=session_text(calendar),
         session_holidays=holidays_text(calendar),
         corrections=corrections_text(calendar),
+        has_daily=not splits_days(calendar),
+        has_weekly_and_monthly=not splits_days(calendar),
         intraday_multipliers=INTRADAY,
         supported_resolutions=list(RESOLUTIONS),
     )

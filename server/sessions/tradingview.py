@@ -26,6 +26,12 @@ def corrections_text(calendar: Calendar) -> str:
     return ";".join(f"{_text(hours)}:{day:{DATE}}" for day, hours in other)
 
 
+def splits_days(calendar: Calendar) -> bool:
+    """Return whether a session goes over midnight, so that a date has parts of two."""
+    hours = calendar.hours
+    return hours is not None and hours.closing <= hours.opening
+
+
 def _text(hours: Hours) -> str:
     opening, closing = (_time(each) for each in hours)
     return f"{opening}-{closing}"

@@ -21,9 +21,13 @@ ON_CONFLICT = f"""
 ON CONFLICT (instrument, minute) DO UPDATE
 SET {", ".join(f"{each} = excluded.{each}" for each in COLUMNS[1:])}
 WHERE excluded.revision > minute_bars.revision
-    OR excluded.revision = -1 AND minute_bars.revision = -1
+    OR excluded.revision = minute_bars.revision
+    AND (excluded.revision = -1 OR excluded.count > minute_bars.count)
 """
-"""The end of an INSERT. A final bar is replaced only by a later revision, an open one by any."""
+"""The end of an INSERT. A final bar is replaced only by a later revision, or by one of more trades: an
+instance that was frozen ends a minute without the trades that the next leader got. An open bar is
+replaced by any.
+"""
 
 
 MINUTES = f"""
@@ -86,8 +90,9 @@ class BarTables(Protocol):
     async def write(self, bars: Sequence[MinuteBar]) -> list[str]:
         """Write bars, all or none, and return the symbols that the catalogue does not have.
 
-        The bars of these symbols are not written. Writing a bar again changes nothing, and an earlier
-        revision does not replace a later one. Errors: RowsRefused.
+        The bars of these symbols are not written. Writing a bar again changes nothing. An earlier
+        revision does not replace a later one, nor one of fewer trades the same revision of more.
+        Errors: RowsRefused.
         """
 
     async def read(self, wanted: Wanted) -> list[MinuteBar]:

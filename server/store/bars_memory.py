@@ -24,7 +24,7 @@ class MemoryBars:
     async def write(self, bars: Sequence[MinuteBar]) -> list[str]:
         for bar in bars:
             old = self._bars.pop((bar.symbol, bar.minute), bar)
-            newer = bar.rev > old.rev or not old.final
+            newer = not old.final or (bar.final and (bar.rev, bar.count) > (old.rev, old.count))
             self._bars[bar.symbol, bar.minute] = bar if newer else old
         for key in [*self._bars][:-KEPT_BARS]:
             del self._bars[key]

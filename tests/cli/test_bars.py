@@ -114,6 +114,24 @@ def test_terminal_gets_a_table_with_a_sparkline(tmp_path):
     assert lines[4].endswith("open")
 
 
+@pytest.mark.parametrize(
+    ("answer", "time"),
+    [
+        ((200, {"timezone": "America/New_York"}), "09:30 EST"),
+        ((200, {"timezone": "Etc/UTC"}), "14:30 UTC"),
+        ((200, {"s": "error", "errmsg": "unknown_symbol"}), "14:30 UTC"),
+        ((200, {"timezone": "Mars/X"}), "14:30 UTC"),
+        ((404, b"an older server"), "14:30 UTC"),
+    ],
+)
+def test_table_has_the_times_of_the_servers_zone(tmp_path, answer, time):
+    """Without --tz. So the bar of a day is at midnight."""
+    with scripted(page(AAPL=[bar(30)]), answer) as server:
+        lines = in_terminal(tmp_path, "bars", "AAPL", "--url", server.url).splitlines()
+        assert server.requests[1] == ("/udf/symbols?symbol=AAPL", "Bearer a.b.c")
+    assert lines[2].startswith(f"2026-11-24 {time}")
+
+
 def in_terminal(folder: Path, *arguments: str) -> str:
     """Return what a command writes to a terminal."""
     ours, theirs = pty.openpty()

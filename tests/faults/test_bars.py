@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -163,6 +164,46 @@ def test_follower_has_the_minute_in_which_the_leader_began(tmp_path, redis, data
         for server in (leader, follower):
             eventually(partial(is_right, server, rows), 20)
         assert bars_of(leader, "AAPL") == bars_of(follower, "AAPL")
+
+
+def test_frozen_leader_does_not_undo_the_next_ones_bars(tmp_path, redis, database_url, request):
+    """It wakes with a revision to write. The table has the newer ones of the next leader."""
+    assert run(tmp_path, "import", DATABASE_URL=database_url).returncode == 0
+    variables = {"FEED": "push", "DATABASE_URL": database_url, "PRICE_WRITE_INTERVAL": "3s"}
+    with Cluster(tmp_path, redis.url, **variables) as cluster:
+        frozen = cluster.start()
+        cluster.wait_for_leader([frozen])
+        leader = cluster.start()
+        rows: list[Row] = [("AAPL", 100.0 + n, 10, START * 1000 + n) for n in range(9)]
+
+        def publish_row(server: ServerProcess, seq: int) -> None:
+            symbol, price, size, time_ms = rows[seq]
+            trade = {"symbol": symbol, "price": price, "size": size, "ts": time_ms * 1000}
+            eventually(partial(publish, server, trade | {"seq": seq}), 30)
+
+        publish_row(frozen, 0)
+        for server in (frozen, leader):
+            eventually(partial(is_right, server, rows[:1]), 20)
+        publish_row(frozen, 1)
+        eventually(partial(is_right, leader, rows[:2]), 20)
+        frozen.process.send_signal(signal.SIGSTOP)
+        cluster.wait_for_leader([leader])
+        for seq in range(2, 9):
+            publish_row(leader, seq)
+        eventually(partial(is_right, leader, rows), 20)
+        sql = request.getfixturevalue("shared_postgres").sql
+        database = request.getfixturevalue("database")
+        query = "SELECT count, revision, close FROM minute_bars"
+        eventually(lambda: sql(query, database).split() == ["9|9|108"], 20)
+        written = leader.metric("market_data_bars_written_total")
+        frozen.process.send_signal(signal.SIGCONT)
+        eventually(partial(is_right, frozen, rows), 30)
+        # The next revision needs one more write, after which the frozen one's are over, too.
+        rows.append(("AAPL", 90.0, 10, START * 1000 + 9))
+        publish_row(leader, 9)
+        eventually(lambda: leader.metric("market_data_bars_written_total") > written, 20)
+        assert sql(query, database).split() == ["10|10|90"]
+        assert bars_of(leader, "AAPL") == bars_of(frozen, "AAPL")
 
 
 def publish(server: ServerProcess, trade: dict[str, Any]) -> bool:

@@ -236,6 +236,50 @@ def test_revised_bar_stays_until_clients_have_it(forget: Callable[[Minutes], obj
     assert all_bars(minutes) == []
 
 
+def test_revised_bar_outlives_the_state_of_an_instance_that_forgot_it() -> None:
+    """That one has told its own clients of the late trade, and the store has it."""
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.close(START + 9)
+    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
+    minutes.adopt("AAPL", ())
+    (bar,) = minutes.take_revised()
+    assert (bar.count, bar.rev) == (2, 1)
+    assert minutes.unwritten_count == 0
+    minutes.release()
+    assert all_bars(minutes) == []
+
+
+def test_bar_that_changes_while_it_is_written_is_written_again() -> None:
+    """Also if another instance's state of it came meanwhile, with the same revision."""
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    state = built([Trade("AAPL", 101.0, 5, at(0, 31), 0)], minutes).state_of("AAPL")
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.close(START + 1)
+    batch = minutes.unwritten(10)
+    minutes.adopt("AAPL", state)
+    minutes.written(batch)
+    (bar,) = minutes.unwritten(10)
+    assert (bar.count, bar.rev) == (2, 0)
+
+
+def test_open_minute_that_another_instance_has_written_meanwhile() -> None:
+    """This one was away. The minute is over, and can be forgotten."""
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.follow(START + 9)
+    minutes.forget(START + 6)
+    assert minutes.open_bars() == []
+    assert minutes.close(START + 9) == []
+
+
+def test_restored_bar_of_a_renamed_symbol_goes_to_other_instances() -> None:
+    """They would not count the late trade otherwise."""
+    minutes = Minutes(START + 5, START + 5)
+    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
+    minutes.restore([], minutes.missing)
+    minutes.rename("AAPL", "APPL")
+    assert minutes.take_restored() == ["APPL"]
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_restart_within_a_minute(stored: bool) -> None:
     """The minute in which the process began goes on from what the store has of it."""

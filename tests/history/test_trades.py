@@ -1,5 +1,6 @@
 """The last trades of each symbol: within their bounds, and what is gone is said."""
 
+import tracemalloc
 from functools import reduce
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from server.history.trades import BYTES_A_TRADE, MOST, RecentTrades
+from server.history.trades import BYTES_A_SYMBOL, BYTES_A_TRADE, MOST, RecentTrades
 from server.quotes.traded import Traded, traded
 from server.quotes.update import Move, Restatement, TopOfBook, Trade, Update, merged
 from tests.late import late_trade
@@ -113,9 +114,33 @@ def test_memory_is_bounded(symbols, room):
         trades.absorb(symbol, version, trade(1.0, symbol=symbol), 1.0)
     kept = {symbol: versions(trades, 0, symbol=symbol) for symbol in newest}
     assert sum(len(found) for found, _ in kept.values()) <= max(room, len(newest))
+    assert used(kept) <= room * BYTES_A_TRADE
     for symbol, (found, complete) in kept.items():
         assert found == [*range(newest[symbol] - len(found) + 1, newest[symbol] + 1)]
         assert complete == (len(found) == newest[symbol])
+
+
+def used(kept: dict[str, tuple[list[int], bool]]) -> int:
+    """Return the bytes of what is kept."""
+    return sum(BYTES_A_SYMBOL + BYTES_A_TRADE * len(found) for found, _ in kept.values() if found)
+
+
+@pytest.mark.parametrize("each", [1, 100])
+def test_memory_is_what_the_process_takes(each):
+    """Also with more symbols than have room for one trade."""
+    memory = 500_000
+    trades = RecentTrades(memory)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(2000):
+        symbol = f"S{number}"
+        for version in range(1000, 1000 + each):
+            trades.absorb(symbol, version, trade(version / 7, symbol=symbol), version / 7)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert memory / 2 < taken < memory * 1.2
+    assert versions(trades, 1000 + each - 2, symbol="S1999") == ([1000 + each - 1], True)
+    assert versions(trades, 0, symbol="S0") == ([], False)
 
 
 def test_a_symbol_has_a_thousand_trades():

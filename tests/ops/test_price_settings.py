@@ -1,10 +1,18 @@
 """The settings of prices from outside: what they allow, and what they mean."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from server.app.publishing import open_push, trades_memory
 from server.config.environment import BadSetting
 from server.config.loading import load_settings
 from server.config.values import FeedChoice
+from server.fanout.hub import Hub
+from server.feeds.push import Push
+from server.gateway.directory import Directory
+from server.intake.kept import Row, Values
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,20 @@ def test_band_that_is_not_a_share_is_refused(text):
     """The start fails with one line."""
     with pytest.raises(BadSetting, match="PRICE_BAND="):
         load_settings({"PRICE_BAND": text})
+
+
+@pytest.mark.parametrize(("feed", "size"), [("simulator", 40_000), ("push", 20_000)])
+def test_both_kinds_of_last_trades_share_one_memory(feed, size):
+    """Those of `GET /trades` have all of it, unless others can be revised."""
+    settings = load_settings({"FEED": feed, "TRADES_MEMORY": "40000"})
+    assert trades_memory(settings) == size
+    push = open_push(settings, Hub(), cast(Directory, SimpleNamespace()), None)
+    if isinstance(push, Push):
+        kept = push.intake.trades
+        kept.begin("IBM", Values(None, 0, None, None, traded=False))
+        for number in range(1, 2000):
+            kept.add("IBM", Row(number, number, -1, 1.0, 1.0, 1), late=False)
+        assert size / 2 < kept.used <= size
 
 
 @pytest.mark.parametrize(

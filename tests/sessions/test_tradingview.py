@@ -2,13 +2,39 @@
 
 import pytest
 
+from server.ops.udf_messages import symbol_info, symbol_table
+from server.quotes.instrument import Instrument
+from server.quotes.snapshot import opening_snapshot
 from server.sessions.calendar import Calendar
 from server.sessions.tradingview import (
     corrections_text,
     holidays_text,
     session_text,
+    splits_days,
     zone_name,
 )
+
+
+@pytest.mark.parametrize(
+    ("session", "whole"),
+    [
+        ("always", True),
+        ("09:30-16:00 America/New_York", True),
+        ("00:00-24:00 UTC", True),
+        ("18:00-17:00 America/New_York", False),
+        ("18:00-24:00 America/New_York", True),
+        ("18:00-18:00 America/New_York", False),
+    ],
+)
+def test_chart_makes_the_days_of_a_session_over_midnight(session, whole):
+    """The server's days begin at midnight, those of a chart with the session."""
+    calendar = Calendar.parse(session)
+    assert splits_days(calendar) is not whole
+    row = opening_snapshot(Instrument(symbol="ES", name="ES", base_price=1.0))
+    info, table = symbol_info(row, calendar), symbol_table([row], calendar)
+    for each in (info, table):
+        assert each.has_daily is each.has_weekly_and_monthly is whole
+        assert each.has_intraday
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,32 @@ async def test_a_bar_never_goes_back(catalogue):
     assert await after(revised, revised, final, bar(FIRST, rev=1)) == revised
 
 
+async def test_of_equal_revisions_the_one_of_more_trades_stays(catalogue):
+    """A leader was frozen, and ended the minute without the trades that the next leader got."""
+    await fill(catalogue, instrument("IBM"))
+    frozen, whole = bar(FIRST, count=3), bar(FIRST, count=7)
+    for first, second in ((frozen, whole), (whole, frozen)):
+        await catalogue.bars.write([first])
+        await catalogue.bars.write([second, bar(FIRST, count=9, final=False)])
+        assert await minutes_of(catalogue) == [whole]
+
+
+async def test_frozen_leader_wakes_while_the_next_one_writes(catalogue):
+    """It does not know yet that it is deposed. Its statements come in any order among newer ones."""
+    await fill(catalogue, instrument("IBM"))
+    states = [
+        [bar(minute, count=4 + rev, rev=rev) for minute in range(FIRST, FIRST + 20)]
+        for rev in range(6)
+    ]
+    frozen = [bar(minute, count=1, final=False) for minute in range(FIRST, FIRST + 20)]
+    frozen_finals = [bar(minute, count=1) for minute in range(FIRST, FIRST + 20)]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as writers:
+            for batch in [*states, *states[::-1], frozen, frozen_finals, frozen]:
+                writers.start_soon(catalogue.bars.write, batch)
+    assert await minutes_of(catalogue) == states[-1]
+
+
 @pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
 async def test_unlisted_symbols_are_named_and_the_others_written(catalogue):
     """A symbol that the catalogue does not have yet is returned, so that it can be tried later."""
