@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from bench.trading_day import describe
 from tests.processes import ServerProcess
@@ -13,8 +14,12 @@ pytest_plugins = ["tests.services", "tests.reporting", "tests.memory_server", "t
 
 
 def pytest_configure() -> None:
-    """Let child processes receive Ctrl-C. A shell that runs the tests in its background ignores it."""
+    """Prepare the process."""
+    # Child processes must receive Ctrl-C. A shell that runs the tests in its background ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A busy machine stops a test at any moment, so the time of a Hypothesis example says nothing.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:

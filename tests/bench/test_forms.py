@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.forms import FORMS, BadContent, Compact, Form, MessagePack
@@ -38,7 +38,6 @@ class Reads:
 
 
 @EACH
-@settings(deadline=None)
 @given(data=st.data())
 def test_changes_are_counted_wherever_the_stream_is_cut(form: Form, data):
     """A client that only counts sees every change once, in parts of any size, and answers a ping."""

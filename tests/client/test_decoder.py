@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quotestream.decoder import Decoder
@@ -63,7 +63,6 @@ def quote(price: float = 175.5, symbol: str = "AAPL") -> Quote:
 
 
 @FORMS
-@settings(deadline=None)
 @given(data=st.data())
 def test_all_forms_make_the_same_document(form, data):
     """Compact messages and JSON Patches of the same updates lead to equal quotes, to the last bit: the

@@ -126,7 +126,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_any_reader_s_document_ends_right(steps):
     """Trades, partial reads and changes of subscription come in any order. No `replace` skips a

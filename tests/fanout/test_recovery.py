@@ -234,7 +234,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_any_return_ends_right(steps):
     """Trades, merged updates, renames, epochs, cuts and returns come in any order. No `replace`

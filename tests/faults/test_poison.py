@@ -305,7 +305,7 @@ def test_anything_anywhere(tmp_path, redis, stores):
 
         @given(st.lists(poisons, min_size=1, max_size=10))
         @settings(
-            max_examples=EXAMPLES, deadline=None, phases=[Phase.generate],
+            max_examples=EXAMPLES, phases=[Phase.generate],
             suppress_health_check=list(HealthCheck), database=None,
         )  # fmt: skip
         def story(drawn: list[Poison]) -> None:

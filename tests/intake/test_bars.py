@@ -85,7 +85,7 @@ operation = st.tuples(st.sampled_from(KINDS), st.integers(0, 20), st.integers(0,
 """A kind; cents of the price, or how many operations ago the trade came; a size."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(operation, min_size=10, max_size=40),
     st.permutations(range(40)),

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.intake.kept_log import KeptLog
@@ -51,7 +51,6 @@ CHANGES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(CHANGES, st.integers(0, 3), st.randoms(use_true_random=False))
 def test_each_kept_trade_is_revised_alike(
     changes: list[tuple[str, int]], skipped: int, chance: random.Random

@@ -213,7 +213,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(LINES, max_size=12), st.booleans())
 def test_every_line_is_counted_or_named(lines: list[bytes], array: bool) -> None:
     """Whatever comes, the answer accounts for each object once, and names the lines that failed."""

@@ -55,7 +55,7 @@ async def read_all(catalogue: SqliteCatalogue) -> set[str]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(COLUMNS), cells), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_value_in_any_column_of_sqlite(tmp_path_factory, spoilt):
     """With any values in the first three rows, the others are found, changed and written."""
     path = tmp_path_factory.mktemp("sqlite") / "quotes.db"
