@@ -1,10 +1,12 @@
 """Fixtures shared by all tests."""
 
+import asyncio
 import gc
 import signal
 from collections.abc import Iterator
 
 import pytest
+import trio_asyncio
 from hypothesis import settings
 
 from bench.trading_day import describe
@@ -20,6 +22,9 @@ def pytest_configure() -> None:
     # A busy machine stops a test at any moment, so the time of a Hypothesis example says nothing.
     settings.register_profile("patient", deadline=None)
     settings.load_profile("patient")
+    # Outside trio, asyncio's own loop: that of trio-asyncio cannot run Playwright.
+    assert trio_asyncio
+    asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
 
 def pytest_collection_finish() -> None:

@@ -82,7 +82,7 @@ def test_a_development_secret_is_the_same_for_all(tmp_path, redis):
     """The printed token is valid at each worker, although no file keeps the key."""
     variables = {"XDG_STATE_HOME": "/proc", "SQLITE_PATH": str(tmp_path / "quotes.db")}
     with Host(tmp_path, redis, 2, JWT_SECRET="", **variables) as host:
-        token = host.lines[2].split()[1]
+        token = host.lines[3].split()[1]
         for _ in range(20):  # half of them to either
             status, _ = host.request("GET", "/quotes?symbols=AAPL", Authorization=f"Bearer {token}")
             assert status == 200
