@@ -1,6 +1,8 @@
 """The page `/`: what a visitor does in the first minutes, and how it looks."""
 
+import json
 from collections.abc import Iterator
+from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import expect
@@ -79,6 +81,54 @@ def test_unknown_symbol_says_what_to_do(board, faults):
     expect(board.row("NOSUCH")).to_contain_text("does not know the symbol")
     board.row("NOSUCH").get_by_role("button", name="Remove NOSUCH").click()
     assert board.symbols() == ["AAPL"]
+
+
+def test_list_without_any_known_symbol(board, page, faults):
+    """The server refuses such a list. The page connects without it, and takes the next symbol."""
+    faults.expect("404 .*/instruments/NOSUCH")
+    board.open("?symbols=NOSUCH,*,NEITHER")
+    expect(board.row("NOSUCH")).to_contain_text("does not know the symbol")
+    board.await_state("Live")
+    assert board.symbols() == ["NOSUCH", "NEITHER"]
+    page.keyboard.press("/")
+    page.keyboard.type("MSFT")
+    page.get_by_role("combobox").press("Enter")
+    board.await_move("MSFT")
+
+
+def test_first_visit_to_a_server_with_symbols_of_its_own(tmp_path, page, faults):
+    """The first list has none of them, so the page shows the server's own first ones."""
+    faults.expect("404 .*/instruments/")
+    variables = {"JWT_SECRET": "", "CATALOGUE": "empty", "PRICE_UPDATE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **variables) as server:
+        board = Board(page, server)
+        # A server without any instrument leads to the search.
+        board.open()
+        expect(page.get_by_text("No symbols yet")).to_be_visible()
+        administrator = json.loads(server.get("/web/config.json?role=admin")[1])["token"]
+        imported = Request(
+            f"{server.http_url}/ops/import",
+            b"symbol,name,price\nOWNA,Own A,1\nOWNB,Own B,2\n",
+            {"Authorization": f"Bearer {administrator}", "Content-Type": "text/csv"},
+        )
+        with urlopen(imported) as answer:
+            assert json.load(answer)["listed"] == 2
+        page.goto("about:blank")
+        board.open()
+        board.await_move("OWNA")
+        assert board.symbols() == ["OWNA", "OWNB"]
+
+
+def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
+    """The visitor makes it shorter, and prices come."""
+    limits = {"JWT_SECRET": "", "WS_MAX_SYMBOLS": "2", "PRICE_UPDATE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **limits) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL,MSFT,TSLA")
+        board.await_state("Not connected")
+        board.row("MSFT").get_by_role("button", name="Remove MSFT").click()
+        board.await_live()
+        board.await_move("TSLA")
 
 
 def test_empty_list_says_what_to_do(board, page):
