@@ -118,6 +118,10 @@ def test_token_is_asked_for_and_kept_for_the_tab(page, faults, watched):
     dialog = page.get_by_role("dialog", name="A token of an administrator")
     expect(dialog).to_be_visible()
     check_looks(page, "ops-token")
+    # No request can carry this text.
+    dialog.get_by_label("Token", exact=True).fill("clé €")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("This is not a token")
     field = dialog.get_by_label("Token", exact=True)
     field.fill("not a token")
     field.press("Enter")

@@ -7,7 +7,8 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.board import Board
+from bench.services import free_port
+from tests.browser.board import LIVE_TIMEOUT, LOST, Board
 from tests.browser.looks import check_looks, take_picture
 from tests.processes import ServerProcess, make_token
 
@@ -200,6 +201,10 @@ def test_token_is_asked_for(tmp_path, page, faults):
         token.fill("nonsense")
         token.press("Enter")
         expect(dialog).to_contain_text("refused the last token")
+        # The browser would take no such text for a connection, now and after a reload.
+        token.fill("clé € 1")
+        token.press("Enter")
+        expect(dialog).to_contain_text("This is not a token")
         token.fill(make_token(lifetime=5))
         token.press("Enter")
         board.await_live()
@@ -210,3 +215,21 @@ def test_token_is_asked_for(tmp_path, page, faults):
         board.await_move("AAPL")
         shown = page.content() + page.url
         assert "eyJ" not in shown
+
+
+def test_development_server_gets_a_secret(tmp_path, page, faults):
+    """It gives no token any more. A page that is open asks for one, and takes a copy in two lines."""
+    faults.expect(*LOST, "401")
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, JWT_SECRET="", **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="100ms", **ports):
+        dialog = page.get_by_role("dialog", name="A token, please")
+        expect(dialog).to_be_visible(timeout=LIVE_TIMEOUT)
+        token = dialog.get_by_label("Token", exact=True)
+        token.fill(make_token().replace(".", " ."))
+        token.press("Enter")
+        board.await_live()
+        board.await_move("AAPL")
