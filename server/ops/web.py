@@ -137,7 +137,11 @@ def asset_routes(web: Web) -> list[Route]:
     """Return the routes of what pages load."""
 
     async def file(request: Request) -> Response:
-        return file_answer(request, request.path_params["path"])
+        path = request.path_params["path"]
+        # Only its own route gives a page its policy. Without it, another site could show it in a frame.
+        if path.endswith(".html"):
+            raise HTTPException(404)
+        return file_answer(request, path)
 
     async def client(request: Request) -> Response:
         return file_answer(request, "quotes.js")

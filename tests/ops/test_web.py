@@ -144,10 +144,12 @@ def test_page_with_a_secret_gets_no_token(server):
         "/web/%2e%2e/auth.py",
         "/web//quotes.js",
         "/web/x.js",
+        "/web/index.html",
+        "/web/ops.html",
     ],
 )
 def test_nothing_else_is_served(server, path):
-    """Only files of `server/web` with a known ending."""
+    """Only files of `server/web` with a known ending, and a page only with its policy."""
     assert fetch(server, path)[0] == 404
 
 
