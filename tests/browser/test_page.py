@@ -130,6 +130,11 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         board.row("MSFT").get_by_role("button", name="Remove MSFT").click()
         board.await_live()
         board.await_move("TSLA")
+        # A first visit shows what the server allows.
+        page.goto("about:blank")
+        board.open()
+        board.await_live()
+        assert board.symbols() == ["AAPL", "MSFT"]
 
 
 def test_empty_list_says_what_to_do(board, page):

@@ -155,6 +155,13 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
     refuse(code, message, all);
   });
   stream.addEventListener("state", () => {
+    if (stream.state !== "closed" || stream.reason?.code !== "too_many_symbols") return;
+    // A visitor who asked for nothing gets as much of the first list as the server allows.
+    const { symbols } = selection;
+    if (!isFirst || symbols.length < 2 || !symbols.every((each) => FIRST.includes(each))) return;
+    for (const symbol of symbols.slice(Math.ceil(symbols.length / 2))) selection.remove(symbol);
+  });
+  stream.addEventListener("state", () => {
     if (stream.state !== "closed" || stream.reason?.code !== "no_valid_symbols") return;
     // The server takes a connection without a symbol, but not one with unknown symbols only.
     stream.reconnect({ symbols: [] });
