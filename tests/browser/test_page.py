@@ -121,15 +121,21 @@ def test_first_visit_to_a_server_with_symbols_of_its_own(tmp_path, page, faults)
 
 
 def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
-    """The visitor makes it shorter, and prices come."""
+    """The visitor makes it shorter. Prices come, and so do the chart's bars."""
     limits = {"JWT_SECRET": "", "WS_MAX_SYMBOLS": "2", "PRICE_UPDATE_INTERVAL": "100ms"}
     with ServerProcess(tmp_path, **limits) as server:
         board = Board(page, server)
-        board.open("?symbols=AAPL,MSFT,TSLA")
+        sent: list[str] = []
+        # Playwright marks a listener, so that it cannot be a method of a list.
+        page.on(
+            "websocket", lambda stream: stream.on("framesent", lambda text: sent.extend([text]))
+        )
+        board.open("?symbols=AAPL,MSFT,TSLA&chart=AAPL&timeframe=1m")
         board.await_state("Not connected")
         board.row("MSFT").get_by_role("button", name="Remove MSFT").click()
         board.await_live()
         board.await_move("TSLA")
+        assert [text for text in sent if '"bars":["AAPL"]' in text]
         # A first visit shows what the server allows.
         page.goto("about:blank")
         board.open()
