@@ -47,6 +47,12 @@ class Proxies:
         return any(address in network for network in self._trusted)
 
 
+def is_loopback(text: str) -> bool:
+    """Return whether the text is an address of this machine itself."""
+    address = _parse(text)
+    return address is not None and address.is_loopback
+
+
 def budget_key(address: str) -> str:
     """Return the key of the budget of `address`: an IPv4 address itself, or the site of an IPv6 one."""
     if ":" not in address:

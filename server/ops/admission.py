@@ -26,6 +26,15 @@ PROBES = frozenset({"/healthz", "/readyz"})
 TOO_OFTEN = "too many requests from your address, try again later"
 
 
+def is_of_own_page(headers: Headers) -> bool:
+    """Return False for a request that a page of another site makes through a visitor's browser."""
+    # A browser compares the addresses that it knows, though a proxy may change `Host`.
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
 @dataclass(kw_only=True)
 class Gate:
     """Decides which requests are admitted. Owned by the server; both ports share `budgets`."""
@@ -75,12 +84,7 @@ class Gate:
         port. Errors: ApiError for a bad token, or such a page.
         """
         headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        own = origin is None or origin.partition("://")[2] == headers.get("host")
-        # A browser compares the addresses that it knows, though a proxy may change `Host`.
-        if site := headers.get("sec-fetch-site"):
-            own = site in ("same-origin", "none")
-        if method != "GET" and not own:
+        if method != "GET" and not is_of_own_page(headers):
             raise ApiError(FORBIDDEN, "a page of another site may not do this")
         given = headers.get("authorization", "")
         return self.admit(scope, USER) if given else None

@@ -38,6 +38,9 @@ from server.store.store import Store
 MAX_PROBLEMS = 100
 """Bad rows that a report names; all are counted."""
 
+MAX_ROWS = 100_000
+"""Rows of a file, good or bad: twice as many as a file of instruments with MAX_FILE bytes has."""
+
 SAMPLE = 10
 """Instruments that a report shows."""
 
@@ -111,7 +114,7 @@ class Reference:
         dry_run, skip_bad = call.values["dry_run"], call.values["skip_bad"]
         columns = _columns(call.values["map"])
         body = plain_body(call.body, call.encoding, MAX_FILE)
-        parse = partial(parse_instruments, "the file", body, columns)
+        parse = partial(parse_instruments, "the file", body, columns, MAX_ROWS)
         try:
             # Thousands of rows take a second, in which other clients get their prices.
             contents = await trio.to_thread.run_sync(parse)

@@ -10,12 +10,15 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from server import __version__
+from server.gateway.addresses import is_loopback
+from server.ops.admission import is_of_own_page
 from server.ops.endpoint import answer
 
 MEDIA_TYPES = {
@@ -43,6 +46,9 @@ LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 """Names under which a browser of this machine finds a development server. A page of another name may
 belong to somebody who let the name point here (DNS rebinding).
 """
+
+FORWARDED = ("x-forwarded-for", "x-real-ip")
+"""Headers in which a proxy of this machine names the client: somebody else may reach it."""
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 """A `Host` header with a port that can be part of a policy (RFC 9110 §7.2)."""
@@ -93,13 +99,13 @@ class Web:
         return file_answer(request, path, headers)
 
     async def config(self, request: Request) -> Response:
-        """Answer with the configuration. Only a page of this machine gets a development token; with
-        `role=admin` it is one for `/ops`.
+        """Answer with the configuration. Only the own page, in a browser of this machine, gets a
+        development token; with `role=admin` it is one for `/ops`.
         """
-        host = _HOST.fullmatch(request.headers.get("host", ""))
-        is_here = host is not None and host["name"].lower() in LOOPBACK
         role = "admin" if request.query_params.get("role") == "admin" else None
-        token = self._development_token(role) if self._development_token and is_here else None
+        token = None
+        if self._development_token and _is_here(request.headers):
+            token = self._development_token(role)
         config = PageConfig(__version__, self._stream(request), token, self._feeds)
         body = msgspec.json.encode(config)
         return answer(request, body, "application/json", cacheable=False)
@@ -111,11 +117,31 @@ class Web:
         return STREAM
 
 
+def _is_here(headers: Headers) -> bool:
+    """Return whether this server's own page asks, in a browser of this machine.
+
+    HTTP_ALLOWED_ORIGINS may let pages of other sites read answers, but none of them gets a token.
+    """
+    host = _HOST.fullmatch(headers.get("host", ""))
+    hops = [hop for name in FORWARDED for each in headers.getlist(name) for hop in each.split(",")]
+    return (
+        host is not None
+        and host["name"].lower() in LOOPBACK
+        and is_of_own_page(headers)
+        and "forwarded" not in headers
+        and all(map(is_loopback, hops))
+    )
+
+
 def asset_routes(web: Web) -> list[Route]:
     """Return the routes of what pages load."""
 
     async def file(request: Request) -> Response:
-        return file_answer(request, request.path_params["path"])
+        path = request.path_params["path"]
+        # Only its own route gives a page its policy. Without it, another site could show it in a frame.
+        if path.endswith(".html"):
+            raise HTTPException(404)
+        return file_answer(request, path)
 
     async def client(request: Request) -> Response:
         return file_answer(request, "quotes.js")

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,9 @@ REQUIRED = ("symbol", "name")
 PREAMBLE = 20
 """Lines before the header, at most: titles, comments, and the `sep=;` of a spreadsheet."""
 
+MAX_COLUMNS = 1000
+"""Columns of a file, at most: exports of exchanges have some ten, and a million take seconds."""
+
 TRAILER = "file creation time"
 """Begins the last line of Nasdaq Trader's symbol directories."""
 
@@ -116,10 +120,21 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
     return parse_instruments(str(path), data, columns)
 
 
-def parse_instruments(path: str, data: bytes, columns: Mapping[str, str] | None = None) -> Contents:
-    """Return as `read_instruments` does, of the bytes of a file. `path` names it. Errors: BadFile."""
+def parse_instruments(
+    path: str,
+    data: bytes,
+    columns: Mapping[str, str] | None = None,
+    most_rows: int = sys.maxsize,
+) -> Contents:
+    """Return as `read_instruments` does, of the bytes of a file. `path` names it.
+
+    Arguments:
+        most_rows: a larger file is an error. A short bad row takes a hundred times its size in memory.
+
+    Errors: BadFile.
+    """
     text, encoding = _decode(path, data)
-    table = _read_table(path, text, columns or {})
+    table = _read_table(path, text, columns or {}, most_rows)
     if encoding:
         table.assumed.insert(0, f"the encoding is {encoding}")
     try:
@@ -201,10 +216,12 @@ def _decode(path: str, data: bytes) -> tuple[str, str]:
     raise BadFile(f"cannot read {path}: it is neither UTF-8 nor Windows-1252")
 
 
-def _read_table(path: str, text: str, columns: Mapping[str, str]) -> _Table:
+def _read_table(path: str, text: str, columns: Mapping[str, str], most_rows: int) -> _Table:
     """Errors: BadFile."""
     before, header = _header(text, _plain(columns.get("symbol", "")))
     separator = max(SEPARATORS, key=header.count)
+    if header.count(separator) >= MAX_COLUMNS:
+        raise BadFile(f"cannot read {path}: its header has more than {MAX_COLUMNS} columns")
     table = _Table([], [], [])
     if before.strip():
         table.assumed.append(f"the header is {header.strip()[:SHOWN]!r}")
@@ -225,6 +242,8 @@ def _read_table(path: str, text: str, columns: Mapping[str, str]) -> _Table:
         if "price" not in fields:
             table.assumed.append("no column has prices; --map price=HEADER names one")
         for line, cells in lines:
+            if len(table.rows) + len(table.problems) == most_rows:
+                raise BadFile(f"{path} has more than {most_rows} rows")
             if cells[0].lower().startswith(TRAILER):
                 table.assumed.append(f"line {line} is the end of the file")
                 break

@@ -48,7 +48,7 @@ class Board:
     def await_live(self) -> None:
         """Wait until prices come, and the versions prove that none is missing."""
         self.await_state("Live")
-        expect(self.connection.get_by_text("Nothing missed")).to_be_visible(timeout=LIVE_TIMEOUT)
+        expect(self.connection.get_by_text("Nothing missed:")).to_be_visible(timeout=LIVE_TIMEOUT)
 
     @property
     def rows(self) -> Locator:

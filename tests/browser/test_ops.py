@@ -118,6 +118,10 @@ def test_token_is_asked_for_and_kept_for_the_tab(page, faults, watched):
     dialog = page.get_by_role("dialog", name="A token of an administrator")
     expect(dialog).to_be_visible()
     check_looks(page, "ops-token")
+    # No request can carry this text.
+    dialog.get_by_label("Token", exact=True).fill("clé €")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("This is not a token")
     field = dialog.get_by_label("Token", exact=True)
     field.fill("not a token")
     field.press("Enter")
@@ -280,3 +284,13 @@ def test_charts_tell_the_values_of_a_moment(page, watched):
     expect(page.locator("#moment")).to_have_text("")
     page.locator(".plot").first.hover()
     expect(page.locator("#moment")).to_have_text(re.compile(r"\d+:\d\d:\d\d"))
+
+
+@pytest.mark.parametrize("path", ["/", "/ops"])
+def test_page_fits_a_narrow_screen(page, tmp_path, path):
+    """At 320 pixels no page has to be scrolled in two directions (WCAG 2.2, 1.4.10)."""
+    with ServerProcess(tmp_path, JWT_SECRET="") as server:
+        page.set_viewport_size({"width": 320, "height": 800})
+        page.goto(server.http_url + path)
+        expect(page.get_by_text(re.compile("^(Live|Healthy)$")).first).to_be_visible(timeout=20_000)
+        assert page.evaluate("document.documentElement.scrollWidth") == 320

@@ -1,11 +1,14 @@
 """The page `/`: what a visitor does in the first minutes, and how it looks."""
 
+import json
 from collections.abc import Iterator
+from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.board import Board
+from bench.services import free_port
+from tests.browser.board import LIVE_TIMEOUT, LOST, Board
 from tests.browser.looks import check_looks, take_picture
 from tests.processes import ServerProcess, make_token
 
@@ -81,6 +84,65 @@ def test_unknown_symbol_says_what_to_do(board, faults):
     assert board.symbols() == ["AAPL"]
 
 
+def test_list_without_any_known_symbol(board, page, faults):
+    """The server refuses such a list. The page connects without it, and takes the next symbol."""
+    faults.expect("404 .*/instruments/NOSUCH")
+    board.open("?symbols=NOSUCH,*,NEITHER")
+    expect(board.row("NOSUCH")).to_contain_text("does not know the symbol")
+    board.await_state("Live")
+    assert board.symbols() == ["NOSUCH", "NEITHER"]
+    page.keyboard.press("/")
+    page.keyboard.type("MSFT")
+    page.get_by_role("combobox").press("Enter")
+    board.await_move("MSFT")
+
+
+def test_first_visit_to_a_server_with_symbols_of_its_own(tmp_path, page, faults):
+    """The first list has none of them, so the page shows the server's own first ones."""
+    faults.expect("404 .*/instruments/")
+    variables = {"JWT_SECRET": "", "CATALOGUE": "empty", "PRICE_UPDATE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **variables) as server:
+        board = Board(page, server)
+        # A server without any instrument leads to the search.
+        board.open()
+        expect(page.get_by_text("No symbols yet")).to_be_visible()
+        administrator = json.loads(server.get("/web/config.json?role=admin")[1])["token"]
+        imported = Request(
+            f"{server.http_url}/ops/import",
+            b"symbol,name,price\nOWNA,Own A,1\nOWNB,Own B,2\n",
+            {"Authorization": f"Bearer {administrator}", "Content-Type": "text/csv"},
+        )
+        with urlopen(imported) as answer:
+            assert json.load(answer)["listed"] == 2
+        page.goto("about:blank")
+        board.open()
+        board.await_move("OWNA")
+        assert board.symbols() == ["OWNA", "OWNB"]
+
+
+def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
+    """The visitor makes it shorter. Prices come, and so do the chart's bars."""
+    limits = {"JWT_SECRET": "", "WS_MAX_SYMBOLS": "2", "PRICE_UPDATE_INTERVAL": "100ms"}
+    with ServerProcess(tmp_path, **limits) as server:
+        board = Board(page, server)
+        sent: list[str] = []
+        # Playwright marks a listener, so that it cannot be a method of a list.
+        page.on(
+            "websocket", lambda stream: stream.on("framesent", lambda text: sent.extend([text]))
+        )
+        board.open("?symbols=AAPL,MSFT,TSLA&chart=AAPL&timeframe=1m")
+        board.await_state("Not connected")
+        board.row("MSFT").get_by_role("button", name="Remove MSFT").click()
+        board.await_live()
+        board.await_move("TSLA")
+        assert [text for text in sent if '"bars":["AAPL"]' in text]
+        # A first visit shows what the server allows.
+        page.goto("about:blank")
+        board.open()
+        board.await_live()
+        assert board.symbols() == ["AAPL", "MSFT"]
+
+
 def test_empty_list_says_what_to_do(board, page):
     """A page without symbols leads to the search, and to a first list."""
     board.open("?symbols=")
@@ -150,6 +212,10 @@ def test_token_is_asked_for(tmp_path, page, faults):
         token.fill("nonsense")
         token.press("Enter")
         expect(dialog).to_contain_text("refused the last token")
+        # The browser would take no such text for a connection, now and after a reload.
+        token.fill("clé € 1")
+        token.press("Enter")
+        expect(dialog).to_contain_text("This is not a token")
         token.fill(make_token(lifetime=5))
         token.press("Enter")
         board.await_live()
@@ -160,3 +226,21 @@ def test_token_is_asked_for(tmp_path, page, faults):
         board.await_move("AAPL")
         shown = page.content() + page.url
         assert "eyJ" not in shown
+
+
+def test_development_server_gets_a_secret(tmp_path, page, faults):
+    """It gives no token any more. A page that is open asks for one, and takes a copy in two lines."""
+    faults.expect(*LOST, "401")
+    ports = {"WS_PORT": str(free_port()), "HTTP_PORT": str(free_port())}
+    with ServerProcess(tmp_path, JWT_SECRET="", **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+    with ServerProcess(tmp_path, PRICE_UPDATE_INTERVAL="100ms", **ports):
+        dialog = page.get_by_role("dialog", name="A token, please")
+        expect(dialog).to_be_visible(timeout=LIVE_TIMEOUT)
+        token = dialog.get_by_label("Token", exact=True)
+        token.fill(make_token().replace(".", " ."))
+        token.press("Enter")
+        board.await_live()
+        board.await_move("AAPL")

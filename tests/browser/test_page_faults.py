@@ -15,6 +15,10 @@ QUICK = {"PRICE_UPDATE_INTERVAL": "100ms", "JWT_SECRET": ""}
 HOUR = 3600_000
 """Milliseconds."""
 
+TIMES = """[-3, -2, -1, 0, 1].map((seconds) => new Date(Date.now() + 1000 * seconds)
+    .toLocaleTimeString([], { hourCycle: "h23", timeStyle: "medium" }))"""
+"""The times about now, as the page writes them."""
+
 
 def test_server_killed_and_restarted(tmp_path, page, faults):
     """The page counts the seconds to its next attempt, and then goes on with nothing missed."""
@@ -52,6 +56,27 @@ def test_leader_killed(tmp_path, redis, page, faults):
             check_looks(page, "page-stale")
             board.await_live()
             board.await_move("AAPL")
+
+
+def test_silent_server(tmp_path, page, faults):
+    """Without answers, the versions prove nothing. The page says until when they did."""
+    faults.expect(*LOST)
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            heard = page.evaluate(TIMES)
+            board.await_state("Stale")
+            told = board.connection.get_by_text(
+                re.compile(r"^Nothing missed until \d\d:\d\d:\d\d\.")
+            )
+            expect(told).to_be_visible()
+            assert told.inner_text().removeprefix("Nothing missed until ").rstrip(".") in heard
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        board.await_live()
 
 
 def test_laptop_asleep_for_an_hour(tmp_path, page, faults):

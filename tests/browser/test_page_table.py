@@ -23,6 +23,10 @@ OVERFLOWS = """() => [...document.querySelectorAll(".cell.price, .cell.change, .
 
 THEME = "() => getComputedStyle(document.body).backgroundColor"
 
+ROOM = """(table) => [table, table.parentElement].map(({ scrollWidth, clientWidth }, i) =>
+    i ? clientWidth : scrollWidth)"""
+"""The pixels of the table, and of the part of the screen that it has."""
+
 
 @pytest.fixture(scope="module")
 def development(tmp_path_factory):
@@ -70,6 +74,19 @@ def test_table_sorts_by_a_column(board, page):
     # The simulator keeps prices within one percent of the base price.
     assert board.symbols() == ["TSLA", "AAPL", "MSFT"]
     assert "symbols=TSLA,AAPL,MSFT" in page.url
+
+
+def test_table_fits_every_screen(board, page):
+    """All its columns are in view on usual screens: none is cut off beside the connection's panel."""
+    board.open("?symbols=AAPL,GOOGL,TSLA,BRK.B")
+    board.await_live()
+    cut = []
+    for width in (320, 390, 720, 980, 1024, 1100, 1180, 1240, 1280, 1360, 1440, 1720, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        wide, room = page.locator("#quotes").evaluate(ROOM)
+        if wide > room:
+            cut.append(f"{width}: the table has {wide} pixels in {room}")
+    assert not cut
 
 
 def test_theme_is_kept(board, page):

@@ -13,11 +13,14 @@ from websockets.frames import Close
 from websockets.sync.client import connect
 
 from server.ops.http_request import MAX_FILE
+from server.ops.reference import MAX_ROWS
 from tests.faults.test_slow_clients import MuteClient
 from tests.gateway.wire import Client
 from tests.processes import WITHOUT_BUDGETS, ServerProcess, eventually, make_token
 
 FILE = b"symbol;name;price\nNEWA;New A;1,25\nNEWB;New B;\nBAD;;3\n"
+
+MANY_ROWS = b"symbol,name\nA,B\n" + b"x\n" * MAX_ROWS
 
 ROUTES = (
     ("GET", "/ops/overview"),
@@ -297,6 +300,9 @@ def test_file_is_tried_then_imported_then_delisted(pushed):
         (b"symbol,name\nA,B\n", "?map=nothing", 400, "bad_request"),
         (b"symbol,name\nA,B\n", "?dry_run=perhaps", 400, "bad_request"),
         (b"x" * (MAX_FILE + 1), "", 413, "too_large"),
+        # Short rows and columns would take a hundred times their size in memory.
+        pytest.param(MANY_ROWS, "?skip_bad=true", 400, "bad_file", id="bad rows"),
+        pytest.param(b"symbol,name" + b",c" * 1000 + b"\n", "", 400, "bad_file", id="columns"),
     ],
 )
 def test_file_that_cannot_be_imported(pushed, body, query, status, code):

@@ -15,7 +15,9 @@ HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 @pytest.fixture(scope="module")
 def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Start a server without a secret."""
-    with ServerProcess(tmp_path_factory.mktemp("development"), JWT_SECRET="") as process:
+    with ServerProcess(
+        tmp_path_factory.mktemp("development"), JWT_SECRET="", HTTP_ALLOWED_ORIGINS="*"
+    ) as process:
         yield process
 
 
@@ -100,6 +102,33 @@ def test_development_page_gets_a_token(development):
         assert config(development, Host=host)["token"] is None
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_given"),
+    [
+        ({"Sec_Fetch_Site": "same-origin"}, True),
+        ({"Sec_Fetch_Site": "none"}, True),
+        ({"Origin": "http://{}"}, True),
+        ({"X_Forwarded_For": "127.0.0.1"}, True),
+        ({"X_Forwarded_For": "127.0.0.1, ::1"}, True),
+        ({"Sec_Fetch_Site": "cross-site"}, False),
+        # A page of another port of this machine is another page.
+        ({"Sec_Fetch_Site": "same-site", "Origin": "http://localhost:3000"}, False),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"X_Forwarded_For": "192.0.2.7"}, False),
+        ({"X_Forwarded_For": "127.0.0.1, 192.0.2.7"}, False),
+        ({"X_Forwarded_For": ""}, False),
+        ({"X_Real_IP": "2001:db8::7"}, False),
+        ({"Forwarded": "for=192.0.2.7"}, False),
+    ],
+)
+def test_development_token_is_for_the_own_page_on_this_machine(development, headers, is_given):
+    """Other sites' pages get none, though CORS lets them read; others behind a proxy get none."""
+    host = "{}:{}".format(*development.http_address)
+    given = {name: text.format(host) for name, text in headers.items()}
+    assert (config(development, "?role=admin", **given)["token"] is not None) == is_given
+
+
 def test_page_with_a_secret_gets_no_token(server):
     """Whoever may see it brings a token."""
     assert config(server)["token"] is None
@@ -115,10 +144,12 @@ def test_page_with_a_secret_gets_no_token(server):
         "/web/%2e%2e/auth.py",
         "/web//quotes.js",
         "/web/x.js",
+        "/web/index.html",
+        "/web/ops.html",
     ],
 )
 def test_nothing_else_is_served(server, path):
-    """Only files of `server/web` with a known ending."""
+    """Only files of `server/web` with a known ending, and a page only with its policy."""
     assert fetch(server, path)[0] == 404
 
 

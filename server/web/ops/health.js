@@ -66,7 +66,7 @@ function showHistory(workers) {
       make("i", { "data-tone": TONES[check.status], title: `${clock(Date.parse(check.at))}: ${check.status}` }));
     const bad = checks.filter((each) => each.status !== "healthy").length;
     const span = checks.length > 1 ? duration(Date.parse(checks.at(-1).at) - Date.parse(checks[0].at)) : "";
-    const text = named(worker, `The last ${checks.length} checks`) + (span ? `, ${span}` : "")
+    const text = named(worker, checks.length === 1 ? "The first check" : `The last ${checks.length} checks`) + (span ? `, ${span}` : "")
       + (bad ? `: ${bad} not healthy` : ": all healthy");
     const last = checks.findLast((each) => each.reasons?.length);
     return make("div", {},

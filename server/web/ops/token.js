@@ -2,6 +2,7 @@
 
 import { find, write } from "../page/dom.js";
 import { tabOnly } from "../page/settings.js";
+import { NOT_A_TOKEN, tokenIn } from "../page/token.js";
 
 const KEPT = "operator";
 
@@ -53,9 +54,15 @@ export class Token extends EventTarget {
   }
 
   #given() {
-    const token = find("token").value.trim().replace(/^Bearer\s+/i, "");
+    const text = find("token").value;
+    const token = tokenIn(text);
     find("token").value = "";
-    if (!token) return;
+    if (!text.trim()) return;
+    if (!token) {
+      // The dialog closes after this event.
+      setTimeout(() => this.ask(NOT_A_TOKEN));
+      return;
+    }
     this.#current = token;
     tabOnly.set(KEPT, token);
     this.dispatchEvent(new Event("given"));

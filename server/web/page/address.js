@@ -16,10 +16,11 @@ export function readAddress(search = location.search) {
   return { symbols, chart, timeframe: one("timeframe", TIMEFRAMES), style: one("style", STYLES) };
 }
 
-/** Return the symbols in upper case, each once. */
+/** Return the symbols in upper case, each once. `*` stands for all in a request, and has no row. */
 export function normalized(symbols) {
   const each = symbols.map((symbol) => symbol.trim().toUpperCase());
-  return [...new Set(each.filter((symbol) => symbol && symbol.length <= LONGEST))].slice(0, MOST);
+  const isOne = (symbol) => symbol && symbol !== "*" && symbol.length <= LONGEST;
+  return [...new Set(each.filter(isOne))].slice(0, MOST);
 }
 
 /** Show the selection in the address. */

@@ -31,6 +31,7 @@ export class Chosen {
   #early = [];
   #waits = false;
   #last = 0;
+  #areRefused = false;
   #connects = 0;
   #pointed = null;
 
@@ -82,6 +83,7 @@ export class Chosen {
   #resumed() {
     const { connects } = this.#stream.stats;
     if (this.#stream.state !== "live" || connects === this.#connects) return;
+    if (this.#areRefused) this.#askForBars(this.#shown);
     if (this.#connects && this.#shown.timeframe === "live") this.#load();
     this.#connects = connects;
   }
@@ -157,9 +159,16 @@ export class Chosen {
     this.#shown = { chart, timeframe, style };
     if (chart !== old.chart || timeframe !== old.timeframe) {
       if (old.chart && old.timeframe !== "live") this.#stream.unbars([old.chart], old.timeframe).catch(() => {});
-      if (chart && timeframe !== "live") this.#stream.bars([chart], timeframe).catch(() => {});
+      this.#askForBars(this.#shown);
     }
     this.#load();
+  }
+
+  /** Ask for the bars to come. A connection that the server refuses takes the question with it. */
+  #askForBars({ chart, timeframe }) {
+    this.#areRefused = false;
+    if (!chart || timeframe === "live") return;
+    this.#stream.bars([chart], timeframe).catch(() => (this.#areRefused = true));
   }
 
   /** Ask for the past, and draw it with what came meanwhile. */

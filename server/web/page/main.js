@@ -49,7 +49,7 @@ async function start() {
   });
   table.quotes = stream.quotes;
   const status = new Status(stream, tokens, table, {
-    retry: () => stream.reconnect(),
+    retry: () => stream.reconnect({ symbols: selection.symbols }),
     resume: () => stream.resume(),
     token: () => tokens.ask(),
   });
@@ -113,8 +113,10 @@ function bindList(selection, stream) {
     const news = [...wanted].filter((symbol) => !subscribed.has(symbol));
     const gone = [...subscribed].filter((symbol) => !wanted.has(symbol));
     subscribed = wanted;
+    // A server may take another list than the one that it refused.
+    if (stream.state === "closed" && news.length + gone.length) stream.reconnect({ symbols: wanted });
     // The event `error` tells each refusal.
-    if (gone.length) stream.unsubscribe(gone).catch(() => {});
+    else if (gone.length) stream.unsubscribe(gone).catch(() => {});
     if (news.length) stream.subscribe(news).catch(() => {});
     find("empty").hidden = wanted.size > 0;
     find("quotes").hidden = wanted.size === 0;
@@ -139,15 +141,31 @@ function bindStream(stream, { selection, table, tokens, isFirst, api }) {
     if (renamedTo) selection.rename(symbol, renamedTo);
     else table.refuse(symbol, "No longer listed. You can remove it.");
   });
-  stream.addEventListener("error", ({ detail: { code, message, symbols = [] } }) => {
-    // A list that is too long is refused as a whole.
-    const all = code === "too_many_symbols" ? selection.symbols.filter((each) => !stream.quotes.has(each)) : symbols;
-    for (const symbol of all) {
+  const refuse = (code, message, symbols) => {
+    for (const symbol of symbols) {
       if (!selection.has(symbol)) continue;
       if (code === "unknown_symbol" && isFirst && FIRST.includes(symbol)) selection.remove(symbol);
       else table.refuse(symbol, refusal(code, message));
     }
     if (isFirst && selection.symbols.length === 0) firstOfServer(api, selection);
+  };
+  stream.addEventListener("error", ({ detail: { code, message, symbols = [] } }) => {
+    // A list that is too long is refused as a whole.
+    const all = code === "too_many_symbols" ? selection.symbols.filter((each) => !stream.quotes.has(each)) : symbols;
+    refuse(code, message, all);
+  });
+  stream.addEventListener("state", () => {
+    if (stream.state !== "closed" || stream.reason?.code !== "too_many_symbols") return;
+    // A visitor who asked for nothing gets as much of the first list as the server allows.
+    const { symbols } = selection;
+    if (!isFirst || symbols.length < 2 || !symbols.every((each) => FIRST.includes(each))) return;
+    for (const symbol of symbols.slice(Math.ceil(symbols.length / 2))) selection.remove(symbol);
+  });
+  stream.addEventListener("state", () => {
+    if (stream.state !== "closed" || stream.reason?.code !== "no_valid_symbols") return;
+    // The server takes a connection without a symbol, but not one with unknown symbols only.
+    stream.reconnect({ symbols: [] });
+    refuse("unknown_symbol", "", selection.symbols);
   });
   stream.addEventListener("status", ({ detail: { symbols = [], status } }) => {
     const mark = (symbol, text) => {

@@ -60,8 +60,12 @@ export function behind(lag) {
   return `This page is ${Math.max(1, Math.round(lag))} ms behind the server.`;
 }
 
-/** Return whether the versions prove that nothing is missing, and the sentence for it. */
-export function proof({ state, reason, missed, versions, stats }) {
+/**
+ * Return whether the versions prove that nothing is missing, and the sentence for it.
+ *
+ * `heardAt` is when the server's last message came: without a connection, they prove nothing later.
+ */
+export function proof({ state, reason, missed, versions, stats }, heardAt) {
   if (versions.size === 0) return { tone: "idle", text: "No price has come yet." };
   if (missed > 0) {
     const updates = missed === 1 ? "1 update is" : `${missed} updates are`;
@@ -69,6 +73,6 @@ export function proof({ state, reason, missed, versions, stats }) {
   }
   const repaired = stats.resyncs ? ` ${stats.resyncs} ${stats.resyncs === 1 ? "gap was" : "gaps were"} repaired.` : "";
   const isOpen = state === "live" || (state === "stale" && reason?.code !== "no_answer");
-  if (!isOpen) return { tone: "idle", text: "Nothing was missed before that." };
+  if (!isOpen) return { tone: "idle", text: `Nothing missed until ${clock(heardAt)}.${repaired}` };
   return { tone: "good", text: `Nothing missed: the versions prove it.${repaired}` };
 }

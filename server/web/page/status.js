@@ -16,6 +16,8 @@ export class Status {
   #pausedAt = 0;
   #since = Date.now();
   #state = "";
+  #messages = 0;
+  #heardAt = Date.now();
 
   /** `actions`: what the banner's button does, by its name. */
   constructor(stream, tokens, table, actions) {
@@ -73,7 +75,9 @@ export class Status {
   }
 
   #prove() {
-    const { tone, text } = proof(this.#stream);
+    const { messages } = this.#stream.stats;
+    if (messages !== this.#messages) [this.#messages, this.#heardAt] = [messages, Date.now()];
+    const { tone, text } = proof(this.#stream, this.#heardAt);
     find("proof").dataset.tone = tone;
     write(find("proof-text"), text);
     find("proof-icon").setAttribute("href", tone === "good" ? "#icon-check" : "#icon-gap");

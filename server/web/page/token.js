@@ -3,6 +3,14 @@
 import { find, write } from "./dom.js";
 import { tabOnly } from "./settings.js";
 
+export const NOT_A_TOKEN = "This is not a token: it has letters, digits, dots, “-” and “_” only.";
+
+/** Return the token in what a visitor entered, "" if it cannot be one. A copy may have line breaks. */
+export function tokenIn(text) {
+  const token = text.trim().replace(/^Bearer\s+/i, "").replace(/\s+/g, "");
+  return /^[\w.-]+$/.test(token) ? token : "";
+}
+
 /** Return the server's configuration. Errors: the fetch's, or an Error with the status. */
 export async function fetchConfig() {
   const answer = await fetch("web/config.json", { cache: "no-store" });
@@ -47,7 +55,9 @@ export class Tokens extends EventTarget {
     if (this.#current) return this.#current;
     if (this.#isDevelopment) {
       this.#current = (await fetchConfig()).token;
-      return this.#current;
+      // The operator may have set a secret meanwhile.
+      this.#isDevelopment = this.#current !== null;
+      if (this.#current) return this.#current;
     }
     if (!this.#asked) {
       this.#asked = Promise.withResolvers ? Promise.withResolvers() : resolvers();
@@ -60,23 +70,30 @@ export class Tokens extends EventTarget {
   /** Forget a token that the server refused, with its reason. */
   forget(reason) {
     this.#current = null;
-    this.#reason = reason;
+    this.#reason = `The server refused the last token: ${reason}`;
     if (!this.#isDevelopment) tabOnly.remove("token");
   }
 
   /** Show the dialog. */
   ask() {
     const [dialog, told] = [find("token-dialog"), find("token-reason")];
-    if (this.#reason) write(told, `The server refused the last token: ${this.#reason}`);
+    if (this.#reason) write(told, this.#reason);
     told.classList.toggle("refused", this.#reason !== "");
     if (!dialog.open) dialog.showModal();
     find("token").focus();
   }
 
   #given() {
-    const token = find("token").value.trim().replace(/^Bearer\s+/i, "");
+    const text = find("token").value;
+    const token = tokenIn(text);
     find("token").value = "";
-    if (!token) return;
+    if (!text.trim()) return;
+    if (!token) {
+      this.#reason = NOT_A_TOKEN;
+      // The dialog closes after this event.
+      setTimeout(() => this.ask());
+      return;
+    }
     this.#current = token;
     this.#reason = "";
     tabOnly.set("token", token);
