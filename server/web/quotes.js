@@ -586,12 +586,23 @@ export class Quotes extends EventTarget {
   #askLater(id) {
     const pending = this.#pending.get(id);
     const { action, symbols } = pending.command;
-    if (!symbols) return;
+    if (!symbols) {
+      this.#replaceEarlier(id);
+      return;
+    }
     pending.asked = new Set(symbols);
     want(this.#wanted, action, symbols);
     if (action === "subscribe") return;
     this.#book.drop(symbols.includes("*") ? [...this.quotes.keys()] : symbols);
     this.#settle(id, { action, symbols });
+  }
+
+  /** Settle the waiting commands that a newer one repeats: they must not pile up in a long absence. */
+  #replaceEarlier(id) {
+    const key = kindOf(this.#pending.get(id).command);
+    for (const [other, { command, asked, own }] of this.#pending) {
+      if (other !== id && !asked && !own && kindOf(command) === key) this.#settle(other, command);
+    }
   }
 
   #settle(id, outcome) {
@@ -771,6 +782,11 @@ function want(wanted, action, symbols) {
 }
 
 /** Return the reason with this code. `words` are for codes that this client does not know. */
+/** Return what commands have in common of which only the newest counts. */
+function kindOf({ action, timeframe, bars }) {
+  return JSON.stringify([action, timeframe, bars]);
+}
+
 function reason(code, words) {
   return { code, message: own(SENTENCES, code) ?? (words || `The server says ${code}.`) };
 }

@@ -402,6 +402,29 @@ scenario("a_hidden_tab_sleeps_and_resumes", async () => {
   tab.close();
 });
 
+scenario("commands_do_not_pile_up_in_an_absence", async () => {
+  const quotes = await accepted();
+  quotes.pause();
+  const answers = [];
+  for (let number = 0; number < 1000; number += 1) {
+    answers.push(quotes.throttle(number), quotes.bars(["A"], "1m"), quotes.unbars(["A"], "1m"));
+  }
+  answers.push(quotes.bars(["A"], "1m"));
+  quotes.resume();
+  await accept();
+  const commands = socket().sent.filter(({ action }) => action !== "ping");
+  assert.deepEqual(commands.map(({ action, interval, bars }) => [action, interval ?? bars]), [
+    ["throttle", "999ms"],
+    ["unsubscribe", ["A"]],
+    ["subscribe", ["A"]],
+  ]);
+  for (const { id, action } of commands) {
+    const detail = action === "throttle" ? { interval: 0.999 } : { symbols: ["A"], timeframe: "1m" };
+    socket().say({ type: "ack", id, action, ...detail });
+  }
+  await Promise.all(answers);
+});
+
 scenario("a_frozen_tab_sleeps_at_once", async () => {
   const tab = openTab();
   const quotes = await accepted();
