@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         FeedChoice,
         Meta(
             description="simulator, push, stream:KEY, VENUE:SYMBOLS, replay:PATH or bus; "
-            "several with +"
+            "several with +, then simulator:SYMBOLS"
         ),
         "Source of prices: the simulator, publishers, a Redis Stream, recorded trades in a CSV file, "
         "other instances, or a venue (coinbase, kraken, binance, alpaca).",
