@@ -50,7 +50,7 @@ def _limited(item: pytest.Item) -> Generator[None]:
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
-    except BaseException as error:
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
         if hangs:
             raise pytest.fail.Exception(f"it hangs: it took {limit:g} s") from error
         raise

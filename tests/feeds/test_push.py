@@ -101,7 +101,7 @@ class Feed:
 async def running(feed: Feed) -> AsyncIterator[Feed]:
     """Run a feed, and what takes its updates, within the context."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.push.run, feed.send)  # noqa: ASYNC113 (the next line but one waits)
         nursery.start_soon(feed.route)
         await trio.testing.wait_all_tasks_blocked()
         yield feed
@@ -298,7 +298,7 @@ async def test_publisher_that_cannot_take_its_answer_does_not_end_the_feed(autoj
     async with trio.open_nursery() as nursery:
         feed = Feed()
         feed.push._judge._announce = announce
-        nursery.start_soon(feed.push.run, feed.send)
+        nursery.start_soon(feed.push.run, feed.send)  # noqa: ASYNC113 (the next line but one waits)
         nursery.start_soon(feed.route)
         await trio.testing.wait_all_tasks_blocked()
         await feed.push.put(Batch([AAPL], "sip", "", None), fail)
