@@ -307,9 +307,7 @@ class Minutes:
         for minute, symbols in self._minutes.items():
             if symbol in symbols:
                 self._unwritten.pop((symbol, minute), None)
-                # The other instance has told its clients of this revision, this one has not.
-                is_owed = minute not in new and (symbol, minute) in self._revised
-                old[minute] = symbols[symbol] if is_owed else symbols.pop(symbol)
+                old[minute] = symbols.pop(symbol)
         for key in [key for key in self._detached if key[0] == symbol]:
             del self._detached[key]
         for minute, kept in new.items():

@@ -236,19 +236,6 @@ def test_revised_bar_stays_until_clients_have_it(forget: Callable[[Minutes], obj
     assert all_bars(minutes) == []
 
 
-def test_revised_bar_outlives_the_state_of_an_instance_that_forgot_it() -> None:
-    """That one has told its own clients of the late trade, and the store has it."""
-    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
-    minutes.close(START + 9)
-    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
-    minutes.adopt("AAPL", ())
-    (bar,) = minutes.take_revised()
-    assert (bar.count, bar.rev) == (2, 1)
-    assert minutes.unwritten_count == 0
-    minutes.release()
-    assert all_bars(minutes) == []
-
-
 def test_bar_that_changes_while_it_is_written_is_written_again() -> None:
     """Also if another instance's state of it came meanwhile, with the same revision."""
     minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
