@@ -22,6 +22,9 @@ from bench.target import Target, TargetError
 
 CONNECTIONS, DURATION, KILLS = 1000, 5.0, 20
 
+OTHERS_TARGET = 0.1
+"""Seconds at the 99th percentile for the clients of other workers, while a killed one's come back."""
+
 BUS_SYMBOLS = 100
 """Symbols whose moves the bus carries, one after the other."""
 
@@ -245,7 +248,12 @@ def _measure_storm(options: load.Options, _: int, result: Result) -> None:
             Figure("storm, connections lost", lost, Unit.COUNT),
             Figure("storm, all have a snapshot after", seconds, Unit.SECONDS, must=20),
             Figure("storm, snapshot p99", found and found.p99, Unit.SECONDS),
-            Figure("storm, the others' p99", others and others.p99, Unit.SECONDS, must=0.1),
+            Figure(
+                "storm, the others' p99",
+                others and others.p99,
+                Unit.SECONDS,
+                must=OTHERS_TARGET,
+            ),
             Figure("storm, failed", generator.failed.total(), Unit.COUNT, must=0),
         )
         if generator.failed:

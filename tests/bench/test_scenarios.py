@@ -307,9 +307,12 @@ def test_soak_tells_how_memory_grows(tmp_path):
 def test_cluster_tells_how_long_a_leader_and_a_worker_are_missed(tmp_path):
     """A dead leader costs less than two leases. A dead worker costs its clients a reconnection."""
     arguments = ["--only", "takeover", "storm", "--kills", "1", "--connections", "40"]
-    figures = measure(tmp_path, "cluster", *arguments)
+    # The worker that is killed has some of the connections, and on a busy machine others wait for it.
+    some = {"storm, connections lost": pytest.approx(20, abs=19)}
+    figures = measure(
+        tmp_path, "cluster", *arguments, expected=some, constants={"bench.cluster.OTHERS_TARGET": 5}
+    )
     assert 0 < figures["takeover max"] < 6
-    assert 0 < figures["storm, connections lost"] < 40
     assert figures["storm, failed"] == 0
     assert figures["storm, the others' p99"] > 0
 

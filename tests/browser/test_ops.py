@@ -17,7 +17,10 @@ from tests.processes import WITHOUT_BUDGETS, ServerProcess, make_token
 REFUSED = r"status of 40[13] .*/ops/"
 """The console's line about a request without a good token, or with one of another user."""
 
-UNREACHABLE = r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET|ERR_ABORTED"
+UNREACHABLE = (
+    r"ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET|ERR_CONTENT_LENGTH_MISMATCH"
+    r"|ERR_ABORTED"
+)
 
 FILE = "Ticker;Company;Last Sale\nPAGEA;Page A;1,25\nPAGEB;Page B;\nBAD;;3\n"
 
