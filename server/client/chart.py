@@ -34,8 +34,8 @@ class Chart(NamedTuple):
 
 
 def draw_chart(points: Sequence[Point], width: int, height: int) -> Chart | None:
-    """Return a chart of `points`, ordered by time, that fills `width` and `height`. None if there are
-    not two points, or if there is no room.
+    """Return a chart of `points`, ordered by time, that fills `width` and `height`. Return None for
+    fewer than two points, or without room.
     """
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return None

@@ -41,7 +41,7 @@ SPANS = (
 def panel(
     row: Row, span: Span, points: Sequence[Point], size: tuple[int, int], note: str
 ) -> list[Line]:
-    """Return the lines of a panel of `size`, columns and rows. `note` says why there is no chart."""
+    """Return a panel's lines. `size`: its columns and rows. `note`: shown in place of a chart."""
     width, height = size
     lines = [_figures(row, span, width)]
     chart = draw_chart(points, width - 2, height - 1)

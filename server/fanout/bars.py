@@ -37,8 +37,8 @@ class BarsUnavailable(Exception):
 
 
 Load = Callable[[str, int, int, Sequence[int]], Awaitable[MinuteBar | None]]
-"""Returns one bar of a symbol's stored minutes: from a first one, before an end, without given ones.
-None if there is no trade in them. Errors: BarsUnavailable.
+"""Joins a symbol's stored minutes into one bar: those from the first to before the end, but not the
+given ones. Returns None if they have no trade. Errors: BarsUnavailable.
 """
 
 

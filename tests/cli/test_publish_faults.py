@@ -159,7 +159,7 @@ def test_everything_is_sent_until_it_counts(tmp_path, script):
         with publishing_pipe(tmp_path, server.socket.getsockname()[1]) as command:
             for first in range(0, 60, 10):
                 write(command, first, first + 10)
-                eventually(lambda: len({*refusing.seen}) == first + 10)  # noqa: B023
+                eventually(lambda: len({*refusing.seen}) == first + 10)  # noqa: B023 (called here)
             output, errors = command.communicate(timeout=TIMEOUT)
         server.shutdown()
         thread.join()

@@ -89,7 +89,7 @@ def attack(folder: Path, seed: int) -> None:
             resenders.join()
         expected = one_pass(folder / "once", resenders)
         for server in (scene.leader, scene.follower):
-            eventually(lambda: {s: quote(server, s) for s in expected} == expected)  # noqa: B023
+            eventually(lambda: {s: quote(server, s) for s in expected} == expected)  # noqa: B023 (called here)
         for client in (*watchers, cluster.watch(scene.leader, "AAPL")):
             if client.server in cluster.running:
                 client.wait_for(lambda it: it.document["quotes"]["AAPL"] == expected["AAPL"][1])

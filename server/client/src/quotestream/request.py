@@ -1,4 +1,4 @@
-"""What a client asks for when it connects: symbols, fields, form, interval, and its position."""
+"""The request of a client that connects: symbols, fields, form, interval and position."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from urllib.parse import quote, urlsplit, urlunsplit

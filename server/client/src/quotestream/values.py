@@ -1,4 +1,4 @@
-"""What an application gets: quotes, changes, bars and states. All are immutable."""
+"""The values that applications get: quotes, changes, bars and states. All are immutable."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
