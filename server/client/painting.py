@@ -26,6 +26,14 @@ ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"
 
 LEAVE = "\x1b[?25h\x1b[?1049l"
 
+BEGIN_FRAME = "\x1b[?2026h"
+"""The terminal shows what follows at once at END_FRAME, not line by line (synchronized output).
+
+Terminals that do not know the mode ignore it.
+"""
+
+END_FRAME = "\x1b[?2026l"
+
 COLOR_SYSTEMS = {
     "standard": ColorSystem.STANDARD,
     "256": ColorSystem.EIGHT_BIT,
@@ -107,7 +115,7 @@ class Painter:
                 output.append(f"\x1b[{number + 1};1H\x1b[K{self._rendered(line)}")
         self._painted = lines
         if output:
-            self._write("".join(output))
+            self._write(f"{BEGIN_FRAME}{''.join(output)}{END_FRAME}")
         self._screen.connection.shown(self._screen.now)
 
     def _rendered(self, line: list[Segment]) -> str:

@@ -17,6 +17,9 @@ from typing import Self
 
 from tests.cli.command import TIMEOUT, environment
 
+_SYNCHRONIZED = "?2026"
+"""The mode in which a terminal waits with what it shows until the frame is whole."""
+
 _CONTROL = re.compile(r"\x1b\[(?:(\d+);(\d+)H|([?\d;]*)([A-Za-z]))|([^\x1b])")
 """A move of the cursor, another sequence, or a character."""
 
@@ -90,9 +93,9 @@ class Terminal:
         self.process.send_signal(signal.SIGWINCH)
 
     def wait_for(self, check: Callable[[list[str]], bool]) -> list[str]:
-        """Read until the lines of the screen pass `check`, and return them."""
+        """Read until the lines of a whole frame pass `check`, and return them."""
         deadline = time.monotonic() + TIMEOUT
-        while not check(self.lines):
+        while self._is_within_frame or not check(self.lines):
             left = deadline - time.monotonic()
             assert left > 0, "\n".join(self.lines)
             if select.select([self.fd], [], [], left)[0]:
@@ -129,6 +132,8 @@ class Terminal:
         elif letter == "K":
             for each in [cell for cell in self._cells if cell[0] == self._cursor[0]]:
                 del self._cells[each]
+        elif parameters == _SYNCHRONIZED:
+            self._is_within_frame = letter == "h"
         elif letter:
             assert letter == "m" or parameters.startswith("?"), match.group()
         else:
@@ -141,6 +146,7 @@ class Terminal:
         self._cells: dict[tuple[int, int], str] = {}
         self._cursor = (0, 0)
         self._used = 0
+        self._is_within_frame = False
 
     def _set_size(self) -> None:
         size = struct.pack("HHHH", self.rows, self.columns, 0, 0)
