@@ -11,9 +11,12 @@ UNUSED = {
     *("jsonpatch", "server.client", "quotestream"),
     *("rich.console", "pygments", "greenlet._greenlet"),
     *("importlib.resources", "zipfile"),
+    "hpack",
     *("server.workers.supervisor", "server.workers.host"),
 }
-"""Modules for Redis, Postgres, public keys, live venues, clients, terminals, archives and workers."""
+"""Modules for Redis, Postgres, public keys, live venues, clients, terminals, archives,
+HTTP/2 and workers.
+"""
 
 
 def test_server_imports_only_what_it_uses(tmp_path):
