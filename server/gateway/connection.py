@@ -39,7 +39,7 @@ class Connection(Timed, Protocol):
         """Read, and return whether `run` has to be called: not for a pong."""
 
     async def run(self) -> bool:
-        """Take what the client has sent. Return whether the connection waits for more, or is over."""
+        """Take one read from the client. Return whether the connection now waits for more."""
 
     def end(self) -> None:
         """Give back everything but the socket."""

@@ -117,20 +117,19 @@ class Session:
             self.send_away(LATER_MS)
 
     async def run(self) -> bool:
-        """Take what the client has sent. Return True if the poller now watches for more, and False if
+        """Take one read from the client. Return True if the poller now watches for more, and False if
         the client is gone. Errors: OSError, ClosedResourceError.
         """
-        while not (self._client_closed or self.over):
+        if not self.over:
             data, self._received = self._received, b""
             received = data or receive_nowait(self.outbox.sock, RECEIVE_BYTES)
-            if received is None:
-                self._watch()
-                return True
-            if not received:
+            if received == b"":
                 return False
-            await self._take(received)
-            # Other tasks have their turn between two reads.
-            await trio.lowlevel.checkpoint()
+            if received:
+                await self._take(received)
+        if not (self._client_closed or self.over):
+            self._watch()
+            return True
         # The answer to the client's close frame still has to go out, until the deadline.
         await self.outbox.wait_drained()
         return False
