@@ -5,12 +5,12 @@ of one of them makes its next revision. Nothing here reads a clock or waits. Eac
 same trades in the same order, so each has the same bars.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 import msgspec
 
-from server.history.bar import MinuteBar
+from server.history.bar import MinuteBar, exact, trades_in
 from server.quotes.instrument import Instrument, at_tick
 from server.quotes.traded import MINUTE_US, Closing, KeptMinute, Traded, traded
 from server.quotes.update import Move, Trade, Update
@@ -52,6 +52,7 @@ class Minutes:
         self._changed: dict[str, None] = {}
         self._restored: dict[str, None] = {}
         self._revised: dict[Key, None] = {}
+        self._doubted: dict[Key, KeptMinute] = {}
         self._unwritten: dict[Key, None] = {}
 
     def begin(self, now_us: int) -> None:
@@ -141,6 +142,30 @@ class Minutes:
         revised, self._revised = self._revised, {}
         return [bar for key in revised if (bar := self.bar(*key))]
 
+    def doubt(self, symbols: Iterable[str]) -> None:
+        """Note that this instance may have missed trades of these symbols' final bars, before the state
+        of another instance comes.
+        """
+        final = [each for each in self._minutes if each < self.closed_to]
+        for symbol in symbols:
+            for minute in final:
+                if kept := self._minutes[minute].get(symbol):
+                    self._doubted[symbol, minute] = kept
+
+    def take_gone(self) -> dict[Key, bool]:
+        """Take out the bars that left the memory before clients had their newest state: the store has
+        it. A bar's value is True if it changed, and False if it may have.
+        """
+        gone = {
+            key: key in self._revised
+            for key in {**self._doubted, **self._revised}
+            if key[0] not in self._minutes.get(key[1], ())
+        }
+        for key in gone:
+            self._revised.pop(key, None)
+        self._doubted = {}
+        return gone
+
     def bar(self, symbol: str, minute: int) -> MinuteBar | None:
         """Return a bar, None if it is not in memory."""
         kept = self._minutes.get(minute, {}).get(symbol)
@@ -215,12 +240,16 @@ class Minutes:
                 self._keep_needed(minute)
 
     def _keep_needed(self, minute: int) -> dict[str, KeptMinute]:
-        """Forget the bars of a minute that the store has, and that clients have. Return the others."""
+        """Forget the bars of a minute that the store, clients and other instances have. Return the
+        others.
+        """
         symbols = self._minutes.pop(minute)
         kept = {
             name: symbols[name]
             for name in symbols
-            if (name, minute) in self._unwritten or (name, minute) in self._revised
+            if name in self._restored
+            or (name, minute) in self._unwritten
+            or (name, minute) in self._revised
         }
         if kept:
             self._minutes[minute] = kept
@@ -258,6 +287,12 @@ class Minutes:
         """The symbols and minutes of trades that wait for what the store has of their minute."""
         return [*self._detached]
 
+    def is_missing(self, symbol: str, start: int, end: int) -> bool:
+        """Whether trades of a symbol's minutes from `start` to before `end` wait so."""
+        if end - start < len(self._detached):
+            return any((symbol, each) in self._detached for each in range(start, end))
+        return any(key[0] == symbol and start <= key[1] < end for key in self._detached)
+
     def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> None:
         """Go on from the store's `bars`. It has no others of the `missing`. Bars in memory stay."""
         found = {(bar.symbol, bar.minute): bar for bar in bars}
@@ -268,7 +303,7 @@ class Minutes:
             if trades is None or self.bar(*key):
                 continue
             if bar and part:
-                trades = trades.then(part)
+                trades = exact(trades.then(part))
             final = minute < self.closed_to
             rev = bar.rev if bar else 0
             self._keep(symbol, KeptMinute(trades, rev + (part is not None) if final else 0))
@@ -278,14 +313,15 @@ class Minutes:
             elif part or not (bar and bar.final):
                 self._revise(symbol, minute)
 
+    @property
+    def restored(self) -> Collection[str]:
+        """The symbols that were restored, and of which other instances do not know that yet."""
+        return self._restored
+
     def take_restored(self) -> list[str]:
-        """Take out the symbols that were restored since the last call. Other instances need them."""
+        """Take out the symbols that were restored: other instances are told now."""
         restored, self._restored = self._restored, {}
         return [*restored]
-
-    def is_restored(self, symbol: str) -> bool:
-        """Whether a symbol was restored, and other instances do not know it yet."""
-        return symbol in self._restored
 
     def state_of(self, symbol: str) -> tuple[KeptMinute, ...]:
         """Return the newest minutes, which the next leader goes on with."""
@@ -320,7 +356,7 @@ class Minutes:
                 self._changed[symbol] = None
             else:
                 self._unwritten[symbol, minute] = None
-                if kept != old.get(minute):
+                if kept != (old.get(minute) or self._doubted.get((symbol, minute))):
                     self._revised[symbol, minute] = None
 
     def rename(self, symbol: str, new: str) -> None:
@@ -332,28 +368,14 @@ class Minutes:
             for key in [key for key in keys if key[0] == symbol]:
                 del keys[key]
                 keys[new, key[1]] = None
+        for key in [key for key in self._doubted if key[0] == symbol]:
+            self._doubted[new, key[1]] = self._doubted.pop(key)
         for key in [key for key in self._detached if key[0] == symbol]:
             self._detached.setdefault((new, key[1]), self._detached.pop(key))
         if symbol in self._restored:
             del self._restored[symbol]
             self._restored[new] = None
         self._changed[new] = None
-
-
-def trades_in(bar: MinuteBar) -> Traded:
-    """Return the trades that made a bar."""
-    return Traded(
-        bar.minute,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.count,
-        bar.turnover,
-        bar.first_us,
-        bar.last_us,
-    )
 
 
 def closed_at(now_us: int) -> int:

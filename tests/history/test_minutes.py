@@ -267,6 +267,21 @@ def test_restored_bar_of_a_renamed_symbol_goes_to_other_instances() -> None:
     assert minutes.take_restored() == ["APPL"]
 
 
+def test_restored_bar_stays_until_other_instances_are_told() -> None:
+    """However fast the store and this instance's clients are. The others read it in a state."""
+    minutes = Minutes(START + 9, START + 9)
+    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
+    minutes.restore([], minutes.missing)
+    minutes.written(minutes.unwritten(10))
+    (bar,) = minutes.take_revised()
+    minutes.close(START + 10)
+    minutes.release()
+    assert [each.trades.minute for each in minutes.state_of("AAPL")] == [bar.minute]
+    assert minutes.take_restored() == ["AAPL"]
+    minutes.release()
+    assert minutes.state_of("AAPL") == ()
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_restart_within_a_minute(stored: bool) -> None:
     """The minute in which the process began goes on from what the store has of it."""
