@@ -52,7 +52,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Return a server with nine days of trades of AAPL."""
     folder = tmp_path_factory.mktemp("udf")
     (folder / "holidays").write_text("2026-12-25 Christmas\n2026-11-27 13:00\n")
-    variables = {"FEED": "push", "SESSION": "09:30-16:00 America/New_York holidays"}
+    variables = {
+        "FEED": "push",
+        "SESSION": "09:30-16:00 America/New_York holidays",
+        # A range without `countback` costs 500 look-ups.
+        "USER_LOOKUP_RATE": "100000",
+    }
     with ServerProcess(folder, **variables) as server:
         answer = post(server, trades())
         assert (answer.status, answer.body["rejected"]) == (200, [])
