@@ -93,6 +93,10 @@ def main() -> None:
             for each in unknown_settings():
                 print(f"quotestream: {each}", file=sys.stderr)
         arguments.run(arguments, settings)
+        # A reader that has gone is found here, too, and not at the end of Python. Without a standard
+        # output, `stdout` is None.
+        if sys.stdout:
+            sys.stdout.flush()
     except EXPECTED as error:
         _fail(str(error))
     # From the nurseries of a server that was about to start.
