@@ -202,6 +202,21 @@ def test_fractions_are_exact() -> None:
     assert bar.volume == 1.0
 
 
+@pytest.mark.parametrize(("sizes", "whole"), [((0.1, 0.2), False), ((2.0, 3.0), True)])
+def test_volume_of_a_late_trade_is_the_stores(sizes: tuple[float, float], whole: bool) -> None:
+    """Memory has it as the store gives it back: without a sum's noise, and whole if it is."""
+    coin, minutes = msgspec.structs.replace(APPLE, size_decimals=8), Minutes(START + 9, START + 9)
+    first, second = (late_trade("AAPL", 100.0, each, at(0, 1)) for each in sizes)
+    minutes.absorb(coin, first, None)
+    minutes.restore([], minutes.missing)
+    stored = all_bars(minutes)
+    minutes = Minutes(START + 9, START + 9)
+    minutes.absorb(coin, second, None)
+    minutes.restore(stored, minutes.missing)
+    (bar,) = all_bars(minutes)
+    assert (bar.volume, type(bar.volume)) == ((5, int) if whole else (0.3, float))
+
+
 def test_trade_of_an_unknown_minute_waits_for_the_store() -> None:
     """A late trade of a minute that is not in memory any more counts once the store has given it."""
     minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])

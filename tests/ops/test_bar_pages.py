@@ -18,7 +18,7 @@ KOLKATA = ZoneInfo("Asia/Kolkata")
 
 SYMBOLS = ("IBM", "MSFT")
 
-ROUNDS = 60
+ROUNDS = 40
 
 Trade = tuple[str, float, int, int]
 """A symbol, a price, a size, and a time in microseconds."""

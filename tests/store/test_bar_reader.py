@@ -99,16 +99,17 @@ async def test_gap_that_gets_a_trade_while_the_tables_are_asked():
 
 async def test_cancelled_minutes_count_for_the_revision_alone():
     """The tables have them, and memory has the next minute. Bars without a trade fill no page."""
-    minutes = Minutes(FIRST + 20, FIRST + 14)
+    minutes = Minutes(FIRST + 30, FIRST + 14)
     empty: dict[str, Any] = {"volume": 0, "count": 0, "turnover": 0.0}
     trade(minutes, FIRST + 14)
+    minutes.whole_from = FIRST + 30
     tables = Tables()
-    await tables.write([bar(FIRST + each, rev=1, **empty) for each in (0, 1, 5, 10)])
-    await tables.write([bar(FIRST + 6)])
+    await tables.write([bar(FIRST + each, rev=1, **empty) for each in (0, 1, 5, 10, 15, 25)])
+    await tables.write([bar(FIRST + each) for each in (6, 20)])
     reader = reader_of(minutes, tables)
-    for limit in (1, 2, 9):
+    for limit in (1, 2, 3, 9):
         for descending in (False, True):
-            span = Span("IBM", "5m", UTC, FIRST, FIRST + 20, limit, descending)
+            span = Span("IBM", "5m", UTC, FIRST, FIRST + 30, limit, descending)
             found = [(each.minute, each.count, each.rev) for each in await reader.read(span)]
-            expected = [(FIRST + 5, 1, 1), (FIRST + 10, 1, 2)]
+            expected = [(FIRST + 5, 1, 1), (FIRST + 10, 1, 2), (FIRST + 20, 1, 0)]
             assert found == (expected[::-1] if descending else expected)[:limit]
