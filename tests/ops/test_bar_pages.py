@@ -1,5 +1,6 @@
 """`GET /bars`, page by page, while trades, late ones, cancels and corrections come and are written."""
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -237,6 +238,33 @@ def test_store_that_is_killed_between_two_pages(tmp_path, postgres: Postgres):
         assert times == [minute(begin + 60 * n) for n in range(6)]
         assert [bar["n"] for bar in second["bars"]["IBM"]] == [1, 2]
         assert second["next_page_token"] is None
+
+
+def test_store_that_is_killed_in_the_middle_of_a_page(tmp_path, postgres: Postgres):
+    """It was asked, and is killed before it answers. Others read meanwhile what memory has."""
+    old = time.time() - 7200
+    with ServerProcess(tmp_path, **FAST, DATABASE_URL=postgres.url()) as server:
+        for symbol in SYMBOLS:
+            trade(server, symbol, 100.0, old)
+        eventually(lambda: server.metric("market_data_bars_unwritten") == 0)
+        query = f"/bars?symbols=IBM,MSFT&start={minute(old)}"
+        eventually(lambda: len(server.ask(query)[1]["bars"]) == 2)
+        postgres.freeze()
+        answers = list[tuple[int, Any]]()
+        asking = threading.Thread(target=lambda: answers.append(server.ask(query)))
+        asking.start()
+        now = time.time()
+        trade(server, "IBM", 110.0, now)
+        [newest] = bars(server, f"start={minute(now)}&limit=1")
+        assert newest["c"] == 110.0
+        postgres.kill()
+        asking.join(30)
+        [(status, error)] = answers
+        assert (status, error["error"]["code"]) == (503, "store_unavailable")
+        postgres.start()
+        eventually(lambda: server.ask(query)[0] == 200, 30)
+        _, page = server.ask(query)
+        assert [sum(bar["n"] for bar in page["bars"][symbol]) for symbol in SYMBOLS] == [2, 1]
 
 
 def test_trades_page_by_page(tmp_path):
