@@ -48,7 +48,8 @@ class Minutes:
         self.lost = 0
         self._minutes: dict[int, dict[str, KeptMinute]] = {}
         self._unclosed: set[int] = set()
-        self._detached: dict[Key, Traded] = {}
+        # Their `rev` is the number of changes that they make of the store's bar.
+        self._detached: dict[Key, KeptMinute] = {}
         self._changed: dict[str, None] = {}
         self._restored: dict[str, None] = {}
         self._revised: dict[Key, None] = {}
@@ -80,7 +81,9 @@ class Minutes:
         kept = symbols.get(symbol) if symbols else None
         if kept is None and minute < self.whole_from:
             before = self._detached.get((symbol, minute))
-            self._detached[symbol, minute] = part if before is None else before.then(part)
+            trades, changes = (before.trades.then(part), before.rev) if before else (part, 0)
+            changes += minute < self.closed_to
+            self._detached[symbol, minute] = KeptMinute(trades, changes, partial=True)
             return
         if kept is not None:
             part = kept.trades.then(part)
@@ -298,15 +301,16 @@ class Minutes:
         found = {(bar.symbol, bar.minute): bar for bar in bars}
         for key in dict.fromkeys(found) | dict.fromkeys(missing):
             symbol, minute = key
-            part, bar = self._detached.pop(key, None), found.get(key)
+            waiting, bar = self._detached.pop(key, None), found.get(key)
+            part = waiting.trades if waiting else None
             trades = trades_in(bar) if bar else part
             if trades is None or self.bar(*key):
                 continue
             if bar and part:
                 trades = exact(trades.then(part))
             final = minute < self.closed_to
-            rev = bar.rev if bar else 0
-            self._keep(symbol, KeptMinute(trades, rev + (part is not None) if final else 0))
+            rev = (bar.rev if bar else 0) + (max(1, waiting.rev) if waiting else 0)
+            self._keep(symbol, KeptMinute(trades, rev if final else 0))
             self._restored[symbol] = None
             if not final:
                 self._changed[symbol] = None
@@ -327,8 +331,7 @@ class Minutes:
         """Return the newest minutes, which the next leader goes on with."""
         state = [kept for symbols in self._minutes.values() if (kept := symbols.get(symbol))]
         if self._detached:
-            parts = [part for key, part in self._detached.items() if key[0] == symbol]
-            state += [KeptMinute(part, partial=True) for part in parts]
+            state += [kept for key, kept in self._detached.items() if key[0] == symbol]
         state.sort(key=lambda each: each.trades.minute)
         return tuple(state[-SHARED_MINUTES:])
 
@@ -349,7 +352,7 @@ class Minutes:
         for minute, kept in new.items():
             self.newest_us = max(self.newest_us, kept.trades.last_us)
             if kept.partial:
-                self._detached[symbol, minute] = kept.trades
+                self._detached[symbol, minute] = kept
                 continue
             self._keep(symbol, kept)
             if minute in self._unclosed:

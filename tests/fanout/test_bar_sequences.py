@@ -179,26 +179,26 @@ class Client:
     ask `GET /bars`.
     """
 
-    goes_back = False
-    """Whether a bar may have a lower revision than before."""
-
     def __init__(self, market: Market, peer: Peer) -> None:
         self.peer, self._market = peer, market
         self.bars: dict[Timeframe, dict[int, Bar]] = {each: {} for each in LENGTHS}
+        self._streamed: dict[tuple[Timeframe, int], Bar] = {}
         self._missed = set[Timeframe]()
         for timeframe in LENGTHS:
             watch(peer, "AAPL", timeframe=timeframe)
 
     async def take(self) -> None:
-        """Read what came."""
+        """Read what came. A bar of the stream never goes back, but `GET /bars` may be ahead of it."""
         await self.peer.read()
         taken, self.peer.messages = self.peer.messages, []
         for message in taken:
             if message["type"] == "bar":
                 bar = dict(message["bar"])
-                mine, t = self.bars[message["timeframe"]], minute_of(bar.pop("t"))
-                assert self.goes_back or t not in mine or order(bar) >= order(mine[t])
-                mine[t] = bar
+                timeframe, t = message["timeframe"], minute_of(bar.pop("t"))
+                mine, before = self.bars[timeframe], self._streamed.get((timeframe, t), bar)
+                assert order(bar) >= order(before)
+                self._streamed[timeframe, t] = bar
+                mine[t] = max(bar, mine.get(t, bar), key=order)
             elif message["type"] == "bars_missed":
                 self._missed.add(message["timeframe"])
 

@@ -33,12 +33,6 @@ async def nothing() -> None:
     """Settle nothing: only the leader asks for the bars of late trades."""
 
 
-class FollowersClient(Client):
-    """Its server counts late trades before the leader has counted them together."""
-
-    goes_back = True
-
-
 class Follower(Market):
     """The market as a follower has it. The leader's publisher and this one's follower are in `beat`."""
 
@@ -114,7 +108,7 @@ async def test_clients_of_a_follower(autojump_clock, hub, nursery, monkeypatch, 
     for number in range(STEPS):
         await world.step()
         if number % 40 == 10:
-            world.clients.append(FollowersClient(follower, Peer(other)))
+            world.clients.append(Client(follower, Peer(other)))
         for client in world.clients:
             await client.take()
             await client.ask()

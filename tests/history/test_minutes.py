@@ -202,6 +202,24 @@ def test_fractions_are_exact() -> None:
     assert bar.volume == 1.0
 
 
+def test_each_late_trade_is_a_revision() -> None:
+    """Also if several wait for the store at the same time. So all instances count alike."""
+    late = [late_trade("AAPL", 101.0, 5, at(0, 40 + each)) for each in range(3)]
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.close(START + 1)
+    stored = all_bars(minutes)
+    built(late, minutes)
+    waiting = Minutes(START + 9, START + 9)
+    built(late[:2], waiting)
+    # Another instance goes on with them.
+    other = Minutes(START + 9, START + 9)
+    other.adopt("AAPL", waiting.state_of("AAPL"))
+    built(late[2:], other)
+    other.restore(stored, other.missing)
+    assert all_bars(other) == all_bars(minutes)
+    assert [bar.rev for bar in all_bars(other)] == [3]
+
+
 @pytest.mark.parametrize(("sizes", "whole"), [((0.1, 0.2), False), ((2.0, 3.0), True)])
 def test_volume_of_a_late_trade_is_the_stores(sizes: tuple[float, float], whole: bool) -> None:
     """Memory has it as the store gives it back: without a sum's noise, and whole if it is."""
