@@ -46,13 +46,12 @@ def show_bars(arguments: argparse.Namespace, settings: Settings) -> None:
         bars = [*page.bars.get(symbol, ())][::-1]
         if not bars and not client.exists(symbol):
             _refuse(f"{symbol} is not listed")
-    with _standard_output() as output:
-        if arguments.csv or not output.isatty():
-            _rows(output).writerows(_row(symbol, bar) for bar in bars)
-        elif bars:
-            # Days begin in this zone, so their times are midnights in it.
-            zone = arguments.tz or client.zone(symbol)
-            _show(symbol, arguments.timeframe, bars, ZoneInfo(zone))
+    if arguments.csv or not sys.stdout.isatty():
+        _rows(sys.stdout).writerows(_row(symbol, bar) for bar in bars)
+    elif bars:
+        # Days begin in this zone, so their times are midnights in it.
+        zone = arguments.tz or client.zone(symbol)
+        _show(symbol, arguments.timeframe, bars, ZoneInfo(zone))
     if not bars:
         print(f"no bars of {symbol} in this range", file=sys.stderr)
 
@@ -117,8 +116,9 @@ def _progress(text: str) -> None:
 def _output(name: str) -> Iterator[TextIO]:
     """Open standard output for `-`, or a file. Errors: BadFile."""
     if name == "-":
-        with _standard_output() as file:
-            yield file
+        yield sys.stdout
+        # A full disk is an error before the command tells how many bars it wrote.
+        sys.stdout.flush()
         return
     path = Path(name)
     try:
@@ -131,20 +131,6 @@ def _output(name: str) -> Iterator[TextIO]:
                 yield file
     except OSError as error:
         raise BadFile(f"cannot write {name or path}: {error.strerror}") from None
-
-
-@contextmanager
-def _standard_output() -> Iterator[TextIO]:
-    """Write what is printed to standard output. Errors: BrokenPipeError; BadFile if a disk is full."""
-    try:
-        yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # Python writes the rest at its end, and would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise BadFile(f"cannot write to standard output: {error.strerror}") from None
 
 
 @contextmanager

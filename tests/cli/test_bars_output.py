@@ -52,7 +52,7 @@ def test_full_disk_is_told_in_one_line(tmp_path, command, rows):
         )
         _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    told = "quotestream: cannot write to standard output: No space left on device"
+    told = "quotestream: the output cannot be written: No space left on device"
     assert said == f"{told}\n"
 
 
