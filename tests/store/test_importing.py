@@ -155,6 +155,16 @@ def test_text_that_is_not_a_number(read, text):
     assert [each.base_price for each in found] == ([None] if text == "$" else [])
 
 
+def test_comments_are_not_instruments(read):
+    """A file with a comment in front of its header may have them anywhere. Others have symbols."""
+    rows = "symbol,name,price\nAAA,One,1\n#BBB,Two,2\n"
+    found, problems, assumed = read(f"# made by hand\n{rows}")
+    assert not problems
+    assert [each.symbol for each in found] == ["AAA"]
+    assert "lines that begin with # are comments" in assumed
+    assert [each.symbol for each in read(rows).instruments] == ["AAA", "#BBB"]
+
+
 def test_european_numbers(read):
     """A comma that cannot part thousands is a decimal comma, in the whole column."""
     found, _, assumed = read(
