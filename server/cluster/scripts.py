@@ -90,8 +90,10 @@ restart of Redis may go unnoticed, so the script itself looks whether Redis lost
 """
 
 APPEND = """
--- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if they do not all fit.
-if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
+-- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if they do not all fit. A batch of more
+-- fits while half of the queue is free: otherwise it never would.
+local most, entries = tonumber(ARGV[1]), #ARGV - 1
+if redis.call('XLEN', KEYS[1]) + (entries > most and most / 2 or entries) > most then
     return 0
 end
 for i = 2, #ARGV do

@@ -1,11 +1,13 @@
 """A publisher's batch whose end nobody knows, and symbols that only another instance knows."""
 
+import json
 import signal
 from typing import Any
 
 import pytest
 
 from bench.services import Postgres, Redis
+from server.cluster.queue import QUEUED_ENTRIES
 from tests.faults.cluster import Cluster
 from tests.faults.proxy import Proxy
 from tests.processes import ServerProcess, eventually
@@ -135,6 +137,25 @@ def pair(tmp_path_factory: pytest.TempPathFactory):
         leader = cluster.start()
         cluster.wait_for_leader([leader])
         yield leader, cluster.start()
+
+
+@pytest.mark.parametrize("by_socket", [False, True])
+def test_batch_with_more_statuses_than_the_queue_has_entries_is_taken(pair, by_socket: bool):
+    """A market closes at once for all of its symbols. Asked again, the publisher would never get in."""
+    _, follower = pair
+    symbol = f"MANY{by_socket}"
+    status = {"kind": "status", "symbol": "AAPL"}
+    statuses: list[dict[str, Any]] = [
+        status | {"status": ("halted", "open")[n % 2]} for n in range(QUEUED_ENTRIES + 1)
+    ]
+    batch: list[dict[str, Any]] = [*statuses, {"symbol": symbol, "price": 10, "size": 5}]
+    if by_socket:
+        with publishing(follower) as publisher:
+            publisher.send(json.dumps(batch))
+            assert receive(publisher)["accepted"] == len(batch)
+    else:
+        assert post(follower, batch).counts[0] == len(batch)
+    eventually(lambda: volume(follower, symbol) == 5, 60)
 
 
 def test_leader_without_its_store_takes_what_a_follower_knows(
