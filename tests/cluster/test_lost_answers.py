@@ -8,6 +8,7 @@ import pytest
 
 from bench.services import Postgres, Redis
 from server.cluster.queue import QUEUED_ENTRIES
+from server.cluster.wire import QUOTES
 from tests.faults.cluster import Cluster
 from tests.faults.proxy import Proxy
 from tests.processes import ServerProcess, eventually
@@ -158,23 +159,24 @@ def test_batch_with_more_statuses_than_the_queue_has_entries_is_taken(pair, by_s
     eventually(lambda: volume(follower, symbol) == 5, 60)
 
 
-def test_leader_without_its_store_takes_what_a_follower_knows(
+def test_leader_without_its_store_takes_what_the_cluster_knows(
     tmp_path, redis: Redis, postgres: Postgres
 ):
-    """The follower has answered `queued`, so the leader may not say that it cannot find the symbol."""
+    """A follower that knows the symbol has answered `queued`, so the leader may not refuse it."""
     with Cluster(tmp_path, redis.url, FEED="push") as cluster:
-        leader = cluster.start(DATABASE_URL=postgres.url("postgres"))
+        leader = cluster.start(DATABASE_URL=postgres.url())
         cluster.wait_for_leader([leader])
         follower = cluster.start()
-        assert volume(follower, "TSLA") == 0
+        assert post(follower, {"symbol": "TSLA", "price": 250, "size": 5}).counts[0] == 1
+        eventually(lambda: volume(leader, "TSLA") == 5)
+        # As an instance writes it that lists a symbol.
+        state = redis.command("HGET", QUOTES, "TSLA").replace("TSLA", "KNOWN")
+        redis.command("HSET", QUOTES, "KNOWN", state)
         postgres.kill()
-        # Otherwise the leader finds the symbol in the cache that both share.
-        redis.command("DEL", "market_data:TSLA")
-        answer = post(follower, {"symbol": "TSLA", "price": 250, "size": 5})
-        assert (answer.counts[0], answer.body["state"]) == (1, "queued")
-        eventually(lambda: volume(follower, "TSLA") == 5)
-        assert volume(leader, "TSLA") == 5
-        assert post(leader, {"symbol": "NOPE", "price": 1}).counts[4] == ["store_unavailable"]
+        batch = [{"symbol": symbol, "price": 251, "size": 1} for symbol in ("KNOWN", "NOPE")]
+        assert post(leader, batch).counts == (1, 0, 0, 0, ["store_unavailable"])
+        assert volume(leader, "KNOWN") == 6
+        eventually(lambda: volume(follower, "KNOWN") == 6)
 
 
 def test_instance_that_leads_no_more_tells_of_no_source(tmp_path, redis: Redis):
