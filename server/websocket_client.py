@@ -20,6 +20,7 @@ from server.reconnecting import (
     PING_TIMEOUT,
     ConnectionFailed,
     refused_handshake,
+    unreachable,
 )
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
@@ -81,7 +82,7 @@ async def _connected(
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-    """Connect to the server. Errors: BrokenResourceError, TooSlowError."""
+    """Connect to the server. Errors: ConnectionFailed, TooSlowError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -90,7 +91,7 @@ async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.Sock
                 return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
             return await trio.open_tcp_stream(host, parts.port or 80)
     except OSError as error:
-        raise trio.BrokenResourceError from error
+        raise unreachable(parts.netloc, error) from error
 
 
 async def _keep_asking(socket: WebSocketConnection) -> None:

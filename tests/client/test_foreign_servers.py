@@ -8,7 +8,7 @@ from socket import create_server, socket
 import pytest
 
 import quotestream
-from tests.client.test_client_faults import EACH
+from tests.client.libraries import EACH
 
 REDIRECTION = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
 
