@@ -1,7 +1,7 @@
 """Tells the state of a followed connection: live, stale, reconnecting, and whether all came."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.client.figures import clean
@@ -61,7 +61,7 @@ class Connection:
         elif kind == "error":
             self.refuse(message["message"], message.get("symbols", ()), now)
 
-    def refuse(self, problem: str, symbols: "list[str] | tuple[str, ...]", now: float) -> None:
+    def refuse(self, problem: str, symbols: Sequence[str], now: float) -> None:
         """Show a refusal for a while."""
         named = f": {', '.join(symbols)}" if symbols else ""
         self._refused, self._refused_at = clean(f"{problem}{named}"), now

@@ -109,7 +109,7 @@ def parse_typed(data: bytes) -> Iterator[Key | str]:
 
 @contextmanager
 def unbuffered_keys() -> Iterator[bool]:
-    """Have the terminal pass each key at once and unseen; whether standard input is a terminal.
+    """Have the terminal pass each key at once and unseen. Yield whether standard input is a terminal.
 
     Ctrl-C keeps its meaning. The terminal's own mode is back at the end.
     """
