@@ -112,6 +112,15 @@ class Terminal:
                     self._read()
         return self.process.returncode
 
+    def read_all(self) -> str:
+        """Return all that a command writes. It must succeed."""
+        with suppress(OSError):
+            # Linux answers the end of a terminal with EIO.
+            while True:
+                self._read()
+        assert self.process.wait(TIMEOUT) == 0
+        return self.raw.decode().replace("\r\n", "\n")
+
     def _read(self) -> None:
         self.raw += os.read(self.fd, 65536)
         # The rest behind the last whole character and sequence stays for the next time.

@@ -12,7 +12,7 @@ import pytest
 
 from bench.services import free_port
 from server.client.painting import ENTER, LEAVE
-from tests.cli.command import COMMAND, TIMEOUT, environment, run
+from tests.cli.command import COMMAND, TIMEOUT, environment, piped, run
 from tests.cli.terminal import Terminal
 from tests.processes import ServerProcess, eventually, make_token
 
@@ -228,19 +228,10 @@ def test_busiest_symbols_of_all(server, tmp_path):
 
 def read_lines(arguments: list[str], folder: Path, count: int) -> tuple[list[str], int, str]:
     """Return some lines of the command, and its exit code and errors after its reader left."""
-    with subprocess.Popen(
-        arguments,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(count)]
-        process.stdout.close()
-        return lines, process.wait(TIMEOUT), process.stderr.read()
+    with piped(arguments, folder) as it:
+        lines = [it.stdout.readline() for _ in range(count)]
+        it.stdout.close()
+        return lines, it.process.wait(TIMEOUT), it.stderr.read()
 
 
 def test_json_is_one_object_a_line(server, tmp_path):
