@@ -71,13 +71,13 @@ class ConnectionFailed(Exception):
         self.code = code
 
 
-def unreachable(address: str, error: OSError) -> ConnectionFailed:
+def unreachable(address: str, error: BaseException) -> ConnectionFailed:
     """Return the error for a server at `address` that cannot be reached. Its text has the reason."""
-    cause: BaseException | None = error
+    cause = error
     if isinstance(error.__cause__, ExceptionGroup):
         # trio lists the failures at each of the name's addresses.
         cause = error.__cause__.exceptions[0]
-    reason = str(cause)
+    reason = str(cause) or "the connection ended"
     # Libraries put texts of their own into the built-in errors. Others, as of TLS, say the reason.
     if isinstance(cause, OSError) and cause.errno and type(cause).__module__ == "builtins":
         reason = os.strerror(cause.errno)

@@ -88,10 +88,25 @@ async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.Sock
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
             if parts.scheme == "wss":
-                return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
+                return await _open_tls_stream(host, parts.port or 443)
             return await trio.open_tcp_stream(host, parts.port or 80)
     except OSError as error:
         raise unreachable(parts.netloc, error) from error
+    except trio.BrokenResourceError as error:
+        raise unreachable(parts.netloc, error.__cause__ or error) from error
+
+
+async def _open_tls_stream(host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
+    """Connect, and shake hands at once: trio-websocket would wait in vain for a handshake that fails,
+    as with a bad certificate. Errors: OSError, BrokenResourceError.
+    """
+    stream = await trio.open_ssl_over_tcp_stream(host, port)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
 
 
 async def _keep_asking(socket: WebSocketConnection) -> None:

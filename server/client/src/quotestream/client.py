@@ -79,7 +79,7 @@ class Quotes(Mapping[str, Quote]):
         self._answers = Answers()
         self._failure: Exception | None = None
         self._lag: float | None = None
-        self._is_entered = False
+        self._is_entered = self._is_inside = False
 
     async def __aenter__(self) -> Self:
         if self._is_entered:
@@ -98,6 +98,7 @@ class Quotes(Mapping[str, Quote]):
         except BaseException:
             await self._leave()  # noqa: ASYNC102 (it waits for a cancelled task, as a nursery does)
             raise
+        self._is_inside = True
         return self
 
     async def __aexit__(
@@ -320,7 +321,9 @@ class Quotes(Mapping[str, Quote]):
         try:
             await self._running.run()
         except Exception as failure:  # the application gets it from its next call
-            _log.warning("%s: the client ends: %r", self._url, failure)
+            if self._is_inside:
+                # Entering raises it at once, but a block may never ask.
+                _log.warning("%s: the client ends: %r", self._url, failure)
             self._failure = self._failure or failure
             self._wake()
 
