@@ -45,8 +45,9 @@ class Connection:
         if kind == "quotes_patch":
             self._state = "live"
             self._check(message)
-            # The oldest message that is not on the screen: it is the one that is late.
-            if message.get("ts") and not self._sent_at:
+            # The oldest change that is not on the screen: it is the one that is late. A full quote may
+            # have had its time long ago.
+            if message.get("ts") and "epoch" not in message and not self._sent_at:
                 self._sent_at = message["ts"] / 1_000_000
         elif "recovered" in message:
             self._state = "live"

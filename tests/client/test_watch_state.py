@@ -48,11 +48,16 @@ def test_stale_says_why_and_errors_pass():
 
 
 def test_latency_is_that_of_the_oldest_message_on_the_screen():
-    """From the server's clock to the drawing. A clock that is ahead is not a latency."""
+    """From the server's clock to the drawing. A clock that is ahead, or an old full quote, is not a
+    latency.
+    """
     connection = Connection()
     connection.take(message({"A": 1}, {"A": 1.0}), NOW)
     connection.take(message({"A": 2}), NOW)
     connection.shown(NOW + 0.04)
+    assert words(connection).endswith("  40 ms behind")
+    connection.take(message({"B": 1}, {"B": 1.0}, epoch="e", ts=int((NOW - 60) * 1e6)), NOW + 1)
+    connection.shown(NOW + 1)
     assert words(connection).endswith("  40 ms behind")
     ahead = Connection()
     ahead.take(message({"A": 1}, {"A": 1.0}), NOW)
