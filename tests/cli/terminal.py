@@ -67,7 +67,8 @@ class Terminal:
     ) -> None:
         self.process.kill()
         self.process.communicate()
-        os.close(self.fd)
+        with suppress(OSError):
+            os.close(self.fd)
 
     @property
     def lines(self) -> list[str]:
@@ -91,6 +92,11 @@ class Terminal:
         self.columns, self.rows = columns, rows
         self._set_size()
         self.process.send_signal(signal.SIGWINCH)
+
+    def close_window(self) -> None:
+        """Take the terminal away."""
+        os.close(self.fd)
+        self.fd = -1
 
     def wait_for(self, check: Callable[[list[str]], bool]) -> list[str]:
         """Read until the lines of a whole frame pass `check`, and return them."""

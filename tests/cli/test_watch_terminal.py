@@ -186,6 +186,19 @@ def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(server, tmp_path):
         assert termios.tcgetattr(terminal.fd) == terminal.mode
 
 
+@pytest.mark.parametrize("hangs_up", [True, False], ids=["SIGHUP", "nohup"])
+def test_closed_window_ends_it(server, tmp_path, hangs_up):
+    """No traceback comes, whether a signal tells of it or not."""
+    with Terminal(command(server, "AAPL"), tmp_path) as terminal:
+        terminal.wait_for(is_live)
+        terminal.close_window()
+        if hangs_up:
+            terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.process.wait(TIMEOUT) == 128 + signal.SIGPIPE
+        assert terminal.process.stderr is not None
+        assert not terminal.process.stderr.read()
+
+
 def test_refusal_in_a_terminal_is_one_line(server, tmp_path):
     """It is written after the screen is gone, so that it stays."""
     arguments = [*COMMAND, "watch", "NOPE", "--url", server.quotes_url, "--token", make_token()]
