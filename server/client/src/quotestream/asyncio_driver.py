@@ -178,16 +178,13 @@ class AsyncioBeside:
 
     async def stop(self) -> None:
         """Cancel the task and wait for its end, also if this task is cancelled meanwhile."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._task.done():
-            # The second time, it cuts the connection without a goodbye.
-            self._task.cancel()
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            if not self._task.done():
+                # The second time cuts the connection without a goodbye.
+                await self.stop()  # noqa: ASYNC102 (it waits for a cancelled task)
         if not self._task.cancelled():
             self._task.result()
 
