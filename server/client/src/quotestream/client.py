@@ -217,8 +217,8 @@ class Quotes(Mapping[str, Quote]):
         try:
             await self._command(send)
         except CommandRefused as refused:
-            refusals = refused.symbols or wanted
-            self._core.wanted.drop([symbol for symbol in new if symbol in refusals])
+            refused.symbols = refused.symbols or tuple(wanted)
+            self._core.wanted.drop([symbol for symbol in new if symbol in refused.symbols])
             raise
 
     async def unsubscribe(self, symbols: Iterable[str]) -> None:
@@ -253,8 +253,9 @@ class Quotes(Mapping[str, Quote]):
         try:
             await self._command(lambda number: self._core.bars(bars.symbols, timeframe, id=number))
         except CommandRefused as refused:
-            bars.drop(refused.symbols or bars.symbols)
-            self._core.wanted.drop_bars(refused.symbols or bars.symbols, timeframe)
+            refused.symbols = refused.symbols or tuple(bars.symbols)
+            bars.drop(refused.symbols)
+            self._core.wanted.drop_bars(refused.symbols, timeframe)
             if not bars.symbols:
                 self._bars.remove(bars)
             raise
@@ -333,7 +334,7 @@ class Quotes(Mapping[str, Quote]):
         elif kind == "pong" and (answer := self._answers.get(message.get("id", 0))):
             answer.event.set()
         elif kind == "error" and (answer := self._answers.get(message.get("id", 0))):
-            answer.error = self._core.errors.pop()
+            answer.refuse(self._core.errors.pop())
         for bars in self._bars:
             bars.rename(message.get("renamed", {}))
         self._wake()
@@ -366,6 +367,12 @@ class _Answer:
     def __init__(self, event: Event) -> None:
         self.event = event
         self.error: CommandRefused | None = None
+
+    def refuse(self, error: CommandRefused) -> None:
+        """Note a refusal. The server sends one for each reason: the error names the symbols of all."""
+        if (first := self.error) is not None:
+            error = CommandRefused(first.code, first.message, first.symbols + error.symbols)
+        self.error = error
 
 
 def _differences(old: Quote | None, new: Quote | None) -> frozenset[str]:

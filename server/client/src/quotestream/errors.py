@@ -22,7 +22,8 @@ class Refused(Error):
 class CommandRefused(Error):
     """The server did not carry out a command, or its part about `symbols`. The connection goes on.
 
-    `code` is the protocol's, such as `unknown_symbol` or `rate_limited`.
+    `code` is the protocol's, such as `unknown_symbol` or `rate_limited`. If there are several reasons,
+    it is that of the first, and `symbols` has the symbols of all.
     """
 
     def __init__(self, code: str, message: str, symbols: Sequence[str] = ()) -> None:
