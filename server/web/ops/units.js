@@ -32,7 +32,8 @@ function perSecond(value) {
   return typeof value === "number" ? `${value < 1e6 ? rate(value) : count(value)}/s` : NOTHING;
 }
 
-const GRADES = ["healthy", "degraded", "unhealthy", "critical"];
+/** The states of health, the best first. */
+export const GRADES = ["healthy", "degraded", "unhealthy", "critical"];
 
 /** The formats by the unit of a series. */
 export const FORMATS = {
