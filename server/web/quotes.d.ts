@@ -19,7 +19,7 @@ export interface Options {
   fields?: readonly string[];
   /** Get each symbol at most once in this time: milliseconds, or text such as `2s`. */
   interval?: number | string;
-  /** The class to connect with, where there is no global one. */
+  /** The class to connect with, if there is no global one. */
   WebSocket?: typeof WebSocket;
 }
 

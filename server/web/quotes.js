@@ -41,7 +41,7 @@ const JUMP = 5000;
 // A tab that is hidden for this time gives up its connection. A quick look elsewhere costs nothing.
 const HIDDEN_FOR = 30_000;
 
-// A resync is repeated after so many ticks. At most RESYNC_RATE of them go out between two ticks.
+// A resync is repeated after REPAIR_AFTER ticks. At most RESYNC_RATE of them go out between two ticks.
 const REPAIR_AFTER = 10;
 const RESYNC_RATE = 20;
 
@@ -740,7 +740,7 @@ export class Quotes extends EventTarget {
     if (this.#unanswered !== null) {
       this.#unanswered += 1;
     } else if (late > JUMP) {
-      // Until an answer comes, nobody knows whether the connection outlived the sleep.
+      // Until an answer comes, the client cannot know whether the connection outlived the sleep.
       this.#ping();
       this.#unanswered = STALE_AFTER;
     } else if (this.#quiet >= PING_AFTER) {
@@ -906,7 +906,7 @@ class Book {
     return news;
   }
 
-  /** Take in a change that follows version `since`. There is no `quote` if none was held. */
+  /** Take in a change that follows version `since`. Without a held one, there is no `quote`. */
   change(symbol, version, since, quote, selected) {
     whole(version);
     whole(since);

@@ -1,6 +1,7 @@
 """The page `/`: what a visitor does in the first minutes, and how it looks."""
 
 import json
+import re
 from collections.abc import Iterator
 from urllib.request import Request, urlopen
 
@@ -168,15 +169,22 @@ def test_pause_and_go_on(board, page):
 
 
 def test_formats_and_throttle(board, page):
-    """The sliders change what the server sends, and the panel shows it."""
+    """The sliders change what the server sends. The panel shows how the bytes of an update fall."""
     board.open("?symbols=AAPL,MSFT,TSLA")
     board.await_live()
     form = page.get_by_role("slider", name="Format")
+    weights = page.get_by_role("list", name="Bytes of an update in each format")
     for value, name in (("0", "JSON"), ("2", "MessagePack"), ("1", "Compact")):
         form.fill(value)
         expect(form).to_have_attribute("aria-valuetext", name)
         board.await_live()
         board.await_move("AAPL")
+        shown = weights.get_by_role("listitem").filter(has_text=name)
+        expect(shown).to_contain_text(re.compile(r"\d+ B$"), timeout=LIVE_TIMEOUT)
+    texts = weights.get_by_role("listitem").all_inner_texts()
+    sizes = [int(text.removesuffix(" B").split()[-1]) for text in texts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 2 * sizes[2]
     page.get_by_role("slider", name="How often").fill("3")
     board.await_live()
     board.await_move("AAPL")
