@@ -112,7 +112,7 @@ def test_keys_of_one_letter_can_be_turned_off(board, page):
     board.await_state("Paused")
     page.keyboard.press("p")
     board.await_live()
-    box = page.get_by_role("checkbox", name="Keys of one letter")
+    box = page.get_by_role("checkbox", name="Letter keys")
     box.uncheck()
     for _ in range(2):
         colours = page.evaluate("document.documentElement.dataset.theme")

@@ -75,9 +75,12 @@ export class Chart {
     const values = this.#lines.map(at);
     const main = this.main === null ? values.reduce(larger, null) : values[this.main];
     write(this.value, format(main));
-    const note = back === null ? this.note?.(hour) : "";
+    const isKnown = !this.element.classList.contains("unknown");
+    const note = back === null && isKnown ? this.note?.(hour) : "";
     const labelled = this.#lines.some((line) => line.label);
-    this.#tell(labelled ? this.#lines.map((line, i) => `${line.label} ${format(values[i])}`) : [], note ?? "");
+    // The main line's value is the chart's own.
+    const told = ({ label }, i) => (i === this.main ? label : `${label} ${format(values[i])}`);
+    this.#tell(labelled ? this.#lines.map(told) : [], note ?? "");
     const x = WIDTH - (WIDTH / (this.#span - 1)) * (back ?? 0);
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);

@@ -19,6 +19,9 @@ const KEPT = 2000;
 /** Bars for which a chart without history has room at first. They come in from the left. */
 const ROOM = 40;
 
+/** Pixels to the left of the first bar, so that the time below it is not cut off. */
+const HALF_LABEL = 32;
+
 const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
@@ -63,10 +66,11 @@ export class Chart {
       timeScale: {
         borderVisible: false,
         timeVisible: true,
+        allowBoldLabels: false,
         rightOffset: 4,
         tickMarkFormatter: (time, kind) => this.#tick(time, kind),
       },
-      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS },
+      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS, entireTextOnly: true },
       localization: { timeFormatter: (time) => this.#time(time) },
       crosshair: { mode: library.CrosshairMode.Normal },
       handleScroll: { vertTouchDrag: false, mouseWheel: false, pressedMouseMove: true, horzTouchDrag: true },
@@ -118,7 +122,9 @@ export class Chart {
   #fit() {
     const count = this.#times.size;
     if (this.#wasMoved || count >= SHOWN) return;
-    this.#chart.timeScale().setVisibleLogicalRange({ from: -1, to: Math.max(count + 2, ROOM) });
+    const scale = this.#chart.timeScale();
+    const to = Math.max(count + 2, ROOM);
+    scale.setVisibleLogicalRange({ from: (-HALF_LABEL * to) / Math.max(HALF_LABEL, scale.width()), to });
   }
 
   /** Add a bar, or change the newest. */

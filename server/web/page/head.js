@@ -37,6 +37,7 @@ export class Head {
     const decimals = this.#instruments.decimals(symbol, quote);
     const price = number(quote?.current_price, decimals);
     const about = [quote?.name ?? known?.name, known?.exchange, quote?.currency].filter(Boolean);
+    find("facts").hidden = symbol === null;
     write(find("chosen-symbol"), symbol ?? "No symbol chosen");
     write(find("chosen-title"), symbol ? about.join(" · ") : "Add one to see its chart.");
     write(find("chosen-price"), symbol ? price : "");
