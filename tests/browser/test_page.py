@@ -2,10 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
 from urllib.request import Request, urlopen
 
-import pytest
 from playwright.sync_api import expect
 
 from bench.services import free_port
@@ -17,19 +15,6 @@ PAINTED = """() => new Promise((done) => new PerformanceObserver((list) => {
   const first = list.getEntriesByName("first-contentful-paint")[0];
   if (first) done(first.startTime);
 }).observe({ type: "paint", buffered: true }))"""
-
-
-@pytest.fixture(scope="module")
-def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Start a server as `scripts/serve` does, with a development token and quick prices."""
-    folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="100ms") as process:
-        yield process
-
-
-@pytest.fixture
-def board(page, development) -> Board:
-    return Board(page, development)
 
 
 def test_first_minute(board, page, record_property):

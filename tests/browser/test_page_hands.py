@@ -1,6 +1,5 @@
 """Fingers and keys on the page `/`, and where the focus is after them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,19 +15,6 @@ PHONE = {"width": 390, "height": 700}
 
 STEPS = 6
 """Moves of a finger on its way."""
-
-
-@pytest.fixture(scope="module")
-def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Start a server with a development token."""
-    folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="200ms") as process:
-        yield process
-
-
-@pytest.fixture
-def board(page, development) -> Board:
-    return Board(page, development)
 
 
 class Finger:

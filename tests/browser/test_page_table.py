@@ -7,7 +7,6 @@ import sys
 from csv import DictReader
 from importlib.resources import files
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.board import Board
@@ -26,18 +25,6 @@ THEME = "() => getComputedStyle(document.body).backgroundColor"
 ROOM = """(table) => [table, table.parentElement].map(({ scrollWidth, clientWidth }, i) =>
     i ? clientWidth : scrollWidth)"""
 """The pixels of the table, and of the part of the screen that it has."""
-
-
-@pytest.fixture(scope="module")
-def development(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="500ms") as process:
-        yield process
-
-
-@pytest.fixture
-def board(page, development) -> Board:
-    return Board(page, development)
 
 
 def test_row_is_dragged(board, page):
