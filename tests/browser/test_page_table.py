@@ -7,6 +7,7 @@ import sys
 from csv import DictReader
 from importlib.resources import files
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.board import Board
@@ -15,6 +16,15 @@ from tests.processes import ServerProcess
 
 FORMAT = "async ([name, ...values]) => (await import('/web/page/format.js'))[name](...values)"
 """Calls a function of the page's module for numbers."""
+
+TREND = """async ([seconds, rise]) => {
+  const { Trail } = await import("/web/page/sparkline.js");
+  const trail = new Trail();
+  for (let second = 0; second < seconds; second += 1) trail.push(second < rise ? 1 : 2, 1000 * second);
+  const heights = trail.shape().line.split(" ").map((point) => point.split(",")[1]);
+  return heights.filter((each) => each === heights[0]).length / heights.length;
+}"""
+"""The part of a trend's points before its price rises."""
 
 OVERFLOWS = """() => [...document.querySelectorAll(".cell.price, .cell.change, .cell.book")]
   .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
@@ -115,6 +125,15 @@ def test_numbers(board, page):
         (["bytes", 999_600], "1.0 MB"),
     ):
         assert page.evaluate(FORMAT, asked) == shown, asked
+
+
+def test_trend_grows_to_an_hour(board, page):
+    """A line without history begins with seconds, and then shows all up to the last hour."""
+    board.open("?symbols=")
+    # Of each line, three quarters come before the rise.
+    for seconds, rise in ((40, 30), (1000, 750), (7200, 6300)):
+        share = page.evaluate(TREND, [seconds, rise])
+        assert share == pytest.approx(0.75, abs=0.05), seconds
 
 
 def test_decimals_are_the_instruments(board, page):
