@@ -212,7 +212,8 @@ def test_store_that_is_killed_between_two_pages(tmp_path, postgres: Postgres):
     """The next page is answered 503, or from memory if that has the rest. When the store is back, the
     same token goes on, and no bar is missing.
     """
-    begin = time.time() - 7200
+    # The first second of a minute, so that the late trade below is in that of the last.
+    begin = time.time() // 60 * 60 - 7200
     with ServerProcess(tmp_path, **FAST, DATABASE_URL=postgres.url()) as server:
         for n in range(6):
             trade(server, "IBM", 100.0 + n, begin + 60 * n)
