@@ -120,8 +120,6 @@ class SharedPrices:
             for own in [*self._own.values()]:
                 if own.receipt.queued:
                     self._settle_queued(own.receipt)
-            # Its sources and held trades are the next leader's now, also in health and metrics.
-            self.intake.begin()
 
     async def _publish_all(self, updates: trio.MemorySendChannel[Update]) -> None:
         while True:

@@ -1,7 +1,6 @@
 """A publisher's batch whose end nobody knows, and symbols that only another instance knows."""
 
 import json
-import signal
 from typing import Any
 
 import pytest
@@ -177,23 +176,3 @@ def test_leader_without_its_store_takes_what_the_cluster_knows(
         assert post(leader, batch).counts == (1, 0, 0, 0, ["store_unavailable"])
         assert volume(leader, "KNOWN") == 6
         eventually(lambda: volume(follower, "KNOWN") == 6)
-
-
-def test_instance_that_leads_no_more_tells_of_no_source(tmp_path, redis: Redis):
-    """The next leader has its sources and held trades. Two instances would tell of the same trades."""
-    with Cluster(tmp_path, redis.url, FEED="push", PRICE_BAND="10%") as cluster:
-        first = cluster.start()
-        cluster.wait_for_leader([first])
-        second = cluster.start()
-        trades = [{"symbol": "AAPL", "price": price, "seq": price} for price in (140, 500)]
-        assert post(first, trades).counts[3] == 1
-        first.process.send_signal(signal.SIGSTOP)
-        cluster.wait_for_leader([second])
-        first.process.send_signal(signal.SIGCONT)
-        cluster.wait_for_leader([first, second])
-        assert not cluster.leads(first)
-        for server, held in ((first, 0), (second, 1)):
-            eventually(lambda: server.metric("market_data_held_trades") == held)  # noqa: B023 (called here)
-        _, report = first.ask("/health")
-        assert report["publishing"] == {"held": 0, "dropped": 0, "sources": {}}
-        assert post(first, trades).body["state"] == "queued"

@@ -222,7 +222,7 @@ def test_instrument_without_a_price_waits_for_its_first(tmp_path, store):
     store.variables["FEED"] = "simulator"
     with servers(tmp_path, store) as pair:
         for server in pair:
-            assert is_everywhere(server, "NEW", 7.2)
+            eventually(partial(is_everywhere, server, "NEW", 7.2), SOON)
             for quote in quotes_of(server, "NEW").values():
                 assert quote
                 assert (quote["base_price"], quote["volume"]) == (7.1234, 150)
