@@ -168,6 +168,7 @@ def test_leader_without_its_store_takes_what_the_cluster_knows(
         follower = cluster.start()
         assert post(follower, {"symbol": "TSLA", "price": 250, "size": 5}).counts[0] == 1
         eventually(lambda: volume(leader, "TSLA") == 5)
+        eventually(lambda: '"volume":5' in redis.command("HGET", QUOTES, "TSLA"))
         # As an instance writes it that lists a symbol.
         state = redis.command("HGET", QUOTES, "TSLA").replace("TSLA", "KNOWN")
         redis.command("HSET", QUOTES, "KNOWN", state)
