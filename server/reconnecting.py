@@ -1,6 +1,7 @@
 """When a client comes back: its back-off, and what a refused handshake says. No I/O, no clock."""
 
 import json
+import os
 import random
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +16,9 @@ CONNECT_TIMEOUT = 10.0
 
 PING_INTERVAL, PING_TIMEOUT = 20.0, 10.0
 """Seconds between two pings, and for the answer. Without pings, a pulled cable goes unnoticed."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds for the last bytes to leave; then the connection is cut."""
 
 LASTING = 10.0
 """Seconds after which an accepted connection counts as one that lasted: the back-off starts over."""
@@ -65,6 +69,19 @@ class ConnectionFailed(Exception):
         self.status = status
         self.retry_after = retry_after
         self.code = code
+
+
+def unreachable(address: str, error: BaseException) -> ConnectionFailed:
+    """Return the error for a server at `address` that cannot be reached. Its text has the reason."""
+    cause = error
+    if isinstance(error.__cause__, ExceptionGroup):
+        # trio lists the failures at each of the name's addresses.
+        cause = error.__cause__.exceptions[0]
+    reason = str(cause) or "the connection ended"
+    # Libraries put texts of their own into the built-in errors. Others, as of TLS, say the reason.
+    if isinstance(cause, OSError) and cause.errno and type(cause).__module__ == "builtins":
+        reason = os.strerror(cause.errno)
+    return ConnectionFailed(f"cannot connect to {address}: {reason}")
 
 
 def is_final(status: int) -> bool:

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import uniform
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 if TYPE_CHECKING:  # a server without REDIS_URL does not import redis
-    from redis.asyncio import Redis
+    from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.client import PubSub
+    from redis.asyncio.connection import AbstractConnection
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing the pool may take."""
@@ -35,7 +36,11 @@ class RedisLost(Exception):
     """Redis did not answer, or it answered with an error. It may still have done the operation."""
 
 
-class WrongType(RedisLost):
+class RedisRefused(RedisLost):
+    """Redis did not get the operation, or answered it with an error."""
+
+
+class WrongType(RedisRefused):
     """A key holds a value of another type than the operation needs."""
 
 
@@ -71,17 +76,18 @@ class RedisLink:
     """Made by `open_link`. Operations use `redis`, redis-py's client, within `call`."""
 
     def __init__(self, redis: "Redis") -> None:
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisError, ResponseError
         from trio_asyncio import aio_as_trio
 
         self.redis = redis
+        self._answers = ResponseError
         # redis-py raises Python's own errors for answers that it cannot read.
         self._errors = (RedisError, OSError, TimeoutError, ValueError, OverflowError)
         self._on_asyncio = aio_as_trio(self._call)
         self._listen_on_asyncio = aio_as_trio(self._listen)
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of an operation of redis-py. Errors: RedisLost, WrongType."""
+        """Return the result of an operation of redis-py. Errors: RedisLost."""
         result: T = await self._on_asyncio(operation)
         return result
 
@@ -93,8 +99,10 @@ class RedisLink:
         try:
             return await operation()
         except self._errors as error:
-            text = str(error) or type(error).__name__
-            raise (WrongType if "WRONGTYPE" in text else RedisLost)(text) from error
+            text = _words(error)
+            if not isinstance(error, self._answers):
+                raise RedisLost(text) from error
+            raise (WrongType if "WRONGTYPE" in text else RedisRefused)(text) from error
 
     async def _listen(self, subscription: Subscription) -> None:
         while True:
@@ -104,8 +112,8 @@ class RedisLink:
                     await pubsub.subscribe(*subscription.channels)
                     subscription.subscribed()
                     await self._receive(pubsub, subscription)
-            except self._errors as error:
-                subscription.lost(str(error) or type(error).__name__)
+            except (*self._errors, RedisRefused) as error:
+                subscription.lost(_words(error))
             await asyncio.sleep(uniform(*subscription.pause))
 
     async def _receive(self, pubsub: "PubSub", subscription: Subscription) -> None:
@@ -127,11 +135,46 @@ class RedisLink:
                 subscription.returned(returned_at - sent_at)
 
 
+def _words(error: Exception) -> str:
+    """Return what happened, also of an error without words."""
+    return str(error) or type(error).__name__
+
+
 def _raise_lost_cancellation() -> None:
     """Raise a cancellation that redis-py swallowed while it connected: trio-asyncio sends only one."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def _make_pool(url: str, *, connections: int, patience: float) -> "BlockingConnectionPool":
+    """Return a pool. An operation without a connection fails with RedisRefused, as Redis did not get
+    it. Errors: ValueError, TypeError, RedisError.
+    """
+    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+
+    class Pool(BlockingConnectionPool):
+        async def get_connection(self, *words: Any, **options: Any) -> "AbstractConnection":
+            connect: Callable[..., Awaitable[AbstractConnection]] = super().get_connection
+            try:
+                return await connect(*words, **options)
+            except (RedisError, OSError, TimeoutError) as error:
+                raise RedisRefused(_words(error)) from error
+
+    pool = Pool.from_url(
+        url,
+        max_connections=connections,
+        timeout=patience,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
+        # A connection that is replaced silently has lost messages, and callers retry themselves.
+        retry=Retry(NoBackoff(), 0),
+    )
+    pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
+    return pool
 
 
 @asynccontextmanager
@@ -140,23 +183,12 @@ async def open_link(url: str, *, connections: int, patience: float) -> AsyncIter
 
     `patience`: seconds for a free connection, for connecting, and for each answer.
     """
-    from redis.asyncio import BlockingConnectionPool, Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
+    from redis.asyncio import Redis
     from redis.exceptions import RedisError
     from trio_asyncio import aio_as_trio
 
     try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=patience,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            # A connection that is replaced silently has lost messages, and callers retry themselves.
-            retry=Retry(NoBackoff(), 0),
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # only looks at its parameters
+        pool = _make_pool(url, connections=connections, patience=patience)
     except (ValueError, TypeError, RedisError) as error:
         raise BadRedisUrl(f"REDIS_URL: {error}") from None
     redis = Redis.from_pool(pool)

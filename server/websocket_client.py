@@ -20,6 +20,7 @@ from server.reconnecting import (
     PING_TIMEOUT,
     ConnectionFailed,
     refused_handshake,
+    unreachable,
 )
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
@@ -81,16 +82,31 @@ async def _connected(
 
 
 async def _open_stream(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-    """Connect to the server. Errors: BrokenResourceError, TooSlowError."""
+    """Connect to the server. Errors: ConnectionFailed, TooSlowError."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
             if parts.scheme == "wss":
-                return await trio.open_ssl_over_tcp_stream(host, parts.port or 443)
+                return await _open_tls_stream(host, parts.port or 443)
             return await trio.open_tcp_stream(host, parts.port or 80)
     except OSError as error:
-        raise trio.BrokenResourceError from error
+        raise unreachable(parts.netloc, error) from error
+    except trio.BrokenResourceError as error:
+        raise unreachable(parts.netloc, error.__cause__ or error) from error
+
+
+async def _open_tls_stream(host: str, port: int) -> trio.SSLStream[trio.SocketStream]:
+    """Connect, and shake hands at once: trio-websocket would wait in vain for a handshake that fails,
+    as with a bad certificate. Errors: OSError, BrokenResourceError.
+    """
+    stream = await trio.open_ssl_over_tcp_stream(host, port)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
 
 
 async def _keep_asking(socket: WebSocketConnection) -> None:

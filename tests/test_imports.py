@@ -10,9 +10,13 @@ UNUSED = {
     *("trio_websocket", "server.websocket_client", "server.app.venues", "server.feeds.live.feed"),
     *("jsonpatch", "server.client", "quotestream"),
     *("rich.console", "pygments", "greenlet._greenlet"),
+    *("importlib.resources", "zipfile"),
+    "hpack",
     *("server.workers.supervisor", "server.workers.host"),
 }
-"""Modules for Redis, Postgres, public keys, live venues, clients, terminals and workers."""
+"""Modules for Redis, Postgres, public keys, live venues, clients, terminals, archives,
+HTTP/2 and workers.
+"""
 
 
 def test_server_imports_only_what_it_uses(tmp_path):

@@ -24,9 +24,17 @@ from server.quotes.snapshot import opening_snapshot
 class HubExchange:
     """The market of the intake: the symbols that the hub has in memory."""
 
-    def __init__(self, hub: Hub, directory: Directory, *, lists_symbols: bool) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        directory: Directory,
+        member: Member | None = None,
+        *,
+        lists_symbols: bool,
+    ) -> None:
         self._hub = hub
         self._directory = directory
+        self._member = member
         self._lists_symbols = lists_symbols
 
     def instrument(self, symbol: str) -> Instrument | None:
@@ -52,10 +60,19 @@ class HubExchange:
         return Values(quote.current_price, updated, quote.high, quote.low, traded, minutes)
 
     async def look_up(self, symbols: Sequence[str]) -> Sequence[str]:
-        """List those symbols that exist. Return those about which the store gives no answer."""
+        """List those symbols that exist. Return those about which neither the store nor the cluster
+        can say anything.
+        """
         present = {symbol: self._present(symbol) for symbol in symbols}
         away = await self._directory.list_symbols([*{*present.values()}])
-        return [symbol for symbol in symbols if present[symbol] in away]
+        if self._member:
+            # A follower may have taken their prices: it knew them while its store was there.
+            await self._member.list_known(away)
+        return [
+            symbol
+            for symbol, each in present.items()
+            if each in away and each not in self._hub.topics
+        ]
 
     def _present(self, symbol: str) -> str:
         hub = self._hub
@@ -112,7 +129,7 @@ def open_push(
         [*feed.venues, *([source_of(feed.stream)] if feed.stream else [])],
         settings.session,
     )
-    exchange = HubExchange(hub, directory, lists_symbols=settings.push_lists_symbols)
+    exchange = HubExchange(hub, directory, member, lists_symbols=settings.push_lists_symbols)
     intake = Intake(exchange, rules)
     push: Push | SharedPrices
     if member:

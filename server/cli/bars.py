@@ -3,6 +3,7 @@
 import argparse
 import csv
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ REFUSED = 2
 PAGE_BARS = 10_000
 """Bars of one page of an export: as many as the server gives."""
 
-WIDTH = 60
-"""Columns of the sparkline."""
+WIDTH, LEAST_WIDTH = 60, 8
+"""Columns of the sparkline, if the terminal has room for them."""
+
+VALUES = ("o", "h", "l", "c", "v", "n", "vw")
+HEADS = ["time", "open", "high", "low", "close", "volume", "trades", "average"]
+"""The columns of a table: the fields behind the time, and the names of all."""
 
 SYMBOL = "symbol"
 
@@ -37,13 +42,13 @@ def show_bars(arguments: argparse.Namespace, settings: Settings) -> None:
     wanted = _parameters(arguments, [symbol]) | {"sort": "desc", "limit": str(arguments.limit)}
     with _refusals(url):
         page = next(iter(client.pages(wanted)))
+        _progress("")
         bars = [*page.bars.get(symbol, ())][::-1]
         if not bars and not client.exists(symbol):
             _refuse(f"{symbol} is not listed")
     if arguments.csv or not sys.stdout.isatty():
-        rows = _rows(sys.stdout)
-        rows.writerows(_row(symbol, bar) for bar in bars)
-    else:
+        _rows(sys.stdout).writerows(_row(symbol, bar) for bar in bars)
+    elif bars:
         # Days begin in this zone, so their times are midnights in it.
         zone = arguments.tz or client.zone(symbol)
         _show(symbol, arguments.timeframe, bars, ZoneInfo(zone))
@@ -78,7 +83,7 @@ def _number(count: int, noun: str) -> str:
 def _client(arguments: argparse.Namespace, settings: Settings) -> tuple[HistoryClient, str]:
     url = arguments.url or http_address(settings)
     token = client_token(arguments.token, arguments.token_file, settings)
-    return HistoryClient(url, token), url
+    return HistoryClient(url, token, lambda line: _progress(f"{url}: {line}")), url
 
 
 def _parameters(arguments: argparse.Namespace, symbols: Sequence[str]) -> dict[str, str]:
@@ -109,18 +114,33 @@ def _progress(text: str) -> None:
 
 @contextmanager
 def _output(name: str) -> Iterator[TextIO]:
-    """Open standard output for `-`, or a file that appears when it is complete. Errors: BadFile."""
+    """Open standard output for `-`, or a file. Errors: BadFile."""
     if name == "-":
         yield sys.stdout
+        # A full disk is an error before the command tells how many bars it wrote.
+        sys.stdout.flush()
         return
     path = Path(name)
+    try:
+        if path.exists() and not path.is_file():
+            # A pipe or a device is not replaced. A directory is an error.
+            with path.open("w", newline="", encoding="utf-8") as file:
+                yield file
+        else:
+            with _replacing(path) as file:
+                yield file
+    except OSError as error:
+        raise BadFile(f"cannot write {name or path}: {error.strerror}") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """Open a file that appears when it is complete. Errors: OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("x", newline="", encoding="utf-8") as file:
             yield file
         part.replace(path)
-    except OSError as error:
-        raise BadFile(f"cannot write {name}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -144,20 +164,33 @@ def _cell(value: Any) -> str:
 
 
 def _show(symbol: str, timeframe: str, bars: Sequence[Mapping[str, Any]], tz: ZoneInfo) -> None:
-    """Print a table below a sparkline of the closing prices."""
+    """Print a table below a sparkline of the closing prices. It is as wide as its values."""
     closes = [float(bar["c"]) for bar in bars]
-    line = sparkline(closes, WIDTH)
-    if closes and _can_print(line):
-        print(f"{symbol} {timeframe}  {line}  {min(closes):g} to {max(closes):g}")
-    names = ("o", "h", "l", "c", "v", "n", "vw")
-    heads = ("open", "high", "low", "close", "volume", "trades", "average")
-    print(f"{'time':<22}", *(f"{head:>12}" for head in heads))
-    for bar in bars:
-        moment = datetime.fromisoformat(bar["t"]).astimezone(tz)
-        state = "" if bar["final"] else "  open"
-        state = f"  revised {bar['rev']}" if bar["rev"] != "0" else state
-        cells = (f"{_cell(bar[name]):>12}" for name in names)
-        print(f"{moment:%Y-%m-%d %H:%M %Z}".ljust(22), *cells, state)
+    if closes:
+        before, after = f"{symbol} {timeframe}", f"{_short(min(closes))} to {_short(max(closes))}"
+        room = shutil.get_terminal_size().columns - len(before) - len(after) - 4
+        line = sparkline(closes, max(LEAST_WIDTH, min(WIDTH, room)))
+        if _can_print(line):
+            print(f"{before}  {line}  {after}")
+    rows = [HEADS, *([_time(bar, tz), *(_cell(bar[name]) for name in VALUES)] for bar in bars)]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for row, bar in zip(rows, (None, *bars), strict=True):
+        cells = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True))
+        print(" ".join([row[0].ljust(first), *cells]) + (_state(bar) if bar else ""))
+
+
+def _short(price: float) -> str:
+    return repr(price).removesuffix(".0")
+
+
+def _time(bar: Mapping[str, Any], tz: ZoneInfo) -> str:
+    return f"{datetime.fromisoformat(bar['t']).astimezone(tz):%Y-%m-%d %H:%M %Z}"
+
+
+def _state(bar: Mapping[str, Any]) -> str:
+    if bar["rev"] != "0":
+        return f"  revised {bar['rev']}"
+    return "" if bar["final"] else "  open"
 
 
 def _can_print(text: str) -> bool:

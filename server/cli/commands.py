@@ -1,6 +1,7 @@
 """The `quotestream` command."""
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 import trio
@@ -75,6 +76,9 @@ EXPECTED = (
 )
 """Errors that end a command with one line."""
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to a full or broken disk gives."""
+
 log = structlog.get_logger()
 
 
@@ -86,27 +90,40 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(sys.argv[1:] or ["serve"])
     try:
-        settings = load_settings()
-        hide(*secrets_in(settings))
-        # A server tells it in its log.
-        if arguments.run is not _serve:
-            for each in unknown_settings():
-                print(f"quotestream: {each}", file=sys.stderr)
-        arguments.run(arguments, settings)
+        _run(arguments)
     except EXPECTED as error:
         _fail(str(error))
     # From the nurseries of a server that was about to start.
     except BaseExceptionGroup as group:
         if group.split(KeyboardInterrupt)[1] is None:
             sys.exit(128 + signal.SIGINT)
-        expected, others = group.split(EXPECTED)
+        expected, others = group.split(lambda each: isinstance(each, EXPECTED) or _is_full(each))
         if expected is None or others:
             raise
-        _fail(str(_first(expected)))
+        _fail_of(_first(expected))
     # The reader of the output, such as `head`, has closed it.
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        _fail_of(error)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = load_settings()
+    hide(*secrets_in(settings))
+    if arguments.run is _serve:
+        _serve(arguments, settings)
+        return
+    # A server tells it in its log.
+    for each in unknown_settings():
+        print(f"quotestream: {each}", file=sys.stderr)
+    arguments.run(arguments, settings)
+    if sys.stdout:
+        # Otherwise Python writes the rest at its end, and a full disk is a traceback.
+        sys.stdout.flush()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -325,9 +342,26 @@ def _delist(arguments: argparse.Namespace, settings: Settings) -> None:
     print(f"{count_of(len(symbols))} delisted")
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _is_full(error: BaseException) -> bool:
+    """Return whether there was no room for the output."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None
+
+
+def _drop_output() -> None:
+    """Write the rest of the output nowhere, as Python tries again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail_of(error: BaseException) -> NoReturn:
+    if isinstance(error, OSError) and _is_full(error):
+        _drop_output()
+        _fail(f"the output cannot be written: {error.strerror}")
+    _fail(str(error))
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,11 +3,10 @@
 import argparse
 from typing import Any, get_args
 
-from server.cli.argument_types import http_url, time_zone
+from server.cli.argument_types import http_url, symbol, time_zone, utf8
 from server.cli.connecting import add_connection
 from server.config.settings import Settings
 from server.config.values import NameList
-from server.quotes.instrument import normalize_symbol
 from server.quotes.traded import Timeframe
 
 MOST_BARS = 10_000
@@ -22,7 +21,7 @@ def add_history(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Show the bars of a symbol: the newest of the range, the oldest first. A terminal "
         "gets a table with a sparkline of the closing prices, anything else gets CSV.",
     )
-    command.add_argument("symbol", metavar="SYMBOL", type=normalize_symbol)
+    command.add_argument("symbol", metavar="SYMBOL", type=symbol)
     _add_range(command)
     command.add_argument("--csv", action="store_true", help="write CSV, also to a terminal")
     command.add_argument(
@@ -51,10 +50,18 @@ def add_history(commands: "argparse._SubParsersAction[Any]") -> None:
 def _add_range(command: argparse.ArgumentParser) -> None:
     command.add_argument("--timeframe", choices=get_args(Timeframe), default="1m", metavar="5m")
     command.add_argument(
-        "--start", default="", metavar="TIME", help="2026-11-25 or RFC 3339; by default today"
+        "--start",
+        type=utf8,
+        default="",
+        metavar="TIME",
+        help="2026-11-25 or RFC 3339; by default today",
     )
     command.add_argument(
-        "--end", default="", metavar="TIME", help="the same; a day means its end; by default now"
+        "--end",
+        type=utf8,
+        default="",
+        metavar="TIME",
+        help="the same; a day means its end; by default now",
     )
     command.add_argument(
         "--tz",
@@ -85,7 +92,7 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _symbols(text: str) -> list[str]:
-    names = dict.fromkeys(normalize_symbol(name) for name in NameList.parse(text))
+    names = dict.fromkeys(symbol(name) for name in NameList.parse(text))
     if not names:
         raise argparse.ArgumentTypeError("no symbol, for instance AAPL,MSFT")
     return [*names]

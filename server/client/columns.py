@@ -74,8 +74,9 @@ class Column(NamedTuple):
         return max([self.least, len(self.heading), *(cell_len(cell.text) for cell in cells)])
 
 
-def _sign(value: float | None) -> int:
-    return (value > 0) - (value < 0) if value else 0
+def rise_style(rise: float | None) -> str:
+    """Return the style of what rose or fell; empty for neither."""
+    return STYLES[1 if rise > 0 else -1] if rise else ""
 
 
 def _price(row: Row) -> Cell:
@@ -89,17 +90,17 @@ def _price(row: Row) -> Cell:
 
 
 def _change(text: str, row: Row) -> Cell:
-    return Cell(text, STYLES.get(_sign(row.quote.get("change")), ""))
+    return Cell(text, rise_style(row.quote.get("change")))
 
 
 def _trend(row: Row) -> Cell:
     prices = row.seen.sampled(TREND, row.now or 0.0)
-    style = STYLES.get(_sign(prices[-1] - prices[0]), "") if prices else ""
-    return Cell(sparkline(prices, TREND), style)
+    rise = prices[-1] - prices[0] if prices else None
+    return Cell(sparkline(prices, TREND), rise_style(rise))
 
 
 def age_of(row: Row) -> float | None:
-    """Return the seconds since the time of a row's price; None if nobody knows it."""
+    """Return the seconds since the time of a row's price; None if it is not known."""
     updated = row.quote.get("last_updated")
     if row.now is None or not updated:
         return None
@@ -126,16 +127,16 @@ UPDATES = Column(
 COLUMNS = (
     SYMBOL,
     Column("price", _price, _of("current_price")),
-    Column("%", lambda row: _change(percent_text(dict(row.quote)), row), _of("change_percent")),
+    Column("%", lambda row: _change(percent_text(row.quote), row), _of("change_percent")),
     Column("trend", _trend, lambda row: row.seen.rise, "left"),
     Column(
         "change",
         lambda row: _change(price_text(row.quote.get("change"), sign="+"), row),
         _of("change"),
     ),
-    Column("bid", lambda row: Cell(side_text(dict(row.quote), "bid")), _of("bid")),
-    Column("ask", lambda row: Cell(side_text(dict(row.quote), "ask")), _of("ask")),
-    Column("volume", lambda row: Cell(volume_text(dict(row.quote))), _of("volume")),
+    Column("bid", lambda row: Cell(side_text(row.quote, "bid")), _of("bid")),
+    Column("ask", lambda row: Cell(side_text(row.quote, "ask")), _of("ask")),
+    Column("volume", lambda row: Cell(volume_text(row.quote)), _of("volume")),
     Column("age", _age, age_of, least=4),
     UPDATES,
     Column(
@@ -168,7 +169,7 @@ def field_columns(fields: Sequence[str]) -> list[Column]:
 
 
 def _field_column(field: str) -> Column:
-    return Column(field, lambda row: Cell(value_text(dict(row.quote), field)), _of(field))
+    return Column(field, lambda row: Cell(value_text(row.quote, field)), _of(field))
 
 
 def fitting(

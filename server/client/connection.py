@@ -1,7 +1,7 @@
 """Tells the state of a followed connection: live, stale, reconnecting, and whether all came."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.client.figures import clean
@@ -45,8 +45,9 @@ class Connection:
         if kind == "quotes_patch":
             self._state = "live"
             self._check(message)
-            # The oldest message that is not on the screen: it is the one that is late.
-            if message.get("ts") and not self._sent_at:
+            # The oldest change that is not on the screen: it is the one that is late. A full quote may
+            # have had its time long ago.
+            if message.get("ts") and "epoch" not in message and not self._sent_at:
                 self._sent_at = message["ts"] / 1_000_000
         elif "recovered" in message:
             self._state = "live"
@@ -61,7 +62,7 @@ class Connection:
         elif kind == "error":
             self.refuse(message["message"], message.get("symbols", ()), now)
 
-    def refuse(self, problem: str, symbols: "list[str] | tuple[str, ...]", now: float) -> None:
+    def refuse(self, problem: str, symbols: Sequence[str], now: float) -> None:
         """Show a refusal for a while."""
         named = f": {', '.join(symbols)}" if symbols else ""
         self._refused, self._refused_at = clean(f"{problem}{named}"), now

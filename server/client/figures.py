@@ -1,6 +1,7 @@
 """Formats values from the server for a terminal. It lets no control character through."""
 
 import unicodedata
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -21,23 +22,23 @@ def clean(text: str) -> str:
     return "".join(REPLACEMENT if unicodedata.category(each) in HIDDEN else each for each in text)
 
 
-def percent_text(quote: dict[str, Any]) -> str:
+def percent_text(quote: Mapping[str, Any]) -> str:
     """Format the change in percent. There is none from a base price that is not above zero."""
     percent = quote.get("change_percent")
     return "" if percent is None else f"{percent:+.2f}"
 
 
-def volume_text(quote: dict[str, Any]) -> str:
+def volume_text(quote: Mapping[str, Any]) -> str:
     """Format the volume; empty if the client did not ask for it."""
     return number_text(quote["volume"]) if "volume" in quote else ""
 
 
-def side_text(quote: dict[str, Any], side: Literal["bid", "ask"]) -> str:
+def side_text(quote: Mapping[str, Any], side: Literal["bid", "ask"]) -> str:
     """Format the price of one side of the book; empty if it is not known."""
     return price_text(quote.get(side))
 
 
-def value_text(quote: dict[str, Any], field: str) -> str:
+def value_text(quote: Mapping[str, Any], field: str) -> str:
     """Format any field; empty if it is not known."""
     value = quote.get(field)
     if field in PRICES:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -18,6 +18,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds between two attempts: doubled each time, or as long as the server says."""
 
 UNAVAILABLE = "Unavailable-Symbols"
+
+NOT_QUOTESTREAM = "the server does not answer as quotestream does"
 
 COLUMNS = ("t", "o", "h", "l", "c", "v", "n", "vw", "final", "rev")
 """The fields of a bar, as the server sends them."""
@@ -48,8 +50,13 @@ class Page(NamedTuple):
 class HistoryClient:
     """Asks the HTTP port at `url`, such as `http://127.0.0.1:8081`, for one user."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, tell: Callable[[str], None] = lambda _: None) -> None:
+        """
+        Arguments:
+            tell: gets one line before each wait for the next attempt.
+        """
         self._url = urlsplit(url)
+        self._tell = tell
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def pages(self, parameters: Mapping[str, str]) -> Iterator[Page]:
@@ -82,9 +89,12 @@ class HistoryClient:
         response, body = self._ask(f"/bars?{urlencode(given)}")
         if left_out := response.headers.get(UNAVAILABLE):
             raise HistoryRefused(f"the server's store gives no answer about {left_out}")
-        # Numbers stay as they were sent: a float would show 1e-05 for 0.00001.
-        page = json.loads(body, parse_float=str, parse_int=str)
-        return Page(page["bars"], page["next_page_token"] or "")
+        try:
+            # Numbers stay as they were sent: a float would show 1e-05 for 0.00001.
+            page = json.loads(body, parse_float=str, parse_int=str)
+            return Page({**page["bars"]}, page["next_page_token"] or "")
+        except (ValueError, KeyError, TypeError):
+            raise HistoryRefused(f"{response.status} {NOT_QUOTESTREAM}") from None
 
     def _ask(self, path: str, missing: int = 0) -> tuple[HTTPResponse, bytes]:
         wait = FIRST_WAIT
@@ -94,7 +104,9 @@ class HistoryClient:
             except _Away as away:
                 if attempt == ATTEMPTS:
                     raise HistoryRefused(str(away)) from None
-                time.sleep(min(LONGEST_WAIT, max(wait, away.wait)))
+                pause = min(LONGEST_WAIT, max(wait, away.wait))
+                self._tell(f"{away}; asking again in {pause:g} s")
+                time.sleep(pause)
                 wait *= 2
         raise AssertionError("the loop returns or raises")
 
@@ -106,7 +118,7 @@ class HistoryClient:
             response = connection.getresponse()
             body = response.read()
         except (OSError, HTTPException) as error:
-            raise _Away(str(error) or type(error).__name__) from None
+            raise _Away(_problem(error)) from None
         finally:
             connection.close()
         if response.status in (200, missing):
@@ -123,7 +135,12 @@ def _message(body: bytes) -> str:
         error = json.loads(body)["error"]
         return f"{error['code']}: {error['message']}"
     except (ValueError, KeyError, TypeError):
-        return "the server does not answer as quotestream does"
+        return NOT_QUOTESTREAM
+
+
+def _problem(error: Exception) -> str:
+    """Return why there is no answer, in one line without the number of the error."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _seconds(text: str) -> float:

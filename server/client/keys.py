@@ -6,7 +6,7 @@ import sys
 import termios
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 
 import trio
@@ -109,7 +109,7 @@ def parse_typed(data: bytes) -> Iterator[Key | str]:
 
 @contextmanager
 def unbuffered_keys() -> Iterator[bool]:
-    """Have the terminal pass each key at once and unseen; whether standard input is a terminal.
+    """Have the terminal pass each key at once and unseen. Yield whether standard input is a terminal.
 
     Ctrl-C keeps its meaning. The terminal's own mode is back at the end.
     """
@@ -122,7 +122,9 @@ def unbuffered_keys() -> Iterator[bool]:
     try:
         yield True
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        # Of a window that was closed, nothing is left to restore.
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 @contextmanager
@@ -149,7 +151,11 @@ async def keys(is_typing: Callable[[], bool]) -> AsyncIterator[Key | str]:
     while True:
         with trio.move_on_after(ESCAPE_TIMEOUT if data else float("inf")):
             await trio.lowlevel.wait_readable(fd)
-            more = os.read(fd, 1024)
+            try:
+                more = os.read(fd, 1024)
+            except OSError:
+                # The window was closed.
+                return
             if not more:
                 return
             data += more

@@ -44,13 +44,12 @@ class Market:
         kind = message["type"]
         if kind == "connection":
             self._quiet.clear()
-        elif kind == "status" and "symbols" in message:
+            return
+        if kind == "status" and "symbols" in message:
             if message["status"] == "stale":
                 self._quiet.update(message["symbols"])
             elif message["status"] == "live":
                 self._quiet.difference_update(message["symbols"])
-        if kind == "connection":
-            return
         self._document = document
         if kind == "quotes_patch":
             for symbol, version in message["versions"].items():

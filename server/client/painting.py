@@ -127,10 +127,14 @@ class Painter:
         )
 
     def _write(self, text: str) -> None:
+        """Write to the terminal. Errors: BrokenPipeError if its window was closed."""
         if not self._encoding.startswith("utf"):
             text = text.translate(PLAIN).encode(self._encoding, "replace").decode(self._encoding)
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:
+            raise BrokenPipeError from None
 
 
 async def redraw(screen: Screen, painter: Refreshed) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from server.client.chart import draw_chart
-from server.client.columns import STYLES, Cell, Row
+from server.client.columns import Cell, Row, rise_style
 from server.client.figures import (
     clean,
     percent_text,
@@ -48,8 +48,7 @@ def panel(
     if chart is None:
         lines += [Line([]), Line([Cell(f"  {note}", "dim")])][: height - 1]
         return lines + [Line([])] * (height - len(lines))
-    rise = points[-1][1] - points[0][1]
-    style = STYLES.get((rise > 0) - (rise < 0), "")
+    style = rise_style(points[-1][1] - points[0][1])
     for plot, price in zip(chart.plot, chart.prices, strict=True):
         lines.append(Line([Cell(" "), Cell(plot, style), Cell(price, "dim")]))
     lines += [Line([Cell(f" {chart.axis}", "dim")]), Line([Cell(f" {chart.times}", "dim")])]
@@ -57,8 +56,8 @@ def panel(
 
 
 def _figures(row: Row, span: Span, width: int) -> Line:
-    quote = dict(row.quote)
-    style = STYLES.get(((change := quote.get("change") or 0) > 0) - (change < 0), "")
+    quote = row.quote
+    style = rise_style(quote.get("change"))
     price = price_text(quote.get("current_price"))
     percent = percent_text(quote)
     change_text = price_text(quote.get("change"), sign="+")

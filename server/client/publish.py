@@ -15,6 +15,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from quotestream.core import TOKEN_EXPIRED
 from quotestream.credential import Credential
 from quotestream.errors import Refused
+from server.client.groups import first_of
 from server.client.published import Entry, Problem, read_batches
 from server.reconnecting import Backoff, ConnectionFailed, is_final
 from server.websocket_client import open_connection
@@ -57,7 +58,7 @@ class Frame(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The message."""
+        """Return the message."""
         return f"[{','.join(self.objects)}]"
 
 
@@ -105,7 +106,7 @@ async def publish(
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The connection or the reader failed; the other was only cancelled.
-        raise group.exceptions[0] from None
+        raise first_of(group) from None
 
 
 class Publication:
@@ -156,7 +157,7 @@ class Publication:
         return self._following
 
     def has_room(self, frame: Frame) -> bool:
-        """Whether a frame may be sent now."""
+        """Return whether a frame may be sent now."""
         waiting = sum(len(each.lines) for each in self.unanswered)
         return (
             not self.refused
@@ -231,7 +232,7 @@ class _Exchange:
                 whole = True
                 nursery.cancel_scope.cancel()
         except* ConnectionClosed as group:
-            reason = getattr(group.exceptions[0], "reason", None)
+            reason = getattr(first_of(group), "reason", None)
         if reason is not None and reason.code in FINAL_CLOSES:
             text = f"the server closed the connection: {reason.code} {reason.reason}"
             raise Refused(str(reason.code), text)

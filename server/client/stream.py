@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from quotestream.changes import quote_of
 from quotestream.core import Core
 from quotestream.credential import Credential, TokenSource
 from quotestream.document import Document
@@ -45,7 +46,12 @@ async def follow(
     core = Core(symbols, format=format, fields=fields)
 
     def listen(message: dict[str, Any]) -> None:
-        if message["type"] != "connected":
-            listener(core.document, message)
+        if message["type"] == "connected":
+            return
+        if message["type"] == "quotes_patch":
+            for symbol in message["versions"]:
+                # A quote of other types ends the connection, before the listener shows it.
+                quote_of(core.document, symbol)
+        listener(core.document, message)
 
     await Running(core, url, credential, TrioDriver(), listen).run()

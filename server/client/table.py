@@ -46,7 +46,7 @@ KEYS = (
 HELP = (
     ("↑ ↓  j k", "choose a symbol"),
     ("PgUp PgDn Home End", "scroll"),
-    ("a", "add a symbol: type it, then Enter"),
+    ("a", "add symbols: type them with commas, then Enter"),
     ("d  Delete", "remove the chosen symbol"),
     ("s S  → ←", "sort by the next column, or the one before"),
     ("r", "reverse the order"),

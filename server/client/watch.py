@@ -12,6 +12,7 @@ from rich.console import Console
 
 from server.client.backfill import fill_in
 from server.client.controls import Controls
+from server.client.groups import first_of
 from server.client.history import HistoryClient
 from server.client.keys import keys, unbuffered_keys
 from server.client.lines import Busiest, Print, end_with_reader, print_json, print_message
@@ -63,7 +64,7 @@ async def watch(url: str, token: str, wishes: Wishes) -> None:
         expected, others = group.split((StreamRefused, BrokenPipeError))
         if expected is None or others is not None:
             raise
-        raise _first(expected) from None
+        raise first_of(expected) from None
 
 
 async def _show_lines(follow_symbols: Follow, symbols: Sequence[str], wishes: Wishes) -> None:
@@ -123,9 +124,3 @@ async def _obey_signals(screen: Screen, painter: Painter, scope: trio.CancelScop
             elif each != signal.SIGWINCH:
                 scope.cancel()
             screen.changed.set()
-
-
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    """Return the first error of a group, however deep it is."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first

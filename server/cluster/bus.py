@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from server.cluster import scripts
-from server.cluster.errors import BusLost, Fenced
+from server.cluster.errors import BusLost, BusRefused, Fenced
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
 from server.cluster.steps import Record
@@ -46,7 +46,14 @@ from server.cluster.wire import (
 )
 from server.intake.once import ID_MEMORY_US
 from server.quotes.snapshot import LiveSnapshot
-from server.redis_link import RedisLink, RedisLost, Subscription, WrongType, open_link
+from server.redis_link import (
+    RedisLink,
+    RedisLost,
+    RedisRefused,
+    Subscription,
+    WrongType,
+    open_link,
+)
 
 COMMAND_TIMEOUT = 1.0
 """Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
@@ -199,6 +206,13 @@ class Bus:
             found += await self._claim_page(snapshots[start : start + PAGE_FIELDS])
         return found
 
+    async def find(self, symbols: Sequence[str]) -> list[LiveSnapshot]:
+        """Return the hash's snapshots of those symbols that it has. Errors: BusLost."""
+        values = await self.do(lambda: self.redis.hmget(QUOTES, [*symbols]))
+        pairs = zip((symbol.encode() for symbol in symbols), values, strict=True)
+        known = cast("list[tuple[bytes, bytes]]", [each for each in pairs if each[1] is not None])
+        return [*decode_snapshots(known, self._stats.invalid).values()]
+
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the hash. Errors: BusLost."""
         await self.do(partial(self.redis.hdel, QUOTES, *symbols))
@@ -264,7 +278,10 @@ class Bus:
         return bool(result == 1)
 
     async def do(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Do an operation of redis-py, again if it met a key of the wrong type. Errors: BusLost."""
+        """Do an operation of redis-py, again if it met a key of the wrong type.
+
+        Errors: BusLost, BusRefused.
+        """
         try:
             try:
                 result = await self._link.call(operation)
@@ -276,7 +293,8 @@ class Bus:
             if self.connection and not self.refusal:
                 log.warning("the bus does not do what it is asked", problem=problem)
             self.refusal = problem
-            raise BusLost(problem) from error
+            refused = isinstance(error, RedisRefused)
+            raise (BusRefused if refused else BusLost)(problem) from error
         self.refusal = ""
         return result
 

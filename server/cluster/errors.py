@@ -5,6 +5,10 @@ class BusLost(Exception):
     """Redis did not answer. It may still have done the operation."""
 
 
+class BusRefused(BusLost):
+    """Redis did not get the operation, or did not do it."""
+
+
 class Fenced(Exception):
     """Redis refused to publish: there is a newer epoch, or Redis has forgotten everything."""
 

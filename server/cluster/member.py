@@ -14,7 +14,7 @@ through the topics.
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import uniform
 from secrets import token_hex
 from socket import gethostname
@@ -147,6 +147,13 @@ class Member:
         self.hub.adopt(fresh, listed=True)
         # The cluster may know older reference data than the catalogue.
         self.hub.relist(snapshots)
+
+    async def list_known(self, symbols: Sequence[str]) -> None:
+        """List those of `symbols` that another instance has listed, without asking the store."""
+        if symbols and self.bus.connection:
+            with suppress(BusLost):
+                found = await self.bus.find(symbols)
+                self.hub.adopt(each for each in found if each.symbol not in self.hub.topics)
 
     async def forget(self, symbols: Sequence[str]) -> None:
         """Remove symbols from the cluster's state, so that no instance lists them from there. The

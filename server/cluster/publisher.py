@@ -67,7 +67,7 @@ class Publisher:
         journal, bars = self._hub.journal, self._hub.bars
         closing = await bars.settle()
         step = self._steps.pending
-        journal.lose(bars.minutes.take_restored())
+        journal.lose(bars.minutes.restored)
         lost, moves = self._take(step)
         closing = 0 if self._steps.building or journal.waiting else closing
         due = closing or release or trio.current_time() >= self._beat_at
@@ -76,6 +76,9 @@ class Publisher:
         if closing:
             # All moves before it are in this batch, or in earlier ones.
             bars.close(closing)
+        if not self._steps.building:
+            # Until then, `close` keeps the minutes that others have to be told of.
+            bars.minutes.take_restored()
         if not journal.waiting:
             # A follower that hears of it earlier tells its clients before they have the last prices.
             self._stale = self._stale_reason()

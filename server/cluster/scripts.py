@@ -90,8 +90,10 @@ restart of Redis may go unnoticed, so the script itself looks whether Redis lost
 """
 
 APPEND = """
--- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if they do not all fit.
-if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then
+-- KEYS: queue. ARGV: the most entries, then entries. Returns 0 if they do not all fit. A batch of more
+-- fits while half of the queue is free: otherwise it never would.
+local most, entries = tonumber(ARGV[1]), #ARGV - 1
+if redis.call('XLEN', KEYS[1]) + (entries > most and most / 2 or entries) > most then
     return 0
 end
 for i = 2, #ARGV do
@@ -103,9 +105,31 @@ return 1
 
 READ = """
 -- KEYS: a stream. ARGV: an entry, the most entries. Returns those behind it: {id, {field, value, …}}, …
-return redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+if #found > 0 or redis.call('EXISTS', KEYS[1]) == 0 then
+    return found
+end
+local function place(id)
+    local ms, number = string.match(id, '^(%d+)-(%d+)$')
+    return tonumber(ms), tonumber(number)
+end
+local ms, number = place(ARGV[1])
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+        local last_ms, last_number = place(info[i + 1])
+        if last_ms < ms or (last_ms == ms and last_number < number) then
+            return redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2])
+        end
+    end
+end
+return found
 """
-"""A script, as its answer has one form, whatever protocol the connection speaks."""
+"""A script, as its answer has one form, whatever protocol the connection speaks.
+
+If the stream never had the entry, it is a new one under the same key: read it from its beginning. Its
+last id stays when entries are trimmed or deleted.
+"""
 
 CLAIM = """
 -- KEYS: quotes. ARGV: symbol, snapshot, … Returns for each symbol what the hash has now.

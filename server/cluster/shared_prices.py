@@ -16,7 +16,7 @@ import msgspec
 import structlog
 import trio
 
-from server.cluster.errors import BusLost
+from server.cluster.errors import BusLost, BusRefused
 from server.cluster.member import Member
 from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.receipts import Own, Receipt, lost, queued
@@ -26,7 +26,7 @@ from server.cluster.work import Work, queued_work, steps_of, stream_work
 from server.feeds.judge import CHUNK, Exchange, Judge, lines_of
 from server.feeds.live.venue import VenueFeed
 from server.intake.answer import Answer, Reason
-from server.intake.batch import Batch, Busy, OnAnswer
+from server.intake.batch import Batch, Busy, OnAnswer, Uncertain
 from server.intake.intake import Intake
 from server.intake.kept_log import KeptLog
 from server.intake.market import Notice
@@ -51,6 +51,11 @@ RETRY_AFTER = 1.0
 
 MAX_FIRST_ANSWER = 16 * 1024
 """Bytes of an answer to a batch with an idempotency key that other instances can give again."""
+
+BROKE_OFF = (
+    "Redis broke off while it took the batch, which may count: send it again with the same seq, id or "
+    "Idempotency-Key"
+)
 
 ID = Struct("<q")
 """One of the ids that were counted."""
@@ -84,7 +89,7 @@ class SharedPrices:
         self._appending = trio.Semaphore(APPENDING)
 
     async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
-        """Put a batch into the queue if there is room. Errors: Busy."""
+        """Put a batch into the queue if there is room. Errors: Busy, Uncertain."""
         await self._append(batch, on_answer, wait=False)
 
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
@@ -115,6 +120,8 @@ class SharedPrices:
             for own in [*self._own.values()]:
                 if own.receipt.queued:
                     self._settle_queued(own.receipt)
+            # Its sources and held trades are the next leader's now, also in health and metrics.
+            self.intake.begin()
 
     async def _publish_all(self, updates: trio.MemorySendChannel[Update]) -> None:
         while True:
@@ -193,7 +200,8 @@ class SharedPrices:
         return found
 
     async def _send(self, entries: Sequence[bytes], *, wait: bool) -> None:
-        """Errors: Busy, unless it is to `wait`."""
+        """Errors: Busy, Uncertain, unless it is to `wait`."""
+        sent = False
         for attempt in count():
             problem = "more prices come than can be published"
             try:
@@ -202,11 +210,13 @@ class SharedPrices:
                         return
             except BusLost as error:
                 problem = f"Redis does not take prices at the moment: {error}"
+                # The script adds all entries or none. Without its answer, they may be there.
+                sent = sent or not isinstance(error, BusRefused)
                 if attempt == 0:
                     # The connection may be one from before a restart of Redis.
                     continue
             if not wait:
-                raise Busy(problem, RETRY_AFTER)
+                raise Uncertain(BROKE_OFF, RETRY_AFTER) if sent else Busy(problem, RETRY_AFTER)
             await trio.sleep(RETRY_INTERVAL)
 
     async def _load(self) -> None:

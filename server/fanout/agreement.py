@@ -47,7 +47,7 @@ def take_over(topic: Topic, snapshot: LiveSnapshot, *, older: bool) -> None:
     elif not older and ahead < 0:
         topic.adopt(state)
         topic.quote_due = topic.watched
-    elif ahead == 0 and state.minutes and not minutes.is_restored(state.symbol):
+    elif ahead == 0 and state.minutes and state.symbol not in minutes.restored:
         # The leader may have read the beginning of a minute from the store since.
         minutes.adopt(state.symbol, state.minutes)
 

@@ -85,6 +85,10 @@ class BarTopic:
         """All that a client may be owed."""
         return [self._missed, *self._sources.values()]
 
+    def has_sent(self, period: int) -> bool:
+        """Return whether clients may have a bar, though not its newest state."""
+        return period in self._sources
+
     @property
     def newest(self) -> BarSource | None:
         """The newest bar, None before the first."""
@@ -105,13 +109,17 @@ class BarTopic:
             return True
         if self._base.period == period:
             return self._base.end >= min(whole_from, self.end(period))
+        return self._is_minute(period)
+
+    def _is_minute(self, period: int) -> bool:
+        """Return whether a bar is one minute that is in memory. The base may be older then."""
         return self.timeframe == "1m" and self._minutes.bar(self.symbol, period) is not None
 
     def bar(self, period: int) -> MinuteBar | None:
         """Return a bar that is known, as it is now, None without a trade."""
         base, start = self._base, period
         parts = list[MinuteBar]()
-        if base.period == period:
+        if base.period == period and not self._is_minute(period):
             # A minute that is in memory again counts once the store was asked.
             parts += [base.bar] if base.bar else []
             start = base.end
@@ -126,7 +134,8 @@ class BarTopic:
             return source if source.renew(message) else None
         source = self._sources[bar.minute] = BarSource(message)
         if len(self._sources) > OWED_BARS:
-            self._drop(self._sources.pop(min(self._sources)))
+            oldest = min(each for each in self._sources if each != bar.minute)
+            self._drop(self._sources.pop(oldest))
         return source
 
     def _drop(self, oldest: BarSource) -> None:
@@ -162,7 +171,7 @@ class BarTopic:
 
     def is_stale(self, minute: int) -> bool:
         """Return whether the base has an older state of a minute that is in memory again."""
-        return self._base.period <= minute < self._base.end
+        return not self._is_minute(minute) and self._base.period <= minute < self._base.end
 
     def rename(self, symbol: str) -> None:
         """Go on under a new symbol."""

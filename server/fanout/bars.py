@@ -170,19 +170,24 @@ class Bars:
         async with trio.open_nursery() as self._jobs:
             while True:
                 await trio.sleep(TICK)
-                if self.own_clock and (closing := await self.settle()):
-                    self.close(closing)
+                if self.own_clock:
+                    # No other instance waits for what was restored.
+                    self.minutes.take_restored()
+                    if closing := await self.settle():
+                        self.close(closing)
                 self.send_changes()
 
     def follow(self, closing: Closing, *, exactly: bool) -> None:
         """Go on from another instance's minutes. Their state comes next. `exactly`: forget what this
         instance closed itself.
         """
-        if closing.to and (exactly or closing.to > self.minutes.closed_to):
+        if not closing.to:
+            return
+        self.minutes.doubt(self._topics)
+        if exactly or closing.to > self.minutes.closed_to:
             self.minutes.follow(closing.to)
-        if closing.to:
-            self.minutes.whole_from = 0
-            self.minutes.forget(closing.whole_from)
+        self.minutes.whole_from = 0
+        self.minutes.forget(closing.whole_from)
 
     def on_lap(self, row: int, first_row: int = 1) -> None:
         """Count each trade of a replay once: in the lap that begins with `first_row`. The present lap
@@ -255,6 +260,7 @@ class Bars:
 
     def send_changes(self) -> None:
         """Send final bars that were revised, and open ones that changed."""
+        self._load_gone()
         for bar in self.minutes.take_revised():
             for topic in self._topics_of([bar.symbol]):
                 period = topic.period(bar.minute)
@@ -268,6 +274,16 @@ class Bars:
             newest = self.minutes.newest(topic.symbol)
             if newest is not None:
                 self._make(topic, topic.period(newest))
+
+    def _load_gone(self) -> None:
+        """Ask the store for final bars that left the memory before clients had their newest state."""
+        for (symbol, minute), changed in self.minutes.take_gone().items():
+            for topic in self._topics_of([symbol]):
+                period = topic.period(minute)
+                if period in topic.loading:
+                    topic.outdated.add(period)
+                elif changed or topic.has_sent(period):
+                    self._load(topic, period)
 
     def _topics_of(self, symbols: Iterable[str]) -> Iterable[BarTopic]:
         for symbol in symbols if self._topics else ():
@@ -292,13 +308,20 @@ class Bars:
             self._flusher.queue(source.current_frame(group.view), group, time_ns() // 1000)
 
     def _load(self, topic: BarTopic, period: int) -> None:
-        """Ask the store for a period, once at a time, unless memory has all of it."""
+        """Ask the store for a period, once at a time, unless memory has all of it.
+
+        While trades of the period wait for what the store has of their minute, do nothing. Their bar is
+        revised next, and a bar without them may be older than the one that clients have.
+        """
         if self.load is None or period >= self.minutes.whole_from:
             topic.restore(period, self.minutes.whole_from, None)
             self._make(topic, period)
-        elif period not in topic.loading:
+        elif period not in topic.loading and not self._waits(topic, period):
             topic.loading.add(period)
             self._jobs.start_soon(self._ask, self.load, topic, period)
+
+    def _waits(self, topic: BarTopic, period: int) -> bool:
+        return self.minutes.is_missing(topic.symbol, period, topic.end(period))
 
     async def _ask(self, load: Load, topic: BarTopic, period: int) -> None:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""

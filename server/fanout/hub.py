@@ -380,13 +380,13 @@ class Hub:
 
     def announce(self, symbol: str, status: MarketState, reason: str) -> None:
         """Tell a symbol's subscribers, and later ones, that its market was halted, closed or opened."""
-        topic = self.topics.get(self.present_symbol(symbol))
-        if topic is None:
-            return
-        market = self._markets.get(topic.symbol) or MarketStatus(topic.symbol)
-        if market.set(status, reason):
-            self._markets[topic.symbol] = market
-            topic.publish_source(market)
+        symbol = self.present_symbol(symbol)
+        market = self._markets.get(symbol) or MarketStatus(symbol)
+        # A follower may hear of a symbol before its first subscriber lists it.
+        if symbol not in self.delisted and market.set(status, reason):
+            self._markets[symbol] = market
+            if topic := self.topics.get(symbol):
+                topic.publish_source(market)
 
     def set_status(self, status: Literal["live", "stale"], reason: str) -> None:
         """Tell every connection whether prices are flowing, if that is news. It comes behind all

@@ -119,6 +119,8 @@ class Topic(Publication):
         self.row = snapshot.row
         self.moved_at = trio.current_time()
         self.context.bars.minutes.adopt(self.symbol, snapshot.minutes)
+        # The trades between both versions did not come here.
+        self.context.trades.drop([self.symbol])
         self.forget_frames()
         self.history.clear()
 

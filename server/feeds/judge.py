@@ -174,8 +174,9 @@ class Judge:
 
     def report(self, source: str, answer: Answer) -> None:
         """Log one of the mistakes in a second, and held trades that were dropped."""
-        if dropped := self.intake.held.dropped - self._dropped:
-            self._dropped += dropped
+        before, self._dropped = self._dropped, self.intake.held.dropped
+        # An intake that began anew counts from 0.
+        if dropped := self._dropped - (before if before <= self._dropped else 0):
             log.warning("held trades dropped for want of room", trades=dropped)
         if not answer.rejected:
             return

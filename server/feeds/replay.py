@@ -29,7 +29,13 @@ from server.feeds.timestamps import (
     parse_timestamp,
     plausible_unit,
 )
-from server.quotes.instrument import UNLISTED, Instrument, is_price, normalize_symbol
+from server.quotes.instrument import (
+    MAX_DECIMALS,
+    UNLISTED,
+    Instrument,
+    is_price,
+    normalize_symbol,
+)
 from server.quotes.record import BadRecord, read_symbol
 from server.quotes.update import NOWHERE, FeedPosition, TopOfBook, Trade, Update, merged
 
@@ -55,6 +61,15 @@ MAX_SIZE = 10**12
 
 IDENTIFIED_CHARACTERS = 64 * 1024
 """Characters at the beginning of a file that identify it: some 2,000 rows."""
+
+_EVERYTHING = Instrument(
+    symbol="ANY",
+    name="ANY",
+    type="OTHER",
+    base_price=None,
+    price_decimals=MAX_DECIMALS,
+    size_decimals=MAX_DECIMALS,
+)
 
 Listed = Callable[[str], Instrument]
 """Returns a symbol's instrument, UNLISTED if it is not listed yet."""
@@ -128,6 +143,11 @@ class Block(NamedTuple):
 def not_listed(_: str) -> Instrument:
     """Return the instrument of a symbol that no catalogue has."""
     return UNLISTED
+
+
+def _any_instrument(_: str) -> Instrument:
+    """Return an instrument that allows every price and size: the catalogue is not known yet."""
+    return _EVERYTHING
 
 
 class Replay:
@@ -351,7 +371,9 @@ def _recognise_unit(rows: Rows, declared: Unit | None, columns: int, path: Path)
             if not row or not is_nonzero_number(row[0]):
                 continue
             with suppress(BadRow):
-                parse_row(["0", *row[1:]], rows.line_num, declared or "ns", columns, not_listed)
+                parse_row(
+                    ["0", *row[1:]], rows.line_num, declared or "ns", columns, _any_instrument
+                )
                 unit = plausible_unit(row[0]) or declared
                 if unit is None:
                     raise ReplayError(

@@ -1,4 +1,4 @@
-"""The interface of a session to the pool, the heartbeat and the search for dead connections."""
+"""The interface of a session to the other parts of the gateway."""
 
 from typing import Protocol
 
@@ -34,6 +34,15 @@ class Connection(Timed, Protocol):
     heard: bool
     unanswered: int
     quiet_beats: int
+
+    def on_readable(self) -> bool:
+        """Read, and return whether `run` has to be called: not for a pong."""
+
+    async def run(self) -> bool:
+        """Take one read from the client. Return whether the connection now waits for more."""
+
+    def end(self) -> None:
+        """Give back everything but the socket."""
 
     @property
     def closing(self) -> bool:

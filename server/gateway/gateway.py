@@ -1,5 +1,7 @@
-"""The streaming server: accepts connections and sends clients away when it stops. One task for each
-connection does the handshake and runs the session.
+"""The streaming server: accepts connections and sends clients away when it stops.
+
+A task for each connection does the handshake. The connection then has a task only while its session
+serves what the client has sent.
 """
 
 import errno
@@ -19,6 +21,7 @@ from server.gateway.addresses import Proxies, budget_key
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import Budgets
 from server.gateway.commands import ClientContext
+from server.gateway.connection import Connection
 from server.gateway.dead_connections import DeadConnections
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.deflate import negotiate
@@ -155,7 +158,7 @@ class Gateway:
             context=context,
             deadlines=deadlines,
             heartbeat=heartbeat,
-            poller=Poller(),
+            poller=Poller(self._serve_session),
             breaker_log=Sampler("circuit breaker"),
         )
         self.failures = 0
@@ -183,7 +186,8 @@ class Gateway:
         """
         self._listeners = listeners
         services = self.services
-        with closing(services.poller):
+        with closing(services.poller), ExitStack() as after_tasks:
+            after_tasks.callback(self._end_waiting)
             async with trio.open_nursery() as connections:
                 connections.start_soon(services.deadlines.run)
                 connections.start_soon(services.heartbeat.watch_clock, self.pool.sessions)
@@ -257,15 +261,19 @@ class Gateway:
             connections.start_soon(self._serve_connection, sock, name="connection")
         return None
 
-    async def _serve_connection(self, sock: socket.socket) -> None:
-        """Serve one connection from its first byte to its last. No error gets past here."""
+    async def _serve_session(self, session: Connection) -> None:
+        await self._serve_connection(session.outbox.sock, session)
+
+    async def _serve_connection(
+        self, sock: socket.socket, session: Connection | None = None
+    ) -> None:
+        """Serve a connection until it waits for its client or ends: from its first byte, or a session
+        that has waited. No error gets past here.
+        """
+        waits = False
         try:
-            session = await self._open(Attempt(sock))
-            if session is not None:
-                try:
-                    await session.run()
-                finally:
-                    session.end()
+            session = session or await self._open(Attempt(sock))
+            waits = session is not None and await session.run()
         except (OSError, trio.ClosedResourceError):
             # The client is gone.
             pass
@@ -273,7 +281,17 @@ class Gateway:
             self.failures += 1
             log.exception("connection failed")
         finally:
-            close(sock)
+            if not waits:
+                if session is not None:
+                    session.end()
+                close(sock)
+                self._sockets -= 1
+
+    def _end_waiting(self) -> None:
+        """End the sessions that are left, when no task runs any more."""
+        for session in list(self.pool.sessions):
+            session.end()
+            close(session.outbox.sock)
             self._sockets -= 1
 
     async def _open(self, attempt: Attempt) -> Session | None:

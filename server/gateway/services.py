@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from server.fanout.hub import Hub
 from server.gateway.commands import ClientContext
+from server.gateway.connection import Connection
 from server.gateway.deadlines import DeadlineWheel
 from server.gateway.heartbeat import Heartbeat
 from server.gateway.poller import Poller
@@ -20,5 +21,5 @@ class Services:
     context: ClientContext
     deadlines: DeadlineWheel
     heartbeat: Heartbeat
-    poller: Poller
+    poller: Poller[Connection]
     breaker_log: Sampler

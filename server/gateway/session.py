@@ -1,7 +1,8 @@
 """One connection after the upgrade: reads what the client sends, and carries out the replies.
 
-The session is a single task, and sends through its outbox. While the outbox is blocked, the session
-reads no further command. So answers that the client does not read cannot pile up.
+A session has a task only while it serves what its client sent: most clients only listen. It sends
+through its outbox. While the outbox is blocked, the session reads no further command. So answers that
+the client does not read cannot pile up.
 """
 
 import random
@@ -46,7 +47,8 @@ NEVER = float("inf")
 class Session:
     """One client's connection, as `Connection` describes it to the others.
 
-    Owned by its connection's task, which calls `begin`, `run` and `end` once each.
+    Owned by its connection's task. The first one calls `begin`; each calls `run`, the last one then
+    `end`. Between two tasks the poller owns it.
     """
 
     __slots__ = (
@@ -114,23 +116,36 @@ class Session:
         if services.pool.draining:
             self.send_away(LATER_MS)
 
-    async def run(self) -> None:
-        """Serve the client until it is gone. Errors: OSError, ClosedResourceError."""
-        received, self._received = self._received, b""
-        if received:
-            await self._take(received)
-        while not (self._client_closed or self.over):
-            # Not `receive`: ten thousand sessions that only listen would keep its coroutine.
-            await self._services.poller.wait_readable(self.outbox.sock)
-            if self.over:
-                return
-            data = receive_nowait(self.outbox.sock, RECEIVE_BYTES)
-            if data == b"":
-                return
-            if data:
-                await self._take(data)
+    async def run(self) -> bool:
+        """Take one read from the client. Return True if the poller now watches for more, and False if
+        the client is gone. Errors: OSError, ClosedResourceError.
+        """
+        if not self.over:
+            data, self._received = self._received, b""
+            received = data or receive_nowait(self.outbox.sock, RECEIVE_BYTES)
+            if received == b"":
+                return False
+            if received:
+                await self._take(received)
+        if not (self._client_closed or self.over):
+            self._watch()
+            return True
         # The answer to the client's close frame still has to go out, until the deadline.
         await self.outbox.wait_drained()
+        return False
+
+    def on_readable(self) -> bool:
+        """Read once. Return whether `run` has to go on, as there is more than the answer to a ping."""
+        try:
+            received = receive_nowait(self.outbox.sock, RECEIVE_BYTES)
+            if received is not None and not self._answers_ping(received):
+                self._received = received
+                return True
+            self._watch()
+        except OSError:
+            # The client has reset the connection: `run` finds its end.
+            return True
+        return False
 
     def end(self) -> None:
         """Give back everything that the session holds, except the socket; harmless if done already."""
@@ -242,19 +257,29 @@ class Session:
         services.deadlines.set(self, trio.current_time() + CLOSE_TIMEOUT)
 
     def _cut(self) -> None:
-        """End at once, even if the connection's task waits."""
+        """End at once, even if the connection has a task that waits."""
         self.end()
         self._services.poller.wake(self.outbox.sock)
         close(self.outbox.sock)
 
+    def _watch(self) -> None:
+        self._services.poller.watch(self.outbox.sock, self)
+
+    def _answers_ping(self, data: bytes) -> bool:
+        """Return whether `data` is no more than the answer to a ping. Only a client that has sent
+        something else gets a decoder.
+        """
+        answers = self._protocol is None and self.unanswered > 0 and is_pong(data)
+        if answers:
+            self.unanswered = 0
+        return answers
+
     async def _take(self, data: bytes) -> None:
         protocol = self._protocol
-        if protocol is not None and protocol.failed:
+        if (protocol is not None and protocol.failed) or self._answers_ping(data):
             return
-        answered, self.unanswered = self.unanswered, 0
+        self.unanswered = 0
         if protocol is None:
-            if answered and is_pong(data):
-                return
             protocol = self._make_protocol()
         for frame in protocol.receive(data):
             # A client that does not read its answers gets no more of them. Quotes may be pending for

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
-from server.quotes.instrument import at_tick
+from server.quotes.instrument import MAX_DECIMALS, at_tick
+from server.quotes.traded import Traded
 
 
 class MinuteBar(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -48,6 +50,29 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         bool, Meta(description="True if its time is over and all its trades have come")
     ]
     rev: Annotated[int, Meta(description="Number of changes since it became final")]
+
+
+def trades_in(bar: MinuteBar) -> Traded:
+    """Return the trades that made a bar."""
+    return Traded(
+        bar.minute,
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        bar.volume,
+        bar.count,
+        bar.turnover,
+        bar.first_us,
+        bar.last_us,
+    )
+
+
+def exact(trades: Traded) -> Traded:
+    """Return trades with the volume that the store gives back: whole, or without a sum's noise."""
+    volume = float(trades.volume)
+    whole = volume.is_integer()
+    return replace(trades, volume=int(volume) if whole else round(volume, MAX_DECIMALS))
 
 
 def bar_of(minute: MinuteBar, price_decimals: int) -> Bar:

@@ -5,12 +5,12 @@ of one of them makes its next revision. Nothing here reads a clock or waits. Eac
 same trades in the same order, so each has the same bars.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 import msgspec
 
-from server.history.bar import MinuteBar
+from server.history.bar import MinuteBar, exact, trades_in
 from server.quotes.instrument import Instrument, at_tick
 from server.quotes.traded import MINUTE_US, Closing, KeptMinute, Traded, traded
 from server.quotes.update import Move, Trade, Update
@@ -48,10 +48,12 @@ class Minutes:
         self.lost = 0
         self._minutes: dict[int, dict[str, KeptMinute]] = {}
         self._unclosed: set[int] = set()
-        self._detached: dict[Key, Traded] = {}
+        # Their `rev` is the number of changes that they make of the store's bar.
+        self._detached: dict[Key, KeptMinute] = {}
         self._changed: dict[str, None] = {}
         self._restored: dict[str, None] = {}
         self._revised: dict[Key, None] = {}
+        self._doubted: dict[Key, KeptMinute] = {}
         self._unwritten: dict[Key, None] = {}
 
     def begin(self, now_us: int) -> None:
@@ -79,7 +81,9 @@ class Minutes:
         kept = symbols.get(symbol) if symbols else None
         if kept is None and minute < self.whole_from:
             before = self._detached.get((symbol, minute))
-            self._detached[symbol, minute] = part if before is None else before.then(part)
+            trades, changes = (before.trades.then(part), before.rev) if before else (part, 0)
+            changes += minute < self.closed_to
+            self._detached[symbol, minute] = KeptMinute(trades, changes, partial=True)
             return
         if kept is not None:
             part = kept.trades.then(part)
@@ -140,6 +144,30 @@ class Minutes:
         """Take out the final bars that changed since the last call."""
         revised, self._revised = self._revised, {}
         return [bar for key in revised if (bar := self.bar(*key))]
+
+    def doubt(self, symbols: Iterable[str]) -> None:
+        """Note that this instance may have missed trades of these symbols' final bars, before the state
+        of another instance comes.
+        """
+        final = [each for each in self._minutes if each < self.closed_to]
+        for symbol in symbols:
+            for minute in final:
+                if kept := self._minutes[minute].get(symbol):
+                    self._doubted[symbol, minute] = kept
+
+    def take_gone(self) -> dict[Key, bool]:
+        """Take out the bars that left the memory before clients had their newest state: the store has
+        it. A bar's value is True if it changed, and False if it may have.
+        """
+        gone = {
+            key: key in self._revised
+            for key in {**self._doubted, **self._revised}
+            if key[0] not in self._minutes.get(key[1], ())
+        }
+        for key in gone:
+            self._revised.pop(key, None)
+        self._doubted = {}
+        return gone
 
     def bar(self, symbol: str, minute: int) -> MinuteBar | None:
         """Return a bar, None if it is not in memory."""
@@ -215,12 +243,16 @@ class Minutes:
                 self._keep_needed(minute)
 
     def _keep_needed(self, minute: int) -> dict[str, KeptMinute]:
-        """Forget the bars of a minute that the store has, and that clients have. Return the others."""
+        """Forget the bars of a minute that the store, clients and other instances have. Return the
+        others.
+        """
         symbols = self._minutes.pop(minute)
         kept = {
             name: symbols[name]
             for name in symbols
-            if (name, minute) in self._unwritten or (name, minute) in self._revised
+            if name in self._restored
+            or (name, minute) in self._unwritten
+            or (name, minute) in self._revised
         }
         if kept:
             self._minutes[minute] = kept
@@ -258,41 +290,48 @@ class Minutes:
         """The symbols and minutes of trades that wait for what the store has of their minute."""
         return [*self._detached]
 
+    def is_missing(self, symbol: str, start: int, end: int) -> bool:
+        """Whether trades of a symbol's minutes from `start` to before `end` wait so."""
+        if end - start < len(self._detached):
+            return any((symbol, each) in self._detached for each in range(start, end))
+        return any(key[0] == symbol and start <= key[1] < end for key in self._detached)
+
     def restore(self, bars: Iterable[MinuteBar], missing: Iterable[Key] = ()) -> None:
         """Go on from the store's `bars`. It has no others of the `missing`. Bars in memory stay."""
         found = {(bar.symbol, bar.minute): bar for bar in bars}
         for key in dict.fromkeys(found) | dict.fromkeys(missing):
             symbol, minute = key
-            part, bar = self._detached.pop(key, None), found.get(key)
+            waiting, bar = self._detached.pop(key, None), found.get(key)
+            part = waiting.trades if waiting else None
             trades = trades_in(bar) if bar else part
             if trades is None or self.bar(*key):
                 continue
             if bar and part:
-                trades = trades.then(part)
+                trades = exact(trades.then(part))
             final = minute < self.closed_to
-            rev = bar.rev if bar else 0
-            self._keep(symbol, KeptMinute(trades, rev + (part is not None) if final else 0))
+            rev = (bar.rev if bar else 0) + (max(1, waiting.rev) if waiting else 0)
+            self._keep(symbol, KeptMinute(trades, rev if final else 0))
             self._restored[symbol] = None
             if not final:
                 self._changed[symbol] = None
             elif part or not (bar and bar.final):
                 self._revise(symbol, minute)
 
+    @property
+    def restored(self) -> Collection[str]:
+        """The symbols that were restored, and of which other instances do not know that yet."""
+        return self._restored
+
     def take_restored(self) -> list[str]:
-        """Take out the symbols that were restored since the last call. Other instances need them."""
+        """Take out the symbols that were restored: other instances are told now."""
         restored, self._restored = self._restored, {}
         return [*restored]
-
-    def is_restored(self, symbol: str) -> bool:
-        """Whether a symbol was restored, and other instances do not know it yet."""
-        return symbol in self._restored
 
     def state_of(self, symbol: str) -> tuple[KeptMinute, ...]:
         """Return the newest minutes, which the next leader goes on with."""
         state = [kept for symbols in self._minutes.values() if (kept := symbols.get(symbol))]
         if self._detached:
-            parts = [part for key, part in self._detached.items() if key[0] == symbol]
-            state += [KeptMinute(part, partial=True) for part in parts]
+            state += [kept for key, kept in self._detached.items() if key[0] == symbol]
         state.sort(key=lambda each: each.trades.minute)
         return tuple(state[-SHARED_MINUTES:])
 
@@ -313,14 +352,14 @@ class Minutes:
         for minute, kept in new.items():
             self.newest_us = max(self.newest_us, kept.trades.last_us)
             if kept.partial:
-                self._detached[symbol, minute] = kept.trades
+                self._detached[symbol, minute] = kept
                 continue
             self._keep(symbol, kept)
             if minute in self._unclosed:
                 self._changed[symbol] = None
             else:
                 self._unwritten[symbol, minute] = None
-                if kept != old.get(minute):
+                if kept != (old.get(minute) or self._doubted.get((symbol, minute))):
                     self._revised[symbol, minute] = None
 
     def rename(self, symbol: str, new: str) -> None:
@@ -332,28 +371,14 @@ class Minutes:
             for key in [key for key in keys if key[0] == symbol]:
                 del keys[key]
                 keys[new, key[1]] = None
+        for key in [key for key in self._doubted if key[0] == symbol]:
+            self._doubted[new, key[1]] = self._doubted.pop(key)
         for key in [key for key in self._detached if key[0] == symbol]:
             self._detached.setdefault((new, key[1]), self._detached.pop(key))
         if symbol in self._restored:
             del self._restored[symbol]
             self._restored[new] = None
         self._changed[new] = None
-
-
-def trades_in(bar: MinuteBar) -> Traded:
-    """Return the trades that made a bar."""
-    return Traded(
-        bar.minute,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.count,
-        bar.turnover,
-        bar.first_us,
-        bar.last_us,
-    )
 
 
 def closed_at(now_us: int) -> int:

@@ -9,12 +9,15 @@ from msgspec.structs import replace
 
 from server.history.bar import MinuteBar
 from server.quotes.instrument import MAX_DECIMALS
-from server.quotes.traded import Timeframe
+from server.quotes.traded import LAST_MINUTE, Timeframe
 
 TIMEFRAMES: tuple[Timeframe, ...] = get_args(Timeframe)
 
 MINUTES: dict[Timeframe, int] = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
 """Minutes of the lengths that do not depend on a time zone. They count from the Unix epoch."""
+
+CALENDAR_END = LAST_MINUTE - 14 * 24 * 60
+"""All minutes from here on are one day and one week: dates end with the year 9999."""
 
 CACHED_DAYS = 2000
 """Days and weeks whose bounds are remembered: 5 µs each. A year of days asks thrice for 365."""
@@ -39,6 +42,8 @@ def period_end(minute: int, timeframe: Timeframe, tz: tzinfo = UTC) -> int:
 @lru_cache(CACHED_DAYS)
 def _days_of(minute: int, timeframe: Timeframe, tz: tzinfo) -> tuple[int, int]:
     """Return the first minute of the day or week that has `minute`, and that of the next one."""
+    if minute >= CALENDAR_END:
+        return CALENDAR_END, 2 * LAST_MINUTE
     moment = datetime.fromtimestamp(minute * 60, tz)
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if timeframe == "1w":
@@ -47,7 +52,10 @@ def _days_of(minute: int, timeframe: Timeframe, tz: tzinfo) -> tuple[int, int]:
 
 
 def _midnight(day: datetime) -> int:
-    return int(day.timestamp()) // 60
+    """Return the first minute that begins at midnight or later. Liberia's midnights were at 44:30 past
+    an hour of UTC until 1972.
+    """
+    return -(-int(day.timestamp()) // 60)
 
 
 def roll_up(

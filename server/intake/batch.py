@@ -33,6 +33,14 @@ class Busy(Exception):
         self.wait = wait
 
 
+class Uncertain(Exception):
+    """Nobody can tell whether a batch was taken. Try again after `wait` seconds."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
 OnAnswer = Callable[[Answer], None]
 
 
@@ -40,7 +48,7 @@ class Desk(Protocol):
     """Takes batches. It answers each, in their order, once their updates are published."""
 
     async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
-        """Take a batch if there is room. Errors: Busy."""
+        """Take a batch if there is room. Errors: Busy, Uncertain."""
 
     async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
         """Take a batch once there is room."""

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from server.intake.answer import Refused
+from server.intake.objects import Published
 from server.quotes.instrument import MAX_PRICE, NOISE, Instrument
+from server.quotes.messages import MarketState
+
+Sides = tuple[float | None, float | None, int | float | None, int | float | None]
+"""Bid, ask, and their sizes. None: nobody bids or asks."""
 
 MAX_SIZE = 10**12
 """Units of one trade: more shares than any company has issued."""
@@ -44,6 +49,39 @@ def at_size(size: float, instrument: Instrument, field: str) -> int | float:
 def rounded_size(size: float, decimals: int) -> int | float:
     """Return a size without the noise of floats. Without decimals it is an integer."""
     return round(size, decimals) if decimals else round(size)
+
+
+def trade_of(given: Published, instrument: Instrument) -> tuple[float, int | float]:
+    """Return a trade's price and size. Errors: Refused."""
+    price = at_price(given.price, instrument, "price")
+    return price, at_size(given.size or 0, instrument, "size")
+
+
+def book_of(given: Published, instrument: Instrument) -> Sides:
+    """Return the best bid and ask of a quote. Errors: Refused."""
+    if given.bid is None and given.ask is None:
+        raise Refused("bad_price", "bid and ask are missing")
+    bid = None if given.bid is None else at_price(given.bid, instrument, "bid")
+    ask = None if given.ask is None else at_price(given.ask, instrument, "ask")
+    bid_size, ask_size = (
+        None if size is None else at_size(size, instrument, name)
+        for name, size in (("bid_size", given.bid_size), ("ask_size", given.ask_size))
+    )
+    return bid, ask, bid_size, ask_size
+
+
+def corrected(given: Published, instrument: Instrument) -> tuple[float | None, int | float | None]:
+    """Return the price and size of a `correct`, None for one that stays. Errors: Refused."""
+    price = None if given.price is None else at_price(given.price, instrument, "price")
+    size = None if given.size is None else at_size(given.size, instrument, "size")
+    return price, size
+
+
+def required_status(given: MarketState | None) -> MarketState:
+    """Return the market's status. Errors: Refused without one."""
+    if given is None:
+        raise Refused("bad_json", "status is missing: open, halted or closed")
+    return given
 
 
 def required_id(given: str | int | None) -> str | int:

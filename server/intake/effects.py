@@ -45,7 +45,9 @@ def restated(
         # The volume of an earlier session.
         volume = 0
     price, time_us, high, low, *_ = trades.values(symbol)
-    minutes = (trades.minute_of(symbol, row),)
+    minute = trades.minute_of(symbol, row)
+    # Without the other trades of its minute, the bar stays: it would lose those.
+    minutes = (minute,) if minute else ()
     added = rounded_size(volume, instrument.size_decimals)
     if price is None:
         # Nobody knows what it costs, so the price stays that of the trade that was taken out.

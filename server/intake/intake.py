@@ -11,7 +11,14 @@ import msgspec
 import structlog
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
-from server.intake.checks import at_price, at_size, may_publish, required_id
+from server.intake.checks import (
+    book_of,
+    corrected,
+    may_publish,
+    required_id,
+    required_status,
+    trade_of,
+)
 from server.intake.effects import before_opening, late_trade, restated
 from server.intake.held import Candidate, HeldTrades
 from server.intake.kept import NO_ID, NO_SEQ, Row
@@ -209,8 +216,7 @@ class Intake:
 
     def _trade(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
         symbol, source = given.symbol, batch.source
-        price = at_price(given.price, instrument, "price")
-        size = at_size(given.size or 0, instrument, "size")
+        price, size = trade_of(given, instrument)
         key = self._key(given, batch)
         if not self._is_new(given, batch, key):
             return
@@ -290,31 +296,21 @@ class Intake:
         self.trades.begin(symbol, values, adjustments, instrument.opened_at)
 
     def _book(self, given: Published, instrument: Instrument, time_us: int, batch: _Batch) -> None:
-        symbol = given.symbol
-        if given.bid is None and given.ask is None:
-            raise Refused("bad_price", "bid and ask are missing")
-        bid = None if given.bid is None else at_price(given.bid, instrument, "bid")
-        ask = None if given.ask is None else at_price(given.ask, instrument, "ask")
-        bid_size, ask_size = (
-            None if size is None else at_size(size, instrument, name)
-            for name, size in (("bid_size", given.bid_size), ("ask_size", given.ask_size))
-        )
+        symbol, sides = given.symbol, book_of(given, instrument)
         if self._counts(given, batch):
             newest = batch.source.newest(symbol)
             if _is_late(time_us, _seq(given), newest.book):
                 batch.answer.late += 1
                 return
             newest.book = time_us, _seq(given)
-            batch.accept(TopOfBook(symbol, bid, ask, bid_size, ask_size, time_us, batch.now))
+            batch.accept(TopOfBook(symbol, *sides, time_us, batch.now))
 
     def _status(self, given: Published, batch: _Batch) -> None:
-        if given.status is None:
-            raise Refused("bad_json", "status is missing: open, halted or closed")
+        status = required_status(given.status)
         if self._is_new(given, batch):
             # Of any source: a price is the first source's, a halt is the market's.
             self._count(given, batch)
-            reason = given.reason or REASONS[given.status]
-            batch.accept(Notice(given.symbol, given.status, reason))
+            batch.accept(Notice(given.symbol, status, given.reason or REASONS[status]))
 
     def _counts(self, given: Published, batch: _Batch) -> bool:
         """Count an object without an id, and return whether it has an effect."""
@@ -363,8 +359,7 @@ class Intake:
     def _correct(self, given: Published, key: int, instrument: Instrument, batch: _Batch) -> bool:
         """Change a trade's price or size. Return whether there is such a trade."""
         symbol = given.symbol
-        price = None if given.price is None else at_price(given.price, instrument, "price")
-        size = None if given.size is None else at_size(given.size, instrument, "size")
+        price, size = corrected(given, instrument)
         if held := self.held.take(symbol, key):
             held.price = held.price if price is None else price
             held.size = held.size if size is None else size

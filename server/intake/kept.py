@@ -6,7 +6,7 @@ oldest row: its price, high and low.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import chain
 from struct import Struct
@@ -61,7 +61,9 @@ class Values(NamedTuple):
 
 
 class Kept(msgspec.Struct):
-    """`since`: the time of the last trade before the first one here, 0 if there was none."""
+    """`since`: the time of the last trade before the first one here, 0 if none. `unknown`: its
+    minute, if the trades of that are not known.
+    """
 
     before: Values
     adjustments: str
@@ -71,6 +73,7 @@ class Kept(msgspec.Struct):
     rows: bytearray = msgspec.field(default_factory=bytearray)
     # Trades that have no rows, of the newest minutes with such.
     minutes: tuple[Traded, ...] = ()
+    unknown: int = -1
     # The high and low with the rows, None if they have to be counted anew.
     extremes: tuple[float, float] | None = None
 
@@ -87,9 +90,18 @@ class Kept(msgspec.Struct):
         newest = self._row_at(len(self.rows) - ROW_BYTES)
         return Values(newest.price, newest.time_us, *(self.extremes or (None, None)))
 
-    def minute_of(self, row: Row) -> Traded:
-        """Return all trades of the minute in which `row` is, or was."""
+    def know_minutes(self, minutes: Sequence[Traded]) -> None:
+        """Note all trades of the newest minutes before the first trade here."""
+        self.minutes = tuple(minutes[-FOLDED_MINUTES:])
+        last = self.before.time_us // MINUTE_US
+        if self.before.traded and last not in {each.minute for each in self.minutes}:
+            self.unknown = last
+
+    def minute_of(self, row: Row) -> Traded | None:
+        """Return all trades of the minute in which `row` is, or was; None if they are not known."""
         minute = row.time_us // MINUTE_US
+        if minute == self.unknown:
+            return None
         rows = map(Row._make, _ROW.iter_unpack(self.rows))
         found = (traded(*each[3:5], each.time_us) for each in rows)
         parts = [each for each in chain(self.minutes, found) if each.minute == minute]

@@ -12,14 +12,25 @@ import structlog
 from msgspec import Meta
 
 from server.intake.answer import INTERNAL_ERROR, Answer, Refused
-from server.intake.checks import at_price, at_size, may_publish
+from server.intake.checks import (
+    book_of,
+    corrected,
+    may_publish,
+    required_id,
+    required_status,
+    trade_of,
+)
 from server.intake.market import Market
 from server.intake.names import id_hash
 from server.intake.objects import Line, Published, read_time
-from server.quotes.instrument import is_symbol
+from server.quotes.instrument import MAX_DECIMALS, UNLISTED, Instrument, is_symbol
 
 MOST_OBJECTS = 500
 """Objects of one entry of the queue: some 60 KB, and 10 ms to judge."""
+
+
+NEW = msgspec.structs.replace(UNLISTED, price_decimals=MAX_DECIMALS)
+"""Stands for a symbol that a trade lists: its price says how many decimals the symbol gets."""
 
 
 class Queued(msgspec.Struct, array_like=True):
@@ -91,9 +102,29 @@ def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, 
     if instrument is None and not market.may_list(given.symbol):
         raise Refused("unknown_symbol", f"no instrument has the symbol {given.symbol}")
     given.ts = read_time(given.ts, now)
-    if instrument and given.kind == "trade":
-        at_price(given.price, instrument, "price")
-        at_size(given.size or 0, instrument, "size")
+    _check_fields(given, instrument or NEW)
+
+
+def _check_fields(given: Published, instrument: Instrument) -> None:
+    """Check what the intake will check of the fields, and drop the sizes that it will not look at:
+    msgpack has no integers beyond 64 bits. Errors: Refused.
+    """
+    match given.kind:
+        case "trade":
+            trade_of(given, instrument)
+        case "quote":
+            book_of(given, instrument)
+        case "status":
+            required_status(given.status)
+        case "cancel":
+            required_id(given.id)
+        case "correct":
+            required_id(given.id)
+            corrected(given, instrument)
+    if given.kind != "quote":
+        given.bid_size = given.ask_size = None
+    if given.kind not in ("trade", "correct"):
+        given.size = None
 
 
 def split(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:

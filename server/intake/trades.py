@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from server.intake.kept import FOLDED_MINUTES, NO_ID, ROW_BYTES, Kept, Row, Values
+from server.intake.kept import NO_ID, ROW_BYTES, Kept, Row, Values
 from server.quotes.traded import Traded
 
 TRADES_A_SYMBOL = 1000
@@ -80,7 +80,7 @@ class KeptTrades:
             self._row_bytes -= len(kept.rows)
             self._rotation.pop(symbol, None)
         kept = Kept(values._replace(minutes=()), adjustments, since, opened)
-        kept.minutes = values.minutes[-FOLDED_MINUTES:]
+        kept.know_minutes(values.minutes)
         self._symbols[symbol] = kept
         if self.news is not None:
             self.news[symbol] = SymbolNews(values, adjustments, opened, anew=True)
@@ -196,8 +196,8 @@ class KeptTrades:
         """Return the present values of a symbol that has begun."""
         return self._symbols[symbol].values()
 
-    def minute_of(self, symbol: str, row: Row) -> Traded:
-        """Return all trades of the minute in which `row` is, or was."""
+    def minute_of(self, symbol: str, row: Row) -> Traded | None:
+        """Return all trades of the minute in which `row` is, or was; None if they are not known."""
         return self._symbols[symbol].minute_of(row)
 
     def newest_of(self, symbol: str, source: int) -> tuple[int, int]:

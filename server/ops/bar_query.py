@@ -20,6 +20,11 @@ from server.quotes.traded import MINUTE_US, Timeframe
 AHEAD = 2 * 24 * 60
 """Minutes after now at which every range ends. No bar begins later, even if a clock is wrong."""
 
+LATER = 9 * 24 * 60
+"""Minutes by which the present range may begin later than that of the first page. A range without a
+`start` begins anew each day. On a Tuesday, one of weeks begins with the next Monday.
+"""
+
 SHOWN = 40
 """Characters of a wrong value that the error repeats."""
 
@@ -115,7 +120,7 @@ def _continued(query: Query, token: str) -> Query:
         message = "page_token: it belongs to other parameters; only `limit` may differ"
         raise ApiError(BAD_REQUEST, message)
     # A range that ends now has grown since the first page, and does not end later than that.
-    if not query.first - AHEAD <= mark.first <= mark.minute < mark.end <= query.end:
+    if not query.first - LATER <= mark.first <= mark.minute < mark.end <= query.end:
         raise ApiError(BAD_REQUEST, "page_token: it is not a `next_page_token`")
     return query._replace(first=mark.first, end=mark.end, behind=mark)
 

@@ -100,7 +100,8 @@ class History:
             page, is_final = await self._page(query, loaded.found, now_us)
         except (StoreUnavailable, trio.TooSlowError) as error:
             raise unavailable_store(error) from error
-        if not is_final:
+        # An answer that lacks a symbol is not the last word about this range.
+        if not is_final or loaded.unavailable:
             call.headers.update(NO_STORE)
         return page
 
@@ -152,6 +153,8 @@ class History:
         if first >= end:
             return []
         timeframe, tz, descending = query.timeframe, query.tz, query.descending
+        # A minute that ends during the reads may have a trade that `bars` lacks.
+        closed_to = reader.closed_to
         bars = await reader.read(Span(symbol, timeframe, tz, first, end, most, descending))
         if not query.fill:
             return bars
@@ -163,9 +166,7 @@ class History:
             first = first if descending else bars[0].minute
         end = min(end, period_end(now_us // MINUTE_US, timeframe, tz))
         slots = periods(timeframe, tz, first, end, self._hours, descending=descending)
-        return await _taken(
-            filled(bars, slots, before, reader.closed_to, descending=descending), most
-        )
+        return await _taken(filled(bars, slots, before, closed_to, descending=descending), most)
 
 
 async def _taken(bars: Iterator[MinuteBar], most: int) -> list[MinuteBar]:

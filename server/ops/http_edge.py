@@ -16,9 +16,6 @@ from typing import Any
 
 import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.request import header_values
@@ -32,6 +29,7 @@ from server.gateway.sockets import (
 )
 from server.ops.cors import Sharing
 from server.ops.endpoint import BODY
+from server.ops.http_library import Config, ConnectionState, TCPServer
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
 from server.ops.request_pacer import RequestPacer

@@ -12,11 +12,11 @@ from contextlib import suppress
 
 import h11
 import trio
-from hypercorn.trio.worker_context import WorkerContext
 
 from server.gateway.refusals import Refusal, Refused, response
 from server.gateway.request import NotHttp, take_head
 from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all, send_last
+from server.ops.http_library import WorkerContext
 from server.ops.http_request import MAX_HEAD, IncomingRequest
 
 KEEP_ALIVE_TIMEOUT = 15.0

@@ -5,8 +5,8 @@ from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -69,7 +69,7 @@ def description_route(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> R
 
 def docs_route() -> Route:
     """Return the route `/docs`, a page with the description that loads nothing from other sites."""
-    page = files("server.ops").joinpath("docs.html").read_bytes()
+    page = Path(__file__).with_name("docs.html").read_bytes()
     protection = {
         "Content-Security-Policy": content_policy(page),
         "Referrer-Policy": "no-referrer",

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from server.gateway.handshake import NO_PRICES
 from server.intake.answer import Answer
-from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, Desk
+from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, Desk, Uncertain
 from server.intake.first_answers import FirstAnswers
 from server.intake.objects import MAX_BATCH_BYTES, Published
 from server.ops.endpoint import Call, Endpoint, Parameter
@@ -24,6 +24,7 @@ from server.ops.problems import (
     TOO_LARGE,
     UNSUPPORTED,
     ApiError,
+    Problem,
 )
 
 PUBLISH_TIMEOUT = 20.0
@@ -31,6 +32,12 @@ PUBLISH_TIMEOUT = 20.0
 
 MAX_MEMBERS = 100
 """Members of a gzip body. Each costs a copy of the rest."""
+
+Refusal = tuple[Problem, str]
+
+NOT_TAKEN: Refusal = RATE_LIMITED, "the first batch with this key was not taken"
+
+MAY_COUNT: Refusal = NOT_PUBLISHED_YET, "the first batch with this key may count; send it again"
 
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -43,14 +50,14 @@ class _Receipt:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer = Answer()
-        self.refused = False
+        self.refusal: Refusal | None = None
 
     def on_answer(self, answer: Answer) -> None:
         self.answer = answer
         self.answered.set()
 
-    def refuse(self) -> None:
-        self.refused = True
+    def refuse(self, refusal: Refusal) -> None:
+        self.refusal = refusal
         self.answered.set()
 
 
@@ -88,18 +95,22 @@ class PriceDesk:
         try:
             await self._desk.offer(batch, on_answer)
         except Busy as busy:
-            self._refuse(named, receipt)
+            self._refuse(named, receipt, NOT_TAKEN)
             raise ApiError(RATE_LIMITED, str(busy), busy.wait) from None
+        except Uncertain as uncertain:
+            self._refuse(named, receipt, MAY_COUNT)
+            raise ApiError(NOT_PUBLISHED_YET, str(uncertain), uncertain.wait) from None
         except BaseException:
-            self._refuse(named, receipt)
+            # The publisher may have left while the batch was taken.
+            self._refuse(named, receipt, MAY_COUNT)
             raise
         return receipt
 
-    def _refuse(self, named: tuple[str, str] | None, receipt: _Receipt) -> None:
+    def _refuse(self, named: tuple[str, str] | None, receipt: _Receipt, refusal: Refusal) -> None:
         """Let requests with the same key, which wait for this one, share its refusal."""
         if named:
             self._on_their_way.pop(named, None)
-            receipt.refuse()
+            receipt.refuse(refusal)
 
     def _remember(self, named: tuple[str, str], receipt: _Receipt, answer: Answer) -> None:
         """Keep the answer, even if the publisher has left."""
@@ -110,8 +121,8 @@ class PriceDesk:
     async def _answer(self, receipt: _Receipt) -> Answer:
         with trio.move_on_after(PUBLISH_TIMEOUT):
             await receipt.answered.wait()
-            if receipt.refused:
-                raise ApiError(RATE_LIMITED, "the first batch with this key was not taken", 1.0)
+            if receipt.refusal:
+                raise ApiError(*receipt.refusal, 1.0)
             return receipt.answer
         raise ApiError(NOT_PUBLISHED_YET, "the batch is taken, but is not published yet")
 

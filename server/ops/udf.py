@@ -50,7 +50,8 @@ MAX_BARS = 10_000
 MAX_GROUP = 10_000
 """Instruments of one answer of `/udf/symbol_info`, some 1.5 MB."""
 
-LATEST = LATEST_US // 1_000_000
+LATEST = LATEST_US // 1_000_000 - 8 * 86_400
+"""The last time in Unix seconds that has a next day and a next week within the year 9999."""
 
 UNKNOWN_SYMBOL = Failure("unknown_symbol")
 
@@ -165,8 +166,9 @@ class Datafeed:
         tz: tzinfo = self._calendar.zone or UTC
         begun = begun_us(row.adjustments) // MINUTE_US
         latest = time_ns() // MINUTE_US // 1000 + AHEAD
-        first = max(begun, _minute(0 if count else start, timeframe, tz))
         stop = min(_minute(end, timeframe, tz), period_end(latest, timeframe, tz))
+        # No table has minutes as far ahead as a chart may ask for.
+        first = max(begun, min(_minute(0 if count else start, timeframe, tz), stop))
         most = count or MAX_BARS
         call.pay(most / BARS_A_LOOKUP)
         bars: Sequence[MinuteBar] = ()
@@ -211,7 +213,7 @@ def _minute(moment: int, timeframe: Timeframe, tz: tzinfo) -> int:
     day = datetime.fromtimestamp(-(-moment // 86_400) * 86_400, UTC).date()
     if timeframe == "1w":
         day += timedelta(days=-day.weekday() % 7)
-    return int(datetime(day.year, day.month, day.day, tzinfo=tz).timestamp()) // 60
+    return -(-int(datetime(day.year, day.month, day.day, tzinfo=tz).timestamp()) // 60)
 
 
 def _time(minute: int, timeframe: Timeframe, tz: tzinfo) -> int:

@@ -4,10 +4,9 @@ A page may load only this server's own files. It may connect only to this server
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -32,6 +31,8 @@ MEDIA_TYPES = {
     "woff2": "font/woff2",
 }
 """The endings of the files that are served."""
+
+FOLDER = Path(__file__).parents[1] / "web"
 
 STREAM = "/ws/quotes"
 
@@ -168,15 +169,11 @@ def page_route(path: str, page: str, web: Web) -> Route:
 @cache
 def _files() -> dict[str, bytes]:
     """Return each file that is served, by its path below `server/web`."""
-    return dict(_walk(files("server.web"), ""))
-
-
-def _walk(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
-    for each in folder.iterdir():
-        if each.is_dir():
-            yield from _walk(each, f"{path}{each.name}/")
-        elif each.name.rpartition(".")[2] in MEDIA_TYPES:
-            yield path + each.name, each.read_bytes()
+    return {
+        each.relative_to(FOLDER).as_posix(): each.read_bytes()
+        for each in FOLDER.rglob("*")
+        if each.suffix[1:] in MEDIA_TYPES
+    }
 
 
 def file_answer(request: Request, path: str, headers: dict[str, str] | None = None) -> Response:

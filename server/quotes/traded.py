@@ -93,7 +93,7 @@ def all_traded(earlier: tuple[Traded, ...], later: Iterable[Traded]) -> tuple[Tr
 
 class KeptMinute(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The trades of one minute so far. `rev` is the number of changes since it was final. `partial`:
-    the store has others of the minute.
+    the store has others of the minute, and `rev` is the number of changes that these make.
     """
 
     trades: Traded

@@ -86,7 +86,7 @@ class BarReader:
         limit = span.limit
         while len(found) < limit and span.first < span.end:
             # Nothing is rolled up between two bars that lie far apart.
-            nearest = await self._minutes(span._replace(limit=1))
+            nearest = await self._minutes(span._replace(timeframe="1m", limit=1))
             if not nearest:
                 break
             span = span._replace(limit=limit - len(found))
@@ -120,7 +120,7 @@ class BarReader:
         return next(iter(await self._database.ask(partial(self._tables.read, wanted))), None)
 
     async def _minutes(self, span: Span) -> list[MinuteBar]:
-        """Return bars of one minute."""
+        """Return bars of one minute that have trades."""
         memory = self._newest.recent([span.symbol], span.first, span.end)
         found = [*await self._stored(span, memory), *memory]
         # Memory keeps bars without trades, as all of them were cancelled, for their revision.
@@ -128,12 +128,27 @@ class BarReader:
         return [each for each in found if each.count][: span.limit]
 
     async def _rolled(self, span: Span) -> list[MinuteBar]:
+        # Minutes that end while the tables are asked may have trades that `memory` lacks.
+        closed_to = self.closed_to
         memory = self._newest.recent([span.symbol], span.first, span.end)
-        found = [*await self._stored(span, memory), *memory]
+        found = [*await self._stored_with(span, memory), *memory]
         found.sort(key=lambda each: each.minute)
-        bars = roll_up(found, span.timeframe, self.closed_to, span.tz)
+        bars = roll_up(found, span.timeframe, closed_to, span.tz)
         bars = [each for each in bars if each.count]
         return bars[::-1][: span.limit] if span.descending else bars[: span.limit]
+
+    async def _stored_with(self, span: Span, memory: Sequence[MinuteBar]) -> list[MinuteBar]:
+        """Ask the tables for longer bars. Those whose trades were all cancelled do not count for the
+        limit, but the revisions of their minutes count for what `memory` has of the same bars.
+        """
+        empty = 0
+        while True:
+            limit = span.limit + empty
+            found = await self._stored(span._replace(limit=limit), memory)
+            counted = sum(bool(each.count) for each in found)
+            if len(found) < limit or counted >= span.limit:
+                return found
+            empty = len(found) - counted
 
     async def _stored(self, span: Span, memory: Sequence[MinuteBar]) -> list[MinuteBar]:
         """Ask the tables for all that is not in `memory`, unless memory has the whole range."""

@@ -39,18 +39,28 @@ MINUTES = f"""
 """The fields of one minute. The catalogue has some columns of the same name."""
 
 TOTALS = """
+    min(minute) AS any_minute,
     min(minute) FILTER (WHERE count > 0) AS first_minute,
     max(minute) FILTER (WHERE count > 0) AS last_minute,
     max(high) FILTER (WHERE count > 0) AS high, min(low) FILTER (WHERE count > 0) AS low,
     sum(volume) AS volume, sum(count) AS count, sum(turnover) AS turnover,
     min(revision) >= 0 AS final, sum(CASE WHEN revision > 0 THEN revision ELSE 0 END) AS revision
 """
-"""The fields of several minutes that need no order. A minute may have only cancelled trades."""
+"""The fields of several minutes that need no order. A minute may have only cancelled trades. If all
+have, some fields are NULL.
+"""
+
+FIRST_MINUTE, LAST_MINUTE = (
+    "coalesce(first_minute, any_minute)",
+    "coalesce(last_minute, any_minute)",
+)
+"""The minutes with the first and the last trade. If all were cancelled, it is any minute."""
 
 SLOTS = f"""
-    slot, opened.open, totals.high, totals.low, closed.close, totals.volume, totals.count,
-    totals.turnover, CAST(first_minute AS bigint) * {MINUTE_US} + opened.first_us,
-    CAST(last_minute AS bigint) * {MINUTE_US} + closed.last_us, totals.final, totals.revision
+    slot, opened.open, coalesce(totals.high, opened.high), coalesce(totals.low, opened.low),
+    closed.close, totals.volume, totals.count, totals.turnover,
+    CAST(opened.minute AS bigint) * {MINUTE_US} + opened.first_us,
+    CAST(closed.minute AS bigint) * {MINUTE_US} + closed.last_us, totals.final, totals.revision
 """
 """The fields of several minutes: of `totals`, and of the first and the last of the minutes."""
 
@@ -98,7 +108,8 @@ class BarTables(Protocol):
     async def read(self, wanted: Wanted) -> list[MinuteBar]:
         """Return bars in their order. A bar of several minutes has the minute in which it begins.
 
-        It is final if all its minutes are, and its `rev` is the sum of theirs.
+        It is final if all its minutes are, and its `rev` is the sum of theirs. One of minutes whose
+        trades were all cancelled has a count of 0. A minute like that is left out.
         """
 
     async def find(self, keys: Sequence[Key]) -> list[MinuteBar]:

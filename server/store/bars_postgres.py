@@ -13,6 +13,8 @@ from typing import Any
 from server.history.bar import MinuteBar
 from server.store.bars import (
     COLUMNS,
+    FIRST_MINUTE,
+    LAST_MINUTE,
     MINUTES,
     ON_CONFLICT,
     SLOTS,
@@ -108,8 +110,8 @@ WITH days AS (
     ) AS day
 )
 SELECT $1::varchar, {SLOTS} FROM totals
-CROSS JOIN LATERAL ({_look_up("first_minute")}) AS opened
-CROSS JOIN LATERAL ({_look_up("last_minute")}) AS closed
+CROSS JOIN LATERAL ({_look_up(FIRST_MINUTE)}) AS opened
+CROSS JOIN LATERAL ({_look_up(LAST_MINUTE)}) AS closed
 ORDER BY slot %s LIMIT $5
 """
 """Each day is one search in the index: sorting all minutes of a year would use the disk.

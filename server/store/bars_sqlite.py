@@ -10,6 +10,8 @@ import msgspec
 from server.history.bar import MinuteBar
 from server.store.bars import (
     COLUMNS,
+    FIRST_MINUTE,
+    LAST_MINUTE,
     MINUTES,
     ON_CONFLICT,
     SLOTS,
@@ -56,8 +58,10 @@ WITH totals AS (
     FROM minute_bars WHERE minute >= :first AND minute < :end AND {_KEPT} GROUP BY %s
 )
 SELECT :symbol, {SLOTS} FROM totals
-JOIN minute_bars AS opened ON opened.instrument = totals.instrument AND opened.minute = first_minute
-JOIN minute_bars AS closed ON closed.instrument = totals.instrument AND closed.minute = last_minute
+JOIN minute_bars AS opened
+    ON opened.instrument = totals.instrument AND opened.minute = {FIRST_MINUTE}
+JOIN minute_bars AS closed
+    ON closed.instrument = totals.instrument AND closed.minute = {LAST_MINUTE}
 ORDER BY slot %s LIMIT :limit
 """
 """The bars that are counted from one start. Each start is one search in the table's order."""

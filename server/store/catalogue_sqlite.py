@@ -249,7 +249,7 @@ class SqliteCatalogue:
                 connection.execute(note, (migration.version, migration.name))
                 applied.append(migration.name)
             if not present:
-                insert(LIST, [opening_snapshot(each) for each in self._shipped], connection)
+                insert(LIST, map(opening_snapshot, self._shipped), connection)
             index_unindexed(connection)
         return applied
 

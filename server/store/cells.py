@@ -30,11 +30,27 @@ MISSING = frozenset(
 _UNITS = {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 """Powers of ten by suffix."""
 
-_NUMBER = re.compile(r"([-+]?)[$€£¥]?([-+]?)([0-9.,'\s]+(?:e[-+]?[0-9]+)?)(mn|bn|tn|[kmbt]?)")
+MAX_NUMBER_LENGTH = 100
+"""Characters of a number. The pattern takes the square of it in time."""
+
+CURRENCY_SIGNS = "$€£¥₹₩₺₽₫₱฿₪₴₦₿"
+
+_CURRENCY = rf"(?:[a-z]{{0,2}}[{CURRENCY_SIGNS}])"
+"""A sign in front of a number or behind it, such as the HK$ of `HK$ 600.5`."""
+
+_NUMBER = re.compile(
+    rf"([-+]?)\s*(?:{_CURRENCY}|[a-z]{{3}}\s)?\s*([-+]?)"
+    r"([0-9.,'’\s]+(?:e[-+]?[0-9]+)?)(mn|bn|tn|[kmbt]?)"
+    rf"(?:\s*{_CURRENCY}|(?<=\s)[a-z]{{3}})?"
+)
+
+_SIGNS = str.maketrans("\u2212\u2013\ufe63\uff0d\uff0b", "----+")
+"""What word processors and spreadsheets write in place of a minus or a plus."""
+
 _DECIMAL_COMMA = re.compile(r"[0-9],(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _FORMULA = re.compile(r'="([^"]*)"')
-_GROUPS = re.compile(r"['\s]")
+_GROUPS = re.compile(r"['’\s]")
 
 _KINDS: Mapping[InstrumentType, Sequence[str]] = {
     "STOCK": (
@@ -44,19 +60,54 @@ _KINDS: Mapping[InstrumentType, Sequence[str]] = {
         "share",
         "shares",
         "ordinary shares",
+        "ordinary share",
+        "common shares",
+        "preferred stock",
+        "preferred",
+        "pfd",
         "adr",
+        "adrc",
+        "depositary receipt",
+        "american depositary receipt",
+        "gdr",
         "reit",
         "n",
     ),
-    "ETF": ("exchange traded fund", "exchange-traded fund", "etp", "y"),
+    "ETF": (
+        "exchange traded fund",
+        "exchange-traded fund",
+        "exchange traded note",
+        "exchange-traded note",
+        "etn",
+        "etp",
+        "y",
+    ),
     "INDEX": ("indices", "indexes"),
-    "FUND": ("mutual fund", "mutualfund", "investment fund", "unit trust"),
+    "FUND": (
+        "mutual fund",
+        "mutualfund",
+        "closed-end fund",
+        "closed end fund",
+        "cef",
+        "investment fund",
+        "unit trust",
+    ),
     "CRYPTO": ("cryptocurrency", "crypto currency", "coin", "token", "digital asset"),
     "FX": ("forex", "currency", "currency pair", "foreign exchange"),
     "FUTURE": ("futures", "fut"),
     "OPTION": ("options", "opt", "equity option"),
-    "BOND": ("bonds", "fixed income", "note", "treasury"),
-    "OTHER": ("warrant", "commodity", "right", "unit", "certificate"),
+    "BOND": ("bonds", "fixed income", "note", "notes", "treasury"),
+    "OTHER": (
+        "warrant",
+        "warrants",
+        "commodity",
+        "right",
+        "rights",
+        "unit",
+        "units",
+        "certificate",
+        "structured product",
+    ),
 }
 
 _TYPE_OF: Mapping[str, InstrumentType] = {
@@ -82,7 +133,7 @@ class BadCell(ValueError):
 
 def is_missing(text: str) -> bool:
     """Return whether a cell has no value."""
-    return text.strip().lstrip("$€£¥").strip().lower() in MISSING
+    return text.strip().lstrip(CURRENCY_SIGNS).strip().lower() in MISSING
 
 
 def plain_cell(text: str) -> str:
@@ -164,8 +215,12 @@ def read_isin(text: str) -> str | None:
 
 
 def read_number(text: str, *, decimal_comma: bool = False) -> Decimal | None:
-    """Return the number in `$1,234.56`, `1.2T` or `7.32e11`; None if it is none."""
-    match = _NUMBER.fullmatch(text.strip().lower())
+    """Return the number in `$1,234.56`, `(37.63)`, `1.2T` or `7.32e11`; None if it is none."""
+    written = text.strip().translate(_SIGNS)
+    # Accountants write a number below zero in parentheses.
+    below = written[:1] == "(" and written[-1:] == ")"
+    written = f"-{written[1:-1]}" if below else written
+    match = _NUMBER.fullmatch(written.lower()) if len(written) <= MAX_NUMBER_LENGTH else None
     if match is None:
         return None
     digits = _GROUPS.sub("", match[3])

@@ -223,15 +223,18 @@ def _read_table(path: str, text: str, columns: Mapping[str, str], most_rows: int
     if header.count(separator) >= MAX_COLUMNS:
         raise BadFile(f"cannot read {path}: its header has more than {MAX_COLUMNS} columns")
     table = _Table([], [], [])
+    # A symbol may begin with the mark, so only a file that shows its meaning has comments.
+    comment = "#" if before.lstrip().startswith("#") else ""
     if before.strip():
         table.assumed.append(f"the header is {header.strip()[:SHOWN]!r}")
+        table.assumed.extend(["lines that begin with # are comments"] if comment else [])
     # The lines keep their numbers.
     text = "\n" * len(_LINE_END.findall(before)) + text[len(before) :]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     if separator != ",":
         table.assumed.append(f"columns are separated by {separator!r}")
     try:
-        lines = _rows(rows)
+        lines = _rows(rows, comment)
         _, names = next(lines, (0, []))
         fields = _fields(path, names, columns)
         table.assumed.extend(
@@ -278,10 +281,12 @@ def _header(text: str, symbol: str) -> tuple[str, str]:
     return first or ("", "")
 
 
-def _rows(rows: "Reader") -> Iterator[tuple[int, list[str]]]:
-    """The rows that hold anything, with the lines at which they end."""
+def _rows(rows: "Reader", comment: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that hold anything, with the lines at which they end. `comment` begins a comment; '' if
+    there are none.
+    """
     for row in rows:
-        if any(cell.strip() for cell in row):
+        if any(cell.strip() for cell in row) and not (comment and row[0].startswith(comment)):
             yield rows.line_num, row
 
 

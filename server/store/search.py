@@ -27,6 +27,9 @@ CANDIDATES = 1000
 MAX_WORDS = 16
 """Words of a search that are looked for. A longer one is a text that was pasted."""
 
+MAX_JOINED = 4
+"""Words of a search that may be one word of a name: `J P Morgan Chase` has four."""
+
 _LETTERS = str.maketrans(
     {
         "ø": "o",
@@ -83,6 +86,19 @@ def query_words(query: str) -> list[str]:
     """Return the words that `query` asks for, MAX_WORDS at most."""
     words = dict.fromkeys(word[:MAX_WORD_LENGTH] for word in _WORD.findall(fold(query)))
     return list(words)[:MAX_WORDS]
+
+
+def joined(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the ways to write each word: alone, and in one word with its neighbours. So `McDonald's`
+    finds `MCDONALDS CORP`, and `jp morgan chase` finds `JPMorgan Chase`.
+    """
+    ways = [[word] for word in words]
+    for size in range(2, MAX_JOINED + 1):
+        for first in range(len(words) - size + 1):
+            one = "".join(words[first : first + size])[:MAX_WORD_LENGTH]
+            for way in ways[first : first + size]:
+                way.append(one)
+    return [*map(tuple, ways)]
 
 
 def symbol_key(symbol: str) -> str:
@@ -194,6 +210,9 @@ async def search(index: SearchIndex, text: str, limit: int) -> list[Snapshot]:
         found += await index.by_words(query.beginnings, whole=True)
         if len(found) < limit:
             found += await index.by_words(query.beginnings, whole=False)
+    if not found and len(query.words) > 1:
+        query = query._replace(beginnings=joined(query.words))
+        found += await index.by_words(query.beginnings, whole=False)
     if not found and any(len(word) >= MIN_TYPO_LENGTH for word in query.words):
         query = parse_query(text, forgiving=True)
         found += await index.by_words(query.beginnings, whole=False)

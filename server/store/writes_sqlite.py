@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,10 +76,10 @@ def delist(symbols: Sequence[str], connection: sqlite3.Connection) -> list[str]:
     return missing
 
 
-def insert(statement: str, rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
+def insert(statement: str, rows: Iterable[Snapshot], connection: sqlite3.Connection) -> None:
     """Write rows within a transaction."""
     connection.executemany(
-        statement, [{field: getattr(row, field) for field in FIELDS} for row in rows]
+        statement, ({field: getattr(row, field) for field in FIELDS} for row in rows)
     )
 
 
@@ -97,7 +97,7 @@ def index_unindexed(connection: sqlite3.Connection) -> None:
         connection.executemany(
             "INSERT INTO name_words (word, id) VALUES (?, ?)",
             # A name that is not text is left out of every result, too.
-            [(word, n) for n, name in rows if isinstance(name, str) for word in name_words(name)],
+            ((word, n) for n, name in rows if isinstance(name, str) for word in name_words(name)),
         )
         connection.executemany("UPDATE market_data SET words_of = name WHERE id = ?", ids)
 

@@ -19,7 +19,7 @@ export interface Options {
   fields?: readonly string[];
   /** Get each symbol at most once in this time: milliseconds, or text such as `2s`. */
   interval?: number | string;
-  /** The class to connect with, where there is no global one. */
+  /** The class to connect with, if there is no global one. */
   WebSocket?: typeof WebSocket;
 }
 
@@ -101,7 +101,7 @@ export interface Stats {
   resyncs: number;
 }
 
-/** The answer to a command: the symbols for which the server carried it out. */
+/** The answer to a command, which the server carried out for all its symbols. */
 export interface Ack {
   action: string;
   symbols: string[];
@@ -126,7 +126,7 @@ export interface Events {
   bars_missed: { symbol: string; timeframe: Timeframe };
 }
 
-/** The reason why a promise of a command fails. */
+/** Why the server refused a command, or its part about `symbols`. The other symbols count. */
 export class QuotesError extends Error {
   readonly code: string;
   readonly symbols: string[];

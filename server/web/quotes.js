@@ -41,7 +41,7 @@ const JUMP = 5000;
 // A tab that is hidden for this time gives up its connection. A quick look elsewhere costs nothing.
 const HIDDEN_FOR = 30_000;
 
-// A resync is repeated after so many ticks. At most RESYNC_RATE of them go out between two ticks.
+// A resync is repeated after REPAIR_AFTER ticks. At most RESYNC_RATE of them go out between two ticks.
 const REPAIR_AFTER = 10;
 const RESYNC_RATE = 20;
 
@@ -106,7 +106,7 @@ export function connect(options) {
   return new Quotes(options);
 }
 
-/** The reason why a command failed. */
+/** Why the server refused a command, or its part about `symbols`. */
 export class QuotesError extends Error {
   constructor(code, message, symbols = []) {
     super(message);
@@ -133,16 +133,18 @@ export class Quotes extends EventTarget {
   overload = 0;
   stats = { messages: 0, bytes: 0, connects: 0, resumed: 0, resyncs: 0 };
 
-  #options = { format: "compact" };
+  #options = {};
   #address;
   #wanted = new Set();
   #bars = new Map();
 
   // The connection. `#attempt` grows with each, so that late answers to earlier ones do not count.
+  // `#unnamed`: the wanted symbols for which its URL had no room.
   #attempt = 0;
   #socket = null;
   #decoder = null;
   #acceptedAt = null;
+  #unnamed = [];
   #token = null;
   #renewed = false;
   #failures = 0;
@@ -150,7 +152,7 @@ export class Quotes extends EventTarget {
   #asked = 0;
   #timer = 0;
 
-  // Commands without an answer, by id.
+  // Commands without a whole answer, by id.
   #pending = new Map();
   #lastId = 0;
   #throttle = null;
@@ -269,8 +271,8 @@ export class Quotes extends EventTarget {
   /** Take in options, which hold from the next connection on. */
   #set(options) {
     const { fields } = this.#options;
+    this.#address = new URL(options.url ?? this.#options.url, globalThis.location?.href);
     Object.assign(this.#options, options);
-    this.#address = new URL(this.#options.url, globalThis.location?.href);
     this.#address.protocol = this.#address.protocol.replace("http", "ws");
     this.#address.hash = "";
     if ("getToken" in options) this.#token = null;
@@ -296,18 +298,20 @@ export class Quotes extends EventTarget {
     }
     // The page may have closed, paused or reconnected while it looked for the token.
     if (attempt !== this.#attempt) return;
-    const forms = [...new Set([this.#options.format, "json"])].map((form) => PREFIX + form);
-    const { url, rest } = this.#request();
+    const forms = new Set([this.#options.format ?? "compact", "json"]);
+    const protocols = [...forms].map((form) => PREFIX + form);
+    if (token) protocols.push(`bearer.${token}`);
+    const url = this.#request();
     try {
       const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
-      this.#socket = new Socket(url, token ? [...forms, `bearer.${token}`] : forms);
+      this.#socket = new Socket(url, protocols);
     } catch {
       // The browser's own message may repeat the token.
       this.#finish(reason("bad_options"));
       return;
     }
     this.#socket.binaryType = "arraybuffer";
-    this.#socket.onopen = () => this.#opened(rest);
+    this.#socket.onopen = () => this.#opened();
     this.#socket.onmessage = ({ data }) => this.#received(data);
     this.#socket.onclose = ({ code, reason: text }) => this.#ended(code, text);
     this.#beat();
@@ -317,7 +321,7 @@ export class Quotes extends EventTarget {
     return (await this.#options.getToken?.()) ?? "";
   }
 
-  /** Return the next URL, and the symbols for which it has no room. */
+  /** Return the next URL. Note the symbols for which it has no room. */
   #request() {
     const { fields, interval } = this.#options;
     const parts = ["refuse=close"];
@@ -326,32 +330,32 @@ export class Quotes extends EventTarget {
     const start = `${this.#address}${this.#address.search ? "&" : "?"}`;
     let room = MAX_URL - start.length - parts.join().length - "&symbols=&resume=".length;
     const named = [];
-    const rest = [];
+    this.#unnamed = [];
     for (const symbol of this.#wanted) {
       room -= escaped(symbol).length + 1;
-      (room > 0 ? named : rest).push(symbol);
+      (room > 0 ? named : this.#unnamed).push(symbol);
     }
     if (named.length) parts.push(`symbols=${escaped(named.join())}`);
     const resumes = this.#failures % RESUMING !== RESUMING - 1;
     const position = resumes ? this.#book.position(room) : "";
     if (position) parts.push(`resume=${position}`);
-    return { url: start + parts.join("&"), rest };
+    return start + parts.join("&");
   }
 
-  #opened(rest) {
+  #opened() {
     const { protocol } = this.#socket;
     this.format = protocol.startsWith(PREFIX) ? protocol.slice(PREFIX.length) : "json";
     this.#decoder = new Decoder(this.#book, Boolean(this.#options.fields?.length));
     this.#book.reconnected();
     // The answer tells that the server accepted this client, and what its clock says.
     this.#ping();
-    if (rest.length) this.#inParts({ action: "subscribe" }, "symbols", rest, true);
+    this.#inParts({ action: "subscribe" }, "symbols", this.#unnamed, true);
     for (const [timeframe, symbols] of this.#bars) {
       this.#inParts({ action: "subscribe", timeframe }, "bars", symbols, true);
     }
     this.#tellMissedBars();
-    for (const { command, asked, own } of this.#pending.values()) {
-      if (!asked && !own) this.#send(command);
+    for (const { command, isAsked, own } of this.#pending.values()) {
+      if (!isAsked && !own) this.#send(command);
     }
   }
 
@@ -431,9 +435,8 @@ export class Quotes extends EventTarget {
     this.#acceptedAt ??= Date.now();
     this.#renewed = false;
     this.#failures = 0;
-    for (const [id, { command, asked }] of this.#pending) {
-      if (asked) this.#settle(id, { action: command.action, symbols: [...asked] });
-    }
+    // The server answers in order. So it has said all about the request, and about begun commands.
+    for (const [id, { isAsked, isBegun }] of this.#pending) if (isAsked || isBegun) this.#settle(id);
     this.#refresh();
   }
 
@@ -532,7 +535,10 @@ export class Quotes extends EventTarget {
     this.#unwatch = null;
     this.#asleep.clear();
     const { code, message } = why ?? reason("closed");
-    for (const id of [...this.#pending.keys()]) this.#settle(id, new QuotesError(code, message));
+    for (const [id, { refusals, open }] of this.#pending) {
+      refusals.push(new QuotesError(code, message, [...open]));
+      this.#settle(id);
+    }
     this.#become("closed", why);
   }
 
@@ -558,23 +564,31 @@ export class Quotes extends EventTarget {
     const id = ++this.#lastId;
     const command = { ...fields, id };
     const answer = new Promise((resolve, reject) => {
-      this.#pending.set(id, { command, resolve, reject, own, asked: null });
+      this.#pending.set(id, { command, own, resolve, reject, ...unanswered(command) });
     });
     if (this.#socket) this.#send(command);
     else this.#askLater(id);
     return quiet(answer);
   }
 
-  /** Send a command in parts of which each fits a message. Return the answer to all of them. */
+  /**
+   * Send a command in parts of which each fits a message. Return the answer to all of them, which fails
+   * with all refused symbols.
+   */
   #inParts(fields, name, symbols, own) {
     const all = normalized(symbols);
-    const answers = [];
+    const parts = [];
     for (let from = 0; from < all.length; from += MAX_SYMBOLS) {
       const part = all.slice(from, from + MAX_SYMBOLS);
-      answers.push(this.#command({ ...fields, [name]: part }, own));
+      parts.push(this.#command({ ...fields, [name]: part }, own));
     }
-    const joined = (acks) => ({ ...fields, symbols: acks.flatMap((ack) => ack.symbols) });
-    return quiet(Promise.all(answers).then(joined));
+    const join = async () => {
+      const answers = await Promise.allSettled(parts);
+      const refusals = answers.filter(({ status }) => status === "rejected");
+      if (refusals.length) throw joined(refusals.map((each) => each.reason));
+      return { ...fields, symbols: answers.flatMap(({ value }) => value.symbols) };
+    };
+    return quiet(join());
   }
 
   #send(command) {
@@ -587,36 +601,48 @@ export class Quotes extends EventTarget {
     const pending = this.#pending.get(id);
     const { action, symbols } = pending.command;
     if (!symbols) {
+      // The next connection gets the whole command.
+      Object.assign(pending, unanswered(pending.command));
       this.#replaceEarlier(id);
       return;
     }
-    pending.asked = new Set(symbols);
-    want(this.#wanted, action, symbols);
+    Object.assign(pending, { ack: null, isAsked: true });
+    want(this.#wanted, action, [...pending.open]);
     if (action === "subscribe") return;
     this.#book.drop(symbols.includes("*") ? [...this.quotes.keys()] : symbols);
-    this.#settle(id, { action, symbols });
+    this.#settle(id);
   }
 
   /** Settle the waiting commands that a newer one repeats: they must not pile up in a long absence. */
   #replaceEarlier(id) {
     const key = kindOf(this.#pending.get(id).command);
-    for (const [other, { command, asked, own }] of this.#pending) {
-      if (other !== id && !asked && !own && kindOf(command) === key) this.#settle(other, command);
+    for (const [other, { command, isAsked, own }] of this.#pending) {
+      if (other !== id && !isAsked && !own && kindOf(command) === key) this.#settle(other);
     }
   }
 
-  #settle(id, outcome) {
+  /** Note what a part of the answer says of some symbols. A ping tells when the other parts are there. */
+  #answered(id, symbols) {
     const pending = this.#pending.get(id);
+    for (const symbol of symbols) pending.open.delete(symbol);
+    pending.isBegun = true;
+    if (pending.open.size === 0) this.#settle(id);
+    else this.#ping();
+  }
+
+  /** Give a command's caller the answer: an error if the server refused any of its symbols. */
+  #settle(id) {
+    const { command, ack, refusals, resolve, reject } = this.#pending.get(id);
     this.#pending.delete(id);
-    if (outcome instanceof QuotesError) pending?.reject(outcome);
-    else pending?.resolve(outcome);
+    if (refusals.length) reject(joined(refusals));
+    else resolve(ack ?? { action: command.action, symbols: symbolsOf(command) });
   }
 
   #acknowledged(message) {
-    const { action, symbols, timeframe, id } = message;
+    const { action, symbols = [], timeframe, id } = message;
     if (action === "resume") {
       this.stats.resumed += 1;
-      this.#book.recovered(message.recovered);
+      this.#book.recovered(message.recovered, this.#unnamed);
     } else if (action === "throttle") {
       this.interval = message.interval;
       this.#options.interval = this.interval ? this.#throttle ?? this.#options.interval : undefined;
@@ -626,40 +652,48 @@ export class Quotes extends EventTarget {
     } else if (action === "subscribe" || action === "unsubscribe") {
       want(this.#wanted, action, symbols);
     }
-    this.#settle(id, message);
+    if (!this.#pending.has(id)) return;
+    this.#pending.get(id).ack = message;
+    this.#answered(id, symbols);
   }
 
   /** Take in `error`: the server refuses a command, or some symbols of it or of the request. */
   #refused({ type, ...detail }) {
-    const { id, code, message, symbols = [] } = detail;
-    const error = new QuotesError(code, message, symbols);
-    const pending = this.#pending.get(id);
+    const { id, code, symbols = [] } = detail;
     if (NO_MORE_SYMBOLS.has(code) || (id === RESYNC_ID && code === "not_subscribed")) {
       for (const each of [this.#wanted, ...this.#bars.values()]) want(each, "unsubscribe", symbols);
       this.#book.drop(symbols);
     }
-    if (pending?.command.action === "throttle") this.#throttle = null;
-    if (id === PING_ID) {
-      this.#accepted();
-    } else if (PASSING_ERRORS.has(code) && pending?.own) {
-      this.#later(() => this.#send(pending.command));
-    } else if (id !== undefined) {
-      this.#settle(id, error);
-    } else {
-      this.#refuseAsked(error);
-      const again = () => this.#inParts({ action: "subscribe" }, "symbols", symbols, true);
-      if (PASSING_ERRORS.has(code) && symbols.length) this.#later(again);
-    }
+    if (id === PING_ID) this.#accepted();
+    else if (this.#pending.has(id)) this.#refuse(id, detail);
+    else if (id === undefined) this.#refuseAsked(detail);
     this.#emit("error", detail);
   }
 
-  /** Tell of the symbols that the server refused to the callers that asked for them meanwhile. */
-  #refuseAsked(error) {
-    for (const [id, { asked }] of this.#pending) {
-      if (!asked) continue;
-      for (const symbol of error.symbols) asked.delete(symbol);
-      if (asked.size === 0) this.#settle(id, error);
+  /** Take in the refusal of a command, or of some of its symbols. */
+  #refuse(id, { code, message, symbols }) {
+    const pending = this.#pending.get(id);
+    const refused = symbols?.length ? symbols : [...pending.open];
+    if (pending.command.action === "throttle") this.#throttle = null;
+    if (pending.own && PASSING_ERRORS.has(code)) this.#askAgain(pending.command, refused);
+    pending.refusals.push(new QuotesError(code, message, refused));
+    this.#answered(id, refused);
+  }
+
+  /** Take in what the server refused of a request. Tell the callers whose symbols it asked for. */
+  #refuseAsked({ code, message, symbols = [] }) {
+    for (const [id, { isAsked, open, refusals }] of this.#pending) {
+      const refused = isAsked ? symbols.filter((symbol) => open.delete(symbol)) : [];
+      if (refused.length) refusals.push(new QuotesError(code, message, refused));
+      if (refused.length && open.size === 0) this.#settle(id);
     }
+    if (PASSING_ERRORS.has(code) && symbols.length) this.#askAgain({ action: "subscribe" }, symbols);
+  }
+
+  /** Ask for symbols again, which the server could not look up or not yet. */
+  #askAgain({ action, timeframe }, symbols) {
+    const [fields, name] = timeframe ? [{ action, timeframe }, "bars"] : [{ action }, "symbols"];
+    this.#later(() => this.#inParts(fields, name, symbols, true));
   }
 
   /** Do something a little later, if the connection is still the same. */
@@ -706,7 +740,7 @@ export class Quotes extends EventTarget {
     if (this.#unanswered !== null) {
       this.#unanswered += 1;
     } else if (late > JUMP) {
-      // Until an answer comes, nobody knows whether the connection outlived the sleep.
+      // Until an answer comes, the client cannot know whether the connection outlived the sleep.
       this.#ping();
       this.#unanswered = STALE_AFTER;
     } else if (this.#quiet >= PING_AFTER) {
@@ -781,12 +815,29 @@ function want(wanted, action, symbols) {
   }
 }
 
-/** Return the reason with this code. `words` are for codes that this client does not know. */
+/** Return the symbols that a command is about. */
+function symbolsOf({ symbols, bars }) {
+  return symbols ?? bars ?? [];
+}
+
+/** Return what is known of a command's answer at first. `open`: symbols of which nothing was said. */
+function unanswered(command) {
+  const open = new Set(symbolsOf(command));
+  return { ack: null, refusals: [], open, isAsked: false, isBegun: false };
+}
+
+/** Return one error for several: of the first one's code, with the symbols of all. */
+function joined([first, ...others]) {
+  const symbols = [first, ...others].flatMap((each) => each.symbols);
+  return new QuotesError(first.code, first.message, symbols);
+}
+
 /** Return what commands have in common of which only the newest counts. */
 function kindOf({ action, timeframe, bars }) {
   return JSON.stringify([action, timeframe, bars]);
 }
 
+/** Return the reason with this code. `words` are for codes that this client does not know. */
 function reason(code, words) {
   return { code, message: own(SENTENCES, code) ?? (words || `The server says ${code}.`) };
 }
@@ -855,7 +906,7 @@ class Book {
     return news;
   }
 
-  /** Take in a change that follows version `since`. There is no `quote` if none was held. */
+  /** Take in a change that follows version `since`. Without a held one, there is no `quote`. */
   change(symbol, version, since, quote, selected) {
     whole(version);
     whole(since);
@@ -907,9 +958,9 @@ class Book {
     for (const gap of this.gaps.values()) gap.patience = Infinity;
   }
 
-  /** Take in the answer to `resume`: what comes for each symbol. All others are gone. */
-  recovered(results) {
-    this.keep(new Set(Object.keys(results)));
+  /** Take in the answer to `resume`: what comes for each symbol. All others but `unnamed` are gone. */
+  recovered(results, unnamed) {
+    this.keep(new Set([...Object.keys(results), ...unnamed]));
     for (const [symbol, comes] of Object.entries(results)) {
       if (comes !== "quote") this.doubted.delete(symbol);
     }

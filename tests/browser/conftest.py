@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.browser.board import Board
 from tests.browser.faults import Faults
-from tests.processes import TIMEOUT
+from tests.processes import TIMEOUT, ServerProcess
 
 
 @pytest.fixture(scope="package")
@@ -52,3 +53,17 @@ def faults(context: BrowserContext) -> Iterator[Faults]:
 def page(context: BrowserContext, faults: Faults) -> Page:
     """Open an empty page, whose errors fail the test."""
     return context.new_page()
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Start a server as `scripts/serve` does, with a development token and quick prices."""
+    folder = tmp_path_factory.mktemp("page")
+    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="200ms") as process:
+        yield process
+
+
+@pytest.fixture
+def board(page: Page, development: ServerProcess) -> Board:
+    """Return the page `/` of the development server, which is not open yet."""
+    return Board(page, development)

@@ -1,14 +1,12 @@
 """A real chart library draws a day of the datafeed in a real browser."""
 
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
 from tests.browser.looks import take_picture
+from tests.npm import packed_file
 from tests.ops.test_udf import EVERYTHING, udf
 from tests.processes import ServerProcess, eventually, make_token
 from tests.publisher import post
@@ -19,8 +17,6 @@ LIBRARY = "package/dist/lightweight-charts.standalone.production.js"
 
 PAGE = Path(__file__).with_name("chart.html")
 
-NPM_TIMEOUT = 60
-
 ROWS = 400
 """Trades of the day that is drawn, one a minute."""
 
@@ -28,19 +24,7 @@ ROWS = 400
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the chart library, from npm."""
-    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("npm")
-    if npm is None:
-        pytest.skip("npm is not installed, so the chart library cannot be fetched")
-    done = subprocess.run(
-        [npm, "pack", PACKAGE], cwd=folder, capture_output=True, timeout=NPM_TIMEOUT, check=False
-    )
-    found = [*folder.glob("*.tgz")]
-    if done.returncode or not found:
-        pytest.skip("npm's registry is not reachable, so the chart library cannot be fetched")
-    with tarfile.open(found[0]) as archive:
-        file = archive.extractfile(LIBRARY)
-        assert file is not None
-        return file.read()
+    return packed_file(PACKAGE, LIBRARY, tmp_path_factory.mktemp("npm"))
 
 
 def open_chart(page: Page, feed: ServerProcess, library: bytes) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.looks import check_looks
 from tests.browser.waiting import until
@@ -73,6 +73,8 @@ def test_operator_sees_who_is_behind_and_sends_the_client_away(page, watched):
         dialog.get_by_role("button", name="Disconnect").click()
         expect(page.locator("#announcer")).to_have_text("vera was disconnected.")
         expect(row(page, "vera")).to_be_hidden()
+        # The button that had the focus is gone.
+        expect(page.get_by_role("searchbox", name="Search by user or address")).to_be_focused()
         watched.await_event("admin", action="disconnect", client_user="vera", user="olivia")
 
         page.get_by_role("button", name="Drain molly").click()
@@ -93,6 +95,14 @@ def test_clients_are_searched_and_turned_page_by_page(page, watched):
         expect(page.locator("#client-rows tr")).to_have_count(3)
         expect(page.locator("#client-page")).to_have_text("21 to 23 of 23")
         page.get_by_role("button", name="Previous").click()
+        expect(page.locator("#client-rows tr")).to_have_count(20)
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#client-rows tr")).to_have_count(3)
+        # The clients of this page leave: there is one page only.
+        for client in clients[20:]:
+            client.__exit__()
+        expect(page.locator("#client-rows tr")).to_have_count(20)
+        expect(page.locator("#client-pages")).to_be_hidden()
         search = page.get_by_role("searchbox", name="Search by user or address")
         search.fill("user07")
         expect(page.locator("#client-rows tr")).to_have_count(1)
@@ -251,6 +261,52 @@ def test_file_is_tried_before_it_is_imported(page, watched, tmp_path):
     assert watched.ask("/instruments/FILEA")[0] == 404
 
 
+def test_newer_file_wins(page, watched, tmp_path):
+    """The report on a first file comes after that on the second one, which stays."""
+    paths = [tmp_path / "first.csv", tmp_path / "second.csv"]
+    paths[0].write_text("symbol,name\nONEA,One\n")
+    paths[1].write_text("symbol,name\nTWOA,Two\nTWOB,Two\n")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    open_page(page, watched)
+    page.route("**/ops/import?*", hold)
+    for path in paths:
+        page.get_by_label(re.compile("Choose a CSV file|first.csv")).set_input_files(path)
+        until(page, lambda: bool(held))
+    report = page.locator("#report")
+    expect(report).to_contain_text("2 instruments would be listed")
+    with page.expect_response(lambda answer: answer.request == held[0].request):
+        held[0].continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    expect(report).to_contain_text("2 instruments would be listed")
+
+
+def test_late_answer_closes_no_other_dialog(page, watched):
+    """The operator leaves a dialog whose action takes long, and opens another one. It stays."""
+    held: list[Route] = []
+    with Client(watched, "AAPL", token=make_token("slow")):
+        open_page(page, watched)
+        # Playwright marks a handler, so that it cannot be a method of a list.
+        page.route("**/disconnect", lambda route: held.extend([route]))
+        dialog = page.get_by_role("dialog")
+        page.get_by_role("button", name="Disconnect slow").click()
+        dialog.get_by_role("button", name="Disconnect").click()
+        until(page, lambda: bool(held))
+        page.keyboard.press("Escape")
+        search = page.get_by_role("searchbox", name="Search by symbol or name")
+        search.fill("AAPL")
+        page.get_by_role("button", name="Delist AAPL").click()
+        held[0].continue_()
+        expect(page.locator("#announcer")).to_have_text("slow was disconnected.")
+        expect(page.get_by_role("dialog", name="Delist AAPL?")).to_be_visible()
+
+
 def test_file_that_cannot_be_read_is_told(page, faults, watched, tmp_path):
     """The reason names the columns that are missing."""
     faults.expect(r"status of 400 ")
@@ -271,6 +327,23 @@ def test_test_price_is_published(page, watched):
     page.get_by_label("Symbol", exact=True).fill("NOSUCH")
     page.get_by_role("button", name="Publish").click()
     expect(page.locator("#price-told")).to_contain_text("Import a file that lists it first.")
+
+
+def test_hour_has_gaps_where_no_server_was(page, watched):
+    """A server that started anew has fewer points than time has passed. No point moves in time."""
+    open_page(page, watched)
+    points = page.evaluate("""async () => {
+      const { Hour } = await import("/web/ops/hour.js");
+      const hour = new Hour();
+      const take = (last, points, name = "one") =>
+        hour.take({ last, interval: 10, series: [{ name, unit: "", points }] });
+      take(100, [1, 2]);
+      take(101, [3]);
+      take(105, [4]);
+      take(106, [9], "other");
+      return [hour.get("one").points, hour.get("other").points, hour.time(0)];
+    }""")
+    assert points == [[1, 2, 3, None, None, None, 4, None], [9], 1_060_000]
 
 
 def test_charts_tell_the_values_of_a_moment(page, watched):

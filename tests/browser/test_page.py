@@ -1,10 +1,9 @@
 """The page `/`: what a visitor does in the first minutes, and how it looks."""
 
 import json
-from collections.abc import Iterator
+import re
 from urllib.request import Request, urlopen
 
-import pytest
 from playwright.sync_api import expect
 
 from bench.services import free_port
@@ -16,19 +15,6 @@ PAINTED = """() => new Promise((done) => new PerformanceObserver((list) => {
   const first = list.getEntriesByName("first-contentful-paint")[0];
   if (first) done(first.startTime);
 }).observe({ type: "paint", buffered: true }))"""
-
-
-@pytest.fixture(scope="module")
-def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Start a server as `scripts/serve` does, with a development token and quick prices."""
-    folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="100ms") as process:
-        yield process
-
-
-@pytest.fixture
-def board(page, development) -> Board:
-    return Board(page, development)
 
 
 def test_first_minute(board, page, record_property):
@@ -168,15 +154,22 @@ def test_pause_and_go_on(board, page):
 
 
 def test_formats_and_throttle(board, page):
-    """The sliders change what the server sends, and the panel shows it."""
+    """The sliders change what the server sends. The panel shows how the bytes of an update fall."""
     board.open("?symbols=AAPL,MSFT,TSLA")
     board.await_live()
     form = page.get_by_role("slider", name="Format")
+    weights = page.get_by_role("list", name="Bytes of an update in each format")
     for value, name in (("0", "JSON"), ("2", "MessagePack"), ("1", "Compact")):
         form.fill(value)
         expect(form).to_have_attribute("aria-valuetext", name)
         board.await_live()
         board.await_move("AAPL")
+        shown = weights.get_by_role("listitem").filter(has_text=name)
+        expect(shown).to_contain_text(re.compile(r"\d+ B$"), timeout=LIVE_TIMEOUT)
+    texts = weights.get_by_role("listitem").all_inner_texts()
+    sizes = [int(text.removesuffix(" B").split()[-1]) for text in texts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 2 * sizes[2]
     page.get_by_role("slider", name="How often").fill("3")
     board.await_live()
     board.await_move("AAPL")

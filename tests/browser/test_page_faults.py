@@ -6,7 +6,7 @@ import signal
 from playwright.sync_api import expect
 
 from bench.services import free_port
-from tests.browser.board import LOST, Board
+from tests.browser.board import LIVE_TIMEOUT, LOST, Board
 from tests.browser.looks import check_looks
 from tests.processes import ServerProcess, eventually
 
@@ -106,6 +106,50 @@ def test_laptop_asleep_while_the_server_left(tmp_path, page, faults):
         page.clock.fast_forward(60_000)
         board.await_live()
         board.await_move("AAPL")
+
+
+def test_search_without_an_answer(tmp_path, page):
+    """A server that takes a request and does not answer does not stop the search for ever."""
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        page.route("**/instruments?*", lambda _: None)
+        search = page.get_by_role("combobox")
+        search.fill("micros")
+        expect(board.announced).to_contain_text("gives no answer in time", timeout=LIVE_TIMEOUT)
+        page.unroute("**/instruments?*")
+        search.fill("micro")
+        expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+
+
+def test_chart_library_is_not_loaded(tmp_path, page, faults):
+    """The page says so, and shows prices all the same."""
+    faults.expect("ERR_FAILED")
+    page.route("**/lightweight-charts.js", lambda route: route.abort())
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        expect(page.get_by_text("The chart cannot be drawn")).to_be_visible()
+        board.await_live()
+        board.await_move("AAPL")
+
+
+def test_history_that_fails_leaves_the_chart(tmp_path, page, faults):
+    """The page says why there is no history, keeps what it drew, and asks again."""
+    faults.expect("503", *LOST)
+    page.clock.install()
+    with ServerProcess(tmp_path, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL,MSFT&chart=AAPL&timeframe=1m")
+        board.await_live()
+        answer = {"error": {"code": "store_unavailable", "message": "The store is away"}}
+        page.route("**/bars?*", lambda route: route.fulfill(status=503, json=answer))
+        page.get_by_role("button", name="5m", exact=True).click()
+        expect(page.get_by_text("No history: The store is away")).to_be_visible()
+        page.unroute("**/bars?*")
+        page.clock.run_for(6000)
+        expect(page.get_by_text("No history")).to_be_hidden()
 
 
 def test_network_cut(tmp_path, page, context, faults):

@@ -17,6 +17,15 @@ from tests.processes import ServerProcess
 FORMAT = "async ([name, ...values]) => (await import('/web/page/format.js'))[name](...values)"
 """Calls a function of the page's module for numbers."""
 
+TREND = """async ([seconds, rise]) => {
+  const { Trail } = await import("/web/page/sparkline.js");
+  const trail = new Trail();
+  for (let second = 0; second < seconds; second += 1) trail.push(second < rise ? 1 : 2, 1000 * second);
+  const heights = trail.shape().line.split(" ").map((point) => point.split(",")[1]);
+  return heights.filter((each) => each === heights[0]).length / heights.length;
+}"""
+"""The part of a trend's points before its price rises."""
+
 OVERFLOWS = """() => [...document.querySelectorAll(".cell.price, .cell.change, .cell.book")]
   .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
 """Returns the texts of cells that are wider than their column."""
@@ -26,18 +35,6 @@ THEME = "() => getComputedStyle(document.body).backgroundColor"
 ROOM = """(table) => [table, table.parentElement].map(({ scrollWidth, clientWidth }, i) =>
     i ? clientWidth : scrollWidth)"""
 """The pixels of the table, and of the part of the screen that it has."""
-
-
-@pytest.fixture(scope="module")
-def development(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    with ServerProcess(folder, JWT_SECRET="", PRICE_UPDATE_INTERVAL="500ms") as process:
-        yield process
-
-
-@pytest.fixture
-def board(page, development) -> Board:
-    return Board(page, development)
 
 
 def test_row_is_dragged(board, page):
@@ -128,6 +125,15 @@ def test_numbers(board, page):
         (["bytes", 999_600], "1.0 MB"),
     ):
         assert page.evaluate(FORMAT, asked) == shown, asked
+
+
+def test_trend_grows_to_an_hour(board, page):
+    """A line without history begins with seconds, and then shows all up to the last hour."""
+    board.open("?symbols=")
+    # Of each line, three quarters come before the rise.
+    for seconds, rise in ((40, 30), (1000, 750), (7200, 6300)):
+        share = page.evaluate(TREND, [seconds, rise])
+        assert share == pytest.approx(0.75, abs=0.05), seconds
 
 
 def test_decimals_are_the_instruments(board, page):

@@ -695,14 +695,58 @@ scenario("commands_are_answered", async () => {
   const [command] = socket().sent;
   assert.deepEqual(command, { action: "subscribe", symbols: ["MSFT", "NOPE"], id: 1 });
   socket().say({ type: "ack", action: "subscribe", symbols: ["MSFT"], id: 1 });
-  assert.deepEqual(await subscribed, { action: "subscribe", symbols: ["MSFT"] });
   socket().say({ type: "error", code: "unknown_symbol", message: "no", id: 1, symbols: ["NOPE"] });
   assert.deepEqual(errors, [{ code: "unknown_symbol", message: "no", id: 1, symbols: ["NOPE"] }]);
+  await assert.rejects(subscribed, { code: "unknown_symbol", message: "no", symbols: ["NOPE"] });
   const refused = quotes.subscribe(["X"]);
   socket().say({ type: "error", code: "unknown_symbol", message: "no", id: 2, symbols: ["X"] });
   await assert.rejects(refused, { code: "unknown_symbol", message: "no", symbols: ["X"] });
   assert.deepEqual(quotes.symbols, ["A", "MSFT"]);
   assert.deepEqual(await quotes.subscribe([]), { action: "subscribe", symbols: [] });
+});
+
+scenario("a_refusal_names_all_symbols_that_were_refused", async () => {
+  const quotes = await accepted({ symbols: [] });
+  const refuse = (code, id, symbols) => socket().say({ type: "error", code, message: code, id, symbols });
+  const subscribed = quotes.subscribe(["A", "NOPE", "AWAY"]);
+  let settled = false;
+  subscribed.catch(() => (settled = true));
+  refuse("unknown_symbol", 1, ["NOPE"]);
+  socket().say({ type: "ack", action: "subscribe", symbols: ["A"], id: 1 });
+  await settle();
+  assert.equal(settled, false);
+  refuse("store_unavailable", 1, ["AWAY"]);
+  await assert.rejects(subscribed, { code: "unknown_symbol", symbols: ["NOPE", "AWAY"] });
+  assert.deepEqual(quotes.symbols, ["A"]);
+
+  const many = Array.from({ length: 120 }, (_, number) => `S${number}`);
+  const inParts = quotes.subscribe(many);
+  const [first, second, third] = socket().sent.slice(1).map(({ symbols }) => symbols);
+  refuse("too_many_symbols", 2);
+  socket().say({ type: "ack", action: "subscribe", symbols: second, id: 3 });
+  socket().say({ type: "ack", action: "subscribe", symbols: third.slice(1), id: 4 });
+  refuse("unknown_symbol", 4, [third[0]]);
+  await assert.rejects(inParts, { code: "too_many_symbols", symbols: [...first, third[0]] });
+
+  const bars = quotes.bars(["A", "NOPE"]);
+  socket().say({ type: "ack", action: "subscribe", symbols: ["A"], timeframe: "1m", id: 5 });
+  refuse("unknown_symbol", 5, ["NOPE"]);
+  await assert.rejects(bars, { code: "unknown_symbol", symbols: ["NOPE"] });
+});
+
+scenario("a_symbol_that_has_another_name_is_not_waited_for", async () => {
+  const quotes = await accepted();
+  const subscribed = quotes.subscribe(["OLD"]);
+  socket().say({ type: "ack", action: "subscribe", symbols: ["NEW"], id: 1 });
+  await live(SECOND);
+  assert.deepEqual(await subscribed, { action: "subscribe", symbols: ["NEW"] });
+  const lost = quotes.subscribe(["B", "C"]);
+  socket().say({ type: "ack", action: "subscribe", symbols: ["B"], id: 2 });
+  socket().end(1006);
+  await reconnected();
+  assert.equal(socket().url.searchParams.get("symbols"), "A,NEW,B,C");
+  await accept();
+  assert.deepEqual(await lost, { action: "subscribe", symbols: ["B", "C"] });
 });
 
 scenario("commands_while_away_are_answered_by_the_next_connection", async () => {
@@ -714,7 +758,7 @@ scenario("commands_while_away_are_answered_by_the_next_connection", async () => 
   socket().open();
   socket().say({ type: "error", code: "unknown_symbol", message: "no", symbols: ["NOPE"] });
   socket().answer();
-  assert.deepEqual((await subscribed).symbols, ["B"]);
+  await assert.rejects(subscribed, { code: "unknown_symbol", symbols: ["NOPE"] });
   await assert.rejects(refused, { code: "unknown_symbol" });
   assert.deepEqual(quotes.symbols, ["B"]);
   const lost = quotes.subscribe(["C"]);
@@ -723,6 +767,32 @@ scenario("commands_while_away_are_answered_by_the_next_connection", async () => 
   assert.equal(socket().url.searchParams.get("symbols"), "B,C");
   await accept();
   assert.deepEqual((await lost).symbols, ["C"]);
+});
+
+scenario("symbols_behind_a_long_url_stay", async () => {
+  const symbols = Array.from({ length: 2000 }, (_, number) => `SYMBOL/${number}`);
+  const quotes = await accepted({ symbols });
+  for (const symbol of symbols) socket().say(full(symbol, 1));
+  socket().end(1006);
+  await reconnected();
+  await accept();
+  const removed = heard(quotes, "removed");
+  const named = socket().url.searchParams.get("symbols").split(",");
+  assert.ok(named.length < symbols.length);
+  const recovered = Object.fromEntries(named.map((symbol) => [symbol, "current"]));
+  socket().say({ type: "ack", action: "resume", symbols: named, recovered });
+  assert.deepEqual(removed, []);
+  assert.equal(quotes.symbols.length, symbols.length);
+  assert.equal(quotes.behind.length, symbols.length - named.length);
+});
+
+scenario("options_may_be_undefined_and_a_bad_address_changes_nothing", async () => {
+  const quotes = await accepted({ format: undefined, fields: undefined, interval: undefined });
+  assert.deepEqual(socket().protocols.slice(0, 2), ["quotestream.v1.compact", "quotestream.v1.json"]);
+  assert.throws(() => quotes.reconnect({ url: "http://:bad", format: "json" }));
+  quotes.reconnect();
+  await settle();
+  assert.equal(socket().protocols[0], "quotestream.v1.compact");
 });
 
 scenario("symbols_are_asked_for_again_when_the_store_is_back", async () => {

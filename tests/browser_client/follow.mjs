@@ -38,8 +38,8 @@ createInterface({ input: process.stdin })
     const [number, method, ...rest] = JSON.parse(line);
     try {
       print({ number, result: method === "look" ? look() : ((await quotes[method](...rest)) ?? null) });
-    } catch ({ code, message }) {
-      print({ number, refused: { code, message } });
+    } catch ({ code, message, symbols }) {
+      print({ number, refused: { code, message, symbols } });
     }
   })
   .on("close", () => process.exit());

@@ -25,15 +25,21 @@ PAGE = re.findall(r"^```html\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)[0]
 SYMBOLS = ["AAPL", "MSFT", "TSLA"]
 
 WITNESS = """<script>
-setInterval(() => fetch("/seen", { method: "POST", body: document.body.outerHTML }), 200);
+const tell = () => fetch("/seen", { method: "POST", body: document.body.outerHTML });
+setInterval(tell, 200);
+new MutationObserver(tell).observe(document.getElementById("state"), { childList: true });
 </script>"""
-"""Tells the test what the page shows."""
+"""Tells the test what the page shows, and each of its states."""
 
 
 @contextmanager
 def site(page: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve a page with `quotes.js` beside it and a token. Return its address, and what it shows."""
+    """Serve a page with `quotes.js` beside it and a token. Return its address, and what it shows.
+
+    The first answer about the token is an error.
+    """
     seen: list[str] = []
+    errors = {"/token": 503}
     module = (Path(server.__file__).parent / "web" / "quotes.js").read_text()
     answers = {
         "/": ("text/html", page + WITNESS),
@@ -44,7 +50,7 @@ def site(page: str) -> Iterator[tuple[str, list[str]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             kind, body = answers.get(self.path, ("text/plain", ""))
-            self.send_response(200)
+            self.send_response(errors.pop(self.path, 200))
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.end_headers()
             self.wfile.write(body.encode())
@@ -69,7 +75,7 @@ def test_page_has_24_lines():
 
 
 def test_page_shows_quotes(tmp_path):
-    """A browser shows the state and a row for each symbol."""
+    """A browser shows the state and a row for each symbol. It comes back if it gets no token."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("Chromium is not installed, so the page was not looked at")
@@ -78,6 +84,7 @@ def test_page_shows_quotes(tmp_path):
         assert page != PAGE
         with site(page) as (address, seen), running(browser, tmp_path / "profile", address):
             eventually(lambda: bool(seen) and shows_quotes(seen[-1]), START_TIMEOUT)
+            assert any("waiting: Error: /token answers 503" in each for each in seen)
 
 
 def shows_quotes(body: str) -> bool:

@@ -105,6 +105,9 @@ def test_commands_are_answered(lively, form):
     with Follower(lively.quotes_url, SYMBOLS, format=form) as client:
         assert client.call("subscribe", ["amzn"])["symbols"] == ["AMZN"]
         assert client.call("subscribe", ["NOPE"])["refused"]["code"] == "unknown_symbol"
+        refused = client.call("subscribe", ["NFLX", "NOPE", "NEITHER"])["refused"]
+        assert (refused["code"], refused["symbols"]) == ("unknown_symbol", ["NOPE", "NEITHER"])
+        assert client.call("unsubscribe", ["NFLX"])["symbols"] == ["NFLX"]
         assert client.call("throttle", 300)["interval"] == 0.5
         assert client.call("throttle", 0)["interval"] == 0
         assert client.call("bars", ["AAPL"])["symbols"] == ["AAPL"]
@@ -112,7 +115,8 @@ def test_commands_are_answered(lively, form):
         assert client.call("unbars", ["AAPL"])["symbols"] == ["AAPL"]
         assert client.call("unsubscribe", ["AMZN"])["symbols"] == ["AMZN"]
         client.wait_for(lambda seen: set(seen["quotes"]) == set(SYMBOLS))
-        assert client.details("removed") == [{"symbol": "AMZN", "renamedTo": None}]
+        removed = [{"symbol": symbol, "renamedTo": None} for symbol in ("NFLX", "AMZN")]
+        assert client.details("removed") == removed
         client.wait_for(lambda seen: seen["lag"] is not None)
 
 

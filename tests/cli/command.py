@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from tests.forks import start_fork
 
@@ -43,3 +46,34 @@ def complaint(folder: Path, *arguments: str, **variables: str) -> str:
     assert len(lines) == 1, done.stderr
     assert not done.stdout
     return lines[0]
+
+
+class Piped(NamedTuple):
+    """A command with a pipe at each end."""
+
+    process: subprocess.Popen[str]
+    stdin: IO[str]
+    stdout: IO[str]
+    stderr: IO[str]
+
+
+@contextmanager
+def piped(command: Sequence[str], folder: Path, **variables: str) -> Iterator[Piped]:
+    """Run a command with pipes. At the end it is killed."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(**variables),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield Piped(process, process.stdin, process.stdout, process.stderr)
+        finally:
+            process.kill()

@@ -67,7 +67,8 @@ class Terminal:
     ) -> None:
         self.process.kill()
         self.process.communicate()
-        os.close(self.fd)
+        with suppress(OSError):
+            os.close(self.fd)
 
     @property
     def lines(self) -> list[str]:
@@ -92,6 +93,11 @@ class Terminal:
         self._set_size()
         self.process.send_signal(signal.SIGWINCH)
 
+    def close_window(self) -> None:
+        """Take the terminal away."""
+        os.close(self.fd)
+        self.fd = -1
+
     def wait_for(self, check: Callable[[list[str]], bool]) -> list[str]:
         """Read until the lines of a whole frame pass `check`, and return them."""
         deadline = time.monotonic() + TIMEOUT
@@ -111,6 +117,15 @@ class Terminal:
                 with suppress(OSError):
                     self._read()
         return self.process.returncode
+
+    def read_all(self) -> str:
+        """Return all that a command writes. It must succeed."""
+        with suppress(OSError):
+            # Linux answers the end of a terminal with EIO.
+            while True:
+                self._read()
+        assert self.process.wait(TIMEOUT) == 0
+        return self.raw.decode().replace("\r\n", "\n")
 
     def _read(self) -> None:
         self.raw += os.read(self.fd, 65536)

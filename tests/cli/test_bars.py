@@ -1,8 +1,6 @@
 """`quotestream bars` and `quotestream export bars`: tables, CSV, mistakes, and servers that fail."""
 
 import json
-import os
-import pty
 import signal
 import subprocess
 import threading
@@ -17,6 +15,7 @@ import pytest
 
 from server.client.sparkline import sparkline
 from tests.cli.command import COMMAND, complaint, environment, run
+from tests.cli.terminal import Terminal
 from tests.processes import eventually
 
 TOKEN = {"QUOTESTREAM_TOKEN": "a.b.c"}
@@ -134,24 +133,10 @@ def test_table_has_the_times_of_the_servers_zone(tmp_path, answer, time):
 
 def in_terminal(folder: Path, *arguments: str) -> str:
     """Return what a command writes to a terminal."""
-    ours, theirs = pty.openpty()
-    variables = environment(XDG_STATE_HOME=str(folder), PYTHONIOENCODING="utf-8") | TOKEN
-    with subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=variables, stdout=theirs) as it:
-        os.close(theirs)
-        found = b""
-        # Linux answers the end of a terminal with EIO.
-        while part := _read(ours):
-            found += part
-        assert it.wait(60) == 0
-    os.close(ours)
-    return found.decode().replace("\r\n", "\n")
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
+    command, state = [*COMMAND, *arguments], str(folder)
+    token = TOKEN["QUOTESTREAM_TOKEN"]
+    with Terminal(command, folder, XDG_STATE_HOME=state, QUOTESTREAM_TOKEN=token) as terminal:
+        return terminal.read_all()
 
 
 def test_no_bars_is_no_error_and_no_symbol_is_one(tmp_path):
@@ -253,6 +238,11 @@ def test_refused_export_leaves_no_file(tmp_path, answer, problem):
         (["bars", "AAPL", "--limit", "0"], "'0' is not a number of bars from 1 to 10000"),
         (["bars", "AAPL", "--tz", "Mars/X"], "'Mars/X' is not a time zone"),
         (["bars", "AAPL", "--url", "ws://host"], "is not an address such as http://host:8081"),
+        (["bars", "\udcff"], "'\\udcff' is not UTF-8 text"),
+        (["bars", "AAPL", "--start", "\udcff"], "'\\udcff' is not UTF-8 text"),
+        (["export", "bars", "--symbols", "AAPL,\udcff"], "'\\udcff' is not UTF-8 text"),
+        (["bars", "AAPL", "--limit", "²"], "'²' is not a number of bars"),
+        (["bars", "AAPL", "--url", "http://host:99999"], "is not an address such as http://"),
         (["export", "bars", "--symbols", " , "], "no symbol, for instance AAPL,MSFT"),
         (["export", "quotes"], "invalid choice: 'quotes'"),
     ],

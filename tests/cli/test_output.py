@@ -17,7 +17,7 @@ import pytest
 from bench.services import free_port
 from tests.cli.command import COMMAND, environment
 from tests.gateway.wire import Client, head, target
-from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually
+from tests.processes import START_TIMEOUT, STOP_TIMEOUT, ServerProcess, eventually, make_token
 from tests.workers.host import Host, end_of
 
 AT_ONCE = 3.0
@@ -256,3 +256,40 @@ def test_supervisor_kills_its_workers_at_a_second_signal(tmp_path, redis):
         assert host.stop(signal.SIGINT) == 128 + signal.SIGINT
         end_of(host.pids, AT_ONCE)
         assert host.await_event("workers are killed")["reason"] == "second signal"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["token --user ann", "migrate", "list"])
+def test_command_whose_output_has_no_room_fails_in_one_line(tmp_path, command, unbuffered):
+    """Neither a traceback nor a success: the disk is full."""
+    variables = environment(XDG_STATE_HOME=str(tmp_path), PYTHONUNBUFFERED=unbuffered)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {' '.join(COMMAND)} {command} >/dev/full"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=STOP_TIMEOUT,
+    )
+    assert done.returncode == 2
+    complaint = "quotestream: the output cannot be written: No space left on device"
+    assert done.stderr.splitlines()[-1] == complaint
+    assert "Traceback" not in done.stderr
+
+
+def test_watch_whose_output_has_no_room_fails_in_one_line(tmp_path):
+    """Its connection does not hide the problem in a group of errors."""
+    with ServerProcess(tmp_path) as server:
+        command = f"watch AAPL --json --url {server.quotes_url} --token {make_token()} >/dev/full"
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"exec {' '.join(COMMAND)} {command}"],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STOP_TIMEOUT,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "quotestream: the output cannot be written: No space left on device\n"

@@ -1,21 +1,16 @@
 """`quotestream watch`: the first real client, on a terminal and in a pipe."""
 
 import json
-import os
-import pty
 import signal
 import socket
-import subprocess
 import termios
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.services import free_port
-from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
+from tests.cli.command import COMMAND, TIMEOUT, complaint, piped, run
+from tests.cli.terminal import Terminal
 from tests.processes import SECRET, ServerProcess, make_token
 
 
@@ -24,40 +19,18 @@ def watch(server: ServerProcess, *symbols: str) -> list[str]:
     return [*COMMAND, "watch", *symbols, "--url", server.quotes_url, "--token", make_token()]
 
 
-def read_until(terminal: int, word: str) -> str:
-    """Return the terminal's output up to `word`."""
-    shown = b""
-    deadline = time.monotonic() + TIMEOUT
-    while word.encode() not in shown:
-        assert time.monotonic() < deadline, shown
-        shown += os.read(terminal, 65536)
-    # The last read may end within a character.
-    return shown.decode(errors="ignore")
-
-
 def test_table_is_live_and_ctrl_c_ends_it(server, tmp_path):
     """It shows names, prices, the connection's state and unknown symbols; Ctrl-C shows no traceback."""
-    terminal, other_end = pty.openpty()
-    environ = environment(COLUMNS="120", LINES="40", TERM="xterm")
-    process = subprocess.Popen(
-        watch(server, "AAPL", "MSFT", "NOPE"),
-        cwd=tmp_path,
-        env=environ,
-        stdin=other_end,
-        stdout=other_end,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(other_end)
-    shown = read_until(terminal, "live")
-    assert "Apple" in shown
-    assert "Microsoft" in shown
-    read_until(terminal, "no such symbol: NOPE")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=TIMEOUT)
-    os.close(terminal)
-    assert process.returncode in (0, 130)
-    assert "Traceback" not in errors
+    arguments = watch(server, "AAPL", "MSFT", "NOPE")
+    with Terminal(arguments, tmp_path, size=(120, 40), TERM="xterm") as terminal:
+        terminal.wait_for(lambda lines: "no such symbol: NOPE" in lines[-1] and "live" in lines[-1])
+        shown = "\n".join(terminal.lines)
+        assert "Apple" in shown
+        assert "Microsoft" in shown
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.wait_until_ended() in (0, 130)
+        assert terminal.process.stderr is not None
+        assert "Traceback" not in terminal.process.stderr.read()
 
 
 @pytest.mark.parametrize("form", ["json", "compact", "msgpack"])
@@ -66,12 +39,8 @@ def test_form_and_fields_of_the_messages_can_be_chosen(server, tmp_path, form):
     lines = {}
     for fields in ([], ["--fields", "current_price"]):
         command = [*watch(server, "AAPL"), "--format", form, *fields]
-        with subprocess.Popen(
-            command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            lines[bool(fields)] = next(each for each in process.stdout if each[24:28] == "AAPL")
-            process.kill()
+        with piped(command, tmp_path) as it:
+            lines[bool(fields)] = next(each for each in it.stdout if each[24:28] == "AAPL")
     assert "%" in lines[False]
     assert lines[True].split()[:2] == ["-", "AAPL"]
     assert len(lines[True].split()) == 3
@@ -84,68 +53,36 @@ def test_unknown_field_is_one_line(server, tmp_path):
     assert "current_price" in line
 
 
-@contextmanager
-def in_terminal(
-    server: ServerProcess, folder: Path, *symbols: str, term: str = "xterm"
-) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """The command in a terminal of 80 columns and 24 lines: the terminal and the process."""
-    terminal, other_end = pty.openpty()
-    process = subprocess.Popen(
-        watch(server, *symbols),
-        cwd=folder,
-        env=environment(COLUMNS="80", LINES="24", TERM=term),
-        stdin=other_end,
-        stdout=other_end,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(other_end)
-    try:
-        yield terminal, process
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(terminal)
-
-
 def test_keys_scroll_and_quit(server, tmp_path):
     """513 symbols in 24 lines: the arrow keys show the others, q ends it, the terminal is as before."""
-    with in_terminal(server, tmp_path, "*") as (terminal, process):
-        mode = termios.tcgetattr(terminal)
-        read_until(terminal, "1-20 of 513")
-        os.write(terminal, b"\x1b[B")
-        read_until(terminal, "2-21 of 513")
-        os.write(terminal, b"\x1b[F")
-        read_until(terminal, "494-513 of 513")
-        os.write(terminal, b"q")
-        assert process.wait(TIMEOUT) == 0
-        assert termios.tcgetattr(terminal) == mode
+    with Terminal(watch(server, "*"), tmp_path, size=(80, 24), TERM="xterm") as terminal:
+        terminal.wait_for(lambda lines: "1-20 of 513" in lines[-1])
+        terminal.press("\x1b[B")
+        terminal.wait_for(lambda lines: "2-21 of 513" in lines[-1])
+        terminal.press("\x1b[F")
+        terminal.wait_for(lambda lines: "494-513 of 513" in lines[-1])
+        terminal.press("q")
+        assert terminal.wait_until_ended() == 0
+        assert termios.tcgetattr(terminal.fd) == terminal.mode
 
 
 def test_dumb_terminal_gets_lines(server, tmp_path):
     """It cannot move its cursor."""
-    with in_terminal(server, tmp_path, "AAPL", term="dumb") as (terminal, _):
-        assert "\x1b" not in read_until(terminal, " AAPL ")
+    with Terminal(watch(server, "AAPL"), tmp_path, TERM="dumb") as terminal:
+        terminal.wait_for(lambda _: b" AAPL " in terminal.raw)
+        assert b"\x1b" not in terminal.raw
 
 
 def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
     """Each move is a line; other messages of the server are shown, too."""
-    with subprocess.Popen(
-        watch(server, "AAPL", "NOPE"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(6)]
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=TIMEOUT)
+    with piped(watch(server, "AAPL", "NOPE"), tmp_path) as it:
+        lines = [it.stdout.readline() for _ in range(6)]
+        it.process.send_signal(signal.SIGINT)
+        _, errors = it.process.communicate(timeout=TIMEOUT)
     assert sum(" AAPL " in line for line in lines) == 5
     (other,) = (json.loads(line) for line in lines if " AAPL " not in line)
     assert (other["code"], other["symbols"]) == ("unknown_symbol", ["NOPE"])
-    assert process.returncode == 130
+    assert it.process.returncode == 130
     assert not errors
 
 
@@ -160,20 +97,11 @@ def test_refusal_is_one_line(server, tmp_path):
 
 def test_reader_that_has_had_enough_ends_it(server, tmp_path):
     """`watch | head -1` ends at the next line, silently."""
-    with subprocess.Popen(
-        watch(server, "AAPL", "MSFT"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(TIMEOUT) == 128 + signal.SIGPIPE
-        assert process.stderr is not None
-        assert not process.stderr.read()
+    with piped(watch(server, "AAPL", "MSFT"), tmp_path) as it:
+        it.stdout.readline()
+        it.stdout.close()
+        assert it.process.wait(TIMEOUT) == 128 + signal.SIGPIPE
+        assert not it.stderr.read()
 
 
 @pytest.mark.parametrize("way", ["variable", ".env", "file", "standard input"])
@@ -181,27 +109,17 @@ def test_token_that_no_list_of_processes_shows(server, tmp_path, way):
     """The token comes from the environment, a file or standard input, never from an argument."""
     token = make_token()
     arguments = [*COMMAND, "watch", "AAPL", "--url", server.quotes_url]
-    environ = environment(QUOTESTREAM_TOKEN=token) if way == "variable" else environment()
+    variables = {"QUOTESTREAM_TOKEN": token} if way == "variable" else {}
     (tmp_path / "token").write_text(f"{token}\n")
     if way == ".env":
         (tmp_path / ".env").write_text(f"QUOTESTREAM_TOKEN={token}\n")
     elif way != "variable":
         arguments += ["--token-file", "token" if way == "file" else "-"]
-    with subprocess.Popen(
-        arguments,
-        cwd=tmp_path,
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{token}\n")
-        process.stdin.flush()
-        assert " AAPL " in process.stdout.readline()
-        assert token not in Path(f"/proc/{process.pid}/cmdline").read_text()
-        process.kill()
+    with piped(arguments, tmp_path, **variables) as it:
+        it.stdin.write(f"{token}\n")
+        it.stdin.flush()
+        assert " AAPL " in it.stdout.readline()
+        assert token not in Path(f"/proc/{it.process.pid}/cmdline").read_text()
 
 
 @pytest.mark.parametrize(
@@ -278,20 +196,12 @@ def test_server_of_another_kind_is_told_of(tmp_path):
     """An answer that is not HTTP causes no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/ws/quotes"
-        with subprocess.Popen(
-            [*COMMAND, "watch", "AAPL", "--url", url, "--token", "x"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with piped([*COMMAND, "watch", "AAPL", "--url", url, "--token", "x"], tmp_path) as it:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
                 connection.sendall(b"-ERR unknown command\r\n\r\n")
-            assert process.stdout is not None
-            assert "does not speak HTTP" in process.stdout.readline()
-            process.kill()
+            assert "does not speak HTTP" in it.stdout.readline()
 
 
 def test_server_that_is_not_there_is_tried_again(tmp_path):
@@ -299,20 +209,12 @@ def test_server_that_is_not_there_is_tried_again(tmp_path):
     port = str(free_port())
     with ServerProcess(tmp_path, WS_PORT=port) as server:
         pass
-    with subprocess.Popen(
-        watch(server, "AAPL"),
-        cwd=tmp_path,
-        env=environment(JWT_SECRET=SECRET),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lost = json.loads(process.stdout.readline())
+    with piped(watch(server, "AAPL"), tmp_path, JWT_SECRET=SECRET) as it:
+        lost = json.loads(it.stdout.readline())
         assert port in lost["problem"]
         assert lost["retry_in"] >= 0
         with ServerProcess(tmp_path, WS_PORT=port):
-            line = process.stdout.readline()
+            line = it.stdout.readline()
             while "retry_in" in line:
-                line = process.stdout.readline()
+                line = it.stdout.readline()
             assert " AAPL " in line
-            process.kill()

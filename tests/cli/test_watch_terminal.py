@@ -12,7 +12,7 @@ import pytest
 
 from bench.services import free_port
 from server.client.painting import ENTER, LEAVE
-from tests.cli.command import COMMAND, TIMEOUT, environment, run
+from tests.cli.command import COMMAND, TIMEOUT, environment, piped, run
 from tests.cli.terminal import Terminal
 from tests.processes import ServerProcess, eventually, make_token
 
@@ -186,6 +186,19 @@ def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(server, tmp_path):
         assert termios.tcgetattr(terminal.fd) == terminal.mode
 
 
+@pytest.mark.parametrize("hangs_up", [True, False], ids=["SIGHUP", "nohup"])
+def test_closed_window_ends_it(server, tmp_path, hangs_up):
+    """No traceback comes, whether a signal tells of it or not."""
+    with Terminal(command(server, "AAPL"), tmp_path) as terminal:
+        terminal.wait_for(is_live)
+        terminal.close_window()
+        if hangs_up:
+            terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.process.wait(TIMEOUT) == 128 + signal.SIGPIPE
+        assert terminal.process.stderr is not None
+        assert not terminal.process.stderr.read()
+
+
 def test_refusal_in_a_terminal_is_one_line(server, tmp_path):
     """It is written after the screen is gone, so that it stays."""
     arguments = [*COMMAND, "watch", "NOPE", "--url", server.quotes_url, "--token", make_token()]
@@ -228,19 +241,10 @@ def test_busiest_symbols_of_all(server, tmp_path):
 
 def read_lines(arguments: list[str], folder: Path, count: int) -> tuple[list[str], int, str]:
     """Return some lines of the command, and its exit code and errors after its reader left."""
-    with subprocess.Popen(
-        arguments,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(count)]
-        process.stdout.close()
-        return lines, process.wait(TIMEOUT), process.stderr.read()
+    with piped(arguments, folder) as it:
+        lines = [it.stdout.readline() for _ in range(count)]
+        it.stdout.close()
+        return lines, it.process.wait(TIMEOUT), it.stderr.read()
 
 
 def test_json_is_one_object_a_line(server, tmp_path):

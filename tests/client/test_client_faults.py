@@ -3,10 +3,9 @@
 Prices come from the test alone. So the client must end with exactly what `/quotes` has.
 """
 
-import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -19,35 +18,12 @@ import quotestream
 from bench.services import free_port
 from quotestream import Quotes
 from tests.client.frame_proxy import FrameProxy
+from tests.client.libraries import EACH, PATIENCE
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 from tests.publisher import post
 
 SYMBOLS = ["AAPL", "MSFT", "TSLA"]
-
-PATIENCE = 40.0
-"""Seconds for a story on a busy machine."""
-
-Story = Callable[[], Awaitable[None]]
-
-
-def on_trio(story: Story) -> None:
-    async def limited() -> None:
-        with trio.fail_after(PATIENCE):
-            await story()
-
-    trio.run(limited)
-
-
-def on_asyncio(story: Story) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(PATIENCE):
-            await story()
-
-    asyncio.run(limited())
-
-
-EACH = pytest.mark.parametrize("run", [on_trio, on_asyncio])
 
 
 @pytest.fixture
@@ -232,6 +208,25 @@ def test_slow_application_gets_merged_changes(run, tmp_path):
                 assert 0 <= quotes.lag < PATIENCE
 
     run(story)
+
+
+@EACH
+def test_lost_connection_is_logged(run, caplog, port):
+    """A program that waits for a server says nothing itself. So the log tells why it waits, without
+    the token.
+    """
+
+    async def story() -> None:
+        async with quotestream.connect(f"ws://127.0.0.1:{port}", token="canary"):
+            raise AssertionError
+
+    with pytest.raises((TimeoutError, trio.TooSlowError)):
+        run(story, 1.0)
+    (first, *_) = caplog.records
+    assert (first.name, first.levelname) == ("quotestream", "WARNING")
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused" in first.message
+    assert "the next attempt comes in" in first.message
+    assert "canary" not in caplog.text
 
 
 @EACH

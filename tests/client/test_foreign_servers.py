@@ -1,14 +1,22 @@
 """`quotestream.connect` at an address where something else answers, on trio and on asyncio."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from socket import create_server, socket
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from socket import MSG_PEEK, create_server, socket
 
 import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 import quotestream
-from tests.client.test_client_faults import EACH
+from tests.client.libraries import EACH
 
 REDIRECTION = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
 
@@ -28,8 +36,8 @@ CUT = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n{"
 
 
 @contextmanager
-def answering(answer: Callable[[socket], None]) -> Iterator[str]:
-    """Answer each connection, and close it."""
+def answering(answer: Callable[[socket], None], *, peek: bool = False) -> Iterator[str]:
+    """Answer each connection once it has sent something, and close it. `peek`: let `answer` read it."""
     listener = create_server(("127.0.0.1", 0))
 
     def accept() -> None:
@@ -39,7 +47,7 @@ def answering(answer: Callable[[socket], None]) -> Iterator[str]:
             except OSError:
                 return
             with connection:
-                connection.recv(65536)
+                connection.recv(65536, MSG_PEEK if peek else 0)
                 answer(connection)
 
     thread = threading.Thread(target=accept, daemon=True)
@@ -89,3 +97,44 @@ def test_what_is_not_a_server_is_tried_again(run, monkeypatch, answer):
 
     run(story)
     assert len(tries) == 3
+
+
+@pytest.fixture
+def self_signed(tmp_path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that no client trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(1))
+    certificate = builder.sign(key, hashes.SHA256())
+    path = tmp_path / "server.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+@EACH
+@pytest.mark.parametrize("secure", [True, False], ids=["untrusted", "without TLS"])
+def test_failed_tls_says_why_at_once(run, caplog, self_signed, secure):
+    """A certificate that is not trusted, or a server without TLS, is told long before a timeout."""
+
+    def shake_hands(connection: socket) -> None:
+        if secure:
+            with suppress(OSError):
+                self_signed.wrap_socket(connection.dup(), server_side=True).close()
+
+    async def story() -> None:
+        with answering(shake_hands, peek=True) as url:
+            async with quotestream.connect(url.replace("ws:", "wss:"), symbols=["AAPL"]):
+                raise AssertionError
+
+    with pytest.raises((TimeoutError, trio.TooSlowError)):
+        run(story, 3.0)
+    first = caplog.records[0].message
+    assert "cannot connect to 127.0.0.1" in first
+    if secure:
+        assert "CERTIFICATE_VERIFY_FAILED" in first

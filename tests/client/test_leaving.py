@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
 
 import quotestream
 from quotestream import Quotes
-from tests.client.test_client_faults import EACH, on_asyncio, on_trio
+from tests.client.libraries import EACH, PATIENCE, on_asyncio, on_trio
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, eventually, make_token
 
@@ -41,6 +42,11 @@ def gone(server: ServerProcess) -> bool:
     return server.metric('market_data_connections{state="active"}') == 0
 
 
+def goodbyes(server: ServerProcess) -> float:
+    """The number of connections that their client closed with a close frame."""
+    return server.metric('market_data_connections_closed_total{code="1000"}')
+
+
 @EACH
 def test_an_exception_leaves_the_block_as_it_is(run, server):
     """The application's exception is not wrapped in a group, and the connection ends."""
@@ -50,9 +56,10 @@ def test_an_exception_leaves_the_block_as_it_is(run, server):
             async for _ in quotes:
                 raise KeyError("mine")
 
+    before = goodbyes(server)
     with pytest.raises(KeyError, match="mine"):
         run(story)
-    eventually(lambda: gone(server))
+    eventually(lambda: gone(server) and goodbyes(server) == before + 1)
 
 
 @EACH
@@ -87,8 +94,9 @@ def test_cancellation_on_trio(server):
                 raise AssertionError
         assert scope.cancelled_caught
 
+    before = goodbyes(server)
     on_trio(story)
-    eventually(lambda: gone(server))
+    eventually(lambda: gone(server) and goodbyes(server) == before + 1)
 
 
 def test_cancellation_on_asyncio(server):
@@ -110,8 +118,48 @@ def test_cancellation_on_asyncio(server):
                 raise AssertionError
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    reading = asyncio.Event()
+    reading, before = asyncio.Event(), goodbyes(server)
     on_asyncio(story)
+    eventually(lambda: gone(server) and goodbyes(server) == before + 1)
+
+
+def test_second_cancellation_on_asyncio(server):
+    """A task that is cancelled while it leaves still ends the connection, and is cancelled."""
+
+    async def follow() -> None:
+        async with client(server):
+            connected.set()
+            await asyncio.sleep(PATIENCE)
+
+    async def story() -> None:
+        task = asyncio.create_task(follow())
+        await connected.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    connected = asyncio.Event()
+    on_asyncio(story)
+    eventually(lambda: gone(server))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_interrupt_of_the_client_s_own_task_on_trio(server, kind):
+    """Ctrl-C may hit the client's task. It leaves the block as it is, not in a group."""
+
+    def interrupt(_: object) -> None:
+        raise kind
+
+    async def story() -> None:
+        async with client(server) as quotes:
+            quotes._running._listener = interrupt
+            await trio.sleep_forever()
+
+    with pytest.raises(kind):
+        on_trio(story)
     eventually(lambda: gone(server))
 
 
@@ -166,5 +214,18 @@ def test_get_returns_quotes_or_says_why(server):
     with pytest.raises(quotestream.Refused) as refused:
         quotestream.get("NOPE", url=server.quotes_url, token=token)
     assert refused.value.code == "no_valid_symbols"
-    with pytest.raises(quotestream.TimedOut):
-        quotestream.get("AAPL", url="ws://127.0.0.1:1", timeout=0.2)
+    with pytest.raises(quotestream.TimedOut, match=r"within 0\.5 s: .*refused"):
+        quotestream.get("AAPL", url="ws://127.0.0.1:1", timeout=0.5)
+
+
+def test_get_in_several_threads(server):
+    """Each call has a loop of its own."""
+    symbols = ["AAPL", "MSFT", "TSLA", "NFLX"]
+    with ThreadPoolExecutor(4) as threads:
+        calls = [
+            threads.submit(
+                quotestream.get, symbol, url=server.quotes_url, token=make_token(new_user())
+            )
+            for symbol in symbols
+        ]
+        assert [[*call.result(PATIENCE)] for call in calls] == [[symbol] for symbol in symbols]

@@ -118,8 +118,8 @@ def test_wheel_has_the_library(wheel_python, tmp_path):
         assert "AAPL" in run_python("-c", lines, python=wheel_python, cwd=tmp_path)
 
 
-def test_users_get_types(tmp_path):
-    """A user's program passes mypy's strict checks, and a mistake in it does not."""
+def test_users_get_types(wheel_python, tmp_path):
+    """With the wheel, a user's program passes mypy's strict checks, and mistakes in it do not."""
     program = tmp_path / "program.py"
     text = """
 import quotestream
@@ -136,11 +136,14 @@ async def prices(url: str) -> float | None:
 
 print(quotestream.get("AAPL")["AAPL"].current_price)
 """
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(program)]
-    environment = os.environ | {"MYPYPATH": f"{ROOT}:{ROOT / 'server/client/src'}"}
-    for wrong, code in ("", 0), ("print(quotestream.get('AAPL')['AAPL'].prise)\n", 1):
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path)]
+    command += ["--python-executable", wheel_python, str(program)]
+    mistakes = (
+        "print(quotestream.get('AAPL')['AAPL'].prise)\n",
+        "quotestream.connect('ws://host', format='xml')\n",
+        "quotestream.connect('ws://host', token=5)\n",
+    )
+    for wrong in ("", *mistakes):
         program.write_text(text + wrong)
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stdout
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == bool(wrong), done.stdout

@@ -158,6 +158,45 @@ def test_halt_reaches_clients_of_both(pair: Pair, symbol: str) -> None:
             pass
 
 
+def test_halt_of_a_symbol_that_a_follower_does_not_know_is_told(pair: Pair, symbol: str) -> None:
+    """It has no price yet, and nobody has asked the follower for it before."""
+    batch: list[dict[str, Any]] = [
+        {"kind": "status", "symbol": "AMD", "status": "halted", "reason": "news"},
+        {"symbol": symbol, "price": 10},
+    ]
+    assert post(pair.leader, batch).counts[0] == 2
+    eventually(lambda: quote(pair.follower, symbol)[0] > 0)
+    for server in (pair.follower, pair.leader):
+        with Client(server, "AMD") as client:
+            while (message := client.receive()).get("status") != "halted":
+                pass
+            assert (message["symbols"], message["reason"]) == (["AMD"], "news")
+
+
+def test_stream_that_begins_anew_is_read_from_its_beginning(pair: Pair, symbol: str) -> None:
+    """Its entries may have lower names: by hand, or by the clock of another Redis. Entries that a
+    program trims or deletes are not read again.
+    """
+
+    def add(name: str, size: int) -> None:
+        trade = {"symbol": symbol, "price": 7, "size": size}
+        pair.redis.command("XADD", KEY, name, "d", json.dumps(trade))
+
+    add("*", 1)
+    eventually(lambda: volume(pair.leader, symbol) == 1)
+    pair.redis.command("DEL", KEY)
+    add("5-1", 10)
+    eventually(lambda: volume(pair.leader, symbol) == 11)
+    add("5-2", 100)
+    eventually(lambda: volume(pair.leader, symbol) == 111)
+    pair.redis.command("XDEL", KEY, "5-2")
+    add("5-3", 1000)
+    eventually(lambda: volume(pair.leader, symbol) == 1111)
+    pair.redis.command("XTRIM", KEY, "MAXLEN", "0")
+    add("*", 10_000)
+    eventually(lambda: volume(pair.leader, symbol) == 11_111)
+
+
 def test_stream_of_objects(pair: Pair, symbol: str) -> None:
     """Each entry's object counts, and one that is not an object is counted and logged."""
     for text in ("nonsense", json.dumps({"symbol": symbol, "price": 7, "size": 3})):

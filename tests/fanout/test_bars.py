@@ -245,6 +245,48 @@ async def test_client_that_is_too_slow_is_told(autojump_clock, clock, connect):
     assert received[-1].startswith("end")
 
 
+async def test_late_trades_of_many_old_bars_are_bounded(autojump_clock, clock, connect):
+    """A slow client is owed no more of them than of new ones. It is told to ask for the others."""
+    peer, quick = connect("MSFT"), connect()
+    for each in (peer, quick):
+        watch(each, "AAPL")
+    first = OWED_BARS + 40
+    for minute in range(first, first + 2):
+        await clock.reach(minute, 5)
+        clock.trade(100)
+    await clock.reach(first + 2, 10)
+    await read(peer)
+    peer.outbox.set_throttle(60)
+    revised = list[str]()
+    for minute in range(first):
+        clock.trade(90, minute=minute)
+        await trio.sleep(1)
+        revised += [each for each in await read(quick) if "final1" in each]
+    assert len(revised) == len(set(revised)) == first
+    assert peer.outbox.owed <= OWED_BARS + 2
+    peer.outbox.release()
+    received = await read(peer)
+    assert received.count("missed AAPL") == 1
+    assert len([each for each in received if "final1" in each]) < OWED_BARS
+
+
+async def test_unsubscribed_client_gets_no_late_trade(autojump_clock, clock, connect):
+    """It waited for its throttle, and was older than all bars that a client is owed."""
+    peer = connect("MSFT")
+    (topic,) = watch(peer, "AAPL")
+    for minute in range(1, OWED_BARS + 2):
+        await clock.reach(minute, 5)
+        clock.trade(100)
+    await clock.reach(OWED_BARS + 2, 10)
+    await read(peer)
+    peer.outbox.set_throttle(60)
+    clock.trade(90, minute=0)
+    await trio.sleep(2)
+    clock.hub.bars.unsubscribe(peer.outbox, [topic])
+    peer.outbox.release()
+    assert await read(peer) == []
+
+
 async def test_renamed_symbol_goes_on(autojump_clock, clock, connect):
     """The bars and their subscribers go to the new symbol."""
     peer = connect()

@@ -83,6 +83,75 @@ async def test_open_bar_of_an_instance_that_was_away_becomes_final(autojump_cloc
     assert "AAPL 00:00 final 90-91 n=7" in await read(peer)
 
 
+@pytest.mark.parametrize("timeframe", ["1m", "5m"])
+@pytest.mark.parametrize("heard", [True, False], ids=["heard", "missed"])
+async def test_revision_that_another_instance_has_written(
+    autojump_clock, clock, connect, timeframe, heard
+):
+    """This one has not told its clients of it, or missed it. The state that comes has the bar no more.
+    Clients get what the store has.
+    """
+    minutes = clock.hub.bars.minutes
+
+    async def load(symbol: str, start: int, end: int, without: Any) -> MinuteBar | None:
+        return stored(start, 2, rev=1)
+
+    clock.hub.bars.load = load
+    peer = connect()
+    watch(peer, "AAPL", timeframe=timeframe)
+    clock.trade(100)
+    await clock.reach(9, 5)
+    assert "AAPL 00:00 final 100-100 n=1" in await read(peer)
+    if heard:
+        clock.trade(101, minute=0)
+    # The other one keeps the last minutes only.
+    clock.hub.bars.follow(Closing(MONDAY + 9, MONDAY + 6), exactly=False)
+    minutes.adopt("AAPL", ())
+    await trio.sleep(3)
+    assert await read(peer) == ["AAPL 00:00 final1 90-91 n=2"]
+
+
+async def test_bar_that_did_not_change_is_not_sent_again(autojump_clock, clock, connect):
+    """This instance missed something. It compares what clients have with what the store has."""
+    minutes, asked = clock.hub.bars.minutes, list[int]()
+    told: MinuteBar | None = None
+
+    async def load(symbol: str, start: int, end: int, without: Any) -> MinuteBar | None:
+        asked.append(start)
+        return told
+
+    clock.hub.bars.load = load
+    peer = connect()
+    watch(peer, "AAPL")
+    clock.trade(100)
+    await clock.reach(9, 5)
+    assert "AAPL 00:00 final 100-100 n=1" in await read(peer)
+    told = minutes.bar("AAPL", MONDAY)
+    late_client = connect()
+    watch(late_client, "AAPL", timeframe="5m")
+    await trio.sleep(2)
+    await read(late_client)
+    asked.clear()
+    clock.hub.bars.follow(Closing(MONDAY + 9, MONDAY + 6), exactly=False)
+    minutes.adopt("AAPL", ())
+    await trio.sleep(3)
+    assert MONDAY in asked
+    assert await read(peer) == await read(late_client) == []
+
+
+async def test_restored_bar_leaves_the_memory(autojump_clock, clock):
+    """Without a cluster, no other instance has to hear of it first."""
+    minutes = clock.hub.bars.minutes
+    await clock.reach(20, 5)
+    minutes.forget(MONDAY + 18)
+    clock.trade(90, minute=2)
+    minutes.restore([stored(MONDAY + 2, 3)], minutes.missing)
+    minutes.written(minutes.unwritten(10))
+    assert minutes.bar("AAPL", MONDAY + 2)
+    await clock.reach(22, 5)
+    assert minutes.bar("AAPL", MONDAY + 2) is None
+
+
 async def test_late_trade_while_the_store_is_away(autojump_clock, clock, connect):
     """Memory has all minutes of the bar, and those of the bar before it."""
 

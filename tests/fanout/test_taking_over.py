@@ -65,6 +65,17 @@ async def test_all_of_another_instance_s_states_are_taken_over(hub):
     assert hub.unchecked == set()
 
 
+async def test_trades_between_two_states_are_not_there(hub):
+    """Another instance made the versions 3 to 8. `GET /trades` tells that trades are missing."""
+    publish(hub, "AAPL", 101.0)
+    hub.adopt([live(state("AAPL", 8, 120.0), 6, 3)])
+    publish(hub, "AAPL", 121.0)
+    for version, complete in ((1, False), (2, False), (7, False), (8, True), (9, True)):
+        found, whole = hub.trades.after("AAPL", version, 9, 10)
+        assert [each.version for each in found] == ([9] if version < 9 else [])
+        assert whole is complete
+
+
 async def test_replay_goes_on_behind_its_last_row(hub):
     """Also of a symbol that was delisted meanwhile; of another one it begins with the first."""
     assert (hub.last_row("AAPL"), hub.last_row("NOPE")) == (0, 0)

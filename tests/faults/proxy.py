@@ -17,6 +17,7 @@ class Proxy:
         self._flowing.set()
         self._sockets: list[socket.socket] = []
         self._mute: set[socket.socket] = set()
+        self._marker = b""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -36,6 +37,10 @@ class Proxy:
     def mute_oldest(self) -> None:
         """Pass nothing on that the server of the oldest connection sends."""
         self._mute.add(self._sockets[1])
+
+    def lose_answers(self, marker: bytes) -> None:
+        """End each connection that sends `marker`, behind that and before an answer; b"" ends this."""
+        self._marker = marker
 
     def flow(self) -> None:
         """Pass everything on again."""
@@ -59,13 +64,18 @@ class Proxy:
                     client.close()
                     continue
                 self._sockets += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+                for ends in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=ends, daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
+                loses = asks and self._marker and self._marker in data
+                if loses:
+                    self._mute.add(target)
                 if source not in self._mute:
                     target.sendall(data)
+                if loses:
+                    source.shutdown(socket.SHUT_RDWR)
             target.shutdown(socket.SHUT_WR)

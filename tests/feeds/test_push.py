@@ -1,7 +1,7 @@
 """The push feed between publishers and the topics, on memory channels."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ import trio
 from server.feeds.push import WAITING_BATCHES, Push
 from server.gateway.auth import Identity
 from server.intake.answer import Answer
-from server.intake.batch import Batch, Busy
+from server.intake.batch import Batch, Busy, OnAnswer, Uncertain
 from server.intake.held import HELD_A_SYMBOL
 from server.intake.intake import Intake
 from server.intake.kept import Values
@@ -243,6 +243,44 @@ async def test_repeated_key_waits_for_the_first_batch(autojump_clock) -> None:
         assert first.accepted == 1
         assert feed.push.intake.sources.all["ann"].results["accepted"] == 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("problem", "status"),
+    [(Busy("full", 1.0), 429), (Uncertain("Redis broke off", 1.0), 503), (OSError(), 503)],
+)
+async def test_batches_with_one_key_share_a_refusal(
+    autojump_clock, problem: Exception, status: int
+) -> None:
+    """Only 429 promises that nothing counts, so no other end of the first batch may look like it."""
+    begun, refused = trio.Event(), list[ApiError]()
+
+    class Desk:
+        async def offer(self, batch: Batch, on_answer: OnAnswer) -> None:
+            begun.set()
+            await trio.sleep(1)
+            raise problem
+
+        async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
+            raise NotImplementedError
+
+    desk = PriceDesk(Desk())
+    values = {"Source": "", "Source-Epoch": "", "Idempotency-Key": "k"}
+    call = Call(Identity("ann", "publisher", 0.0), None, values, {}, AAPL)
+
+    async def publish() -> None:
+        with suppress(OSError):
+            try:
+                await desk.publish(call)
+            except ApiError as error:
+                refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish)
+        await begun.wait()
+        nursery.start_soon(publish)
+    assert {each.status_code for each in refused} == {status}
+    assert all("Retry-After" in (each.headers or {}) for each in refused)
 
 
 async def test_held_trades_are_never_lost_in_silence(autojump_clock) -> None:

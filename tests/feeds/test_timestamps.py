@@ -1,11 +1,15 @@
 """Timestamps of replays: in any unit, out of order, and wrong ones that must not stall a replay."""
 
+from typing import Any
+
 import pytest
 import structlog
+import trio
 
 from server.feeds.pace import LONGEST_GAP
 from server.feeds.replay import Replay, ReplayError
 from server.feeds.timestamps import BadTimestamp, parse_timestamp
+from server.quotes.instrument import Instrument
 from tests.feeds.test_replay import replay_all, write
 
 SECOND = 1_700_000_000
@@ -68,6 +72,19 @@ async def test_unit_that_the_column_does_not_name_is_recognised(tmp_path, column
         assert (await times(path))[-1] == SECOND * 10**6
     [line] = [line for line in lines if line["event"] == "timestamps are in another unit"]
     assert line["unit"] == unit
+
+
+@pytest.mark.parametrize("row", ["CLK0,-37.63,2", "SHIB,0.00001234,1", "BTC,1,0.000000000001"])
+@pytest.mark.parametrize("column", ["timestamp", "timestamp_us"])
+async def test_unit_shows_in_a_row_of_every_kind(tmp_path, column, row):
+    """The catalogue may allow a price or size that a symbol that nobody knows cannot have."""
+    path = write(tmp_path / "day.csv", [f"{SECOND}000,{row}", "1,AAPL,1,1"], header(column))
+    send, receive = trio.open_memory_channel[Any](2)
+    kind = Instrument(
+        symbol="X", name="X", type="FUTURE", base_price=1.0, price_decimals=8, size_decimals=12
+    )
+    await Replay(path, 0, loop=False).run(send, lambda _: kind)
+    assert (await receive.receive()).time_us == SECOND * 10**6
 
 
 @pytest.mark.parametrize("rows", [["1000,AAPL,1,1"], ["bad", "0,AAPL,1,1", "77,AAPL,1,1"]])

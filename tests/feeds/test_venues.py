@@ -271,6 +271,24 @@ def test_kraken_snapshot_is_read_in_the_order_of_its_trades():
     assert [each["seq"] for each in reading.objects] == [5, 6, 7]
 
 
+EMPTY_SIDES: list[tuple[Venue, Any]] = [
+    (COINBASE, COINBASE_TICKER | {"best_bid": "0", "best_bid_size": "0"}),
+    (COINBASE, COINBASE_TICKER | {"best_bid": "0.00", "best_bid_size": "0.00000000"}),
+    (COINBASE, COINBASE_TICKER | {"best_bid": "", "best_bid_size": ""}),
+    (KRAKEN, {"channel": "ticker", "data": [KRAKEN_TICKER | {"bid": 0.0, "bid_qty": 0.0}]}),
+    (KRAKEN, {"channel": "ticker", "data": [KRAKEN_TICKER | {"bid": None, "bid_qty": None}]}),
+]
+
+
+@pytest.mark.parametrize(("venue", "message"), EMPTY_SIDES)
+def test_side_without_orders_is_empty(venue: Venue, message: Any) -> None:
+    """A price of zero would make the intake refuse the other side, too."""
+    (quote,) = venue.read(json.dumps(message)).objects
+    assert (quote["bid"], quote["bid_size"]) == (None, None)
+    assert quote["ask"]
+    assert quote["ask_size"]
+
+
 NEUTRAL: list[tuple[Venue, Any]] = [
     (COINBASE, {"type": "subscriptions", "channels": []}),
     (COINBASE, {"type": "heartbeat", "sequence": 90, "last_trade_id": 0, "product_id": "BTC-USD"}),

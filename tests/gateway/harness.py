@@ -106,6 +106,11 @@ class SessionHarness:
         selection = select(names, self.hub.topics) if names else Selection([], [])
         self.session.begin(Admission(self.session.identity, selection))
 
+    async def run(self) -> None:
+        """Serve the session to its end, as the gateway does."""
+        await self.gateway._serve_session(self.session)
+        await self.gateway.pool.wait_empty()
+
     def execute(self, command: AnyCommand) -> None:
         """Carry out a command, as if the client had sent it."""
         context = self.gateway.services.context

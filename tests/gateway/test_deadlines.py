@@ -75,18 +75,21 @@ async def test_others_have_their_turn_between_many_deadlines(monkeypatch, autoju
 
 async def test_bytes_that_another_task_took_do_not_hold_the_loop_up():
     """The poller looks, finds nothing, and does not wait where it looks."""
-    poller = Poller()
     sock, client = socket.socketpair()
+
+    class Listener:
+        def on_readable(self) -> bool:
+            return True
+
+        async def serve(self) -> None:
+            poller.watch(sock, self)
+
+    poller = Poller(Listener.serve)
     with sock, client, closing(poller):
         sock.setblocking(False)
         async with trio.open_nursery() as nursery:
-
-            async def wait() -> None:
-                while True:
-                    await poller.wait_readable(sock)
-
             nursery.start_soon(poller.run)
-            nursery.start_soon(wait)
+            poller.watch(sock, Listener())
             await trio.testing.wait_all_tasks_blocked()
             begun = time.perf_counter()
             for _ in range(30):
@@ -95,6 +98,6 @@ async def test_bytes_that_another_task_took_do_not_hold_the_loop_up():
                 sock.recv(10)
                 await trio.lowlevel.checkpoint()
             assert time.perf_counter() - begun < 5
-            # Nobody waits for this one.
+            # This one is not watched.
             poller.wake(client)
             nursery.cancel_scope.cancel()

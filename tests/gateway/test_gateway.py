@@ -19,10 +19,12 @@ from server.gateway import gateway as module
 from server.gateway.addresses import Proxies
 from server.gateway.auth import Authenticator
 from server.gateway.budgets import Budget, Budgets
+from server.gateway.closing import Close
 from server.gateway.deflate import ANSWER
 from server.gateway.gateway import Gateway
 from server.gateway.pool import Pool
 from server.gateway.request import NOT_HTTP_ADVICE
+from server.gateway.session import Session
 from server.gateway.sockets import OutOfResources, accept_nowait
 from server.process.binding import bind
 from tests.fanout.peer import instruments, publish
@@ -197,6 +199,62 @@ async def test_client_gets_its_quote_and_then_its_updates(compression, offer, ag
         assert served.gateway.pool.opened_total == 1
         await client.stream.aclose()
         await until(lambda: not served.gateway.pool.sessions)
+
+
+def tasks() -> int:
+    """Return the number of tasks."""
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def listening(served: Served) -> tuple[Client, Session]:
+    """Return a client that has its quote and waits for more, and its session."""
+    client = await served.ask("symbols=AAPL")
+    await client.head()
+    await client.frame()
+    await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+    (session,) = served.gateway.pool.sessions
+    return client, cast("Session", session)
+
+
+async def test_client_that_only_listens_takes_no_task():
+    """Nor does it when it answers pings. A command gets a task, which ends with its answer."""
+    async with serving() as served:
+        await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+        before = tasks()
+        client, session = await listening(served)
+        assert tasks() == before + 1, "the topic's"
+        for _ in range(3):
+            session.ping()
+            await client.frame()
+            assert session.unanswered == 1
+            await client.send(frame(PONG))
+            await until(lambda: not session.unanswered)
+            assert (tasks(), session._protocol) == (before + 1, None)
+        await client.send(frame(TEXT, b'{"action":"ping"}'))
+        assert b'"type":"pong"' in (await client.frame())[1]
+        await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
+        assert tasks() == before + 1
+
+
+async def test_connection_without_a_task_gives_its_socket_back():
+    """A session that is dropped while it waits makes room for another, as one that has a task does."""
+    async with serving(max_sockets=1) as served:
+        for _ in range(3):
+            client, session = await listening(served)
+            session.drop(Close.NO_ANSWER)
+            await client.rest()
+            assert session.over
+            await until(lambda: not served.gateway.pool.sessions)
+
+
+async def test_connections_without_a_task_are_closed_when_the_server_fails():
+    """A gateway that is cancelled leaves no session and no socket behind."""
+    async with serving() as served:
+        _, session = await listening(served)
+        served.nursery.cancel_scope.cancel()
+    assert not served.gateway.pool.sessions
+    assert session.over
+    assert session.outbox.sock.fileno() == -1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,6 @@ from server.fanout.hub import Hub
 from server.gateway import heartbeat
 from server.gateway.closing import Close
 from server.gateway.lifecycle import State
-from server.gateway.sockets import close
 from server.ops.health import _errors
 from server.quotes.instrument import Instrument
 from tests.frames import take_frame
@@ -40,19 +38,12 @@ async def connect(nursery: trio.Nursery) -> AsyncIterator[Open]:
         harness.begin(*symbols)
         nursery.start_soon(harness.gateway.services.deadlines.run)
         nursery.start_soon(harness.gateway.services.poller.run)
-        nursery.start_soon(run, harness)
+        nursery.start_soon(harness.run)
         return harness
 
     yield connect
     for harness in harnesses:
         harness.end()
-
-
-async def run(harness: SessionHarness) -> None:
-    with suppress(OSError, trio.ClosedResourceError):
-        await harness.session.run()
-    harness.session.end()
-    close(harness.sock)
 
 
 def errors(harness: SessionHarness) -> tuple[int, int]:

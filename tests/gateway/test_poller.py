@@ -1,7 +1,7 @@
-"""Tasks that wait for their sockets are woken by what comes, and by nothing else."""
+"""Connections that wait are served when something comes for them, and only then."""
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -10,101 +10,140 @@ import trio
 from server.gateway.poller import Poller
 from tests.processes import TIMEOUT
 
-Pair = tuple[socket.socket, socket.socket]
+
+class Listener:
+    """A connection with a client. It notes each time that a task serves it, and waits again until the
+    client is gone.
+    """
+
+    def __init__(self, poller: Poller["Listener"], log: list["Listener"]) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.needs_task = True
+        self.received = b""
+        self.over = False
+        self._poller = poller
+        self._log = log
+        poller.watch(self.ours, self)
+
+    def on_readable(self) -> bool:
+        received = self.ours.recv(1)
+        self.received += received
+        self.over = not received
+        if not self.needs_task:
+            self._poller.watch(self.ours, self)
+        return self.needs_task
+
+    async def serve(self) -> None:
+        self._log.append(self)
+        if not self.over and self.ours.fileno() != -1:
+            self._poller.watch(self.ours, self)
+
+
+Listen = Callable[[], Listener]
 
 
 @pytest.fixture
-async def poller(nursery: trio.Nursery) -> AsyncIterator[Poller]:
+async def poller(nursery: trio.Nursery) -> AsyncIterator[Poller[Listener]]:
     """A poller that runs."""
-    poller = Poller()
+    poller = Poller(Listener.serve)
     nursery.start_soon(poller.run)
     yield poller
     poller.close()
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[], Pair]]:
-    """Makes pairs of sockets."""
+def log() -> list[Listener]:
+    """The connections that were served, in their order."""
+    return []
+
+
+@pytest.fixture
+def listen(poller: Poller[Listener], log: list[Listener]) -> Iterator[Listen]:
+    """Makes connections."""
     with ExitStack() as stack:
 
-        def connect() -> Pair:
-            one, other = socket.socketpair()
-            return stack.enter_context(one), stack.enter_context(other)
+        def listen() -> Listener:
+            listener = Listener(poller, log)
+            for sock in (listener.ours, listener.theirs):
+                stack.enter_context(sock)
+            return listener
 
-        yield connect
+        yield listen
 
 
 async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-async def woken(wait: Awaitable[None]) -> None:
-    with trio.fail_after(TIMEOUT):
-        await wait
-
-
-async def test_only_those_are_woken_who_have_something(poller, connect, nursery):
-    """Of a hundred that wait, each is woken by its own client, again and again."""
-    pairs = [connect() for _ in range(100)]
-    log: list[int] = []
-
-    async def listen(number: int) -> None:
-        ours, _ = pairs[number]
-        while True:
-            await poller.wait_readable(ours)
-            ours.recv(1)
-            log.append(number)
-
-    for number in range(100):
-        nursery.start_soon(listen, number)
+async def test_only_those_are_served_that_have_something(listen, log):
+    """Of a hundred that wait, each is served when its own client sends, again and again."""
+    listeners = [listen() for _ in range(100)]
     await settle()
     for number in (7, 99, 7, 0):
-        pairs[number][1].send(b"x")
+        listeners[number].theirs.send(b"x")
         await settle()
-    assert log == [7, 99, 7, 0]
-    nursery.cancel_scope.cancel()
+    assert log == [listeners[number] for number in (7, 99, 7, 0)]
 
 
-async def test_what_was_there_before_wakes(poller, connect):
-    """Data, or the connection's end, that came before the wait wakes the task as well."""
-    ours, theirs = connect()
-    theirs.send(b"x")
-    await woken(poller.wait_readable(ours))
-    assert ours.recv(1) == b"x"
-    theirs.close()
-    await woken(poller.wait_readable(ours))
-    assert ours.recv(1) == b""
-
-
-async def test_who_gave_up_is_not_woken(poller, connect):
-    """A task that was cancelled is not woken, and may wait again."""
-    ours, theirs = connect()
-    with trio.move_on_after(0.01):
-        await poller.wait_readable(ours)
-    theirs.send(b"x")
-    event = trio.Event()
-    with trio.move_on_after(0.05) as sleep:
-        await event.wait()
-    assert sleep.cancelled_caught
-    await woken(poller.wait_readable(ours))
-
-
-async def test_closed_socket_makes_room_for_another(poller, connect, nursery):
-    """A task whose socket is closed is woken. The next socket with that number can be waited for."""
-    ours, _ = connect()
-    over = trio.Event()
-
-    async def listen() -> None:
-        await poller.wait_readable(ours)
-        over.set()
-
-    nursery.start_soon(listen)
+async def test_bytes_from_before_the_wait_count(poller, listen, log):
+    """Data, or the connection's end, that came before the wait has the connection served as well."""
+    listener = listen()
+    poller.wake(listener.ours)
+    listener.theirs.send(b"x")
+    listener.theirs.close()
     await settle()
-    number = ours.fileno()
-    poller.wake(ours)
-    ours.close()
-    await woken(over.wait())
-    new, theirs = connect()
-    assert new.fileno() == number
-    theirs.send(b"x")
-    await woken(poller.wait_readable(new))
+    assert listener.received == b"x"
+    assert log == [listener] * 3
+
+
+async def test_connection_that_needs_no_task_gets_none(listen, log):
+    """A connection that took all that came starts no task, and waits again."""
+    listener = listen()
+    listener.needs_task = False
+    for received in (b"y", b"yy"):
+        listener.theirs.send(b"y")
+        await settle()
+        assert listener.received == received
+    assert log == []
+
+
+async def test_waiting_takes_no_task(listen):
+    """A hundred connections that wait have no task."""
+    await settle()
+    before = trio.lowlevel.current_statistics().tasks_living
+    for _ in range(100):
+        listen()
+    await settle()
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_closed_socket_makes_room_for_another(poller, listen, log):
+    """A connection whose socket is closed is served. The next socket with its number can be watched."""
+    listener = listen()
+    await settle()
+    number = listener.ours.fileno()
+    poller.wake(listener.ours)
+    listener.ours.close()
+    await settle()
+    assert log == [listener]
+    with trio.fail_after(TIMEOUT):
+        new = listen()
+        assert new.ours.fileno() == number
+        new.theirs.send(b"x")
+        await settle()
+    assert log == [listener, new]
+
+
+async def test_poller_that_does_not_run_serves_nobody(log):
+    """A connection that is woken after the poller's end does not disturb the end."""
+    poller = Poller(Listener.serve)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await poller.run()
+    listener = Listener(poller, log)
+    poller.wake(listener.ours)
+    listener.ours.close()
+    listener.theirs.close()
+    poller.close()
+    await settle()
+    assert log == []

@@ -31,12 +31,6 @@ async def harness(nursery: trio.Nursery) -> AsyncIterator[SessionHarness]:
     harness.end()
 
 
-async def run_to_end(harness: SessionHarness) -> None:
-    """Run the session as the connection's task does."""
-    await harness.session.run()
-    harness.session.end()
-
-
 async def test_unsubscribed_quote_does_not_come_back(harness):
     """A move that was queued when the client unsubscribed does not come after the removal."""
     harness.begin("AAPL")
@@ -111,7 +105,7 @@ async def test_close_of_a_slow_client_is_echoed(harness, nursery):
     harness.fill_socket()
     harness.trade("AAPL", 101.0)
     harness.session.outbox.flush()
-    nursery.start_soon(run_to_end, harness)
+    nursery.start_soon(harness.run)
     harness.client.send(close(1000))
     await trio.testing.wait_all_tasks_blocked()
     with trio.fail_after(TIMEOUT):
@@ -129,7 +123,7 @@ async def test_client_dropped_while_it_waits_is_let_go(harness):
     harness.session.outbox.flush()
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(harness.session.run)
+            nursery.start_soon(harness.run)
             harness.client.send(frame(PING))
             await trio.testing.wait_all_tasks_blocked(READ_CUSHION)
             harness.session.drop(Close.NO_ANSWER)

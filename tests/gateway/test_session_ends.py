@@ -13,7 +13,6 @@ from server.fanout.frame import pong_frame
 from server.fanout.hub import Hub
 from server.gateway import session as module
 from server.gateway.closing import Close
-from server.gateway.sockets import close as close_socket
 from server.quotes.messages import Unsubscribe
 from tests.fanout.peer import instruments
 from tests.fanout.test_listing import listed
@@ -31,11 +30,8 @@ class Served(SessionHarness):
         self._received = b""
 
     async def run(self) -> None:
-        """Run the session as the connection's task does."""
-        with suppress(OSError, trio.ClosedResourceError):
-            await self.session.run()
-        self.session.end()
-        close_socket(self.sock)
+        """Serve the session to its end."""
+        await super().run()
         self.over.set()
 
     def frames(self) -> list[tuple[int, bytes]]:

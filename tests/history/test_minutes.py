@@ -202,6 +202,39 @@ def test_fractions_are_exact() -> None:
     assert bar.volume == 1.0
 
 
+def test_each_late_trade_is_a_revision() -> None:
+    """Also if several wait for the store at the same time. So all instances count alike."""
+    late = [late_trade("AAPL", 101.0, 5, at(0, 40 + each)) for each in range(3)]
+    minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
+    minutes.close(START + 1)
+    stored = all_bars(minutes)
+    built(late, minutes)
+    waiting = Minutes(START + 9, START + 9)
+    built(late[:2], waiting)
+    # Another instance goes on with them.
+    other = Minutes(START + 9, START + 9)
+    other.adopt("AAPL", waiting.state_of("AAPL"))
+    built(late[2:], other)
+    other.restore(stored, other.missing)
+    assert all_bars(other) == all_bars(minutes)
+    assert [bar.rev for bar in all_bars(other)] == [3]
+
+
+@pytest.mark.parametrize(("sizes", "whole"), [((0.1, 0.2), False), ((2.0, 3.0), True)])
+def test_volume_of_a_late_trade_is_the_stores(sizes: tuple[float, float], whole: bool) -> None:
+    """Memory has it as the store gives it back: without a sum's noise, and whole if it is."""
+    coin, minutes = msgspec.structs.replace(APPLE, size_decimals=8), Minutes(START + 9, START + 9)
+    first, second = (late_trade("AAPL", 100.0, each, at(0, 1)) for each in sizes)
+    minutes.absorb(coin, first, None)
+    minutes.restore([], minutes.missing)
+    stored = all_bars(minutes)
+    minutes = Minutes(START + 9, START + 9)
+    minutes.absorb(coin, second, None)
+    minutes.restore(stored, minutes.missing)
+    (bar,) = all_bars(minutes)
+    assert (bar.volume, type(bar.volume)) == ((5, int) if whole else (0.3, float))
+
+
 def test_trade_of_an_unknown_minute_waits_for_the_store() -> None:
     """A late trade of a minute that is not in memory any more counts once the store has given it."""
     minutes = built([Trade("AAPL", 100.0, 5, at(0, 30), 0)])
@@ -265,6 +298,21 @@ def test_restored_bar_of_a_renamed_symbol_goes_to_other_instances() -> None:
     minutes.restore([], minutes.missing)
     minutes.rename("AAPL", "APPL")
     assert minutes.take_restored() == ["APPL"]
+
+
+def test_restored_bar_stays_until_other_instances_are_told() -> None:
+    """However fast the store and this instance's clients are. The others read it in a state."""
+    minutes = Minutes(START + 9, START + 9)
+    built([late_trade("AAPL", 101.0, 5, at(0, 40))], minutes)
+    minutes.restore([], minutes.missing)
+    minutes.written(minutes.unwritten(10))
+    (bar,) = minutes.take_revised()
+    minutes.close(START + 10)
+    minutes.release()
+    assert [each.trades.minute for each in minutes.state_of("AAPL")] == [bar.minute]
+    assert minutes.take_restored() == ["AAPL"]
+    minutes.release()
+    assert minutes.state_of("AAPL") == ()
 
 
 @pytest.mark.parametrize("stored", [True, False])

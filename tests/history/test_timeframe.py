@@ -1,6 +1,6 @@
 """Bars of several minutes: where they begin and end, and what they are made of."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 
 from server.history.bar import MinuteBar
 from server.history.timeframe import TIMEFRAMES, period_end, period_start, roll_up
-from server.quotes.traded import Timeframe
+from server.quotes.traded import LAST_MINUTE, Timeframe
 
 NEW_YORK = ZoneInfo("America/New_York")
-ZONES = [UTC, NEW_YORK, ZoneInfo("Asia/Kolkata"), ZoneInfo("America/Santiago")]
+ZONES = [
+    UTC,
+    NEW_YORK,
+    *map(ZoneInfo, ("Asia/Kolkata", "America/Santiago", "Africa/Cairo", "Africa/Monrovia")),
+]
 
 
 def minute_of(text: str) -> int:
@@ -55,7 +59,63 @@ def test_day_of_dst(day: str, hours: int) -> None:
     assert end - start == hours * 60
 
 
-@given(st.integers(25_000_000, 32_000_000), st.sampled_from(TIMEFRAMES), st.sampled_from(ZONES))
+@pytest.mark.parametrize(
+    ("zone", "moment", "start", "end"),
+    [
+        # The clocks go from 00:00 to 01:00, so the day begins at 01:00.
+        ("America/Sao_Paulo", "2018-11-04T12:00Z", "2018-11-04T03:00Z", "2018-11-05T02:00Z"),
+        ("Africa/Cairo", "2025-04-25T12:00Z", "2025-04-24T22:00Z", "2025-04-25T21:00Z"),
+        # They go from 24:00 back to 23:00, or from 01:00 back to midnight.
+        ("America/Sao_Paulo", "2018-02-18T02:30Z", "2018-02-17T02:00Z", "2018-02-18T03:00Z"),
+        ("Africa/Cairo", "2025-10-30T21:30Z", "2025-10-29T21:00Z", "2025-10-30T22:00Z"),
+        ("America/Havana", "2025-11-02T12:00Z", "2025-11-02T04:00Z", "2025-11-03T05:00Z"),
+        # Offsets of 30 and 45 minutes, and a change of clocks by 30 minutes.
+        ("Asia/Kolkata", "2026-01-01T18:29Z", "2025-12-31T18:30Z", "2026-01-01T18:30Z"),
+        ("Asia/Kathmandu", "2026-01-01T18:15Z", "2026-01-01T18:15Z", "2026-01-02T18:15Z"),
+        ("Pacific/Chatham", "2026-01-01T12:00Z", "2026-01-01T10:15Z", "2026-01-02T10:15Z"),
+        ("Australia/Lord_Howe", "2025-10-05T00:00Z", "2025-10-04T13:30Z", "2025-10-05T13:00Z"),
+        # A day that the calendar left out, and midnights in the middle of a minute.
+        ("Pacific/Apia", "2011-12-30T11:00Z", "2011-12-30T10:00Z", "2011-12-31T10:00Z"),
+        ("Africa/Monrovia", "1971-06-02T00:44Z", "1971-06-01T00:45Z", "1971-06-02T00:45Z"),
+        ("Africa/Monrovia", "1971-06-02T00:45Z", "1971-06-02T00:45Z", "1971-06-03T00:45Z"),
+    ],
+)
+def test_days_of_zones(zone: str, moment: str, start: str, end: str) -> None:
+    """A day begins with the first minute that has its date in the zone."""
+    minute, tz = minute_of(moment), ZoneInfo(zone)
+    assert period_start(minute, "1d", tz) == minute_of(start)
+    assert period_end(minute, "1d", tz) == minute_of(end)
+
+
+@pytest.mark.parametrize(
+    ("moment", "start", "end"),
+    [
+        ("2025-12-31T12:00Z", "2025-12-29T00:00-05:00", "2026-01-05T00:00-05:00"),
+        ("2026-01-01T12:00Z", "2025-12-29T00:00-05:00", "2026-01-05T00:00-05:00"),
+        ("2026-01-05T04:59Z", "2025-12-29T00:00-05:00", "2026-01-05T00:00-05:00"),
+        ("2026-01-05T05:00Z", "2026-01-05T00:00-05:00", "2026-01-12T00:00-05:00"),
+        ("2021-01-03T12:00Z", "2020-12-28T00:00-05:00", "2021-01-04T00:00-05:00"),
+        # A week of a clock change has an hour less.
+        ("2026-03-08T12:00Z", "2026-03-02T00:00-05:00", "2026-03-09T00:00-04:00"),
+    ],
+)
+def test_weeks(moment: str, start: str, end: str) -> None:
+    """A week goes on over the end of a year."""
+    minute = minute_of(moment)
+    assert period_start(minute, "1w", NEW_YORK) == minute_of(start)
+    assert period_end(minute, "1w", NEW_YORK) == minute_of(end)
+
+
+@pytest.mark.parametrize("timeframe", TIMEFRAMES)
+@pytest.mark.parametrize("tz", [UTC, NEW_YORK, ZoneInfo("Pacific/Kiritimati")])
+@pytest.mark.parametrize("minute", [0, 1, LAST_MINUTE - 1, LAST_MINUTE, LAST_MINUTE + 1])
+def test_ends_of_the_calendar(timeframe: Timeframe, tz: tzinfo, minute: int) -> None:
+    """The first and the last minutes that a trade can have belong to a period, too."""
+    start, end = period_start(minute, timeframe, tz), period_end(minute, timeframe, tz)
+    assert start <= minute < end
+
+
+@given(st.integers(0, 32_000_000), st.sampled_from(TIMEFRAMES), st.sampled_from(ZONES))
 def test_periods_meet(minute: int, timeframe: Timeframe, tz: ZoneInfo) -> None:
     """Each minute is in exactly one period."""
     start, end = period_start(minute, timeframe, tz), period_end(minute, timeframe, tz)

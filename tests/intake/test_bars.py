@@ -125,6 +125,43 @@ async def check(operations: Any, order: Any, most: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cancel", "correct"])
+async def test_minute_of_which_only_the_store_has_the_other_trades(kind):
+    """A server starts, and gets one more trade of a minute that ended long ago. A revision of it must
+    not take the other trades out of the bar. It counts for the quote.
+    """
+    desk = BarDesk(Rules())
+
+    def publish(number: int, minute: int, **more: Any) -> None:
+        ts = from_microseconds(minute * MINUTE_US + number).isoformat()
+        fields = {"kind": "trade", "price": 100.0 + number, "size": 10, "ts": ts, "id": number}
+        assert desk.publish(fields | more).accepted
+
+    for number in range(5):
+        publish(number, START)
+    minutes = desk.hub.bars.minutes
+    minutes.close(START + 1)
+    stored = minutes.unwritten(10)
+    minutes.written(stored)
+    minutes.close(START + 5)
+    minutes.release()
+    desk.take_over()
+    publish(5, START)
+    minutes.restore(stored, minutes.missing)
+    assert [bar.count for bar in desk.bars()] == [6]
+    version = desk.hub.topics["AAPL"].version
+    assert desk.publish(
+        {"kind": kind, "id": 5, **({"size": 1} if kind == "correct" else {})}
+    ).accepted
+    assert desk.hub.topics["AAPL"].version == version + 1
+    assert desk.hub.topics["AAPL"].quote.volume == (51 if kind == "correct" else 50)
+    assert [bar.count for bar in desk.bars()] == [6]
+    # All trades of the next minute are known.
+    publish(6, START + 5)
+    assert desk.publish({"kind": "cancel", "id": 6}).accepted
+    assert [bar.count for bar in desk.bars()] == [6]
+
+
+@pytest.mark.parametrize("kind", ["cancel", "correct"])
 async def test_revision_that_the_quote_does_not_show(kind):
     """A trade in the middle of the day counts for its bar alone. It makes a version all the same."""
     desk = BarDesk(Rules())

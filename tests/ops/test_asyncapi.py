@@ -1,10 +1,7 @@
 """The streaming port's description is good AsyncAPI, and says what real connections send."""
 
 import json
-import shutil
 import signal
-import subprocess
-import tarfile
 from typing import Any
 
 import msgspec
@@ -14,13 +11,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.gateway.wire import RawClient, head, new_user
+from tests.npm import packed_file
 from tests.processes import TIMEOUT, ServerProcess, make_token
 
 PACKAGE = "@asyncapi/specs@6.11.1"
 
 SCHEMA = "package/schemas/3.0.0-without-$id.json"
-
-NPM_TIMEOUT = 60
 
 FORMS = ("json", "compact", "msgpack")
 
@@ -65,19 +61,7 @@ class Description:
 @pytest.fixture(scope="module")
 def specification(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return AsyncAPI's own JSON schema, from npm."""
-    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("npm")
-    if npm is None:
-        pytest.skip("npm is not installed, so AsyncAPI's schema cannot be fetched")
-    done = subprocess.run(
-        [npm, "pack", PACKAGE], cwd=folder, capture_output=True, timeout=NPM_TIMEOUT, check=False
-    )
-    found = [*folder.glob("*.tgz")]
-    if done.returncode or not found:
-        pytest.skip("npm's registry is not reachable, so AsyncAPI's schema cannot be fetched")
-    with tarfile.open(found[0]) as archive:
-        file = archive.extractfile(SCHEMA)
-        assert file is not None
-        return json.load(file)
+    return json.loads(packed_file(PACKAGE, SCHEMA, tmp_path_factory.mktemp("npm")))
 
 
 def test_document_is_good_asyncapi(server, specification):

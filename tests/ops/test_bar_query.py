@@ -142,6 +142,26 @@ def test_a_page_goes_on_where_the_last_one_ended():
     assert down.rest_of("IBM") == (down.first, down.first + 7)
 
 
+@pytest.mark.parametrize("timeframe", ["1m", "1d", "1w"])
+def test_a_page_goes_on_after_midnight(timeframe):
+    """A range without `start` begins today. The next page still has the day or week of the first."""
+    monday = datetime(2026, 11, 23, 23, 59, tzinfo=NEW_YORK).timestamp()
+    values = DEFAULTS | {"timeframe": timeframe}
+    first = read_query(values, NEW_YORK, int(monday * 1e6))
+    token = first.token("IBM", first.first)
+    later = read_query(values | {"page_token": token}, NEW_YORK, int((monday + 120) * 1e6))
+    assert (later.first, later.end) == (first.first, first.end)
+    assert later.rest_of("MSFT") == (first.first, first.end)
+
+
+@pytest.mark.parametrize("start", ["2026-11-25T14:30:00Z", "1795617000000000"])
+def test_start_and_end_may_be_one_moment(start):
+    """The bar that begins then is in the range. Within a minute there is none."""
+    assert ends(start=start, end=start) == ("2026-11-25 09:30", "2026-11-25 09:31")
+    within = query(start="2026-11-25T14:30:01Z", end="2026-11-25T14:30:59Z")
+    assert within.first >= within.end
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -1,6 +1,7 @@
 """TradingView's datafeed, checked against the rules of its documentation."""
 
 import csv
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,7 +52,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Return a server with nine days of trades of AAPL."""
     folder = tmp_path_factory.mktemp("udf")
     (folder / "holidays").write_text("2026-12-25 Christmas\n2026-11-27 13:00\n")
-    variables = {"FEED": "push", "SESSION": "09:30-16:00 America/New_York holidays"}
+    variables = {
+        "FEED": "push",
+        "SESSION": "09:30-16:00 America/New_York holidays",
+        # A range without `countback` costs 500 look-ups.
+        "USER_LOOKUP_RATE": "100000",
+    }
     with ServerProcess(folder, **variables) as server:
         answer = post(server, trades())
         assert (answer.status, answer.body["rejected"]) == (200, [])
@@ -230,6 +236,16 @@ def test_empty_range_names_the_bar_before_it(server):
     assert daily == {"s": "no_data", "nextTime": day_of(last)}
     assert history(server, "5", **{"from": 1, "to": 1000}) == {"s": "no_data"}
     assert history(server, "1D", to=1000, countback=10) == {"s": "no_data"}
+
+
+@pytest.mark.parametrize("resolution", ["1", "240", "1D", "1W"])
+@pytest.mark.parametrize("end", [253_402_300_799, 253_402_214_400, 99_999_999_999_999, 10**18])
+def test_range_may_end_at_the_end_of_time(server, resolution, end):
+    """Some charts ask so for all bars."""
+    found = history(server, resolution, **{"from": -(10**12), "to": end})
+    assert found == history(server, resolution, **{"from": 0, "to": int(time.time()) + 60})
+    assert history(server, resolution, **{"from": end, "to": end})["s"] == "no_data"
+    assert history(server, resolution, to=-5, **{"from": -9}) == {"s": "no_data"}
 
 
 def test_token_may_stand_in_the_url(server):

@@ -177,6 +177,21 @@ async def test_timeframes_are_rolled_up(catalogue, timeframe):
     assert rounded(newest) == rounded(rolled[:-3:-1])
 
 
+async def test_longer_bar_of_cancelled_trades_has_its_revisions(catalogue):
+    """A bar has no trade, but its minutes' revisions. Its other minutes may be in memory alone."""
+    await fill(catalogue, instrument("IBM"))
+    empty: dict[str, Any] = {"volume": 0, "count": 0, "turnover": 0.0}
+    stored = [bar(FIRST, rev=2, **empty), bar(FIRST + 3, rev=1, **empty), bar(FIRST + 5)]
+    await catalogue.bars.write(stored)
+    rolled = await minutes_of(catalogue, starts=[0], size=5, first=FIRST, end=FIRST + 60)
+    found = [(each.minute, each.count, each.volume, each.rev, each.high) for each in rolled]
+    assert found == [(FIRST, 0, 0, 3, 10.0), (FIRST + 5, 1, 100, 0, 10.0)]
+    (whole,) = await minutes_of(catalogue, starts=[FIRST], size=1440, first=FIRST, end=FIRST + 5)
+    assert (whole.count, whole.rev, whole.final) == (0, 3, True)
+    wanted: dict[str, Any] = {"starts": [FIRST], "size": 1440, "end": FIRST + 900}
+    assert await minutes_of(catalogue, **wanted, first=FIRST + 800) == []
+
+
 def rounded(bars: list[MinuteBar]) -> list[MinuteBar]:
     """Return bars whose turnover has no noise of summing in another order."""
     return [

@@ -105,6 +105,66 @@ def test_cell_that_a_kind_cannot_have(read, row, problem):
     assert problem in problems[0].problem
 
 
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("\N{MINUS SIGN}37.63", -37.63),
+        ("\N{EN DASH}37.63", -37.63),
+        ("\N{FULLWIDTH HYPHEN-MINUS}37.63", -37.63),
+        ("(37.63)", -37.63),
+        ("($1,037.63)", -1037.63),
+        ("-$37.63", -37.63),
+        ("$ -37.63", -37.63),
+        ("HK$600.5", 600.5),
+        ("US$ 1,234.56", 1234.56),
+        ("₹12,34,567.89", 1234567.89),
+        ("12.50 USD", 12.5),
+        ("CHF 1’234.50", 1234.5),
+        ("1234.5 €", 1234.5),
+        ("₿0.05", 0.05),
+    ],
+)
+def test_number_as_people_write_it(read, text, price):
+    """Minus signs of typography, parentheses of accountants, currencies in front and behind."""
+    found, problems, _ = read(f'symbol,name,type,price\nCLK0,Oil,FUTURE,"{text}"\n')
+    assert not problems
+    assert [each.base_price for each in found] == [price]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"1{' ' * 100_000}x",
+        f"-{' ' * 100_000}x",
+        "(5",
+        "5)",
+        "--5",
+        "-(5)",
+        "abc12",
+        "12abc",
+        "5%",
+        "1_0",
+        "()",
+        "$",
+    ],
+)
+def test_text_that_is_not_a_number(read, text):
+    """It is named, or is a missing price; no digits are picked out of it."""
+    found, problems, _ = read(f'symbol,name,type,price\nCLK0,Oil,FUTURE,"{text}"\n')
+    assert bool(problems) is (text != "$")
+    assert [each.base_price for each in found] == ([None] if text == "$" else [])
+
+
+def test_comments_are_not_instruments(read):
+    """A file with a comment in front of its header may have them anywhere. Others have symbols."""
+    rows = "symbol,name,price\nAAA,One,1\n#BBB,Two,2\n"
+    found, problems, assumed = read(f"# made by hand\n{rows}")
+    assert not problems
+    assert [each.symbol for each in found] == ["AAA"]
+    assert "lines that begin with # are comments" in assumed
+    assert [each.symbol for each in read(rows).instruments] == ["AAA", "#BBB"]
+
+
 def test_european_numbers(read):
     """A comma that cannot part thousands is a decimal comma, in the whole column."""
     found, _, assumed = read(

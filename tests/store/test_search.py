@@ -13,6 +13,7 @@ from server.store.search import (
     rank,
     variants,
 )
+from tests.store.conftest import fill
 
 
 def found(query: str, **names: str) -> list[str]:
@@ -131,3 +132,37 @@ def test_words_that_are_too_long_are_cut_and_stay_unique():
     """Two words that differ only behind the cut are one."""
     words = name_words("w" * 300 + "-y " + "w" * 400)
     assert words == ["w" * 255, "y"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("McDonald's", ["MCD"]),
+        ("mcdonald’s corp", ["MCD"]),
+        ("Coca-Cola", ["KO"]),
+        ("jp morgan", ["JPM"]),
+        ("J.P. Morgan", ["JPM"]),
+        ("J P Morgan chase", ["JPM"]),
+        ("exxon mobil", ["XOM"]),
+        ("Exxon-Mobil", ["XOM"]),
+        ("exxonmobil", ["XOM"]),
+        ("at & t", ["T"]),
+        ("t morgan", []),
+        ("chase jp", ["JPM"]),
+        ("mobil", []),
+    ],
+)
+async def test_name_is_written_in_one_word(catalogue, query, expected):
+    """The list has a name without the punctuation or the space that people type, or the reverse."""
+    names = {
+        "MCD": "MCDONALDS CORP",
+        "KO": "COCA COLA CO",
+        "JPM": "JPMorgan Chase & Co.",
+        "XOM": "ExxonMobil Corporation",
+        "T": "AT&T Inc.",
+    }
+    await fill(
+        catalogue,
+        *(Instrument(symbol=symbol, name=name, base_price=1.0) for symbol, name in names.items()),
+    )
+    assert [row.symbol for row in await catalogue.search(query, 20)] == expected

@@ -84,12 +84,14 @@ def _trade(message: _Message) -> dict[str, object]:
 
 
 def _quote(message: _Message) -> dict[str, object]:
+    """Return the best bid and ask. A side without orders is missing, empty or zero."""
+    bid, ask = optional_number(message.best_bid), optional_number(message.best_ask)
     return {
         "kind": "quote",
         "symbol": message.product_id,
-        "bid": optional_number(message.best_bid),
-        "ask": optional_number(message.best_ask),
-        "bid_size": optional_number(message.best_bid_size),
-        "ask_size": optional_number(message.best_ask_size),
+        "bid": bid or None,
+        "ask": ask or None,
+        "bid_size": optional_number(message.best_bid_size) if bid else None,
+        "ask_size": optional_number(message.best_ask_size) if ask else None,
         "ts": message.time,
     }

@@ -84,13 +84,14 @@ def _trade(item: _Item) -> dict[str, object]:
 
 
 def _quote(item: _Item) -> dict[str, object]:
+    """Return the best bid and ask. A side without orders is missing or zero."""
     quote: dict[str, object] = {
         "kind": "quote",
         "symbol": item.symbol,
-        "bid": item.bid,
-        "ask": item.ask,
-        "bid_size": item.bid_qty,
-        "ask_size": item.ask_qty,
+        "bid": item.bid or None,
+        "ask": item.ask or None,
+        "bid_size": item.bid_qty if item.bid else None,
+        "ask_size": item.ask_qty if item.ask else None,
     }
     # Kraken's older servers give a ticker no time: the intake then takes the present one.
     return quote | {"ts": item.timestamp} if item.timestamp else quote

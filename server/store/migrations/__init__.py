@@ -1,7 +1,7 @@
 """Numbered SQL files, one folder for each database. The catalogues apply each once, in order."""
 
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from server.store.catalogue import StoreMisconfigured
@@ -18,7 +18,7 @@ class Migration(NamedTuple):
 def migrations(database: Literal["postgres", "sqlite"]) -> list[Migration]:
     """Return all migrations of a database, ordered by version."""
     found = []
-    for file in files("server.store.migrations").joinpath(database).iterdir():
+    for file in Path(__file__).with_name(database).iterdir():
         name = file.name.removesuffix(".sql")
         found.append(Migration(int(name.partition("_")[0]), name, file.read_text("utf-8")))
     return sorted(found)

@@ -75,9 +75,12 @@ export class Chart {
     const values = this.#lines.map(at);
     const main = this.main === null ? values.reduce(larger, null) : values[this.main];
     write(this.value, format(main));
-    const note = back === null ? this.note?.(hour) : "";
+    const isKnown = !this.element.classList.contains("unknown");
+    const note = back === null && isKnown ? this.note?.(hour) : "";
     const labelled = this.#lines.some((line) => line.label);
-    this.#tell(labelled ? this.#lines.map((line, i) => `${line.label} ${format(values[i])}`) : [], note ?? "");
+    // The main line's value is the chart's own.
+    const told = ({ label }, i) => (i === this.main ? label : `${label} ${format(values[i])}`);
+    this.#tell(labelled ? this.#lines.map(told) : [], note ?? "");
     const x = WIDTH - (WIDTH / (this.#span - 1)) * (back ?? 0);
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
@@ -116,22 +119,24 @@ function larger(one, other) {
 function shape(points, highest, span, filled = false) {
   const shown = points.slice(-span);
   const step = WIDTH / (span - 1);
-  const offset = WIDTH - step * (shown.length - 1);
-  const parts = [];
-  let begun = -1;
-  shown.forEach((value, i) => {
-    const x = offset + i * step;
-    if (value === null) {
-      begun = -1;
-      return;
-    }
-    const y = HEIGHT - 1 - (Math.min(value, highest) / highest) * (HEIGHT - 2);
-    const lone = shown[i + 1] === null || i === shown.length - 1;
-    if (begun < 0) parts.push(filled ? `M${x.toFixed(1)} ${HEIGHT}L${x.toFixed(1)} ${y.toFixed(1)}` : `M${x.toFixed(1)} ${y.toFixed(1)}`);
-    else parts.push(`L${x.toFixed(1)} ${y.toFixed(1)}`);
-    if (begun < 0 && lone && !filled) parts.push("h0.01");
-    if (filled && (lone || shown[i + 1] === undefined)) parts.push(`L${x.toFixed(1)} ${HEIGHT}Z`);
-    begun = i;
+  const x = (place) => (WIDTH - step * (shown.length - 1 - place)).toFixed(1);
+  const y = (value) => (HEIGHT - 1 - (Math.min(value, highest) / highest) * (HEIGHT - 2)).toFixed(1);
+  const parts = runs(shown).map((run) => {
+    const line = run.map(([place, value]) => `${x(place)} ${y(value)}`).join("L");
+    // A length makes a lone point visible.
+    if (!filled) return `M${line}h0.01`;
+    return `M${x(run[0][0])} ${HEIGHT}L${line}L${x(run.at(-1)[0])} ${HEIGHT}Z`;
   });
   return parts.join("");
+}
+
+/** Return the runs of points without a gap, each as a list of `[place, value]`. */
+function runs(points) {
+  const found = [];
+  points.forEach((value, place) => {
+    if (value === null) return;
+    if (place === 0 || points[place - 1] === null) found.push([]);
+    found.at(-1).push([place, value]);
+  });
+  return found;
 }

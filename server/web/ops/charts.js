@@ -1,6 +1,6 @@
 /** The charts of the last hour. All of them show the same moment. */
 
-import { find, write } from "../page/dom.js";
+import { announce, find, write } from "../page/dom.js";
 import { clock } from "../page/format.js";
 import { Chart, FEWEST } from "./chart.js";
 import { FORMATS, count } from "./units.js";
@@ -120,6 +120,7 @@ export class Charts {
     else if (event.key in steps) {
       event.preventDefault();
       this.#show(Math.min(this.#span - 1, Math.max(0, (this.#back ?? 0) + steps[event.key])));
+      announce(find("moment").textContent);
     }
   }
 

@@ -1,8 +1,8 @@
 /** The table of clients, those that are most behind first. */
 
-import { find, make, write } from "../page/dom.js";
+import { announce, find, make, write } from "../page/dom.js";
 import { NOTHING, duration } from "../page/format.js";
-import { announce, confirm } from "./confirm.js";
+import { confirm } from "./confirm.js";
 import { count, seconds, size } from "./units.js";
 
 /** Clients of one page of the table. */
@@ -46,9 +46,15 @@ export class Clients {
   async refresh() {
     const query = this.#query;
     const page = this.#pages.at(-1);
-    const { body, next } = await this.#server.get("clients", { query, limit: IS_NARROW.matches ? NARROW_PAGE : PAGE, page_token: page });
+    const limit = IS_NARROW.matches ? NARROW_PAGE : PAGE;
+    const { body, next } = await this.#server.get("clients", { query, limit, page_token: page });
     // The operator may have typed or turned the page meanwhile.
     if (query !== this.#query || page !== this.#pages.at(-1)) return;
+    if (body.clients.length === 0 && this.#pages.length > 1) {
+      // The clients of this page have left.
+      this.#turn(null);
+      return;
+    }
     this.#next = next;
     this.#show(body);
   }
@@ -72,8 +78,9 @@ export class Clients {
     // Moved rows would lose the focus of their buttons.
     if (!same) {
       const focused = document.activeElement;
+      const hadFocus = body.contains(focused);
       body.replaceChildren(...rows);
-      if (body.contains(focused)) focused.focus();
+      if (hadFocus) (body.contains(focused) ? focused : find("client-query")).focus();
     }
     const shown = new Set(clients.map((each) => each.id));
     for (const id of this.#rows.keys()) if (!shown.has(id)) this.#rows.delete(id);
@@ -102,9 +109,8 @@ export class Clients {
   }
 
   #row(client) {
-    let row = this.#rows.get(client.id)?.row;
-    if (!row) row = this.#make(client);
-    const cells = this.#rows.get(client.id).cells;
+    if (!this.#rows.has(client.id)) this.#make(client);
+    const { row, cells } = this.#rows.get(client.id);
     this.#rows.get(client.id).client = client;
     const why = explain(client);
     row.dataset.tone = why.tone;
@@ -147,12 +153,11 @@ export class Clients {
     for (const [action, label] of [["drain", "Drain"], ["disconnect", "Disconnect"]]) {
       const button = make("button", { type: "button", className: "small", textContent: label });
       button.setAttribute("aria-label", `${label} ${client.user} at ${client.address}`);
-      button.addEventListener("click", () => this.#ask(action, this.#rows.get(client.id)?.client ?? client));
+      button.addEventListener("click", () => this.#ask(action, this.#rows.get(client.id).client));
       buttons.append(button);
     }
     row.append(buttons);
     this.#rows.set(client.id, { row, cells, client });
-    return row;
   }
 
   #ask(action, client) {
@@ -160,7 +165,8 @@ export class Clients {
     confirm({
       title: drain ? `Drain ${client.user}?` : `Disconnect ${client.user}?`,
       text: drain
-        ? "The client is told to come back within a second, which may bring it to another instance. It misses nothing if it resumes."
+        ? "The client is told to come back within a second, perhaps to another instance. "
+          + "It misses nothing if it resumes."
         : "The connection is closed with the code 1008. The client is not told to come back.",
       facts: {
         Address: client.address || NOTHING,
@@ -170,6 +176,7 @@ export class Clients {
       },
       label: drain ? "Drain" : "Disconnect",
       isHarmless: drain,
+      next: find("client-query"),
       action: async () => {
         await this.#server.post(`clients/${encodeURIComponent(client.id)}/${action}`);
         announce(drain ? `${client.user} was told to come back.` : `${client.user} was disconnected.`);

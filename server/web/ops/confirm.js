@@ -1,12 +1,17 @@
-/** Asks before an action that somebody notices. */
+/** Asks before an action that clients or subscribers notice. */
 
-import { find, make, write } from "../page/dom.js";
-import { reason } from "./server.js";
+import { reason } from "../page/api.js";
+import { announce, find, make, write } from "../page/dom.js";
 
+/** The action of the dialog that is shown. */
 let act = async () => {};
 
-/** Show a dialog. `action` runs when the operator agrees; if it fails, the dialog stays with the reason. */
-export function confirm({ title, text, facts = {}, label, isHarmless = false, action }) {
+/**
+ * Show a dialog. `action` runs when the operator agrees; if it fails, the dialog stays with the reason.
+ * Afterwards `next` gets the focus if the button that opened the dialog is gone.
+ */
+export function confirm({ title, text, facts = {}, label, isHarmless = false, action, next }) {
+  const opener = document.activeElement;
   write(find("confirm-title"), title);
   write(find("confirm-text"), text);
   write(find("confirm-yes"), label);
@@ -18,7 +23,10 @@ export function confirm({ title, text, facts = {}, label, isHarmless = false, ac
   find("confirm-facts").replaceChildren(...entries);
   find("confirm-yes").disabled = false;
   find("confirm-yes").className = `button ${isHarmless ? "primary" : "danger"}`;
-  act = action;
+  act = async () => {
+    await action();
+    return () => opener.isConnected || next.focus();
+  };
   find("confirm").showModal();
   find("confirm-no").focus();
 }
@@ -26,18 +34,22 @@ export function confirm({ title, text, facts = {}, label, isHarmless = false, ac
 export function bindConfirm() {
   find("confirm-no").addEventListener("click", () => find("confirm").close());
   find("confirm-yes").addEventListener("click", async () => {
+    const mine = act;
+    // The operator may have closed the dialog meanwhile, and opened another one.
+    const isShown = () => mine === act && find("confirm").open;
     find("confirm-yes").disabled = true;
     try {
-      await act();
+      const leave = await mine();
+      if (!isShown()) return;
       find("confirm").close();
+      leave();
     } catch (error) {
+      if (!isShown()) {
+        announce(reason(error));
+        return;
+      }
       write(find("confirm-problem"), reason(error));
       find("confirm-yes").disabled = false;
     }
   });
-}
-
-/** Tell what was done, also to a screen reader. */
-export function announce(text) {
-  write(find("announcer"), text);
 }

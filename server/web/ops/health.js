@@ -2,9 +2,8 @@
 
 import { find, make, write } from "../page/dom.js";
 import { NOTHING, clock, duration } from "../page/format.js";
-import { FORMATS, count, seconds, size } from "./units.js";
+import { FORMATS, GRADES, count, seconds, size } from "./units.js";
 
-const GRADES = ["healthy", "degraded", "unhealthy", "critical"];
 const TONES = { healthy: "good", degraded: "warn", unhealthy: "bad", critical: "bad" };
 
 /** Components as people call them. */
@@ -50,12 +49,18 @@ function showComponents(workers) {
     }
   }
   const items = [...found.values()].toSorted((a, b) => GRADES.indexOf(b.status) - GRADES.indexOf(a.status));
-  fill(find("components"), items, ({ name, status, details }) =>
-    make("li", {}, chip(status), make("b", { textContent: NAMES[name] ?? name.replaceAll("_", " ") }),
-      make("div", { className: "details" }, ...[...details].map(([detail, numbers]) =>
-        make("p", {}, ...(details.size > 1 ? [make("span", { textContent: `${numbers.join(", ")}: ` })] : []), detail)))));
+  fill(find("components"), items, component);
   const since = workers.length ? Date.parse(workers[0].health.since) : NaN;
   write(find("health-since"), Number.isNaN(since) || workers.length > 1 ? "" : `${workers[0].health.status} since ${clock(since)}`);
+}
+
+function component({ name, status, details }) {
+  const texts = [...details].map(([detail, numbers]) => {
+    const which = details.size > 1 ? [make("span", { textContent: `${numbers.join(", ")}: ` })] : [];
+    return make("p", {}, ...which, detail);
+  });
+  const title = make("b", { textContent: NAMES[name] ?? name.replaceAll("_", " ") });
+  return make("li", {}, chip(status), title, make("div", { className: "details" }, ...texts));
 }
 
 /** One mark for each check, and the last times that something was wrong. */
@@ -66,8 +71,8 @@ function showHistory(workers) {
       make("i", { "data-tone": TONES[check.status], title: `${clock(Date.parse(check.at))}: ${check.status}` }));
     const bad = checks.filter((each) => each.status !== "healthy").length;
     const span = checks.length > 1 ? duration(Date.parse(checks.at(-1).at) - Date.parse(checks[0].at)) : "";
-    const text = named(worker, checks.length === 1 ? "The first check" : `The last ${checks.length} checks`) + (span ? `, ${span}` : "")
-      + (bad ? `: ${bad} not healthy` : ": all healthy");
+    const which = named(worker, checks.length === 1 ? "The first check" : `The last ${checks.length} checks`);
+    const text = which + (span ? `, ${span}` : "") + (bad ? `: ${bad} not healthy` : ": all healthy");
     const last = checks.findLast((each) => each.reasons?.length);
     return make("div", {},
       make("div", { className: "marks", role: "img", "aria-label": text }, ...marks),
@@ -88,18 +93,18 @@ function showWorkers(workers, silent) {
       make("th", { scope: "row", textContent: worker === null ? "This server" : `Worker ${worker}` }),
       make("td", {}, chip(health.status)),
       make("td", { textContent: bus ? `${state}, epoch ${metrics.market_data_bus_epoch}` : state }),
-      number(count(total(metrics, "market_data_connections{"))),
-      number(count(metrics.market_data_subscriptions)),
-      number(size(metrics.market_data_bytes_sent_total)),
-      number(seconds(metrics.market_data_event_loop_lag_seconds)),
-      number(size(metrics.process_resident_memory_bytes)));
+      cell(count(total(metrics, "market_data_connections{"))),
+      cell(count(metrics.market_data_subscriptions)),
+      cell(size(metrics.market_data_bytes_sent_total)),
+      cell(seconds(metrics.market_data_event_loop_lag_seconds)),
+      cell(size(metrics.process_resident_memory_bytes)));
   });
   write(find("workers-hint"), workers.length > 1 ? `${workers.length} on this machine` : "");
   find("workers-silent").hidden = !silent.length;
   write(find("workers-silent"), `Worker ${silent.join(", ")} gives no answer. The supervisor replaces a worker that stays silent.`);
 }
 
-function number(text) {
+function cell(text) {
   return make("td", { className: "n", textContent: text });
 }
 
@@ -116,8 +121,8 @@ function showSources(workers) {
   fill(find("source-rows"), sources, ([name, { lag, rate, silence }]) =>
     make("tr", {},
       make("th", { scope: "row", textContent: name }),
-      number(seconds(lag)), number(FORMATS["1/s"](rate)),
-      number(typeof silence === "number" ? duration(silence * 1000) : NOTHING)));
+      cell(seconds(lag)), cell(FORMATS["1/s"](rate)),
+      cell(typeof silence === "number" ? duration(silence * 1000) : NOTHING)));
 }
 
 /** Replace the children of `box`, unless they would look the same: a screen reader keeps its place. */

@@ -12,17 +12,17 @@ export class Hour {
   take({ last, interval, series }) {
     // A server that just started has no point yet.
     if (!last) return;
-    const isNew = last < this.last || last - this.last > POINTS;
-    if (isNew) this.#series.clear();
+    if (last < this.last || last - this.last > POINTS) this.#series.clear();
     this.interval = interval;
-    const names = new Set(series.map((each) => each.name));
-    for (const { name, unit, points } of series) {
-      const known = this.#series.get(name)?.points ?? [];
-      this.#series.set(name, { unit, points: [...known, ...points].slice(-POINTS) });
+    const came = new Map(series.map((each) => [each.name, each]));
+    for (const [name, { unit, points }] of this.#series) {
+      const next = came.get(name)?.points ?? [];
+      // A server that started anew has no points of the time between.
+      const missing = Array(Math.max(0, last - this.last - next.length)).fill(null);
+      this.#series.set(name, { unit, points: [...points, ...missing, ...next].slice(-POINTS) });
     }
-    const added = Math.min(POINTS, last - this.last);
-    for (const [name, each] of this.#series) {
-      if (!names.has(name)) each.points = [...each.points, ...Array(added).fill(null)].slice(-POINTS);
+    for (const { name, unit, points } of series) {
+      if (!this.#series.has(name)) this.#series.set(name, { unit, points });
     }
     this.last = last;
   }

@@ -1,22 +1,25 @@
 /** The operators' page: asks for the overview and the clients while it is seen, and shows them. */
 
-import { find, write } from "../page/dom.js";
+import { reason } from "../page/api.js";
+import { announce, find, write } from "../page/dom.js";
 import { duration } from "../page/format.js";
 import { bindTheme } from "../page/theme.js";
+import { askForToken } from "../page/token-dialog.js";
 import { Charts } from "./charts.js";
 import { Clients } from "./clients.js";
-import { announce, bindConfirm } from "./confirm.js";
+import { bindConfirm } from "./confirm.js";
 import { showHealth } from "./health.js";
 import { Hour } from "./hour.js";
 import { Reference } from "./reference.js";
-import { Refusal, Server, reason } from "./server.js";
+import { Server, concernsToken } from "./server.js";
 import { Token } from "./token.js";
 
 /** Milliseconds between two requests. */
 const OVERVIEW_EVERY = 5000;
 const CLIENTS_EVERY = 3000;
 
-/** Milliseconds after which numbers count as old. */
+/** Milliseconds up to which numbers count as new, and after which as old. */
+const FRESH = 6500;
 const OLD = 15_000;
 
 const token = new Token();
@@ -79,29 +82,31 @@ async function refreshOverview() {
 
 async function attempt(action) {
   try {
-    await action();
+    await action().catch((error) => renewed(error, action));
     problem = "";
     needsToken = false;
   } catch (error) {
-    await take(error, action);
+    explain(error);
   }
   tell();
 }
 
-async function take(error, action) {
+/** Do it again with a new token, if a development server gives one. Errors: `error`, the action's. */
+async function renewed(error, action) {
+  if (!concernsToken(error) || error.code === "forbidden" || !(await token.refused())) throw error;
+  await action();
+}
+
+function explain(error) {
   problem = reason(error);
-  if (!(error instanceof Refusal && error.concernsToken)) return;
+  if (!concernsToken(error)) return;
   const isForbidden = error.code === "forbidden";
-  if (!isForbidden && (await token.refused())) {
-    await attempt(action);
-    return;
-  }
   const wasAsked = needsToken;
   needsToken = true;
   problem = isForbidden
     ? "The token is valid, but not an administrator’s: it needs the role “admin”."
     : `A token of an administrator is needed: ${error.message}.`;
-  if (!wasAsked) token.ask(isForbidden ? problem : "");
+  if (!wasAsked) askForToken(isForbidden ? problem : "");
 }
 
 /** Say how old the numbers are, and what is wrong. */
@@ -113,12 +118,19 @@ function tell() {
   banner.hidden = !(problem && (needsToken || isOld || !shownAt));
   banner.dataset.tone = needsToken ? "warn" : "bad";
   find("banner-action").hidden = !needsToken;
-  write(find("banner-title"), needsToken ? "No access." : shownAt ? `These numbers are ${duration(age)} old.` : "There are no numbers yet.");
+  const news = shownAt ? `These numbers are ${duration(age)} old.` : "There are no numbers yet.";
+  write(find("banner-title"), needsToken ? "No access." : news);
   write(find("banner-text"), problem);
   if (wasHidden && !banner.hidden) announce(banner.textContent.trim());
   document.body.classList.toggle("old", isOld || needsToken);
-  const text = isPaused ? "Paused" : needsToken ? "No access" : !shownAt ? "Connecting" : age < 6500 ? "Up to date" : `${duration(age)} old`;
-  write(find("age"), text);
+  write(find("age"), freshness(age));
+}
+
+function freshness(age) {
+  if (isPaused) return "Paused";
+  if (needsToken) return "No access";
+  if (!shownAt) return "Connecting";
+  return age < FRESH ? "Up to date" : `${duration(age)} old`;
 }
 
 function resume() {
@@ -147,7 +159,7 @@ token.addEventListener("given", () => {
   needsToken = false;
   resume();
 });
-find("banner-action").addEventListener("click", () => token.ask());
+find("banner-action").addEventListener("click", () => askForToken());
 bindConfirm();
 bindTheme(() => {});
 setInterval(tell, 1000);

@@ -1,9 +1,9 @@
 /** Reference data: search and delist, import a file, publish a test price. */
 
-import { find, make, write } from "../page/dom.js";
+import { reason } from "../page/api.js";
+import { announce, find, make, write } from "../page/dom.js";
 import { NOTHING, number } from "../page/format.js";
-import { announce, confirm } from "./confirm.js";
-import { reason } from "./server.js";
+import { confirm } from "./confirm.js";
 import { count } from "./units.js";
 
 const SHOWN = 8;
@@ -16,6 +16,7 @@ export class Reference {
   #server;
   #typing = 0;
   #asked = 0;
+  #file = null;
 
   constructor(server) {
     this.#server = server;
@@ -44,7 +45,7 @@ export class Reference {
 
   async search() {
     const query = find("instrument-query").value.trim();
-    const number = (this.#asked += 1);
+    const mine = (this.#asked += 1);
     const [list, hint] = [find("instruments"), find("instruments-hint")];
     if (!query) {
       list.replaceChildren();
@@ -53,11 +54,11 @@ export class Reference {
     }
     try {
       const { body } = await this.#server.get("instruments", { query, limit: SHOWN });
-      if (number !== this.#asked) return;
+      if (mine !== this.#asked) return;
       list.replaceChildren(...body.map((each) => this.#item(each)));
       write(hint, body.length ? "" : `No instrument matches “${query}”.`);
     } catch (error) {
-      if (number === this.#asked) write(hint, reason(error));
+      if (mine === this.#asked) write(hint, reason(error));
     }
   }
 
@@ -71,6 +72,7 @@ export class Reference {
       text: "Subscribers on every instance lose the symbol. Its last price is kept: an import lists it again.",
       facts: { Name: name, Type: type, "Last price": price },
       label: "Delist",
+      next: find("instrument-query"),
       action: async () => {
         await this.#server.delete(`instruments/${encodeURIComponent(symbol)}`);
         announce(`${symbol} is delisted.`);
@@ -87,6 +89,9 @@ export class Reference {
   async #tryFile() {
     const [file] = find("import-file").files;
     if (!file) return;
+    this.#file = file;
+    // The same file can be chosen again after a change.
+    find("import-file").value = "";
     write(find("import-name"), file.name);
     if (file.size > MAX_FILE) {
       this.#tell("This file is larger than 4 MiB. The command quotestream import takes it.", "bad");
@@ -95,9 +100,9 @@ export class Reference {
     this.#tell("Reading the file…");
     try {
       const report = await this.#server.post("import", { dry_run: true }, file);
-      this.#showTrial(file, report);
+      if (file === this.#file) this.#showTrial(file, report);
     } catch (error) {
-      this.#tell(reason(error), "bad");
+      if (file === this.#file) this.#tell(reason(error), "bad");
     }
   }
 
@@ -123,16 +128,17 @@ export class Reference {
   #confirmImport(file, { listed, bad_rows: bad }, label) {
     confirm({
       title: `List ${count(listed)} instruments?`,
-      text: "They are listed on every instance, all or none. Those that are listed already get the file's reference data and keep their last prices.",
+      text: "They are listed on every instance, all or none. Those that are listed already get the file's "
+        + "reference data and keep their last prices.",
       facts: { File: file.name, "Bad rows": bad ? `${count(bad)}, which are skipped` : "none" },
       label,
       isHarmless: true,
+      next: find("import-file"),
       action: async () => {
         const report = await this.#server.post("import", { skip_bad: bad > 0 }, file);
         const text = `${count(report.listed)} instruments are listed.`;
-        this.#tell(text, "good");
         announce(text);
-        find("import-form").reset();
+        if (file === this.#file) this.#tell(text, "good");
         write(find("import-name"), "Choose a CSV file of instruments");
         await this.search();
       },

@@ -1,21 +1,13 @@
-/** Requests to the operators' routes. */
+/** Requests to the operators' routes, with the operator's token. Errors: those of `ask`. */
 
-/** Milliseconds for one answer. A file may take longer. */
-const PATIENCE = 8000;
+import { Refusal, ask } from "../page/api.js";
+
+/** Milliseconds for the answer to a file. */
 const LONG_PATIENCE = 40_000;
 
-/** An answer that is not 2xx. */
-export class Refusal extends Error {
-  constructor(status, code, message) {
-    super(message);
-    this.status = status;
-    this.code = code;
-  }
-
-  /** Whether another token could help. */
-  get concernsToken() {
-    return this.status === 401 || this.code === "forbidden";
-  }
+/** Return whether another token could help. */
+export function concernsToken(error) {
+  return error instanceof Refusal && (error.status === 401 || error.code === "forbidden");
 }
 
 export class Server {
@@ -25,39 +17,22 @@ export class Server {
     this.#token = token;
   }
 
-  /** Return the answer's JSON and its Next-Page-Token. Errors: Refusal, or the fetch's own. */
+  /** Return the answer's JSON and its Next-Page-Token. */
   async get(path, parameters = {}) {
-    return this.#ask("GET", path, parameters);
+    const answer = await this.#ask(path, parameters, { method: "GET" });
+    return { body: await answer.json(), next: answer.headers.get("Next-Page-Token") };
   }
 
   async post(path, parameters = {}, body = undefined) {
-    return (await this.#ask("POST", path, parameters, body)).body;
+    const patience = body && { patience: LONG_PATIENCE };
+    return (await this.#ask(path, parameters, { method: "POST", body, ...patience })).json();
   }
 
   async delete(path) {
-    return (await this.#ask("DELETE", path, {})).body;
+    return (await this.#ask(path, {}, { method: "DELETE" })).json();
   }
 
-  async #ask(method, path, parameters, body) {
-    const query = new URLSearchParams(parameters);
-    const answer = await fetch(`ops/${path}${query.size ? `?${query}` : ""}`, {
-      method,
-      body,
-      headers: { Accept: "application/json", ...this.#token.headers },
-      cache: "no-store",
-      signal: AbortSignal.timeout(body ? LONG_PATIENCE : PATIENCE),
-    });
-    if (answer.ok) {
-      return { body: await answer.json(), next: answer.headers.get("Next-Page-Token") };
-    }
-    const { error = {} } = await answer.json().catch(() => ({}));
-    throw new Refusal(answer.status, error.code ?? "", error.message ?? `Status ${answer.status}.`);
+  #ask(path, parameters, options) {
+    return ask(`ops/${path}`, parameters, this.#token.current, { cache: "no-store", ...options });
   }
-}
-
-/** Return why a request failed, in words for the page. */
-export function reason(error) {
-  if (error instanceof Refusal) return error.message;
-  if (error.name === "TimeoutError") return "The server gives no answer in time.";
-  return "The server cannot be reached.";
 }

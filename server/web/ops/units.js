@@ -32,7 +32,8 @@ function perSecond(value) {
   return typeof value === "number" ? `${value < 1e6 ? rate(value) : count(value)}/s` : NOTHING;
 }
 
-const GRADES = ["healthy", "degraded", "unhealthy", "critical"];
+/** The states of health, the best first. */
+export const GRADES = ["healthy", "degraded", "unhealthy", "critical"];
 
 /** The formats by the unit of a series. */
 export const FORMATS = {
@@ -47,7 +48,7 @@ export const FORMATS = {
 };
 
 /** The smallest top of an axis by unit, so that noise does not look like a mountain. */
-export const LOWEST_TOP = { "": 4, "1/s": 1, "B/s": 1000, B: 1e6, s: 0.001, share: 1, cores: 0.1, grade: 3 };
+const LOWEST_TOP = { "": 4, "1/s": 1, "B/s": 1000, B: 1e6, s: 0.001, share: 1, cores: 0.1, grade: 3 };
 
 /** Return the end of an axis: the next of 1, 2 or 5 times a power of ten, for bytes too. */
 export function top(value, unit) {

@@ -13,11 +13,14 @@ const VOLUME_MARGINS = { top: 0.82, bottom: 0 };
 /** Bars that a chart shows at first. */
 const SHOWN = 120;
 
-/** Bars of a chart that stays open. It has up to twice as many before the oldest are forgotten. */
+/** Bars of a chart that stays open, and updates after which the chart forgets the older ones. */
 const KEPT = 2000;
 
 /** Bars for which a chart without history has room at first. They come in from the left. */
 const ROOM = 40;
+
+/** Pixels to the left of the first bar, so that the time below it is not cut off. */
+const HALF_LABEL = 32;
 
 const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
@@ -47,7 +50,7 @@ export class Chart {
   #hovered;
   #times = new Set();
   #wasMoved = false;
-  #added = 0;
+  #updates = 0;
 
   static async in(element, hovered) {
     return new Chart(await import("../vendor/lightweight-charts.js"), element, hovered);
@@ -60,8 +63,14 @@ export class Chart {
       autoSize: true,
       // The attribution stands in the footer. The logo's own style element would break the page's policy.
       layout: { attributionLogo: false, fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12 },
-      timeScale: { borderVisible: false, timeVisible: true, rightOffset: 4, tickMarkFormatter: (time, kind) => this.#tick(time, kind) },
-      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS },
+      timeScale: {
+        borderVisible: false,
+        timeVisible: true,
+        allowBoldLabels: false,
+        rightOffset: 4,
+        tickMarkFormatter: (time, kind) => this.#tick(time, kind),
+      },
+      rightPriceScale: { borderVisible: false, scaleMargins: MARGINS, entireTextOnly: true },
       localization: { timeFormatter: (time) => this.#time(time) },
       crosshair: { mode: library.CrosshairMode.Normal },
       handleScroll: { vertTouchDrag: false, mouseWheel: false, pressedMouseMove: true, horzTouchDrag: true },
@@ -79,10 +88,11 @@ export class Chart {
   /** Take the colours of the present theme. */
   recolour() {
     const [text, line] = [colour("--muted"), colour("--line")];
+    const cross = { color: text, labelBackgroundColor: colour("--edge") };
     this.#chart.applyOptions({
       layout: { background: { color: "transparent" }, textColor: text },
       grid: { vertLines: { color: line }, horzLines: { color: line } },
-      crosshair: { vertLine: { color: text, labelBackgroundColor: colour("--edge") }, horzLine: { color: text, labelBackgroundColor: colour("--edge") } },
+      crosshair: { vertLine: cross, horzLine: cross },
     });
     this.#series?.applyOptions(this.#colours());
     this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
@@ -102,7 +112,7 @@ export class Chart {
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
     this.#wasMoved = false;
-    this.#added = 0;
+    this.#updates = 0;
     const end = bars.length + 4;
     if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
     else this.#fit();
@@ -112,13 +122,15 @@ export class Chart {
   #fit() {
     const count = this.#times.size;
     if (this.#wasMoved || count >= SHOWN) return;
-    this.#chart.timeScale().setVisibleLogicalRange({ from: -1, to: Math.max(count + 2, ROOM) });
+    const scale = this.#chart.timeScale();
+    const to = Math.max(count + 2, ROOM);
+    scale.setVisibleLogicalRange({ from: (-HALF_LABEL * to) / Math.max(HALF_LABEL, scale.width()), to });
   }
 
   /** Add a bar, or change the newest. */
   update(bar) {
     if (!this.#series) return;
-    if (this.#added++ > KEPT) this.#forget();
+    if (this.#updates++ > KEPT) this.#forget();
     this.#series.update(bar);
     if (bar.volume !== undefined) this.#volume?.update({ time: bar.time, value: bar.volume });
     if (this.#times.size >= SHOWN || this.#times.has(bar.time)) return;
@@ -128,7 +140,7 @@ export class Chart {
 
   /** Forget the oldest bars, so that a page that stays open does not grow. */
   #forget() {
-    this.#added = 0;
+    this.#updates = 0;
     for (const series of [this.#series, this.#volume]) series.setData(series.data().slice(-KEPT));
   }
 
@@ -144,7 +156,11 @@ export class Chart {
     if (this.#series) this.#chart.removeSeries(this.#series);
     if (!this.#volume) {
       this.#volume = this.#chart.addSeries(HistogramSeries, {
-        priceScaleId: "", color: faint(colour("--edge"), 0.4), priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
+        priceScaleId: "",
+        color: faint(colour("--edge"), 0.4),
+        priceFormat: { type: "volume" },
+        lastValueVisible: false,
+        priceLineVisible: false,
       });
       this.#volume.priceScale().applyOptions({ scaleMargins: VOLUME_MARGINS });
     }

@@ -1,6 +1,6 @@
 /** The sliders and the pause button: how often prices come, and in which format. */
 
-import { find, write } from "./dom.js";
+import { announce, find, write } from "./dom.js";
 import { FORMATS, FORMAT_NAMES } from "./meter.js";
 import { settings } from "./settings.js";
 
@@ -25,7 +25,10 @@ export function keptOptions() {
 export function bindControls(stream, { format, interval }) {
   slider("throttle", INTERVALS, interval, named, (chosen) => {
     settings.set("interval", chosen);
-    stream.throttle(chosen).catch(() => {});
+    stream.throttle(chosen).catch(({ message }) => {
+      write(find("throttle-value"), "not set");
+      announce(`How often prices come was not set: ${message}`);
+    });
   });
   slider("format", FORMATS, format, (each) => FORMAT_NAMES[each], (chosen) => {
     settings.set("format", chosen);

@@ -36,6 +36,11 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Tell a screen reader what happened. */
+export function announce(text) {
+  write(find("announcer"), text);
+}
+
 /** Do something once before the next frame is painted, however often it is asked. */
 export function oncePerFrame(action) {
   let asked = false;

@@ -1,6 +1,8 @@
 /** Moving a row with the mouse or a finger. */
 
-/** Pixels at a scrolled table's edge in which a drag scrolls, and pixels of one step. */
+import { scrollerOf } from "./window.js";
+
+/** Pixels at the edge of the view in which a drag scrolls, and pixels of one step. */
 const EDGE = 40;
 const STEP = 8;
 
@@ -9,17 +11,22 @@ const STEP = 8;
  * before)` hears where it went: before another row, or `null` for behind the last.
  */
 export function bindDrag(body, dropped) {
+  let isDragging = false;
   body.addEventListener("pointerdown", (event) => {
     const grip = event.target.closest(".grip");
-    if (!grip || event.button !== 0) return;
+    if (!grip || event.button !== 0 || isDragging) return;
     event.preventDefault();
-    drag(body, grip.closest(".row"), event, dropped);
+    isDragging = true;
+    drag(body, grip.closest(".row"), event, (...place) => {
+      isDragging = false;
+      if (place.length) dropped(...place);
+    });
   });
 }
 
-function drag(body, row, { pointerId, clientY }, dropped) {
+/** Follow a pointer until it is lifted. `ended` hears where the row goes, or nothing if it stays. */
+function drag(body, row, { pointerId, clientY }, ended) {
   const { symbol } = row.dataset;
-  const scroller = body.closest(".quotes");
   let [last, marked, isBelow] = [clientY, null, false];
   body.setPointerCapture(pointerId);
   row.classList.add("dragged");
@@ -34,24 +41,28 @@ function drag(body, row, { pointerId, clientY }, dropped) {
   }
 
   const scrolling = setInterval(() => {
-    const { top, bottom } = scroller.getBoundingClientRect();
-    if (last < top + 2 * EDGE) scroller.scrollTop -= STEP;
-    else if (last > bottom - EDGE) scroller.scrollTop += STEP;
+    const { view, top, bottom } = scrollerOf(body);
+    const step = last < top + EDGE ? -STEP : last > bottom - EDGE ? STEP : 0;
+    if (!step || !marked) return;
+    view.scrollTop += step;
+    mark();
   }, 16);
 
   function follow(event) {
+    if (event.pointerId !== pointerId) return;
     last = event.clientY;
     mark();
   }
 
   function end(event) {
+    if (event.pointerId !== pointerId) return;
     clearInterval(scrolling);
     for (const [name, listener] of listeners) body.removeEventListener(name, listener);
     row.classList.remove("dragged");
     marked?.classList.remove("drop-above", "drop-below");
-    if (event.type !== "pointerup" || !marked) return;
-    const before = isBelow ? marked.nextSibling : marked;
-    if (before?.dataset.symbol !== symbol) dropped(symbol, before?.dataset.symbol ?? null);
+    const before = (isBelow ? marked?.nextSibling : marked)?.dataset.symbol ?? null;
+    if (event.type === "pointerup" && marked && before !== symbol) ended(symbol, before);
+    else ended();
   }
 
   const listeners = [["pointermove", follow], ["pointerup", end], ["pointercancel", end]];

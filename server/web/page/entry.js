@@ -1,4 +1,4 @@
-/** What the page holds of one symbol of the list, whether its row is in view or not. */
+/** The data of one symbol of the list, whether its row is in view or not. */
 
 import { Trail } from "./sparkline.js";
 
@@ -6,11 +6,11 @@ export class Entry {
   quote = null;
   trail = new Trail();
 
-  /** Why there is no quote, or null. */
+  /** The reason why there is no quote, or null. */
   refusal = null;
 
-  /** Why the symbol's prices do not flow: `halted: LUDP`, or "". */
-  status = "";
+  /** The server's status of the symbol if its prices do not flow, such as `halted`. */
+  status = undefined;
 
   /** Whether the page asked for what a row shows beside its quote. */
   isGreeted = false;
@@ -35,7 +35,7 @@ export class Entry {
     this.refusal = null;
   }
 
-  /** Return the age of the price in milliseconds, or undefined if nobody knows it. */
+  /** Return the age of the price in milliseconds, or undefined if it is not known. */
   age(now) {
     const since = this.#arrived || this.#time;
     return since ? now - since : undefined;

@@ -1,26 +1,32 @@
-/** What a visitor does to the table's rows, with the mouse, a finger, or the keyboard. */
+/** Choosing, moving and removing rows, with the mouse, a finger, or the keyboard. */
 
-import { find } from "./dom.js";
+import { announce, find } from "./dom.js";
 import { bindDrag } from "./drag.js";
 
 /** Rows that Page Up and Page Down pass. */
 const PAGE = 10;
 
-/** Let a visitor choose, remove and move rows. `tell` says to screen readers where a row is now. */
-export function bindHands(table, selection, tell) {
+/** Let a visitor choose, remove and move rows. */
+export function bindHands(table, selection) {
   const { body } = table;
   const symbolAt = (target) => target.closest("[data-symbol]")?.dataset.symbol;
 
   body.addEventListener("click", ({ target }) => {
     const symbol = symbolAt(target);
     if (!symbol) return;
-    if (target.closest(".remove")) selection.remove(symbol);
+    if (target.closest(".remove")) remove(symbol);
     else if (target.closest(".pick") && !table.entry(symbol).refusal) selection.look({ chart: symbol });
   });
   body.addEventListener("focusin", ({ target }) => {
     const symbol = symbolAt(target);
     if (symbol && symbol !== table.current) table.enterAt(symbol);
   });
+
+  function remove(symbol) {
+    selection.remove(symbol);
+    announce(`${symbol} was removed.`);
+    if (selection.symbols.length === 0) find("defaults").focus();
+  }
 
   /** Make the order of the rows that of the list, with one row moved. */
   function arrange(symbols) {
@@ -29,21 +35,24 @@ export function bindHands(table, selection, tell) {
     table.arrange();
   }
 
+  function tellPlace(symbol) {
+    const { symbols } = selection;
+    announce(`${symbol} is now row ${symbols.indexOf(symbol) + 1} of ${symbols.length}.`);
+  }
+
   function shift(symbol, by) {
-    const symbols = table.symbols;
+    const { symbols } = table;
     const at = symbols.indexOf(symbol);
-    const to = at + by;
-    if (to < 0 || to >= symbols.length) return;
-    symbols.splice(to, 0, ...symbols.splice(at, 1));
+    if (!symbols[at + by]) return;
+    symbols.splice(at + by, 0, ...symbols.splice(at, 1));
     arrange(symbols);
     table.focus(symbol);
-    tell(`${symbol} is now row ${to + 1} of ${symbols.length}.`);
+    tellPlace(symbol);
   }
 
   function go(symbol, to) {
-    const symbols = table.symbols;
-    const at = symbols.indexOf(symbol);
-    const place = Math.max(0, Math.min(symbols.length - 1, to(at, symbols.length)));
+    const { symbols } = table;
+    const place = Math.max(0, Math.min(symbols.length - 1, to(symbols.indexOf(symbol), symbols.length)));
     table.focus(symbols[place]);
   }
 
@@ -61,7 +70,7 @@ export function bindHands(table, selection, tell) {
     if (target.closest(".head") || event.ctrlKey || event.metaKey) return;
     const symbol = symbolAt(target) ?? table.current;
     if (!symbol) return;
-    if (key === "Delete" || key === "Backspace") selection.remove(symbol);
+    if (key === "Delete" || key === "Backspace") remove(symbol);
     else if (event.altKey && key === "ArrowUp") shift(symbol, -1);
     else if (event.altKey && key === "ArrowDown") shift(symbol, 1);
     else if (key in ways && !event.altKey) go(symbol, ways[key]);
@@ -70,9 +79,11 @@ export function bindHands(table, selection, tell) {
   });
 
   bindDrag(body, (symbol, before) => {
+    // The list may have changed meanwhile.
+    if (!selection.has(symbol)) return;
     const symbols = table.symbols.filter((each) => each !== symbol);
-    const at = before === null ? symbols.length : symbols.indexOf(before);
+    const at = symbols.includes(before) ? symbols.indexOf(before) : symbols.length;
     arrange([...symbols.slice(0, at), symbol, ...symbols.slice(at)]);
-    tell(`${symbol} is now row ${at + 1} of ${symbols.length + 1}.`);
+    tellPlace(symbol);
   });
 }

@@ -1,4 +1,4 @@
-/** What the page knows of instruments: their decimals, and where they trade. */
+/** The instruments that the page knows: their decimals, and where they trade. */
 
 import { decimalsOf } from "./format.js";
 

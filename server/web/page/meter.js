@@ -1,4 +1,4 @@
-/** What the stream costs: messages and bytes a second, and bytes of an update in each format. */
+/** The cost of the stream: messages and bytes a second, and bytes of an update in each format. */
 
 import { find, make, write } from "./dom.js";
 import { NOTHING, bytes, rate } from "./format.js";
@@ -53,7 +53,7 @@ export class Meter {
     if (!document.hidden) this.#draw();
   }
 
-  /** Count an update's bytes. The older half is forgotten, so that the number follows the market. */
+  /** Count an update's bytes. Older seconds count less, so that the number follows the market. */
   #weigh(format, size, updates) {
     const total = this.#totals.get(format) ?? { size: 0, updates: 0 };
     total.size = total.size * 0.8 + size;

@@ -16,7 +16,7 @@ export class Row {
   #flashed = 0;
   #price = null;
   #parts;
-  #kind = "";
+  #kind = "waits";
 
   constructor(entry) {
     this.entry = entry;
@@ -60,7 +60,9 @@ export class Row {
   /** Write how old the price is. */
   age(now) {
     const age = this.entry.age(now);
-    this.#put("age", this.entry.status || (age === undefined ? NOTHING : duration(age)));
+    const { status } = this.entry;
+    const text = status?.status ?? (age === undefined ? NOTHING : duration(age));
+    if (this.#put("age", text)) this.#parts.age.title = status?.reason ?? "";
   }
 
   choose(isChosen) {
@@ -77,8 +79,10 @@ export class Row {
       volume: figure(), age: figure(), mark: make("i", { hidden: true }),
       day: figure("unseen", ""), spark: new Sparkline(), told: figure("told", ""),
     };
-    const button = (kind, name, tip) =>
-      make("button", { type: "button", className: kind, tabIndex: -1, title: tip, "aria-label": `${name} ${symbol}` }, icon(kind));
+    const button = (kind, name, title) => {
+      const properties = { type: "button", className: kind, tabIndex: -1, title };
+      return make("button", { ...properties, "aria-label": `${name} ${symbol}` }, icon(kind));
+    };
     this.element.append(
       cell("tight", button("grip", "Move", "Drag to move")),
       cell("name", this.pick),
@@ -98,9 +102,7 @@ export class Row {
 
   #become(kind) {
     if (kind === this.#kind) return;
-    if (this.#kind) this.element.classList.remove(this.#kind);
-    this.element.classList.remove("waits");
-    this.element.classList.add(kind);
+    this.element.classList.replace(this.#kind, kind);
     this.#kind = kind;
   }
 

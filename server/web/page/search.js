@@ -1,6 +1,7 @@
 /** The search for instruments: a combobox (WAI-ARIA 1.2) over `GET /instruments`. */
 
-import { find, make, write } from "./dom.js";
+import { Refusal, reason } from "./api.js";
+import { announce, find, make, write } from "./dom.js";
 
 /** Milliseconds without a key after which the page asks, and results that it asks for. */
 const PAUSE = 150;
@@ -10,6 +11,7 @@ export class Search {
   #api;
   #selection;
   #instruments;
+  #chosen;
   #input = find("query");
   #found = [];
   #hint = "";
@@ -18,12 +20,12 @@ export class Search {
   #running = null;
   #asked = null;
 
-  /** `added` hears of the symbols that the visitor chose, new or not. */
-  constructor(api, selection, instruments, added) {
+  /** `chosen` hears of the symbol that the visitor chose. */
+  constructor(api, selection, instruments, chosen) {
     this.#api = api;
     this.#selection = selection;
     this.#instruments = instruments;
-    this.added = added;
+    this.#chosen = chosen;
     this.#input.addEventListener("input", () => this.#look());
     this.#input.addEventListener("keydown", (event) => this.#pressed(event));
     this.#input.addEventListener("blur", () => this.#close());
@@ -70,7 +72,7 @@ export class Search {
         this.#hint = found.length ? "" : `Nothing found for “${query}”. Try a symbol such as MSFT, or a word of the name.`;
       } catch (error) {
         this.#found = [];
-        this.#hint = error.status ? error.message : "The server cannot be reached. Type on as soon as it is back.";
+        this.#hint = error instanceof Refusal ? error.message : `${reason(error)} Type on as soon as it is back.`;
         this.#asked = null;
         if (error.retryAfter) this.#timer = setTimeout(() => this.#ask(), error.retryAfter);
         break;
@@ -96,7 +98,7 @@ export class Search {
     find("found-box").hidden = false;
     this.#input.setAttribute("aria-expanded", String(found.length > 0));
     this.#point(found.length ? 0 : -1);
-    this.told?.(hint || `${found.length} found. Enter adds ${found[0].symbol}.`);
+    announce(hint || `${found.length} found. Enter adds ${found[0].symbol}.`);
   }
 
   #point(at) {
@@ -135,7 +137,7 @@ export class Search {
     this.#input.value = "";
     this.#asked = null;
     this.#close();
-    this.added(instrument.symbol);
+    this.#chosen(instrument.symbol);
   }
 
   #close() {

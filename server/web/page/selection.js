@@ -1,4 +1,4 @@
-/** What the visitor looks at: the list in its order, the chosen symbol, the kind of chart. */
+/** The visitor's selection: the list in its order, the chosen symbol, the kind of chart. */
 
 import { normalized } from "./address.js";
 

@@ -1,4 +1,4 @@
-/** What a visitor chose, kept by the browser. A browser that refuses storage keeps it for the page only. */
+/** The visitor's choices, which the browser keeps. If it refuses, the page keeps them until it is closed. */
 
 const PREFIX = "quotestream.";
 

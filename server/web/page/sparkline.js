@@ -7,7 +7,7 @@ import { tone } from "./format.js";
 const POINTS = 60;
 const MINUTE = 60_000;
 
-/** Milliseconds between points while there is no history, so that a new server's line fills soon. */
+/** Milliseconds between the first points without history, so that a new server's line fills soon. */
 const AT_FIRST = 1000;
 
 /** Closing prices from which on a line counts as history. */
@@ -33,10 +33,20 @@ export class Trail {
     if (now - this.#movedAt >= this.#spacing || this.#points.length === 0) {
       this.#points.push(price);
       this.#movedAt = now;
-      if (this.#points.length > POINTS) this.#points.shift();
+      if (this.#points.length > POINTS) this.#makeRoom();
     } else {
       this.#points[this.#points.length - 1] = price;
     }
+  }
+
+  /** Forget the oldest point, or each second one of a line that does not show an hour yet. */
+  #makeRoom() {
+    if (this.#spacing === MINUTE) {
+      this.#points.shift();
+      return;
+    }
+    this.#points = this.#points.filter((_, place) => place % 2 === 0);
+    this.#spacing = Math.min(MINUTE, 2 * this.#spacing);
   }
 
   /** Return the line's points as SVG has them, and the class of its whole move. */

@@ -1,4 +1,4 @@
-/** What each state of the connection means for the visitor: pure, without the document. */
+/** The words for each state of the connection: pure, without the document. */
 
 import { clock } from "./format.js";
 
@@ -23,34 +23,36 @@ const ADVICE = {
 /**
  * Return `{tone, title, pill, text, action}` of a connection.
  *
- * tone: good, warn, bad or idle. action: null, "retry", "resume" or "token".
+ * `newest`: how old the newest price is. tone: good, warn, bad or idle. action: null, "retry", "resume"
+ * or "token".
  */
-export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt, oldest }, now) {
+export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt, newest }, now) {
   const advice = ADVICE[reason?.code] ?? "";
   // The message of a failed fetch is the browser's.
   const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
   const because = [message, advice].filter(Boolean).join(" ");
+  const show = (tone, title, text, action = null, pill = title) => ({ tone, title, pill, text, action });
   if (isTokenWanted) {
-    return { tone: "idle", title: "A token is needed", pill: "No token", text: "Prices come as soon as you give one.", action: "token" };
+    return show("idle", "A token is needed", "Prices come as soon as you give one.", "token", "No token");
   }
   switch (state) {
     case "live":
-      return { tone: "good", title: "Live", pill: "Live", text: behind(lag), action: null };
+      return show("good", "Live", behind(lag));
     case "stale":
-      return { tone: "warn", title: "Stale", pill: "Stale", text: [because, oldest].filter(Boolean).join(" "), action: null };
+      return show("warn", "Stale", [because, newest].filter(Boolean).join(" "));
     case "waiting": {
       const seconds = Math.max(0, Math.ceil((retryAt - now) / 1000));
-      const pill = seconds ? `Reconnecting in ${seconds} s` : "Reconnecting";
-      return { tone: "bad", title: pill, pill, text: because, action: "retry" };
+      return show("bad", seconds ? `Reconnecting in ${seconds} s` : "Reconnecting", because, "retry");
     }
-    case "sleeping":
-      return reason?.code === "paused"
-        ? { tone: "idle", title: "Paused", pill: "Paused", text: `Prices stand still since ${clock(pausedAt)}.`, action: "resume" }
-        : { tone: "warn", title: reason?.code === "offline" ? "Offline" : "Asleep", pill: reason?.code === "offline" ? "Offline" : "Asleep", text: `${because} Prices go on by themselves.`, action: null };
+    case "sleeping": {
+      const { code } = reason;
+      if (code === "paused") return show("idle", "Paused", `Prices stand still since ${clock(pausedAt)}.`, "resume");
+      return show("warn", code === "offline" ? "Offline" : "Asleep", `${because} Prices go on by themselves.`);
+    }
     case "closed":
-      return { tone: "bad", title: "Not connected", pill: "Not connected", text: because || "The connection was closed.", action: "retry" };
+      return show("bad", "Not connected", because || "The connection was closed.", "retry");
     default:
-      return { tone: "idle", title: "Connecting", pill: "Connecting", text: because || "Prices come in a moment.", action: null };
+      return show("idle", "Connecting", because || "Prices come in a moment.");
   }
 }
 

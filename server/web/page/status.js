@@ -1,6 +1,6 @@
 /** Tells the state of the connection, in the head, in the banner, in the panel, and to screen readers. */
 
-import { find, write } from "./dom.js";
+import { announce, find, write } from "./dom.js";
 import { duration } from "./format.js";
 import { describe, proof } from "./states.js";
 
@@ -12,6 +12,7 @@ const ACTIONS = { retry: "Try now", resume: "Resume", token: "Enter a token" };
 export class Status {
   #stream;
   #tokens;
+  #still;
   #said = "";
   #pausedAt = 0;
   #since = Date.now();
@@ -19,12 +20,13 @@ export class Status {
   #messages = 0;
   #heardAt = Date.now();
 
-  /** `actions`: what the banner's button does, by its name. */
-  constructor(stream, tokens, table, actions) {
+  /** `still` hears whether prices stand. `actions`: what the banner's button does, by its name. */
+  constructor(stream, tokens, still, actions) {
     this.#stream = stream;
     this.#tokens = tokens;
-    this.table = table;
-    find("banner-action").addEventListener("click", () => actions[find("banner-action").dataset.action]());
+    this.#still = still;
+    const button = find("banner-action");
+    button.addEventListener("click", () => actions[button.dataset.action]());
     for (const name of ["state", "status", "missed"]) stream.addEventListener(name, () => this.show());
     for (const name of ["wanted", "given"]) tokens.addEventListener(name, () => this.show());
     setInterval(() => this.show(), 500);
@@ -41,16 +43,12 @@ export class Status {
     const isTokenWanted = this.#tokens.isWanted && stream.state !== "sleeping";
     if (stream.state === "connecting" && !isTokenWanted && now - this.#since < QUIET) return;
     const { lag, state, reason, retryAt } = stream;
-    const seen = describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt: this.#pausedAt, oldest: this.#newest(now) }, now);
+    const newest = state === "stale" ? this.#newest(now) : "";
+    const seen = describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt: this.#pausedAt, newest }, now);
     this.#write(seen);
     this.#prove();
     this.#announce(seen, reason);
-    this.table.still(state !== "live");
-  }
-
-  /** Tell a screen reader something that is not a state. */
-  say(text) {
-    write(find("announcer"), text);
+    this.#still(state !== "live");
   }
 
   #write({ tone, title, pill, text, action }) {
@@ -89,10 +87,10 @@ export class Status {
     if (kind === this.#said) return;
     this.#said = kind;
     const name = title.replace(/ in \d+ s$/, "");
-    this.say(this.#state === "live" ? "Live." : `${name}. ${text}`);
+    announce(this.#state === "live" ? "Live." : `${name}. ${text}`);
   }
 
-  /** Return the age of the newest price, for prices that are stale. */
+  /** Return a sentence with the age of the newest price. */
   #newest(now) {
     let newest = 0;
     for (const quote of this.#stream.quotes.values()) newest = Math.max(newest, Date.parse(quote.last_updated) || 0);

@@ -18,6 +18,7 @@ export class Table extends EventTarget {
   body = find("rows");
   #selection;
   #instruments;
+  #quotes;
   #entries = new Map();
   #rows = new Map();
   #ordered = [];
@@ -26,10 +27,11 @@ export class Table extends EventTarget {
   #current = null;
   #widths = new Widths();
 
-  constructor(selection, instruments) {
+  constructor(selection, instruments, quotes) {
     super();
     this.#selection = selection;
     this.#instruments = instruments;
+    this.#quotes = quotes;
     this.order = new Order(find("columns"), () => this.arrange());
     this.paintSoon = oncePerFrame(() => this.#paint());
     this.arrangeSoon = oncePerFrame(() => this.arrange());
@@ -41,8 +43,12 @@ export class Table extends EventTarget {
     this.body.addEventListener("pointerleave", () => (this.#isHeld = false));
     this.arrange();
     setInterval(() => this.#age(), 1000);
-    // A row must not move away below a pointer.
-    setInterval(() => this.order.isSorted && !this.#isHeld && this.arrange(), RESORT);
+    setInterval(() => this.order.isSorted && !this.#isInUse && this.arrange(), RESORT);
+  }
+
+  /** Whether a row must not move away: below a pointer, or from the keyboard. */
+  get #isInUse() {
+    return this.#isHeld || this.body.querySelector(":focus-visible") !== null;
   }
 
   /** The symbols in the order of their rows. */
@@ -75,6 +81,16 @@ export class Table extends EventTarget {
     this.touch(symbol);
   }
 
+  /** Show the statuses of symbols whose prices do not flow: `statusOf` returns one, or undefined. */
+  mark(statusOf) {
+    for (const [symbol, entry] of this.#entries) {
+      const status = statusOf(symbol);
+      if (status === entry.status) continue;
+      entry.status = status;
+      this.touch(symbol);
+    }
+  }
+
   /** Paint a row soon. */
   touch(symbol) {
     if (!this.#rows.has(symbol)) return;
@@ -92,7 +108,7 @@ export class Table extends EventTarget {
     const index = this.#ordered.findIndex((entry) => entry.symbol === symbol);
     if (index < 0) return;
     this.reveal(symbol);
-    this.#enterAt(symbol);
+    this.enterAt(symbol);
     this.#rows.get(symbol)?.pick.focus({ preventScroll: true });
   }
 
@@ -113,20 +129,23 @@ export class Table extends EventTarget {
     const left = this.#ordered.findIndex(({ symbol }) => symbol === this.#current);
     this.#ordered = this.order.of(entries, Date.now());
     find("quotes").setAttribute("aria-rowcount", String(symbols.length + 1));
-    const hadFocus = this.body.contains(document.activeElement);
+    const focused = document.activeElement;
+    const hadFocus = this.body.contains(focused);
     const count = this.#rows.size;
     this.#render();
+    // A row that moves in the document loses the focus.
+    if (hadFocus && this.body.contains(focused)) focused.focus({ preventScroll: true });
     if (this.#rows.size < count) this.#widths.reset([...this.#rows.values()].map(({ lengths }) => lengths));
     if (wanted.has(this.#current)) return;
     const next = this.#ordered[Math.min(left, this.#ordered.length - 1)]?.symbol ?? symbols[0] ?? null;
     if (hadFocus && next) this.focus(next);
-    else this.#enterAt(this.#selection.chart ?? next);
+    else this.enterAt(this.#selection.chart ?? next);
   }
 
   #enter(symbol) {
     const entry = new Entry(symbol);
     this.#entries.set(symbol, entry);
-    const quote = this.quotes?.get(symbol);
+    const quote = this.#quotes.get(symbol);
     if (quote) entry.take(quote, Date.now(), false);
   }
 
@@ -167,17 +186,13 @@ export class Table extends EventTarget {
   #choose() {
     const { chart } = this.#selection;
     for (const [symbol, row] of this.#rows) row.choose(symbol === chart);
-    if (this.#entries.has(chart)) this.#enterAt(chart);
+    if (this.#entries.has(chart)) this.enterAt(chart);
   }
 
-  #enterAt(symbol) {
+  /** Let the keyboard enter the table at this row. */
+  enterAt(symbol) {
     this.#current = symbol;
     for (const [each, row] of this.#rows) row.pick.tabIndex = each === symbol ? 0 : -1;
-  }
-
-  /** Let the keyboard enter the table at a row that has the focus. */
-  enterAt(symbol) {
-    this.#enterAt(symbol);
   }
 
   #paint() {

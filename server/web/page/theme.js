@@ -6,7 +6,7 @@ import { settings } from "./settings.js";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** Return the theme that the page shows. */
-export function theme() {
+function theme() {
   return document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
 }
 

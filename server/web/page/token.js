@@ -1,24 +1,10 @@
 /** The visitor's token: a development server gives one, else a dialog asks for it. */
 
-import { find, write } from "./dom.js";
+import { fetchConfig } from "./api.js";
 import { tabOnly } from "./settings.js";
+import { askForToken, bindTokenDialog } from "./token-dialog.js";
 
-export const NOT_A_TOKEN = "This is not a token: it has letters, digits, dots, “-” and “_” only.";
-
-/** Return the token in what a visitor entered, "" if it cannot be one. A copy may have line breaks. */
-export function tokenIn(text) {
-  const token = text.trim().replace(/^Bearer\s+/i, "").replace(/\s+/g, "");
-  return /^[\w.-]+$/.test(token) ? token : "";
-}
-
-/** Return the server's configuration. Errors: the fetch's, or an Error with the status. */
-export async function fetchConfig() {
-  const answer = await fetch("web/config.json", { cache: "no-store" });
-  if (!answer.ok) throw new Error(`The server answered with status ${answer.status}.`);
-  return answer.json();
-}
-
-/** Holds the token. The dialog's promise ends with the first token that the visitor gives. */
+/** Holds the token. Tells "wanted" when it waits for the visitor's, and "given" when that is there. */
 export class Tokens extends EventTarget {
   #isDevelopment;
   #current;
@@ -30,8 +16,7 @@ export class Tokens extends EventTarget {
     super();
     this.#isDevelopment = config.token !== null;
     this.#current = config.token ?? tabOnly.get("token");
-    find("token-form").addEventListener("submit", (event) => this.#given(event));
-    find("token-later").addEventListener("click", () => find("token-dialog").close());
+    bindTokenDialog((token) => this.#given(token));
   }
 
   /** Whether the page waits for the visitor's token. */
@@ -50,7 +35,7 @@ export class Tokens extends EventTarget {
     return this.get();
   }
 
-  /** Return the token, which may take until the visitor gives one. */
+  /** Return the token, which may take until the visitor gives one. Errors: those of `fetchConfig`. */
   async get() {
     if (this.#current) return this.#current;
     if (this.#isDevelopment) {
@@ -60,7 +45,9 @@ export class Tokens extends EventTarget {
       if (this.#current) return this.#current;
     }
     if (!this.#asked) {
-      this.#asked = Promise.withResolvers ? Promise.withResolvers() : resolvers();
+      let resolve;
+      const promise = new Promise((fulfil) => (resolve = fulfil));
+      this.#asked = { promise, resolve };
       this.dispatchEvent(new Event("wanted"));
       this.ask();
     }
@@ -76,24 +63,10 @@ export class Tokens extends EventTarget {
 
   /** Show the dialog. */
   ask() {
-    const [dialog, told] = [find("token-dialog"), find("token-reason")];
-    if (this.#reason) write(told, this.#reason);
-    told.classList.toggle("refused", this.#reason !== "");
-    if (!dialog.open) dialog.showModal();
-    find("token").focus();
+    askForToken(this.#reason);
   }
 
-  #given() {
-    const text = find("token").value;
-    const token = tokenIn(text);
-    find("token").value = "";
-    if (!text.trim()) return;
-    if (!token) {
-      this.#reason = NOT_A_TOKEN;
-      // The dialog closes after this event.
-      setTimeout(() => this.ask());
-      return;
-    }
+  #given(token) {
     this.#current = token;
     this.#reason = "";
     tabOnly.set("token", token);
@@ -101,10 +74,4 @@ export class Tokens extends EventTarget {
     this.#asked = null;
     this.dispatchEvent(new Event("given"));
   }
-}
-
-function resolvers() {
-  let resolve;
-  const promise = new Promise((fulfil) => (resolve = fulfil));
-  return { promise, resolve };
 }

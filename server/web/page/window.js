@@ -6,6 +6,20 @@ const WHOLE = 60;
 /** Rows kept above and below the view, so that quick scrolling shows no gap. */
 const AROUND = 6;
 
+/**
+ * Return what scrolls the rows of `body`: the table's panel on a wide screen, else the page. Between
+ * `top` and `bottom` a row is in view, below what stays in its place.
+ */
+export function scrollerOf(body) {
+  const panel = body.closest(".quotes");
+  if (panel.scrollHeight > panel.clientHeight + 1) {
+    const { top, bottom } = panel.getBoundingClientRect();
+    return { view: panel, top: top + body.previousElementSibling.offsetHeight, bottom };
+  }
+  const top = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0;
+  return { view: document.scrollingElement, top, bottom: innerHeight };
+}
+
 /** Follows the place of `body` in the view. `moved` hears when other rows may have come into view. */
 export class Window {
   #body;
@@ -35,15 +49,12 @@ export class Window {
     this.#body.style.paddingBottom = `${(count - to) * height}px`;
   }
 
-  /** Bring a row into view, below the table's head. */
+  /** Bring a row into view. */
   reveal(index) {
-    const scroller = this.#body.closest(".quotes");
+    const { view, top, bottom } = scrollerOf(this.#body);
     const place = this.#body.getBoundingClientRect().top + index * this.rowHeight;
-    const view = scroller.scrollHeight > scroller.clientHeight + 1 ? scroller : document.scrollingElement;
-    const box = view === scroller ? scroller.getBoundingClientRect() : { top: 0, bottom: innerHeight };
-    const upper = box.top + this.#body.previousElementSibling.offsetHeight;
-    if (place < upper) view.scrollTop -= upper - place;
-    else if (place + this.rowHeight > box.bottom) view.scrollTop += place + this.rowHeight - box.bottom;
+    if (place < top) view.scrollTop -= top - place;
+    else if (place + this.rowHeight > bottom) view.scrollTop += place + this.rowHeight - bottom;
   }
 
   get rowHeight() {

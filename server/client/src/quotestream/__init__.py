@@ -11,7 +11,7 @@ present quotes once. docs/python.md shows the whole.
 from quotestream.bars import Bars
 from quotestream.blocking import get
 from quotestream.client import Quotes, connect
-from quotestream.errors import CommandRefused, Ended, Error, Refused, TimedOut
+from quotestream.errors import CommandRefused, Ended, Error, Misused, Refused, TimedOut
 from quotestream.values import Bar, Change, Market, Quote, State
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Ended",
     "Error",
     "Market",
+    "Misused",
     "Quote",
     "Quotes",
     "Refused",

@@ -3,8 +3,9 @@
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from wsproto import ConnectionType, WSConnection
@@ -20,15 +21,17 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
-from wsproto.utilities import ProtocolError
+from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from quotestream.driver import Closed, Headers
 from server.reconnecting import (
+    CLOSE_TIMEOUT,
     CONNECT_TIMEOUT,
     PING_INTERVAL,
     PING_TIMEOUT,
     ConnectionFailed,
     refused_handshake,
+    unreachable,
 )
 
 MAX_MESSAGE = 1024 * 1024
@@ -36,10 +39,9 @@ MAX_MESSAGE = 1024 * 1024
 
 READ_SIZE = 64 * 1024
 
-CLOSE_TIMEOUT = 1.0
-"""Seconds for the last bytes to leave; then the connection is cut."""
-
 PING = b"quotestream"
+
+NO_ANSWER = "the server does not answer"
 
 
 class AsyncioSocket:
@@ -53,10 +55,10 @@ class AsyncioSocket:
         self.subprotocol: str | None = None
 
     async def shake_hands(self, url: str, headers: Headers, subprotocols: Sequence[str]) -> None:
-        """Open the WebSocket. Errors: ConnectionFailed, Closed."""
+        """Open the WebSocket. Errors: ConnectionFailed."""
         parts = urlsplit(url)
         resource = f"{parts.path or '/'}?{parts.query}".removesuffix("?")
-        await self._send(
+        self._write(
             Request(
                 host=parts.netloc,
                 target=resource,
@@ -64,20 +66,22 @@ class AsyncioSocket:
                 extra_headers=[*headers()],
             )
         )
-        first = await self._next()
-        if isinstance(first, AcceptConnection):
-            self.subprotocol = first.subprotocol
-        elif isinstance(first, RejectConnection):
-            body, status = b"", first.status_code
-            while first.has_body and isinstance(part := await self._next(), RejectData):
-                body += part.data
-                if part.body_finished or len(body) > MAX_MESSAGE:
-                    break
-            raise refused_handshake(status, first.headers, body)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                first = await self._next()
+                if isinstance(first, RejectConnection):
+                    body = await self._body(first)
+                    raise refused_handshake(first.status_code, first.headers, body)
+        except TimeoutError:
+            raise ConnectionFailed(NO_ANSWER) from None
+        except Closed:
+            raise ConnectionFailed("the connection ended") from None
+        assert isinstance(first, AcceptConnection), "the only other event of a handshake"
+        self.subprotocol = first.subprotocol
 
-    async def send(self, data: str | bytes) -> None:
-        """Send one message. Errors: Closed."""
-        await self._send(TextMessage(data) if isinstance(data, str) else BytesMessage(data))
+    def send(self, data: str | bytes) -> None:
+        """Queue one message, which the transport sends."""
+        self._write(TextMessage(data) if isinstance(data, str) else BytesMessage(data))
 
     async def receive(self) -> str | bytes:
         """Return the next message. Errors: Closed; ConnectionFailed if the server is silent."""
@@ -86,10 +90,10 @@ class AsyncioSocket:
         while True:
             event = await self._next()
             if isinstance(event, Ping):
-                await self._send(event.response())
+                self._write(event.response())
+                await self._drain()
             elif isinstance(event, CloseConnection):
-                with suppress(Closed):
-                    await self._send(event.response())
+                self._write(event.response())
                 raise Closed(int(event.code), event.reason or "")
             elif isinstance(event, Message):
                 parts.append(event.data)
@@ -100,24 +104,41 @@ class AsyncioSocket:
                     return _joined(parts)
 
     async def close(self) -> None:
-        """Say goodbye if the server listens, and close the connection."""
-        with suppress(OSError, ProtocolError):
-            self._writer.write(self._protocol.send(CloseConnection(code=1000)))
+        """Send a close frame if the connection is open, and close it."""
+        self._write(CloseConnection(code=1000))
         self._writer.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._writer.wait_closed()
-        except (OSError, TimeoutError):
+        except OSError:
+            # It includes TimeoutError.
             pass
         finally:
             self._writer.transport.abort()
 
-    async def _send(self, event: Event) -> None:
-        try:
+    def _write(self, event: Event) -> None:
+        """Give an event to the transport. Without a connection nothing happens: `receive` tells."""
+        with suppress(LocalProtocolError):
             self._writer.write(self._protocol.send(event))
-            await self._writer.drain()
-        except (OSError, ProtocolError):
+
+    async def _drain(self) -> None:
+        """Wait for a server that reads slowly, so that answers to its pings do not pile up."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                await self._writer.drain()
+        except TimeoutError:
+            raise ConnectionFailed(NO_ANSWER) from None
+        except OSError:
             raise Closed from None
+
+    async def _body(self, refusal: RejectConnection) -> bytes:
+        """Return the body of a refused handshake, or its beginning. Errors: as of `_next`."""
+        body = b""
+        while refusal.has_body and isinstance(part := await self._next(), RejectData):
+            body += part.data
+            if part.body_finished or len(body) > MAX_MESSAGE:
+                break
+        return body
 
     async def _next(self) -> Event:
         """Return the next event. Errors: Closed, ConnectionFailed."""
@@ -133,17 +154,17 @@ class AsyncioSocket:
         return self._events.popleft()
 
     async def _read(self) -> bytes:
-        """Return bytes, empty at the end. Ping a server that sends nothing."""
+        """Return bytes, empty at the end. Ping a silent server. Errors: ConnectionFailed."""
         try:
             try:
                 async with asyncio.timeout(PING_INTERVAL):
                     return await self._reader.read(READ_SIZE)
             except TimeoutError:
+                self._write(Ping(PING))
                 async with asyncio.timeout(PING_TIMEOUT):
-                    await self._send(Ping(PING))
                     return await self._reader.read(READ_SIZE)
         except TimeoutError:
-            raise ConnectionFailed("the server does not answer") from None
+            raise ConnectionFailed(NO_ANSWER) from None
         except OSError:
             return b""
 
@@ -151,19 +172,19 @@ class AsyncioSocket:
 class AsyncioBeside:
     """One task of asyncio."""
 
-    async def start(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start the task."""
-
-        # A coroutine of its own, as create_task takes no other awaitable.
-        async def run() -> None:
-            await task()
-
-        self._task = asyncio.create_task(run())
+        self._task = asyncio.create_task(task())
 
     async def stop(self) -> None:
-        """Cancel the task and wait for its end."""
+        """Cancel the task and wait for its end, also if this task is cancelled meanwhile."""
         self._task.cancel()
-        await asyncio.wait([self._task])
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            if not self._task.done():
+                # The second time cuts the connection without a goodbye.
+                await self.stop()  # noqa: ASYNC102 (it waits for a cancelled task)
         if not self._task.cancelled():
             self._task.result()
 
@@ -194,13 +215,7 @@ class AsyncioDriver:
         """Connect until the block ends. Errors: ConnectionFailed, also for an unanswered ping."""
         socket = await _connected(url)
         try:
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await socket.shake_hands(url, headers, subprotocols)
-            except TimeoutError:
-                raise ConnectionFailed("the server does not answer") from None
-            except Closed:
-                raise ConnectionFailed("the connection ended") from None
+            await socket.shake_hands(url, headers, subprotocols)
             yield socket
         finally:
             await socket.close()
@@ -217,9 +232,9 @@ async def _connected(url: str) -> AsyncioSocket:
                 parts.hostname, port, ssl=ssl.create_default_context() if secure else None
             )
     except TimeoutError:
-        raise ConnectionFailed("the server does not answer") from None
+        raise ConnectionFailed(NO_ANSWER) from None
     except OSError as error:
-        raise ConnectionFailed(str(error) or "the connection ended") from None
+        raise unreachable(parts.netloc, error) from None
     return AsyncioSocket(reader, writer)
 
 

@@ -10,19 +10,19 @@ in different tasks, which the cancel scopes of anyio forbid.
 import sniffio
 
 from quotestream.driver import Driver
+from quotestream.errors import Misused
 
 
 def running_driver() -> Driver:
     """Return the driver of the library that runs the caller: trio or asyncio.
 
-    Errors: RuntimeError outside a coroutine, or in another library.
+    Errors: Misused outside a coroutine, or in another library.
     """
-    try:
-        library = sniffio.current_async_library()
-    except sniffio.AsyncLibraryNotFoundError:
-        raise RuntimeError(
+    library = running_library()
+    if library is None:
+        raise Misused(
             "connect() needs a running trio or asyncio; scripts can call quotestream.get()"
-        ) from None
+        )
     if library == "trio":
         from quotestream.trio_driver import TrioDriver
 
@@ -31,4 +31,12 @@ def running_driver() -> Driver:
         from quotestream.asyncio_driver import AsyncioDriver
 
         return AsyncioDriver()
-    raise RuntimeError(f"quotestream runs on trio and asyncio, not on {library}")
+    raise Misused(f"quotestream runs on trio and asyncio, not on {library}")
+
+
+def running_library() -> str | None:
+    """Return the name of the library that runs the caller, None if none does."""
+    try:
+        return sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return None

@@ -4,29 +4,31 @@ The client's task reads and applies messages. It never waits for the application
 does not read gets the newest quote of each symbol later, however many changes there were meanwhile.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from time import time
 from types import TracebackType
 from typing import NoReturn, Self
 
 import msgspec
 
+from quotestream.answers import Answers
 from quotestream.bars import Bars
+from quotestream.changes import Changes
 from quotestream.choosing import running_driver
 from quotestream.core import Core
 from quotestream.credential import Credential, TokenSource
 from quotestream.decoder import Message
 from quotestream.driver import Driver, Event
-from quotestream.errors import BadMessage, CommandRefused, Ended
+from quotestream.errors import CommandRefused, Ended, Misused, Refused
 from quotestream.request import normalized, stream_url
 from quotestream.running import Running
 from quotestream.values import Change, Market, Quote, State
 from server.quotes.instrument import normalize_symbol
 from server.quotes.view import Form
 
-FIELDS = Quote.__struct_fields__
+_log = logging.getLogger("quotestream")
 
 
 def connect(
@@ -52,8 +54,8 @@ def connect(
         interval: seconds, or text such as `250ms`, between two updates of a symbol; None for each.
         format: the form of the server's messages; None chooses the compact one if the server has it.
 
-    Errors: ValueError for an address, a token or an interval that is not one. Entering raises Refused,
-    and what `token` raises.
+    Errors: ValueError for an address, a token, an interval or a format that is not one; TypeError for
+    one text in place of a list. Entering raises Refused, and what `token` raises.
     """
     return Quotes(url, token, Core(symbols, format=format, fields=fields, interval=interval))
 
@@ -64,33 +66,39 @@ class Quotes(Mapping[str, Quote]):
     It is made by `connect`. A lost connection comes back by itself and misses nothing: `state` and
     `missed` tell what the client knows at the moment. If the server refuses it for good, iterating and
     all commands raise Refused. The quotes stay.
+
+    Quotes come and go while a coroutine waits. To wait within a loop over the mapping, copy it first.
     """
 
     def __init__(self, url: str, token: str | TokenSource, core: Core) -> None:
         self._url = stream_url(url)
         self._credential = Credential(token)
         self._core = core
-        self._quotes: dict[str, Quote] = {}
-        self._changed: dict[str, Change] = {}
+        self._changes = Changes(core.document)
         self._bars: list[Bars] = []
+        self._answers = Answers()
         self._failure: Exception | None = None
-        self._ids = count(1)
-        self._answers: dict[int, _Answer] = {}
         self._lag: float | None = None
+        self._is_entered = self._is_inside = False
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise Misused("a client serves one block: call connect() again for the next")
         self._driver: Driver = running_driver()
+        self._is_entered = True
         self._event: Event = self._driver.event()
         self._running = Running(self._core, self._url, self._credential, self._driver, self._listen)
         self._beside = self._driver.beside()
         await self._beside.start(self._run)
         try:
             await self.until(lambda: self._core.connected)
-            # Its answer is behind the first quotes.
-            await self._command(lambda _: None)
+            # The answer to its ping is behind the first quotes.
+            while not await self._command(lambda _: None):
+                await self.until(lambda: self._core.connected)
         except BaseException:
             await self._leave()  # noqa: ASYNC102 (it waits for a cancelled task, as a nursery does)
             raise
+        self._is_inside = True
         return self
 
     async def __aexit__(
@@ -102,13 +110,13 @@ class Quotes(Mapping[str, Quote]):
         await self._leave()  # noqa: ASYNC102 (as above)
 
     def __getitem__(self, symbol: str) -> Quote:
-        return self._quotes[normalize_symbol(symbol)]
+        return self._changes.quotes[normalize_symbol(symbol)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._quotes)
+        return iter(self._changes.quotes)
 
     def __len__(self) -> int:
-        return len(self._quotes)
+        return len(self._changes.quotes)
 
     def __aiter__(self) -> AsyncIterator[Change]:
         return self
@@ -120,8 +128,8 @@ class Quotes(Mapping[str, Quote]):
 
         Errors: Refused, Ended, and what the token's function raises.
         """
-        await self.until(lambda: bool(self._changed))
-        return self._changed.pop(next(iter(self._changed)))
+        await self.until(lambda: bool(self._changes))
+        return self._changes.pop()
 
     def __repr__(self) -> str:
         return f"<Quotes of {self._url}: {self.state}, {len(self)} quotes>"
@@ -129,12 +137,17 @@ class Quotes(Mapping[str, Quote]):
     @property
     def state(self) -> State:
         """Return whether the client is connected, and whether prices flow."""
-        return self._core.state
+        has_ended = self._failure is not None and not isinstance(self._failure, Refused)
+        return "ended" if has_ended else self._core.state
 
     @property
     def reason(self) -> str:
-        """Return why prices do not flow, why the connection was lost, or the code of a refusal."""
-        return self._core.reason
+        """Return why prices do not flow, why the connection was lost, the code of a refusal, or the
+        error that ended the client.
+        """
+        if self._failure is None or isinstance(self._failure, Refused | Ended):
+            return self._core.reason
+        return repr(self._failure)
 
     @property
     def missed(self) -> frozenset[str]:
@@ -204,9 +217,9 @@ class Quotes(Mapping[str, Quote]):
         """Add symbols, and wait for the server's answer. The quotes may come a little later.
 
         Without a connection, the next one asks for them. Symbols that the server refuses are not asked
-        for again.
+        for again. A command that is cancelled may still be carried out.
 
-        Errors: CommandRefused, Refused, Ended.
+        Errors: CommandRefused, Refused, Ended; TypeError for one text in place of a list.
         """
         wanted = normalized(symbols)
         new: list[str] = []
@@ -222,10 +235,11 @@ class Quotes(Mapping[str, Quote]):
             raise
 
     async def unsubscribe(self, symbols: Iterable[str]) -> None:
-        """Give symbols up, and wait for the server's answer. Errors: CommandRefused, Refused, Ended."""
+        """Give symbols up, and wait for the server's answer. Errors: as of `subscribe`."""
         wanted = normalized(symbols)
         await self._command(lambda number: self._core.unsubscribe(wanted, id=number))
-        self._take([*self._quotes])
+        self._changes.note([*self])
+        self._wake()
 
     async def throttle(self, interval: float | str) -> None:
         """Get each symbol at most once in `interval`: seconds, or text such as `250ms`. 0 ends that.
@@ -244,70 +258,83 @@ class Quotes(Mapping[str, Quote]):
     async def bars(self, symbols: Iterable[str], timeframe: str = "1m") -> Bars:
         """Subscribe to bars of `1m`, `5m`, `15m`, `30m`, `1h`, `4h`, `1d` or `1w`.
 
-        Return an asynchronous iterator of them. The present bar comes at once, if there is one.
+        Return an asynchronous iterator of them. The present bar comes at once, if there is one. If the
+        server refuses some of the symbols, no bars come of the others either.
 
-        Errors: CommandRefused, Refused, Ended.
+        Errors: ValueError for another timeframe; otherwise as of `subscribe`.
         """
-        bars = Bars(normalized(symbols), timeframe, self.until, self._no_bars)
+        self._check()
+        bars = Bars(normalized(symbols), timeframe, self.until, self._stop_bars)
         self._bars.append(bars)
         try:
             await self._command(lambda number: self._core.bars(bars.symbols, timeframe, id=number))
-        except CommandRefused as refused:
-            bars.drop(refused.symbols or bars.symbols)
-            self._core.wanted.drop_bars(refused.symbols or bars.symbols, timeframe)
-            if not bars.symbols:
-                self._bars.remove(bars)
+        except BaseException as error:
+            # The application gets no iterator that it could stop.
+            self._bars.remove(bars)
+            unused = self._only_of(bars)
+            if isinstance(error, CommandRefused):
+                refused = error.symbols or bars.symbols
+                self._core.wanted.drop_bars([each for each in unused if each in refused], timeframe)
+                unused = [each for each in unused if each not in refused]
+            self._core.no_bars(unused, timeframe)
+            self._running.flush()
             raise
         return bars
 
-    async def _no_bars(self, bars: Bars) -> None:
-        """Give up bars that no other iterator is about."""
-        self._bars.remove(bars)
-        others = {
-            symbol
-            for other in self._bars
-            if other.timeframe == bars.timeframe
-            for symbol in other.symbols
-        }
-        if left := [symbol for symbol in bars.symbols if symbol not in others]:
-            await self._command(lambda number: self._core.no_bars(left, bars.timeframe, id=number))
+    async def _stop_bars(self, bars: Bars) -> None:
+        if bars in self._bars:
+            self._bars.remove(bars)
+            self._wake()
+            if unused := self._only_of(bars):
+                await self._command(
+                    lambda number: self._core.no_bars(unused, bars.timeframe, id=number)
+                )
 
-    async def _command(self, send: Callable[[int], object]) -> None:
-        """Send a command, and wait for the answer to a ping behind it.
+    def _only_of(self, bars: Bars) -> list[str]:
+        """Return the symbols of `bars` that no other iterator of its timeframe has."""
+        others = [each for each in self._bars if each.timeframe == bars.timeframe]
+        held = {symbol for other in others for symbol in other.symbols}
+        return [symbol for symbol in bars.symbols if symbol not in held]
 
-        Commands are answered in order, so all answers to the command have come by then. If the
-        connection is lost meanwhile, the next one asks for what is wanted.
+    async def _command(self, send: Callable[[int], object]) -> bool:
+        """Send a command, and wait for the answer to a ping behind it. Return whether that came.
+
+        The server answers in order, so all answers to the command have come by then. If there is no
+        connection, or it is lost meanwhile, the next one asks for what is wanted.
+
+        Errors: CommandRefused, Refused, Ended.
         """
         self._check()
-        number = next(self._ids)
-        send(number)
-        if not self._core.send(action="ping", id=number):
-            return
-        answer = self._answers[number] = _Answer(self._driver.event())
+        answer = self._answers.begin(self._driver.event())
         try:
-            await self._running.flush()
-            await answer.event.wait()
+            send(answer.id)
+            if self._core.send(action="ping", id=answer.ping):
+                self._running.flush()
+                await answer.event.wait()
         finally:
-            del self._answers[number]
+            self._answers.end(answer)
         self._check()
-        if answer.error is not None:
-            raise answer.error
+        answer.check()
+        return answer.has_come
 
     async def _run(self) -> None:
         try:
             await self._running.run()
         except Exception as failure:  # the application gets it from its next call
-            self._failure = failure
+            if self._is_inside:
+                # Entering raises it at once, but a block may never ask.
+                _log.warning("%s: the client ends: %r", self._url, failure)
+            self._failure = self._failure or failure
             self._wake()
 
     async def _leave(self) -> None:
         self._failure = self._failure or Ended("the block of connect() is over")
-        if self._core.state != "refused":
-            self._core.state = "ended"
         self._wake()
         await self._beside.stop()
 
     def _check(self) -> None:
+        if not self._is_entered:
+            raise Misused("enter the client first: async with quotestream.connect(...) as quotes")
         if self._failure is not None:
             _raise(self._failure)
 
@@ -315,64 +342,35 @@ class Quotes(Mapping[str, Quote]):
         event, self._event = self._event, self._driver.event()
         event.set()
         if self._failure is not None or not self._core.connected:
-            for answer in self._answers.values():
-                answer.event.set()
+            self._answers.give_up()
 
     def _listen(self, message: Message) -> None:
-        kind = message["type"]
+        """Take a message that the core has applied. Errors: BadMessage."""
+        kind, errors = message["type"], self._core.errors
         if kind == "quotes_patch":
-            self._take(message["versions"])
-            # A full quote's time says nothing of the way here.
-            if message["ts"] and "epoch" not in message:
-                self._lag = max(0.0, time() - message["ts"] / 1e6)
+            self._changes.note(message["versions"])
+            self._measure(message)
+            for bars in self._bars:
+                bars.rename(message.get("renamed", {}))
         elif kind == "ack" and message["action"] == "resume":
-            self._take([*self._quotes])
+            self._changes.note([*self])
         elif kind in ("bar", "bars_end", "bars_missed"):
             for bars in self._bars:
                 bars.take(message)
-        elif kind == "pong" and (answer := self._answers.get(message.get("id", 0))):
-            answer.event.set()
-        elif kind == "error" and (answer := self._answers.get(message.get("id", 0))):
-            answer.error = self._core.errors.pop()
-        for bars in self._bars:
-            bars.rename(message.get("renamed", {}))
+        elif kind == "pong":
+            self._answers.take(message, None)
+        elif kind == "error" and self._answers.take(message, errors[-1]):
+            errors.pop()
+        elif kind == "connection":
+            problem, wait = message["problem"], message["retry_in"]
+            _log.warning("%s: %s; the next attempt comes in %.1f s", self._url, problem, wait)
         self._wake()
 
-    def _take(self, symbols: Iterable[str]) -> None:
-        """Note what is new of `symbols`. Errors: BadMessage for a quote with values of other types."""
-        document = self._core.document
-        for symbol in symbols:
-            old, new = self._quotes.get(symbol), None
-            if (values := document.quotes.get(symbol)) is not None:
-                try:
-                    new = msgspec.convert(values | {"symbol": symbol}, Quote)
-                except msgspec.ValidationError as error:
-                    raise BadMessage(
-                        f"the server sent a quote that is not valid: {error}"
-                    ) from None
-                self._quotes[symbol] = new
-            elif old is not None:
-                del self._quotes[symbol]
-            if fields := _differences(old, new):
-                before = self._changed.pop(symbol, None)
-                version = document.versions.get(symbol, before.version if before else 0)
-                merged = fields | before.fields if before else fields
-                self._changed[symbol] = Change(symbol, new, version, merged)
-
-
-class _Answer:
-    """The server's answer to a command: it is there once the event is set."""
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.error: CommandRefused | None = None
-
-
-def _differences(old: Quote | None, new: Quote | None) -> frozenset[str]:
-    """Return the names of the fields that differ, of a quote that is not there all of them."""
-    if old is None or new is None:
-        return frozenset() if old is new else frozenset(FIELDS)
-    return frozenset(name for name in FIELDS if getattr(old, name) != getattr(new, name))
+    def _measure(self, message: Message) -> None:
+        """Measure the lag. The time of a full quote says nothing of the way here."""
+        ts = message.get("ts")
+        if ts and isinstance(ts, int) and "epoch" not in message:
+            self._lag = max(0.0, time() - ts / 1e6)
 
 
 def _raise(failure: Exception) -> NoReturn:

@@ -8,14 +8,16 @@ has no clock: its caller passes `now`, in seconds of any steady clock.
 import random
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jsonpatch
+from msgspec import convert
 
-from quotestream.decoder import Decoder, Message
+from quotestream.decoder import UNREADABLE, Decoder, Message, not_valid
 from quotestream.document import Document
 from quotestream.errors import BadMessage, CommandRefused, Refused
+from quotestream.messages import Patch, Reconnect, Refusal, Resumed, Status, Throttled
 from quotestream.request import Wanted, normalized, resuming
 from quotestream.values import Market, State
 from server.quotes.view import Form
@@ -44,6 +46,9 @@ RESYNC_PATIENCE = 5.0
 
 MAX_COMMAND = 12 * 1024
 """Bytes of the symbols in one command: a server takes messages of 16 KiB."""
+
+CONNECTED: Mapping[str, State] = {"live": "live", "stale": "stale", "closed": "closed"}
+"""The states that a server tells. A later server may tell others."""
 
 KEPT_ERRORS = 100
 """Errors of the server that are kept for the application."""
@@ -139,10 +144,8 @@ class Core:
         for message in self._decoder.messages(data):
             try:
                 self._apply(message, now)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise BadMessage(
-                    f"the server sent a message that is not valid: {error!r}"
-                ) from None
+            except UNREADABLE as error:
+                raise not_valid(error) from None
             except jsonpatch.JsonPatchException as error:
                 raise BadMessage(f"the server sent a patch that is not valid: {error}") from None
             yield message
@@ -243,15 +246,13 @@ class Core:
             self._resync(late, now)
 
     def _patch(self, message: Message, now: float) -> None:
-        for version in message["versions"].values():
-            if type(version) is not int:
-                raise TypeError(f"a version that is not a number: {version!r}")
+        patch = convert(message, Patch)
         if missed := self.document.apply(message):
             self._resync(missed, now)
         if self._asked:
             self._asked = {s: at for s, at in self._asked.items() if s in self.document.missed}
         self._dropped &= self.document.quotes.keys()
-        self.wanted.rename(message.get("renamed", {}))
+        self.wanted.rename(patch.renamed)
 
     def _resync(self, symbols: Sequence[str], now: float) -> None:
         self._asked |= dict.fromkeys(symbols, now)
@@ -268,35 +269,36 @@ class Core:
                 size = 0
             parts[-1].append(symbol)
             size += length
-        for part in parts:
+        for part in filter(None, parts):
             self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
         if message["action"] == "resume":
-            self.document.recovered(message["recovered"])
+            self.document.recovered(convert(message, Resumed).recovered)
         elif message["action"] == "throttle":
-            self.interval = float(message["interval"])
+            self.interval = convert(message, Throttled).interval
 
     def _error(self, message: Message, _: float) -> None:
-        symbols = message.get("symbols", ())
-        self.errors.append(CommandRefused(message["code"], message["message"], symbols))
+        error = convert(message, Refusal)
+        reasons = dict.fromkeys(error.symbols, error.message)
+        self.errors.append(CommandRefused(error.code, error.message, reasons))
 
     def _status(self, message: Message, _: float) -> None:
-        status, reason = message["status"], message["reason"]
-        self.overload = float(message.get("interval", self.overload))
-        if symbols := message.get("symbols"):
-            for symbol in symbols:
-                self.markets.pop(symbol, None)
-                if status not in ("live", "open"):
-                    self.markets[symbol] = Market(status, reason)
-        elif status in ("live", "stale", "closed"):
-            self.state, self.reason = status, "" if status == "live" else reason
+        news = convert(message, Status)
+        if news.interval is not None:
+            self.overload = news.interval
+        for symbol in news.symbols:
+            self.markets.pop(symbol, None)
+            if news.status not in ("live", "open"):
+                self.markets[symbol] = Market(news.status, news.reason)
+        if not news.symbols and (state := CONNECTED.get(news.status)):
+            self.state, self.reason = state, "" if state == "live" else news.reason
             self.next_open = message.get("next_open")
 
     def _reconnect(self, message: Message, _: float) -> None:
-        self._after = message["after_ms"] / 1000
+        self._after = convert(message, Reconnect).after_ms / 1000
 
-    _HANDLERS = {  # noqa: RUF012  # no one changes it
+    _HANDLERS: ClassVar[Mapping[str, Callable[["Core", Message, float], None]]] = {
         "quotes_patch": _patch,
         "ack": _ack,
         "error": _error,

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 
+from quotestream.request import is_word
+
 TokenSource = Callable[[], str | Awaitable[str]]
 """Returns a token that is valid now; a function or a coroutine function."""
 
@@ -42,6 +44,6 @@ class Credential:
         return [(b"Authorization", f"Bearer {self._token}".encode())] if self._token else []
 
     def _set(self, token: str) -> None:
-        if not (token.isascii() and token.isprintable()) or " " in token:
+        if not isinstance(token, str) or not is_word(token):
             raise ValueError("a token is ASCII characters without spaces")
         self._token = token

@@ -23,6 +23,17 @@ TIMES = {"last_updated"}
 
 Message = dict[str, Any]
 
+UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    msgspec.MsgspecError,
+)
+"""The errors of reading a message that has other types, sizes or depths than the protocol's."""
+
+
+def not_valid(error: Exception) -> BadMessage:
+    """Return the error for a message that was read with one of UNREADABLE."""
+    return BadMessage(f"the server sent a message that is not valid: {error!r}")
+
 
 def subprotocols(form: Form | None) -> list[str]:
     """Return the subprotocols to offer, the best one first. None chooses the compact form.
@@ -86,8 +97,8 @@ class Decoder:
                 self._schema = Schema(value["fields"], value.get("derived", ()))
             else:
                 yield value
-        except (ValueError, LookupError, TypeError, msgspec.DecodeError) as error:
-            raise BadMessage(f"the server sent a message that is not valid: {error!r}") from None
+        except UNREADABLE as error:
+            raise not_valid(error) from None
 
     def _compact(self, kind: str, *parts: Any) -> Iterator[Message]:
         """Yield what an array says. A later version of the server may send other kinds of arrays, and

@@ -1,8 +1,8 @@
 """The interface of what a client needs of the library that runs it: connections, tasks and time."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Returns a request's headers. A traceback with local variables does not show their secrets so."""
@@ -27,8 +27,10 @@ class Socket(Protocol):
     def subprotocol(self) -> str | None:
         """Return the server's choice."""
 
-    async def send(self, data: str | bytes) -> None:
-        """Send one message. Errors: Closed."""
+    def send(self, data: str | bytes) -> None:
+        """Queue one message. The driver sends it, so a caller that is cancelled leaves no half of a
+        message behind. After the end of the connection nothing happens: `receive` tells of it.
+        """
 
     async def receive(self) -> str | bytes:
         """Return the next message. Errors: Closed; ConnectionFailed if the server is silent."""
@@ -47,8 +49,8 @@ class Event(Protocol):
 class Beside(Protocol):
     """A task that runs beside a block."""
 
-    async def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Start the task, which raises nothing but its cancellation."""
+    async def start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start the task. Its exceptions come out of `stop`."""
 
     async def stop(self) -> None:
         """Cancel the task and wait for its end."""

@@ -1,12 +1,13 @@
 """The request of a client that connects: symbols, fields, form, interval and position."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from quotestream.decoder import subprotocols
 from server.quotes.duration import seconds_of
 from server.quotes.instrument import normalize_symbol
-from server.quotes.view import Form
+from server.quotes.view import FORMS, Form
 
 MAX_REQUEST = 16 * 1024 - 512
 """Bytes of a request line and its Authorization header; the rest of 16 KiB, a server's limit, is for
@@ -25,20 +26,35 @@ PATH = "/ws/quotes"
 """The path of a server's stream, for an address without one."""
 
 
+def is_word(text: str) -> bool:
+    """Return whether `text` fits into a request's line or header."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def normalized(symbols: Iterable[str]) -> list[str]:
-    """Return the symbols in upper case, each once."""
+    """Return the symbols in upper case, each once. Errors: TypeError for one text."""
+    _check_list("symbols", symbols)
     return [*dict.fromkeys(normalize_symbol(symbol) for symbol in symbols)]
 
 
 def stream_url(url: str) -> str:
     """Return the address of the stream: `http` becomes `ws`, and no path becomes `/ws/quotes`.
 
-    Errors: ValueError for another kind of address.
+    Errors: ValueError for another kind of address. It does not show the address, as that may hold a
+    token.
     """
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is not an address such as ws://127.0.0.1:8080/ws/quotes")
+    try:
+        parts = urlsplit(url)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        host = (parts.hostname or "").encode("idna")
+        good = scheme in ("ws", "wss") and host and parts.port != 0 and is_word(url)
+    # It includes UnicodeError, which a name raises that DNS cannot have.
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("url is not an address such as ws://127.0.0.1:8080/ws/quotes")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("url has a query, a fragment or a user: use the arguments of connect()")
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or PATH, "", ""))
 
 
@@ -49,6 +65,9 @@ class Wanted:
         format: None for the compact form if the server has it, otherwise JSON.
         fields: the fields of a quote to get; none for all.
         interval: seconds, or text such as `250ms`; None for each change.
+
+    Errors: ValueError for a format or an interval that is not one; TypeError for one text in place of a
+    list.
     """
 
     def __init__(
@@ -58,6 +77,9 @@ class Wanted:
         fields: Sequence[str] = (),
         interval: float | str | None = None,
     ) -> None:
+        if format not in (None, *FORMS):
+            raise ValueError(f"{format!r} is not one of the forms {', '.join(FORMS)}")
+        _check_list("fields", fields)
         self.symbols = normalized(symbols)
         self.bars: dict[str, list[str]] = {}
         """The symbols of which bars are wanted, by timeframe."""
@@ -132,4 +154,11 @@ def _interval(interval: float | str | None) -> str | None:
     """Return an interval as the server reads it, None for one of 0."""
     if interval is None or not seconds_of(interval):
         return None
-    return str(interval)
+    # Without an exponent, which a server does not read.
+    return interval if isinstance(interval, str) else f"{Decimal(str(interval)):f}"
+
+
+def _check_list(name: str, values: Iterable[str]) -> None:
+    """Refuse one text, which is an iterable of its characters. Errors: TypeError."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} is a list such as [{values!r}], not one text")

@@ -11,7 +11,9 @@ from quotestream.errors import BadMessage
 from server.reconnecting import ConnectionFailed
 
 Listener = Callable[[Message], None]
-"""Hears each message of the JSON form, once it is applied. Its errors end the run."""
+"""Hears each message of the JSON form, once it is applied. BadMessage ends the connection, and other
+errors end the run.
+"""
 
 
 class Running:
@@ -46,17 +48,13 @@ class Running:
             self._listener({"type": "connection", "problem": ending.problem, "retry_in": wait})
             await self._driver.sleep(wait)
 
-    async def flush(self) -> None:
-        """Send the commands that wait. Those that a lost connection did not get, the next one needs
-        not: it asks for what is wanted then.
+    def flush(self) -> None:
+        """Send the commands that wait. If the connection loses some, the next one asks for what is
+        wanted then.
         """
         if self._socket is not None:
-            try:
-                for frame in self._core.outgoing():
-                    await self._socket.send(frame)
-            except Closed:
-                # The task that reads hears of it as well, and knows the code.
-                return
+            for frame in self._core.outgoing():
+                self._socket.send(frame)
 
     async def _connection(self) -> Ending:
         """Make one connection and read until it ends."""
@@ -68,13 +66,13 @@ class Running:
                 self._core.opened(socket.subprotocol, driver.now())
                 self._socket = socket
                 self._listener({"type": "connected"})
-                await self.flush()
+                self.flush()
                 while True:
                     data = await socket.receive()
                     self._credential.accepted()
                     for message in self._core.receive(data, driver.now()):
                         self._listener(message)
-                    await self.flush()
+                    self.flush()
         except ConnectionFailed as failed:
             return self._core.failed(failed)
         except Closed as closed:

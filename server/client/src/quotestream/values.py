@@ -12,7 +12,8 @@ State = Literal["connecting", "live", "stale", "closed", "waiting", "refused", "
 - `live`: connected, and prices flow.
 - `stale`: connected, but prices do not flow. `closed`: the market is closed.
 - `waiting`: the connection was lost. The client comes back by itself.
-- `refused`: the server refuses it for good. `ended`: the application has left the block.
+- `refused`: the server refuses it for good.
+- `ended`: the application has left the block, or its token's function raised an error.
 """
 
 

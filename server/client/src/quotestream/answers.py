@@ -1,0 +1,70 @@
+"""The server's answers to the commands that an application waits for."""
+
+from itertools import count
+
+from quotestream.decoder import Message
+from quotestream.driver import Event
+from quotestream.errors import CommandRefused
+
+
+class Answer:
+    """The server's answer to one command. It has come as a whole once `event` is set.
+
+    A ping follows each command, as the server answers in order. `ping` is the ping's id. It differs
+    from the command's id, since a server may refuse either of the two for coming too fast.
+    """
+
+    def __init__(self, id: int, event: Event) -> None:
+        self.id = id
+        self.ping = f"ping {id}"
+        self.event = event
+        self.has_come = False
+        self.refusals: list[CommandRefused] = []
+
+    def check(self) -> None:
+        """Raise what the server refused, as one error. Errors: CommandRefused."""
+        for each in self.refusals:
+            if not each.reasons:
+                raise each
+        if self.refusals:
+            first, reasons = self.refusals[0], dict[str, str]()
+            for each in self.refusals:
+                reasons |= each.reasons
+            raise CommandRefused(first.code, first.message, reasons)
+
+
+class Answers:
+    """The commands under way: one for each task of the application that waits."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._by_id: dict[int | str, Answer] = {}
+
+    def begin(self, event: Event) -> Answer:
+        """Return the place for the answer to a new command."""
+        answer = Answer(next(self._numbers), event)
+        self._by_id[answer.id] = self._by_id[answer.ping] = answer
+        return answer
+
+    def end(self, answer: Answer) -> None:
+        """Forget a command."""
+        del self._by_id[answer.id], self._by_id[answer.ping]
+
+    def take(self, message: Message, refusal: CommandRefused | None) -> bool:
+        """Take a `pong` or an `error`. Return whether a command waits for it."""
+        about = message.get("id")
+        answer = self._by_id.get(about) if isinstance(about, int | str) else None
+        if answer is None:
+            return False
+        if about == answer.ping:
+            # A refused ping, too, comes behind the answers to its command.
+            answer.has_come = True
+            answer.event.set()
+        elif refusal is not None:
+            answer.refusals.append(refusal)
+        return True
+
+    def give_up(self) -> None:
+        """Let all tasks go on, as no answer will come."""
+        for answer in self._by_id.values():
+            answer.event.set()
