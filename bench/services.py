@@ -165,13 +165,14 @@ class Postgres(Service):
         return subprocess.run(check, check=False).returncode == 0
 
     def signal(self, number: signal.Signals) -> None:
-        # Its backends lead sessions of their own, so they are not in the first process's group.
+        # Its backends lead sessions of their own, so they are not in the first process's group. It can
+        # start one until the signal comes, and a killed process has no children any more.
         assert self._process is not None
-        for pid in [self._process.pid, *_children(self._process.pid)]:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+        first = self._process.pid
+        backends = {*_children(first)}
+        _send(number, first)
+        for pid in backends | {*_children(first)}:
+            _send(number, pid)
 
     def url(self, database: str = "postgres") -> str:
         """Return the value of DATABASE_URL."""
@@ -237,6 +238,11 @@ def as_postgres() -> dict[str, Any]:
         return {}
     entry = pwd.getpwnam("postgres")
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _send(number: signal.Signals, pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:

@@ -53,7 +53,8 @@ def eventually(check: Callable[[], bool], timeout: float = TIMEOUT) -> None:
         pause = min(1.2 * pause, LONGEST_PAUSE)
 
 
-def make_token(user: str = "alice", lifetime: float = 600.0, **claims: Any) -> str:
+def make_token(user: str = "alice", lifetime: float = 1800.0, **claims: Any) -> str:
+    """Sign a token for a client. It outlives a whole run, as some are made when tests are collected."""
     return jwt.encode({"sub": user, "exp": time.time() + lifetime, **claims}, SECRET, "HS256")
 
 

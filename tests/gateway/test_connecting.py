@@ -53,7 +53,7 @@ BAD_TOKENS = {
     "expired": make_token(lifetime=-1),
     "without end": jwt.encode({"sub": "a"}, SECRET, "HS256"),
     "with an endless number as end": jwt.encode({"sub": "a", "exp": 10**400}, SECRET, "HS256"),
-    "not yet good": make_token(nbf=time.time() + 600),
+    "not yet good": make_token(nbf=time.time() + 1800),
     "nobody's": jwt.encode({"exp": 2e9}, SECRET, "HS256"),
 }
 
