@@ -103,20 +103,23 @@ class Gate:
         protects this port. Errors: ApiError for a bad token, or such a page.
         """
         headers = Headers(scope=scope)
-        if not self.has_known_name(scope):
-            message = (
-                f"this port does not have the name {headers['host'][:SHOWN_NAME]!r}: use its address, "
-                "or add the name to OPS_ALLOWED_HOSTS"
-            )
-            self._refused.log(MISDIRECTED.code, message, address=self.address(scope))
-            raise ApiError(MISDIRECTED, message)
         if method != "GET" and not is_of_own_page(headers):
             message = "a page of another site may not do this; a proxy must pass `Host` on as it is"
             self._refused.log(FORBIDDEN.code, message, address=self.address(scope))
             raise ApiError(FORBIDDEN, message)
         # A proxy before this port may ask for a password, which browsers send as `Basic`.
         token = bearer_token(headers.get("authorization", ""))
-        return None if token is None else self.admit(scope, USER)
+        identity = None if token is None else self.admit(scope, USER)
+        # A page of a foreign name cannot have an administrator's token.
+        is_admin = identity is not None and identity.role == ADMIN
+        if not is_admin and not self.has_known_name(scope):
+            message = (
+                f"this port does not have the name {headers['host'][:SHOWN_NAME]!r}: use its address, "
+                "or add the name to OPS_ALLOWED_HOSTS"
+            )
+            self._refused.log(MISDIRECTED.code, message, address=self.address(scope))
+            raise ApiError(MISDIRECTED, message)
+        return identity
 
     def has_known_name(self, scope: Scope) -> bool:
         """Return whether a request to the operators' port gives one of its names."""

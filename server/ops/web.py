@@ -131,7 +131,7 @@ def _is_here(request: Request) -> bool:
         and host["name"].lower() in LOOPBACK
         and is_of_own_page(headers)
         # A proxy may give its target as `Host`. By default, nginx does, in HTTP/1.0 as no browser.
-        and request.scope["http_version"] == "1.1"
+        and request.scope["http_version"] != "1.0"
         and not {"forwarded", "via"} & {*headers}
         and all(map(is_loopback, hops))
     )

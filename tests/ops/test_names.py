@@ -11,7 +11,7 @@ import pytest
 from server.config.environment import BadSetting
 from server.config.loading import load_settings
 from server.ops.names import Names
-from tests.processes import TIMEOUT, ServerProcess
+from tests.processes import TIMEOUT, ServerProcess, make_token
 
 FOREIGN = "rebound.example:8082"
 
@@ -85,6 +85,13 @@ def test_page_of_a_name_that_points_here_gets_nothing(own, method, path):
 def test_probes_and_scrapes_need_no_name(own, path, host):
     """A container's probe or Prometheus asks under whatever name it found the port."""
     assert own.ask("GET", path, host)[0] == 200
+
+
+@pytest.mark.parametrize(("role", "status"), [("admin", 200), ("user", 421)])
+def test_administrators_need_no_name(own, role, status):
+    """A page of a foreign site cannot have an administrator's token, but may have a user's."""
+    token = f"Bearer {make_token(role=role)}"
+    assert own.ask("GET", "/ops/clients", FOREIGN, Authorization=token)[0] == status
 
 
 def test_foreign_name_reads_no_details(own):
