@@ -87,6 +87,7 @@ async def test_answers_of_many_workers_fit_their_channel():
     assert page.matching == WORKERS * 5000
     places = [divmod(place, WORKERS) for place in range(MAX_SKIPPED, MAX_SKIPPED + MAX_CLIENTS)]
     assert [each.id for each in page.clients] == [f"{n}-{HOUR_US + place}" for place, n in places]
+    assert {each.blocked_for for each in page.clients} == {100_000.0}
     assert crowd.longest < MAX_LINE / 2
 
 
