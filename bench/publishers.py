@@ -7,6 +7,7 @@ version of the symbol tells how long the price was on its way.
 import json
 import socket
 import sys
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
 from time import monotonic, time_ns
@@ -74,7 +75,7 @@ class Publisher(Protocol):
         """Send prices, up to `allowed` in all, as far as the answers permit."""
 
 
-class _Connection:
+class _Connection(ABC):
     """A publisher's socket in the clients' loop, which calls `_take` with all bytes."""
 
     def __init__(self, generator: Generator, prices: Prices, url: str, request: bytes) -> None:
@@ -93,9 +94,9 @@ class _Connection:
         self.allowed = allowed
         self.send()
 
+    @abstractmethod
     def send(self) -> None:
         """Send what is allowed now."""
-        raise NotImplementedError
 
     def _read(self) -> None:
         data = self.sock.recv(READ_BYTES)
@@ -105,9 +106,9 @@ class _Connection:
         self.take()
         self.send()
 
+    @abstractmethod
     def take(self) -> None:
         """Take the complete answers out of `rest`."""
-        raise NotImplementedError
 
     def count(self, answer: dict[str, Any], answered: int) -> None:
         """Count prices. Errors: TargetError unless all were accepted."""

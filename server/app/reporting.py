@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter, process_time
 
-from starlette.exceptions import HTTPException
+import structlog
 
 from server.cluster.member import Member
 from server.fanout.hub import Hub
@@ -16,6 +16,10 @@ from server.ops.problems import HOST_UNAVAILABLE, ApiError
 from server.process.signals import Signals
 from server.workers.control import Sample
 from server.workers.worker import NoHost, SupervisorLink, WorkerCallbacks
+
+log = structlog.get_logger()
+
+NO_ANSWER = "the supervisor does not answer, try again"
 
 
 class _Sampling:
@@ -50,11 +54,20 @@ def worker_callbacks(
     """Return the functions that the supervisor's messages call."""
     return WorkerCallbacks(
         sample=_Sampling(gateway.pool, hub.stats).take,
-        metrics=metrics,
+        metrics=partial(page_or_nothing, metrics),
         retire=partial(_retire, gateway, member, http),
         send_away=gateway.pool.send_away,
         answer=answer,
     )
+
+
+def page_or_nothing(metrics: Callable[[], str]) -> str:
+    """Return a page of metrics. It is empty if making it fails, as that must not end the worker."""
+    try:
+        return metrics()
+    except Exception as error:
+        log.error("the supervisor gets no metrics", exc_info=error)
+        return ""
 
 
 async def _retire(gateway: Gateway, member: Member | None, http: HttpPorts) -> None:
@@ -73,15 +86,15 @@ async def metrics_page(
 
     Without a supervisor, return this server's `own` metrics.
 
-    Errors: HTTPException 503 if the supervisor does not answer. The worker's own page is not an
-    answer: without the label `worker` it would look like another machine's.
+    Errors: ApiError if the supervisor does not answer. The worker's own page is not an answer: without
+    the label `worker` it would look like another machine's.
     """
     if supervisor is None or worker == str(supervisor.number):
         return own()
     try:
         return await supervisor.host_metrics(worker)
     except NoHost:
-        raise HTTPException(503, "the supervisor does not answer") from None
+        raise ApiError(HOST_UNAVAILABLE, NO_ANSWER) from None
 
 
 async def ask_workers(supervisor: SupervisorLink, text: str) -> dict[int, str | None]:
@@ -89,7 +102,7 @@ async def ask_workers(supervisor: SupervisorLink, text: str) -> dict[int, str | 
     try:
         return await supervisor.ask_workers(text)
     except NoHost:
-        raise ApiError(HOST_UNAVAILABLE, "the supervisor does not answer") from None
+        raise ApiError(HOST_UNAVAILABLE, NO_ANSWER) from None
 
 
 async def follow_supervisor(

@@ -21,13 +21,14 @@ from server.fanout.hub import Hub
 from server.fanout.openings import run_market_hours
 from server.gateway.auth import Authenticator
 from server.gateway.directory import Directory
+from server.ops.http_edge import HttpPorts
 from server.ops.overload import run_overload_control
 from server.process.binding import bind
 from server.process.garbage import freeze_survivors
 from server.process.listeners import Addresses, bind_all, share_descriptors
 from server.process.signals import Signals, hard_exit_after
 from server.store.loop import open_asyncio_loop
-from server.store.store import open_store
+from server.store.store import Store, open_store
 from server.workers.worker import SupervisorLink
 
 LOOK_TIMEOUT = 0.5
@@ -57,13 +58,7 @@ async def serve(
     addresses = listeners.addresses
     room = share_descriptors(settings)
     shared_catalogue = shared or bool(settings.database_url)
-    hub = Hub(
-        breaker=breaker_policy(settings),
-        quiet_after=settings.quote_quiet_after,
-        trades_memory=trades_memory(settings),
-    )
-    if settings.feed.replay_path is None:
-        hub.bars.minutes.begin(int(time() * 1e6))
+    hub = _build_hub(settings)
     async with (
         open_asyncio_loop(settings.database_url, settings.redis_url),
         open_member(settings.redis_url, hub, cluster_policy(settings)) as member,
@@ -91,14 +86,7 @@ async def serve(
             push=push,
             desk=desk,
         )
-        operations = build_operations(
-            parts,
-            listeners,
-            room.http,
-            settings.ws_health_check_interval,
-            settings.http_allowed_origins,
-            supervisor,
-        )
+        operations = build_operations(parts, settings, listeners, room.http, supervisor)
         http, readiness = operations.http, operations.readiness
         async with trio.open_nursery() as nursery:
             await nursery.start(hub.run)
@@ -144,10 +132,26 @@ async def serve(
                     nursery.start_soon(follow_supervisor, supervisor, callbacks, signals)
                 await gateway.serve(listeners.quotes)
                 streaming.cancel_scope.cancel()
-            # The database does not take the last prices of symbols that were renamed or split since.
-            with trio.move_on_after(min(LOOK_TIMEOUT, time_for_http(signals))):
-                await store.changes.finish()
-            with trio.move_on_after(time_for_http(signals)):
-                await http.stop()
+            await _finish(store, http, signals)
             nursery.cancel_scope.cancel()
     log.info("stopped", connections_served=gateway.pool.opened_total)
+
+
+def _build_hub(settings: Settings) -> Hub:
+    hub = Hub(
+        breaker=breaker_policy(settings),
+        quiet_after=settings.quote_quiet_after,
+        trades_memory=trades_memory(settings),
+    )
+    if settings.feed.replay_path is None:
+        hub.bars.minutes.begin(int(time() * 1e6))
+    return hub
+
+
+async def _finish(store: Store, http: HttpPorts, signals: Signals) -> None:
+    """Do what is left when no client is connected, in the time that is left."""
+    # The database does not take the last prices of symbols that were renamed or split since.
+    with trio.move_on_after(min(LOOK_TIMEOUT, time_for_http(signals))):
+        await store.changes.finish()
+    with trio.move_on_after(time_for_http(signals)):
+        await http.stop()

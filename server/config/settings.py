@@ -13,6 +13,7 @@ from server.config.values import (
     DelayText,
     Duration,
     FeedChoice,
+    HostNames,
     NameList,
     Names,
     Networks,
@@ -70,6 +71,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="a port from 0 to 65535; empty: operators' pages are on HTTP_PORT"),
         "Operators' port: it takes /metrics, /health, /docs, /ops off the HTTP port.",
     ] = None
+    ops_allowed_hosts: Annotated[
+        HostNames,
+        Meta(description="names such as ops.example.com with commas, or *; empty: none"),
+        "Names of OPS_PORT beside addresses, localhost, OPS_HOST and this machine's name; *: any.",
+    ] = HostNames()
     trusted_proxies: Annotated[
         Networks,
         Meta(description="networks such as 10.0.0.0/8 with commas; empty: none"),

@@ -1,5 +1,6 @@
 """The types of settings: how each value is written, and which values are allowed."""
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -85,6 +86,21 @@ class OriginsOrAny(Origins):
     def parse(cls, text: str) -> "OriginsOrAny":
         """Errors: ValueError."""
         return cls(("*",) if text.strip() == "*" else Origins.parse(text))
+
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+
+
+class HostNames(NameList):
+    """Comma-separated names of hosts, or `*` for any."""
+
+    @classmethod
+    def parse(cls, text: str) -> "HostNames":
+        """Errors: ValueError for a text that no browser sends as a name: it would allow no request."""
+        names = cls(name.lower() for name in NameList.parse(text))
+        if names != ("*",) and not all(map(_HOST_NAME.fullmatch, names)):
+            raise ValueError
+        return names
 
 
 class WebSocketUrl(str):

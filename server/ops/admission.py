@@ -12,7 +12,15 @@ from server.gateway.auth import Authenticator, BadToken, Identity, bearer_token
 from server.gateway.budgets import ADDRESS_SPENT, HTTP_REQUEST, USER_SPENT, Budgets
 from server.gateway.limits import SYMBOLS_A_COMMAND
 from server.gateway.sampling import Sampler
-from server.ops.problems import FORBIDDEN, RATE_LIMITED, UNAUTHORIZED, ApiError
+from server.ops.names import Names
+from server.ops.problems import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    MISDIRECTED,
+    RATE_LIMITED,
+    UNAUTHORIZED,
+    ApiError,
+)
 
 USER = "user"
 """The role that every valid token has."""
@@ -22,6 +30,9 @@ ADMIN = "admin"
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Paths that the server never refuses: a load balancer would treat a refusal as a dead server."""
+
+SHOWN_NAME = 100
+"""Characters of an unknown name that the error repeats."""
 
 TOO_OFTEN = "too many requests from your address, try again later"
 
@@ -37,11 +48,15 @@ def is_of_own_page(headers: Headers) -> bool:
 
 @dataclass(kw_only=True)
 class Gate:
-    """Decides which requests are admitted. Owned by the server; both ports share `budgets`."""
+    """Decides which requests are admitted. Owned by the server; both ports share `budgets`.
+
+    `names` are those of the port that only operators reach.
+    """
 
     authenticator: Authenticator
     budgets: Budgets
     proxies: Proxies
+    names: Names = field(default_factory=Names)
     _refused: Sampler = field(default_factory=lambda: Sampler("request refused"))
 
     def admit(self, scope: Scope, role: str, token: str = "") -> Identity:
@@ -53,9 +68,13 @@ class Gate:
         Errors: ApiError.
         """
         address = self.address(scope)
+        given = Headers(scope=scope).getlist("authorization")
+        if len(given) > 1:
+            # A proxy may have checked another one than this server would.
+            self.budgets.failures.charge(budget_key(address))
+            raise ApiError(BAD_REQUEST, "Authorization: send this header once")
         try:
-            given = Headers(scope=scope).get("authorization", "")
-            identity = self._verify(given or f"Bearer {token}")
+            identity = self._verify("".join(given) or f"Bearer {token}")
         except BadToken as error:
             if wait := self.budgets.failures.take(budget_key(address)):
                 raise self._refuse("failures", ADDRESS_SPENT, wait, address) from None
@@ -80,14 +99,31 @@ class Gate:
     def operator(self, scope: Scope, method: str) -> Identity | None:
         """Return the user of a request to a port that only operators reach, None without a token.
 
-        A page of another site must not act through an operator's browser, as no token protects this
-        port. Errors: ApiError for a bad token, or such a page.
+        A page of another site must neither act nor read through an operator's browser, as no token
+        protects this port. Errors: ApiError for a bad token, or such a page.
         """
         headers = Headers(scope=scope)
         if method != "GET" and not is_of_own_page(headers):
-            raise ApiError(FORBIDDEN, "a page of another site may not do this")
-        given = headers.get("authorization", "")
-        return self.admit(scope, USER) if given else None
+            message = "a page of another site may not do this; a proxy must pass `Host` on as it is"
+            self._refused.log(FORBIDDEN.code, message, address=self.address(scope))
+            raise ApiError(FORBIDDEN, message)
+        # A proxy before this port may ask for a password, which browsers send as `Basic`.
+        token = bearer_token(headers.get("authorization", ""))
+        identity = None if token is None else self.admit(scope, USER)
+        # A page of a foreign name cannot have an administrator's token.
+        is_admin = identity is not None and identity.role == ADMIN
+        if not is_admin and not self.has_known_name(scope):
+            message = (
+                f"this port does not have the name {headers['host'][:SHOWN_NAME]!r}: use its address, "
+                "or add the name to OPS_ALLOWED_HOSTS"
+            )
+            self._refused.log(MISDIRECTED.code, message, address=self.address(scope))
+            raise ApiError(MISDIRECTED, message)
+        return identity
+
+    def has_known_name(self, scope: Scope) -> bool:
+        """Return whether a request to the operators' port gives one of its names."""
+        return self.names.know(Headers(scope=scope).get("host"))
 
     def charge_failure(self, peer: str, forwarded: str) -> str:
         """Charge the client of a request that was refused before its user was known. Return the

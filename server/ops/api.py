@@ -13,14 +13,10 @@ from msgspec import UNSET, Meta, UnsetType
 from server.fanout.hub import Hub
 from server.gateway.budgets import SEARCH
 from server.ops.audit import audit
-from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.problems import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    RATE_LIMITED,
     STORE_UNAVAILABLE,
     TOO_MANY_SYMBOLS,
-    UNAUTHORIZED,
     UNKNOWN_SYMBOL,
     ApiError,
 )
@@ -156,6 +152,8 @@ SYMBOLS = Parameter(
     "AAPL,MSFT",
 )
 
+SYMBOL = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
+
 
 class Api:
     """The handlers of the routes."""
@@ -185,7 +183,7 @@ class Api:
 
     async def instruments(self, call: Call) -> list[InstrumentView]:
         """Return the best matches, the best first; without a query a page of all, by symbol."""
-        query, limit = call.values["query"], call.values["limit"]
+        query, most = call.values["query"], call.values["limit"]
         text = "".join(c if c.isprintable() else " " for c in query).strip()
         if query and not text:
             return []
@@ -193,18 +191,18 @@ class Api:
         try:
             with trio.fail_after(SEARCH_TIMEOUT):
                 if text:
-                    found = await self._store.search(text, limit)
+                    found = await self._store.search(text, most)
                 else:
-                    found = await self._store.page(call.values["page_token"], limit)
+                    found = await self._store.page(call.values["page_token"], most)
         except (StoreUnavailable, trio.TooSlowError) as error:
             raise unavailable_store(error) from error
-        if not text and len(found) == limit:
+        if not text and len(found) == most:
             call.headers[NEXT_PAGE] = escape(found[-1].symbol)
         return [_view(self._hub.snapshot(each.symbol) or each) for each in found]
 
     async def instrument(self, call: Call) -> InstrumentView:
         """Return one instrument."""
-        return _view(await load_one(self._store, call, "there is no such instrument"))
+        return _view(await load_one(self._store, call))
 
     async def invalidate(self, call: Call) -> CacheAction:
         """Forget symbols on every instance."""
@@ -243,20 +241,29 @@ async def load_known(store: Store, call: Call) -> Loaded:
     return loaded
 
 
-async def load_one(store: Store, call: Call, unknown: str) -> Snapshot:
-    """Load the requested symbol. Errors: ApiError, with `unknown` if it does not exist."""
+async def load_one(store: Store, call: Call) -> Snapshot:
+    """Load the requested symbol. Errors: ApiError."""
     symbol = normalize_symbol(call.values["symbol"])
     loaded = await store.loader.load([symbol], payer=call.payer)
     if loaded.unavailable:
         raise _not_loaded(loaded)
     if symbol not in loaded.found:
-        raise ApiError(UNKNOWN_SYMBOL, unknown)
+        raise unknown_symbol(symbol)
     return loaded.found[symbol]
+
+
+def unknown_symbol(symbol: str, search: str = "/instruments") -> ApiError:
+    """Return the error of a request for a symbol that does not exist. `search`: a route that finds
+    symbols.
+    """
+    shown = symbol[:MAX_SYMBOL_LENGTH]
+    message = f"{shown} is not an instrument; GET {search}?query= finds symbols"
+    return ApiError(UNKNOWN_SYMBOL, message)
 
 
 def endpoints(api: Api) -> list[Endpoint]:
     """Return all routes of the API. The OpenAPI document is made from them too."""
-    problems = (BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE)
+    problems = (TOO_MANY_SYMBOLS, STORE_UNAVAILABLE)
     of_symbols = partial(
         Endpoint, method="GET", parameters=[SYMBOLS], problems=problems, headers=MAY_LEAVE_OUT
     )
@@ -264,7 +271,7 @@ def endpoints(api: Api) -> list[Endpoint]:
         Endpoint,
         result=CacheAction,
         parameters=[SYMBOLS],
-        problems=(*problems, FORBIDDEN),
+        problems=problems,
         role="admin",
     )
     query = Parameter(
@@ -281,10 +288,6 @@ def endpoints(api: Api) -> list[Endpoint]:
         "AAPL",
         default="",
     )
-    limit = Parameter(
-        "limit", Annotated[int, Meta(ge=1, le=MAX_RESULTS)], "How many to return", 20, default=20
-    )
-    symbol = Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
     return [
         of_symbols(
             path="/market-data",
@@ -304,11 +307,11 @@ def endpoints(api: Api) -> list[Endpoint]:
             handle=api.instruments,
             result=list[InstrumentView],
             summary="Search by symbol or words of the name, or list all by symbol",
-            parameters=[query, limit, page_token],
+            parameters=[query, limit(MAX_RESULTS, 20), page_token],
             headers={
                 NEXT_PAGE: "The `page_token` of the next page, escaped as in a query; not on the last"
             },
-            problems=(BAD_REQUEST, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
+            problems=[STORE_UNAVAILABLE],
             cacheable=True,
         ),
         Endpoint(
@@ -317,8 +320,8 @@ def endpoints(api: Api) -> list[Endpoint]:
             handle=api.instrument,
             result=InstrumentView,
             summary="One instrument",
-            parameters=[symbol],
-            problems=(UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
+            parameters=[SYMBOL],
+            problems=(UNKNOWN_SYMBOL, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         of_cache(

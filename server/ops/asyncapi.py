@@ -187,6 +187,9 @@ CHANNELS = {
 }
 
 
+ECHOED = {"code": 1000, "reason": "the client's own close: the server sends its code back"}
+
+
 def asyncapi_route(stream_port: int) -> Route:
     """Return the route `/asyncapi.json`. `stream_port` is the server's streaming port."""
 
@@ -269,7 +272,10 @@ def _channel(channel: Channel) -> dict[str, Any]:
             }
         },
         "x-subprotocols": [*channel.subprotocols],
-        "x-close-codes": [{"code": each.value.code, "reason": each.value.reason} for each in Close],
+        "x-close-codes": [
+            ECHOED,
+            *({"code": each.value.code, "reason": each.value.reason} for each in Close),
+        ],
         "x-refusals": [_refusal(each) for each in Refused if each in _OF_HANDSHAKES],
     }
 

@@ -19,16 +19,9 @@ from server.history.timeframe import period_end
 from server.history.trades import MOST
 from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, load_one, unavailable_store
 from server.ops.bar_query import Query, read_query
-from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.http import NO_STORE
-from server.ops.problems import (
-    BAD_REQUEST,
-    RATE_LIMITED,
-    STORE_UNAVAILABLE,
-    TOO_MANY_SYMBOLS,
-    UNAUTHORIZED,
-    UNKNOWN_SYMBOL,
-)
+from server.ops.problems import STORE_UNAVAILABLE, TOO_MANY_SYMBOLS, UNKNOWN_SYMBOL
 from server.quotes.adjustment import begun_us
 from server.quotes.instrument import LARGEST_WHOLE, MAX_SYMBOL_LENGTH
 from server.quotes.quote import from_microseconds
@@ -114,7 +107,7 @@ class History:
 
     async def trades(self, call: Call) -> TradesPage:
         """Return the last trades of one symbol, the oldest first."""
-        quote = await load_one(self._store, call, "symbol: there is no such instrument")
+        quote = await load_one(self._store, call)
         found, complete = self._hub.trades.after(
             quote.symbol, call.values["after_version"], quote.version, call.values["limit"]
         )
@@ -150,7 +143,7 @@ class History:
         return BarsPage(page, token), is_final and (bool(token) or query.end <= closed_to)
 
     async def _bars(
-        self, query: Query, snapshot: Snapshot, limit: int, now_us: int
+        self, query: Query, snapshot: Snapshot, most: int, now_us: int
     ) -> list[MinuteBar]:
         """Return the bars of one symbol. Errors: StoreUnavailable."""
         symbol, reader = snapshot.symbol, self._store.bars
@@ -162,7 +155,7 @@ class History:
         timeframe, tz, descending = query.timeframe, query.tz, query.descending
         # A minute that ends during the reads may have a trade that `bars` lacks.
         closed_to = reader.closed_to
-        bars = await reader.read(Span(symbol, timeframe, tz, first, end, limit, descending))
+        bars = await reader.read(Span(symbol, timeframe, tz, first, end, most, descending))
         if not query.fill:
             return bars
         before = await reader.before(symbol, begun, first)
@@ -173,13 +166,13 @@ class History:
             first = first if descending else bars[0].minute
         end = min(end, period_end(now_us // MINUTE_US, timeframe, tz))
         slots = periods(timeframe, tz, first, end, self._hours, descending=descending)
-        return await _taken(filled(bars, slots, before, closed_to, descending=descending), limit)
+        return await _taken(filled(bars, slots, before, closed_to, descending=descending), most)
 
 
-async def _taken(bars: Iterator[MinuteBar], limit: int) -> list[MinuteBar]:
-    """Return the first `limit` of some bars."""
+async def _taken(bars: Iterator[MinuteBar], most: int) -> list[MinuteBar]:
+    """Return the first `most` of some bars."""
     taken: list[MinuteBar] = []
-    while part := [*islice(bars, min(CHUNK, limit - len(taken)))]:
+    while part := [*islice(bars, min(CHUNK, most - len(taken)))]:
         taken += part
         await trio.lowlevel.checkpoint()
     return taken
@@ -204,7 +197,7 @@ def history_endpoints(history: History) -> list[Endpoint]:
             summary="Bars of symbols, a page at a time; unknown symbols are left out",
             parameters=_PARAMETERS,
             headers=MAY_LEAVE_OUT,
-            problems=(BAD_REQUEST, TOO_MANY_SYMBOLS, UNAUTHORIZED, RATE_LIMITED, STORE_UNAVAILABLE),
+            problems=(TOO_MANY_SYMBOLS, STORE_UNAVAILABLE),
             cacheable=True,
         ),
         Endpoint(
@@ -214,7 +207,7 @@ def history_endpoints(history: History) -> list[Endpoint]:
             result=TradesPage,
             summary="The last trades of a symbol, so that a gap can be filled",
             parameters=_TRADES_PARAMETERS,
-            problems=(BAD_REQUEST, UNAUTHORIZED, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
+            problems=(UNKNOWN_SYMBOL, STORE_UNAVAILABLE),
         ),
     ]
 
@@ -240,9 +233,7 @@ _TRADES_PARAMETERS = [
         1042,
         default=0,
     ),
-    Parameter(
-        "limit", Annotated[int, Meta(ge=1, le=MOST)], "How many to return", MOST, default=MOST
-    ),
+    limit(MOST, MOST),
 ]
 
 _PARAMETERS = [
@@ -262,13 +253,7 @@ _PARAMETERS = [
     _time(
         "end", "Last time at which a bar begins; a day means its end; without it, now", "2026-11-26"
     ),
-    Parameter(
-        "limit",
-        Annotated[int, Meta(ge=1, le=MAX_BARS)],
-        "Bars of a page, of all symbols together",
-        1000,
-        default=1000,
-    ),
+    limit(MAX_BARS, 1000, "Bars of a page, of all symbols together"),
     Parameter(
         "page_token",
         Annotated[str, Meta(max_length=MAX_TOKEN_LENGTH)],

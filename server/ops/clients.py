@@ -1,13 +1,13 @@
 """Describes this server's clients to operators, and sends them away on request."""
 
 import heapq
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from itertools import islice
 from time import time_ns
 from typing import Annotated, Literal
 
 import msgspec
-import structlog
 import trio
 from msgspec import Meta
 
@@ -23,7 +23,7 @@ from server.pacing import CHECKPOINT_EVERY
 SHOWN_SYMBOLS = 10
 """Symbols of a client that are named; all are counted."""
 
-log = structlog.get_logger()
+_OPENED = re.compile(r"[0-9]{1,18}")
 
 
 class ClientView(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +79,22 @@ class ClientView(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-class Found(msgspec.Struct, frozen=True):
-    """Clients of one worker: those most behind first, and how many match."""
+class Rank(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """How far a client is behind, for comparisons. A full socket is worst. Of two clients that are as
+    far behind, the older one comes first: `newness` is the time at which it connected, times -1.
+    """
 
-    clients: list[ClientView]
+    blocked: bool
+    blocked_for: float
+    owed: int
+    newness: int
+    id: str
+
+
+class Ranks(msgspec.Struct, frozen=True):
+    """The clients of one worker that are most behind, the first one first, and how many match."""
+
+    ranks: list[Rank]
     matching: int
 
 
@@ -94,26 +106,32 @@ class Clients:
         self._pool = pool
         self._worker = worker
 
-    async def find(self, query: str, count: int) -> Found:
+    async def rank(self, query: str, count: int) -> Ranks:
         """Return the `count` clients that are most behind, of those whose user or address has `query`
         in it.
         """
         query = query.casefold()
-        matching: list[tuple[tuple[bool, float, int, int], Connection]] = []
+        matching: list[Rank] = []
         for number, session in enumerate(list(self._pool.sessions)):
             if number % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
                 await trio.lowlevel.checkpoint()
             if not session.over and (not query or self._matches(session, query)):
-                matching.append((self._behind(session), session))
-        behind = heapq.nlargest(count, matching, key=lambda each: each[0])
-        return Found([self._view(each) for _, each in behind if not each.over], len(matching))
+                matching.append(self._rank(session))
+        return Ranks(heapq.nlargest(count, matching), len(matching))
+
+    def views(self, ids: Collection[str]) -> list[ClientView]:
+        """Return the clients with these ids, without those that have left."""
+        opened = {self._opened(each) for each in ids}
+        found = (each for each in self._pool.sessions if each.opened_us in opened)
+        return [self._view(each) for each in found if not each.over]
 
     def close(self, id: str, action: Literal["drain", "disconnect"]) -> ClientView | None:
         """Send a client away: with `drain` it is told to come back. Return it, None if it is not here.
 
         Harmless if it is closing already.
         """
-        session = next((each for each in self._pool.sessions if self._id(each) == id), None)
+        opened = self._opened(id)
+        session = next((each for each in self._pool.sessions if each.opened_us == opened), None)
         if session is None or session.over:
             return None
         view = self._view(session)
@@ -126,15 +144,20 @@ class Clients:
     def _id(self, session: Connection) -> str:
         return f"{self._worker or 0}-{session.opened_us}"
 
+    def _opened(self, id: str) -> int | None:
+        """Return the `opened_us` that an id names, None for another worker's client."""
+        worker, _, opened = id.partition("-")
+        is_here = worker == str(self._worker or 0) and _OPENED.fullmatch(opened)
+        return int(opened) if is_here else None
+
     def _matches(self, session: Connection, query: str) -> bool:
         return query in session.identity.user.casefold() or query in _address(session)
 
-    def _behind(self, session: Connection) -> tuple[bool, float, int, int]:
-        """Return how far a client is behind, for comparisons. A full socket is worst."""
+    def _rank(self, session: Connection) -> Rank:
         blocking = self._hub.blocked_writers.blocked.get(session.outbox)
-        blocked = session.outbox.blocked
         seconds = trio.current_time() - blocking.since if blocking else 0.0
-        return blocked, round(seconds, 1), session.outbox.owed, -session.opened_us
+        outbox, newness = session.outbox, -session.opened_us
+        return Rank(outbox.blocked, round(seconds, 1), outbox.owed, newness, self._id(session))
 
     def _view(self, session: Connection) -> ClientView:
         outbox, subscriptions = session.outbox, session.subscriptions

@@ -3,16 +3,27 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from math import isfinite
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from server.gateway.auth import Identity
-from server.ops.admission import Gate
-from server.ops.problems import BAD_REQUEST, RATE_LIMITED, ApiError, Problem
+from server.ops.admission import USER, Gate
+from server.ops.problems import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    RATE_LIMITED,
+    TOO_LARGE,
+    UNAUTHORIZED,
+    UNSUPPORTED,
+    ApiError,
+    Problem,
+)
 from server.store.loader import Payer, TooManyLookups
 
 BODY = "quotestream.body"
@@ -30,6 +41,12 @@ class Parameter(NamedTuple):
     example: Any
     place: Literal["query", "path", "header"] = "query"
     default: Any = None
+
+
+def limit(most: int, default: int, text: str = "How many to return") -> Parameter:
+    """Return the parameter that bounds a list."""
+    kind = Annotated[int, Meta(ge=1, le=most)]
+    return Parameter("limit", kind, text, default, default=default)
 
 
 class Call(NamedTuple):
@@ -59,8 +76,9 @@ class Endpoint:
     """One route. `handle` returns a value of the type `result`, or one of `others`.
 
     `role`: None for requests without a token, `user` for any valid token, another one for a token with
-    that role. `takes`: the type of the body's objects, if the route reads a body. A `cacheable` answer
-    gets an ETag (RFC 9110 §8.8.3); clients must not store other answers. `headers` describes the
+    that role. `problems`: those beside the ones that follow from the role and the body. `takes`: the
+    type of the body's objects, if the route reads a body. A `cacheable` answer gets an ETag (RFC 9110
+    §8.8.3); clients must not store other answers. `headers` describes the
     headers that `handle` may add. If it sets Cache-Control itself, the answer has no ETag.
     `takes_file`: the media type of a file that the body is.
     `token_in_url`: a client that cannot set headers may give the token as the parameter `token`, or in
@@ -82,6 +100,18 @@ class Endpoint:
     token_in_url: bool = False
     takes_file: str = ""
 
+    @property
+    def every_problem(self) -> list[Problem]:
+        """Return all kinds of errors that the route answers with."""
+        found = [BAD_REQUEST, RATE_LIMITED, *self.problems]
+        if self.role:
+            found.append(UNAUTHORIZED)
+        if self.role not in (None, USER):
+            found.append(FORBIDDEN)
+        if self.takes or self.takes_file:
+            found += [TOO_LARGE, UNSUPPORTED]
+        return found
+
     def routes(self, gate: Gate, *, open_to_all: bool = False) -> list[Route]:
         """Return the routes for Starlette, with admission by `gate`.
 
@@ -91,32 +121,7 @@ class Endpoint:
         """
 
         async def endpoint(request: Request) -> Response:
-            if self.takes is not None:
-                for name in ("Authorization", "Content-Encoding"):
-                    _header(request, name)
-            token = _token(request) if self.token_in_url else ""
-            if open_to_all:
-                user = gate.operator(request.scope, self.method)
-            else:
-                user = gate.admit(request.scope, self.role, token) if self.role else None
-            values = {each.name: _value(request, each) for each in self.parameters}
-            payer = None
-            if user:
-                gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
-                payer = gate.budgets.payer(user.user)
-            body, encoding = (
-                request.scope.get(BODY, b""),
-                request.headers.get("content-encoding", ""),
-            )
-            call = Call(user, payer, values, {}, body, encoding, gate.address(request.scope))
-            try:
-                body = _encode(await self.handle(call))
-            except TooManyLookups as error:
-                raise ApiError(RATE_LIMITED, str(error), error.wait) from None
-            cacheable = self.cacheable and "Cache-Control" not in call.headers
-            response = answer(request, body, "application/json", cacheable=cacheable)
-            response.headers.update(call.headers)
-            return response
+            return await self._respond(request, self._admitted(request, gate, open_to_all))
 
         # A symbol may contain a slash, which arrives here unescaped.
         path = self.path.replace("{symbol}", "{symbol:path}")
@@ -125,6 +130,34 @@ class Endpoint:
             _, first, rest = path.split("/", 2)
             paths.append(f"/{first}/{{token}}/{rest}")
         return [Route(each, endpoint, methods=[self.method]) for each in paths]
+
+    def _admitted(self, request: Request, gate: Gate, open_to_all: bool) -> Call:
+        """Return a request that may be handled, and charge its user. Errors: ApiError."""
+        user = None
+        if open_to_all:
+            user = gate.operator(request.scope, self.method)
+        elif self.role:
+            token = _token(request) if self.token_in_url else ""
+            user = gate.admit(request.scope, self.role, token)
+        values = {each.name: _value(request, each) for each in self.parameters}
+        payer = None
+        if user:
+            gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
+            payer = gate.budgets.payer(user.user)
+        body = request.scope.get(BODY, b"")
+        encoding = "".join(_header(request, "Content-Encoding"))
+        return Call(user, payer, values, {}, body, encoding, gate.address(request.scope))
+
+    async def _respond(self, request: Request, call: Call) -> Response:
+        """Handle a request. Errors: ApiError."""
+        try:
+            body = _encode(await self.handle(call))
+        except TooManyLookups as error:
+            raise ApiError(RATE_LIMITED, str(error), error.wait) from None
+        cacheable = self.cacheable and "Cache-Control" not in call.headers
+        response = answer(request, body, "application/json", cacheable=cacheable)
+        response.headers.update(call.headers)
+        return response
 
 
 def answer(
@@ -177,11 +210,14 @@ def _value(request: Request, parameter: Parameter) -> Any:
             )
         return parameter.default
     try:
-        return msgspec.convert(",".join(given), parameter.type, strict=False)
+        value = msgspec.convert(",".join(given), parameter.type, strict=False)
     except msgspec.ValidationError as error:
         allowed = ", ".join(get_args(parameter.type)) if _is_choice(parameter.type) else ""
         problem = f"not one of {allowed}" if allowed else str(error)
         raise ApiError(BAD_REQUEST, f"{parameter.name}: {problem}") from None
+    if isinstance(value, float) and not isfinite(value):
+        raise ApiError(BAD_REQUEST, f"{parameter.name}: not a finite number")
+    return value
 
 
 def _is_choice(kind: Any) -> bool:

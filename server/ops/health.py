@@ -101,9 +101,12 @@ class HealthMonitor:
         self._since = _now()
 
     async def run(self) -> None:
-        """Check every interval until cancelled."""
+        """Check every interval until cancelled. A check that fails does not end the server."""
         while True:
-            self.check()
+            try:
+                self.check()
+            except Exception as error:
+                log.error("health was not checked", exc_info=error)
             await trio.sleep(self._interval)
 
     def check(self) -> None:

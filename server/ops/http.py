@@ -1,6 +1,7 @@
 """The HTTP application: its routes for probes and operators, and the form of all errors."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -44,32 +45,29 @@ def probe_routes(unready: Callable[[], list[str]]) -> list[Route]:
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/version", version)]
 
 
-def everybody(_: Scope) -> bool:
-    """Treat each request as an administrator's. This is for a listener that only operators reach."""
-    return True
-
-
 def operator_routes(
     metrics_page: Callable[[str | None], Awaitable[str | None]],
     health: HealthMonitor,
-    is_admin: Callable[[Scope], bool],
+    gets_details: Callable[[Scope], bool],
 ) -> list[Route]:
     """Return the routes for operators and their monitoring.
 
     Arguments:
         metrics_page: returns the page of all metrics, or of a named worker; None for an unknown one.
-        is_admin: returns whether a request gets the details of `/health`. Errors: ApiError.
+        gets_details: returns whether a request gets the details of `/health`. Errors: ApiError.
     """
 
     async def health_report(request: Request) -> Response:
-        details = is_admin(request.scope)
+        details = gets_details(request.scope)
         return JSONResponse(health.report(details=details), headers=NO_STORE)
 
     async def metrics(request: Request) -> Response:
         page = await metrics_page(request.query_params.get("worker"))
         if page is None:
-            raise HTTPException(404, "there is no such worker")
-        return Response(page, media_type=CONTENT_TYPE_LATEST)
+            raise HTTPException(
+                404, "no worker has this number; without `worker` you get all of them"
+            )
+        return Response(page, media_type=CONTENT_TYPE_LATEST, headers=NO_STORE)
 
     return [Route("/health", health_report), Route("/metrics", metrics)]
 
@@ -96,20 +94,32 @@ def build_http_app(
 
 
 def _escapable(routes: Sequence[Route]) -> list[str]:
-    """Return the beginnings of the paths that end in a parameter."""
-    return [start for start, brace, _ in (each.path.partition("{") for each in routes) if brace]
+    """Return the beginnings of the paths that end in a symbol. No other part needs an escape."""
+    starts = (each.path.partition("{symbol") for each in routes)
+    return [start for start, symbol, _ in starts if symbol]
 
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 503: "unavailable"}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 async def _error(_: HTTPConnection, error: Exception) -> Response:
     """Answer an error in the protocol's form."""
     if isinstance(error, HTTPException):
-        status, message, headers = error.status_code, error.detail, error.headers
+        status, headers = error.status_code, dict(error.headers or {})
+        message = _message(error.detail, status, headers)
     else:
         log.error("request failed", exc_info=error)
-        status, message, headers = 500, "something went wrong here", None
+        status, headers, message = 500, {}, "something went wrong here"
     code = error.code if isinstance(error, ApiError) else _CODES.get(status, "internal_error")
     body = {"error": {"code": code, "message": redact(message)}}
-    return JSONResponse(body, status, headers=headers)
+    return JSONResponse(body, status, headers=NO_STORE | headers)
+
+
+def _message(detail: str, status: int, headers: Mapping[str, str]) -> str:
+    """Return the words of an error. Starlette's own only repeat the status."""
+    if detail != HTTPStatus(status).phrase:
+        return detail
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = sorted(each.strip() for each in headers["Allow"].split(","))
+        return f"this path takes {' and '.join(methods)}"
+    return "no route has this path; GET / names the routes" if status == 404 else detail

@@ -4,16 +4,17 @@ Each worker answers for itself. The worker that an operator's request reaches as
 supervisor, which only passes texts on.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
 import structlog
 
 from server.ops.audit import audit
-from server.ops.clients import Clients, ClientView, Found
+from server.ops.clients import Clients, ClientView, Ranks
 from server.ops.health import HealthMonitor
 from server.ops.pages import HealthReport
+from server.ops.problems import HOST_UNAVAILABLE, ApiError
 from server.ops.recorder import Recorder, Recording, Samples
 
 T = TypeVar("T")
@@ -32,11 +33,17 @@ class AskState(msgspec.Struct, frozen=True, tag="state"):
     since: int
 
 
-class AskClients(msgspec.Struct, frozen=True, tag="clients"):
+class AskRanks(msgspec.Struct, frozen=True, tag="ranks"):
     """Which `count` clients that match `query` are most behind?"""
 
     query: str
     count: int
+
+
+class AskViews(msgspec.Struct, frozen=True, tag="views"):
+    """How are the clients with these ids doing?"""
+
+    ids: Sequence[str]
 
 
 class AskClose(msgspec.Struct, frozen=True, tag="close"):
@@ -56,13 +63,19 @@ class State(msgspec.Struct, frozen=True):
     recording: Recording
 
 
+class Views(msgspec.Struct, frozen=True):
+    """The answer to AskViews: those of the clients that are here."""
+
+    clients: list[ClientView]
+
+
 class Closed(msgspec.Struct, frozen=True):
     """The answer to AskClose: the client, None if it is not here."""
 
     client: ClientView | None
 
 
-_questions = msgspec.json.Decoder(AskState | AskClients | AskClose)
+_questions = msgspec.json.Decoder(AskState | AskRanks | AskViews | AskClose)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,34 +103,56 @@ class Machine:
         told = await self._ask(AskState(since))
         return {number: _decoded(text, State) for number, text in told.items()}
 
-    async def clients(self, query: str, count: int) -> dict[int | None, Found | None]:
+    async def ranks(self, query: str, count: int) -> dict[int | None, Ranks | None]:
         """Return the clients of each worker that are most behind. Errors: ApiError."""
-        told = await self._ask(AskClients(query, count))
-        return {number: _decoded(text, Found) for number, text in told.items()}
+        told = await self._ask(AskRanks(query, count))
+        return {number: _decoded(text, Ranks) for number, text in told.items()}
+
+    async def views(self, ids: Sequence[str]) -> list[ClientView]:
+        """Return clients in the order of their ids, without those that have left. Errors: ApiError."""
+        told = await self._ask(AskViews(ids))
+        answers = [_decoded(text, Views) for text in told.values()]
+        found = {view.id: view for each in answers if each for view in each.clients}
+        return [found[each] for each in ids if each in found]
 
     async def close(
         self, id: str, action: Action, by: str | None, address: str
     ) -> ClientView | None:
-        """Send a client away and return it, None if no worker has it. Errors: ApiError."""
+        """Send a client away and return it, None if no worker has it.
+
+        Errors: ApiError, also if the worker that the id names gives no answer.
+        """
         told = await self._ask(AskClose(id, action, by, address))
-        closed = [_decoded(text, Closed) for text in told.values()]
-        return next((each.client for each in closed if each and each.client), None)
+        closed = {str(number): _decoded(text, Closed) for number, text in told.items()}
+        worker = id.partition("-")[0]
+        if worker in closed and closed[worker] is None:
+            message = f"worker {worker} gives no answer: the client may still be there, try again"
+            raise ApiError(HOST_UNAVAILABLE, message)
+        return next((each.client for each in closed.values() if each and each.client), None)
 
     async def answer(self, text: str) -> str:
-        """Answer a question for this worker, empty if it is not understood: a roll may bring together
-        workers of two versions.
+        """Answer another worker's question. The answer is empty if the question is not understood (a
+        roll may bring together workers of two versions), or if answering fails: that must not end the
+        worker.
         """
         try:
-            question = _questions.decode(text)
+            return await self._answer(text)
         except msgspec.MsgspecError as error:
             log.warning("another worker's question was not understood", problem=str(error))
-            return ""
-        answer: State | Found | Closed
+        except Exception as error:
+            log.error("another worker's question was not answered", exc_info=error)
+        return ""
+
+    async def _answer(self, text: str) -> str:
+        answer: State | Ranks | Views | Closed
+        question = _questions.decode(text)
         match question:
             case AskState(since):
                 answer = self._state(since)
-            case AskClients(query, count):
-                answer = await self._clients.find(query, count)
+            case AskRanks(query, count):
+                answer = await self._clients.rank(query, count)
+            case AskViews(ids):
+                answer = Views(self._clients.views(ids))
             case AskClose():
                 answer = self._close(question)
         return _encode(answer).decode()
@@ -125,7 +160,7 @@ class Machine:
     async def _ask(self, question: msgspec.Struct) -> Mapping[int | None, str | None]:
         text = _encode(question).decode()
         if self._ask_workers is None:
-            return {None: await self.answer(text)}
+            return {None: await self._answer(text)}
         return dict((await self._ask_workers(text)).items())
 
     def _state(self, since: int) -> State:

@@ -16,9 +16,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server import __version__
+from server.gateway.refusals import RETRIED
+from server.ops.admission import PROBES
 from server.ops.endpoint import Endpoint, Parameter, answer
 from server.ops.pages import ABOUT, Page
-from server.ops.problems import RATE_LIMITED
+from server.ops.problems import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    RATE_LIMITED,
+    REQUEST_TIMEOUT,
+    TOO_LARGE,
+    UNAUTHORIZED,
+    Problem,
+)
+
+OF_THE_PORT = (REQUEST_TIMEOUT, TOO_LARGE, HEADERS_TOO_LARGE)
+"""Errors of every route: the port refuses these requests before a route sees them."""
+
+GZIP = "As it is, or compressed with `Content-Encoding: gzip`"
 
 _REF = "#/components/schemas/{name}"
 
@@ -138,7 +153,13 @@ def _document(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str,
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "url": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "token",
+                    "description": "A token in the URL, or in its path: `/udf/TOKEN/config`",
+                },
             },
         },
     }
@@ -147,17 +168,11 @@ def _document(endpoints: Sequence[Endpoint], pages: Sequence[Page]) -> dict[str,
 def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": _response("The answer", shape)}
     if endpoint.headers:
-        responses["200"]["headers"] = {
-            name: {"description": text, "schema": {"type": "string"}}
-            for name, text in endpoint.headers.items()
-        }
+        responses["200"]["headers"] = _headers(**endpoint.headers)
     if endpoint.cacheable:
-        responses["304"] = {"description": "As the ETag in If-None-Match says"}
-    for problem in endpoint.problems:
-        error = {"$ref": _REF.format(name="ErrorBody")}
-        found = responses.setdefault(str(problem.status), _response("", error))
-        text = f"`{problem.code}`: {problem.text}"
-        found["description"] = "; ".join(filter(None, [found["description"], text]))
+        _add_tag(responses)
+    _add_problems(responses, endpoint.every_problem)
+    schemes = ["token", "url"] if endpoint.token_in_url else ["token"] if endpoint.role else []
     return {
         "operationId": endpoint.handle.__name__,
         "summary": endpoint.summary,
@@ -165,24 +180,59 @@ def _operation(endpoint: Endpoint, shape: dict[str, Any]) -> dict[str, Any]:
         **({"requestBody": _file(endpoint.takes_file)} if endpoint.takes_file else {}),
         "parameters": [_parameter(each) for each in endpoint.parameters],
         "responses": responses,
-        **({"security": [{"token": []}]} if endpoint.role else {}),
+        **({"security": [{each: []} for each in schemes]} if schemes else {}),
+    }
+
+
+def _add_tag(responses: dict[str, Any]) -> None:
+    """Describe the ETag of an answer, and the answer to a client that has it already."""
+    responses["304"] = {"description": "As the ETag in If-None-Match says"}
+    for each in responses.values():
+        each["headers"] = each.get("headers", {}) | _headers(ETag="The version of the answer")
+
+
+def _add_problems(responses: dict[str, Any], problems: Sequence[Problem]) -> None:
+    """Describe the answers to errors. Those of one status have one description."""
+    error = {"$ref": _REF.format(name="ErrorBody")}
+    for problem in (*problems, *OF_THE_PORT):
+        found = responses.setdefault(str(problem.status), _response("", error))
+        text = f"`{problem.code}`: {problem.text}"
+        if text not in found["description"]:
+            found["description"] = "; ".join(filter(None, [found["description"], text]))
+        if problem.status in RETRIED:
+            found["headers"] = _headers(**{"Retry-After": "Seconds to wait"})
+        elif problem is UNAUTHORIZED:
+            found["headers"] = _headers(**{"WWW-Authenticate": "Always `Bearer`"})
+
+
+def _headers(**texts: str) -> dict[str, Any]:
+    return {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in texts.items()
     }
 
 
 def _page(page: Page, shape: dict[str, Any]) -> dict[str, Any]:
     error = {"$ref": _REF.format(name="ErrorBody")}
-    limited = f"`{RATE_LIMITED.code}`: {RATE_LIMITED.text}"
     found = _response("The answer", shape) if page.result else _without_schema(page.media_type)
     if page.path == "/":
         found["content"]["text/html"] = {}
-    responses = {"200": found, str(RATE_LIMITED.status): _response(limited, error)}
+    responses = {"200": found}
+    if page.cacheable:
+        _add_tag(responses)
     for status, text in page.others.items():
         responses[str(status)] = _response(text, shape if page.result else error)
+    problems = [BAD_REQUEST]
+    if page.path not in PROBES:
+        problems.append(RATE_LIMITED)
+    if page.takes_token:
+        problems.append(UNAUTHORIZED)
+    _add_problems(responses, problems)
     return {
         "operationId": page.path.strip("/").replace(".", "_") or "index",
         "summary": page.summary,
         "parameters": [_parameter(each) for each in page.parameters],
         "responses": responses,
+        **({"security": [{}, {"token": []}]} if page.takes_token else {}),
     }
 
 
@@ -191,6 +241,7 @@ def _request_body(item: Any) -> dict[str, Any]:
     (shape,), _ = msgspec.json.schema_components([item], ref_template=_REF)
     return {
         "required": True,
+        "description": GZIP,
         "content": {
             "application/json": {"schema": {"type": "array", "items": shape}},
             "application/x-ndjson": {"schema": shape},
@@ -199,7 +250,8 @@ def _request_body(item: Any) -> dict[str, Any]:
 
 
 def _file(media_type: str) -> dict[str, Any]:
-    return {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}
+    content = {media_type: {"schema": {"type": "string"}}}
+    return {"required": True, "description": GZIP, "content": content}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

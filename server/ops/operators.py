@@ -11,18 +11,10 @@ from msgspec import Meta
 from server import __version__
 from server.ops.api import NEXT_PAGE
 from server.ops.clients import ClientView
-from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.machine import Action, Machine
 from server.ops.pages import HealthReport
-from server.ops.problems import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    HOST_UNAVAILABLE,
-    RATE_LIMITED,
-    UNAUTHORIZED,
-    UNKNOWN_CLIENT,
-    ApiError,
-)
+from server.ops.problems import HOST_UNAVAILABLE, MISDIRECTED, UNKNOWN_CLIENT, ApiError
 from server.ops.recorder import INTERVAL, Series, merge, series
 
 MAX_CLIENTS = 100
@@ -31,7 +23,7 @@ MAX_CLIENTS = 100
 MAX_SKIPPED = 1000
 """Clients on the pages before: a search finds the others."""
 
-PROBLEMS = (BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, RATE_LIMITED, HOST_UNAVAILABLE)
+PROBLEMS = (MISDIRECTED, HOST_UNAVAILABLE)
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -110,15 +102,17 @@ class Operators:
 
     async def clients(self, call: Call) -> ClientPage:
         """Return clients of all workers, those that are most behind first."""
-        skipped, limit = call.values["page_token"], call.values["limit"]
-        found = await self._machine.clients(call.values["query"], skipped + limit)
-        clients = [each for some in found.values() if some for each in some.clients]
-        clients.sort(key=_behind, reverse=True)
+        skipped = call.values["page_token"]
+        after = skipped + call.values["limit"]
+        found = await self._machine.ranks(call.values["query"], after)
+        ranks = [each for some in found.values() if some for each in some.ranks]
+        ids = [each.id for each in sorted(ranks, reverse=True)[skipped:after]]
         matching = sum(each.matching for each in found.values() if each)
-        after = skipped + limit
         if after < matching and after <= MAX_SKIPPED:
             call.headers[NEXT_PAGE] = str(after)
-        return ClientPage(clients[skipped:after], matching, _silent(found))
+        # Only now, as a thousand views of each of many workers take megabytes.
+        clients = await self._machine.views(ids) if ids else []
+        return ClientPage(clients, matching, _silent(found))
 
     async def drain(self, call: Call) -> SentAway:
         """Tell a client to come back, which may bring it to another instance, and close."""
@@ -134,17 +128,13 @@ class Operators:
         user = call.user.user if call.user else None
         client = await self._machine.close(call.values["id"], action, user, call.address)
         if client is None:
-            raise ApiError(UNKNOWN_CLIENT, "there is no such connection; it may be over")
+            message = "no open connection has this id; GET /ops/clients lists the open ones"
+            raise ApiError(UNKNOWN_CLIENT, message)
         return client
 
 
 def _silent(answers: Mapping[int | None, object | None]) -> list[int]:
     return [number for number, each in answers.items() if number is not None and not each]
-
-
-def _behind(client: ClientView) -> tuple[bool, float, int, float]:
-    blocked = client.blocked_for
-    return blocked is not None, blocked or 0.0, client.owed, client.age
 
 
 def operator_endpoints(operators: Operators) -> list[Endpoint]:
@@ -170,9 +160,6 @@ def operator_endpoints(operators: Operators) -> list[Endpoint]:
         0,
         default=0,
     )
-    limit = Parameter(
-        "limit", Annotated[int, Meta(ge=1, le=MAX_CLIENTS)], "How many to return", 20, default=20
-    )
     client = Parameter("id", str, "The `id` of a client", "0-1764190000000000", "path")
     of_operators = partial(Endpoint, method="GET", role="admin", problems=PROBLEMS)
     on_client = partial(
@@ -195,7 +182,7 @@ def operator_endpoints(operators: Operators) -> list[Endpoint]:
             handle=operators.clients,
             result=ClientPage,
             summary="The clients, those that are most behind first",
-            parameters=[query, limit, page_token],
+            parameters=[query, limit(MAX_CLIENTS, 20), page_token],
             headers={NEXT_PAGE: "The `page_token` of the next page; not on the last"},
         ),
         on_client(

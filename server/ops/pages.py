@@ -34,7 +34,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """What there is on this port."""
+    """The routes of this port."""
 
     name: Annotated[str, Meta(description="Name of the service: quotestream")]
     version: Annotated[str, Meta(description="Version of the server")]
@@ -128,7 +128,8 @@ class Page(NamedTuple):
     """A route that needs no token. `result` is None for an answer that is not JSON.
 
     `others` describes its further answers by status. OPS_PORT moves the pages for `operators` to a port
-    of their own.
+    of their own. `cacheable`: an answer has an ETag. `takes_token`: a request may have a token, which
+    must be good.
     """
 
     path: str
@@ -138,15 +139,33 @@ class Page(NamedTuple):
     parameters: Sequence[Parameter] = ()
     others: Mapping[int, str] = {}
     operators: bool = False
+    cacheable: bool = False
+    takes_token: bool = False
 
 
 PAGES = (
     Page("/", "The page of live quotes; as JSON, all routes of this port", result=Index),
-    Page("/ops", "The page for operators, who need a token", "text/html", operators=True),
-    Page("/quotes.js", "The client for browsers, an ES module", "text/javascript"),
-    Page("/docs", "The description as a page that tries routes out", "text/html", operators=True),
-    Page("/openapi.json", "Description of all routes (OpenAPI 3.1)"),
-    Page("/asyncapi.json", "Description of the streaming port and its messages (AsyncAPI 3.0)"),
+    Page(
+        "/ops",
+        "The page for operators, who need a token",
+        "text/html",
+        operators=True,
+        cacheable=True,
+    ),
+    Page("/quotes.js", "The client for browsers, an ES module", "text/javascript", cacheable=True),
+    Page(
+        "/docs",
+        "The description as a page that tries routes out",
+        "text/html",
+        operators=True,
+        cacheable=True,
+    ),
+    Page("/openapi.json", "Description of all routes (OpenAPI 3.1)", cacheable=True),
+    Page(
+        "/asyncapi.json",
+        "Description of the streaming port and its messages (AsyncAPI 3.0)",
+        cacheable=True,
+    ),
     Page("/version", "Name and version of the server", result=Version),
     Page("/healthz", "Liveness: answers while the process serves", result=Liveness),
     Page(
@@ -160,6 +179,7 @@ PAGES = (
         "Health of each component, and the last checks; reasons for operators only",
         result=HealthReport,
         operators=True,
+        takes_token=True,
     ),
     Page(
         "/metrics",
@@ -168,7 +188,7 @@ PAGES = (
         parameters=(
             Parameter("worker", str, "Number of the only worker to show", "1", default=""),
         ),
-        others={404: "There is no such worker", 503: "The supervisor gives no answer"},
+        others={404: "No worker has the number", 503: "The supervisor gives no answer"},
         operators=True,
     ),
 )

@@ -15,14 +15,23 @@ class Problem(NamedTuple):
     text: str
 
 
-BAD_REQUEST = Problem(400, "bad_request", "A parameter is missing or not allowed")
+BAD_REQUEST = Problem(
+    400, "bad_request", "A parameter is missing or not allowed, or a header is there twice"
+)
 TOO_MANY_SYMBOLS = Problem(400, "too_many_symbols", "More symbols than one request may name")
 UNAUTHORIZED = Problem(401, "unauthorized", "The token is missing or not valid")
 FORBIDDEN = Problem(403, "forbidden", "The token does not have the required role")
-UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "There is no such instrument")
-UNKNOWN_CLIENT = Problem(404, "unknown_client", "There is no such connection; it may be over")
+MISDIRECTED = Problem(
+    421, "misdirected_request", "On OPS_PORT: the name in `Host` is not one of this port"
+)
+UNKNOWN_SYMBOL = Problem(404, "unknown_symbol", "The symbol is not an instrument")
+UNKNOWN_CLIENT = Problem(404, "unknown_client", "No open connection has the id")
+REQUEST_TIMEOUT = Problem(408, "request_timeout", "The request did not come in time")
 TOO_LARGE = Problem(413, "too_large", "The body is larger than a route reads")
 UNSUPPORTED = Problem(415, "unsupported_encoding", "The body's encoding is not gzip")
+HEADERS_TOO_LARGE = Problem(
+    431, "headers_too_large", "The URL and headers are too long, or there are too many headers"
+)
 RATE_LIMITED = Problem(
     429, "rate_limited", "Too many requests of the user or the address; wait for `Retry-After`"
 )

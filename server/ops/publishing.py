@@ -19,11 +19,9 @@ from server.intake.objects import MAX_BATCH_BYTES, Published
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.problems import (
     BAD_REQUEST,
-    FORBIDDEN,
     NOT_PUBLISHED_YET,
     RATE_LIMITED,
     TOO_LARGE,
-    UNAUTHORIZED,
     UNSUPPORTED,
     ApiError,
     Problem,
@@ -166,15 +164,6 @@ def price_endpoints(desk: Desk | None) -> list[Endpoint]:
     """Return the route for publishers; none without a `desk`."""
     if desk is None:
         return []
-    problems = (
-        BAD_REQUEST,
-        UNAUTHORIZED,
-        FORBIDDEN,
-        TOO_LARGE,
-        UNSUPPORTED,
-        RATE_LIMITED,
-        NOT_PUBLISHED_YET,
-    )
     named = partial(Parameter, type=Name, place="header", default="")
     return [
         Endpoint(
@@ -194,6 +183,6 @@ def price_endpoints(desk: Desk | None) -> list[Endpoint]:
                     "Idempotency-Key", text="A repeated key gets the first answer", example="b-17"
                 ),
             ],
-            problems=problems,
+            problems=[NOT_PUBLISHED_YET],
         )
     ]

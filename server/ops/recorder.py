@@ -12,6 +12,7 @@ from time import perf_counter, time
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+import structlog
 import trio
 from msgspec import Meta
 from prometheus_client.core import Metric
@@ -32,6 +33,8 @@ MAX_COLUMNS = 160
 PERCENTILES = (50, 95, 99)
 
 BUCKETS = [*map(str, DELIVERY_BUCKETS), "+Inf"]
+
+log = structlog.get_logger()
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -126,12 +129,16 @@ class Recorder:
         self._last = 0
 
     async def run(self) -> None:
-        """Add a point at each multiple of INTERVAL until cancelled."""
-        worst = self._worst_lag()
+        """Add a point at each multiple of INTERVAL until cancelled. A metric that cannot be read does
+        not end the server.
+        """
+        self._worst_lag()
         while True:
             await trio.sleep(INTERVAL - time() % INTERVAL)
-            worst = self._worst_lag()
-            self.sample(round(time() / INTERVAL), worst)
+            try:
+                self.sample(round(time() / INTERVAL), self._worst_lag())
+            except Exception as error:
+                log.error("no point of the last hour was added", exc_info=error)
 
     def sample(self, point: int, worst_lag: float) -> None:
         """Add the point with the number `point`. The clock may have gone back: then the hour begins
@@ -149,16 +156,25 @@ class Recorder:
                 column[skipped % POINTS] = math.nan
         self._last = point
         now = perf_counter()
-        values = dict(self._values(samples, now - self._before_at)) | {
-            "max.lag": worst_lag,
-            "max.health": _grade(samples),
-        }
+        # The sources of prices are last. Publishers name them, so they get the room that is left.
+        values = {"max.lag": worst_lag, "max.health": _grade(samples)}
+        values |= self._values(samples, now - self._before_at)
         self._before_at = now
-        for name in values:
-            if name not in self._columns and len(self._columns) < MAX_COLUMNS:
-                self._columns[name] = array("d", [math.nan]) * POINTS
+        self._add_columns(list(values)[:MAX_COLUMNS])
         for name, column in self._columns.items():
-            column[point % POINTS] = values.get(name, math.nan)
+            column[point % POINTS] = _rounded(values.get(name, math.nan))
+
+    def _add_columns(self, wanted: Sequence[str]) -> None:
+        """Add the missing columns. Others end after an hour without a value, or to make room."""
+        others = [name for name in self._columns if name not in wanted]
+        over = [name for name in others if all(map(math.isnan, self._columns[name]))]
+        kept = [name for name in others if name not in over]
+        room = MAX_COLUMNS - len(wanted)
+        for name in [*over, *kept[: max(0, len(kept) - room)]]:
+            del self._columns[name]
+        for name in wanted:
+            if name not in self._columns:
+                self._columns[name] = array("d", [math.nan]) * POINTS
 
     def samples(self) -> Samples:
         """Return the present values of all metrics."""
@@ -170,7 +186,10 @@ class Recorder:
         numbers = [each % POINTS for each in range(self._last - count + 1, self._last + 1)]
         return Recording(
             self._last,
-            {name: [_known(each[at]) for at in numbers] for name, each in self._columns.items()},
+            {
+                name: [None if math.isnan(each[at]) else each[at] for at in numbers]
+                for name, each in self._columns.items()
+            },
         )
 
     def _values(self, samples: Samples, elapsed: float) -> Iterator[tuple[str, float]]:
@@ -336,10 +355,6 @@ def _grade(samples: Samples) -> float:
         (Health[dict(labels)["status"].upper()] for labels, value in states.items() if value),
         default=Health.HEALTHY,
     )
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else _rounded(value)
 
 
 def _rounded(value: float) -> float:

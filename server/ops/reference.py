@@ -1,6 +1,6 @@
 """The operators' routes for reference data: search, import of a file, delisting, and a test price."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -11,23 +11,19 @@ from msgspec import Meta
 from server.gateway.auth import Identity
 from server.intake.answer import Answer
 from server.intake.batch import Desk
-from server.ops.api import Api, InstrumentView, unavailable_store
+from server.ops.api import SYMBOL, Api, InstrumentView, unavailable_store, unknown_symbol
 from server.ops.audit import audit
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.http_request import MAX_FILE
 from server.ops.problems import (
     BAD_FILE,
     BAD_REQUEST,
-    FORBIDDEN,
+    MISDIRECTED,
     NOT_PUBLISHED_YET,
     RATE_LIMITED,
     STORE_UNAVAILABLE,
-    TOO_LARGE,
-    UNAUTHORIZED,
     UNKNOWN_SYMBOL,
-    UNSUPPORTED,
     ApiError,
-    Problem,
 )
 from server.ops.publishing import PriceDesk, plain_body
 from server.quotes.instrument import MAX_SYMBOL_LENGTH, normalize_symbol
@@ -47,8 +43,16 @@ SAMPLE = 10
 OPERATOR = "operator"
 """The source of test prices, and the user of requests without a token."""
 
-STORE_TIMEOUT = 25.0
-"""Seconds for the database to take a file; an answer has 30. If it is too slow, nothing is listed."""
+MAX_WAITING = 3
+"""Files that wait while another one is imported: each holds up to MAX_FILE bytes."""
+
+IMPORT_PATIENCE = 3.0
+"""Seconds for which they wait."""
+
+STORE_TIMEOUT = 20.0
+"""Seconds for the database to take a file. An answer has 30, of which waiting and reading take a part.
+If the database is too slow, nothing is listed.
+"""
 
 
 class BadRow(msgspec.Struct, frozen=True):
@@ -107,19 +111,23 @@ class Reference:
 
     async def import_instruments(self, call: Call) -> ImportReport:
         """List the instruments of a file, all or none."""
-        async with self._importing:
+        busy = ApiError(RATE_LIMITED, "another file is being imported, try again", IMPORT_PATIENCE)
+        if self._importing.statistics().tasks_waiting >= MAX_WAITING:
+            raise busy
+        with trio.move_on_after(IMPORT_PATIENCE) as waiting:
+            await self._importing.acquire()
+        if waiting.cancelled_caught:
+            raise busy
+        try:
             return await self._import(call)
+        finally:
+            self._importing.release()
 
     async def _import(self, call: Call) -> ImportReport:
         dry_run, skip_bad = call.values["dry_run"], call.values["skip_bad"]
-        columns = _columns(call.values["map"])
-        body = plain_body(call.body, call.encoding, MAX_FILE)
-        parse = partial(parse_instruments, "the file", body, columns, MAX_ROWS)
-        try:
-            # Thousands of rows take a second, in which other clients get their prices.
-            contents = await trio.to_thread.run_sync(parse)
-        except BadFile as error:
-            raise ApiError(BAD_FILE, str(error)) from None
+        read = partial(_read, call.body, call.encoding, _columns(call.values["map"]))
+        # Thousands of rows take a second, in which other clients get their prices.
+        contents = await trio.to_thread.run_sync(read)
         if not dry_run:
             _require_good(contents, skip_bad=skip_bad)
             await self._list(contents)
@@ -142,7 +150,7 @@ class Reference:
         except StoreUnavailable as error:
             raise unavailable_store(error) from error
         if missing:
-            raise ApiError(UNKNOWN_SYMBOL, "there is no such instrument")
+            raise unknown_symbol(symbol, "/ops/instruments")
         audit("delist", _user(call), call.address, symbols=[symbol])
         return Delisted(f"{symbol} is delisted", symbol)
 
@@ -159,6 +167,15 @@ class Reference:
         return await self._prices.publish(
             call._replace(user=user, values=named, body=body, encoding="")
         )
+
+
+def _read(body: bytes, encoding: str, columns: Mapping[str, str]) -> Contents:
+    """Return what is in a file. Errors: ApiError."""
+    plain = plain_body(body, encoding, MAX_FILE)
+    try:
+        return parse_instruments("the file", plain, columns, MAX_ROWS)
+    except BadFile as error:
+        raise ApiError(BAD_FILE, str(error)) from None
 
 
 def _require_good(contents: Contents, *, skip_bad: bool) -> None:
@@ -209,7 +226,6 @@ def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool)
         prices: whether operators may publish test prices.
     """
     admin = partial(Endpoint, role="admin")
-    problems = (BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, RATE_LIMITED)
     flag = partial(Parameter, type=bool, example=True, default=False)
     found = [
         admin(
@@ -220,7 +236,7 @@ def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool)
             summary=search.summary,
             parameters=search.parameters,
             headers=search.headers,
-            problems=(*search.problems, FORBIDDEN),
+            problems=(*search.problems, MISDIRECTED),
         ),
         admin(
             path="/ops/import",
@@ -240,7 +256,7 @@ def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool)
                     default="",
                 ),
             ],
-            problems=(*problems, BAD_FILE, TOO_LARGE, UNSUPPORTED, STORE_UNAVAILABLE),
+            problems=(BAD_FILE, MISDIRECTED, STORE_UNAVAILABLE),
         ),
         admin(
             path="/ops/instruments/{symbol}",
@@ -248,18 +264,16 @@ def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool)
             handle=reference.delist,
             result=Delisted,
             summary="Delist an instrument on every instance",
-            parameters=[
-                Parameter("symbol", str, "A symbol, in upper or lower case", "AAPL", "path")
-            ],
-            problems=(UNAUTHORIZED, FORBIDDEN, UNKNOWN_SYMBOL, RATE_LIMITED, STORE_UNAVAILABLE),
+            parameters=[SYMBOL],
+            problems=(UNKNOWN_SYMBOL, MISDIRECTED, STORE_UNAVAILABLE),
         ),
     ]
     if prices:
-        found.append(_test_price(reference, problems))
+        found.append(_test_price(reference))
     return found
 
 
-def _test_price(reference: Reference, problems: Sequence[Problem]) -> Endpoint:
+def _test_price(reference: Reference) -> Endpoint:
     return Endpoint(
         path="/ops/prices",
         method="POST",
@@ -277,5 +291,5 @@ def _test_price(reference: Reference, problems: Sequence[Problem]) -> Endpoint:
             ),
             Parameter("price", float, "The price", 12.5),
         ],
-        problems=(*problems, NOT_PUBLISHED_YET),
+        problems=(MISDIRECTED, NOT_PUBLISHED_YET),
     )

@@ -18,8 +18,7 @@ from server.history.bar import MinuteBar
 from server.history.timeframe import period_end, period_start
 from server.ops.api import MAX_RESULTS, SEARCH_TIMEOUT
 from server.ops.bar_query import AHEAD
-from server.ops.endpoint import Call, Endpoint, Parameter
-from server.ops.problems import BAD_REQUEST, RATE_LIMITED, UNAUTHORIZED
+from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.udf_messages import (
     RESOLUTIONS,
     SPELLINGS,
@@ -170,11 +169,11 @@ class Datafeed:
         stop = min(_minute(end, timeframe, tz), period_end(latest, timeframe, tz))
         # No table has minutes as far ahead as a chart may ask for.
         first = max(begun, min(_minute(0 if count else start, timeframe, tz), stop))
-        limit = count or MAX_BARS
-        call.pay(limit / BARS_A_LOOKUP)
+        most = count or MAX_BARS
+        call.pay(most / BARS_A_LOOKUP)
         bars: Sequence[MinuteBar] = ()
         if first < stop:
-            span = Span(row.symbol, timeframe, tz, first, stop, limit, descending=True)
+            span = Span(row.symbol, timeframe, tz, first, stop, most, descending=True)
             bars = await self._store.bars.read(span)
         if not bars:
             before = await self._store.bars.before(row.symbol, begun, first)
@@ -238,9 +237,7 @@ def _columns(bars: Sequence[MinuteBar], timeframe: Timeframe, tz: tzinfo) -> Col
 
 def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
     """Return the routes of the datafeed."""
-    problems = (UNAUTHORIZED, RATE_LIMITED)
-    endpoint = partial(Endpoint, method="GET", problems=problems, token_in_url=True)
-    asking = partial(endpoint, problems=(BAD_REQUEST, *problems))
+    endpoint = partial(Endpoint, method="GET", token_in_url=True)
     symbol = _text("symbol", "A symbol, or exchange and symbol with a colon", "AAPL", 120)
     number = partial(_text, most=20)
     return [
@@ -256,7 +253,7 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
             result=int,
             summary="The server's time in Unix seconds",
         ),
-        asking(
+        endpoint(
             path="/udf/symbols",
             handle=datafeed.symbols,
             result=SymbolInfo,
@@ -264,7 +261,7 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
             summary="One instrument",
             parameters=[symbol],
         ),
-        asking(
+        endpoint(
             path="/udf/symbol_info",
             handle=datafeed.symbol_info,
             result=SymbolTable,
@@ -272,7 +269,7 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
             summary=f"The instruments of an exchange, up to {MAX_GROUP}",
             parameters=[_text("group", "An exchange, empty for all", "XNAS", 50)],
         ),
-        asking(
+        endpoint(
             path="/udf/search",
             handle=datafeed.search,
             result=list[Match],
@@ -282,16 +279,10 @@ def datafeed_endpoints(datafeed: Datafeed) -> list[Endpoint]:
                 _text("query", "The beginning of a symbol, or words of the name", "micro", 100),
                 _text("type", "A type of `/udf/config`, empty for all", "stock", 20),
                 _text("exchange", "An exchange, empty for all", "XNAS", 50),
-                Parameter(
-                    "limit",
-                    Annotated[int, Meta(ge=1, le=MAX_RESULTS)],
-                    "How many to return",
-                    30,
-                    default=30,
-                ),
+                limit(MAX_RESULTS, 30),
             ],
         ),
-        asking(
+        endpoint(
             path="/udf/history",
             handle=datafeed.history,
             result=Columns,

@@ -62,7 +62,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What the datafeed can do."""
+    """The abilities of the datafeed."""
 
     supported_resolutions: Annotated[Sequence[str], Meta(description="Lengths of bars")]
     supports_search: Annotated[bool, Meta(description="`/udf/search` and `/udf/symbols` answer")]

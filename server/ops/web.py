@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,7 +40,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'{stream}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a page may load and reach (Content Security Policy Level 3)."""
+"""The addresses that a page may load and reach (Content Security Policy Level 3)."""
 
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 """Names under which a browser of this machine finds a development server. A page of another name may
@@ -56,8 +55,9 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{
 
 
 class PageConfig(msgspec.Struct, frozen=True):
-    """What a page must know. `stream`: the address of `/ws/quotes`, relative behind a proxy. `token`:
-    one of the development secret, or None. `prices`: the names of the feeds, such as `simulator`.
+    """The values that a page must know. `stream`: the address of `/ws/quotes`, relative behind a proxy.
+    `token`: one of the development secret, or None. `prices`: the names of the feeds, such as
+    `simulator`.
     """
 
     version: str
@@ -105,7 +105,7 @@ class Web:
         """
         role = "admin" if request.query_params.get("role") == "admin" else None
         token = None
-        if self._development_token and _is_here(request.headers):
+        if self._development_token and _is_here(request):
             token = self._development_token(role)
         config = PageConfig(__version__, self._stream(request), token, self._feeds)
         body = msgspec.json.encode(config)
@@ -118,18 +118,21 @@ class Web:
         return STREAM
 
 
-def _is_here(headers: Headers) -> bool:
+def _is_here(request: Request) -> bool:
     """Return whether this server's own page asks, in a browser of this machine.
 
     HTTP_ALLOWED_ORIGINS may let pages of other sites read answers, but none of them gets a token.
     """
+    headers = request.headers
     host = _HOST.fullmatch(headers.get("host", ""))
     hops = [hop for name in FORWARDED for each in headers.getlist(name) for hop in each.split(",")]
     return (
         host is not None
         and host["name"].lower() in LOOPBACK
         and is_of_own_page(headers)
-        and "forwarded" not in headers
+        # A proxy may give its target as `Host`. By default, nginx does, in HTTP/1.0 as no browser.
+        and request.scope["http_version"] != "1.0"
+        and not {"forwarded", "via"} & {*headers}
         and all(map(is_loopback, hops))
     )
 

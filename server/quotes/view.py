@@ -5,6 +5,7 @@ parameter `fields`. Outboxes with the same view share each encoded update, so a 
 identity.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -70,7 +71,7 @@ class Removal(NamedTuple):
         return {self.topics[0].symbol: self.successor.symbol} if self.successor else UNSET
 
 
-class View:
+class View(ABC):
     """The interface of the views. `fields` is None without a selection.
 
     With a selection, a view sends nothing when none of its fields changed. Each change then tells
@@ -91,25 +92,25 @@ class View:
         """Return the message that a connection begins with, if there is one."""
         return None
 
+    @abstractmethod
     def encode(self, message: Message) -> bytes:
         """Return a message that is not about quotes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def full(self, topics: Sequence[Shown]) -> bytes:
         """Return one message with the full quotes of one or more `topics`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, change: QuoteChange, since: int) -> bytes:
         """Return the message of a change that this view `shows`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def removal(self, removal: Removal) -> bytes:
         """Return the message that takes quotes away."""
-        raise NotImplementedError
 
+    @abstractmethod
     def replacement(self, removal: Removal, new: Shown) -> list[bytes]:
         """Return the messages that take a renamed quote away and give the `new` one."""
-        raise NotImplementedError
 
     def shows(self, fields: Iterable[str]) -> bool:
         """Return whether a client of this view has to hear of a change of `fields`."""

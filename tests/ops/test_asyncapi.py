@@ -147,6 +147,15 @@ def test_each_message_of_a_connection_is_described(tmp_path, form, fields):
     assert "reconnect" in seen
 
 
+def test_every_close_code_is_described(server):
+    """Also the one of a client's own close, which the server sends back."""
+    for channel in Description(server).document["channels"].values():
+        codes = {each["code"] for each in channel["x-close-codes"]}
+        assert codes == {1000, 1001, 1002, 1003, 1007, 1008, 1009, 4401, 4408, 4429}
+        refusals = {each["close"] for each in channel["x-refusals"] if "close" in each}
+        assert refusals == {4400, 4401, 4403, 4409, 4429, 4503}
+
+
 def test_wrong_messages_do_not_fit(server):
     """The schemas would notice another type, a missing field, and an unknown code."""
     described = Description(server)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
+import trio
 
 from server.fanout.freshness import FEED_QUIET
 from server.fanout.hub import Hub
@@ -117,6 +118,23 @@ def test_a_change_is_one_line():
     checks = monitor.report()["checks"]
     assert isinstance(checks, list)
     assert len(checks) == 100
+
+
+async def test_check_that_fails_does_not_end_the_server(autojump_clock):
+    """The log has the error, and the components are checked again."""
+    looks = iter(["a bug", "slow"])
+
+    def check() -> Finding:
+        detail = next(looks)
+        if detail == "a bug":
+            raise RuntimeError(detail)
+        return Finding(Health.DEGRADED, detail)
+
+    monitor = HealthMonitor({"store": check}, interval=30)
+    with structlog.testing.capture_logs() as lines, trio.move_on_after(45):
+        await monitor.run()
+    assert [line["event"] for line in lines] == ["health was not checked", "health changed"]
+    assert monitor.health is Health.DEGRADED
 
 
 def test_server_tells_how_it_is(tmp_path):

@@ -198,7 +198,7 @@ def test_memory_answers_while_the_database_is_away(tmp_path, postgres: Postgres)
 
 
 def test_trades_fill_a_gap(tmp_path):
-    """`/trades` has each trade with its version. What was before the start is missing."""
+    """`/trades` has each trade with its version. Trades from before the start are missing."""
     now = time.time()
     with ServerProcess(tmp_path, **FAST) as server:
         for n in range(4):

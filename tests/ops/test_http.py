@@ -62,6 +62,41 @@ def test_errors_have_one_shape(server, method, path, status, code):
     assert body["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/index.html", "GET / names the routes"),
+        ("POST", "/healthz", "this path takes GET and HEAD"),
+        ("GET", "/instruments/NOSUCH", "NOSUCH is not an instrument; GET /instruments?query="),
+        ("GET", "/trades?symbol=nosuch", "NOSUCH is not an instrument; GET /instruments?query="),
+    ],
+)
+def test_error_says_what_there_is(server, method, path, words):
+    """The caller learns what to ask for instead. No cache keeps the answer."""
+    credentials = {"Authorization": f"Bearer {make_token()}"}
+    request = urllib.request.Request(server.http_url + path, method=method, headers=credentials)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value as response:
+        assert words in json.load(response)["error"]["message"]
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/quotes?symbols=AAPL", "/instruments/AAPL", "/ops/clients"])
+def test_two_tokens_are_none(server, path):
+    """A proxy may have checked the other one."""
+    connection = HTTPConnection(*server.http_address)
+    connection.putrequest("GET", path)
+    for user in ("one", "two"):
+        connection.putheader("Authorization", f"Bearer {make_token(user, role='admin')}")
+    connection.endheaders()
+    with connection.getresponse() as response:
+        error = json.load(response)["error"]
+    connection.close()
+    assert (response.status, error["code"]) == (400, "bad_request")
+    assert error["message"].startswith("Authorization")
+
+
 def test_upgrade_is_refused_in_the_same_shape(server):
     """A WebSocket request here is refused with a hint at the other port."""
     answer = refusal(server.http_url.replace("http:", "ws:") + "/healthz")

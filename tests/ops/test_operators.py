@@ -188,6 +188,7 @@ def test_drained_client_is_told_to_come_back(pushed):
     eventually(lambda: not clients(pushed, "?query=dora"))
     status, body = ask(pushed, "POST", f"/ops/clients/{view['id']}/drain")
     assert (status, body["error"]["code"]) == (404, "unknown_client")
+    assert "GET /ops/clients" in body["error"]["message"]
 
 
 def test_disconnected_client_is_not_told_to_come_back(pushed):
@@ -251,6 +252,14 @@ def test_recorder_adds_a_point_every_ten_seconds(pushed):
     assert series["memory"]["points"][-1] > 1e6
 
 
+@pytest.mark.parametrize("price", ["nan", "inf", "-inf", "1e400", "1,5", ""])
+def test_price_is_a_finite_number(pushed, price):
+    """JSON, and so the log, has no other numbers."""
+    status, body = ask(pushed, "POST", f"/ops/prices?price={price}")
+    assert (status, body["error"]["code"]) == (400, "bad_request")
+    assert body["error"]["message"].startswith("price: ")
+
+
 @pytest.mark.parametrize("path", ["/ops/clients?limit=101", "/ops/clients?page_token=1001",
                                   "/ops/clients?query=" + "x" * 101, "/ops/overview?since=-1",
                                   "/ops/clients?limit=x"])  # fmt: skip
@@ -288,6 +297,8 @@ def test_file_is_tried_then_imported_then_delisted(pushed):
     assert pushed.ask("/instruments/NEWA")[0] == 404
     status, body = ask(pushed, "DELETE", "/ops/instruments/NEWA")
     assert (status, body["error"]["code"]) == (404, "unknown_symbol")
+    assert "NEWA" in body["error"]["message"]
+    assert "GET /ops/instruments" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,18 @@ def test_path_has_one_spelling(server, path, spelling):
 
 
 @pytest.mark.parametrize(
-    "target", ["/%6detrics", "/metric%73", "%2fmetrics", "/instruments%2FAAPL"]
+    "target",
+    [
+        "/%6detrics",
+        "/metric%73",
+        "%2fmetrics",
+        "/instruments%2FAAPL",
+        "/web/%71uotes.js",
+        "/web%2fquotes.js",
+        "/udf/%63onfig",
+        "/ops/%63lients",
+        "/ops/clients/0%2D1/drain",
+    ],
 )
 def test_escapes_are_for_symbols(server, target):
     """Only a symbol in a path may be escaped."""

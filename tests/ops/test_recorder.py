@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
+import structlog
+import trio
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -85,6 +88,48 @@ def test_columns_are_bounded(recorder, numbers):
     numbers.lags = {(f"source{number}",): 1.0 for number in range(MAX_COLUMNS)}
     recorder.sample(1, 0.0)
     assert len(columns(recorder)) == MAX_COLUMNS
+
+
+def test_sources_leave_room_for_everything_else(recorder, numbers):
+    """However often publishers choose new names, each reason of a refusal has its column."""
+    for point in range(1, 6):
+        numbers.lags = {(f"source{point}.{number}",): 1.0 for number in range(MAX_COLUMNS)}
+        recorder.sample(point, 0.0)
+    numbers.refused[("unauthorized",)] = 7.0
+    recorder.sample(6, 0.0)
+    recorder.sample(7, 0.0)
+    found = columns(recorder)
+    assert len(found) == MAX_COLUMNS
+    assert {"refused.unauthorized", "connections", "max.lag", "max.health"} <= set(found)
+
+
+def test_source_that_is_over_leaves_after_an_hour(recorder, numbers):
+    """Until then its points are told."""
+    numbers.lags = {("old",): 1.0}
+    recorder.sample(1, 0.0)
+    numbers.lags = {("new",): 2.0}
+    for point in range(2, POINTS + 1):
+        recorder.sample(point, 0.0)
+    assert columns(recorder)["max.source_lag.old"][0] == 1.0
+    for point in (POINTS + 1, POINTS + 2):
+        recorder.sample(point, 0.0)
+    assert "max.source_lag.old" not in columns(recorder)
+    assert columns(recorder)["max.source_lag.new"][-1] == 2.0
+
+
+async def test_metric_that_cannot_be_read_does_not_end_the_server(autojump_clock):
+    """The log has the error, and the next point is tried."""
+    looks = count()
+
+    class Broken(Collector):
+        def collect(self) -> Iterator[Metric]:
+            raise RuntimeError(f"look {next(looks)}")
+
+    recorder = Recorder(Broken(), lambda: 0.0)
+    with structlog.testing.capture_logs() as lines, trio.move_on_after(35):
+        await recorder.run()
+    assert next(looks) >= 2
+    assert {line["event"] for line in lines} == {"no point of the last hour was added"}
 
 
 def test_pause_leaves_a_gap(recorder):

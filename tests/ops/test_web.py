@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,7 @@ def test_development_page_gets_a_token(development):
         ({"X_Forwarded_For": ""}, False),
         ({"X_Real_IP": "2001:db8::7"}, False),
         ({"Forwarded": "for=192.0.2.7"}, False),
+        ({"Via": "1.1 proxy.example"}, False),
     ],
 )
 def test_development_token_is_for_the_own_page_on_this_machine(development, headers, is_given):
@@ -129,8 +131,19 @@ def test_development_token_is_for_the_own_page_on_this_machine(development, head
     assert (config(development, "?role=admin", **given)["token"] is not None) == is_given
 
 
+def test_proxy_that_hides_itself_gets_no_development_token(development):
+    """By default, nginx sends HTTP/1.0 and its target's name, and not the client's address."""
+    host, port = development.http_address
+    with socket.create_connection((host, port), 10) as client:
+        client.sendall(f"GET /web/config.json HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n".encode())
+        answer = b""
+        while data := client.recv(4096):
+            answer += data
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["token"] is None
+
+
 def test_page_with_a_secret_gets_no_token(server):
-    """Whoever may see it brings a token."""
+    """The visitor must have one."""
     assert config(server)["token"] is None
     assert config(server, "?role=admin")["token"] is None
 
