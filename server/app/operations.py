@@ -219,8 +219,7 @@ def _routes(
     index = index_route(here, partial(web.page, "index.html"))
     for_operators = [*operators, page_route("/ops", "ops.html", web), docs_route()]
     if own_port:
-        there: list[Described] = [*PAGES, *api.admins]
-        for_operators += [index_route(there), *shared, *admins]
+        for_operators += [index_route(PAGES), *shared, *admins]
     else:
         users += admins
     return Routes(probes=probes, users=users, public=[index, *shared], operators=for_operators)
