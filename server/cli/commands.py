@@ -77,7 +77,7 @@ EXPECTED = (
 """Errors that end a command with one line."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What writing to a full or broken disk gives."""
+"""The errors of a write to a full or broken disk."""
 
 log = structlog.get_logger()
 

@@ -139,7 +139,7 @@ def _message(body: bytes) -> str:
 
 
 def _problem(error: Exception) -> str:
-    """Return why there is no answer, in one line without the number of the error."""
+    """Return the reason of a failed request in one line, without the error's number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

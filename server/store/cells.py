@@ -45,7 +45,7 @@ _NUMBER = re.compile(
 )
 
 _SIGNS = str.maketrans("\u2212\u2013\ufe63\uff0d\uff0b", "----+")
-"""What word processors and spreadsheets write in place of a minus or a plus."""
+"""The signs that word processors and spreadsheets write for a minus or a plus."""
 
 _DECIMAL_COMMA = re.compile(r"[0-9],(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")

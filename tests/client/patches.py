@@ -1,4 +1,4 @@
-"""What the tests of `watch` give to its parts: patches, and a market that has seen them."""
+"""Patches for the tests of `watch`, and a market that has seen them."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ CO2~EU+1,Emissions,other,EUR,71.5,2,
 
 
 class Kind(NamedTuple):
-    """What is published of a symbol, and its decimals."""
+    """The objects that are published of a symbol, and its decimals."""
 
     price: str
     size: str
