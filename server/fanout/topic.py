@@ -181,6 +181,7 @@ class Topic(Publication):
         self.row = max(self.row, old.row)
         count, self.adjustments = self.adjustments, old.adjustments
         self.adjusted_at = old.adjusted_at
+        self.moved_at = max(self.moved_at, old.moved_at)
         self._count_adjustments(count)
         if self.inbox is None:
             self.idle_since = old.idle_since

@@ -6,6 +6,7 @@ from server.fanout.hub import Hub
 from server.fanout.topic_task import RETIRE_INTERVAL, TOPIC_GRACE
 from server.quotes.messages import encode
 from tests.fanout.peer import Peer, instruments, publish, trade
+from tests.fanout.test_listing import listed
 
 QUIET = 10.0
 
@@ -61,6 +62,27 @@ async def test_quiet_symbol_is_stale_until_it_trades(autojump_clock, nursery):
     assert statuses(other) == []
     for peer in (both, late, other):
         peer.close()
+
+
+async def test_renamed_symbol_keeps_the_age_of_its_price(autojump_clock, nursery):
+    """A rename is not a pause: the new symbol is quiet once the old one would have been."""
+    hub = await make_hub(nursery)
+    peer = Peer(hub)
+    peer.subscribe("AAPL", "MSFT")
+    await pass_time(hub, [peer], 2 * QUIET, "AAPL", "MSFT")
+    hub.rename("AAPL", listed("META"))
+    await pass_time(hub, [peer], QUIET - 1, "MSFT")
+    assert statuses(peer) == []
+    await pass_time(hub, [peer], 2, "MSFT")
+    await peer.read()
+    assert statuses(peer) == [("stale", "quiet", ["META"])]
+    hub.rename("META", listed("NEW"))
+    await pass_time(hub, [peer], 2, "MSFT")
+    assert statuses(peer)[1:] == [("stale", "quiet", ["NEW"])]
+    await pass_time(hub, [peer], 1, "NEW", "MSFT")
+    await peer.read()
+    assert statuses(peer)[2:] == [("live", "traded", ["NEW"])]
+    peer.close()
 
 
 async def test_silent_feed_is_one_message(autojump_clock, nursery):
