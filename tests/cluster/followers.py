@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import Protocol
 
@@ -36,6 +36,18 @@ class Front(Protocol):
         """Return the address to connect to."""
 
 
+class Connection(ClientConnection):
+    """Delivers the messages before a close frame also if the server does not wait for the answer.
+
+    The library drops them if it cannot write its answer, as when a busy machine lets it write late.
+    """
+
+    async def send_data(self) -> None:
+        """Write what waits. The next read finds a broken connection."""
+        with suppress(trio.BrokenResourceError):
+            await super().send_data()
+
+
 class Follower(CheckedQuotes):
     """Connects and reads. Sent away, it comes back after the requested time with its position.
 
@@ -63,7 +75,10 @@ class Follower(CheckedQuotes):
         while True:
             try:
                 async with connect(
-                    self._resuming(), open_timeout=CONNECT_TIMEOUT, ping_interval=None
+                    self._resuming(),
+                    open_timeout=CONNECT_TIMEOUT,
+                    ping_interval=None,
+                    create_connection=Connection,
                 ) as connection:
                     wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:
