@@ -90,16 +90,15 @@ def acknowledged(client: Client, action: str, symbol: str) -> None:
     assert answer["symbols"] == [symbol]
 
 
-def subscribed(server: ServerProcess, symbol: str) -> Row | None:
-    """Return the full quote that a client gets for its command, and again for `resync`."""
+def subscribed(server: ServerProcess, symbol: str) -> dict[str, Row | None]:
+    """Return the full quotes that a client gets for `subscribe` and then for `resync`."""
     with Client(server) as client:
         acknowledged(client, "subscribe", symbol)
         client.is_answered()
-        first: Row | None = client.quotes.pop(symbol, None)
+        first = client.quotes.pop(symbol, None)
         acknowledged(client, "resync", symbol)
         client.is_answered()
-        assert client.quotes.get(symbol) == first
-        return first
+        return {"subscribe": first, "resync": client.quotes.get(symbol)}
 
 
 def price_of(rows: list[Row], symbol: str, field: str) -> float | None:
@@ -116,7 +115,7 @@ def quotes_of(server: ServerProcess, symbol: str) -> dict[str, Row | None]:
         "/quotes": views[0]["quote"],
         "handshake": streamed(server, escape(symbol), symbol),
         "handshake *": streamed(server, "*", symbol),
-        "subscribe": subscribed(server, symbol),
+        **subscribed(server, symbol),
     }
 
 
