@@ -257,9 +257,9 @@ class Client:
         return message
 
     def ask(self, action: str, **fields: Any) -> dict[str, Any]:
-        """Send a command, and return the first answer to it. Quotes may come before, also full ones."""
+        """Send a command, and return the first answer to it. Quotes and statuses may come before."""
         self.send(action, **fields)
-        while (message := self.receive())["type"] == "quotes_patch":
+        while (message := self.receive())["type"] in ("quotes_patch", "status"):
             pass
         return message
 
