@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from threading import get_native_id
 
 STARVED = 0.25
 """The share of its time that a process waits for a processor only if other programs take them."""
@@ -11,12 +12,12 @@ STARVED = 0.25
 class Stopwatch:
     """Measures seconds, less those in which a process was ready but another one had its processor.
 
-    `pids` are the measured processes; the test's own counts, too. On an idle machine the difference is
-    some milliseconds, so that a limit stays what it is.
+    `pids` are the measured processes; the test's own thread counts, too. On an idle machine the
+    difference is some milliseconds, so that a limit stays what it is.
     """
 
     def __init__(self, *pids: int) -> None:
-        self._pids = {os.getpid(), *pids}
+        self._tasks = {f"{os.getpid()}/task/{get_native_id()}", *map(str, pids)}
         self._start = time.monotonic()
         self._waited = self._waiting()
 
@@ -36,7 +37,7 @@ class Stopwatch:
         return self.waited > STARVED * (time.monotonic() - self._start)
 
     def _waiting(self) -> float:
-        return sum(_waited_for_processor(pid) for pid in self._pids)
+        return sum(map(_waited_for_processor, self._tasks))
 
 
 def machine_is_busy() -> bool:
@@ -47,10 +48,12 @@ def machine_is_busy() -> bool:
     return watch.is_starved
 
 
-def _waited_for_processor(pid: int) -> float:
-    """Return the seconds that the main thread waited (proc_pid_schedstat, the second number)."""
+def _waited_for_processor(task: str) -> float:
+    """Return the seconds that a thread, or the main one of a process, waited (proc_pid_schedstat, the
+    second number).
+    """
     try:
-        _, nanoseconds, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        _, nanoseconds, _ = Path(f"/proc/{task}/schedstat").read_text().split()
     except FileNotFoundError:  # the process has ended, or the kernel does not count
         return 0.0
     return int(nanoseconds) / 1e9
