@@ -69,6 +69,12 @@ class Service(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start or restart the server, and return when it answers."""
         with (self.folder / "log").open("ab") as log:
