@@ -20,6 +20,9 @@ from tests.processes import TIMEOUT, ServerProcess, make_token
 REFUSAL_TIMEOUT = 4.0
 """Seconds in which a request is refused: fewer than the five after which a handshake is given up."""
 
+END_TIMEOUT = 10.0
+"""Seconds in which the server ends a connection that it gives up."""
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The example of RFC 6455 §1.3."""
 
@@ -115,7 +118,7 @@ class RawClient:
 
     def __init__(self, server: ServerProcess, request: bytes | None = None) -> None:
         """Send `request`, by default a handshake without symbols."""
-        self.socket = socket.create_connection(server.address, TIMEOUT)
+        self.socket = socket.create_connection(server.address, END_TIMEOUT)
         self.received = b""
         self.send(head(target()) if request is None else request)
         if request is None:
