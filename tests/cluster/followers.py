@@ -17,6 +17,7 @@ from bench.services import Redis
 from server.quotes.snapshot import LiveSnapshot
 from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import new_user
+from tests.patient import PatientTrioConnection
 from tests.processes import eventually, make_token
 
 CONNECT_TIMEOUT = 10.0
@@ -63,7 +64,10 @@ class Follower(CheckedQuotes):
         while True:
             try:
                 async with connect(
-                    self._resuming(), open_timeout=CONNECT_TIMEOUT, ping_interval=None
+                    self._resuming(),
+                    open_timeout=CONNECT_TIMEOUT,
+                    ping_interval=None,
+                    create_connection=PatientTrioConnection,
                 ) as connection:
                     wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:

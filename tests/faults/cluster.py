@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 
 from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import is_overload, new_user
+from tests.patient import PatientConnection
 from tests.processes import LONGEST_PAUSE, ServerProcess, make_token
 from tests.stopwatch import Stopwatch
 
@@ -45,7 +46,9 @@ class Watcher(CheckedQuotes):
         self.closed: int | None = None
         self.over = False
         url = server.url(symbols, make_token(new_user()))
-        self._connecting = connect(url, max_queue=None, ping_interval=None)
+        self._connecting = connect(
+            url, max_queue=None, ping_interval=None, create_connection=PatientConnection
+        )
         self._connection = self._connecting.__enter__()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.frames import take_frame
+from tests.patient import PatientConnection
 from tests.processes import TIMEOUT, ServerProcess, make_token
 
 REFUSAL_TIMEOUT = 4.0
@@ -216,7 +217,7 @@ class Client:
         # Without a limit of messages to read: a close would wait behind them.
         # Without pings of its own: on a busy machine it would itself be late for the answers.
         options = {"open_timeout": TIMEOUT, "ping_interval": None, "max_queue": None, **options}
-        self._connecting = connect(url, **options)
+        self._connecting = connect(url, create_connection=PatientConnection, **options)
         self.connection = self._connecting.__enter__()
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
