@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.processes import ServerProcess
 
-ROOT = str(Path(__file__).parents[2])
+ROOT = str(Path(__file__).parents[1])
 
 
 class WallClock:
@@ -34,4 +34,4 @@ class WallClock:
 class ShiftedServer(ServerProcess):
     """A server with a wall clock of its own."""
 
-    module = "tests.sessions.shifted"
+    module = "tests.shifted"

@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess, eventually
 from tests.publisher import post
-from tests.sessions.wall_clock import ShiftedServer, WallClock
+from tests.wall_clock import ShiftedServer, WallClock
 
 HOLIDAYS = """2025-11-28 13:00 the day after Thanksgiving
 2025-12-25 Christmas

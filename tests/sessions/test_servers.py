@@ -13,7 +13,7 @@ from tests.gateway.form_client import FormClient
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
 from tests.publisher import post
-from tests.sessions.wall_clock import ShiftedServer, WallClock
+from tests.wall_clock import ShiftedServer, WallClock
 
 SESSION = "09:30-16:00 America/New_York"
 
