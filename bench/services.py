@@ -69,6 +69,12 @@ class Service(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start or restart the server, and return when it answers."""
         with (self.folder / "log").open("ab") as log:
@@ -126,14 +132,14 @@ class Postgres(Service):
     package = "postgresql"
 
     def __init__(self) -> None:
-        self._programs = _postgres_programs()
+        self.programs = _postgres_programs()
         super().__init__()
         data = self.folder / "data"
         data.mkdir()
         if os.geteuid() == 0:
             shutil.chown(data, "postgres", "postgres")
         options = ["-U", "quotes", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]
-        command = [str(self._programs / "initdb"), "-D", str(data), *options]
+        command = [str(self.programs / "initdb"), "-D", str(data), *options]
         done = subprocess.run(command, capture_output=True, check=False, **as_postgres())
         if done.returncode:
             raise RuntimeError(done.stderr.decode())
@@ -152,7 +158,7 @@ class Postgres(Service):
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
-            [str(self._programs / "postgres"), "-D", str(self.folder / "data"), *options],
+            [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *options],
             stdout=log,
             stderr=log,
             cwd=self.folder,
@@ -161,7 +167,7 @@ class Postgres(Service):
         )
 
     def answers(self) -> bool:
-        check = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        check = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(check, check=False).returncode == 0
 
     def signal(self, number: signal.Signals) -> None:
@@ -181,7 +187,7 @@ class Postgres(Service):
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run a statement with psql, and return its output with fields separated by `|`."""
         options = ["-qXAt", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement]
-        command = [str(self._programs / "psql"), *options]
+        command = [str(self.programs / "psql"), *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)

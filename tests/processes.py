@@ -16,6 +16,7 @@ from typing import Any, Self
 import jwt
 
 from tests.forks import Fork, can_fork, start_fork
+from tests.stopwatch import Stopwatch
 
 SECRET = "a secret of the tests, 32 bytes or longer"
 
@@ -35,9 +36,10 @@ START_TIMEOUT = 40.0
 
 STOP_TIMEOUT = 15.0
 
-TIMEOUT = 10.0
-"""Seconds for everything that has no deadline of its own. An idle machine needs far less."""
-
+TIMEOUT = 30.0
+"""Seconds for everything that has no deadline of its own. An idle machine needs far less than one, a
+machine with thirty busy processes up to ten.
+"""
 
 LONGEST_PAUSE = 0.1
 """Seconds between two polls at most: a page of metrics takes 5 ms of CPU, on which the server waits."""
@@ -150,7 +152,7 @@ class ServerProcess:
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -195,9 +197,12 @@ class ServerProcess:
         return self.events(name, **fields)[times - 1]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the exit code."""
+        """Send a signal and wait for the exit code. `stop_seconds` then says how long that took."""
+        watch = Stopwatch(self.process.pid)
         self.process.send_signal(number)
-        return self.process.wait(STOP_TIMEOUT)
+        code = watch.wait_for_end(self.process, STOP_TIMEOUT)
+        self.stop_seconds = watch.seconds
+        return code
 
 
 class FreshServer(ServerProcess):

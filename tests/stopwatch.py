@@ -3,20 +3,33 @@
 import os
 import time
 from pathlib import Path
+from threading import get_native_id
+from typing import Protocol
+
+LOOK_INTERVAL = 0.01
+"""Seconds between two looks whether a process has ended."""
 
 STARVED = 0.25
 """The share of its time that a process waits for a processor only if other programs take them."""
 
 
+class Ending(Protocol):
+    """A process that ends."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+
+
 class Stopwatch:
     """Measures seconds, less those in which a process was ready but another one had its processor.
 
-    `pids` are the measured processes; the test's own counts, too. On an idle machine the difference is
-    some milliseconds, so that a limit stays what it is.
+    `pids` are the measured processes; the test's own thread counts, too. On an idle machine the
+    difference is some milliseconds, so that a limit stays what it is. A process counts as long as it
+    lives, so look at the watch while it ends (`wait_for_end`).
     """
 
     def __init__(self, *pids: int) -> None:
-        self._pids = {os.getpid(), *pids}
+        self._waits = dict.fromkeys([f"{os.getpid()}/task/{get_native_id()}", *map(str, pids)], 0.0)
         self._start = time.monotonic()
         self._waited = self._waiting()
 
@@ -35,8 +48,22 @@ class Stopwatch:
         """Whether the machine is too busy for a figure that is not in seconds, or that is a share."""
         return self.waited > STARVED * (time.monotonic() - self._start)
 
+    def wait_for_end(self, process: Ending, timeout: float) -> int:
+        """Wait until a measured process has ended, and return its exit code.
+
+        Errors: AssertionError after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while (code := process.poll()) is None:
+            assert time.monotonic() < deadline, "it goes on"
+            self._waiting()
+            time.sleep(LOOK_INTERVAL)
+        return code
+
     def _waiting(self) -> float:
-        return sum(_waited_for_processor(pid) for pid in self._pids)
+        for task in self._waits:
+            self._waits[task] = max(self._waits[task], _waited_for_processor(task))
+        return sum(self._waits.values())
 
 
 def machine_is_busy() -> bool:
@@ -47,10 +74,12 @@ def machine_is_busy() -> bool:
     return watch.is_starved
 
 
-def _waited_for_processor(pid: int) -> float:
-    """Return the seconds that the main thread waited (proc_pid_schedstat, the second number)."""
+def _waited_for_processor(task: str) -> float:
+    """Return the seconds that a thread, or the main one of a process, waited (proc_pid_schedstat, the
+    second number).
+    """
     try:
-        _, nanoseconds, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        _, nanoseconds, _ = Path(f"/proc/{task}/schedstat").read_text().split()
     except FileNotFoundError:  # the process has ended, or the kernel does not count
         return 0.0
     return int(nanoseconds) / 1e9

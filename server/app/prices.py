@@ -108,13 +108,15 @@ class Prices:
         openings = Openings(hub, self._settings.session)
         async with trio.open_nursery() as tasks:
             tasks.start_soon(openings.run)
-            await self._run(hub, watching, position)
+            await self._run(hub, watching, openings, position)
 
-    async def _run(self, hub: Hub, watching: Hub | Interest, position: FeedPosition) -> None:
+    async def _run(
+        self, hub: Hub, watching: Hub | Interest, openings: Openings, position: FeedPosition
+    ) -> None:
         """Run the feed. When it ends, tell every client."""
         reason = "feed_ended"
         if self._replay is None:
-            await self._broadcast(hub, partial(self._run_live, hub, watching))
+            await self._broadcast(hub, partial(self._run_live, hub, watching, openings))
         else:
             try:
                 await self._run_replay(hub, self._replay, position)
@@ -127,7 +129,11 @@ class Prices:
         log.warning("feed ended", reason=reason, trades=hub.stats.feed_updates, **bad_rows)
 
     async def _run_live(
-        self, hub: Hub, watching: Hub | Interest, send: trio.MemorySendChannel[Update]
+        self,
+        hub: Hub,
+        watching: Hub | Interest,
+        openings: Openings,
+        send: trio.MemorySendChannel[Update],
     ) -> None:
         """Run the simulator, the push feed, or both, until cancelled."""
         only = self._settings.feed.simulated
@@ -136,11 +142,14 @@ class Prices:
             quotes = watching.watched_quotes()
             return [quote for quote in quotes if quote.symbol in only] if only else quotes
 
+        def may_move(symbol: str) -> bool:
+            return watching.is_watched(symbol) and openings.has_begun(symbol)
+
         simulate = partial(
             run_simulator,
             send,
             watched=watched,
-            is_watched=watching.is_watched,
+            may_move=may_move,
             price_decimals=lambda symbol: hub.instrument(symbol).price_decimals,
             interval=self._settings.price_update_interval,
             random=Random(self._settings.simulator_seed),

@@ -14,7 +14,7 @@ from server.fanout.topic_task import ROUND_TRADES
 from server.quotes.opening import is_due
 from server.quotes.quote import from_microseconds, to_microseconds
 from server.quotes.update import NewSession
-from server.sessions.calendar import Calendar
+from server.sessions.calendar import Calendar, LastOpening
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the clock and at symbols that were listed meanwhile."""
@@ -41,7 +41,17 @@ class Openings:
         self._clock = clock
         self._owed: deque[str] = deque()
         self._opening = 0
+        self._last = LastOpening(calendar)
         self._look()
+
+    def has_begun(self, symbol: str) -> bool:
+        """Return whether the day's values of a symbol are those of the newest session.
+
+        Until then the simulator makes no price of it. A price from after the opening would show to the
+        next leader that the values are new, if nobody knows the symbol's last session.
+        """
+        topic = self._hub.topics.get(symbol)
+        return topic is None or not _is_due(topic, self._last.at(self._clock()))
 
     async def run(self) -> None:
         """Open each session until cancelled."""
@@ -101,7 +111,9 @@ def _is_due(topic: Topic, opening: int) -> bool:
     if opened_at >= opening or topic.quote.current_price is None:
         return False
     updated = topic.quote.last_updated
-    return is_due(opened_at, topic.version, to_microseconds(updated) if updated else 0, opening)
+    # A publisher's clock may be ahead, so the moment of intake counts if it is earlier.
+    quoted_at = min(to_microseconds(updated), topic.ts) if updated else 0
+    return is_due(opened_at, topic.version, quoted_at, opening)
 
 
 def _until(change: int | None, now: int) -> float:

@@ -37,7 +37,7 @@ LARGEST_LOTS = 20
 async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tests replace)
     trades: trio.MemorySendChannel[Trade],
     watched: Callable[[], list[Quote]],
-    is_watched: Callable[[str], bool],
+    may_move: Callable[[str], bool],
     price_decimals: Callable[[str], int],
     interval: float,
     random: Random,
@@ -48,7 +48,7 @@ async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tes
 
     Arguments:
         watched: returns the quotes that may move; called at the start of each interval.
-        is_watched: returns whether a symbol may still move when its moment has come.
+        may_move: returns whether a symbol may still move when its moment has come.
         price_decimals: returns a symbol's tick precision.
         interval: seconds.
         random: the source of every choice. The same seed gives the same choices.
@@ -59,10 +59,11 @@ async def run_simulator(  # noqa: PLR0913 (each is a part of the server that tes
         for offset, planned in plan_interval(watched(), interval, random):
             await trio.sleep_until(start + offset)
             quote = present(planned)
-            # The price is gone if another instrument took the symbol meanwhile.
-            if quote.base_price is None or not is_watched(quote.symbol):
-                continue
+            # Read first: `may_move` may depend on the clock.
             now = time_ns() // 1000
+            # The price is gone if another instrument took the symbol meanwhile.
+            if quote.base_price is None or not may_move(quote.symbol):
+                continue
             size = 100 * random.randint(1, LARGEST_LOTS)
             price = simulated_price(quote, price_decimals(quote.symbol), random)
             await trades.send(Trade(quote.symbol, price, size, now, now))

@@ -209,7 +209,7 @@ def test_token_is_asked_for(tmp_path, page, faults):
         token.fill("clé € 1")
         token.press("Enter")
         expect(dialog).to_contain_text("This is not a token")
-        token.fill(make_token(lifetime=5))
+        token.fill(make_token(lifetime=8))
         token.press("Enter")
         board.await_live()
         expect(dialog).to_contain_text("refused the last token", timeout=20_000)

@@ -3,6 +3,7 @@ equal to the server, and it knew that it was behind.
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bench.services import free_port
 from tests.browser_client.follower import Follower
 from tests.browser_client.lossy import LossyProxy
 from tests.processes import START_TIMEOUT, ServerProcess, eventually, make_token
+from tests.wall_clock import ShiftedServer, WallClock
 
 SYMBOLS = ["AAPL", "MSFT", "TSLA"]
 
@@ -146,11 +148,15 @@ def test_refusals_are_read(lively):
 
 def test_expired_token_is_renewed(tmp_path):
     """When the token expires, the client asks for the next one, and resumes."""
-    with lively_server(tmp_path) as server:
-        tokens = [make_token(lifetime=2), make_token()]
+    clock = WallClock(tmp_path, time.time())
+    with ShiftedServer(tmp_path, PRICE_UPDATE_INTERVAL="200ms", **clock.variables) as server:
+        tokens = [make_token(lifetime=1800), make_token(lifetime=7200)]
         with Follower(server.quotes_url, SYMBOLS, tokens=tokens) as client:
-            known = client.wait_for_state("waiting", "unauthorized")
+            known = client.wait_for_state("live")
+            clock.go_on(time.time() + 3600)
+            known = client.wait_for_state("waiting", "unauthorized", since=known)
             client.wait_for_state("live", since=known)
+            clock.go_on(time.time())
             client.wait_until_equal(server)
             assert client.look()["stats"]["resumed"] == 1
         log = server.log.read_text()

@@ -5,6 +5,7 @@ Prices come from the test alone. So the client must end with exactly what `/quot
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -22,6 +23,7 @@ from tests.client.libraries import EACH, PATIENCE
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
 from tests.publisher import post
+from tests.wall_clock import ShiftedServer, WallClock
 
 SYMBOLS = ["AAPL", "MSFT", "TSLA"]
 
@@ -235,20 +237,28 @@ def test_expired_token_is_renewed_or_final(run, tmp_path):
     and keeps its quotes.
     """
     asked: list[str] = []
+    hours = iter((1, 3))
 
     async def short_lived() -> str:
-        asked.append(make_token(new_user(), lifetime=1.5 if not asked else 600))
+        asked.append(make_token(new_user(), lifetime=3600.0 * next(hours)))
         return asked[-1]
 
     async def story() -> None:
-        with push_server(tmp_path) as server:
+        clock = WallClock(tmp_path, time.time())
+        variables = {"FEED": "push", "PRICE_BAND": ""} | clock.variables
+        with ShiftedServer(tmp_path, **variables) as server:
             url = server.quotes_url
             async with quotestream.connect(url, token=short_lived, symbols=SYMBOLS) as quotes:
+                await quotes.until(lambda: quotes.state == "live")
+                clock.go_on(time.time() + 2 * 3600)
                 await quotes.until(lambda: len(asked) == 2 and quotes.state == "live")
+                clock.go_on(time.time())
                 publish(server, 100.0)
                 await agree(quotes, server)
-            token = make_token(new_user(), lifetime=1.5)
+            token = make_token(new_user(), lifetime=3600)
             async with quotestream.connect(url, token=token, symbols=SYMBOLS) as quotes:
+                await quotes.until(lambda: quotes.state == "live")
+                clock.go_on(time.time() + 2 * 3600)
                 with pytest.raises(quotestream.Refused, match="expired") as refused:
                     await quotes.until(lambda: False)
                 assert (refused.value.code, quotes.state) == ("unauthorized", "refused")

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from statistics import median
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from bench.services import Redis
 from server.quotes.snapshot import LiveSnapshot
 from tests.cluster.checked import CheckedQuotes, Seen
 from tests.gateway.wire import new_user
+from tests.patient import PatientTrioConnection
 from tests.processes import eventually, make_token
 
 CONNECT_TIMEOUT = 10.0
@@ -34,18 +35,6 @@ class Front(Protocol):
 
     def url(self, symbols: str | None = None, token: str | None = None) -> str:
         """Return the address to connect to."""
-
-
-class Connection(ClientConnection):
-    """Delivers the messages before a close frame also if the server does not wait for the answer.
-
-    The library drops them if it cannot write its answer, as when a busy machine lets it write late.
-    """
-
-    async def send_data(self) -> None:
-        """Write what waits. The next read finds a broken connection."""
-        with suppress(trio.BrokenResourceError):
-            await super().send_data()
 
 
 class Follower(CheckedQuotes):
@@ -78,7 +67,7 @@ class Follower(CheckedQuotes):
                     self._resuming(),
                     open_timeout=CONNECT_TIMEOUT,
                     ping_interval=None,
-                    create_connection=Connection,
+                    create_connection=PatientTrioConnection,
                 ) as connection:
                     wait = await self._read(connection, due)
             except (OSError, InvalidHandshake, TimeoutError, ConnectionClosed) as error:

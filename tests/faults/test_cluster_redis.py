@@ -35,11 +35,12 @@ def test_redis_goes_and_comes_back(tmp_path, redis, fault):
         cluster.moves_on([one])
         assert len(other.arrivals) == quiet
         redis.thaw() if fault == "freeze" else redis.start()
+        watch = Stopwatch(leader.process.pid, redis.pid)
         took = other.wait_for(lambda it: it.status[0] == "live")
         report("live again", took)
         cluster.moves_on([one, other])
         cluster.converge(leader, [one, other])
-        assert cluster.leads(leader)
+        assert cluster.still_leads(leader, watch)
         assert follower.get("/readyz")[0] == 200
 
 
@@ -58,10 +59,11 @@ def test_all_are_cut_off(tmp_path, redis):
         eventually(lambda: redis.command("EXISTS", "quotestream:leader") == "0", 3 * LEASE)
         cluster.moves_on([one])
         proxy.flow()
+        watch = Stopwatch(leader.process.pid, redis.pid)
         report("live again", other.wait_for(lambda it: it.status[0] == "live"))
         cluster.moves_on([one, other])
         cluster.converge(leader, [one, other])
-        assert cluster.leads(leader)
+        assert cluster.still_leads(leader, watch)
         assert follower.get("/readyz")[0] == 200
 
 
@@ -114,7 +116,7 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         follower = cluster.start(**(behind if whom == "follower" else {}))
         one, other = cluster.watch(leader), cluster.watch(follower)
         cluster.moves_on([one, other])
-        old = one.epochs
+        old, watch = one.epochs, Stopwatch(leader.process.pid, follower.process.pid, redis.pid)
         proxy.stall()
         if how == "cut":
             proxy.cut()
@@ -130,7 +132,7 @@ def test_one_instance_is_cut_off(tmp_path, redis, whom, how):
         one.wait_for(lambda it: it.epochs == other.epochs)
         cluster.moves_on([one, other])
         cluster.converge(newest, [one, other])
-        assert cluster.leads(newest)
+        assert cluster.still_leads(newest, watch)
 
 
 @pytest.mark.parametrize("lease", ["lasts", "is over"])

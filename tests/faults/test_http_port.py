@@ -40,7 +40,7 @@ from tests.faults.http_attacks import (
 from tests.faults.siege import HEALTH_TIME, Footprint, Siege, besiege
 from tests.gateway.wire import Client, RawClient
 from tests.http_wire import BadAnswer, Exchange, exchange, request, reset, wait
-from tests.processes import ServerProcess, eventually
+from tests.processes import TIMEOUT, ServerProcess, eventually
 from tests.stopwatch import Stopwatch
 
 END_TIME = 5.0
@@ -268,7 +268,7 @@ def test_pipelining_crowd_starves_nobody(siege, behave):
     with siege.attack(), connections(siege, CROWD, request() * PIPELINED) as socks:
         behave(socks)
         watch = Stopwatch(siege.server.process.pid)
-        health = exchange(siege.address, request(Connection="close"))
+        health = exchange(siege.address, request(Connection="close"), timeout=TIMEOUT)
         assert [answer.verdict for answer in health.answers()] == [OK]
         assert watch.seconds < HEALTH_TIME
 

@@ -11,6 +11,7 @@ from server.cluster.wire import Batch, decode_batch, encode_batch
 from server.config.settings import Settings
 from server.config.values import FeedChoice
 from server.fanout.hub import Hub
+from server.fanout.openings import Openings
 from server.quotes.instrument import LARGEST_WHOLE
 from server.quotes.update import NOWHERE, FeedPosition
 from tests.fanout.peer import instruments
@@ -30,7 +31,7 @@ async def hub(nursery: trio.Nursery) -> Hub:
 async def play(hub: Hub, path: Path, position: FeedPosition) -> None:
     """Run a replay of `path` to its end."""
     prices = Prices(Settings(feed=FeedChoice.parse(f"replay:{path}"), replay_speed=0.0))
-    await prices._run(hub, hub, position)
+    await prices._run(hub, hub, Openings(hub, prices.session), position)
 
 
 async def test_each_replay_counts_on(tmp_path, hub):

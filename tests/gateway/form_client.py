@@ -7,6 +7,7 @@ from websockets.sync.client import connect
 
 from tests.forms import FormDocument
 from tests.gateway.wire import new_user
+from tests.patient import PatientConnection
 from tests.processes import TIMEOUT, ServerProcess, make_token
 
 ANSWERS = ("ack", "error", "pong")
@@ -23,7 +24,13 @@ class FormClient(FormDocument):
         query = f"{symbols}&format={form}" + (f"&fields={fields}" if fields else "")
         query += "".join(f"&{name}={value}" for name, value in more.items())
         url = server.url(query, make_token(new_user()))
-        self._connecting = connect(url, open_timeout=TIMEOUT, ping_interval=None, max_queue=None)
+        self._connecting = connect(
+            url,
+            open_timeout=TIMEOUT,
+            ping_interval=None,
+            max_queue=None,
+            create_connection=PatientConnection,
+        )
         self.connection = self._connecting.__enter__()
         self.sizes: list[int] = []
 

@@ -15,10 +15,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.frames import take_frame
+from tests.patient import PatientConnection
 from tests.processes import TIMEOUT, ServerProcess, make_token
 
 REFUSAL_TIMEOUT = 4.0
 """Seconds in which a request is refused: fewer than the five after which a handshake is given up."""
+
+END_TIMEOUT = 10.0
+"""Seconds in which the server ends a connection that it gives up."""
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The example of RFC 6455 §1.3."""
@@ -115,7 +119,7 @@ class RawClient:
 
     def __init__(self, server: ServerProcess, request: bytes | None = None) -> None:
         """Send `request`, by default a handshake without symbols."""
-        self.socket = socket.create_connection(server.address, TIMEOUT)
+        self.socket = socket.create_connection(server.address, END_TIMEOUT)
         self.received = b""
         self.send(head(target()) if request is None else request)
         if request is None:
@@ -213,7 +217,7 @@ class Client:
         # Without a limit of messages to read: a close would wait behind them.
         # Without pings of its own: on a busy machine it would itself be late for the answers.
         options = {"open_timeout": TIMEOUT, "ping_interval": None, "max_queue": None, **options}
-        self._connecting = connect(url, **options)
+        self._connecting = connect(url, create_connection=PatientConnection, **options)
         self.connection = self._connecting.__enter__()
         self.document: dict[str, Any] = {"quotes": {}}
         self.versions: dict[str, int] = {}
@@ -257,9 +261,9 @@ class Client:
         return message
 
     def ask(self, action: str, **fields: Any) -> dict[str, Any]:
-        """Send a command, and return the first answer to it. Quotes may come before, also full ones."""
+        """Send a command, and return the first answer to it. Quotes and statuses may come before."""
         self.send(action, **fields)
-        while (message := self.receive())["type"] == "quotes_patch":
+        while (message := self.receive())["type"] in ("quotes_patch", "status"):
             pass
         return message
 

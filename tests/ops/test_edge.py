@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import socket
-import time
 from contextlib import ExitStack
 
 import h11
@@ -17,6 +16,7 @@ from server.ops.http_request import MAX_BODY, MAX_HEAD, IncomingRequest
 from server.ops.lag import LoopLag
 from server.ops.request_pacer import MAX_INTERVAL, RequestPacer
 from tests.processes import ServerProcess, eventually
+from tests.stopwatch import Stopwatch
 
 HOST = b"Host: a\r\n"
 
@@ -168,9 +168,9 @@ def test_idle_connections_make_room(tmp_path):
         for client in crowd:
             client.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
-        start = time.monotonic()
+        watch = Stopwatch(server.process.pid)
         assert server.get("/healthz")[0] == 200
-        assert time.monotonic() - start < PATIENCE
+        assert watch.seconds < PATIENCE
         assert server.metric("market_data_http_evicted_total") >= 1
         assert server.metric("market_data_http_connections") <= ROOM
         crowd[0].settimeout(PATIENCE)
@@ -186,9 +186,9 @@ def test_clients_that_do_not_read_make_room(tmp_path):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             client.connect(server.http_address)
             client.sendall((b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n") * 50)
-        start = time.monotonic()
+        watch = Stopwatch(server.process.pid)
         assert server.get("/healthz")[0] == 200
-        assert time.monotonic() - start < PATIENCE
+        assert watch.seconds < PATIENCE
 
 
 def test_refused_clients_make_room(tmp_path):
@@ -197,9 +197,9 @@ def test_refused_clients_make_room(tmp_path):
         for data in (b"GET / HTTP/1.1\nHost: a\n\n", b"", b"GET / HTTP/1.1\nHost: a\n\n"):
             for _ in range(ROOM):
                 crowd.enter_context(connect(server)).sendall(data)
-            start = time.monotonic()
+            watch = Stopwatch(server.process.pid)
             assert server.get("/healthz")[0] == 200
-            assert time.monotonic() - start < PATIENCE
+            assert watch.seconds < PATIENCE
 
 
 def test_unfinished_heads_are_bounded_in_all(tmp_path):

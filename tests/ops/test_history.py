@@ -51,7 +51,8 @@ def conditional(server: ServerProcess, path: str, tag: str) -> tuple[int, dict[s
 def test_trades_of_past_minutes_are_there_at_once(tmp_path, timeframe):
     """No reader waits for the next write to see the trades that a publisher sends of an hour ago."""
     with ServerProcess(tmp_path, **FAST | {"PRICE_WRITE_INTERVAL": "60s"}) as server:
-        then = time.time() - 3600
+        # Both trades are of one minute.
+        then = time.time() // 60 * 60 - 3600
         query = f"timeframe={timeframe}&start={minute(then - 86400)}"
         for count in (1, 2):
             trade(server, "IBM", 180.0 + count, then + count / 1000)

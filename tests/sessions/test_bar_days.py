@@ -1,6 +1,5 @@
 """Days that are not like others: their bars in `GET /bars`, over the stream, and in the datafeed."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -13,14 +12,14 @@ import pytest
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess, eventually
 from tests.publisher import post
-from tests.sessions.test_servers import ROOT, ShiftedServer
+from tests.wall_clock import ShiftedServer, WallClock
 
 HOLIDAYS = """2025-11-28 13:00 the day after Thanksgiving
 2025-12-25 Christmas
 """
 
-LEAD = 4.0
-"""Seconds from the start of a server to the end of the day."""
+LEAD = 2.0
+"""Seconds from the moment at which a server's clock stands still to the end of the day."""
 
 
 class Day(NamedTuple):
@@ -70,13 +69,15 @@ def iso(time_us: int) -> str:
 
 
 @contextmanager
-def server_before(folder: Path, session: str, end_us: int) -> Iterator[ServerProcess]:
-    """Run a server whose clock comes to a moment in a few seconds."""
+def server_before(
+    folder: Path, session: str, end_us: int
+) -> Iterator[tuple[ServerProcess, WallClock]]:
+    """Run a server. Its clock stands still shortly before a moment, until the test lets it go on."""
     (folder / "holidays").write_text(HOLIDAYS)
-    shift = end_us / 1e6 - LEAD - time.time()
+    clock = WallClock(folder, end_us / 1e6 - LEAD)
+    clock.stand(end_us / 1e6 - LEAD)
     variables = {
-        "PYTHONPATH": ROOT,
-        "SHIFT": f"{shift:.3f}",
+        **clock.variables,
         "SESSION": f"{session} holidays",
         "FEED": "push",
         "PUSH_LISTS_SYMBOLS": "1",
@@ -84,7 +85,7 @@ def server_before(folder: Path, session: str, end_us: int) -> Iterator[ServerPro
         "USER_LOOKUP_RATE": "100000",
     }
     with ShiftedServer(folder, **variables) as server:
-        yield server
+        yield server, clock
 
 
 def publish(server: ServerProcess, symbol: str, times: list[int]) -> list[float]:
@@ -129,9 +130,13 @@ def test_bar_of_a_day(tmp_path, kind):
     day = DAYS[kind]
     begins, ends = day.edges
     times = [begins - 1, begins, *map(micros, day.inside), ends - 1]
-    with server_before(tmp_path, day.session, ends) as server, Client(server) as client:
+    with (
+        server_before(tmp_path, day.session, ends) as (server, clock),
+        Client(server) as client,
+    ):
         before, *prices = publish(server, "DAYS", times)
-        client.send(action="subscribe", bars=["DAYS"], timeframe="1d")
+        assert client.ask("subscribe", bars=["DAYS"], timeframe="1d")["type"] == "ack"
+        clock.go_on()
         wanted = bar_of(begins, prices)
         final = final_of(client, begins)
         assert final | wanted == final
@@ -176,7 +181,7 @@ def test_minutes_without_a_trade(tmp_path, kind, open_minutes):
     day = DAYS[kind]
     begins, ends = day.edges
     traded = [begins - 3_600_000_000, *map(micros, day.inside)]
-    with server_before(tmp_path, day.session, ends + 60_000_000) as server:
+    with server_before(tmp_path, day.session, ends + 60_000_000) as (server, _):
         prices = publish(server, "ONCE", traded[:1]) + publish(server, "DAYS", traded)[:1]
         parameters = {"start": day.name, "end": day.name, "fill": "previous"}
         found = ask(server, "DAYS", **parameters)
@@ -213,11 +218,15 @@ def is_open(local: datetime, opening: tuple[int, int], closing: tuple[int, int])
 def test_symbol_that_trades_once(tmp_path):
     """Its only bar has one price, is final once, and is the same everywhere."""
     end = micros("2025-06-03T15:00Z")
-    with server_before(tmp_path, NEW_YORK, end) as server, Client(server) as client:
-        client.send(action="subscribe", symbols=["AAPL"])
+    with (
+        server_before(tmp_path, NEW_YORK, end) as (server, clock),
+        Client(server) as client,
+    ):
+        assert client.ask("subscribe", symbols=["AAPL"])["type"] == "ack"
         # At :00.000 exactly.
         publish(server, "DAYS", [end - 60_000_000])
-        client.send(action="subscribe", bars=["DAYS"], timeframe="1m")
+        assert client.ask("subscribe", bars=["DAYS"], timeframe="1m")["type"] == "ack"
+        clock.go_on()
         final = final_of(client, end - 60_000_000)
         assert final | bar_of(end - 60_000_000, [100.0]) == final
         assert (final["vw"], final["rev"]) == (100.0, 0)

@@ -2,7 +2,6 @@
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,26 +13,13 @@ from tests.gateway.form_client import FormClient
 from tests.gateway.wire import Client
 from tests.processes import ServerProcess
 from tests.publisher import post
-
-ROOT = str(Path(__file__).parents[2])
+from tests.wall_clock import ShiftedServer, WallClock
 
 SESSION = "09:30-16:00 America/New_York"
 
 OPENING = datetime(2026, 11, 24, 14, 30, tzinfo=UTC).timestamp()
 
 PRICE: dict[str, Any] = {"symbol": "NEWCO", "price": 180.25, "size": 100}
-
-
-class ShiftedServer(ServerProcess):
-    """A server with a wall clock of its own."""
-
-    module = "tests.sessions.shifted"
-
-
-def variables(seconds: float, **more: str) -> dict[str, str]:
-    """Return the variables of a server that starts this many seconds after the opening."""
-    shift = OPENING + seconds - time.time()
-    return {"PYTHONPATH": ROOT, "SHIFT": f"{shift:.3f}", "SESSION": SESSION, **more}
 
 
 def day(server: ServerProcess) -> tuple[Any, ...]:
@@ -54,21 +40,26 @@ def stored(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def test_restarts_around_an_opening(tmp_path, stored):
     """A server that was down at the opening makes it once, and later starts do nothing."""
-    stored = {"FEED": "push", "PUSH_LISTS_SYMBOLS": "1", "PRICE_WRITE_INTERVAL": "100ms", **stored}
-    with ShiftedServer(tmp_path, **variables(-3600, **stored)) as server:
+    clock = WallClock(tmp_path, OPENING - 3600)
+    variables = {"FEED": "push", "PUSH_LISTS_SYMBOLS": "1", "PRICE_WRITE_INTERVAL": "100ms"}
+    variables |= clock.variables | stored | {"SESSION": SESSION}
+    with ShiftedServer(tmp_path, **variables) as server:
         yesterday = int((OPENING - 80_000) * 1e6)
         assert post(server, [PRICE | {"ts": yesterday}]).status == 200
         before = day(server)
         assert before[1:] == (None, 180.25, 180.25, 180.25, 100, 2)
         assert server.stop() == 0
-    with ShiftedServer(tmp_path, **variables(-1800, **stored)) as server:
+    clock.go_on(OPENING - 1800)
+    with ShiftedServer(tmp_path, **variables) as server:
         assert day(server) == before
         assert server.stop() == 0
     for seconds in (1, 3600):
-        with ShiftedServer(tmp_path, **variables(seconds, **stored)) as server:
+        clock.go_on(OPENING + seconds)
+        with ShiftedServer(tmp_path, **variables) as server:
             assert day(server) == (180.25, 180.25, None, None, None, 0, 3)
             assert server.stop() == 0
-    with ShiftedServer(tmp_path, **variables(7200, **stored)) as server:
+    clock.go_on(OPENING + 7200)
+    with ShiftedServer(tmp_path, **variables) as server:
         assert post(server, [PRICE | {"price": 181.0}]).status == 200
         assert day(server)[:-1] == (180.25, 180.25, 181.0, 181.0, 181.0, 100)
         # A trade of before the opening, which was on its way for two hours.
@@ -86,7 +77,8 @@ def test_closed_market_on_connecting(tmp_path):
         "reason": "session_closed",
         "next_open": "2026-11-24T14:30:00Z",
     }
-    with ShiftedServer(tmp_path, **variables(-3600, FEED="push")) as server:
+    clock = WallClock(tmp_path, OPENING - 3600)
+    with ShiftedServer(tmp_path, FEED="push", SESSION=SESSION, **clock.variables) as server:
         with Client(server) as client:
             assert client.receive() == closed
         for form in FORMS:
@@ -134,7 +126,9 @@ def closes(seen: Seen) -> dict[str, set[float | None]]:
 
 def test_leader_killed_at_the_opening(tmp_path, redis):
     """Each symbol opens once, whether the old leader or the new one does it. All clients see it."""
-    with ShiftedCluster(tmp_path, redis.url, **variables(-20)) as cluster:
+    clock = WallClock(tmp_path, OPENING - 3600)
+    variables = clock.variables | {"SESSION": SESSION}
+    with ShiftedCluster(tmp_path, redis.url, **variables) as cluster:
         leader = cluster.start()
         cluster.wait_for_leader([leader])
         follower = cluster.start()
@@ -150,7 +144,8 @@ def test_leader_killed_at_the_opening(tmp_path, redis):
             return sum(quote["previous_close"] is not None for quote in quotes)
 
         before = opened(theirs)
-        theirs.wait_for(lambda it: opened(it) > before, timeout=60, pause=0.001)
+        clock.go_on(OPENING - 1)
+        theirs.wait_for(lambda it: opened(it) > before, pause=0.001)
         leader.process.kill()
         cluster.wait_for_leader([follower])
         mine.wait_for(lambda it: opened(it) == len(found))

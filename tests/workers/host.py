@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.services import Redis
-from tests.processes import ServerProcess, eventually
+from tests.processes import ServerProcess
+from tests.stopwatch import LOOK_INTERVAL, Stopwatch
 
 
 class Host(ServerProcess):
@@ -48,6 +49,8 @@ def is_alive(pid: int) -> bool:
 
 def end_of(pids: list[int], timeout: float) -> float:
     """Wait until all of the processes have ended. Return the seconds that it took."""
-    start = time.monotonic()
-    eventually(lambda: not any(is_alive(pid) for pid in pids), timeout)
-    return time.monotonic() - start
+    watch = Stopwatch(*pids)
+    while any(is_alive(pid) for pid in pids):
+        assert watch.seconds < timeout, "they go on"
+        time.sleep(LOOK_INTERVAL)
+    return watch.seconds

@@ -65,7 +65,8 @@ def test_workers_come_with_connections_and_go_with_them(tmp_path, redis):
             converge(redis, staying, seen)
             report("scaled down", staying)
             assert not faults(staying)
-        assert host.metric('market_data_scaler_load{signal="connections"}') < 0.5
+        load = 'market_data_scaler_load{signal="connections"}'
+        eventually(lambda: host.metric(load) < 0.5)
         assert not [line for line in host.log_lines() if line["level"] == "error"]
         assert host.stop() == 0
 

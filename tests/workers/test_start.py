@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.command import COMMAND, TIMEOUT, complaint, environment, run
 from tests.processes import SECRET, ServerProcess, make_token
+from tests.stopwatch import Stopwatch
 from tests.workers.host import Host
 
 
@@ -100,6 +101,15 @@ def test_two_servers_do_not_share_a_port_by_accident(tmp_path, redis):
         assert host.get("/healthz")[0] == 200
 
 
+REDIS_IS_LATE = {
+    "redis cache is unavailable",
+    "invalidations are not heard",
+    "the bus does not do what it is asked",
+    "the bus is lost",
+}
+"""Events on a machine that is too busy for Redis to answer within a quarter of a second."""
+
+
 def test_workers_share_an_embedded_file(tmp_path, redis):
     """Without DATABASE_URL all workers use one SQLite file; a restart goes on from its prices."""
     variables = {"PRICE_UPDATE_INTERVAL": "50ms", "PRICE_WRITE_INTERVAL": "100ms"}
@@ -107,13 +117,17 @@ def test_workers_share_an_embedded_file(tmp_path, redis):
     with Host(tmp_path, redis, 3, **variables) as host:
         from websockets.sync.client import connect
 
+        watch = Stopwatch(redis.pid, *host.pids)
         for query in clients:
             with connect(f"{host.quotes_url}?{query}") as connection:
                 for _ in range(10):
-                    connection.recv(5)
+                    connection.recv(TIMEOUT)
+        starved = watch.is_starved
         assert host.stop() == 0
-    complaints = [line for line in host.own_lines() if line["level"] in ("warning", "error")]
-    assert not complaints
+    complaints = {
+        line["event"] for line in host.own_lines() if line["level"] in ("warning", "error")
+    }
+    assert not complaints - (REDIS_IS_LATE if starved else set())
     with ServerProcess(tmp_path) as server:
         (quote,) = server.ask("/quotes?symbols=AAPL")[1]
         assert quote["version"] > 5
