@@ -64,6 +64,9 @@ const PASSING_ERRORS = new Set(["store_unavailable", "rate_limited"]);
 // The states of a symbol's market in which it does not trade.
 const MARKETS = new Set(["halted", "closed"]);
 
+// The end of a refusal's text, if the server knows when to come back. A browser hides `Retry-After`.
+const RETRY_AFTER = /; retry after (\d+) s$/;
+
 // Close codes after which the same request is refused again, and those of a busy server.
 const FINAL_CLOSES = new Set([4400, 4401, 4403]);
 const BUSY_CLOSES = new Set([4409, 4429, 4503]);
@@ -149,8 +152,14 @@ export class Quotes extends EventTarget {
   #renewed = false;
   #failures = 0;
   #doublings = 0;
-  #asked = 0;
   #timer = 0;
+
+  // The wait that the server asks for, in milliseconds from the end of this connection on. Afterwards:
+  // the moment before which the client must not come back, its distance at first, and the reason.
+  #asked = 0;
+  #awayUntil = 0;
+  #awayBy = 0;
+  #awayFor = null;
 
   // Commands without a whole answer, by id.
   #pending = new Map();
@@ -198,6 +207,11 @@ export class Quotes extends EventTarget {
     return [...this.#wanted];
   }
 
+  get askedUntil() {
+    const away = this.#away();
+    return away > 0 ? Date.now() + away : null;
+  }
+
   subscribe(symbols) {
     return this.#inParts({ action: "subscribe" }, "symbols", symbols);
   }
@@ -237,7 +251,7 @@ export class Quotes extends EventTarget {
     this.#failures = this.#doublings = 0;
     this.#watch();
     this.#disconnect();
-    if (this.#asleep.size === 0) this.#open();
+    if (this.#asleep.size === 0) this.#comeBack();
   }
 
   /** Yield changes. A slow reader gets one change of each symbol, with all fields that changed. */
@@ -271,7 +285,10 @@ export class Quotes extends EventTarget {
   /** Take in options, which hold from the next connection on. */
   #set(options) {
     const { fields } = this.#options;
+    const host = this.#address?.host;
     this.#address = new URL(options.url ?? this.#options.url, globalThis.location?.href);
+    // Another server has not asked for anything.
+    if (host !== this.#address.host) this.#asked = this.#awayUntil = 0;
     Object.assign(this.#options, options);
     this.#address.protocol = this.#address.protocol.replace("http", "ws");
     this.#address.hash = "";
@@ -293,6 +310,7 @@ export class Quotes extends EventTarget {
     } catch (error) {
       if (attempt !== this.#attempt) return;
       this.#token = null;
+      if (error?.retryAfter > 0) this.#asked = error.retryAfter;
       this.#retry({ code: "no_token", message: String(error) });
       return;
     }
@@ -481,7 +499,7 @@ export class Quotes extends EventTarget {
     const lost = this.#acceptedAt === null ? "unreachable" : "connection_lost";
     const known = own(CLOSES, code);
     let why = known ? reason(known, words) : { code: lost, message: words || SENTENCES[lost] };
-    if (named) why = { code: named, message };
+    if (named) why = { code: named, message: message.replace(RETRY_AFTER, "") };
     const renewable = code === 4401 && this.#options.getToken && !this.#renewed;
     if (FINAL_CLOSES.has(code) && !renewable) {
       this.#finish(why);
@@ -491,7 +509,7 @@ export class Quotes extends EventTarget {
       this.#renewed = true;
       this.#token = quiet(this.#askForToken());
     }
-    if (BUSY_CLOSES.has(code)) this.#asked = Math.max(this.#asked, busyDelay());
+    if (BUSY_CLOSES.has(code)) this.#asked = Math.max(this.#asked, busyDelay(), askedBy(words));
     this.#retry(why);
   }
 
@@ -500,12 +518,41 @@ export class Quotes extends EventTarget {
     if (this.#acceptedAt === null) this.#failures += 1;
     else if (Date.now() - this.#acceptedAt >= LASTING) this.#doublings = 0;
     const limit = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#doublings);
-    const wait = Math.max(Math.random() * limit, Math.min(this.#asked, LONGEST_ASKED));
     this.#doublings += 1;
     this.#disconnect();
-    this.retryAt = Date.now() + wait;
-    this.#timer = setTimeout(() => this.#open(), wait);
+    this.#awayFor = why;
+    this.#wait(Math.max(Math.random() * limit, this.#away()), why);
+  }
+
+  /** Return the milliseconds for which the server asked this client to stay away, from now on. */
+  #away() {
+    // A clock that is set back must not make the wait longer.
+    return Math.max(0, Math.min(this.#awayUntil - Date.now(), this.#awayBy));
+  }
+
+  #stayAway(milliseconds) {
+    // Of two waits the longer one counts.
+    if (milliseconds < this.#away()) return;
+    this.#awayBy = milliseconds;
+    this.#awayUntil = Date.now() + milliseconds;
+  }
+
+  #wait(milliseconds, why) {
+    const end = () => {
+      this.#awayUntil = 0;
+      this.#open();
+    };
+    this.retryAt = Date.now() + milliseconds;
+    // A timer may come a little early.
+    this.#timer = setTimeout(end, milliseconds + 1);
     this.#become("waiting", why);
+  }
+
+  /** Connect now, or when the time is over for which the server asked. */
+  #comeBack() {
+    const away = this.#away();
+    if (away > 0) this.#wait(away, this.#awayFor ?? reason("going_away"));
+    else this.#open();
   }
 
   /** Forget the connection, and all that is true of it only. */
@@ -519,6 +566,7 @@ export class Quotes extends EventTarget {
     }
     this.#socket = this.#acceptedAt = this.#unanswered = this.#offset = null;
     this.retryAt = this.lag = this.format = this.status = null;
+    if (this.#asked) this.#stayAway(Math.min(this.#asked, LONGEST_ASKED));
     this.#asked = this.overload = 0;
     this.statuses.clear();
     for (const [id, { own }] of this.#pending) {
@@ -796,7 +844,7 @@ export class Quotes extends EventTarget {
 
   #wake(cause) {
     if (!this.#asleep.delete(cause)) return;
-    if (this.#asleep.size === 0) this.#open();
+    if (this.#asleep.size === 0) this.#comeBack();
     else this.#tellSleep();
   }
 
@@ -844,6 +892,12 @@ function reason(code, words) {
 
 function busyDelay() {
   return BUSY_FROM + Math.random() * (BUSY_TO - BUSY_FROM);
+}
+
+/** Return the milliseconds for which a refusal asks, and up to a second more; 0 if it names none. */
+function askedBy(words) {
+  const [, seconds] = RETRY_AFTER.exec(words) ?? [];
+  return seconds ? (Number(seconds) + Math.random()) * 1000 : 0;
 }
 
 function isLocal({ hostname }) {
