@@ -5,12 +5,13 @@ import signal
 import time
 from contextlib import ExitStack
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.board import LOST, Board
+from tests.browser.board import LOST
 from tests.browser.faults import Faults
 from tests.browser.waiting import until
 from tests.gateway.wire import Client
@@ -62,7 +63,7 @@ def away(page: Page, since: str, times: int = 1) -> tuple[list[dict[str, Any]], 
     """
     until(page, lambda: len(events(page, "opened")) > times)
     seen, waits = events(page, "opened", since), []
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         if before["type"] == since and after["type"] == "opened":
             waits.append(after["at"] - before["at"])
     return events(page, since), waits
