@@ -17,7 +17,7 @@ from msgspec import convert
 from quotestream.decoder import UNREADABLE, Decoder, Message, not_valid
 from quotestream.document import Document
 from quotestream.errors import BadMessage, CommandRefused, Refused
-from quotestream.messages import Patch, Reconnect, Refusal, Resumed, Status, Throttled
+from quotestream.messages import Acknowledged, Patch, Reconnect, Refusal, Resumed, Status, Throttled
 from quotestream.request import Wanted, normalized, resuming
 from quotestream.values import Market, State
 from server.quotes.view import Form
@@ -273,6 +273,7 @@ class Core:
             self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
+        convert(message, Acknowledged)
         if message["action"] == "resume":
             self.document.recovered(convert(message, Resumed).recovered)
         elif message["action"] == "throttle":
