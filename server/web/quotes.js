@@ -54,6 +54,9 @@ const RESUMING = 8;
 // Symbols of one command. The server counts a command once for each 50 of them.
 const MAX_SYMBOLS = 50;
 
+// Kinds of rows whose fields the client remembers.
+const MAX_MASKS = 256;
+
 // The ids of the client's own commands. Those of a page have numbers.
 const PING_ID = "ping";
 const RESYNC_ID = "resync";
@@ -1057,6 +1060,8 @@ class Decoder {
   #selected;
   #fields = null;
   #derived = [];
+  // The fields of each mask. A server has few of them.
+  #masks = new Map();
 
   /** `selected`: the client asked for certain fields only. */
   constructor(book, selected) {
@@ -1067,6 +1072,16 @@ class Decoder {
   schema({ fields, derived = [] }) {
     this.#fields = fields;
     this.#derived = derived;
+    this.#masks.clear();
+  }
+
+  #present(mask) {
+    const known = this.#masks.get(mask);
+    if (known) return known;
+    if (this.#masks.size === MAX_MASKS) this.#masks.clear();
+    const present = this.#fields.filter((_, bit) => (mask / 2 ** bit) & 1);
+    this.#masks.set(mask, present);
+    return present;
   }
 
   /** Read an array. A later server may send other kinds, and more elements. */
@@ -1106,7 +1121,7 @@ class Decoder {
 
   /** Set a row's fields and those that follow from them. A later server may send more values. */
   #read(quote, mask, values, ts) {
-    const present = this.#fields.filter((_, bit) => (mask / 2 ** bit) & 1);
+    const present = this.#present(mask);
     if (values.length < present.length) throw new RangeError("a row has too few values");
     for (const [place, field] of present.entries()) {
       const value = values[place];
