@@ -52,7 +52,7 @@ async function start() {
   });
   const search = new Search(api, selection, instruments, (symbol) => add(selection, table, symbol));
   new Head(selection, instruments, stream);
-  const chosen = new Chosen(selection, instruments, past, stream);
+  const chosen = new Chosen(selection, instruments, past, stream, table);
   const meter = new Meter(stream);
 
   new List(selection, stream, table, api, isFirst);
