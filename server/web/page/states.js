@@ -44,7 +44,9 @@ export function describe({ state, reason, retryAt, askedUntil, lag, isTokenWante
       const seconds = Math.max(0, Math.ceil((retryAt - now) / 1000));
       // Until the server's own time, "Try now" would try nothing.
       const action = askedUntil ? null : "retry";
-      return show("bad", seconds ? `Reconnecting in ${seconds} s` : "Reconnecting", because, action);
+      const title = seconds ? `Reconnecting in ${seconds} s` : "Reconnecting";
+      // A phone's head has no room for more.
+      return show("bad", title, because, action, seconds ? `Retry in ${seconds} s` : "Retrying");
     }
     case "sleeping": {
       const { code } = reason;
