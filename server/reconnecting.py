@@ -26,6 +26,12 @@ LASTING = 10.0
 LONGEST_ASKED = 3600.0
 """Seconds that a server may ask to be left alone. A larger number is taken for a mistake."""
 
+LATER = {4429, 4503}
+"""Close codes in place of a status with `Retry-After`."""
+
+LATER_RANGE = 1.0, 5.0
+"""Seconds: the range of the random wait after LATER, as docs/protocol.md asks for."""
+
 PASSING = {408, 425, 429}
 """Statuses below 500 that time may cure. Other statuses below 500 are about the request itself."""
 
@@ -89,6 +95,11 @@ def is_final(status: int) -> bool:
     return 0 < status < 500 and status not in PASSING
 
 
+def asked_by_close(code: int) -> float:
+    """Return the seconds for which a server that closed with `code` wants to be left alone."""
+    return random.uniform(*LATER_RANGE) if code in LATER else 0.0
+
+
 def refused_handshake(
     status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> ConnectionFailed:
@@ -97,16 +108,18 @@ def refused_handshake(
     with suppress(ValueError, LookupError, TypeError):
         error = json.loads(body)["error"]
         message, code = str(error["message"]), str(error.get("code", ""))
-    return ConnectionFailed(message, status, _retry_after(headers), code)
+    found = [value for name, value in headers if name.lower() == b"retry-after"]
+    asked = retry_after(found[0].decode("ascii", "replace")) if found else 0.0
+    return ConnectionFailed(message, status, asked, code)
 
 
-def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float:
-    """Return the seconds until the moment that the server names (RFC 9110 §10.2.3), 0 without one."""
-    for name, value in headers:
-        if name.lower() == b"retry-after":
-            if value.isdigit():
-                return float(value)
-            with suppress(ValueError, OverflowError):
-                moment = parsedate_to_datetime(value.decode("ascii", "replace"))
-                return moment.timestamp() - time()
+def retry_after(value: str) -> float:
+    """Return the seconds until the moment that the header's `value` names (RFC 9110 §10.2.3).
+
+    They are 0 for a moment that has passed, and for another text.
+    """
+    if value.isascii() and value.isdigit():
+        return float(value)
+    with suppress(ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     return 0.0

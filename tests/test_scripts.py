@@ -58,7 +58,18 @@ def test_help_tells_what_the_tests_do():
     done = subprocess.run(
         [ROOT / "scripts" / "test", "--help"], capture_output=True, text=True, check=True
     )
-    for word in ("quick", "minutes", "Postgres", "Redis", "HAProxy", "nginx", "apt", "chromium"):
+    for word in (
+        "quick",
+        "minutes",
+        "Postgres",
+        "Redis",
+        "HAProxy",
+        "nginx",
+        "apt",
+        "chromium",
+        "nodejs",
+        "npm",
+    ):
         assert word in done.stdout
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
+from server.reconnecting import LONGEST_ASKED, retry_after
+
 TIMEOUT = 30.0
 """Seconds for one answer. The server ends a page after two."""
 
@@ -15,7 +17,7 @@ ATTEMPTS = 6
 """Times that a page is asked for, if the server or its store is away or busy."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Seconds between two attempts: doubled each time, or as long as the server says."""
+"""Seconds between two attempts: doubled each time, or longer if the server says so."""
 
 UNAVAILABLE = "Unavailable-Symbols"
 
@@ -104,10 +106,10 @@ class HistoryClient:
             except _Away as away:
                 if attempt == ATTEMPTS:
                     raise HistoryRefused(str(away)) from None
-                pause = min(LONGEST_WAIT, max(wait, away.wait))
-                self._tell(f"{away}; asking again in {pause:g} s")
+                pause = max(wait, min(away.wait, LONGEST_ASKED))
+                self._tell(f"{away}; asking again in {pause:.3g} s")
                 time.sleep(pause)
-                wait *= 2
+                wait = min(wait * 2, LONGEST_WAIT)
         raise AssertionError("the loop returns or raises")
 
     def _ask_once(self, path: str, missing: int) -> tuple[HTTPResponse, bytes]:
@@ -125,7 +127,7 @@ class HistoryClient:
             return response, body
         problem = f"{response.status} {_message(body)}"
         if response.status in (429, 503):
-            raise _Away(problem, _seconds(response.headers.get("Retry-After", "")))
+            raise _Away(problem, retry_after(response.headers.get("Retry-After", "")))
         raise HistoryRefused(problem)
 
 
@@ -141,7 +143,3 @@ def _message(body: bytes) -> str:
 def _problem(error: Exception) -> str:
     """Return the reason of a failed request in one line, without the error's number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() else 0.0

@@ -3,9 +3,9 @@
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from time import time_ns
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -14,10 +14,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from quotestream.core import TOKEN_EXPIRED
 from quotestream.credential import Credential
+from quotestream.decoder import UNREADABLE, not_valid
 from quotestream.errors import Refused
+from quotestream.messages import Reconnect
 from server.client.groups import first_of
 from server.client.published import Entry, Problem, read_batches
-from server.reconnecting import Backoff, ConnectionFailed, is_final
+from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final
 from server.websocket_client import open_connection
 
 WINDOW = 32
@@ -60,6 +62,29 @@ class Frame(NamedTuple):
     def text(self) -> str:
         """Return the message."""
         return f"[{','.join(self.objects)}]"
+
+
+class Rejected(msgspec.Struct):
+    """An object that does not count, by the number of its frame and its place in it, both from 1."""
+
+    frame: int
+    line: int
+    code: str
+    message: str
+
+
+class Acknowledged(msgspec.Struct):
+    """The server's answer to the first `frames` frames of a connection.
+
+    The counts are of all these frames. `rejected` has the objects since the last answer.
+    """
+
+    frames: int
+    accepted: int
+    duplicate: int
+    late: int
+    held: int
+    rejected: list[Rejected]
 
 
 class Summary:
@@ -124,6 +149,8 @@ class Publication:
         self._source = source
         self._epoch: str | None = None
         self.listener = listener
+        self.asked = 0.0
+        """Seconds for which the server wants to be left alone after this connection."""
 
     async def run(self, url: str, token: str) -> None:
         """Publish everything, and wait for the answer to the last object. Errors: Refused."""
@@ -133,7 +160,7 @@ class Publication:
             return
         target = f"{url}?source={quote(self._source)}&source_epoch={quote(self._epoch or '')}"
         while True:
-            problem, asked = "the connection ended", 0.0
+            problem, self.asked = "the connection ended", 0.0
             try:
                 async with open_connection(target, credential.headers) as socket:
                     backoff.accepted(trio.current_time())
@@ -142,8 +169,8 @@ class Publication:
             except ConnectionFailed as failed:
                 if is_final(failed.status):
                     raise Refused(failed.code, str(failed)) from None
-                problem, asked = str(failed), failed.retry_after
-            wait = backoff.next(trio.current_time(), asked)
+                problem, self.asked = str(failed), max(self.asked, failed.retry_after)
+            wait = backoff.next(trio.current_time(), self.asked)
             self.listener.on_wait(problem, wait)
             await trio.sleep(wait)
 
@@ -171,18 +198,29 @@ class Publication:
         if frame is self._following:
             self._following = None
 
-    def answered(self, frames: int, rejected: Sequence[dict[str, Any]], first: int) -> None:
-        """Note that the oldest frames are answered. `first`: the number of the oldest of all."""
+    def answered(self, frames: int, rejected: Sequence[Rejected], first: int) -> None:
+        """Note that the oldest `frames` are answered. `first` is the number of the oldest of all.
+
+        Errors: ValueError for an answer to something that was not sent. It counts for nothing then.
+        """
+        sizes = [len(each.lines) for each in islice(self.unanswered, max(0, frames))]
+        if len(sizes) != frames:
+            raise ValueError(f"an answer to {frames} frames")
+        for each in rejected:
+            if not (
+                first <= each.frame < first + frames and 1 <= each.line <= sizes[each.frame - first]
+            ):
+                raise ValueError(f"an answer to object {each.line} of frame {each.frame}")
         again: dict[int, Frame] = {}
         for each in rejected:
-            place, at = each["frame"] - first, each["line"] - 1
+            place, at = each.frame - first, each.line - 1
             frame = self.unanswered[place]
-            if each["code"] == REFUSED_FOR_NOW:
+            if each.code == REFUSED_FOR_NOW:
                 refused = again.setdefault(place, Frame([], []))
                 refused.objects.append(frame.objects[at])
                 refused.lines.append(frame.lines[at])
             else:
-                self._reject(frame.lines[at], each["code"], each["message"])
+                self._reject(frame.lines[at], each.code, each.message)
         self.refused.extend(again.values())
         for _ in range(frames):
             self.unanswered.popleft()
@@ -222,20 +260,25 @@ class _Exchange:
     async def run(self) -> bool:
         """Publish until everything is answered. Return False if the connection ended before.
 
-        Errors: Refused if the server closed because of what it was sent.
+        Errors: Refused if the server closed because of what it was sent; ConnectionFailed if it sends
+        what is not an answer.
         """
-        whole, reason = False, None
+        whole, failure = False, None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 await self._write()
                 whole = True
                 nursery.cancel_scope.cancel()
-        except* ConnectionClosed as group:
-            reason = getattr(first_of(group), "reason", None)
-        if reason is not None and reason.code in FINAL_CLOSES:
-            text = f"the server closed the connection: {reason.code} {reason.reason}"
-            raise Refused(str(reason.code), text)
+        except* (ConnectionClosed, ConnectionFailed) as group:
+            failure = first_of(group)
+        if isinstance(failure, ConnectionFailed):
+            raise failure
+        if (reason := getattr(failure, "reason", None)) is not None:
+            if reason.code in FINAL_CLOSES:
+                text = f"the server closed the connection: {reason.code} {reason.reason}"
+                raise Refused(str(reason.code), text)
+            self._publication.asked = max(self._publication.asked, asked_by_close(reason.code))
         return whole
 
     async def _write(self) -> None:
@@ -279,13 +322,21 @@ class _Exchange:
 
     async def _read(self) -> None:
         while True:
-            message = msgspec.json.decode(await self._socket.get_message())
-            if message["type"] != "ack":
-                continue
-            frames, publication = message["frames"], self._publication
-            publication.answered(frames - self._acked, message["rejected"], self._acked + 1)
-            counts = Counter({name: message[name] for name in COUNTED})
-            publication.summary.counts = self._before + counts
-            self._acked = frames
-            self._progress.set()
-            self._progress = trio.Event()
+            text = await self._socket.get_message()
+            try:
+                message = msgspec.json.decode(text)
+                if message["type"] == "reconnect":
+                    self._publication.asked = msgspec.convert(message, Reconnect).after_ms / 1000
+                elif message["type"] == "ack":
+                    self._acknowledged(msgspec.convert(message, Acknowledged))
+            except UNREADABLE as error:
+                raise ConnectionFailed(str(not_valid(error))) from None
+
+    def _acknowledged(self, ack: Acknowledged) -> None:
+        publication = self._publication
+        publication.answered(ack.frames - self._acked, ack.rejected, self._acked + 1)
+        counts = Counter({name: getattr(ack, name) for name in COUNTED})
+        publication.summary.counts = self._before + counts
+        self._acked = ack.frames
+        self._progress.set()
+        self._progress = trio.Event()

@@ -98,11 +98,15 @@ def retry_after(wait: float) -> str:
 
 
 def close_frame(refusal: Refusal) -> bytes:
-    """Return the close frame of a refusal, with the reason `code: message` (RFC 6455 §5.5.1)."""
+    """Return the close frame of a refusal, with the reason `code: message` (RFC 6455 §5.5.1).
+
+    A known `wait` stands at the end of the reason, as a browser hides the header `Retry-After`.
+    """
     _, code, _, close = refusal.refused.value
-    text = f"{code}: {redact(str(refusal))}".encode()[:MAX_CLOSE_REASON]
+    end = f"; retry after {retry_after(refusal.wait)} s".encode() if refusal.wait else b""
+    text = f"{code}: {redact(str(refusal))}".encode()[: MAX_CLOSE_REASON - len(end)]
     # The cut may have split a character.
-    reason = text.decode(errors="ignore").encode()
+    reason = text.decode(errors="ignore").encode() + end
     payload = close.to_bytes(2) + reason
     return bytes((CLOSE_OPCODE, len(payload))) + payload
 

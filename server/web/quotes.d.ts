@@ -9,7 +9,10 @@ export type State = "connecting" | "live" | "stale" | "waiting" | "sleeping" | "
 export interface Options {
   /** The address of `/ws/quotes`; relative to the page in a browser. `http` stands for `ws`. */
   url: string | URL;
-  /** Returns a token. It is asked at the start, and once when the server refuses the token. */
+  /**
+   * Returns a token. It is asked at the start, and once when the server refuses the token. If it fails
+   * with a `retryAfter`, the client asks again after that number of milliseconds at the earliest.
+   */
   getToken?: () => string | Promise<string>;
   /** The symbols to begin with; `["*"]` for all. */
   symbols?: Iterable<string>;
@@ -140,6 +143,11 @@ export class Quotes extends EventTarget implements AsyncIterable<Change> {
   readonly reason: Reason | null;
   /** When the next attempt starts, in milliseconds since 1970, in the state `waiting`. */
   readonly retryAt: number | null;
+  /**
+   * Until when the server asked this client to stay away, in milliseconds since 1970, or null. Until
+   * then neither `reconnect()` nor `resume()` opens a connection to it.
+   */
+  readonly askedUntil: number | null;
   readonly quotes: ReadonlyMap<string, Readonly<Partial<Quote>>>;
   readonly versions: ReadonlyMap<string, number>;
   readonly epoch: string;

@@ -54,6 +54,9 @@ const RESUMING = 8;
 // Symbols of one command. The server counts a command once for each 50 of them.
 const MAX_SYMBOLS = 50;
 
+// Kinds of rows whose fields the client remembers.
+const MAX_MASKS = 256;
+
 // The ids of the client's own commands. Those of a page have numbers.
 const PING_ID = "ping";
 const RESYNC_ID = "resync";
@@ -63,6 +66,9 @@ const PASSING_ERRORS = new Set(["store_unavailable", "rate_limited"]);
 
 // The states of a symbol's market in which it does not trade.
 const MARKETS = new Set(["halted", "closed"]);
+
+// The end of a refusal's text, if the server knows when to come back. A browser hides `Retry-After`.
+const RETRY_AFTER = /; retry after (\d+) s$/;
 
 // Close codes after which the same request is refused again, and those of a busy server.
 const FINAL_CLOSES = new Set([4400, 4401, 4403]);
@@ -149,8 +155,14 @@ export class Quotes extends EventTarget {
   #renewed = false;
   #failures = 0;
   #doublings = 0;
-  #asked = 0;
   #timer = 0;
+
+  // The wait that the server asks for, in milliseconds from the end of this connection on. Afterwards:
+  // the moment before which the client must not come back, its distance at first, and the reason.
+  #asked = 0;
+  #awayUntil = 0;
+  #awayBy = 0;
+  #awayFor = null;
 
   // Commands without a whole answer, by id.
   #pending = new Map();
@@ -198,6 +210,11 @@ export class Quotes extends EventTarget {
     return [...this.#wanted];
   }
 
+  get askedUntil() {
+    const away = this.#away();
+    return away > 0 ? Date.now() + away : null;
+  }
+
   subscribe(symbols) {
     return this.#inParts({ action: "subscribe" }, "symbols", symbols);
   }
@@ -237,7 +254,7 @@ export class Quotes extends EventTarget {
     this.#failures = this.#doublings = 0;
     this.#watch();
     this.#disconnect();
-    if (this.#asleep.size === 0) this.#open();
+    if (this.#asleep.size === 0) this.#comeBack();
   }
 
   /** Yield changes. A slow reader gets one change of each symbol, with all fields that changed. */
@@ -271,7 +288,10 @@ export class Quotes extends EventTarget {
   /** Take in options, which hold from the next connection on. */
   #set(options) {
     const { fields } = this.#options;
+    const host = this.#address?.host;
     this.#address = new URL(options.url ?? this.#options.url, globalThis.location?.href);
+    // Another server has not asked for anything.
+    if (host !== this.#address.host) this.#asked = this.#awayUntil = 0;
     Object.assign(this.#options, options);
     this.#address.protocol = this.#address.protocol.replace("http", "ws");
     this.#address.hash = "";
@@ -293,6 +313,7 @@ export class Quotes extends EventTarget {
     } catch (error) {
       if (attempt !== this.#attempt) return;
       this.#token = null;
+      if (error?.retryAfter > 0) this.#asked = error.retryAfter;
       this.#retry({ code: "no_token", message: String(error) });
       return;
     }
@@ -481,7 +502,7 @@ export class Quotes extends EventTarget {
     const lost = this.#acceptedAt === null ? "unreachable" : "connection_lost";
     const known = own(CLOSES, code);
     let why = known ? reason(known, words) : { code: lost, message: words || SENTENCES[lost] };
-    if (named) why = { code: named, message };
+    if (named) why = { code: named, message: message.replace(RETRY_AFTER, "") };
     const renewable = code === 4401 && this.#options.getToken && !this.#renewed;
     if (FINAL_CLOSES.has(code) && !renewable) {
       this.#finish(why);
@@ -491,7 +512,7 @@ export class Quotes extends EventTarget {
       this.#renewed = true;
       this.#token = quiet(this.#askForToken());
     }
-    if (BUSY_CLOSES.has(code)) this.#asked = Math.max(this.#asked, busyDelay());
+    if (BUSY_CLOSES.has(code)) this.#asked = Math.max(this.#asked, busyDelay(), askedBy(words));
     this.#retry(why);
   }
 
@@ -500,12 +521,41 @@ export class Quotes extends EventTarget {
     if (this.#acceptedAt === null) this.#failures += 1;
     else if (Date.now() - this.#acceptedAt >= LASTING) this.#doublings = 0;
     const limit = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#doublings);
-    const wait = Math.max(Math.random() * limit, Math.min(this.#asked, LONGEST_ASKED));
     this.#doublings += 1;
     this.#disconnect();
-    this.retryAt = Date.now() + wait;
-    this.#timer = setTimeout(() => this.#open(), wait);
+    this.#awayFor = why;
+    this.#wait(Math.max(Math.random() * limit, this.#away()), why);
+  }
+
+  /** Return the milliseconds for which the server asked this client to stay away, from now on. */
+  #away() {
+    // A clock that is set back must not make the wait longer.
+    return Math.max(0, Math.min(this.#awayUntil - Date.now(), this.#awayBy));
+  }
+
+  #stayAway(milliseconds) {
+    // Of two waits the longer one counts.
+    if (milliseconds < this.#away()) return;
+    this.#awayBy = milliseconds;
+    this.#awayUntil = Date.now() + milliseconds;
+  }
+
+  #wait(milliseconds, why) {
+    const end = () => {
+      this.#awayUntil = 0;
+      this.#open();
+    };
+    this.retryAt = Date.now() + milliseconds;
+    // A timer may come a little early.
+    this.#timer = setTimeout(end, milliseconds + 1);
     this.#become("waiting", why);
+  }
+
+  /** Connect now, or when the time is over for which the server asked. */
+  #comeBack() {
+    const away = this.#away();
+    if (away > 0) this.#wait(away, this.#awayFor ?? reason("going_away"));
+    else this.#open();
   }
 
   /** Forget the connection, and all that is true of it only. */
@@ -519,6 +569,7 @@ export class Quotes extends EventTarget {
     }
     this.#socket = this.#acceptedAt = this.#unanswered = this.#offset = null;
     this.retryAt = this.lag = this.format = this.status = null;
+    if (this.#asked) this.#stayAway(Math.min(this.#asked, LONGEST_ASKED));
     this.#asked = this.overload = 0;
     this.statuses.clear();
     for (const [id, { own }] of this.#pending) {
@@ -796,7 +847,7 @@ export class Quotes extends EventTarget {
 
   #wake(cause) {
     if (!this.#asleep.delete(cause)) return;
-    if (this.#asleep.size === 0) this.#open();
+    if (this.#asleep.size === 0) this.#comeBack();
     else this.#tellSleep();
   }
 
@@ -844,6 +895,12 @@ function reason(code, words) {
 
 function busyDelay() {
   return BUSY_FROM + Math.random() * (BUSY_TO - BUSY_FROM);
+}
+
+/** Return the milliseconds for which a refusal asks, and up to a second more; 0 if it names none. */
+function askedBy(words) {
+  const [, seconds] = RETRY_AFTER.exec(words) ?? [];
+  return seconds ? (Number(seconds) + Math.random()) * 1000 : 0;
 }
 
 function isLocal({ hostname }) {
@@ -1003,6 +1060,8 @@ class Decoder {
   #selected;
   #fields = null;
   #derived = [];
+  // The fields of each mask. A server has few of them.
+  #masks = new Map();
 
   /** `selected`: the client asked for certain fields only. */
   constructor(book, selected) {
@@ -1013,6 +1072,16 @@ class Decoder {
   schema({ fields, derived = [] }) {
     this.#fields = fields;
     this.#derived = derived;
+    this.#masks.clear();
+  }
+
+  #present(mask) {
+    const known = this.#masks.get(mask);
+    if (known) return known;
+    if (this.#masks.size === MAX_MASKS) this.#masks.clear();
+    const present = this.#fields.filter((_, bit) => (mask / 2 ** bit) & 1);
+    this.#masks.set(mask, present);
+    return present;
   }
 
   /** Read an array. A later server may send other kinds, and more elements. */
@@ -1052,7 +1121,7 @@ class Decoder {
 
   /** Set a row's fields and those that follow from them. A later server may send more values. */
   #read(quote, mask, values, ts) {
-    const present = this.#fields.filter((_, bit) => (mask / 2 ** bit) & 1);
+    const present = this.#present(mask);
     if (values.length < present.length) throw new RangeError("a row has too few values");
     for (const [place, field] of present.entries()) {
       const value = values[place];

@@ -3,7 +3,6 @@
 No test downloads a browser. Playwright drives Debian's Chromium, which `scripts/test` installs.
 """
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -12,14 +11,13 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.browser.board import Board
 from tests.browser.faults import Faults
 from tests.processes import TIMEOUT, ServerProcess
+from tests.programs import program
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Start Chromium. It ends with the package: Playwright occupies the thread's asyncio loop."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("chromium is not installed, so no browser can open the page")
+    found = program("chromium", "chromium-browser", package="chromium")
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses root, and a container may have little shared memory.
         options = ["--no-sandbox", "--disable-dev-shm-usage"]

@@ -137,7 +137,10 @@ def test_token_is_asked_for_and_kept_for_the_tab(page, faults, watched):
     expect(dialog).to_contain_text("This is not a token")
     field = dialog.get_by_label("Token", exact=True)
     field.fill("not a token")
-    field.press("Enter")
+    # The dialog closes, and comes back with the refusal.
+    with page.expect_response(lambda response: response.status == 401):
+        field.press("Enter")
+    expect(dialog).to_be_visible()
     expect(page.locator("#banner-text")).to_contain_text("A token of an administrator is needed")
     field.fill(make_token("alice"))
     field.press("Enter")

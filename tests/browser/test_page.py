@@ -77,6 +77,10 @@ def test_list_without_any_known_symbol(board, page, faults):
     expect(board.row("NOSUCH")).to_contain_text("does not know the symbol")
     board.await_state("Live")
     assert board.symbols() == ["NOSUCH", "NEITHER"]
+    # No price will ever come of the first one, so the chart must not promise it.
+    expect(page.get_by_text("This server does not know the symbol.")).to_have_count(3)
+    expect(page.get_by_text("The chart comes with the first price.")).to_have_count(0)
+    check_looks(page, "page-unknown")
     page.keyboard.press("/")
     page.keyboard.type("MSFT")
     page.get_by_role("combobox").press("Enter")

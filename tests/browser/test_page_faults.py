@@ -30,6 +30,7 @@ def test_server_killed_and_restarted(tmp_path, page, faults):
         board.await_live()
     board.await_state(re.compile("^Reconnecting"))
     expect(board.announced).to_contain_text("Reconnecting")
+    expect(page.get_by_role("button", name="Try now")).to_be_visible()
     check_looks(page, "page-lost")
     with ServerProcess(tmp_path, **QUICK, **ports):
         board.await_live()

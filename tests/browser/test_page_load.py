@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from playwright.sync_api import CDPSession
+
 from server.store.embedded import load_instruments
 from tests.browser.board import LOST, Board, heap
 from tests.browser.looks import take_picture
@@ -54,6 +56,12 @@ def record(path: Path) -> None:
                 file.write(f"{1764012345000 + 1000 * number + place},{symbol},{price:.2f},10\n")
 
 
+def layouts(devtools: CDPSession) -> float:
+    """Return how often the page's layout was computed so far."""
+    metrics = devtools.send("Performance.getMetrics")["metrics"]
+    return float(next(each["value"] for each in metrics if each["name"] == "LayoutCount"))
+
+
 def test_500_symbols_at_full_speed(tmp_path, page, context, record_property):
     """The page stays usable, and its memory does not grow with the updates."""
     record(tmp_path / "trades.csv")
@@ -66,11 +74,15 @@ def test_500_symbols_at_full_speed(tmp_path, page, context, record_property):
         board.await_title()
         before = heap(devtools)
         sent = server.metric("market_data_messages_sent_total")
+        devtools.send("Performance.enable")
+        laid_out = layouts(devtools)
         measured = page.evaluate(MEASURE, SECONDS)
+        laid_out = layouts(devtools) - laid_out
         sent = server.metric("market_data_messages_sent_total") - sent
         for name, value in measured.items():
             record_property(name, round(value))
         record_property("messages a second", round(sent / SECONDS))
+        record_property("layouts a second", round(laid_out / SECONDS))
         take_picture(page, "page-500")
         after = heap(devtools)
         record_property("heap, MB", f"{before:.1f}, then {after:.1f}")
@@ -78,6 +90,8 @@ def test_500_symbols_at_full_speed(tmp_path, page, context, record_property):
         page.goto("about:blank")
     # An idle machine shows far more. Other tests share this one.
     assert measured["frames a second"] > 1
+    # A page that reads its layout between two writes has ten and more for each frame.
+    assert laid_out < 3 * (SECONDS * measured["frames a second"] + 1)
     assert after < before + 20
 
 

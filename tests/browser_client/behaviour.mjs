@@ -163,6 +163,77 @@ scenario("busy_servers_are_left_for_seconds", async () => {
   }
 });
 
+scenario("a_wait_in_the_reason_is_honoured", async () => {
+  const quotes = start();
+  const refusals = { 4503: "store_unavailable", 4409: "too_many_connections", 4429: "rate_limited" };
+  for (const [code, name] of Object.entries(refusals)) {
+    await settle();
+    socket().open();
+    socket().end(Number(code), `${name}: slow down; retry after 17 s`);
+    assert.deepEqual(quotes.reason, { code: name, message: "slow down" });
+    const wait = quotes.retryAt - clock();
+    assert.ok(wait >= 17 * SECOND && wait <= 18 * SECOND, String(wait));
+    assert.equal(quotes.askedUntil, quotes.retryAt);
+    await reconnected();
+    assert.equal(quotes.askedUntil, null);
+  }
+  socket().end(4429, "rate_limited: slow down; retry after 99999999999999999999 s");
+  assert.equal(quotes.retryAt - clock(), HOUR);
+});
+
+scenario("no_way_back_is_shorter_than_the_wait_that_was_asked_for", async () => {
+  const ways = {
+    resume: (quotes) => {
+      quotes.pause();
+      quotes.resume();
+    },
+    reconnect: (quotes) => quotes.reconnect({ symbols: ["B"] }),
+    awake: () => jump(-2 * HOUR),
+  };
+  for (const [way, go] of Object.entries(ways)) {
+    for (const end of [
+      () => socket().end(4429, "rate_limited: slow down; retry after 60 s"),
+      () => socket().say({ type: "reconnect", after_ms: 60_000 }) ?? socket().end(1001),
+      () => socket().say({ type: "reconnect", after_ms: 60_000 }),
+    ]) {
+      const quotes = await accepted();
+      end();
+      const from = clock();
+      if (quotes.state === "live" && way === "awake") quotes.reconnect();
+      go(quotes);
+      assert.equal(quotes.state, "waiting", way);
+      assert.ok(["rate_limited", "going_away"].includes(quotes.reason.code), quotes.reason.code);
+      const back = way === "awake" ? from - 2 * HOUR : from;
+      await reconnected();
+      const wait = clock() - back;
+      assert.ok(wait >= 60 * SECOND && wait < 62 * SECOND, `${way}: ${wait}`);
+      quotes.close();
+    }
+  }
+});
+
+scenario("another_server_has_not_asked_for_a_wait", async () => {
+  const quotes = await accepted();
+  socket().end(4429, "rate_limited: slow down; retry after 60 s");
+  quotes.reconnect({ url: "wss://other.example/ws/quotes" });
+  assert.equal(quotes.state, "connecting");
+  await accept();
+  assert.equal(socket().url.host, "other.example");
+});
+
+scenario("a_token_may_come_later", async () => {
+  let asked = 0;
+  const refusal = Object.assign(new Error("too many requests"), { retryAfter: 9000 });
+  const quotes = start({ getToken: () => (asked++ ? "token" : Promise.reject(refusal)) });
+  await settle();
+  assert.deepEqual([quotes.state, quotes.reason.code], ["waiting", "no_token"]);
+  assert.equal(quotes.retryAt - clock(), 9000);
+  quotes.pause();
+  quotes.resume();
+  assert.equal(quotes.retryAt - clock(), 9000);
+  assert.ok((await reconnected()) >= 9000);
+});
+
 scenario("final_refusals_stop", async () => {
   const refusals = [
     [4400, "bad_request"],

@@ -24,6 +24,8 @@ function listed(url, name) {
 class Run {
   #events = { bar: [], bars_missed: [], bars_end: [], error: [] };
   #tokens = 0;
+  #calls = 0;
+  #refused = [];
   #socket = null;
   #seen = 0;
   observed = [];
@@ -81,7 +83,10 @@ class Run {
 
   call({ method, symbols, timeframe, interval }) {
     const rest = method === "throttle" ? [interval] : timeframe ? [symbols, timeframe] : [symbols];
-    this.quotes[method](...rest);
+    const call = (this.#calls += 1);
+    this.quotes[method](...rest).catch(({ code, symbols: named }) => {
+      this.#refused.push({ call, code, symbols: named });
+    });
   }
 
   expect(wanted) {
@@ -101,6 +106,7 @@ class Run {
       interval: quotes.interval,
       sent: "sent" in wanted ? this.#socket.sent.splice(0) : null,
       errors: this.#events.error,
+      refused: this.#refused,
       bars: "bars" in wanted ? this.#events.bar.splice(0) : null,
       bars_missed: "bars_missed" in wanted ? this.#events.bars_missed.splice(0) : null,
       bars_end: "bars_end" in wanted ? this.#events.bars_end.splice(0) : null,

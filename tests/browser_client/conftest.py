@@ -1,12 +1,11 @@
-"""Skips the tests of `quotes.js` on a machine without Node."""
-
-import shutil
+"""All tests of `quotes.js` need Node."""
 
 import pytest
+
+from tests.programs import program
 
 
 @pytest.fixture(autouse=True, scope="session")
 def node() -> None:
-    """Skip the tests if there is no Node."""
-    if shutil.which("node") is None:
-        pytest.skip("Node is not installed, so quotes.js was not tested")
+    """Look for Node before the tests."""
+    program("node", package="nodejs")

@@ -18,7 +18,20 @@ for (const name of ["setTimeout", "setInterval"]) {
 
 const print = (value) => console.log(JSON.stringify(value));
 const getToken = () => (tokens.length > 1 ? tokens.shift() : tokens[0]);
-const quotes = connect({ ...options, getToken });
+// Node 18, which is Debian 12's, has no WebSocket. Debian's package node-ws has one.
+async function debianSocket() {
+  const { WebSocket } = await import("/usr/share/nodejs/ws/wrapper.mjs");
+  return class extends WebSocket {
+    constructor(...options) {
+      super(...options);
+      // The event `close` tells the client enough. An error without a listener would end the process.
+      this.on("error", () => {});
+    }
+  };
+}
+
+const WebSocket = globalThis.WebSocket ?? (await debianSocket());
+const quotes = connect({ ...options, getToken, WebSocket });
 
 for (const event of ["state", "missed", "removed", "error", "status", "bar"]) {
   quotes.addEventListener(event, ({ detail }) => print({ event, detail, missed: quotes.missed }));

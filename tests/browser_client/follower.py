@@ -2,7 +2,6 @@
 
 import json
 import queue
-import re
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -14,17 +13,6 @@ from tests.processes import START_TIMEOUT, ServerProcess, eventually, make_token
 
 SPEED = 10
 """By how much the client's timers are faster, so that a test need not wait for a heartbeat."""
-
-BUILT_IN = 22
-"""The first version of Node with WebSockets that need no flag."""
-
-
-def flags() -> list[str]:
-    """Return the flags by which this Node has WebSockets."""
-    version = subprocess.run([*command("")[:1], "--version"], capture_output=True, check=True)
-    major = re.match(rb"v(\d+)", version.stdout)
-    assert major is not None
-    return ["--experimental-websocket"] if int(major[1]) < BUILT_IN else []
 
 
 class Follower:
@@ -47,7 +35,7 @@ class Follower:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            command("follow.mjs", json.dumps(self._options), flags=flags()),
+            command("follow.mjs", json.dumps(self._options)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

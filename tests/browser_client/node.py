@@ -1,8 +1,10 @@
 """Runs Node, in which the tests play `quotes.js`."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 RUNNERS = Path(__file__).parent
@@ -10,12 +12,29 @@ RUNNERS = Path(__file__).parent
 PATIENCE = 120.0
 """Seconds for a runner, which takes one or two on an idle machine."""
 
+FLAGS = {
+    (18, 0): ["--experimental-global-customevent"],
+    (20, 10): ["--experimental-websocket"],
+    (22, 0): [],
+}
+"""By the first version of Node: its flags to be like a browser. Debian 12 has Node 18."""
+
 
 def command(runner: str, *arguments: str, flags: Sequence[str] = ()) -> list[str]:
     """Return the command that runs a file of this folder."""
     path = shutil.which("node")
     assert path is not None
-    return [path, "--no-warnings", *flags, str(RUNNERS / runner), *arguments]
+    return [path, "--no-warnings", *_flags(path), *flags, str(RUNNERS / runner), *arguments]
+
+
+@cache
+def _flags(path: str) -> list[str]:
+    """Return the flags that this Node needs."""
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.match(r"v(\d+)\.(\d+)", printed)
+    assert found is not None, printed
+    version = int(found[1]), int(found[2])
+    return next((flags for first, flags in reversed(FLAGS.items()) if first <= version), [])
 
 
 def run(runner: str, text: str = "", flags: Sequence[str] = ()) -> str:

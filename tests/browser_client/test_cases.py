@@ -111,7 +111,7 @@ def expected(field: str, value: Any) -> Any:
     """Return what is expected of a field, in an order that does not matter."""
     if field == "errors":
         return refusals(value)
-    if field == "sent":
+    if field in ("sent", "refused"):
         return ordered(value)
     return sorted(value) if field in ("missed", "symbols") else value
 
@@ -183,6 +183,7 @@ TRANSLATED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "missed": lambda seen: sorted(seen["missed"]),
     "errors": lambda seen: refusals(seen["errors"]),
     "sent": lambda seen: ordered(seen["sent"]),
+    "refused": lambda seen: ordered(sorted(seen["refused"], key=lambda each: each["call"])),
 }
 """What a client shows, by the field of an expectation."""
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -11,10 +10,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
 import server
 from tests.processes import START_TIMEOUT, ServerProcess, eventually, make_token
+from tests.programs import program
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,9 +74,7 @@ def test_page_has_24_lines():
 
 def test_page_shows_quotes(tmp_path):
     """A browser shows the state and a row for each symbol. It comes back if it gets no token."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("Chromium is not installed, so the page was not looked at")
+    browser = program("chromium", "chromium-browser", package="chromium")
     with ServerProcess(tmp_path) as quotes:
         page = PAGE.replace("ws://127.0.0.1:8080/ws/quotes", quotes.quotes_url)
         assert page != PAGE

@@ -10,6 +10,7 @@ import pytest
 
 import server
 from tests.browser_client.node import PATIENCE, RUNNERS, command
+from tests.programs import program
 
 WEB = Path(server.__file__).parent / "web"
 
@@ -18,9 +19,7 @@ WEB = Path(server.__file__).parent / "web"
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Pack the package as npm does, unpack it as a dependency, and return the names that it has."""
     folder = tmp_path_factory.mktemp("npm")
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed, so the package was not packed")
+    npm = program("npm", package="npm")
     pack = [npm, "pack", "--offline", "--pack-destination", str(folder), str(WEB)]
     subprocess.run(pack, cwd=folder, capture_output=True, timeout=PATIENCE, check=True)
     [archive] = folder.glob("*.tgz")
@@ -29,7 +28,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "package").rename(folder / "node_modules" / "quotestream")
     runner = shutil.copy(RUNNERS / "members.mjs", folder)
     printed = subprocess.run(
-        [*command("")[:1], runner], capture_output=True, text=True, timeout=PATIENCE, check=True
+        [*command("")[:-1], runner], capture_output=True, text=True, timeout=PATIENCE, check=True
     ).stdout
     found: dict[str, list[str]] = json.loads(printed)
     return found

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 import trio
 
+from quotestream.answers import Answer, Answers
 from quotestream.core import Core, Ending
 from quotestream.credential import Credential
-from quotestream.errors import BadMessage
+from quotestream.errors import BadMessage, CommandRefused
 from quotestream.values import Bar, Quote
 from server.quotes.position import parse_position
 from server.quotes.view import Form
@@ -47,6 +48,8 @@ class Runner:
         trio.run(self.credential.renew)
         self.wait = 0.0
         self.sent: list[dict[str, Any]] = []
+        self.answers = Answers()
+        self.calls: list[Answer] = []
         self.heard: dict[str, list[dict[str, Any]]] = {"bar": [], "bars_missed": [], "bars_end": []}
 
     def play(self, steps: list[dict[str, Any]]) -> None:
@@ -98,7 +101,9 @@ class Runner:
 
     def do_call(self, call: dict[str, Any]) -> None:
         arguments = {**call}
-        getattr(self.core, arguments.pop("method"))(**arguments)
+        answer = self.answers.begin(trio.Event(), call.get("symbols", ()))
+        self.calls.append(answer)
+        getattr(self.core, arguments.pop("method"))(**arguments, id=answer.id)
         self._collect()
 
     def do_expect(self, expected: dict[str, Any]) -> None:
@@ -145,6 +150,16 @@ class Runner:
         held = [{"code": each.code, "symbols": [*each.symbols]} for each in self.core.errors]
         assert held == errors
 
+    def expect_refused(self, refusals: list[dict[str, Any]]) -> None:
+        held = []
+        for number, answer in enumerate(self.calls, 1):
+            try:
+                answer.check()
+            except CommandRefused as refused:
+                symbols = sorted(refused.symbols)
+                held.append({"call": number, "code": refused.code, "symbols": symbols})
+        assert held == [_comparable(each) for each in refusals]
+
     def expect_bars(self, bars: list[dict[str, Any]]) -> None:
         got = [
             msgspec.to_builtins(
@@ -177,6 +192,9 @@ class Runner:
     def _receive(self, data: str | bytes) -> None:
         try:
             for message in self.core.receive(data, self.now):
+                if message["type"] in ("ack", "error"):
+                    is_error = message["type"] == "error"
+                    self.answers.take(message, self.core.errors[-1] if is_error else None)
                 if message["type"] in self.heard:
                     self.heard[message["type"]].append(message)
             self.credential.accepted()

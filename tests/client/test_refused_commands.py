@@ -16,7 +16,7 @@ from tests.processes import ServerProcess, make_token
 
 @EACH
 def test_refusal_names_its_symbols_and_the_others_count(run, tmp_path):
-    """Unknown symbols are named. A command over the limit is refused as a whole, so it names none."""
+    """The error names unknown symbols, and all symbols of a command over the limit."""
 
     async def story() -> None:
         async with quotestream.connect(url, token=make_token(), symbols=["AAPL"]) as quotes:
@@ -31,7 +31,11 @@ def test_refusal_names_its_symbols_and_the_others_count(run, tmp_path):
             with pytest.raises(quotestream.CommandRefused) as refused:
                 await quotes.subscribe(["TSLA", "NFLX"])
             assert refused.value.code == "too_many_symbols"
-            assert refused.value.symbols == ()
+            assert refused.value.symbols == ("TSLA", "NFLX")
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.bars(["TSLA", "NFLX"])
+            assert refused.value.symbols == ("TSLA", "NFLX")
+            assert str(refused.value).endswith(": TSLA, NFLX")
 
     with ServerProcess(tmp_path, WS_MAX_SYMBOLS="3") as server:
         url = server.quotes_url
@@ -53,19 +57,60 @@ def test_refusals_for_several_reasons_are_one_error(run):
         run(story)
 
 
+@EACH
+def test_refusal_without_symbols_is_about_those_without_an_answer(run):
+    """A long command goes in two parts. The server accepts the first one, and refuses the second as a
+    whole: the client asks again for the symbols of the first only.
+    """
+    symbols = [f"{number:05}{'X' * 44}" for number in range(400)]
+
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", format="json") as quotes:
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.subscribe(symbols)
+            named = refused.value.symbols
+            assert 0 < len(named) < len(symbols)
+            assert list(named) == symbols[-len(named) :]
+            assert quotes._core.wanted.symbols == symbols[: -len(named)]
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.throttle("1s")
+            assert refused.value.symbols == ()
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.unsubscribe(["A", "NOPE", "B"])
+            assert refused.value.reasons == {"NOPE": "no", "A": "too fast", "B": "too fast"}
+
+    with refusing() as url:
+        run(story)
+
+
 @contextmanager
 def refusing() -> Iterator[str]:
-    """Serve clients that get an error for each symbol to which they subscribe. Return the address."""
+    """Serve clients. NOPE and AWAY are refused by name. Of the other commands, the server carries out
+    each client's first, and refuses the rest as too fast, without symbols. Return the address.
+    """
     codes = {"NOPE": "unknown_symbol", "AWAY": "store_unavailable"}
 
     def answer(connection: ServerConnection) -> None:
+        fast = False
         for text in connection:
             command = json.loads(text)
+            about = {"id": command["id"]}
             if command["action"] == "ping":
-                connection.send(json.dumps({"type": "pong", "ts": 0, "id": command["id"]}))
-            for symbol in command.get("symbols", ()):
-                error = {"type": "error", "code": codes[symbol], "message": "no"}
-                connection.send(json.dumps(error | {"id": command["id"], "symbols": [symbol]}))
+                connection.send(json.dumps({"type": "pong", "ts": 0} | about))
+                continue
+            symbols = command.get("symbols", [])
+            for symbol in (each for each in symbols if each in codes):
+                error = {"type": "error", "code": codes[symbol], "message": "no"} | about
+                connection.send(json.dumps(error | {"symbols": [symbol]}))
+            if codes.keys() >= set(symbols) != set():
+                continue
+            if fast:
+                error = {"type": "error", "code": "rate_limited", "message": "too fast"}
+                connection.send(json.dumps(error | about))
+            else:
+                ack = {"type": "ack", "action": command["action"], "symbols": symbols}
+                connection.send(json.dumps(ack | about))
+            fast = True
 
     form = Subprotocol("quotestream.v1.json")
     with serve(answer, "127.0.0.1", 0, subprotocols=[form]) as server:

@@ -1,6 +1,7 @@
 """Refusals and tokens in the ways that a browser's page can use, over raw sockets."""
 
 import json
+import re
 from contextlib import ExitStack
 
 import jwt
@@ -97,6 +98,18 @@ def test_reason_is_cut_at_a_character(letter):
     assert (frame[0], frame[1]) == (0x88, len(frame) - 2)
     reason = frame[4:].decode()
     assert reason == "bad_request: " + letter * ((123 - 13) // len(letter.encode()))
+
+
+@pytest.mark.parametrize("message", ["slow down", "x" * 200, "€" * 200])
+def test_known_wait_ends_the_reason(message):
+    """A page reads how long to wait, also if the message is cut. It is at least the real time."""
+    frame = close_frame(Refusal(Refused.RATE_LIMITED, message, 17.2))
+    reason = frame[4:].decode()
+    assert len(frame) <= 127
+    start, _, end = reason.rpartition("; ")
+    assert end == "retry after 18 s"
+    assert f"rate_limited: {message}".startswith(start)
+    assert b"retry" not in close_frame(Refusal(Refused.RATE_LIMITED, "slow down"))
 
 
 def test_close_codes_are_the_protocols():
@@ -292,5 +305,6 @@ def test_flood_of_bad_tokens_is_closed_with_its_reason(tmp_path):
         assert codes[0] == 4401
         code, reason, _ = closed(server, head(quotes()))
         assert (code, reason.partition(":")[0]) == (4429, "rate_limited")
+        assert re.search(r"; retry after [1-9]\d* s$", reason)
         with RawClient(server, head("/nothing?refuse=close")) as client:
             assert client.answer().verdict == (429, "rate_limited")

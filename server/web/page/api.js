@@ -3,7 +3,11 @@
 /** Milliseconds for an answer. A network that was cut would leave a request without one for minutes. */
 const PATIENCE = 8000;
 
-/** An answer that is not 2xx. `retryAfter`: milliseconds, if the server names a time. */
+/** Milliseconds that a `Retry-After` counts for at most, and that the page adds at random. */
+const LONGEST_ASKED = 3_600_000;
+const JITTER = 500;
+
+/** An answer that is not 2xx. `retryAfter`: milliseconds to wait, 0 if the server names no time. */
 export class Refusal extends Error {
   constructor(status, { code = "", message = `Status ${status}.` }, retryAfter) {
     super(message);
@@ -11,15 +15,44 @@ export class Refusal extends Error {
   }
 }
 
-/** Return the answer to a request with a token, if there is one. Errors: Refusal, or the fetch's own. */
+/** Refusals that ask for time, by path. Too many requests (429) concern all paths. */
+const waits = new Map();
+const ALL = "*";
+
+/**
+ * Return the answer to a request with a token, if there is one. The page makes no request while the
+ * server asks it to wait. Errors: Refusal, or the fetch's own.
+ */
 export async function ask(path, parameters, token, { patience = PATIENCE, ...options } = {}) {
+  checkWaits(path);
   const query = new URLSearchParams(parameters);
   const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
   const signal = AbortSignal.timeout(patience);
   const answer = await fetch(`${path}${query.size ? `?${query}` : ""}`, { headers, signal, ...options });
   if (answer.ok) return answer;
   const { error = {} } = await answer.json().catch(() => ({}));
-  throw new Refusal(answer.status, error, Number(answer.headers.get("Retry-After")) * 1000);
+  const wait = retryAfter(answer.headers.get("Retry-After"));
+  const refusal = new Refusal(answer.status, error, wait);
+  if (wait) waits.set(answer.status === 429 ? ALL : path, { refusal, until: Date.now() + wait });
+  throw refusal;
+}
+
+/** Return the milliseconds of a header `Retry-After`, in seconds or a date (RFC 9110 §10.2.3). */
+function retryAfter(header) {
+  if (header === null) return 0;
+  const wait = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return wait >= 0 ? Math.min(wait, LONGEST_ASKED) + Math.random() * JITTER : 0;
+}
+
+/** Throw the server's last refusal again while it asks the page to wait. Errors: Refusal. */
+function checkWaits(path) {
+  const now = Date.now();
+  for (const [key, { refusal, until }] of waits) {
+    // A clock that is set back must not make a wait longer.
+    const left = Math.min(until - now, refusal.retryAfter);
+    if (left <= 0) waits.delete(key);
+    else if (key === ALL || key === path) throw new Refusal(refusal.status, refusal, left);
+  }
 }
 
 /** Return why a request failed, in words for a page. */

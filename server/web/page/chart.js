@@ -79,6 +79,8 @@ export class Chart {
     this.#chart.subscribeCrosshairMove(({ time, seriesData }) => {
       this.#hovered(time === undefined ? null : seriesData.get(this.#series) ?? null);
     });
+    // A phone may be turned.
+    this.#chart.timeScale().subscribeSizeChange(() => this.#fit());
     for (const name of ["pointerdown", "wheel"]) {
       element.addEventListener(name, () => (this.#wasMoved = true), { passive: true });
     }
@@ -121,7 +123,7 @@ export class Chart {
   /** Show all bars of a chart that has few, until the visitor moves it. */
   #fit() {
     const count = this.#times.size;
-    if (this.#wasMoved || count >= SHOWN) return;
+    if (this.#wasMoved || count === 0 || count >= SHOWN) return;
     const scale = this.#chart.timeScale();
     const to = Math.max(count + 2, ROOM);
     scale.setVisibleLogicalRange({ from: (-HALF_LABEL * to) / Math.max(HALF_LABEL, scale.width()), to });

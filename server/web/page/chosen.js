@@ -25,6 +25,7 @@ export class Chosen {
   #instruments;
   #past;
   #stream;
+  #table;
   #chart = null;
 
   // The drawing that the visitor wants, and the one that stands: objects of `chart`, `timeframe` and `style`.
@@ -46,11 +47,15 @@ export class Chosen {
   /** Milliseconds from the last price's time to its arrival. Null before the first. */
   #skew = null;
 
-  constructor(selection, instruments, past, stream) {
+  constructor(selection, instruments, past, stream, table) {
     this.#selection = selection;
     this.#instruments = instruments;
     this.#past = past;
     this.#stream = stream;
+    this.#table = table;
+    table.addEventListener("refused", ({ detail }) => {
+      if (detail === selection.chart && !this.#quote) this.#note(this.#absence(detail));
+    });
     this.#buttons("timeframes", TIMEFRAMES, "timeframe");
     this.#buttons("styles", STYLES, "style");
     this.#press();
@@ -165,7 +170,7 @@ export class Chosen {
       // The first quote loads the past. A symbol without a quote is unknown, or has never traded.
       this.#loading = null;
       this.#draw([]);
-      this.#note(chart ? "The chart comes with the first price." : "Choose a symbol to see its chart.");
+      this.#note(this.#absence(chart));
       return;
     }
     this.#instruments.want(chart);
@@ -180,6 +185,12 @@ export class Chosen {
     if (retry) this.#retry = setTimeout(() => this.#load(), retry);
     for (const bar of this.#early.filter(({ time }) => time >= this.#last)) this.#add(bar);
     this.#stand();
+  }
+
+  /** Return why a chart has no price: nothing is chosen, the server refuses the symbol, or it is early. */
+  #absence(chart) {
+    if (!chart) return "Choose a symbol to see its chart.";
+    return this.#table.entry(chart)?.refusal ?? "The chart comes with the first price.";
   }
 
   /** Return `{bars, note, retry}`: the past, what to say of it, and when to ask again. */

@@ -3,6 +3,9 @@
 import { find, make, oncePerFrame, write } from "./dom.js";
 import { NOTHING, move, number, tone, volume } from "./format.js";
 
+/** Milliseconds between two titles of the tab. Each goes to another process of the browser. */
+const TITLED = 250;
+
 const FACTS = [
   ["Bid", "bid"], ["Ask", "ask"], ["Open", "open"], ["High", "high"], ["Low", "low"],
   ["Previous", "previous_close"], ["Volume", "volume"],
@@ -13,6 +16,8 @@ export class Head {
   #instruments;
   #stream;
   #facts = new Map();
+  #title = "";
+  #timer = 0;
 
   constructor(selection, instruments, stream) {
     this.#selection = selection;
@@ -42,12 +47,24 @@ export class Head {
     write(find("chosen-title"), symbol ? about.join(" · ") : "Add one to see its chart.");
     write(find("chosen-price"), symbol ? price : "");
     write(find("chosen-move"), quote ? moved(quote, decimals) : "");
-    find("chosen-move").className = `move ${tone(quote?.change)}`;
+    const kind = `move ${tone(quote?.change)}`;
+    if (find("chosen-move").className !== kind) find("chosen-move").className = kind;
     for (const [name, element] of this.#facts) {
       write(element, name === "volume" ? volume(quote?.volume) : number(quote?.[name], decimals));
     }
-    find("chart").setAttribute("aria-label", quote ? `Chart of ${symbol}, now ${price}` : "Chart");
-    document.title = quote ? `${symbol} ${price} · quotestream` : "quotestream";
+    this.#title = quote ? `${symbol} ${price}` : "";
+    if (!this.#timer) this.#name();
+  }
+
+  /** Write the title of the tab and the name of the chart, and again later if they changed meanwhile. */
+  #name() {
+    const title = this.#title;
+    document.title = title ? `${title} · quotestream` : "quotestream";
+    find("chart").setAttribute("aria-label", title ? `Chart of ${title.replace(" ", ", now ")}` : "Chart");
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      if (this.#title !== title) this.#name();
+    }, TITLED);
   }
 }
 

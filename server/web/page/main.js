@@ -52,7 +52,7 @@ async function start() {
   });
   const search = new Search(api, selection, instruments, (symbol) => add(selection, table, symbol));
   new Head(selection, instruments, stream);
-  const chosen = new Chosen(selection, instruments, past, stream);
+  const chosen = new Chosen(selection, instruments, past, stream, table);
   const meter = new Meter(stream);
 
   new List(selection, stream, table, api, isFirst);
@@ -115,13 +115,15 @@ function bindRows(table, past) {
         table.entry(symbol)?.trail.begin(closes, Date.now());
         table.touch(symbol);
       }
-    } catch {
+    } catch (error) {
       // A sparkline without history begins with the next prices.
+      if (error.retryAfter) setTimeout(() => symbols.forEach(want), error.retryAfter);
     }
   };
-  table.addEventListener("priced", ({ detail }) => {
-    if (waiting.push(detail) === 1) setTimeout(fetchThem, GATHERED);
-  });
+  const want = (symbol) => {
+    if (waiting.push(symbol) === 1) setTimeout(fetchThem, GATHERED);
+  };
+  table.addEventListener("priced", ({ detail }) => want(detail));
 }
 
 function add(selection, table, symbol) {

@@ -14,6 +14,7 @@ const figure = (kind = "figure", text = NOTHING) => make("span", { className: ki
 export class Row {
   #texts = new Map();
   #flashed = 0;
+  #flashing = null;
   #price = null;
   #parts;
   #kind = "waits";
@@ -45,7 +46,6 @@ export class Row {
     this.#put("ask", hasBook ? number(quote.ask, decimals) : "");
     this.#put("volume", volume(quote.volume));
     this.#range(quote, decimals);
-    this.#parts.spark.show(this.entry.trail);
     this.age(now);
     if (this.#price !== null && price !== this.#price) this.#flash(price > this.#price, now);
     this.#price = price;
@@ -57,8 +57,9 @@ export class Row {
     return { price: length("price"), change: length("change"), book: length("bid") + length("ask") };
   }
 
-  /** Write how old the price is. */
+  /** Write what time changes: how old the price is, and a line that waits for its turn. */
   age(now) {
+    this.#parts.spark.show(this.entry.trail, now);
     const age = this.entry.age(now);
     const { status } = this.entry;
     const text = status?.status ?? (age === undefined ? NOTHING : duration(age));
@@ -124,9 +125,12 @@ export class Row {
     if (now - this.#flashed < SPACING || prefersStillness()) return;
     this.#flashed = now;
     const { flash } = this.#parts;
-    flash.className = rose ? "flash rose" : "flash fell";
-    for (const running of flash.getAnimations()) running.cancel();
-    flash.animate({ opacity: [1, 0] }, { duration: FADES, easing: "ease-out" });
+    const kind = rose ? "flash rose" : "flash fell";
+    if (flash.className !== kind) flash.className = kind;
+    // One animation for all flashes. To look for a running one would compute all styles anew.
+    this.#flashing ??= flash.animate({ opacity: [1, 0] }, { duration: FADES, easing: "ease-out" });
+    this.#flashing.currentTime = 0;
+    this.#flashing.play();
   }
 
   /** Write a part's text and class. Return whether the text is another one. */
@@ -135,7 +139,9 @@ export class Row {
     if (kind && part.className !== kind) part.className = kind;
     if (this.#texts.get(name) === text) return false;
     this.#texts.set(name, text);
-    part.textContent = text;
+    // A new node would cost more than another text in the same one.
+    if (part.firstChild) part.firstChild.data = text;
+    else part.textContent = text;
     return true;
   }
 }

@@ -10,6 +10,9 @@ const MINUTE = 60_000;
 /** Milliseconds between the first points without history, so that a new server's line fills soon. */
 const AT_FIRST = 1000;
 
+/** Milliseconds between two drawings of a line. It shows an hour, so nobody sees more of them. */
+const REDRAWN = 500;
+
 /** Closing prices from which on a line counts as history. */
 const HISTORY = 8;
 
@@ -17,6 +20,9 @@ const [WIDTH, HEIGHT] = [100, 24];
 
 /** Prices at equal distances. The last point is the newest price. */
 export class Trail {
+  /** Grows with each change of the line. */
+  version = 0;
+
   #points = [];
   #spacing = AT_FIRST;
   #movedAt = 0;
@@ -24,13 +30,16 @@ export class Trail {
   /** Begin with closing prices. */
   begin(closes, now) {
     if (closes.length === 0) return;
+    this.version += 1;
     this.#points = [...closes.slice(-POINTS + 1), this.#points.at(-1) ?? closes.at(-1)];
     if (closes.length >= HISTORY) this.#spacing = MINUTE;
     this.#movedAt = now;
   }
 
   push(price, now) {
+    if (price !== this.#points.at(-1)) this.version += 1;
     if (now - this.#movedAt >= this.#spacing || this.#points.length === 0) {
+      this.version += 1;
       this.#points.push(price);
       this.#movedAt = now;
       if (this.#points.length > POINTS) this.#makeRoom();
@@ -68,6 +77,9 @@ export class Trail {
 /** Shows a trail. */
 export class Sparkline {
   #line = draw("polyline", { points: "" });
+  #shown = 0;
+  #drawnAt = 0;
+  #tone = "";
 
   constructor() {
     this.element = draw(
@@ -77,9 +89,14 @@ export class Sparkline {
     );
   }
 
-  show(trail) {
+  /** Draw a line that changed. One that was drawn a moment ago waits for a later call. */
+  show(trail, now) {
+    const isEarly = Math.abs(now - this.#drawnAt) < REDRAWN;
+    if (trail.version === this.#shown || (isEarly && this.#shown)) return;
+    [this.#shown, this.#drawnAt] = [trail.version, now];
     const { line, tone: way } = trail.shape();
     this.#line.setAttribute("points", line);
-    this.element.setAttribute("class", `spark ${way}`);
+    if (way !== this.#tone) this.element.setAttribute("class", `spark ${way}`);
+    this.#tone = way;
   }
 }

@@ -26,7 +26,7 @@ const ADVICE = {
  * `newest`: how old the newest price is. tone: good, warn, bad or idle. action: null, "retry", "resume"
  * or "token".
  */
-export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt, newest }, now) {
+export function describe({ state, reason, retryAt, askedUntil, lag, isTokenWanted, pausedAt, newest }, now) {
   const advice = ADVICE[reason?.code] ?? "";
   // The message of a failed fetch is the browser's.
   const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
@@ -42,7 +42,11 @@ export function describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt,
       return show("warn", "Stale", [because, newest].filter(Boolean).join(" "));
     case "waiting": {
       const seconds = Math.max(0, Math.ceil((retryAt - now) / 1000));
-      return show("bad", seconds ? `Reconnecting in ${seconds} s` : "Reconnecting", because, "retry");
+      // Until the server's own time, "Try now" would try nothing.
+      const action = askedUntil ? null : "retry";
+      const title = seconds ? `Reconnecting in ${seconds} s` : "Reconnecting";
+      // A phone's head has no room for more.
+      return show("bad", title, because, action, seconds ? `Retry in ${seconds} s` : "Retrying");
     }
     case "sleeping": {
       const { code } = reason;

@@ -42,9 +42,9 @@ export class Status {
     }
     const isTokenWanted = this.#tokens.isWanted && stream.state !== "sleeping";
     if (stream.state === "connecting" && !isTokenWanted && now - this.#since < QUIET) return;
-    const { lag, state, reason, retryAt } = stream;
+    const { lag, state, reason, retryAt, askedUntil } = stream;
     const newest = state === "stale" ? this.#newest(now) : "";
-    const seen = describe({ state, reason, retryAt, lag, isTokenWanted, pausedAt: this.#pausedAt, newest }, now);
+    const seen = describe({ state, reason, retryAt, askedUntil, lag, isTokenWanted, pausedAt: this.#pausedAt, newest }, now);
     this.#write(seen);
     this.#prove();
     this.#announce(seen, reason);

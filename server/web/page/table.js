@@ -13,7 +13,10 @@ const RESORT = 2000;
 /** Rows that one frame may paint. More would hold up the frame on a slow machine. */
 const AT_ONCE = 24;
 
-/** Tells "priced" with the symbol of each row in view that has its first quote. */
+/**
+ * Tells "priced" with the symbol of each row in view that has its first quote, and "refused" with one of
+ * which no quote comes.
+ */
 export class Table extends EventTarget {
   body = find("rows");
   #selection;
@@ -79,6 +82,7 @@ export class Table extends EventTarget {
     if (!entry) return;
     entry.refusal = text;
     this.touch(symbol);
+    this.dispatchEvent(new CustomEvent("refused", { detail: symbol }));
   }
 
   /** Show the statuses of symbols whose prices do not flow: `statusOf` returns one, or undefined. */

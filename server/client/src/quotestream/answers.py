@@ -1,5 +1,6 @@
 """The server's answers to the commands that an application waits for."""
 
+from collections.abc import Iterable
 from itertools import count
 
 from quotestream.decoder import Message
@@ -14,21 +15,31 @@ class Answer:
     from the command's id, since a server may refuse either of the two for coming too fast.
     """
 
-    def __init__(self, id: int, event: Event) -> None:
+    def __init__(self, id: int, event: Event, symbols: Iterable[str]) -> None:
         self.id = id
         self.ping = f"ping {id}"
         self.event = event
         self.has_come = False
-        self.refusals: list[CommandRefused] = []
+        self._open = dict.fromkeys(symbols)
+        """The command's symbols that the server has neither accepted nor refused, in their order."""
+        self._refusals: list[CommandRefused] = []
+
+    def accept(self, symbols: Iterable[str]) -> None:
+        """Note that the server carried the command out on `symbols`."""
+        for symbol in symbols:
+            self._open.pop(symbol, None)
+
+    def refuse(self, refusal: CommandRefused) -> None:
+        """Note a refusal. One that names no symbols is about all that are still without an answer."""
+        reasons = refusal.reasons or dict.fromkeys(self._open, refusal.message)
+        self.accept(reasons)
+        self._refusals.append(CommandRefused(refusal.code, refusal.message, reasons))
 
     def check(self) -> None:
         """Raise what the server refused, as one error. Errors: CommandRefused."""
-        for each in self.refusals:
-            if not each.reasons:
-                raise each
-        if self.refusals:
-            first, reasons = self.refusals[0], dict[str, str]()
-            for each in self.refusals:
+        if self._refusals:
+            first, reasons = self._refusals[0], dict[str, str]()
+            for each in self._refusals:
                 reasons |= each.reasons
             raise CommandRefused(first.code, first.message, reasons)
 
@@ -40,9 +51,9 @@ class Answers:
         self._numbers = count(1)
         self._by_id: dict[int | str, Answer] = {}
 
-    def begin(self, event: Event) -> Answer:
-        """Return the place for the answer to a new command."""
-        answer = Answer(next(self._numbers), event)
+    def begin(self, event: Event, symbols: Iterable[str]) -> Answer:
+        """Return the place for the answer to a new command about `symbols`."""
+        answer = Answer(next(self._numbers), event, symbols)
         self._by_id[answer.id] = self._by_id[answer.ping] = answer
         return answer
 
@@ -50,8 +61,8 @@ class Answers:
         """Forget a command."""
         del self._by_id[answer.id], self._by_id[answer.ping]
 
-    def take(self, message: Message, refusal: CommandRefused | None) -> bool:
-        """Take a `pong` or an `error`. Return whether a command waits for it."""
+    def take(self, message: Message, refusal: CommandRefused | None = None) -> bool:
+        """Take a `pong`, an `ack` or an `error`. Return whether a command waits for it."""
         about = message.get("id")
         answer = self._by_id.get(about) if isinstance(about, int | str) else None
         if answer is None:
@@ -60,8 +71,10 @@ class Answers:
             # A refused ping, too, comes behind the answers to its command.
             answer.has_come = True
             answer.event.set()
-        elif refusal is not None:
-            answer.refusals.append(refusal)
+        elif refusal is None:
+            answer.accept(message.get("symbols", ()))
+        else:
+            answer.refuse(refusal)
         return True
 
     def give_up(self) -> None:

@@ -228,16 +228,15 @@ class Quotes(Mapping[str, Quote]):
             new.extend(self._core.subscribe(wanted, id=number))
 
         try:
-            await self._command(send)
+            await self._command(send, wanted)
         except CommandRefused as refused:
-            refusals = refused.symbols or wanted
-            self._core.wanted.drop([symbol for symbol in new if symbol in refusals])
+            self._core.wanted.drop([symbol for symbol in new if symbol in refused.reasons])
             raise
 
     async def unsubscribe(self, symbols: Iterable[str]) -> None:
         """Give symbols up, and wait for the server's answer. Errors: as of `subscribe`."""
         wanted = normalized(symbols)
-        await self._command(lambda number: self._core.unsubscribe(wanted, id=number))
+        await self._command(lambda number: self._core.unsubscribe(wanted, id=number), wanted)
         self._changes.note([*self])
         self._wake()
 
@@ -267,14 +266,16 @@ class Quotes(Mapping[str, Quote]):
         bars = Bars(normalized(symbols), timeframe, self.until, self._stop_bars)
         self._bars.append(bars)
         try:
-            await self._command(lambda number: self._core.bars(bars.symbols, timeframe, id=number))
+            await self._command(
+                lambda number: self._core.bars(bars.symbols, timeframe, id=number), bars.symbols
+            )
         except BaseException as error:
             # The application gets no iterator that it could stop.
             self._bars.remove(bars)
             unused = self._only_of(bars)
             if isinstance(error, CommandRefused):
-                refused = error.symbols or bars.symbols
-                self._core.wanted.drop_bars([each for each in unused if each in refused], timeframe)
+                refused = [each for each in unused if each in error.reasons]
+                self._core.wanted.drop_bars(refused, timeframe)
                 unused = [each for each in unused if each not in refused]
             self._core.no_bars(unused, timeframe)
             self._running.flush()
@@ -287,7 +288,7 @@ class Quotes(Mapping[str, Quote]):
             self._wake()
             if unused := self._only_of(bars):
                 await self._command(
-                    lambda number: self._core.no_bars(unused, bars.timeframe, id=number)
+                    lambda number: self._core.no_bars(unused, bars.timeframe, id=number), unused
                 )
 
     def _only_of(self, bars: Bars) -> list[str]:
@@ -296,8 +297,9 @@ class Quotes(Mapping[str, Quote]):
         held = {symbol for other in others for symbol in other.symbols}
         return [symbol for symbol in bars.symbols if symbol not in held]
 
-    async def _command(self, send: Callable[[int], object]) -> bool:
-        """Send a command, and wait for the answer to a ping behind it. Return whether that came.
+    async def _command(self, send: Callable[[int], object], symbols: Sequence[str] = ()) -> bool:
+        """Send a command about `symbols`, and wait for the answer to a ping behind it. Return whether
+        that came.
 
         The server answers in order, so all answers to the command have come by then. If there is no
         connection, or it is lost meanwhile, the next one asks for what is wanted.
@@ -305,7 +307,7 @@ class Quotes(Mapping[str, Quote]):
         Errors: CommandRefused, Refused, Ended.
         """
         self._check()
-        answer = self._answers.begin(self._driver.event())
+        answer = self._answers.begin(self._driver.event(), symbols)
         try:
             send(answer.id)
             if self._core.send(action="ping", id=answer.ping):
@@ -357,8 +359,8 @@ class Quotes(Mapping[str, Quote]):
         elif kind in ("bar", "bars_end", "bars_missed"):
             for bars in self._bars:
                 bars.take(message)
-        elif kind == "pong":
-            self._answers.take(message, None)
+        elif kind in ("ack", "pong"):
+            self._answers.take(message)
         elif kind == "error" and self._answers.take(message, errors[-1]):
             errors.pop()
         elif kind == "connection":

@@ -5,7 +5,6 @@ message, and one of the methods that end a connection. It sends `outgoing()` aft
 has no clock: its caller passes `now`, in seconds of any steady clock.
 """
 
-import random
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,11 +16,11 @@ from msgspec import convert
 from quotestream.decoder import UNREADABLE, Decoder, Message, not_valid
 from quotestream.document import Document
 from quotestream.errors import BadMessage, CommandRefused, Refused
-from quotestream.messages import Patch, Reconnect, Refusal, Resumed, Status, Throttled
+from quotestream.messages import Acknowledged, Patch, Reconnect, Refusal, Resumed, Status, Throttled
 from quotestream.request import Wanted, normalized, resuming
 from quotestream.values import Market, State
 from server.quotes.view import Form
-from server.reconnecting import Backoff, ConnectionFailed, is_final
+from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final
 
 TOO_LONG = {414, 431}
 """Statuses of a request whose `resume` may be what made it too long."""
@@ -34,12 +33,6 @@ TOKEN_EXPIRED = 4401
 
 FINAL = {4400: "bad_request", TOKEN_EXPIRED: "unauthorized", 4403: "forbidden"}
 """Close codes after which the same request would fare no better, and the code if none is given."""
-
-LATER = {4429, 4503}
-"""Close codes in place of a status with `Retry-After`."""
-
-LATER_RANGE = 1.0, 5.0
-"""Seconds: the range of the random wait after LATER, as docs/protocol.md asks for."""
 
 RESYNC_PATIENCE = 5.0
 """Seconds without the full quote after which a client asks for it again: many times a slow answer."""
@@ -131,7 +124,7 @@ class Core:
         self._decoder = Decoder(self.document, subprotocol, selected=bool(self.wanted.fields))
         self.document.reconnected()
         self.state, self.reason, self.next_open = "live", "", None
-        self.markets, self.overload, self.interval, self._after = {}, 0.0, 0.0, 0.0
+        self.markets, self.overload, self.interval = {}, 0.0, 0.0
         for timeframe, symbols in self.wanted.bars.items():
             self._send_about("bars", symbols, action="subscribe", timeframe=timeframe)
 
@@ -206,7 +199,7 @@ class Core:
         refusal = None
         if default := FINAL.get(code):
             refusal = Refused(given[1] if given else default, text)
-        asked = random.uniform(*LATER_RANGE) if code in LATER else self._after
+        asked = asked_by_close(code)
         return self._ended(Ending(text, asked, code == TOKEN_EXPIRED, refusal))
 
     def failed(self, failure: ConnectionFailed) -> Ending:
@@ -235,7 +228,9 @@ class Core:
         self._decoder = None
         self._commands.clear()
         self._asked.clear()
-        return ending
+        # `reconnect` holds however its connection ends, but not for a later one.
+        after, self._after = self._after, 0.0
+        return ending._replace(asked=max(ending.asked, after))
 
     def _apply(self, message: Message, now: float) -> None:
         handler = self._HANDLERS.get(message["type"])
@@ -273,6 +268,7 @@ class Core:
             self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
+        convert(message, Acknowledged)
         if message["action"] == "resume":
             self.document.recovered(convert(message, Resumed).recovered)
         elif message["action"] == "throttle":

@@ -26,8 +26,7 @@ class CommandRefused(Error):
     """The server did not carry out a command, or its part about `symbols`. The connection goes on.
 
     `code` is the protocol's, such as `unknown_symbol` or `rate_limited`. `reasons` says, by symbol, why
-    it was refused. It is empty if the server refused the whole command. If there are several reasons,
-    `code` and `message` are those of the first.
+    it was refused. If there are several reasons, `code` and `message` are those of the first.
     """
 
     def __init__(self, code: str, message: str, reasons: Mapping[str, str] | None = None) -> None:
@@ -38,7 +37,9 @@ class CommandRefused(Error):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Return the symbols that were refused; empty for the whole command."""
+        """Return the symbols that were refused: all that the command names if it was refused as a
+        whole; none if it names none, as `throttle`.
+        """
         return tuple(self.reasons)
 
     def __str__(self) -> str:

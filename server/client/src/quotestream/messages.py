@@ -15,6 +15,13 @@ class Patch(Struct):
     renamed: dict[str, str] = field(default_factory=dict)
 
 
+class Acknowledged(Struct):
+    """`ack` of any command: what it was carried out on."""
+
+    action: str
+    symbols: list[str] = field(default_factory=list)
+
+
 class Resumed(Struct):
     """`ack` of a position: what became of each of its quotes."""
 

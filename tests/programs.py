@@ -1,0 +1,23 @@
+"""Programs that some tests need, and that a developer may not have."""
+
+import os
+import shutil
+
+import pytest
+
+UNSET = {"", "0", "false"}
+"""Values of the variable CI that do not stand for continuous integration."""
+
+
+def program(*names: str, package: str) -> str:
+    """Return the path of the first of these programs that is there. Without one, skip the test.
+
+    `package` is Debian's package. In continuous integration, the test fails instead.
+    """
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        problem = f"{names[0]} is not installed. As root: apt-get install {package}"
+        if os.environ.get("CI", "").lower() in UNSET:
+            pytest.skip(problem)
+        pytest.fail(f"{problem}. Continuous integration may not skip tests.", pytrace=False)
+    return found
