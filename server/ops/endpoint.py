@@ -251,14 +251,23 @@ def _value(request: Request, parameter: Parameter) -> Any:
         return parameter.default
     try:
         value = msgspec.convert(",".join(given), parameter.type, strict=False)
-    except msgspec.ValidationError as error:
-        allowed = ", ".join(get_args(parameter.type)) if _is_choice(parameter.type) else ""
-        problem = f"not one of {allowed}" if allowed else str(error)
-        raise ApiError(BAD_REQUEST, f"{parameter.name}: {problem}") from None
+    except msgspec.ValidationError:
+        raise ApiError(BAD_REQUEST, f"{parameter.name}: not {_allowed(parameter.type)}") from None
     if isinstance(value, float) and not isfinite(value):
         raise ApiError(BAD_REQUEST, f"{parameter.name}: not a finite number")
     return value
 
 
-def _is_choice(kind: Any) -> bool:
-    return get_origin(kind) is Literal
+def _allowed(kind: Any) -> str:
+    """Return the values of a parameter's type in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is bool:
+        return "true or false"
+    if kind is float:
+        return "a number"
+    bounds = kind.__metadata__[0] if hasattr(kind, "__metadata__") else Meta()
+    if get_args(kind)[:1] == (int,):
+        return f"a whole number from {bounds.ge} to {bounds.le}"
+    characters = "printable ASCII characters" if bounds.pattern else "characters"
+    return f"a text of {bounds.min_length or 0} to {bounds.max_length} {characters}"
