@@ -157,7 +157,7 @@ class SharedPrices:
     async def _is_answered(self, receipt: Receipt) -> bool:
         """Give a batch whose key was seen before the first answer again."""
         if receipt.key:
-            with suppress(BusLost, ValueError):
+            with suppress(BusLost, ValueError, RecursionError):
                 if first := await self._streams.first_answer(receipt.key):
                     receipt.answer = _answer_decoder.decode(first)
                     receipt.settle()

@@ -177,7 +177,7 @@ def decode_markets(
     for field, value in values:
         try:
             found.append(_market_decoder.decode(value))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             invalid.report("hash", field, str(error))
     return found
 

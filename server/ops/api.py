@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from server.fanout.hub import Hub
 from server.gateway.budgets import SEARCH
-from server.ops.audit import audit
+from server.ops.audit import audited
 from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.problems import (
     STORE_UNAVAILABLE,
@@ -206,22 +206,22 @@ class Api:
 
     async def invalidate(self, call: Call) -> CacheAction:
         """Forget symbols on every instance."""
-        symbols = _symbols(call)
-        try:
-            count = await self._store.invalidate(symbols)
-        except StoreUnavailable as error:
-            raise unavailable_store(error) from error
-        _audit("invalidate", call, symbols, count)
+        with audited("invalidate", call) as record:
+            symbols = _recorded_symbols(call, record)
+            try:
+                record["count"] = count = await self._store.invalidate(symbols)
+            except StoreUnavailable as error:
+                raise unavailable_store(error) from error
         return CacheAction(f"{count} symbols were cached", symbols, count, "invalidated")
 
     async def warm(self, call: Call) -> CacheAction:
         """Load symbols into the cache."""
-        symbols = _symbols(call)
-        try:
-            count = await self._store.warm(symbols, call.payer)
-        except StoreUnavailable as error:
-            raise unavailable_store(error) from error
-        _audit("warm", call, symbols, count)
+        with audited("warm", call) as record:
+            symbols = _recorded_symbols(call, record)
+            try:
+                record["count"] = count = await self._store.warm(symbols, call.payer)
+            except StoreUnavailable as error:
+                raise unavailable_store(error) from error
         return CacheAction(f"{count} symbols are loaded", symbols, count, "warmed")
 
     def _quote(self, snapshot: Snapshot, loaded: Loaded) -> QuoteView:
@@ -378,12 +378,7 @@ def unavailable_store(error: Exception) -> ApiError:
     return ApiError(STORE_UNAVAILABLE, "the store gives no answer at the moment")
 
 
-def _audit(action: str, call: Call, symbols: Sequence[str], count: int) -> None:
-    audit(
-        action,
-        call.user.user if call.user else None,
-        call.address,
-        symbols=symbols[:LOGGED_SYMBOLS],
-        asked=len(symbols),
-        count=count,
-    )
+def _recorded_symbols(call: Call, record: dict[str, object]) -> list[str]:
+    symbols = _symbols(call)
+    record |= {"symbols": symbols[:LOGGED_SYMBOLS], "asked": len(symbols)}
+    return symbols

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway.auth import Identity
 from server.ops.admission import USER, Gate
@@ -27,9 +28,40 @@ from server.ops.problems import (
 from server.store.loader import Payer, TooManyLookups
 
 BODY = "quotestream.body"
-"""The key of a request's body in its scope."""
+"""The key, in a request's scope, of the function that waits for the request's body and returns it. Only
+requests with a body have it.
+"""
+
+UNCOMPRESSED, GZIP = ("", "identity"), ("gzip", "x-gzip")
+"""The encodings of bodies that are read (RFC 9110 §8.4.1)."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+class EarlyRoute(Route):
+    """A route that gets a request before its body. So it refuses a request without reading the body."""
+
+
+class ReadBody:
+    """ASGI middleware that waits for the body of a request to any route that is not an EarlyRoute."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._late = [each for each in routes if not isinstance(each, EarlyRoute)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Errors: ApiError."""
+        if any(route.matches(scope)[0] is not Match.NONE for route in self._late):
+            await read_body(scope)
+        await self._app(scope, receive, send)
+
+
+async def read_body(scope: Scope) -> bytes:
+    """Return the body of a request, when all of it is here. Errors: ApiError."""
+    if BODY not in scope:
+        return b""
+    body: bytes = await scope[BODY]()
+    return body
 
 
 class Parameter(NamedTuple):
@@ -53,7 +85,8 @@ class Call(NamedTuple):
     """An admitted request, with its values by parameter.
 
     `payer` pays for the user's lookups. On routes without tokens, `payer` and `user` are None. The
-    handler may add to the answer's `headers`. `body` is as the client sent it, in `encoding`.
+    handler may add to the answer's `headers`. `body` is as the client sent it, in `encoding`, one of
+    UNCOMPRESSED and GZIP.
     `address` is the client's.
     """
 
@@ -121,7 +154,9 @@ class Endpoint:
         """
 
         async def endpoint(request: Request) -> Response:
-            return await self._respond(request, self._admitted(request, gate, open_to_all))
+            call = self._admitted(request, gate, open_to_all)
+            body = await read_body(request.scope)
+            return await self._respond(request, call._replace(body=body))
 
         # A symbol may contain a slash, which arrives here unescaped.
         path = self.path.replace("{symbol}", "{symbol:path}")
@@ -129,10 +164,13 @@ class Endpoint:
         if self.token_in_url:
             _, first, rest = path.split("/", 2)
             paths.append(f"/{first}/{{token}}/{rest}")
-        return [Route(each, endpoint, methods=[self.method]) for each in paths]
+        return [EarlyRoute(each, endpoint, methods=[self.method]) for each in paths]
 
     def _admitted(self, request: Request, gate: Gate, open_to_all: bool) -> Call:
-        """Return a request that may be handled, and charge its user. Errors: ApiError."""
+        """Return a request that may be handled, still without its body, and charge its user.
+
+        Errors: ApiError.
+        """
         user = None
         if open_to_all:
             user = gate.operator(request.scope, self.method)
@@ -144,9 +182,11 @@ class Endpoint:
         if user:
             gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
             payer = gate.budgets.payer(user.user)
-        body = request.scope.get(BODY, b"")
-        encoding = "".join(_header(request, "Content-Encoding"))
-        return Call(user, payer, values, {}, body, encoding, gate.address(request.scope))
+        encoding = "".join(_header(request, "Content-Encoding")).strip().lower()
+        if (self.takes or self.takes_file) and encoding not in (*UNCOMPRESSED, *GZIP):
+            message = "send the body as it is, or with Content-Encoding: gzip"
+            raise ApiError(UNSUPPORTED, message)
+        return Call(user, payer, values, {}, b"", encoding, gate.address(request.scope))
 
     async def _respond(self, request: Request, call: Call) -> Response:
         """Handle a request. Errors: ApiError."""
@@ -211,14 +251,23 @@ def _value(request: Request, parameter: Parameter) -> Any:
         return parameter.default
     try:
         value = msgspec.convert(",".join(given), parameter.type, strict=False)
-    except msgspec.ValidationError as error:
-        allowed = ", ".join(get_args(parameter.type)) if _is_choice(parameter.type) else ""
-        problem = f"not one of {allowed}" if allowed else str(error)
-        raise ApiError(BAD_REQUEST, f"{parameter.name}: {problem}") from None
+    except msgspec.ValidationError:
+        raise ApiError(BAD_REQUEST, f"{parameter.name}: not {_allowed(parameter.type)}") from None
     if isinstance(value, float) and not isfinite(value):
         raise ApiError(BAD_REQUEST, f"{parameter.name}: not a finite number")
     return value
 
 
-def _is_choice(kind: Any) -> bool:
-    return get_origin(kind) is Literal
+def _allowed(kind: Any) -> str:
+    """Return the values of a parameter's type in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is bool:
+        return "true or false"
+    if kind is float:
+        return "a number"
+    bounds = kind.__metadata__[0] if hasattr(kind, "__metadata__") else Meta()
+    if get_args(kind)[:1] == (int,):
+        return f"a whole number from {bounds.ge} to {bounds.le}"
+    characters = "printable ASCII characters" if bounds.pattern else "characters"
+    return f"a text of {bounds.min_length or 0} to {bounds.max_length} {characters}"

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from server import __version__
 from server.config.redaction import redact
+from server.ops.endpoint import ReadBody
 from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
 from server.ops.problems import ApiError
@@ -86,6 +87,7 @@ def build_http_app(
             *outer,
             Middleware(Guard, answer=_error, escapable=_escapable(routes)),
             *inner,
+            Middleware(ReadBody, routes=routes),
         ],
     )
     # A path with another ending is answered 404 and not redirected.

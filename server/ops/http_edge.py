@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 import trio
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.gateway.refusals import Refusal
 from server.gateway.request import header_values
 from server.gateway.sampling import Sampler
 from server.gateway.sockets import (
@@ -32,6 +33,7 @@ from server.ops.endpoint import BODY
 from server.ops.http_library import Config, ConnectionState, TCPServer
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
+from server.ops.problems import ApiError, Problem
 from server.ops.request_pacer import RequestPacer
 
 HTTP_BACKLOG = 256
@@ -252,7 +254,9 @@ class HttpEdge:
         """Let the application answer one request."""
         try:
             with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
-                await self._app({**scope, BODY: stream.body}, receive, send)
+                if stream.has_body:
+                    scope = {**scope, BODY: partial(_read_body, stream, time_out)}
+                await self._app(scope, receive, partial(_send_answer, stream, send))
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
@@ -281,6 +285,26 @@ def _hypercorn_config() -> Config:
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     return config
+
+
+async def _read_body(stream: RequestStream, time_out: trio.CancelScope) -> bytes:
+    """Return the body of the request that a stream answers. Errors: ApiError."""
+    begun = trio.current_time()
+    try:
+        return await stream.read_body()
+    except Refusal as refusal:
+        status, code, *_ = refusal.refused.value
+        raise ApiError(Problem(status, code, ""), str(refusal)) from None
+    finally:
+        # The client's time is not the application's.
+        time_out.deadline += trio.current_time() - begun
+
+
+async def _send_answer(stream: RequestStream, send: Send, message: Message) -> None:
+    """Send a part of an answer. An answer that comes before its request's body may be the last one."""
+    if message["type"] == "http.response.start" and stream.must_end:
+        message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+    await send(message)
 
 
 def _unfinished(stream: RequestStream) -> int:

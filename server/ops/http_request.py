@@ -25,11 +25,8 @@ MAX_FILE = 4 * 1024 * 1024
 """Bytes of a file with instruments: some 50,000 of them. The command `quotestream import` takes more.
 """
 
-READ_BODIES = {
-    (b"POST", b"/prices"): MAX_BATCH_BYTES,
-    (b"POST", b"/ops/import"): MAX_FILE,
-}
-"""Methods and paths of the routes that read a body, and its most bytes."""
+READ_BODIES = {b"/prices": MAX_BATCH_BYTES, b"/ops/import": MAX_FILE}
+"""Paths of the routes that read a body, and its most bytes."""
 
 CHUNK_OVERHEAD = 2
 """Largest ratio of a chunked body's bytes on the wire to those allowed: for chunks of eight bytes or
@@ -54,7 +51,7 @@ class IncomingRequest:
     """One request: a head, then its body in pieces.
 
     `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received. `body` has
-    them, if a route reads them.
+    them, if a route reads them. `is_whole`: all of the body has come.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -62,6 +59,7 @@ class IncomingRequest:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
+        self.is_whole = False
         self.body = bytearray()
         self.event = parse_head(head, self._parser)
         check_host(self.event)
@@ -79,7 +77,7 @@ class IncomingRequest:
             )
         self._target = _origin_form(self.event)
         path, _, _ = self._target.path.partition(b"?")
-        most = READ_BODIES.get((self.event.method, path))
+        most = READ_BODIES.get(path)
         self.is_read, self._most = most is not None, most or MAX_BODY
         self._check_framing(head)
 
@@ -87,6 +85,25 @@ class IncomingRequest:
     def expects_continue(self) -> bool:
         """Return whether the client waits for `100 Continue` (RFC 9110 §10.1.1)."""
         return self._parser.they_are_waiting_for_100_continue
+
+    @property
+    def has_body(self) -> bool:
+        """Return whether the request has a body, perhaps of bytes to come."""
+        return self._size > 0 or not self.is_whole
+
+    @property
+    def can_skip(self) -> bool:
+        """Return whether the body's rest is sure to come, and short enough to be read and dropped."""
+        lengths = self._values(b"content-length")
+        # Without `100 Continue` the client may never send its body (RFC 9110 §10.1.1).
+        return (
+            bool(lengths) and not self.expects_continue and int(lengths[0]) - self._size <= MAX_BODY
+        )
+
+    def drop_body(self) -> None:
+        """Keep none of the body's bytes, as no route reads them."""
+        self.is_read = False
+        self.body.clear()
 
     def take_body(self, received: bytearray) -> bool:
         """Take the body's bytes from the front of `received`; True once the body is complete.
@@ -109,6 +126,7 @@ class IncomingRequest:
             raise Refusal(Refused.BAD_REQUEST, NOT_HTTP) from None
         if isinstance(event, h11.EndOfMessage):
             received += self._parser.trailing_data[0]
+            self.is_whole = True
             return True
         if self.on_wire > CHUNK_OVERHEAD * self._most:
             raise self._too_large()

@@ -1,4 +1,7 @@
-"""One connection of the HTTP port: a stream that passes only whole, valid requests to Hypercorn.
+"""One connection of the HTTP port: a stream that passes only valid requests to Hypercorn.
+
+A request goes on when its head is here. So the application can refuse it before its body comes, and
+asks for the body after that.
 
 Hypercorn reads a request, lets the application answer it, and reads the next. This stream passes on the
 next request only after the last one was answered. So a client that pipelines a thousand requests takes
@@ -15,7 +18,16 @@ import trio
 
 from server.gateway.refusals import Refusal, Refused, response
 from server.gateway.request import NotHttp, take_head
-from server.gateway.sockets import close, has_left, receive, receive_nowait, send_all, send_last
+from server.gateway.sockets import (
+    LINGER_BYTES,
+    LINGER_TIMEOUT,
+    close,
+    has_left,
+    receive,
+    receive_nowait,
+    send_all,
+    send_last,
+)
 from server.ops.http_library import WorkerContext
 from server.ops.http_request import MAX_HEAD, IncomingRequest
 
@@ -23,7 +35,7 @@ KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds for which an idle connection is kept: a scrape interval."""
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds from a request's first byte to its last."""
+"""Seconds from a request's first byte to its last, without the time in which it waits for its turn."""
 
 WRITE_TIMEOUT = 10.0
 """Seconds for a client to read one write, which is an answer's head or body."""
@@ -31,15 +43,17 @@ WRITE_TIMEOUT = 10.0
 RECEIVE_BYTES = 4 * 1024
 """Bytes of one read. As chunks of one byte they take 6 ms; then other tasks run."""
 
+BROKEN_OFF = "the request's body breaks off"
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestStream:
     """A connection's stream, owned by the connection's task.
 
-    `busy`: Hypercorn has a request and has not answered it. `body` is that request's. Hypercorn reads
-    the addresses from `socket`; `context` tells it to close an idle connection. `idle_since` and
-    `writing_since` are in trio's time, the latter infinite if nothing is being written.
+    `busy`: Hypercorn has a request and has not answered it, and the request's body is not being read.
+    Hypercorn reads the addresses from `socket`; `context` tells it to close an idle connection.
+    `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written.
     """
 
     def __init__(
@@ -59,7 +73,6 @@ class RequestStream:
         self.socket = sock
         self.context = WorkerContext(None)
         self.busy = False
-        self.body = b""
         self.idle_since = trio.current_time()
         self.writing_since = math.inf
         self._enter = enter
@@ -68,19 +81,19 @@ class RequestStream:
         self._answered = trio.Event()
         self._answered.set()
         self._received = bytearray()
-        self._reading: IncomingRequest | None = None
+        self._request: IncomingRequest | None = None
+        self._time_left = REQUEST_TIMEOUT
         self._head = b""
         self._served = 0
 
     async def receive_some(self, _max_bytes: int | None = None) -> bytes:
         """Return the next request, or nothing if there is none."""
         await self._answered.wait()
-        request = await self._next_request()
+        request = await self._next_request() if await self._skip_body() else None
         if isinstance(request, IncomingRequest):
             self._answered = trio.Event()
             self.busy = True
             self._served += 1
-            self.body = bytes(request.body)
             return request.rewritten()
         if request is not None:
             await self._refuse(request)
@@ -89,22 +102,68 @@ class RequestStream:
         return b""
 
     @property
+    def has_body(self) -> bool:
+        """Return whether the request that is being answered has a body."""
+        return self._request is not None and self._request.has_body
+
+    @property
+    def must_end(self) -> bool:
+        """Return whether the connection must end with its next answer: the rest of the request's body
+        may never come, or is too long to be skipped.
+        """
+        request = self._request
+        return request is not None and not (request.is_whole or request.can_skip)
+
+    async def read_body(self) -> bytes:
+        """Return the body of the request that is being answered, when all of it is here. Call it once.
+
+        Errors: Refusal.
+        """
+        request = self._request
+        if request is None:
+            raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
+        if not request.is_whole:
+            # A connection may be cut to make room while its client sends a body.
+            self.busy = False
+            try:
+                with trio.fail_after(self._time_left):
+                    if request.expects_continue:
+                        await send_all(self.socket, CONTINUE)
+                    await self._take_body(request)
+            except Refusal as refusal:
+                self._count(refusal)
+                raise
+            except trio.TooSlowError:
+                too_slow = _too_slow()
+                self._count(too_slow)
+                raise too_slow from None
+            except (OSError, trio.ClosedResourceError):
+                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
+            self.busy = True
+        body = bytes(request.body)
+        request.drop_body()
+        return body
+
+    @property
     def unfinished(self) -> int:
         """Return the number of bytes received of requests that are not whole yet or must wait, without
         `kept`.
         """
-        reading = self._reading
-        return len(self._received) + (reading.on_wire if reading and not reading.is_read else 0)
+        request = self._request
+        is_dropped = request and not (request.is_whole or request.is_read)
+        return len(self._received) + (request.on_wire if request and is_dropped else 0)
 
     @property
     def kept(self) -> int:
         """Return the number of bytes of an unfinished body that a route reads."""
-        return len(self._reading.body) if self._reading else 0
+        request = self._request
+        return len(request.body) if request and not request.is_whole else 0
 
     def answered(self) -> None:
         """Note that the application has finished the request."""
         self.busy = False
-        self.body = b""
+        if self._request:
+            self._request.drop_body()
         self.idle_since = trio.current_time()
         self._answered.set()
 
@@ -136,8 +195,11 @@ class RequestStream:
         which may destroy our answer.
         """
         await trio.lowlevel.checkpoint()
-        with suppress(OSError):
-            receive_nowait(self.socket, MAX_HEAD)
+        with suppress(OSError, trio.ClosedResourceError):
+            if self._request and not self._request.is_whole:
+                await self._linger()
+            else:
+                receive_nowait(self.socket, MAX_HEAD)
         self.cut()
 
     @property
@@ -150,20 +212,45 @@ class RequestStream:
         close(self.socket)
         self._answered.set()
         self._received.clear()
-        self._reading = None
+        self._request = None
+
+    async def _linger(self) -> None:
+        """Read and drop what the client sends after an early answer, until it closes or falls silent.
+
+        Errors: OSError, ClosedResourceError.
+        """
+        self.busy = False
+        with trio.move_on_after(REQUEST_TIMEOUT):
+            while True:
+                data = b""
+                with trio.move_on_after(LINGER_TIMEOUT):
+                    data = await receive(self.socket, LINGER_BYTES)
+                if not data:
+                    break
+
+    async def _skip_body(self) -> bool:
+        """Read and drop the rest of the last request's body. Return False if that fails."""
+        request = self._request
+        if request is None or request.is_whole:
+            return True
+        try:
+            with trio.fail_after(self._time_left):
+                await self._take_body(request)
+        except (Refusal, OSError, trio.TooSlowError, trio.ClosedResourceError):
+            return False
+        return True
 
     async def _next_request(self) -> IncomingRequest | Refusal | None:
-        """Return the next request when it may start, or the refusal to answer.
+        """Return the next request when it may start, or the refusal to answer. Its body may still come.
 
         Return None if the client has left, or sent nothing in time.
         """
         try:
-            return await self._whole_request()
+            return await self._begun_request()
         except Refusal as refusal:
             return refusal
         except trio.TooSlowError:
-            message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
-            return Refusal(Refused.REQUEST_TIMEOUT, message)
+            return _too_slow()
         except NotHttp as other:
             self._refused(other.reason, str(other), b"")
             return None
@@ -171,14 +258,15 @@ class RequestStream:
             # The client is gone, or its connection was cut.
             return None
 
-    async def _whole_request(self) -> IncomingRequest | None:
+    async def _begun_request(self) -> IncomingRequest | None:
         if not self._received:
             with trio.move_on_after(KEEP_ALIVE_TIMEOUT):
                 await self._receive()
         if not self._received:
             return None
-        with trio.fail_after(REQUEST_TIMEOUT):
+        with trio.fail_after(REQUEST_TIMEOUT) as time:
             request = await self._read_request()
+        self._time_left = time.deadline - trio.current_time()
         await self._enter()
         # A client may send one request and close its side. It reads no answers to further requests.
         return None if self._served and has_left(self.socket) else request
@@ -190,14 +278,15 @@ class RequestStream:
             if not await self._receive():
                 return None
         self._head = head
-        self._reading = request = IncomingRequest(head)
-        if request.expects_continue:
-            await send_all(self.socket, CONTINUE)
+        self._request = request = IncomingRequest(head)
+        request.take_body(self._received)
+        return request
+
+    async def _take_body(self, request: IncomingRequest) -> None:
+        """Read the rest of a body. Errors: Refusal, OSError, ClosedResourceError."""
         while not request.take_body(self._received):
             if not await self._receive():
-                return None
-        self._reading = None
-        return request
+                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
 
     async def _receive(self) -> bool:
         """Read more bytes; False at the end of the stream."""
@@ -208,10 +297,20 @@ class RequestStream:
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that Hypercorn never sees, and let the client read that before the close."""
-        headers = self._refused(refusal.refused.value.code, str(refusal), self._head)
+        headers = self._count(refusal)
+        self._request = None
         answer = response(refusal, h11.Connection(h11.SERVER), headers, has_body=True)
         # The new h11 connection does not know the request's method.
         if self._head.startswith(b"HEAD "):
             answer = answer[: answer.index(b"\r\n\r\n") + 4]
         with suppress(OSError, trio.ClosedResourceError):
             await send_last(self.socket, answer)
+
+    def _count(self, refusal: Refusal) -> Sequence[tuple[str, str]]:
+        """Count a refusal. Return headers for its answer."""
+        return self._refused(refusal.refused.value.code, str(refusal), self._head)
+
+
+def _too_slow() -> Refusal:
+    message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
+    return Refusal(Refused.REQUEST_TIMEOUT, message)

@@ -137,7 +137,7 @@ class Machine:
         """
         try:
             return await self._answer(text)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             log.warning("another worker's question was not understood", problem=str(error))
         except Exception as error:
             log.error("another worker's question was not answered", exc_info=error)
@@ -202,6 +202,6 @@ def _decoded(text: str | None, kind: type[T]) -> T | None:
         return None
     try:
         return msgspec.json.decode(text, type=kind)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         log.warning("another worker's answer was not understood", problem=str(error))
         return None

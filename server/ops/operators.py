@@ -9,7 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from server import __version__
+from server.ops.admission import SHOWN_NAME
 from server.ops.api import NEXT_PAGE
+from server.ops.audit import audited
 from server.ops.clients import ClientView
 from server.ops.endpoint import Call, Endpoint, Parameter, limit
 from server.ops.machine import Action, Machine
@@ -125,11 +127,14 @@ class Operators:
         return SentAway("the client's connection is closed", client)
 
     async def _close(self, call: Call, action: Action) -> ClientView:
-        user = call.user.user if call.user else None
-        client = await self._machine.close(call.values["id"], action, user, call.address)
-        if client is None:
-            message = "no open connection has this id; GET /ops/clients lists the open ones"
-            raise ApiError(UNKNOWN_CLIENT, message)
+        named, user = call.values["id"], call.user.user if call.user else None
+        # The worker that has the client logs what is done.
+        with audited(action, call, logs_done=False) as record:
+            record["client"] = named[:SHOWN_NAME]
+            client = await self._machine.close(named, action, user, call.address)
+            if client is None:
+                message = "no open connection has this id; GET /ops/clients lists the open ones"
+                raise ApiError(UNKNOWN_CLIENT, message)
         return client
 
 

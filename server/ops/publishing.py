@@ -16,13 +16,12 @@ from server.intake.answer import Answer
 from server.intake.batch import MAX_NAME_LENGTH, Batch, Busy, Desk, Uncertain
 from server.intake.first_answers import FirstAnswers
 from server.intake.objects import MAX_BATCH_BYTES, Published
-from server.ops.endpoint import Call, Endpoint, Parameter
+from server.ops.endpoint import UNCOMPRESSED, Call, EarlyRoute, Endpoint, Parameter
 from server.ops.problems import (
     BAD_REQUEST,
     NOT_PUBLISHED_YET,
     RATE_LIMITED,
     TOO_LARGE,
-    UNSUPPORTED,
     ApiError,
     Problem,
 )
@@ -129,10 +128,8 @@ class PriceDesk:
 
 def plain_body(body: bytes, encoding: str, most: int = MAX_BATCH_BYTES) -> bytes:
     """Return a body of at most `most` bytes without its compression. Errors: ApiError."""
-    if encoding.strip().lower() in ("", "identity"):
+    if encoding in UNCOMPRESSED:
         return body
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        raise ApiError(UNSUPPORTED, "send the body as it is, or with Content-Encoding: gzip")
     plain = bytearray()
     try:
         # A gzip file may have several members (RFC 1952 §2.2).
@@ -157,7 +154,7 @@ def no_prices_route() -> Route:
     async def refuse(_: Request) -> Response:
         raise HTTPException(404, NO_PRICES)
 
-    return Route("/prices", refuse, methods=["GET", "POST"])
+    return EarlyRoute("/prices", refuse, methods=["GET", "POST"])
 
 
 def price_endpoints(desk: Desk | None) -> list[Endpoint]:

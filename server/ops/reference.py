@@ -12,7 +12,7 @@ from server.gateway.auth import Identity
 from server.intake.answer import Answer
 from server.intake.batch import Desk
 from server.ops.api import SYMBOL, Api, InstrumentView, unavailable_store, unknown_symbol
-from server.ops.audit import audit
+from server.ops.audit import DONE, REFUSED, audited
 from server.ops.endpoint import Call, Endpoint, Parameter
 from server.ops.http_request import MAX_FILE
 from server.ops.problems import (
@@ -111,6 +111,12 @@ class Reference:
 
     async def import_instruments(self, call: Call) -> ImportReport:
         """List the instruments of a file, all or none."""
+        if call.values.get("dry_run"):
+            return await self._import_in_turn(call, {})
+        with audited("import", call) as record:
+            return await self._import_in_turn(call, record)
+
+    async def _import_in_turn(self, call: Call, record: dict[str, object]) -> ImportReport:
         busy = ApiError(RATE_LIMITED, "another file is being imported, try again", IMPORT_PATIENCE)
         if self._importing.statistics().tasks_waiting >= MAX_WAITING:
             raise busy
@@ -119,11 +125,11 @@ class Reference:
         if waiting.cancelled_caught:
             raise busy
         try:
-            return await self._import(call)
+            return await self._import(call, record)
         finally:
             self._importing.release()
 
-    async def _import(self, call: Call) -> ImportReport:
+    async def _import(self, call: Call, record: dict[str, object]) -> ImportReport:
         dry_run, skip_bad = call.values["dry_run"], call.values["skip_bad"]
         read = partial(_read, call.body, call.encoding, _columns(call.values["map"]))
         # Thousands of rows take a second, in which other clients get their prices.
@@ -131,8 +137,7 @@ class Reference:
         if not dry_run:
             _require_good(contents, skip_bad=skip_bad)
             await self._list(contents)
-            count = len(contents.instruments)
-            audit("import", _user(call), call.address, count=count)
+            record["count"] = len(contents.instruments)
         return _report(contents, dry_run=dry_run)
 
     async def _list(self, contents: Contents) -> None:
@@ -145,28 +150,31 @@ class Reference:
     async def delist(self, call: Call) -> Delisted:
         """Delist an instrument on every instance."""
         symbol = normalize_symbol(call.values["symbol"])
-        try:
-            missing = await self._store.delist([symbol])
-        except StoreUnavailable as error:
-            raise unavailable_store(error) from error
-        if missing:
-            raise unknown_symbol(symbol, "/ops/instruments")
-        audit("delist", _user(call), call.address, symbols=[symbol])
+        with audited("delist", call) as record:
+            record["symbols"] = [symbol[:MAX_SYMBOL_LENGTH]]
+            try:
+                missing = await self._store.delist([symbol])
+            except StoreUnavailable as error:
+                raise unavailable_store(error) from error
+            if missing:
+                raise unknown_symbol(symbol, "/ops/instruments")
         return Delisted(f"{symbol} is delisted", symbol)
 
     async def publish_test_price(self, call: Call) -> Answer:
         """Publish one trade."""
         assert self._prices, "the route exists only if prices come from publishers"
         symbol, price = call.values["symbol"], call.values["price"]
-        audit("publish", _user(call), call.address, symbols=[symbol], price=price)
         body = msgspec.json.encode({"symbol": symbol, "price": price})
         user = call.user or Identity(OPERATOR, "admin", 0.0)
         named = {"Source": OPERATOR, "Source-Epoch": "", "Idempotency-Key": ""}
         # The symbols that the token may publish bind publishers, not administrators.
         user = user._replace(symbols=None)
-        return await self._prices.publish(
-            call._replace(user=user, values=named, body=body, encoding="")
-        )
+        price_call = call._replace(user=user, values=named, body=body, encoding="")
+        with audited("publish", call) as record:
+            record |= {"symbols": [symbol], "price": price}
+            answer = await self._prices.publish(price_call)
+            record.update(_became(answer))
+        return answer
 
 
 def _read(body: bytes, encoding: str, columns: Mapping[str, str]) -> Contents:
@@ -214,8 +222,15 @@ def _columns(text: str) -> dict[str, str]:
     return columns
 
 
-def _user(call: Call) -> str | None:
-    return call.user.user if call.user else None
+def _became(answer: Answer) -> dict[str, object]:
+    """Return for the log what became of one published price."""
+    if answer.rejected:
+        first = answer.rejected[0]
+        return {"outcome": REFUSED, "code": first.code, "problem": first.message}
+    if answer.state == "queued":
+        return {"outcome": "queued"}
+    counts = {"late": answer.late, "held": answer.held, "duplicate": answer.duplicate}
+    return {"outcome": next((name for name, count in counts.items() if count), DONE)}
 
 
 def reference_endpoints(reference: Reference, search: Endpoint, *, prices: bool) -> list[Endpoint]:

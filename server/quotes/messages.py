@@ -1,5 +1,6 @@
 """The WebSocket protocol's JSON messages, of the server and of clients."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
@@ -229,6 +230,38 @@ encode = msgspec.json.Encoder().encode
 
 ACTIONS = sorted(str(each.__struct_config__.tag) for each in get_args(Command))
 
+_SYMBOLS_ADVICE = "symbols are a list of one text or more"
+
+_ADVICE = {
+    "action": f"actions are {', '.join(ACTIONS)}",
+    "symbols": _SYMBOLS_ADVICE,
+    "bars": _SYMBOLS_ADVICE,
+    "timeframe": f"timeframes are {', '.join(get_args(Timeframe))}",
+    "token": "a token is a text, the JWT",
+    "interval": "an interval is a number of seconds, or a text such as `250ms`",
+    "id": f"an id is a whole number, or a text of at most {MAX_ID_LENGTH} characters",
+}
+"""The values that each field of a command may have."""
+
+_FIELD = re.compile(r"(?:at `\$\.|missing required field `)(\w+)")
+"""The field that an error of msgspec names. A list's item is named behind it."""
+
+MAX_PROBLEM = 200
+"""Characters of an error that repeats a client's value."""
+
+
+def _with_advice(problem: str) -> str:
+    """Return an error of msgspec, followed by the values that are allowed."""
+    named = _FIELD.search(problem)
+    if len(problem) > MAX_PROBLEM:
+        problem = f"{problem[: MAX_PROBLEM // 2]}…{problem[-MAX_PROBLEM // 2 :]}"
+    if named and named[1] in _ADVICE:
+        return f"{problem}: {_ADVICE[named[1]]}"
+    if "`object`" in problem:
+        return f'{problem}: a command is an object, such as {{"action":"ping"}}'
+    return problem
+
+
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """The errors of msgspec's decoders: wrong, nested too deeply, or MessagePack text that is not UTF-8."""
 
@@ -236,13 +269,14 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 class CommandReader:
     """Reads commands of one form: JSON in UTF-8, or MessagePack."""
 
-    def __init__(self, kind: Any, room: bytes) -> None:
-        """`kind` is the decoder's class. `room`: what may follow a message."""
+    def __init__(self, form: str, kind: Any, room: bytes) -> None:
+        """`form` names the form, `kind` is the decoder's class. `room`: what may follow a message."""
         self._command = kind(Command)
         self._bars_command = kind(SubscribeBars | UnsubscribeBars)
         self._named = kind(_Named)
         self._identified = kind(_Identified)
         self._any = kind()
+        self._form = form
         self._room = room
 
     def parse(self, payload: bytes) -> AnyCommand:
@@ -255,9 +289,7 @@ class CommandReader:
             # msgspec may stop at a wrong field before it reaches invalid bytes behind it.
             if problem := self._syntax_error(payload):
                 raise BadCommand("bad_json", problem, UNSET) from None
-            problem = str(error)
-            if problem.endswith("`$.action`"):
-                problem += f": actions are {', '.join(ACTIONS)}"
+            problem = _with_advice(str(error))
             raise BadCommand("bad_command", problem, self.readable_id(payload)) from None
         return command
 
@@ -272,11 +304,13 @@ class CommandReader:
     def _syntax_error(self, payload: bytes) -> str | None:
         try:
             self._any.decode(payload + self._room)
+        except RecursionError:
+            return "nested too deeply"
         except _UNREADABLE as error:
-            return str(error)
+            return f"not {self._form}: {error}"
         return None
 
 
 # For half a surrogate pair at the end of JSON, msgspec reports a cut text, unless more follows.
-JSON_COMMANDS = CommandReader(msgspec.json.Decoder, room=b" " * len("\\uD800"))
-MSGPACK_COMMANDS = CommandReader(msgspec.msgpack.Decoder, room=b"")
+JSON_COMMANDS = CommandReader("JSON", msgspec.json.Decoder, room=b" " * len("\\uD800"))
+MSGPACK_COMMANDS = CommandReader("MessagePack", msgspec.msgpack.Decoder, room=b"")

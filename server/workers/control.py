@@ -1,16 +1,26 @@
-"""Messages between a supervisor and a worker: JSON objects, one a line, over a socket pair."""
+"""Messages between a supervisor and a worker: JSON objects, one a line, over a socket pair.
+
+After a roll, the two ends may be of different versions. So each end checks here what it receives. It
+leaves out and logs a line that is not a valid message.
+"""
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import structlog
 import trio
+from msgspec import Meta
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes: more than the metrics of a hundred workers take, or the last hour of each."""
+
+MAX_COUNT = 2**53
+"""The largest count in a message. Shares of larger numbers do not fit a float."""
+
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 
 Incoming = TypeVar("Incoming")
 Told = TypeVar("Told")
@@ -27,10 +37,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     of one core. `delivered`: frames since its start by delivery latency, in DELIVERY_BUCKETS.
     """
 
-    places: int
-    capacity: int
-    cpu: float
-    delivered: list[int]
+    places: Count
+    capacity: Count
+    cpu: Annotated[float, Meta(ge=0, le=MAX_COUNT)]
+    delivered: list[Count]
 
 
 class Metrics(msgspec.Struct, frozen=True, tag="metrics"):
@@ -68,7 +78,7 @@ class Retire(msgspec.Struct, frozen=True, tag="retire"):
 class SendAway(msgspec.Struct, frozen=True, tag="send_away"):
     """To a worker: tell `count` clients to reconnect, which brings them to another worker."""
 
-    count: int
+    count: Count
 
 
 class Collect(msgspec.Struct, frozen=True, tag="collect"):
@@ -102,6 +112,33 @@ FromWorker = Sample | Metrics | AskHost | AskWorkers | Answer
 ToWorker = Retire | SendAway | Collect | HostMetrics | Question | WorkersAnswers
 
 
+class _Lines:
+    """Splits a stream into lines, and leaves out those that are too long."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._is_too_long = False
+
+    def split(self, data: bytes | bytearray) -> list[bytearray]:
+        """Return the lines that end in the next piece of the stream."""
+        self._rest += data
+        *lines, self._rest = self._rest.split(b"\n")
+        if lines and self._is_too_long:
+            # The end of a line whose beginning was dropped.
+            del lines[0]
+            self._is_too_long = False
+        if len(self._rest) > MAX_LINE:
+            _log_left_out(f"a line is longer than {MAX_LINE} bytes")
+            self._is_too_long = True
+        if self._is_too_long:
+            self._rest.clear()
+        return lines
+
+
+def _log_left_out(problem: str) -> None:
+    log.warning("not understood on the control channel", problem=problem)
+
+
 class Channel(Generic[Incoming]):
     """One end of the channel. `incoming` is the type of the messages that it receives.
 
@@ -122,25 +159,21 @@ class Channel(Generic[Incoming]):
         async with self._sending:
             await self._stream.send_all(_encode(message) + b"\n")
 
-    async def receive(self) -> AsyncIterator[Incoming]:
+    async def receive(self) -> AsyncGenerator[Incoming, None]:
         """Yield all messages until the other end is gone.
 
-        After a roll the other end may be of another version, so this skips messages of unknown types.
+        It leaves out lines that are not valid messages, or longer than MAX_LINE.
         """
-        rest = bytearray()
+        lines = _Lines()
         try:
             async for data in self._stream:
-                rest += data
-                *lines, rest = rest.split(b"\n")
-                for line in lines:
+                for line in lines.split(data):
                     try:
                         message = self._decoder.decode(line)
-                    except msgspec.MsgspecError as error:
-                        log.warning("not understood on the control channel", problem=str(error))
+                    except (ValueError, RecursionError) as error:
+                        _log_left_out(str(error))
                     else:
                         yield message
-                if len(rest) > MAX_LINE:
-                    raise ValueError("a line without end on the control channel")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 

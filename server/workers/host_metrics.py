@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
+import structlog
 import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +16,8 @@ from server.workers.stats import SupervisorStats
 
 SUPERVISOR = "supervisor"
 """The label `worker` of the supervisor's own process metrics."""
+
+log = structlog.get_logger()
 
 
 class HostPage:
@@ -29,10 +32,14 @@ class HostPage:
     async def render(self) -> str:
         """Return the page. Samples have a label `worker`. A worker without an answer counts as down."""
         told = await self._gather(Worker.collect)
-        pages = {str(number): page for number, page in told.items() if page is not None}
-        pages[SUPERVISOR] = generate_latest(self._process).decode()
+        pages = {
+            str(number): _parsed(number, page) for number, page in told.items() if page is not None
+        }
+        parsed = {name: families for name, families in pages.items() if families is not None}
+        page = generate_latest(self._process).decode()
+        parsed[SUPERVISOR] = list(text_string_to_metric_families(page))
         registry = CollectorRegistry()
-        registry.register(_Families([*self._own(pages), *merge(pages)]))
+        registry.register(_Families([*self._own(parsed), *merge(parsed)]))
         return generate_latest(registry).decode()
 
     async def ask(self, text: str) -> dict[int, str | None]:
@@ -63,7 +70,7 @@ class HostPage:
                 return await restarter.worker.collect()
         return None
 
-    def _own(self, pages: Mapping[str, str]) -> Iterator[Metric]:
+    def _own(self, pages: Mapping[str, object]) -> Iterator[Metric]:
         stages = Counter(each.worker.stage for each in self._restarters.values() if each.worker)
         workers = GaugeMetricFamily("market_data_workers", "Workers by state", labels=["state"])
         for stage in Stage:
@@ -104,11 +111,21 @@ class HostPage:
         yield signals
 
 
-def merge(pages: Mapping[str, str]) -> list[Metric]:
+def _parsed(number: int, page: str) -> list[Metric] | None:
+    """Return the families of a worker's page, None for a page that cannot be read."""
+    try:
+        return list(text_string_to_metric_families(page))
+    # The parser raises whatever its steps do: ValueError, IndexError, KeyError and others.
+    except Exception as error:
+        log.warning("a worker's metrics cannot be read", worker=number, problem=str(error))
+        return None
+
+
+def merge(pages: Mapping[str, Iterable[Metric]]) -> list[Metric]:
     """Return the families of all `pages`, each once. Samples get their page's name as `worker`."""
     families: dict[tuple[str, str], Metric] = {}
     for name, page in pages.items():
-        for family in text_string_to_metric_families(page):
+        for family in page:
             key = family.name, family.type
             merged = families.setdefault(
                 key, Metric(family.name, family.documentation, family.type)

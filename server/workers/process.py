@@ -12,6 +12,7 @@ from enum import Enum
 import structlog
 import trio
 
+from server.histogram import DELIVERY_BUCKETS
 from server.workers.control import (
     Answer,
     AskHost,
@@ -39,6 +40,9 @@ EXIT_TIMEOUT = 5.0
 
 WATCH_INTERVAL = 0.5
 """Seconds of one step in counting silence: if the machine stood still, only one step counts."""
+
+BUCKETS = len(DELIVERY_BUCKETS) + 1
+"""Buckets of delivery latencies, with the one above the last bound."""
 
 log = structlog.get_logger()
 
@@ -143,7 +147,9 @@ class Worker:
         now = trio.current_time()
         self._patience = self.silence
         self.sample = sample
-        self.delivered.append((now, sample.delivered))
+        # A worker of another version may count by other buckets, which say nothing here.
+        counts = sample.delivered if len(sample.delivered) == BUCKETS else [0] * BUCKETS
+        self.delivered.append((now, counts))
         while self.delivered[0][0] < now - LATENCY_WINDOW:
             self.delivered.popleft()
         if self.stage is Stage.STARTING:

@@ -118,5 +118,11 @@ class WorkerRestarter:
 
 
 def describe_exit(code: int | None) -> dict[str, object]:
-    """Return an exit code as fields of the log. A signal is given by its name."""
-    return {"signal": signal.Signals(-code).name} if code and code < 0 else {"code": code}
+    """Return an exit code as fields of the log. A signal is given by its name, if it has one."""
+    if code is None or code >= 0:
+        return {"code": code}
+    try:
+        return {"signal": signal.Signals(-code).name}
+    # Most real-time signals have a number only.
+    except ValueError:
+        return {"signal": str(-code)}

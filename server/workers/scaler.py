@@ -7,7 +7,7 @@ from math import inf
 from typing import Literal, NamedTuple
 
 from server.histogram import DELIVERY_BUCKETS
-from server.workers.process import Worker
+from server.workers.process import BUCKETS, Worker
 
 PERCENTILE = 0.95
 """Share of the frames that are delivered within the latency of `Load`."""
@@ -112,16 +112,17 @@ def _begun(since: float | None, now: float) -> float:
 
 def measure(workers: Iterable[Worker]) -> Load:
     """Return the load of `workers`. At least one of them has reported."""
-    samples, delivered = [], [0] * (len(DELIVERY_BUCKETS) + 1)
+    samples, delivered = [], [0] * BUCKETS
     for worker in workers:
         if worker.sample:
             samples.append(worker.sample)
             (_, first), (_, last) = worker.delivered[0], worker.delivered[-1]
             delivered = [
-                total + new - old for total, new, old in zip(delivered, last, first, strict=True)
+                total + max(0, new - old)
+                for total, new, old in zip(delivered, last, first, strict=True)
             ]
     return Load(
-        sum(each.places for each in samples) / sum(each.capacity for each in samples),
+        sum(each.places for each in samples) / max(1, sum(each.capacity for each in samples)),
         sum(each.cpu for each in samples) / len(samples),
         percentile(delivered),
     )

@@ -69,12 +69,14 @@ class SupervisorLink:
 
     async def run(self, callbacks: WorkerCallbacks) -> None:
         """Report and follow messages, until cancelled or until the supervisor is gone."""
+        retiring = False
         try:
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(self._report, callbacks.sample)
                 async for message in self._channel.receive():
                     match message:
-                        case Retire():
+                        case Retire() if not retiring:
+                            retiring = True
                             log.info("retiring")
                             tasks.start_soon(callbacks.retire)
                         case SendAway(count):

@@ -12,6 +12,7 @@ from server.cluster.wire import (
     Mark,
     decode_batch,
     decode_mark,
+    decode_markets,
     decode_snapshots,
     decode_watched,
     encode_batch,
@@ -78,6 +79,14 @@ def test_price_that_a_kind_cannot_have_is_left_out():
         state = msgspec.structs.replace(snapshot("A"), **changed)
         assert decode_snapshots([(b"A", encode_json(state))], invalid) == {}
     assert invalid.counts == {"hash": 4}
+
+
+def test_market_that_cannot_be_read_is_left_out():
+    """Its place in the hash is counted, and the other markets are read."""
+    invalid = ClusterStats().invalid
+    deep = b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    assert decode_markets([(b"A", b"{"), (b"B", deep), (b"C", b'{"\xff":1}')], invalid) == []
+    assert invalid.counts == {"hash": 3}
 
 
 def test_state_of_an_older_instance_is_read():

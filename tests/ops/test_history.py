@@ -228,6 +228,13 @@ def test_trades_fill_a_gap(tmp_path):
         ("symbols=IBM&limit=1000000000", 400, "limit: "),
         ("symbols=IBM&limit=ten", 400, "limit: "),
         ("symbols=IBM&timeframe=7m", 400, "timeframe: not one of 1m, 5m, 15m, 30m, 1h, 4h, 1d, 1w"),
+        ("symbols=IBM&timeframe=1m&limit=0", 400, "limit: not a whole number from 1 to 10000"),
+        ("symbols=IBM&timeframe=1m&limit=x", 400, "limit: not a whole number from 1 to 10000"),
+        (
+            f"symbols=IBM&timeframe=1m&start={'9' * 100}",
+            400,
+            "start: not a text of 1 to 50 characters",
+        ),
         ("symbols=IBM&sort=up", 400, "sort: not one of asc, desc"),
         ("symbols=IBM&fill=zero", 400, "fill: not one of none, previous"),
         ("symbols=IBM&tz=..%2F..%2Fetc%2Fpasswd", 400, "tz: "),

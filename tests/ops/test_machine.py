@@ -127,6 +127,23 @@ async def test_client_of_a_silent_worker_is_not_called_gone(id, status):
     assert refused.value.status_code == status
 
 
+@pytest.mark.parametrize(
+    "answer", ["{", '{"client":1}', '{"x":' + "[" * 20_000 + "]" * 20_000 + "}"]
+)
+async def test_answer_that_is_not_understood_is_none(answer):
+    """The worker that gave it may be of another version; the operator can try again."""
+
+    async def ask(_: str) -> dict[int, str | None]:
+        await trio.lowlevel.checkpoint()
+        return {2: answer}
+
+    nothing: Any = None
+    operators = Operators(Machine(nothing, nothing, nothing, ask), takes_prices=False)
+    with pytest.raises(ApiError) as refused:
+        await operators.disconnect(Call(None, None, {"id": "2-17"}, {}))
+    assert refused.value.status_code == 503
+
+
 class BrokenRecorder:
     def samples(self) -> dict[str, Any]:
         raise RuntimeError("a metric cannot be read")

@@ -341,6 +341,56 @@ def test_test_price_reaches_subscribers(pushed):
     pushed.await_event("admin", action="publish", user="olivia", price=2.5)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "action", "outcome"),
+    [
+        ("POST", "/ops/prices?price=0", None, "publish", ("refused", "bad_price")),
+        ("POST", "/ops/prices?symbol=NONE&price=1", None, "publish", ("refused", "unknown_symbol")),
+        ("POST", "/ops/import", b"\x00", "import", ("refused", "bad_file")),
+        ("POST", "/ops/import?map=x", FILE, "import", ("refused", "bad_request")),
+        ("DELETE", "/ops/instruments/NONE", None, "delist", ("refused", "unknown_symbol")),
+        ("POST", "/ops/clients/0-1/drain", None, "drain", ("refused", "unknown_client")),
+        ("POST", "/ops/clients/0-1/disconnect", None, "disconnect", ("refused", "unknown_client")),
+        ("POST", "/admin/market-data/cache/warm?symbols=AAPL", None, "warm", ("done", None)),
+        (
+            "POST",
+            f"/admin/market-data/cache/warm?symbols={','.join(map(str, range(501)))}",
+            None,
+            "warm",
+            ("refused", "too_many_symbols"),
+        ),
+        (
+            "DELETE",
+            f"/admin/market-data/cache/invalidate?symbols={','.join(map(str, range(501)))}",
+            None,
+            "invalidate",
+            ("refused", "too_many_symbols"),
+        ),
+    ],
+)
+def test_log_says_what_became_of_an_action(pushed, method, path, body, action, outcome):
+    """One line tells the outcome, and for a refusal the code and the problem that the operator got."""
+    before = len(pushed.events("admin"))
+    _, answer = ask(pushed, method, path, body)
+    pushed.await_event("admin", before + 1)
+    (line,) = pushed.events("admin")[before:]
+    assert (line["action"], line["user"]) == (action, "olivia")
+    assert (line["outcome"], line.get("code")) == outcome
+    if "error" in answer:
+        assert line["problem"] == answer["error"]["message"]
+    elif outcome != ("done", None):
+        assert line["problem"] == answer["rejected"][0]["message"]
+
+
+def test_trial_of_a_file_is_not_an_action(pushed):
+    """It changes nothing, so it leaves no line."""
+    before = len(pushed.events("admin"))
+    assert ask(pushed, "POST", "/ops/import?dry_run=true", b"\x00")[0] == 400
+    assert ask(pushed, "DELETE", "/ops/instruments/NONE")[0] == 404
+    pushed.await_event("admin", before + 1)
+    assert [each["action"] for each in pushed.events("admin")[before:]] == ["delist"]
+
+
 def test_no_test_price_without_published_prices(moving):
     """A server whose prices come from elsewhere has no such route, and says so."""
     assert ask(moving, "POST", "/ops/prices?price=2.5")[0] == 404

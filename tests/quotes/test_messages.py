@@ -109,6 +109,47 @@ def test_refusal_says_what_is_wrong(text, code, message, id):
     assert message in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ('{"action":"fly"}', "actions are auth, ping, "),
+        ('{"symbols":["A"]}', "actions are auth, ping, "),
+        (
+            '{"action":"subscribe","bars":["A"],"timeframe":"7m"}',
+            "timeframes are 1m, 5m, 15m, 30m, 1h, 4h, 1d, 1w",
+        ),
+        ('{"action":"unsubscribe","bars":["A"],"timeframe":60}', "timeframes are 1m, 5m, "),
+        ('{"action":"subscribe","bars":["A"]}', "timeframes are 1m, 5m, "),
+        ('{"action":"subscribe","bars":"A","timeframe":"1m"}', "symbols are a list"),
+        ('{"action":"subscribe","symbols":[]}', "symbols are a list"),
+        ('{"action":"resync","symbols":[1]}', "symbols are a list"),
+        ('{"action":"unsubscribe"}', "symbols are a list"),
+        ('{"action":"throttle","interval":null}', "an interval is a number of seconds"),
+        ('{"action":"throttle"}', "an interval is a number of seconds"),
+        ('{"action":"auth","token":1}', "a token is a text"),
+        ('{"action":"ping","id":1.5}', "an id is a whole number"),
+        ("[]", 'a command is an object, such as {"action":"ping"}'),
+        ("nonsense", "not JSON: "),
+        ("[" * 10_000 + "]" * 10_000, "nested too deeply"),
+    ],
+)
+def test_refusal_says_what_is_allowed(text, allowed):
+    """A wrong or missing field is told together with the values that it may have."""
+    with pytest.raises(BadCommand) as refusal:
+        JSON_COMMANDS.parse(text.encode())
+    assert allowed in str(refusal.value)
+
+
+@pytest.mark.parametrize("form", ["action", "timeframe"])
+def test_refusal_repeats_little_of_a_long_value(form):
+    """The value of a client is shortened in the middle. What is allowed stays."""
+    named = {"action": "subscribe", "bars": ["A"], "timeframe": "1m", form: "x" * 15_000}
+    with pytest.raises(BadCommand) as refusal:
+        JSON_COMMANDS.parse(encode(named))
+    assert len(str(refusal.value)) < 400
+    assert f"{form}s are" in str(refusal.value)
+
+
 def test_token_is_not_shown():
     """A command may be logged."""
     assert repr(Auth(token="secret")) == "Auth(…)"
