@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
-from server.reconnecting import LONGEST_ASKED, retry_after
+from server.reconnecting import LONGEST_ASKED, readable, retry_after
 
 TIMEOUT = 30.0
 """Seconds for one answer. The server ends a page after two."""
@@ -135,8 +135,8 @@ def _message(body: bytes) -> str:
     """Return the message of an error's body."""
     try:
         error = json.loads(body)["error"]
-        return f"{error['code']}: {error['message']}"
-    except (ValueError, KeyError, TypeError):
+        return readable(f"{error['code']}: {error['message']}")
+    except (ValueError, KeyError, TypeError, RecursionError):
         return NOT_QUOTESTREAM
 
 

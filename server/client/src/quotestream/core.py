@@ -20,7 +20,7 @@ from quotestream.messages import Acknowledged, Patch, Reconnect, Refusal, Resume
 from quotestream.request import Wanted, normalized, resuming
 from quotestream.values import Market, State
 from server.quotes.view import Form
-from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final
+from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final, readable
 
 TOO_LONG = {414, 431}
 """Statuses of a request whose `resume` may be what made it too long."""
@@ -193,7 +193,7 @@ class Core:
     def closed(self, code: int, reason: str) -> Ending:
         """End a connection that the server closed, or that broke: then `code` is 1006."""
         given = _REASON.fullmatch(reason)
-        text = given[2] if given else reason or f"the connection ended with code {code}"
+        text = readable(given[2] if given else reason) or f"the connection ended with code {code}"
         if code == TOKEN_EXPIRED and not given:
             text = "the token expired"
         refusal = None
@@ -276,8 +276,9 @@ class Core:
 
     def _error(self, message: Message, _: float) -> None:
         error = convert(message, Refusal)
-        reasons = dict.fromkeys(error.symbols, error.message)
-        self.errors.append(CommandRefused(error.code, error.message, reasons))
+        text = readable(error.message)
+        reasons = dict.fromkeys(error.symbols, text)
+        self.errors.append(CommandRefused(readable(error.code), text, reasons))
 
     def _status(self, message: Message, _: float) -> None:
         news = convert(message, Status)
