@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from socket import gaierror
 from time import time
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
@@ -98,6 +99,8 @@ def unreachable(address: str, error: BaseException) -> ConnectionFailed:
     # Libraries put texts of their own into the built-in errors. Others, as of TLS, say the reason.
     if isinstance(cause, OSError) and cause.errno and type(cause).__module__ == "builtins":
         reason = os.strerror(cause.errno)
+    elif isinstance(cause, gaierror):
+        reason = cause.strerror or reason
     return ConnectionFailed(f"cannot connect to {address}: {reason}")
 
 
