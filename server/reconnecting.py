@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from socket import gaierror
 from time import time
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
@@ -31,6 +32,17 @@ LATER = {4429, 4503}
 
 LATER_RANGE = 1.0, 5.0
 """Seconds: the range of the random wait after LATER, as docs/protocol.md asks for."""
+
+MAX_BODY = 64 * 1024
+"""Bytes of a refused handshake's body that are read. A server's has less than a thousand."""
+
+LONGEST_TEXT = 300
+"""Characters of a server's text that an error shows."""
+
+ENDED = "the connection ended"
+NOT_A_SERVER = "the server does not speak HTTP or WebSocket"
+HTTP_STATUS = "the server answered with HTTP status {}"
+"""Reasons why there is no connection."""
 
 PASSING = {408, 425, 429}
 """Statuses below 500 that time may cure. Other statuses below 500 are about the request itself."""
@@ -83,10 +95,12 @@ def unreachable(address: str, error: BaseException) -> ConnectionFailed:
     if isinstance(error.__cause__, ExceptionGroup):
         # trio lists the failures at each of the name's addresses.
         cause = error.__cause__.exceptions[0]
-    reason = str(cause) or "the connection ended"
+    reason = str(cause) or ENDED
     # Libraries put texts of their own into the built-in errors. Others, as of TLS, say the reason.
     if isinstance(cause, OSError) and cause.errno and type(cause).__module__ == "builtins":
         reason = os.strerror(cause.errno)
+    elif isinstance(cause, gaierror):
+        reason = cause.strerror or reason
     return ConnectionFailed(f"cannot connect to {address}: {reason}")
 
 
@@ -104,13 +118,33 @@ def refused_handshake(
     status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
 ) -> ConnectionFailed:
     """Return the error for an HTTP response that is not 101."""
-    message, code = f"the server answered with HTTP status {status}", ""
-    with suppress(ValueError, LookupError, TypeError):
+    message, code = HTTP_STATUS.format(status), ""
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
         error = json.loads(body)["error"]
-        message, code = str(error["message"]), str(error.get("code", ""))
-    found = [value for name, value in headers if name.lower() == b"retry-after"]
-    asked = retry_after(found[0].decode("ascii", "replace")) if found else 0.0
-    return ConnectionFailed(message, status, asked, code)
+        message, code = readable(str(error["message"])), readable(str(error.get("code", "")))
+    return ConnectionFailed(message, status, _asked(headers), code)
+
+
+def cut_refusal(status: int, headers: Iterable[tuple[bytes, bytes]]) -> ConnectionFailed:
+    """Return the error for a refusal whose body did not come to its end.
+
+    It is never final, as such a message is not complete (RFC 9112 §8). The wait that it asks for holds.
+    """
+    return ConnectionFailed(HTTP_STATUS.format(status), retry_after=_asked(headers))
+
+
+def _asked(headers: Iterable[tuple[bytes, bytes]]) -> float:
+    """Return the seconds of `Retry-After`, 0 without one."""
+    found = (value for name, value in headers if name.lower() == b"retry-after")
+    return retry_after(next(found, b"").decode("ascii", "replace"))
+
+
+def readable(text: str) -> str:
+    """Return a server's text for an error or a log: not too long, on one line, and without characters
+    that a terminal could take for a command.
+    """
+    shown = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in shown)
 
 
 def retry_after(value: str) -> float:

@@ -6,19 +6,20 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    HandshakeError,
-    WebSocketConnection,
-    wrap_client_stream,
-)
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import RejectData
+from wsproto.utilities import ProtocolError
 
 from server.reconnecting import (
     CONNECT_TIMEOUT,
+    ENDED,
+    MAX_BODY,
+    NOT_A_SERVER,
     PING_INTERVAL,
     PING_TIMEOUT,
     ConnectionFailed,
+    cut_refusal,
     refused_handshake,
     unreachable,
 )
@@ -49,9 +50,51 @@ async def open_connection(
     except (HandshakeError, trio.BrokenResourceError) as error:
         raise ConnectionFailed(str(error.__cause__ or error) or "the connection ended") from error
     except h11.ProtocolError as error:
-        raise ConnectionFailed("the server does not speak HTTP") from error
+        raise ConnectionFailed(NOT_A_SERVER) from error
     except trio.TooSlowError as error:
         raise ConnectionFailed("the server does not answer") from error
+
+
+class _Connection(WebSocketConnection):
+    """A connection whose handshake ends with its stream.
+
+    trio-websocket waits for the rest of an answer, which does not come if the server or a proxy
+    closes: HTTP/1.0 ends a body so (RFC 9112 §6.3). It also takes a body of any size.
+    """
+
+    async def shake_hands(self, nursery: trio.Nursery) -> None:
+        """Open the WebSocket, as `trio_websocket.wrap_client_stream` does.
+
+        Errors: TooSlowError, ConnectionRejected; from the nursery also ConnectionFailed.
+        """
+        nursery.start_soon(self._reader_task)
+        with trio.move_on_after(CONNECT_TIMEOUT):
+            await self._open_handshake.wait()
+            return
+        self._check_cut()
+        raise trio.TooSlowError
+
+    async def _reader_task(self) -> None:
+        await super()._reader_task()
+        if self._open_handshake.is_set():
+            return
+        with suppress(ProtocolError):
+            self._wsproto.receive_data(None)
+            for event in self._wsproto.events():
+                if isinstance(event, RejectData):
+                    await self._handle_reject_data_event(event)
+        self._check_cut()
+        raise ConnectionFailed(ENDED)
+
+    async def _handle_reject_data_event(self, event: RejectData) -> None:
+        await super()._handle_reject_data_event(event)
+        if len(self._reject_body) > MAX_BODY:
+            raise ConnectionRejected(self._reject_status, self._reject_headers, self._reject_body)
+
+    def _check_cut(self) -> None:
+        """Raise ConnectionFailed if a refusal's head has come, without the end of its body."""
+        if self._reject_status:
+            raise cut_refusal(self._reject_status, self._reject_headers)
 
 
 @asynccontextmanager
@@ -64,15 +107,15 @@ async def _connected(
     async with await _open_stream(url) as stream:
         try:
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(CONNECT_TIMEOUT):
-                    socket = await wrap_client_stream(
-                        nursery,
-                        stream,
-                        parts.netloc,
-                        resource,
-                        subprotocols=subprotocols,
-                        extra_headers=[*headers()],
-                    )
+                socket = _Connection(
+                    stream,
+                    WSConnection(ConnectionType.CLIENT),
+                    host=parts.netloc,
+                    path=resource,
+                    client_subprotocols=[*subprotocols],
+                    client_extra_headers=[*headers()],
+                )
+                await socket.shake_hands(nursery)
                 nursery.start_soon(_keep_asking, socket)
                 yield socket
                 nursery.cancel_scope.cancel()

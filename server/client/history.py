@@ -1,14 +1,17 @@
 """Asks a server's `GET /bars` page by page, for the command line."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
-from server.reconnecting import LONGEST_ASKED, retry_after
+from server.reconnecting import LONGEST_ASKED, readable, retry_after
 
 TIMEOUT = 30.0
 """Seconds for one answer. The server ends a page after two."""
@@ -19,12 +22,23 @@ ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds between two attempts: doubled each time, or longer if the server says so."""
 
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of an answer. A page of 10,000 bars has a tenth of that."""
+
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+"""A number, as JSON writes it."""
+
 UNAVAILABLE = "Unavailable-Symbols"
 
 NOT_QUOTESTREAM = "the server does not answer as quotestream does"
 
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""The errors of reading an answer that is not one of quotestream."""
+
 COLUMNS = ("t", "o", "h", "l", "c", "v", "n", "vw", "final", "rev")
 """The fields of a bar, as the server sends them."""
+
+NUMBERS = [name for name in COLUMNS if name not in ("t", "final")]
 
 Bar = Mapping[str, Any]
 """One bar, its numbers as text, exactly as the server sent them."""
@@ -68,9 +82,9 @@ class HistoryClient:
             more = {"page_token": token} if token else {}
             page = self._page({**parameters, **more})
             yield page
-            token = page.next_page_token
-            if not token:
+            if page.next_page_token in ("", token):
                 return
+            token = page.next_page_token
 
     def exists(self, symbol: str) -> bool:
         """Return whether there is such an instrument. Errors: HistoryRefused."""
@@ -83,19 +97,20 @@ class HistoryClient:
             _, body = self._ask_once(f"/udf/symbols?symbol={quote(symbol, safe='')}", missing=200)
             name = json.loads(body)["timezone"]
             return str(ZoneInfo(name))
-        except (HistoryRefused, _Away, ValueError, KeyError, TypeError, OSError):
+        except (HistoryRefused, _Away, OSError, *UNREADABLE):
             return "UTC"
 
     def _page(self, parameters: Mapping[str, str]) -> Page:
         given = {name: value for name, value in parameters.items() if value}
         response, body = self._ask(f"/bars?{urlencode(given)}")
         if left_out := response.headers.get(UNAVAILABLE):
-            raise HistoryRefused(f"the server's store gives no answer about {left_out}")
+            raise HistoryRefused(f"the server's store gives no answer about {readable(left_out)}")
         try:
             # Numbers stay as they were sent: a float would show 1e-05 for 0.00001.
             page = json.loads(body, parse_float=str, parse_int=str)
+            _check(page)
             return Page({**page["bars"]}, page["next_page_token"] or "")
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             raise HistoryRefused(f"{response.status} {NOT_QUOTESTREAM}") from None
 
     def _ask(self, path: str, missing: int = 0) -> tuple[HTTPResponse, bytes]:
@@ -118,11 +133,13 @@ class HistoryClient:
         try:
             connection.request("GET", self._url.path.rstrip("/") + path, headers=self._headers)
             response = connection.getresponse()
-            body = response.read()
+            body = response.read(MAX_BODY + 1)
         except (OSError, HTTPException) as error:
             raise _Away(_problem(error)) from None
         finally:
             connection.close()
+        if len(body) > MAX_BODY:
+            raise HistoryRefused(f"an answer of more than {MAX_BODY} bytes")
         if response.status in (200, missing):
             return response, body
         problem = f"{response.status} {_message(body)}"
@@ -131,12 +148,24 @@ class HistoryClient:
         raise HistoryRefused(problem)
 
 
+def _check(page: Any) -> None:
+    """Check a page's values, which a terminal gets as they are. Errors: one of UNREADABLE."""
+    good = isinstance(page["next_page_token"], str | None) and "".join(page["bars"]).isprintable()
+    for bar in chain.from_iterable(page["bars"].values()):
+        opening, final, *numbers = (bar[name] for name in ("t", "final", *NUMBERS))
+        good = good and isinstance(final, bool) and bar["c"] is not None
+        good = good and datetime.fromisoformat(opening).tzinfo is not None
+        good = good and all(each is None or NUMBER.fullmatch(each) for each in numbers)
+    if not good:
+        raise ValueError("a page of other types")
+
+
 def _message(body: bytes) -> str:
     """Return the message of an error's body."""
     try:
         error = json.loads(body)["error"]
-        return f"{error['code']}: {error['message']}"
-    except (ValueError, KeyError, TypeError):
+        return readable(f"{error['code']}: {error['message']}")
+    except UNREADABLE:
         return NOT_QUOTESTREAM
 
 

@@ -19,7 +19,14 @@ from quotestream.errors import Refused
 from quotestream.messages import Reconnect
 from server.client.groups import first_of
 from server.client.published import Entry, Problem, read_batches
-from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final
+from server.reconnecting import (
+    ENDED,
+    Backoff,
+    ConnectionFailed,
+    asked_by_close,
+    is_final,
+    readable,
+)
 from server.websocket_client import open_connection
 
 WINDOW = 32
@@ -160,7 +167,7 @@ class Publication:
             return
         target = f"{url}?source={quote(self._source)}&source_epoch={quote(self._epoch or '')}"
         while True:
-            problem, self.asked = "the connection ended", 0.0
+            problem, self.asked = ENDED, 0.0
             try:
                 async with open_connection(target, credential.headers) as socket:
                     backoff.accepted(trio.current_time())
@@ -244,7 +251,7 @@ class Publication:
 
     def _reject(self, line: int, code: str, message: str) -> None:
         self.summary.rejected += 1
-        self.listener.on_rejected(line, code, message)
+        self.listener.on_rejected(line, readable(code), readable(message))
 
 
 class _Exchange:
@@ -276,7 +283,8 @@ class _Exchange:
             raise failure
         if (reason := getattr(failure, "reason", None)) is not None:
             if reason.code in FINAL_CLOSES:
-                text = f"the server closed the connection: {reason.code} {reason.reason}"
+                said = readable(reason.reason or "")
+                text = f"the server closed the connection: {reason.code} {said}"
                 raise Refused(str(reason.code), text)
             self._publication.asked = max(self._publication.asked, asked_by_close(reason.code))
         return whole

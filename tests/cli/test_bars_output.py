@@ -142,3 +142,49 @@ def test_table_is_as_wide_as_its_values(tmp_path):
         for row in table[1:]:
             assert all(row[end - 1] != " " and row[end : end + 1] in (" ", "") for end in ends)
     assert "123456789.12345678" in title
+
+
+BAR = bar(30)
+
+ODD_PAGES: dict[str, object] = {
+    "deep": b"[" * 100_000,
+    "bars that are a list": {"bars": [], "next_page_token": None},
+    "bars that are texts": {"bars": {"AAPL": ["x"]}, "next_page_token": None},
+    "bars that are a text": {"bars": {"AAPL": "xyz"}, "next_page_token": None},
+    "a bar without values": {"bars": {"AAPL": [{}]}, "next_page_token": None},
+    "a token that is a list": {"bars": {}, "next_page_token": ["x"]},
+    "a command for the terminal": {"bars": {"AAPL": [BAR | {"o": "\x1b[2J"}]}, "next_page_token": None},
+    "a command as a symbol": {"bars": {"\x1b[2J": [BAR]}, "next_page_token": None},
+    "a time that is not one": {"bars": {"AAPL": [BAR | {"t": "\x1b[2J"}]}, "next_page_token": None},
+    "a time without a zone": {
+        "bars": {"AAPL": [BAR | {"t": "2026-11-24T14:30:00"}]}, "next_page_token": None,
+    },
+    "no close": {"bars": {"AAPL": [BAR | {"c": None}]}, "next_page_token": None},
+    "final that is a text": {"bars": {"AAPL": [BAR | {"final": "\x1b[2J"}]}, "next_page_token": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ODD_PAGES.values(), ids=ODD_PAGES)
+def test_odd_page_is_refused(body):
+    """Neither the table nor a chart of `watch` gets what it could not show."""
+    with (
+        scripted((200, body)) as server,
+        pytest.raises(HistoryRefused, match="200 the server does"),
+    ):
+        next(HistoryClient(server.url, "a.b.c").pages({}))
+
+
+def test_endless_answer_is_left():
+    """An answer has a limit far above a page's."""
+    with (
+        scripted((200, b"x" * (2**24 + 1))) as server,
+        pytest.raises(HistoryRefused, match="an answer of more than"),
+    ):
+        next(HistoryClient(server.url, "a.b.c").pages({}))
+
+
+def test_pages_that_do_not_go_on_end():
+    """A server that gives the same token again would be asked for ever."""
+    answers = [page("same", AAPL=[bar(30)])] * 3
+    with scripted(*answers) as server:
+        assert len([*HistoryClient(server.url, "a.b.c").pages({})]) == 2

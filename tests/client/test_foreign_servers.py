@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 import quotestream
+from server.reconnecting import CONNECT_TIMEOUT
 from tests.client.libraries import EACH
 
 REDIRECTION = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
@@ -27,6 +29,12 @@ ANSWERS = {
     "refusal": (
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(REFUSAL), REFUSAL),
         "no_valid_symbols",
+    ),
+    # As a proxy without a server: the end of the stream is the end of the body (RFC 9112 §6.3).
+    "until the end": (b"HTTP/1.0 403 Forbidden\r\n\r\n<html>", "http_403"),
+    "deep": (
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 60000\r\n\r\n%s" % (b"[" * 60_000),
+        "http_401",
     ),
 }
 
@@ -79,10 +87,10 @@ def test_refused_handshake_has_its_code(run, answer, code):
 @pytest.mark.parametrize(
     "answer", [b"", b"SSH-2.0-x\r\n\r\n", CUT], ids=["nothing", "garbage", "cut"]
 )
-def test_what_is_not_a_server_is_tried_again(run, monkeypatch, answer):
-    """Garbage, and a connection that ends, do not end the client: a server may start there."""
-    # trio-websocket does not notice that the server went away during a handshake.
-    monkeypatch.setattr("server.websocket_client.CONNECT_TIMEOUT", 0.5)
+def test_what_is_not_a_server_is_tried_again(run, answer):
+    """Garbage, and a connection that ends, do not end the client: a server may start there. The client
+    notices at once.
+    """
     tries: list[None] = []
 
     def reply(connection: socket) -> None:
@@ -95,8 +103,77 @@ def test_what_is_not_a_server_is_tried_again(run, monkeypatch, answer):
             async with quotestream.connect(url, symbols=["AAPL"]):
                 raise AssertionError
 
-    run(story)
+    run(story, CONNECT_TIMEOUT)
     assert len(tries) == 3
+
+
+@EACH
+def test_refusal_that_is_cut_off_still_asks_for_time(run, caplog):
+    """The body does not come to its end, but the head has said when to come back."""
+    head = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 99\r\n\r\n{"
+    tries: list[float] = []
+
+    def reply(connection: socket) -> None:
+        tries.append(time.monotonic())
+        connection.sendall(head if len(tries) == 1 else REDIRECTION)
+
+    async def story() -> None:
+        with answering(reply) as url, pytest.raises(quotestream.Refused):
+            async with quotestream.connect(url, symbols=["AAPL"]):
+                raise AssertionError
+
+    run(story, CONNECT_TIMEOUT)
+    assert 1.0 <= tries[1] - tries[0] < 2.0
+    assert "HTTP status 503; the next attempt comes in 1.0 s" in caplog.text
+
+
+@EACH
+@pytest.mark.parametrize("piece", [b"x" * 65536, b"10000\r\n%s\r\n" % (b"x" * 65536)])
+def test_endless_body_of_a_refusal_is_left(run, piece):
+    """Its beginning is enough to know that the server refuses."""
+    length = (
+        b"Transfer-Encoding: chunked" if piece[0] == ord("1") else b"Content-Length: 9999999999"
+    )
+
+    def reply(connection: socket) -> None:
+        connection.sendall(b"HTTP/1.1 401 No\r\n%s\r\n\r\n" % length)
+        with suppress(OSError):
+            while True:
+                connection.sendall(piece)
+
+    async def story() -> None:
+        with answering(reply) as url, pytest.raises(quotestream.Refused, match="401"):
+            async with quotestream.connect(url, symbols=["AAPL"]):
+                raise AssertionError
+
+    run(story, CONNECT_TIMEOUT)
+
+
+@EACH
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: x\r\n\r\n",
+    ],
+    ids=["another protocol", "wrong accept"],
+)
+def test_what_is_not_a_server_is_told_alike(run, caplog, answer):
+    """trio and asyncio give the same reason."""
+    tries: list[None] = []
+
+    def reply(connection: socket) -> None:
+        tries.append(None)
+        connection.sendall(answer if len(tries) == 1 else REDIRECTION)
+
+    async def story() -> None:
+        with answering(reply) as url, pytest.raises(quotestream.Refused):
+            async with quotestream.connect(url, symbols=["AAPL"]):
+                raise AssertionError
+
+    run(story, CONNECT_TIMEOUT)
+    assert ": the server does not speak HTTP or WebSocket; the next" in caplog.text
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from trio_websocket import WebSocketConnection, WebSocketRequest
 
 from server.client.stream import follow
 from server.quotes.view import Form
-from server.reconnecting import FIRST_DELAY
 from tests.client.following import FULL, URL, Seen, message, raise_when
 from tests.client.forms import EPOCH, Encoder
 from tests.client.test_decoder import quote
@@ -163,7 +162,8 @@ async def test_message_that_is_not_valid_ends_the_connection(serve_in_memory, au
     async def break_it(socket: WebSocketConnection, encoder: Encoder) -> None:
         await socket.send_message(encoder.pack(["s", EPOCH, START_US, [["AAPL", 7, 1 << 40]]]))
         await socket.send_message(encoder.pack(["u", START_US, [["AAPL", 8, 1]]]))
-        await trio.sleep(10 * FIRST_DELAY)
+        # It raises when the client leaves.
+        await socket.get_message()
 
     async def good(socket: WebSocketConnection, encoder: Encoder) -> None:
         await socket.send_message(encoder.full(7, first, ts=START_US))

@@ -2,11 +2,13 @@
 
 import pickle
 from collections.abc import Callable
+from socket import gaierror
 from typing import Any
 
 import pytest
 
 import quotestream
+from server.reconnecting import unreachable
 from tests.client.libraries import EACH, on_trio
 
 NOWHERE = "ws://127.0.0.1:1"
@@ -32,6 +34,10 @@ def test_bad_address_is_said_at_once(url):
     ("options", "error", "words"),
     [
         ({"symbols": "AAPL"}, TypeError, r"symbols is a list such as \['AAPL'\]"),
+        ({"symbols": [["AAPL"]]}, TypeError, r"symbols has \['AAPL'\], which is not a text"),
+        ({"symbols": ["AAPL", None]}, TypeError, "symbols has None, which is not a text"),
+        ({"symbols": ["AAPL,MSFT"]}, ValueError, "'AAPL,MSFT' is not one symbol"),
+        ({"fields": ["bid", 5]}, TypeError, "fields has 5, which is not a text"),
         ({"fields": "bid"}, TypeError, r"fields is a list such as \['bid'\]"),
         ({"interval": "soon"}, ValueError, "'soon' is not a duration"),
         ({"interval": -1}, ValueError, "-1 is not a duration"),
@@ -43,6 +49,27 @@ def test_bad_argument_is_said_at_once(options: dict[str, Any], error, words):
     """`connect` raises it, not the block."""
     with pytest.raises(error, match=words):
         quotestream.connect(NOWHERE, **options)
+
+
+def test_list_for_the_blocking_call_is_said_at_once():
+    """`get` takes each symbol as an argument."""
+    with pytest.raises(TypeError, match=r"symbols has \['AAPL'\]"):
+        quotestream.get(["AAPL"], url=NOWHERE)  # type: ignore[arg-type]  # the mistake
+
+
+def test_any_key_can_be_looked_for():
+    """A mapping says of a key of another type that it does not have it."""
+    quotes = quotestream.connect(NOWHERE)
+    assert 5 not in quotes  # type: ignore[comparison-overlap]  # the mistake
+    assert quotes.get(None) is None  # type: ignore[call-overload]  # the mistake
+    with pytest.raises(KeyError):
+        quotes[b"AAPL"]  # type: ignore[index]  # the mistake
+
+
+def test_name_that_does_not_exist_is_said_in_words():
+    """The reason has no number of the C library."""
+    failed = unreachable("nowhere", gaierror(-2, "Name or service not known"))
+    assert str(failed) == "cannot connect to nowhere: Name or service not known"
 
 
 def test_short_interval_is_written_without_an_exponent():

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -27,9 +28,13 @@ from quotestream.driver import Closed, Headers
 from server.reconnecting import (
     CLOSE_TIMEOUT,
     CONNECT_TIMEOUT,
+    ENDED,
+    MAX_BODY,
+    NOT_A_SERVER,
     PING_INTERVAL,
     PING_TIMEOUT,
     ConnectionFailed,
+    cut_refusal,
     refused_handshake,
     unreachable,
 )
@@ -69,13 +74,13 @@ class AsyncioSocket:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 first = await self._next()
-                if isinstance(first, RejectConnection):
-                    body = await self._body(first)
-                    raise refused_handshake(first.status_code, first.headers, body)
+            if isinstance(first, RejectConnection):
+                body = await self._body(first)
+                raise refused_handshake(first.status_code, first.headers, body)
         except TimeoutError:
             raise ConnectionFailed(NO_ANSWER) from None
         except Closed:
-            raise ConnectionFailed("the connection ended") from None
+            raise ConnectionFailed(ENDED) from None
         assert isinstance(first, AcceptConnection), "the only other event of a handshake"
         self.subprotocol = first.subprotocol
 
@@ -132,12 +137,16 @@ class AsyncioSocket:
             raise Closed from None
 
     async def _body(self, refusal: RejectConnection) -> bytes:
-        """Return the body of a refused handshake, or its beginning. Errors: as of `_next`."""
+        """Return the body of a refused handshake, or its beginning. Errors: ConnectionFailed."""
         body = b""
-        while refusal.has_body and isinstance(part := await self._next(), RejectData):
-            body += part.data
-            if part.body_finished or len(body) > MAX_MESSAGE:
-                break
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                while refusal.has_body and isinstance(part := await self._next(), RejectData):
+                    body += part.data
+                    if part.body_finished or len(body) > MAX_BODY:
+                        break
+        except (TimeoutError, Closed, ConnectionFailed):
+            raise cut_refusal(refusal.status_code, refusal.headers) from None
         return body
 
     async def _next(self) -> Event:
@@ -148,6 +157,11 @@ class AsyncioSocket:
                 self._protocol.receive_data(data or None)
                 self._events.extend(self._protocol.events())
             except ProtocolError as error:
+                if not data:
+                    # The stream ended within the handshake.
+                    raise Closed from None
+                if self._protocol.state is ConnectionState.CONNECTING:
+                    raise ConnectionFailed(NOT_A_SERVER) from None
                 raise ConnectionFailed(f"the server breaks the protocol: {error}") from None
             if not data and not self._events:
                 raise Closed

@@ -10,6 +10,9 @@ from quotestream.values import Change, Quote
 
 FIELDS = Quote.__struct_fields__
 
+MAX_REMOVED = 10_000
+"""Removed symbols that wait for an application that does not read: it sees later that they are gone."""
+
 
 class Changes:
     """Typed quotes of a document, and at most one waiting change of each symbol."""
@@ -39,6 +42,9 @@ class Changes:
                 self._add(symbol, new, fields)
 
     def _add(self, symbol: str, quote: Quote | None, fields: frozenset[str]) -> None:
+        if quote is None and len(self._waiting) > len(self.quotes) + MAX_REMOVED:
+            self._waiting.pop(symbol, None)
+            return
         before = self._waiting.get(symbol)
         version = self._document.versions.get(symbol, before.version if before else 0)
         merged = fields | before.fields if before else fields

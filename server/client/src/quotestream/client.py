@@ -54,8 +54,8 @@ def connect(
         interval: seconds, or text such as `250ms`, between two updates of a symbol; None for each.
         format: the form of the server's messages; None chooses the compact one if the server has it.
 
-    Errors: ValueError for an address, a token, an interval or a format that is not one; TypeError for
-    one text in place of a list. Entering raises Refused, and what `token` raises.
+    Errors: ValueError for an address, a token, a symbol, an interval or a format that is not one;
+    TypeError for one text in place of a list. Entering raises Refused, and what `token` raises.
     """
     return Quotes(url, token, Core(symbols, format=format, fields=fields, interval=interval))
 
@@ -110,6 +110,9 @@ class Quotes(Mapping[str, Quote]):
         await self._leave()  # noqa: ASYNC102 (as above)
 
     def __getitem__(self, symbol: str) -> Quote:
+        if not isinstance(symbol, str):
+            # `in` and `get` take any key.
+            raise KeyError(symbol)
         return self._changes.quotes[normalize_symbol(symbol)]
 
     def __iter__(self) -> Iterator[str]:

@@ -7,7 +7,8 @@ has no clock: its caller passes `now`, in seconds of any steady clock.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import jsonpatch
@@ -17,10 +18,10 @@ from quotestream.decoder import UNREADABLE, Decoder, Message, not_valid
 from quotestream.document import Document
 from quotestream.errors import BadMessage, CommandRefused, Refused
 from quotestream.messages import Acknowledged, Patch, Reconnect, Refusal, Resumed, Status, Throttled
-from quotestream.request import Wanted, normalized, resuming
+from quotestream.request import EVERYTHING, Wanted, normalized, resuming
 from quotestream.values import Market, State
 from server.quotes.view import Form
-from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final
+from server.reconnecting import Backoff, ConnectionFailed, asked_by_close, is_final, readable
 
 TOO_LONG = {414, 431}
 """Statuses of a request whose `resume` may be what made it too long."""
@@ -42,6 +43,14 @@ MAX_COMMAND = 12 * 1024
 
 CONNECTED: Mapping[str, State] = {"live": "live", "stale": "stale", "closed": "closed"}
 """The states that a server tells. A later server may tell others."""
+
+MOST_SYMBOLS = 1_000_000
+"""Symbols that a client holds if it asked for all: a hundred times the instruments of an exchange."""
+
+SPARE_SYMBOLS = 1000
+"""Symbols that a client holds beyond those that it asked for by name. There are few, as of instruments
+that exchanged their symbols. A server that sends more of them would fill the memory.
+"""
 
 KEPT_ERRORS = 100
 """Errors of the server that are kept for the application."""
@@ -193,7 +202,7 @@ class Core:
     def closed(self, code: int, reason: str) -> Ending:
         """End a connection that the server closed, or that broke: then `code` is 1006."""
         given = _REASON.fullmatch(reason)
-        text = given[2] if given else reason or f"the connection ended with code {code}"
+        text = readable(given[2] if given else reason) or f"the connection ended with code {code}"
         if code == TOKEN_EXPIRED and not given:
             text = "the token expired"
         refusal = None
@@ -242,12 +251,26 @@ class Core:
 
     def _patch(self, message: Message, now: float) -> None:
         patch = convert(message, Patch)
-        if missed := self.document.apply(message):
+        missed = self.document.apply(message)
+        self._check_number(self.document.versions)
+        if missed:
             self._resync(missed, now)
         if self._asked:
             self._asked = {s: at for s, at in self._asked.items() if s in self.document.missed}
         self._dropped &= self.document.quotes.keys()
         self.wanted.rename(patch.renamed)
+
+    def _check_number(self, held: Collection[str]) -> None:
+        """Refuse many more symbols than the client asked for, and forget them. Errors: ValueError."""
+        lists = [self.wanted.symbols, *self.wanted.bars.values()]
+        asked = sum(map(len, lists)) + len(self._dropped)
+        if len(held) <= asked + SPARE_SYMBOLS:
+            return
+        wanted = {*chain.from_iterable(lists)}
+        if EVERYTHING not in wanted or len(held) > MOST_SYMBOLS:
+            # The next request would ask for them.
+            self.document.forget(self.document.versions.keys() - wanted)
+            raise ValueError(f"{len(held)} symbols, and the client asked for {asked}")
 
     def _resync(self, symbols: Sequence[str], now: float) -> None:
         self._asked |= dict.fromkeys(symbols, now)
@@ -276,8 +299,9 @@ class Core:
 
     def _error(self, message: Message, _: float) -> None:
         error = convert(message, Refusal)
-        reasons = dict.fromkeys(error.symbols, error.message)
-        self.errors.append(CommandRefused(error.code, error.message, reasons))
+        text = readable(error.message)
+        reasons = dict.fromkeys(error.symbols, text)
+        self.errors.append(CommandRefused(readable(error.code), text, reasons))
 
     def _status(self, message: Message, _: float) -> None:
         news = convert(message, Status)
@@ -287,6 +311,7 @@ class Core:
             self.markets.pop(symbol, None)
             if news.status not in ("live", "open"):
                 self.markets[symbol] = Market(news.status, news.reason)
+        self._check_number(self.markets)
         if not news.symbols and (state := CONNECTED.get(news.status)):
             self.state, self.reason = state, "" if state == "live" else news.reason
             self.next_open = message.get("next_open")

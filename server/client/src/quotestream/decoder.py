@@ -21,6 +21,11 @@ PREFIX = "quotestream.v1."
 TIMES = {"last_updated"}
 """Fields that compact messages send as microseconds relative to `ts`."""
 
+MAX_VALUES = 500_000
+"""Values of one message's full quotes: ten times those of a server's longest. A schema of many fields
+and rows of few bytes would fill the memory otherwise.
+"""
+
 Message = dict[str, Any]
 
 UNREADABLE = (
@@ -113,6 +118,8 @@ class Decoder:
             yield self._removal(*parts[:2])
 
     def _full(self, epoch: str, ts: int, rows: list[list[Any]]) -> Message:
+        if len(rows) * len(self._schema.fields) > MAX_VALUES:
+            raise ValueError(f"{len(rows)} quotes of {len(self._schema.fields)} fields")
         operations: list[Message] = []
         for symbol, _, mask, *values in rows:
             quote = {} if self._selected else {"symbol": symbol}

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import jsonpatch
+from msgspec import json
 
 from server.quotes.position import format_position
 
@@ -13,6 +14,15 @@ NOT_HELD = jsonpatch.JsonPatchConflict, jsonpatch.JsonPointerException
 
 ROOT = "/quotes/"
 """The beginning of each operation's path. A server has nothing to say about anything else."""
+
+QUOTE, FIELD = 2, 3
+"""The number of slashes in the path of a quote, and in that of one of its fields."""
+
+MAX_FIELDS = 256
+"""Fields of a quote: ten times what servers have. Without a limit they could fill the memory."""
+
+MAX_VALUE = 4096
+"""Characters of a field's JSON. The longest value of a server is a name of 200 characters."""
 
 
 class Document:
@@ -42,8 +52,8 @@ class Document:
         `since` names, by symbol, the update before this one if the client chose its fields. Otherwise
         each update follows the version before it.
 
-        Errors: ValueError for a patch that is not about quotes; LookupError, TypeError and jsonpatch's
-        own for one that is not a patch.
+        Errors: ValueError for a patch that is not about quotes, or of a size that no quote has;
+        LookupError, TypeError and jsonpatch's own for one that is not a patch.
         """
         operations, versions = message["operations"], message["versions"]
         _check(operations)
@@ -61,6 +71,7 @@ class Document:
                 # `missed` has the symbol, unless its full quote was asked for already.
                 with suppress(*NOT_HELD):
                     self._patch([operation])
+        _check_sizes(self.quotes.get(each) for each in _grown(operations))
         self.versions |= versions
         self._proven.difference_update(missed)
         self.missed.update(missed)
@@ -109,11 +120,39 @@ class Document:
 
 
 def _check(operations: Iterable[dict[str, Any]]) -> None:
-    """Refuse operations on anything but quotes and their fields. Errors: ValueError."""
+    """Refuse operations on anything but quotes and their fields. Errors: ValueError.
+
+    A copy of a whole quote is refused, too. A thousand of them would fit into one message.
+    """
     for operation in operations:
-        path = operation["path"]
-        if not path.startswith(ROOT):
+        path, kind = operation["path"], operation["op"]
+        level = path.count("/")
+        good = path.startswith(ROOT) and level <= FIELD
+        if kind in ("move", "copy"):
+            source = operation["from"]
+            good = good and source.startswith(ROOT) and source.count("/") == level
+            good = good and (kind == "move" or level == FIELD)
+        if not good:
             raise ValueError(f"a patch of {path[:60]!r}")
-        whole = path.count("/") == 2 and operation["op"] in ("add", "replace")
-        if whole and not isinstance(operation["value"], dict):
-            raise ValueError(f"a quote that is not an object: {path[:60]!r}")
+        if kind in ("add", "replace"):
+            value = operation["value"]
+            if level == QUOTE and not isinstance(value, dict):
+                raise ValueError(f"a quote that is not an object: {path[:60]!r}")
+            _check_sizes([value if level == QUOTE else {"": value}])
+
+
+def _grown(operations: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the symbols of the quotes that may have got another field."""
+    paths = [each["path"] for each in operations if each["op"] in ("add", "move", "copy")]
+    parts = {path.split("/")[QUOTE] for path in paths if path.count("/") == FIELD}
+    return {part.replace("~1", "/").replace("~0", "~") for part in parts}
+
+
+def _check_sizes(quotes: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuse quotes that are too large. Errors: ValueError."""
+    for quote in filter(None, quotes):
+        if len(quote) > MAX_FIELDS:
+            raise ValueError(f"a quote of {len(quote)} fields")
+        for value in quote.values():
+            if not isinstance(value, int | float | None) and len(json.encode(value)) > MAX_VALUE:
+                raise ValueError(f"a value of more than {MAX_VALUE} characters")

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from server.reconnecting import readable
+
 
 class Error(Exception):
     """The client cannot do what it was asked to."""
@@ -68,6 +70,9 @@ class BadMessage(Error):
     The client comes back on a new connection, so an application does not see this.
     """
 
+    def __init__(self, problem: str) -> None:
+        super().__init__(readable(problem))
+
 
 SHOWN = 10
 """Symbols that an error's text names. `symbols` has all."""
@@ -75,4 +80,4 @@ SHOWN = 10
 
 def _listed(symbols: Sequence[str]) -> str:
     more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
-    return ", ".join(symbols[:SHOWN]) + more
+    return ", ".join(map(readable, symbols[:SHOWN])) + more

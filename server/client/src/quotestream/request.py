@@ -32,9 +32,15 @@ def is_word(text: str) -> bool:
 
 
 def normalized(symbols: Iterable[str]) -> list[str]:
-    """Return the symbols in upper case, each once. Errors: TypeError for one text."""
-    _check_list("symbols", symbols)
-    return [*dict.fromkeys(normalize_symbol(symbol) for symbol in symbols)]
+    """Return the symbols in upper case, each once.
+
+    Errors: TypeError for one text, and for a symbol that is not one; ValueError for several in one.
+    """
+    symbols = _listed("symbols", symbols)
+    for symbol in symbols:
+        if "," in symbol:
+            raise ValueError(f"{symbol!r} is not one symbol: give each as a text of its own")
+    return [*dict.fromkeys(map(normalize_symbol, symbols))]
 
 
 def stream_url(url: str) -> str:
@@ -79,11 +85,10 @@ class Wanted:
     ) -> None:
         if format not in (None, *FORMS):
             raise ValueError(f"{format!r} is not one of the forms {', '.join(FORMS)}")
-        _check_list("fields", fields)
+        self.fields = _listed("fields", fields)
         self.symbols = normalized(symbols)
         self.bars: dict[str, list[str]] = {}
         """The symbols of which bars are wanted, by timeframe."""
-        self.fields = fields
         self.subprotocols = subprotocols(format)
         self.interval = _interval(interval)
 
@@ -158,7 +163,13 @@ def _interval(interval: float | str | None) -> str | None:
     return interval if isinstance(interval, str) else f"{Decimal(str(interval)):f}"
 
 
-def _check_list(name: str, values: Iterable[str]) -> None:
-    """Refuse one text, which is an iterable of its characters. Errors: TypeError."""
+def _listed(name: str, values: Iterable[str]) -> list[str]:
+    """Return the texts of a list. Errors: TypeError for one text, and for another value in the list."""
+    # One text is an iterable of its characters.
     if isinstance(values, str):
         raise TypeError(f"{name} is a list such as [{values!r}], not one text")
+    values = [*values]
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} has {value!r}, which is not a text")
+    return values
