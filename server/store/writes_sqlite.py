@@ -21,11 +21,7 @@ from server.store.renaming import (
 )
 from server.store.rows import Rows
 from server.store.search import name_words
-from server.store.sql import (
-    COLUMNS,
-    FIELDS,
-    on_conflict,
-)
+from server.store.sql import COLUMNS, FIELDS, on_conflict
 
 _MADE_UP = FIELDS.index("made_up_price")
 
