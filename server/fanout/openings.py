@@ -78,12 +78,13 @@ class Openings:
 async def run_market_hours(
     hub: Hub,
     calendar: Calendar,
+    clock: Callable[[], int] = wall_clock,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Tell this instance's clients at each closing and opening, until cancelled."""
     while True:
-        now = wall_clock()
+        now = clock()
         session, opening = calendar.present(now), calendar.next_opening(now)
         if calendar.is_open(now):
             hub.status.open()

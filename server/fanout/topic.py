@@ -282,10 +282,6 @@ class Topic(Publication):
         if changes and (self.active or self.watched):
             self.publish_changes(version, changes)
 
-    def publish_freshness(self) -> None:
-        """Tell all subscribers whether this symbol's prices are flowing."""
-        self.publish_source(self.freshness)
-
     def activate(self, former: Inbox | None = None) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it, behind the updates of a
         topic that this one took the place of.
