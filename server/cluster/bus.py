@@ -45,14 +45,7 @@ from server.cluster.wire import (
 )
 from server.intake.once import ID_MEMORY_US
 from server.quotes.snapshot import LiveSnapshot
-from server.redis_link import (
-    RedisLink,
-    RedisLost,
-    RedisRefused,
-    Subscription,
-    WrongType,
-    open_link,
-)
+from server.redis_link import RedisLink, RedisLost, RedisRefused, Subscription, WrongType, open_link
 
 RECONNECT_PAUSE = (0.2, 1.0)
 """Seconds to wait before connecting anew, the shortest and the longest."""
@@ -182,10 +175,7 @@ class Bus:
         )
 
     async def write(
-        self,
-        epoch: int,
-        snapshots: Iterable[LiveSnapshot],
-        record: Record = NOTHING,
+        self, epoch: int, snapshots: Iterable[LiveSnapshot], record: Record = NOTHING
     ) -> None:
         """Write `snapshots` and `record` without telling anybody. Errors: Fenced, BusLost."""
         await self._write(epoch, snapshots, record)

@@ -127,10 +127,7 @@ class Steps:
             self._change()
 
     def absorb(
-        self,
-        states: Mapping[str, bytes],
-        positions: Mapping[str, str],
-        news: Iterable[Notice],
+        self, states: Mapping[str, bytes], positions: Mapping[str, str], news: Iterable[Notice]
     ) -> None:
         """Take over a step that Redis has."""
         self.states.update(states)

@@ -28,10 +28,7 @@ class FeedStatus(Source):
     trails = True
 
     def __init__(
-        self,
-        flusher: Flusher,
-        outboxes: Audience,
-        cut: Callable[[], list[trio.Event]],
+        self, flusher: Flusher, outboxes: Audience, cut: Callable[[], list[trio.Event]]
     ) -> None:
         """`cut` returns the events that are set once all present prices are published."""
         self.message = self._sent = Status("live", "feed_started")

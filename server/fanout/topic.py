@@ -61,12 +61,7 @@ class Topic(Publication):
     )
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        everyone: Audience,
-        context: TopicContext,
-        epoch: str,
-        ts: int,
+        self, snapshot: Snapshot, everyone: Audience, context: TopicContext, epoch: str, ts: int
     ) -> None:
         super().__init__(snapshot, everyone, context, epoch, ts)
         self.row = row_of(snapshot)

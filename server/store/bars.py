@@ -144,6 +144,5 @@ def rows_of(bars: Iterable[MinuteBar]) -> list[tuple[Any, ...]]:
 def bars_of(rows: Iterable[Sequence[Any]]) -> list[MinuteBar]:
     """Return the bars of rows that have a symbol and the fields of MINUTES or SLOTS."""
     return [
-        MinuteBar(*(*row[:6], exact(row[6]), *row[7:11], bool(row[11]), row[12]))
-        for row in rows
+        MinuteBar(*(*row[:6], exact(row[6]), *row[7:11], bool(row[11]), row[12])) for row in rows
     ]

@@ -27,11 +27,7 @@ class Component:
     """
 
     def __init__(
-        self,
-        role: Literal["catalogue", "cache", "write_back"],
-        name: str,
-        *,
-        recovery: float = 5.0,
+        self, role: Literal["catalogue", "cache", "write_back"], name: str, *, recovery: float = 5.0
     ) -> None:
         self.role = role
         self.name = name

@@ -121,10 +121,7 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
 
 
 def parse_instruments(
-    path: str,
-    data: bytes,
-    columns: Mapping[str, str] | None = None,
-    most_rows: int = sys.maxsize,
+    path: str, data: bytes, columns: Mapping[str, str] | None = None, most_rows: int = sys.maxsize
 ) -> Contents:
     """Return as `read_instruments` does, of the bytes of a file. `path` names it.
 

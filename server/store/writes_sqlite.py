@@ -117,10 +117,7 @@ def fields_of(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def adjust(
-    rows: Rows,
-    symbol: str,
-    change: Callable[[Snapshot], Snapshot],
-    connection: sqlite3.Connection,
+    rows: Rows, symbol: str, change: Callable[[Snapshot], Snapshot], connection: sqlite3.Connection
 ) -> Snapshot:
     """Replace a listed row by the result of `change`. Errors: ChangeRefused, and those of `change`."""
     with transaction(connection):
