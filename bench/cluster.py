@@ -249,10 +249,7 @@ def _measure_storm(options: load.Options, _: int, result: Result) -> None:
             Figure("storm, all have a snapshot after", seconds, Unit.SECONDS, must=20),
             Figure("storm, snapshot p99", found and found.p99, Unit.SECONDS),
             Figure(
-                "storm, the others' p99",
-                others and others.p99,
-                Unit.SECONDS,
-                must=OTHERS_TARGET,
+                "storm, the others' p99", others and others.p99, Unit.SECONDS, must=OTHERS_TARGET
             ),
             Figure("storm, failed", generator.failed.total(), Unit.COUNT, must=0),
         )

@@ -25,8 +25,11 @@ from typing import IO
 from server.__main__ import import_structlog, main
 
 IMPORTED = (
-    "server.cli.commands", "server.app.serve", "server.store.catalogue_postgres", "redis.asyncio",
-)  # fmt: skip
+    "server.cli.commands",
+    "server.app.serve",
+    "server.store.catalogue_postgres",
+    "redis.asyncio",
+)
 """What most commands and servers import."""
 
 LONGEST_REQUEST = 1 << 16

@@ -80,7 +80,7 @@ class ServerProcess:
         self._variables = {
             "WS_PORT": "0", "HTTP_PORT": "0", "JWT_SECRET": SECRET, "LOG_FORMAT": "json",
             "XDG_STATE_HOME": str(folder), "DRAIN_DELAY": "0", **variables,
-        }  # fmt: skip
+        }  # a table # fmt: skip
 
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:

@@ -32,7 +32,7 @@ def test_key_of_any_kind_is_one_short_line():
     keys = ["a\x1b[31m\n", b"\xff\x00", "x" * 10_000, None, deep, "\ud800"]
     assert named(InvalidRecords(), *keys) == [
         r"a\x1b[31m\n", r"\\xff\x00", "x" * 80 + "…", "NoneType", "list", r"\ud800",
-    ]  # fmt: skip
+    ]  # a table # fmt: skip
 
 
 def test_memory_and_log_are_bounded(monkeypatch):

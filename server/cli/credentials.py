@@ -6,12 +6,7 @@ from pathlib import Path
 
 from server.config.redaction import hide
 from server.config.settings import Settings
-from server.gateway.auth import (
-    Authenticator,
-    BadKey,
-    development_secret,
-    kept_development_secret,
-)
+from server.gateway.auth import Authenticator, BadKey, development_secret, kept_development_secret
 
 MAX_TOKEN_LENGTH = 16 * 1024
 """Characters: more than fit into a request's head."""

@@ -79,12 +79,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     http = arguments.http_url or (http_address(settings) if url == own else "")
     token = client_token(arguments.token, arguments.token_file, settings)
     wishes = Wishes(
-        arguments.symbols,
-        arguments.format,
-        arguments.fields,
-        arguments.top,
-        arguments.output,
-        http,
+        arguments.symbols, arguments.format, arguments.fields, arguments.top, arguments.output, http
     )
     try:
         trio.run(watch, url, token, wishes)

@@ -18,7 +18,7 @@ from server.cluster import scripts
 from server.cluster.errors import BusLost, BusRefused, Fenced
 from server.cluster.state import Policy
 from server.cluster.stats import ClusterStats
-from server.cluster.steps import Record
+from server.cluster.steps import Record, encode_json
 from server.cluster.wire import (
     CHANNEL,
     EPOCH,
@@ -42,21 +42,10 @@ from server.cluster.wire import (
     decode_snapshots,
     decode_watched,
     encode_batch,
-    encode_json,
 )
 from server.intake.once import ID_MEMORY_US
 from server.quotes.snapshot import LiveSnapshot
-from server.redis_link import (
-    RedisLink,
-    RedisLost,
-    RedisRefused,
-    Subscription,
-    WrongType,
-    open_link,
-)
-
-COMMAND_TIMEOUT = 1.0
-"""Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
+from server.redis_link import RedisLink, RedisLost, RedisRefused, Subscription, WrongType, open_link
 
 RECONNECT_PAUSE = (0.2, 1.0)
 """Seconds to wait before connecting anew, the shortest and the longest."""
@@ -118,10 +107,11 @@ class Bus:
         self._link = link
         self.redis = redis = link.redis
         self._lease_ms = round(policy.lease * 1000)
-        self.patience = min(COMMAND_TIMEOUT, policy.lease / 3)
+        self.patience = policy.patience
         self._policy = policy
         self._stats = stats
         self._numbers = count(1)
+        self._batches: trio.MemorySendChannel[Batch | None]
         self._acquire_lease = redis.register_script(scripts.ACQUIRE_LEASE)
         self._publish = redis.register_script(scripts.PUBLISH)
         self._claim = redis.register_script(scripts.CLAIM)
@@ -135,6 +125,7 @@ class Bus:
         When `connection` changes, it sends None. While the channel is full, it drops batches; the
         reader notices a gap in their numbers.
         """
+        self._batches = batches
         probe_channel = PROBE_CHANNEL + self.identity
         subscription = Subscription(
             channels=(CHANNEL, probe_channel),
@@ -142,9 +133,9 @@ class Bus:
             interval=self._policy.heartbeat,
             patience=self._policy.stale_after,
             pause=RECONNECT_PAUSE,
-            received=partial(self._on_message, batches),
-            returned=partial(self._on_probe, batches),
-            lost=partial(self._on_lost, batches),
+            received=self._on_message,
+            returned=self._on_probe,
+            lost=self._on_lost,
         )
         await self._link.listen(subscription)
 
@@ -184,10 +175,7 @@ class Bus:
         )
 
     async def write(
-        self,
-        epoch: int,
-        snapshots: Iterable[LiveSnapshot],
-        record: Record = NOTHING,
+        self, epoch: int, snapshots: Iterable[LiveSnapshot], record: Record = NOTHING
     ) -> None:
         """Write `snapshots` and `record` without telling anybody. Errors: Fenced, BusLost."""
         await self._write(epoch, snapshots, record)
@@ -325,9 +313,7 @@ class Bus:
                 led = bool(await self.redis.exists(LEADER))
                 return Stored(before, snapshots, led, decode_markets(markets.items(), invalid))
 
-    def _on_message(
-        self, batches: trio.MemorySendChannel[Batch | None], channel: bytes, data: bytes
-    ) -> bool:
+    def _on_message(self, channel: bytes, data: bytes) -> bool:
         """Pass a batch on. Return whether the message is this instance's probe."""
         if channel != CHANNEL.encode():
             return True
@@ -335,30 +321,30 @@ class Bus:
             self._stats.batches_received += 1
             self._stats.moves_received += len(batch.moves)
             try:
-                batches.send_nowait(batch)
+                self._batches.send_nowait(batch)
             except trio.WouldBlock:
                 self._stats.dropped += 1
         return False
 
-    def _on_probe(self, batches: trio.MemorySendChannel[Batch | None], round_trip: float) -> None:
+    def _on_probe(self, round_trip: float) -> None:
         self._stats.round_trip = round_trip
         if self.connection is None:
             self.connection = next(self._numbers)
             self.problem = ""
             if self.connection > 1:
                 log.info("the bus is back")
-            self._wake(batches)
+            self._wake()
 
-    def _on_lost(self, batches: trio.MemorySendChannel[Batch | None], problem: str) -> None:
+    def _on_lost(self, problem: str) -> None:
         if self.connection or not self.tried.is_set():
             log.warning("the bus is lost", problem=problem)
         self.connection, self.problem = None, problem
-        self._wake(batches)
+        self._wake()
 
-    def _wake(self, batches: trio.MemorySendChannel[Batch | None]) -> None:
+    def _wake(self) -> None:
         self.tried.set()
         with suppress(trio.WouldBlock):  # the reader of a full channel is awake
-            batches.send_nowait(None)
+            self._batches.send_nowait(None)
 
 
 def _fields(snapshots: Iterable[LiveSnapshot]) -> list[str | bytes]:
@@ -374,6 +360,5 @@ async def open_bus(
     url: str, identity: str, policy: Policy, stats: ClusterStats
 ) -> AsyncIterator[Bus]:
     """Open a bus that connects when it listens. Errors: BadRedisUrl."""
-    patience = min(COMMAND_TIMEOUT, policy.lease / 3)
-    async with open_link(url, connections=CONNECTIONS, patience=patience) as link:
+    async with open_link(url, connections=CONNECTIONS, patience=policy.patience) as link:
         yield Bus(link, identity, policy, stats)

@@ -20,7 +20,7 @@ from server.cluster.errors import BusLost, BusRefused
 from server.cluster.member import Member
 from server.cluster.queue import BEGINNING, PriceStreams
 from server.cluster.receipts import Own, Receipt, lost, queued
-from server.cluster.steps import MarketNews, Step
+from server.cluster.steps import Step
 from server.cluster.wire import QUEUE
 from server.cluster.work import Work, queued_work, steps_of, stream_work
 from server.feeds.judge import CHUNK, Exchange, Judge, lines_of
@@ -84,7 +84,7 @@ class SharedPrices:
         self._keys = [key for key in (QUEUE, stream) if key]
         self._positions: dict[str, str] = {}
         self._own: dict[str, Own] = {}
-        self._news: list[MarketNews] = []
+        self._news: list[Notice] = []
         self._kept = KeptLog()
         self._appending = trio.Semaphore(APPENDING)
 
@@ -363,5 +363,5 @@ class SharedPrices:
             own.receipt.settle()
 
     def _on_notice(self, notice: Notice) -> None:
-        self._news.append(MarketNews(*notice))
+        self._news.append(notice)
         self._exchange.announce(notice)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from server.quotes.update import NOWHERE, FeedPosition
 
+COMMAND_TIMEOUT = 1.0
+"""Seconds of one command, which takes one millisecond; a third of a lease, if that is shorter."""
+
 HEARTBEAT = 1.0
 """Seconds between two probes, and two of the leader's batches; at most a third of `stale_after`."""
 
@@ -23,6 +26,11 @@ class Policy:
     def heartbeat(self) -> float:
         """Seconds between two signs of life."""
         return min(HEARTBEAT, self.stale_after / 3)
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for Redis."""
+        return min(COMMAND_TIMEOUT, self.lease / 3)
 
 
 @dataclass(kw_only=True)

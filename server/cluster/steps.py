@@ -14,21 +14,13 @@ from msgspec import Meta
 
 from server.fanout.agreement import ahead_of
 from server.fanout.hub import Hub
-from server.quotes.messages import MarketState
+from server.intake.market import Notice
 from server.quotes.snapshot import LiveSnapshot
 
 POSITION = "position:"
 """Begins a field of the intake's hash that cannot be a symbol: those are in upper case."""
 
 encode_json = msgspec.json.Encoder().encode
-
-
-class MarketNews(NamedTuple):
-    """A symbol's market was halted or closed, or is open again."""
-
-    symbol: str
-    status: MarketState
-    reason: str
 
 
 class Progress(NamedTuple):
@@ -46,12 +38,7 @@ EntryName = Annotated[str, Meta(pattern=r"^[0-9]{1,19}-[0-9]{1,19}\Z")]
 """The name of an entry in a stream: milliseconds and a number. Redis has no larger ones."""
 
 
-def entry_order(name: str) -> tuple[int, ...]:
-    """Return the place of a stream's entry among all of its entries."""
-    return tuple(map(int, name.split("-")))
-
-
-def announce(hub: Hub, markets: Iterable[MarketNews]) -> None:
+def announce(hub: Hub, markets: Iterable[Notice]) -> None:
     """Tell this instance's clients."""
     for news in markets:
         hub.announce(*news)
@@ -77,7 +64,7 @@ class Step(NamedTuple):
 
     states: dict[str, bytes]
     ids: bytes
-    news: tuple[MarketNews, ...]
+    news: tuple[Notice, ...]
     positions: Mapping[str, str]
     queue: str
     kept: bytes = b""
@@ -110,7 +97,7 @@ class Steps:
         self.pending: Step | None = None
         self.states: dict[str, bytes] = {}
         self.positions: dict[str, str] = {}
-        self.markets: dict[str, MarketNews] = {}
+        self.markets: dict[str, Notice] = {}
         self.ahead: Collection[str] = ()
         self.gone: dict[str, None] = {}
         self._changed = trio.Event()
@@ -140,10 +127,7 @@ class Steps:
             self._change()
 
     def absorb(
-        self,
-        states: Mapping[str, bytes],
-        positions: Mapping[str, str],
-        news: Iterable[MarketNews],
+        self, states: Mapping[str, bytes], positions: Mapping[str, str], news: Iterable[Notice]
     ) -> None:
         """Take over a step that Redis has."""
         self.states.update(states)
@@ -200,7 +184,8 @@ class Steps:
         positions = dict(stored.positions)
         if heard:
             for key, place in self.positions.items():
-                positions[key] = max(place, positions.get(key, place), key=entry_order)
+                places = place, positions.get(key, place)
+                positions[key] = max(places, key=lambda name: [*map(int, name.split("-"))])
         self.ahead, self.positions = (), positions
         self.states = dict(stored.states) | heard
         return stored._replace(states=self.states, positions=positions), heard
@@ -249,10 +234,10 @@ class Steps:
         while self.building:
             await self._changed.wait()
 
-    def replace_markets(self, markets: Iterable[MarketNews]) -> Iterator[MarketNews]:
+    def replace_markets(self, markets: Iterable[Notice]) -> Iterator[Notice]:
         """Take over all markets that are not open. Return what is news in that."""
         new = {each.symbol: each for each in markets}
-        gone = [MarketNews(symbol, "open", "") for symbol in self.markets if symbol not in new]
+        gone = [Notice(symbol, "open", "") for symbol in self.markets if symbol not in new]
         changed = [each for each in new.values() if self.markets.get(each.symbol) != each]
         self.markets = new
         yield from gone

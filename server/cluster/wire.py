@@ -7,7 +7,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from server.cluster.steps import EntryName, MarketNews
+from server.cluster.steps import EntryName
+from server.intake.market import Notice
 from server.invalid import InvalidRecords
 from server.quotes.record import Decoder, filed_under, read_symbol
 from server.quotes.snapshot import LiveSnapshot, Microseconds, Version, Whole
@@ -90,7 +91,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     handover: Identity = ""
     newest_us: Microseconds = 0
     position: FeedPosition = NOWHERE
-    markets: tuple[MarketNews, ...] = ()
+    markets: tuple[Notice, ...] = ()
     states: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     positions: Mapping[str, EntryName] = msgspec.field(default_factory=dict)
     closing: Closing = Closing()
@@ -113,7 +114,7 @@ class Stored(NamedTuple):
     mark: Mark | None
     snapshots: Mapping[str, LiveSnapshot]
     led: bool
-    markets: Sequence[MarketNews] = ()
+    markets: Sequence[Notice] = ()
 
     @property
     def closing(self) -> Closing:
@@ -131,10 +132,9 @@ class StreamEntry(NamedTuple):
 encode_batch = msgspec.msgpack.Encoder().encode
 _batch_decoder = Decoder(Batch, "msgpack", MAX_BATCH_BYTES)
 
-encode_json = msgspec.json.Encoder().encode
 _snapshot_decoder = Decoder(LiveSnapshot, "json")
 _mark_decoder = Decoder(Mark, "json")
-_market_decoder = msgspec.json.Decoder(MarketNews)
+_market_decoder = msgspec.json.Decoder(Notice)
 
 
 def decode_batch(data: bytes, invalid: InvalidRecords) -> Batch | None:
@@ -169,9 +169,7 @@ def decode_snapshots(
     return snapshots
 
 
-def decode_markets(
-    values: Iterable[tuple[bytes, bytes]], invalid: InvalidRecords
-) -> list[MarketNews]:
+def decode_markets(values: Iterable[tuple[bytes, bytes]], invalid: InvalidRecords) -> list[Notice]:
     """Return the valid ones of the hash MARKETS."""
     found = []
     for field, value in values:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from server.cluster.wire import QUEUE, StreamEntry
 from server.intake.answer import Reason
 from server.intake.batch import MAX_NAME_LENGTH
-from server.intake.objects import Line, Published, read_object
+from server.intake.objects import Line, read_object
 from server.intake.queued import Queued, decode_queued, split
 from server.invalid import InvalidRecords
 
@@ -23,11 +23,6 @@ class Work(NamedTuple):
     id: str
     entry: Queued
     lines: list[Line]
-
-    @property
-    def ends_step(self) -> bool:
-        """Whether the last object is a status, which clients see behind all prices before it."""
-        return bool(self.lines) and _is_status(self.lines[-1])
 
 
 def queued_work(entry: StreamEntry, invalid: InvalidRecords) -> Work:
@@ -46,10 +41,6 @@ def source_of(key: str) -> str:
     return key[:MAX_NAME_LENGTH]
 
 
-def _is_status(line: Line) -> bool:
-    return isinstance(line.content, Published) and line.content.kind == "status"
-
-
 def stream_work(key: str, entries: Sequence[StreamEntry]) -> list[Work]:
     """Return the work of entries with one object each."""
     missing = Reason("bad_json", "the entry has no field d")
@@ -64,11 +55,12 @@ def stream_work(key: str, entries: Sequence[StreamEntry]) -> list[Work]:
 
 
 def steps_of(work: Sequence[Work]) -> Iterator[list[Work]]:
-    """Return the work of each step, not too much of it."""
+    """Return the work of each step, not too much of it. A status is the last object of its step."""
     step: list[Work] = []
     objects = 0
     for each in work:
-        if step and (step[-1].ends_step or objects + len(each.lines) > STEP_OBJECTS):
+        ends = step and step[-1].lines and step[-1].lines[-1].is_status
+        if step and (ends or objects + len(each.lines) > STEP_OBJECTS):
             yield step
             step, objects = [], 0
         step.append(each)

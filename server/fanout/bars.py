@@ -14,7 +14,7 @@ from time import time_ns
 import structlog
 import trio
 
-from server.fanout.bar_topic import BarSource, BarTopic, EndSource
+from server.fanout.bar_topic import BarTopic, EndSource
 from server.fanout.flusher import Flusher
 from server.fanout.outbox import Outbox
 from server.fanout.subscriber_set import Audience
@@ -256,7 +256,7 @@ class Bars:
             if watched.end is None:
                 watched.end = EndSource(message)
             watched.end.renew(message)
-            self._queue(watched.end, watched.outboxes)
+            self._flusher.send(watched.end, watched.outboxes, time_ns() // 1000)
 
     def send_changes(self) -> None:
         """Send final bars that were revised, and open ones that changed."""
@@ -301,11 +301,7 @@ class Bars:
             topic.unfinished.add(period)
         source = topic.source(bar, self._instrument(topic.symbol).price_decimals)
         if source:
-            self._queue(source, topic.subscribers)
-
-    def _queue(self, source: BarSource, outboxes: Audience) -> None:
-        for group in outboxes.groups:
-            self._flusher.queue(source.current_frame(group.view), group, time_ns() // 1000)
+            self._flusher.send(source, topic.subscribers, time_ns() // 1000)
 
     def _load(self, topic: BarTopic, period: int) -> None:
         """Ask the store for a period, once at a time, unless memory has all of it.
@@ -313,15 +309,13 @@ class Bars:
         While trades of the period wait for what the store has of their minute, do nothing. Their bar is
         revised next, and a bar without them may be older than the one that clients have.
         """
+        symbol, end = topic.symbol, topic.end(period)
         if self.load is None or period >= self.minutes.whole_from:
             topic.restore(period, self.minutes.whole_from, None)
             self._make(topic, period)
-        elif period not in topic.loading and not self._waits(topic, period):
+        elif not (period in topic.loading or self.minutes.is_missing(symbol, period, end)):
             topic.loading.add(period)
             self._jobs.start_soon(self._ask, self.load, topic, period)
-
-    def _waits(self, topic: BarTopic, period: int) -> bool:
-        return self.minutes.is_missing(topic.symbol, period, topic.end(period))
 
     async def _ask(self, load: Load, topic: BarTopic, period: int) -> None:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""

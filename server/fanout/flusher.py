@@ -9,9 +9,10 @@ from time import perf_counter, time_ns
 
 import trio
 
-from server.fanout.frame import UpdateFrame
+from server.fanout.frame import Source, UpdateFrame
 from server.fanout.outbox import Outbox
 from server.fanout.stats import FanoutStats
+from server.fanout.subscriber_set import Audience
 from server.pacing import CHECKPOINT_EVERY
 
 
@@ -65,6 +66,11 @@ class Flusher:
                 if not queue:
                     dirty.append(outbox)
                 queue.append(frame)
+
+    def send(self, source: Source, audience: Audience, ts: int) -> None:
+        """Give the current frame of `source`, made once for each view, to all of `audience`."""
+        for group in audience.groups:
+            self.queue(source.current_frame(group.view), group, ts)
 
     async def wait_round(self) -> None:
         """Wait until all that was published before this call has been flushed."""

@@ -62,7 +62,7 @@ class Freshness:
             for topic in watched:
                 if topic.freshness.quiet is not is_quiet(topic):
                     topic.freshness.quiet = not topic.freshness.quiet
-                    topic.publish_freshness()
+                    topic.publish_source(topic.freshness)
 
     def _give_time(self, topic: Topic, now: float) -> None:
         if not topic.freshness.quiet:

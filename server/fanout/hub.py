@@ -55,7 +55,7 @@ class Hub:
         self,
         instruments: Iterable[Instrument] = (),
         *,
-        breaker: BreakerPolicy = BreakerPolicy(),  # noqa: B008 (a named tuple cannot change)
+        breaker: BreakerPolicy = BreakerPolicy(),
         quiet_after: float = 60.0,
         trades_memory: int = TRADES_MEMORY,
     ) -> None:

@@ -135,8 +135,8 @@ class Publication(Source):
     def publish_source(self, source: Source, ts: int | None = None) -> None:
         """Tell all subscribers what `source` says now. They waited since `ts`, by default now."""
         ts = time_ns() // 1000 if ts is None else ts
-        for group in chain(self.subscribers.groups, self.everyone.groups):
-            self.context.flusher.queue(source.current_frame(group.view), group, ts)
+        for audience in (self.subscribers, self.everyone):
+            self.context.flusher.send(source, audience, ts)
 
     def missed_since(
         self, epoch: str, version: int | None, view: View = JSON

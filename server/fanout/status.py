@@ -28,10 +28,7 @@ class FeedStatus(Source):
     trails = True
 
     def __init__(
-        self,
-        flusher: Flusher,
-        outboxes: Audience,
-        cut: Callable[[], list[trio.Event]],
+        self, flusher: Flusher, outboxes: Audience, cut: Callable[[], list[trio.Event]]
     ) -> None:
         """`cut` returns the events that are set once all present prices are published."""
         self.message = self._sent = Status("live", "feed_started")
@@ -111,8 +108,7 @@ class FeedStatus(Source):
 
     def _announce(self, message: Status) -> None:
         self._sent = message
-        for group in self._outboxes.groups:
-            self._flusher.queue(self.current_frame(group.view), group, time_ns() // 1000)
+        self._flusher.send(self, self._outboxes, time_ns() // 1000)
 
 
 class MarketStatus(Source):
@@ -132,10 +128,8 @@ class MarketStatus(Source):
 
     def set(self, status: MarketState, reason: str) -> bool:
         """Take over a status. Return whether it is another one than before."""
-        before, self.message = (
-            self.message,
-            structs.replace(self.message, status=status, reason=reason),
-        )
+        before = self.message
+        self.message = structs.replace(before, status=status, reason=reason)
         return self.message != before
 
     def rename(self, symbol: str) -> None:
@@ -160,9 +154,6 @@ class TopicStatus(Source):
 
     def current_frame(self, view: View) -> UpdateFrame:
         """Return the status as one frame."""
-        message = (
-            Status("stale", "quiet", symbols=[self.symbol])
-            if self.quiet
-            else Status("live", "traded", symbols=[self.symbol])
-        )
+        message = Status("stale", "quiet") if self.quiet else Status("live", "traded")
+        message = structs.replace(message, symbols=[self.symbol])
         return UpdateFrame(message_frame(view.encode(message), view), self)

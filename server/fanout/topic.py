@@ -61,12 +61,7 @@ class Topic(Publication):
     )
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        everyone: Audience,
-        context: TopicContext,
-        epoch: str,
-        ts: int,
+        self, snapshot: Snapshot, everyone: Audience, context: TopicContext, epoch: str, ts: int
     ) -> None:
         super().__init__(snapshot, everyone, context, epoch, ts)
         self.row = row_of(snapshot)
@@ -281,10 +276,6 @@ class Topic(Publication):
         """
         if changes and (self.active or self.watched):
             self.publish_changes(version, changes)
-
-    def publish_freshness(self) -> None:
-        """Tell all subscribers whether this symbol's prices are flowing."""
-        self.publish_source(self.freshness)
 
     def activate(self, former: Inbox | None = None) -> Inbox:
         """Open and return an inbox. The caller starts a task that empties it, behind the updates of a

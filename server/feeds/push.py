@@ -96,9 +96,7 @@ class Push:
         return answer, symbols
 
     async def _answer(
-        self,
-        judged: trio.MemoryReceiveChannel[_Judged],
-        updates: trio.MemorySendChannel[Update],
+        self, judged: trio.MemoryReceiveChannel[_Judged], updates: trio.MemorySendChannel[Update]
     ) -> None:
         """Answer each batch when its updates are published, and those behind it at the same time."""
         async for first in judged:

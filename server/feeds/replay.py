@@ -29,13 +29,7 @@ from server.feeds.timestamps import (
     parse_timestamp,
     plausible_unit,
 )
-from server.quotes.instrument import (
-    MAX_DECIMALS,
-    UNLISTED,
-    Instrument,
-    is_price,
-    normalize_symbol,
-)
+from server.quotes.instrument import MAX_DECIMALS, UNLISTED, Instrument, is_price, normalize_symbol
 from server.quotes.record import BadRecord, read_symbol
 from server.quotes.update import NOWHERE, FeedPosition, TopOfBook, Trade, Update, merged
 

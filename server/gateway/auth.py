@@ -12,8 +12,7 @@ from server.gateway.claims import BadClaim, check_claims
 from server.gateway.pyjwt import load_pyjwt
 from server.quotes.instrument import normalize_symbol
 
-# Importing cryptography takes megabytes, which servers without a public key do without.
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # cryptography takes megabytes, which servers without a public key do without
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from jwt.types import Options
 

@@ -266,9 +266,7 @@ class Session:
         self._services.poller.watch(self.outbox.sock, self)
 
     def _answers_ping(self, data: bytes) -> bool:
-        """Return whether `data` is no more than the answer to a ping. Only a client that has sent
-        something else gets a decoder.
-        """
+        """Return whether `data` only answers a ping. A client that sends other data gets a decoder."""
         answers = self._protocol is None and self.unanswered > 0 and is_pong(data)
         if answers:
             self.unanswered = 0

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import replace
+from msgspec.structs import astuple
 
 from server.quotes.instrument import MAX_DECIMALS, at_tick
 from server.quotes.traded import Traded
@@ -54,25 +54,18 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
 def trades_in(bar: MinuteBar) -> Traded:
     """Return the trades that made a bar."""
-    return Traded(
-        bar.minute,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.count,
-        bar.turnover,
-        bar.first_us,
-        bar.last_us,
-    )
+    # Both have the same fields, from `minute` to `last_us`.
+    return Traded(*astuple(bar)[1:11])
 
 
-def exact(trades: Traded) -> Traded:
-    """Return trades with the volume that the store gives back: whole, or without a sum's noise."""
-    volume = float(trades.volume)
-    whole = volume.is_integer()
-    return replace(trades, volume=int(volume) if whole else round(volume, MAX_DECIMALS))
+def minute_bar(symbol: str, trades: Traded, *, final: bool, rev: int) -> MinuteBar:
+    """Return the bar that trades make."""
+    return MinuteBar(*(symbol, *astuple(trades)[:10], final, rev))
+
+
+def exact(volume: float) -> int | float:
+    """Return a volume as the store gives it back: whole, or without a sum's noise."""
+    return int(volume) if float(volume).is_integer() else round(volume, MAX_DECIMALS)
 
 
 def bar_of(minute: MinuteBar, price_decimals: int) -> Bar:

@@ -2,35 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import tzinfo
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from server.history.bar import MinuteBar
 from server.history.timeframe import period_end, period_start
 from server.quotes.traded import MINUTE_US, Timeframe
-
-
-class Opening(Protocol):
-    """A session: its first moment, and the first one after it, in microseconds."""
-
-    @property
-    def opening(self) -> int:
-        """Return its first moment."""
-
-    @property
-    def closing(self) -> int:
-        """Return the first moment after it."""
-
-
-class Hours(Protocol):
-    """When the market is open. Moments are microseconds since the Unix epoch."""
-
-    def last(self, now: int) -> Opening | None:
-        """Return the newest session that opened at or before a moment, None without one."""
-
-    def next_opening(self, now: int) -> int | None:
-        """Return the next opening after a moment, None without one."""
+from server.sessions.calendar import Calendar
 
 
 class Period(NamedTuple):
@@ -45,7 +24,7 @@ def periods(
     tz: tzinfo,
     first: int,
     end: int,
-    hours: Hours | None,
+    hours: Calendar | None,
     *,
     descending: bool = False,
 ) -> Iterator[Period]:

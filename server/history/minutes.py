@@ -10,7 +10,7 @@ from itertools import islice
 
 import msgspec
 
-from server.history.bar import MinuteBar, exact, trades_in
+from server.history.bar import MinuteBar, exact, minute_bar, trades_in
 from server.quotes.instrument import Instrument, at_tick
 from server.quotes.traded import MINUTE_US, Closing, KeptMinute, Traded, traded
 from server.quotes.update import Move, Trade, Update
@@ -175,22 +175,8 @@ class Minutes:
         return self._bar(symbol, kept) if kept else None
 
     def _bar(self, symbol: str, kept: KeptMinute) -> MinuteBar:
-        trades = kept.trades
-        return MinuteBar(
-            symbol,
-            trades.minute,
-            trades.open,
-            trades.high,
-            trades.low,
-            trades.close,
-            trades.volume,
-            trades.count,
-            trades.turnover,
-            trades.first_us,
-            trades.last_us,
-            trades.minute < self.closed_to,
-            kept.rev,
-        )
+        final = kept.trades.minute < self.closed_to
+        return minute_bar(symbol, kept.trades, final=final, rev=kept.rev)
 
     def newest(self, symbol: str) -> int | None:
         """Return the newest minute of a symbol with a bar in memory."""
@@ -307,7 +293,8 @@ class Minutes:
             if trades is None or self.bar(*key):
                 continue
             if bar and part:
-                trades = exact(trades.then(part))
+                trades = trades.then(part)
+                trades = msgspec.structs.replace(trades, volume=exact(trades.volume))
             final = minute < self.closed_to
             rev = (bar.rev if bar else 0) + (max(1, waiting.rev) if waiting else 0)
             self._keep(symbol, KeptMinute(trades, rev if final else 0))

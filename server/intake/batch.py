@@ -25,20 +25,18 @@ class Batch(NamedTuple):
     key: str = ""
 
 
-class Busy(Exception):
+class _TryLater(Exception):
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Busy(_TryLater):
     """Nothing of a batch was taken, as too many wait. Try again after `wait` seconds."""
 
-    def __init__(self, message: str, wait: float) -> None:
-        super().__init__(message)
-        self.wait = wait
 
-
-class Uncertain(Exception):
+class Uncertain(_TryLater):
     """Nobody can tell whether a batch was taken. Try again after `wait` seconds."""
-
-    def __init__(self, message: str, wait: float) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 OnAnswer = Callable[[Answer], None]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from server.intake.answer import Refused
 from server.intake.objects import Published
-from server.quotes.instrument import MAX_PRICE, NOISE, Instrument
+from server.quotes.instrument import MAX_PRICE, NOISE, Instrument, at_tick
 from server.quotes.messages import MarketState
 
 Sides = tuple[float | None, float | None, int | float | None, int | float | None]
@@ -14,11 +14,12 @@ MAX_SIZE = 10**12
 """Units of one trade: more shares than any company has issued."""
 
 
-def may_publish(symbols: Sequence[str], symbol: str) -> bool:
-    """Whether `symbols`, names or prefixes ending in `*`, contain `symbol`."""
-    return any(
+def require_allowed(symbols: Sequence[str] | None, symbol: str) -> None:
+    """Errors: Refused, unless `symbols`, names or prefixes ending in `*`, contain `symbol`."""
+    if symbols is not None and not any(
         symbol.startswith(each[:-1]) if each.endswith("*") else symbol == each for each in symbols
-    )
+    ):
+        raise Refused("not_allowed", f"this token may not publish {symbol}")
 
 
 def at_price(price: float | None, instrument: Instrument, field: str) -> float:
@@ -39,16 +40,11 @@ def at_size(size: float, instrument: Instrument, field: str) -> int | float:
         raise Refused("bad_size", f"{field} {size} is not from 0 to {MAX_SIZE}")
     decimals = instrument.size_decimals
     # Without the sign of a negative zero, which JSON would show.
-    rounded = rounded_size(abs(size), decimals)
+    rounded = at_tick(abs(size), decimals)
     if abs(rounded - size) > NOISE * size:
         unit = f"has at most {decimals} decimals" if decimals else "is a whole number"
         raise Refused("bad_size", f"{field} {size}: a size of {instrument.symbol} {unit}")
     return rounded
-
-
-def rounded_size(size: float, decimals: int) -> int | float:
-    """Return a size without the noise of floats. Without decimals it is an integer."""
-    return round(size, decimals) if decimals else round(size)
 
 
 def trade_of(given: Published, instrument: Instrument) -> tuple[float, int | float]:

@@ -1,9 +1,8 @@
 """The effects of kept trades that came late, belong to an earlier session, or were revised."""
 
-from server.intake.checks import rounded_size
 from server.intake.kept import Row
 from server.intake.trades import KeptTrades
-from server.quotes.instrument import Instrument
+from server.quotes.instrument import Instrument, at_tick
 from server.quotes.traded import traded
 from server.quotes.update import Change, DayRange, Opening, Restatement
 
@@ -15,9 +14,9 @@ def before_opening(trades: KeptTrades, symbol: str, row: Row, now: int, *, late:
     bar only. The day's values and the volume begin without it.
     """
     minutes = (traded(row.price, row.size, row.time_us, late=late),)
-    if late or trades.values(symbol).high is not None:
+    if late or trades[symbol].values().high is not None:
         return Change(symbol, None, 0, 0, now, minutes=minutes)
-    day = DayRange(opening=Opening(trades.opened(symbol), row.price))
+    day = DayRange(opening=Opening(trades[symbol].opened, row.price))
     return Change(symbol, row.price, 0, row.time_us, now, day=day, minutes=minutes)
 
 
@@ -41,14 +40,14 @@ def restated(
     `volume`: what the revision adds to the volume.
     """
     symbol = instrument.symbol
-    if row.time_us < trades.opened(symbol):
+    if row.time_us < trades[symbol].opened:
         # The volume of an earlier session.
         volume = 0
-    price, time_us, high, low, *_ = trades.values(symbol)
-    minute = trades.minute_of(symbol, row)
+    price, time_us, high, low, *_ = trades[symbol].values()
+    minute = trades[symbol].minute_of(row)
     # Without the other trades of its minute, the bar stays: it would lose those.
     minutes = (minute,) if minute else ()
-    added = rounded_size(volume, instrument.size_decimals)
+    added = at_tick(volume, instrument.size_decimals)
     if price is None:
         # Nobody knows what it costs, so the price stays that of the trade that was taken out.
         day = DayRange(None, high, low, restated=True, reopened=high is None)

@@ -5,16 +5,16 @@ in. So every order and repetition can be tested.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
-from server.intake.answer import INTERNAL_ERROR, Answer, Reason, Refused
+from server.intake.answer import Answer, Reason, Refused
 from server.intake.checks import (
     book_of,
     corrected,
-    may_publish,
+    require_allowed,
     required_id,
     required_status,
     trade_of,
@@ -47,9 +47,6 @@ TOO_OLD = (
 
 REASONS: dict[MarketState, str] = {"open": "resumed", "halted": "halted", "closed": "closed"}
 """The reasons of statuses without one."""
-
-
-log = structlog.get_logger()
 
 
 class _Batch(NamedTuple):
@@ -109,7 +106,7 @@ class Intake:
         """Forget kept trades that do not lead to a symbol's present values."""
         for symbol in self.trades.symbols():
             values = self._market.values(symbol)
-            if self.trades.values(symbol)[:4] != values[:4]:
+            if self.trades[symbol].values()[:4] != values[:4]:
                 self.trades.forget(symbol)
 
     def take(
@@ -133,22 +130,13 @@ class Intake:
             lines = [Line(each.number, TOO_MANY_SOURCES, each.frame) for each in lines]
             known = Source(source, 0, 0, now)
         batch = _Batch(known, epoch, symbols, now, *taken)
+        take = partial(self._take, batch=batch)
         self.ids.pass_time(now)
         self.new.forget_known(self._market.instrument)
         objects = 0
         for line in lines:
             objects += 1
-            try:
-                if isinstance(line.content, Published):
-                    self._take(line.content, batch)
-                else:
-                    taken.answer.rejected.append(line.reject(line.content))
-            except Refused as refused:
-                taken.answer.rejected.append(line.reject(refused.reason))
-            except Exception:
-                # A fault of the server costs neither the other objects nor the feed.
-                log.exception("published object failed", source=source, line=line.number)
-                taken.answer.rejected.append(line.reject(INTERNAL_ERROR))
+            line.judge(take, taken.answer, source=source)
         batch.source.count(taken.answer, objects, now)
         return taken
 
@@ -174,8 +162,7 @@ class Intake:
     def _instrument(self, given: Published, symbols: Sequence[str] | None) -> Instrument:
         """Return the object's instrument. Errors: Refused."""
         symbol = given.symbol
-        if symbols is not None and not may_publish(symbols, symbol):
-            raise Refused("not_allowed", f"this token may not publish {symbol}")
+        require_allowed(symbols, symbol)
         known = self._market.instrument(symbol)
         return known or self.new.instrument(given, may_list=self._market.may_list(symbol))
 
@@ -242,10 +229,10 @@ class Intake:
         released = self.held.confirm(symbol, candidate.price)
         for each in released:
             self._apply(symbol, each, batch)
-        last = self.trades.last_price(symbol)
+        last = self.trades[symbol].last_price()
         if last is None and not instrument.made_up_price:
             # Before the first trade, clients see the catalogue's price.
-            last = self.trades.values(symbol).price
+            last = self.trades[symbol].values().price
         if released or last is None or self.held.is_near(candidate.price, last):
             return False
         self.held.hold(symbol, candidate)
@@ -257,13 +244,13 @@ class Intake:
         newest = trade.source.newest(symbol)
         if not newest.trade[0]:
             # After a restart, the price must not go back.
-            newest.trade = self.trades.since(symbol), NO_SEQ
+            newest.trade = self.trades[symbol].since, NO_SEQ
         late = _is_late(time_us, seq, newest.trade)
         if not late:
             newest.trade = time_us, seq
         row = Row(trade.id, time_us, seq, price, size, trade.source.number)
         first = self.trades.add(symbol, row, late=late)
-        if time_us < self.trades.opened(symbol):
+        if time_us < self.trades[symbol].opened:
             batch.effects.append(before_opening(self.trades, symbol, row, batch.now, late=late))
         elif late:
             batch.effects.append(late_trade(symbol, row, batch.now, first=first))
@@ -284,7 +271,7 @@ class Intake:
         """
         adjustments = price_adjustments(instrument.adjustments)
         if symbol in self.trades and (
-            adjustments == self.trades.adjustments(symbol)
+            adjustments == self.trades[symbol].adjustments
             or self._market.instrument(symbol) is None
         ):
             return
@@ -352,7 +339,7 @@ class Intake:
         if row is None:
             return False
         self.trades.replace(symbol, key, None)
-        self.sources.on_cancelled(symbol, row, self.trades.newest_of(symbol, row.source))
+        self.sources.on_cancelled(symbol, row, self.trades[symbol].newest_of(row.source))
         batch.effects.append(restated(self.trades, instrument, row, -row.size, batch.now))
         return True
 

@@ -61,14 +61,14 @@ class Values(NamedTuple):
 
 
 class Kept(msgspec.Struct):
-    """`since`: the time of the last trade before the first one here, 0 if none. `unknown`: its
-    minute, if the trades of that are not known.
+    """`adjustments`: those that the prices have had. `since`: the time of the last trade before the
+    first one here, 0 if none. `unknown`: its minute, if the trades of that are not known.
     """
 
     before: Values
     adjustments: str
     since: int
-    # The opening of the session: the high and low are those of its trades.
+    # The opening of the session, 0 if nobody knows it: the high and low are those of its trades.
     opened: int
     rows: bytearray = msgspec.field(default_factory=bytearray)
     # Trades that have no rows, of the newest minutes with such.

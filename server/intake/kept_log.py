@@ -81,11 +81,7 @@ class KeptLog:
 
 
 def _restore_one(
-    intake: Intake,
-    entry: _Entry,
-    time_us: int,
-    renamed: Mapping[str, tuple[str, int]],
-    now: int,
+    intake: Intake, entry: _Entry, time_us: int, renamed: Mapping[str, tuple[str, int]], now: int
 ) -> None:
     """Errors: ValueError, struct.error."""
     numbers = {

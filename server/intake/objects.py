@@ -1,15 +1,16 @@
 """Reads the objects that publishers send, in NDJSON or as a JSON array, one by one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Literal
 
 import msgspec
+import structlog
 from msgspec import UNSET, Meta
 
-from server.intake.answer import Code, Reason, Refused, Rejection
+from server.intake.answer import INTERNAL_ERROR, Answer, Code, Reason, Refused, Rejection
 from server.quotes.instrument import LARGEST_WHOLE, is_symbol, normalize_symbol
 from server.quotes.messages import MarketState
 from server.quotes.quote import to_microseconds
@@ -42,6 +43,8 @@ EARLIEST_US = 10**14
 FUTURE_US = 5_000_000
 """Microseconds by which an event may be ahead of this server's clock."""
 
+log = structlog.get_logger()
+
 Size = int | float
 WholeId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -73,6 +76,30 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     number: int
     content: Published | Reason
     frame: int = 0
+
+    @property
+    def is_status(self) -> bool:
+        """Whether it is a status, which clients see behind all prices before it."""
+        return isinstance(self.content, Published) and self.content.kind == "status"
+
+    def judge(self, judge: Callable[[Published], None], answer: Answer, **about: str) -> bool:
+        """Let `judge` count the object. If it does not count, note the reason in `answer`.
+
+        Return whether it counts. `about` is what the log says of the batch after a fault.
+        """
+        try:
+            if isinstance(self.content, Published):
+                judge(self.content)
+                return True
+            reason = self.content
+        except Refused as refused:
+            reason = refused.reason
+        except Exception:
+            # A fault of the server costs neither the other objects nor the feed.
+            log.exception("published object failed", line=self.number, **about)
+            reason = INTERNAL_ERROR
+        answer.rejected.append(self.reject(reason))
+        return False
 
     def reject(self, reason: Reason) -> Rejection:
         """Return that this object does not count."""

@@ -5,17 +5,17 @@ prices and sizes. The others come back to the publisher at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 import msgspec
-import structlog
 from msgspec import Meta
 
-from server.intake.answer import INTERNAL_ERROR, Answer, Refused
+from server.intake.answer import Answer, Refused
 from server.intake.checks import (
     book_of,
     corrected,
-    may_publish,
+    require_allowed,
     required_id,
     required_status,
     trade_of,
@@ -54,8 +54,6 @@ class Checked(msgspec.Struct):
     answer: Answer
 
 
-log = structlog.get_logger()
-
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Queued)
 
@@ -78,25 +76,16 @@ def check(
 ) -> Checked:
     """Check each object without knowing any other. Objects without a time get `now`."""
     checked = Checked([], Answer())
+    one = partial(_check_one, market=market, symbols=symbols, now=now)
     for line in lines:
-        try:
-            if isinstance(line.content, Published):
-                _check_one(line.content, market, symbols, now)
-                checked.good.append(line)
-            else:
-                checked.answer.rejected.append(line.reject(line.content))
-        except Refused as refused:
-            checked.answer.rejected.append(line.reject(refused.reason))
-        except Exception:
-            log.exception("published object failed", line=line.number)
-            checked.answer.rejected.append(line.reject(INTERNAL_ERROR))
+        if line.judge(one, checked.answer):
+            checked.good.append(line)
     return checked
 
 
 def _check_one(given: Published, market: Market, symbols: Sequence[str] | None, now: int) -> None:
     """Errors: Refused."""
-    if symbols is not None and not may_publish(symbols, given.symbol):
-        raise Refused("not_allowed", f"this token may not publish {given.symbol}")
+    require_allowed(symbols, given.symbol)
     instrument = market.instrument(given.symbol)
     # An earlier object of the batch may list the symbol.
     if instrument is None and not market.may_list(given.symbol):
@@ -131,8 +120,6 @@ def split(lines: Sequence[Line]) -> Iterator[tuple[int, int]]:
     """Return where each entry begins and ends. A status is the last of its entry."""
     start = 0
     for stop, line in enumerate(lines, 1):
-        given = line.content
-        is_status = isinstance(given, Published) and given.kind == "status"
-        if is_status or stop - start == MOST_OBJECTS or stop == len(lines):
+        if line.is_status or stop - start == MOST_OBJECTS or stop == len(lines):
             yield start, stop
             start = stop

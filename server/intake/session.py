@@ -12,10 +12,10 @@ def begin_session(
 
     Returns the update that the quote needs for that, None if it has begun already.
     """
-    opened, opening = trades.opened(symbol), max(instrument.opened_at, opening)
+    opened, opening = trades[symbol].opened, max(instrument.opened_at, opening)
     if opened >= opening:
         return None
-    values = trades.values(symbol)
+    values = trades[symbol].values()
     # If nobody knows the session of the day's values, the time of the price decides.
     due = opened > 0 or (values.traded and values.time_us < opening)
     trades.open(symbol, opening, anew=due)

@@ -42,13 +42,7 @@ def save(intake: Intake, symbol: str) -> bytes:
     """Return the state of a symbol."""
     held = [
         HeldTrade(
-            each.source.name,
-            each.price,
-            each.size,
-            each.time_us,
-            each.seq,
-            each.id,
-            each.agreeing,
+            each.source.name, each.price, each.size, each.time_us, each.seq, each.id, each.agreeing
         )
         for each in intake.held.of(symbol)
     ]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import msgspec
 
 from server.intake.kept import NO_ID, ROW_BYTES, Kept, Row, Values
-from server.quotes.traded import Traded
 
 TRADES_A_SYMBOL = 1000
 """Trades kept of one symbol."""
@@ -68,6 +67,10 @@ class KeptTrades:
     def __contains__(self, symbol: str) -> bool:
         """Whether a symbol has begun."""
         return symbol in self._symbols
+
+    def __getitem__(self, symbol: str) -> Kept:
+        """Return what is kept of a symbol that has begun. Its trades change by the methods here."""
+        return self._symbols[symbol]
 
     def begin(self, symbol: str, values: Values, adjustments: str = "", opened: int = 0) -> None:
         """Note the values of a symbol before its first trade here. Forget trades of before.
@@ -143,26 +146,14 @@ class KeptTrades:
         """Note a change before it is made."""
         if self.news is not None:
             if symbol not in self.news:
-                values, kept = self.values(symbol), self._symbols[symbol]
-                self.news[symbol] = SymbolNews(values, kept.adjustments, kept.opened)
+                kept = self._symbols[symbol]
+                self.news[symbol] = SymbolNews(kept.values(), kept.adjustments, kept.opened)
             self.news[symbol].events.append(TradeNews(replaces, row, late, opening))
-
-    def opened(self, symbol: str) -> int:
-        """Return the opening of the session that the high and low belong to, 0 if nobody knows it."""
-        return self._symbols[symbol].opened
 
     def open(self, symbol: str, opening: int, *, anew: bool) -> None:
         """Note the opening of a session. `anew`: the high and low are of an earlier one."""
         self._note(symbol, NO_ID, None, late=anew, opening=opening)
         self._symbols[symbol].open(opening, anew=anew)
-
-    def since(self, symbol: str) -> int:
-        """Return the time of the last trade before the first one here, 0 if there was none."""
-        return self._symbols[symbol].since
-
-    def adjustments(self, symbol: str) -> str:
-        """Return the adjustments that the prices of a symbol have had."""
-        return self._symbols[symbol].adjustments
 
     def add(self, symbol: str, row: Row, *, late: bool) -> bool:
         """Keep a trade of a symbol that has begun. Return whether it is late and the first of all."""
@@ -191,22 +182,6 @@ class KeptTrades:
         self._note(symbol, key, row)
         self._symbols[symbol].replace(key, row)
         self._row_bytes -= ROW_BYTES if row is None else 0
-
-    def values(self, symbol: str) -> Values:
-        """Return the present values of a symbol that has begun."""
-        return self._symbols[symbol].values()
-
-    def minute_of(self, symbol: str, row: Row) -> Traded | None:
-        """Return all trades of the minute in which `row` is, or was; None if they are not known."""
-        return self._symbols[symbol].minute_of(row)
-
-    def newest_of(self, symbol: str, source: int) -> tuple[int, int]:
-        """Return the order of the newest kept trade of a source."""
-        return self._symbols[symbol].newest_of(source)
-
-    def last_price(self, symbol: str) -> float | None:
-        """Return the present price of a symbol that has begun, None if it has not traded."""
-        return self._symbols[symbol].last_price()
 
     def _shorten_next(self) -> None:
         """Fold half of the next symbol's rows."""

@@ -14,7 +14,7 @@ from msgspec import Meta
 from server.fanout.hub import Hub
 from server.gateway.budgets import BARS_A_LOOKUP
 from server.history.bar import Bar, MinuteBar, bar_of
-from server.history.filling import Hours, filled, periods
+from server.history.filling import filled, periods
 from server.history.timeframe import period_end
 from server.history.trades import MOST
 from server.ops.api import MAY_LEAVE_OUT, SYMBOLS, load_known, load_one, unavailable_store
@@ -27,6 +27,7 @@ from server.quotes.instrument import LARGEST_WHOLE, MAX_SYMBOL_LENGTH
 from server.quotes.quote import from_microseconds
 from server.quotes.snapshot import Snapshot
 from server.quotes.traded import MINUTE_US, Timeframe
+from server.sessions.calendar import Calendar
 from server.store.bar_reader import Span
 from server.store.catalogue import StoreUnavailable
 from server.store.store import Store
@@ -79,7 +80,7 @@ class TradesPage(msgspec.Struct, frozen=True):
 class History:
     """The handlers of the routes."""
 
-    def __init__(self, store: Store, hub: Hub, zone: ZoneInfo, hours: Hours | None) -> None:
+    def __init__(self, store: Store, hub: Hub, zone: ZoneInfo, hours: Calendar | None) -> None:
         """
         Arguments:
             zone: in which days begin if a request names none.

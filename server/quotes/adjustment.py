@@ -233,16 +233,12 @@ def adjusted_move(move: Move, instrument: Instrument) -> Move:
     if behind < 0 or any(map(symbol_of, entries[move.adjustments :])):
         return msgspec.structs.replace(move, version=0)
     # `change_after(0)` has the volume as it is.
-    return move.renewed(move.version + behind, _adjusted(move.change_after(0), instrument, behind))
+    change = adjusted_change(move.change_after(0), instrument, behind)
+    return move.renewed(move.version + behind, change)
 
 
-def adjusted_change(change: Change, instrument: Instrument, behind: int = 1) -> Change:
-    """Return a change that the feed gave before the last `behind` adjustments as one after them."""
-    return _adjusted(change, instrument, behind)
-
-
-def _adjusted(change: Change, instrument: Instrument, behind: int) -> Change:
-    """Apply the last `behind` adjustments of `instrument` to prices, sizes and a time."""
+def adjusted_change(change: Change, instrument: Instrument, behind: int) -> Change:
+    """Return a change from before the last `behind` adjustments as one after them."""
     for entry in instrument.adjustments.split()[-behind:]:
         if entry.startswith(FRESH):
             now = int(entry.removeprefix(FRESH))

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
 from time import time_ns
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import trio
 
 from server.history.bar import MinuteBar
-from server.history.minutes import closed_at
+from server.history.minutes import Minutes, closed_at
 from server.history.timeframe import MINUTES, period_end, period_start, roll_up
 from server.quotes.traded import Timeframe
 from server.store.bars import BarTables, Wanted
@@ -32,16 +32,6 @@ WIDENING = 4
 """The factor from one part to the next, if the symbol trades rarely."""
 
 
-class NewestBars(Protocol):
-    """The newest minutes, in memory."""
-
-    closed_to: int
-    whole_from: int
-
-    def recent(self, symbols: Sequence[str], start: int, end: int) -> list[MinuteBar]:
-        """Return the bars in memory from the minute `start` to before `end`, in the order of time."""
-
-
 class Span(NamedTuple):
     """Bars to read: of a symbol and timeframe, from the minute `first` to before the minute `end`.
 
@@ -58,15 +48,15 @@ class Span(NamedTuple):
 
 
 class BarReader:
-    """Reads for clients. `database` has the catalogue's breaker. `settle` counts trades that wait for
-    what the tables have of their minutes.
+    """Reads for clients. `newest` are the minutes in memory. `database` has the catalogue's breaker.
+    `settle` counts trades that wait for what the tables have of their minutes.
     """
 
     def __init__(
         self,
         tables: BarTables,
         database: Component,
-        newest: NewestBars,
+        newest: Minutes,
         settle: Callable[[], Awaitable[None]],
     ) -> None:
         self._tables = tables

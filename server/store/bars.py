@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-from server.history.bar import MinuteBar
-from server.quotes.instrument import MAX_DECIMALS
+from server.history.bar import MinuteBar, exact
 from server.quotes.traded import MINUTE_US
 
 Key = tuple[str, int]
@@ -132,15 +131,8 @@ def rows_of(bars: Iterable[MinuteBar]) -> list[tuple[Any, ...]]:
     """Return each bar as its symbol and its COLUMNS."""
     return [
         (
-            each.symbol,
-            each.minute,
-            each.open,
-            each.high,
-            each.low,
-            each.close,
-            float(each.volume),
-            each.count,
-            each.turnover,
+            *(each.symbol, each.minute, each.open, each.high, each.low, each.close),
+            *(float(each.volume), each.count, each.turnover),
             each.first_us - each.minute * MINUTE_US,
             each.last_us - each.minute * MINUTE_US,
             each.rev if each.final else -1,
@@ -152,20 +144,5 @@ def rows_of(bars: Iterable[MinuteBar]) -> list[tuple[Any, ...]]:
 def bars_of(rows: Iterable[Sequence[Any]]) -> list[MinuteBar]:
     """Return the bars of rows that have a symbol and the fields of MINUTES or SLOTS."""
     return [
-        MinuteBar(
-            symbol=row[0],
-            minute=row[1],
-            open=row[2],
-            high=row[3],
-            low=row[4],
-            close=row[5],
-            volume=int(row[6]) if row[6].is_integer() else round(row[6], MAX_DECIMALS),
-            count=row[7],
-            turnover=row[8],
-            first_us=row[9],
-            last_us=row[10],
-            final=bool(row[11]),
-            rev=row[12],
-        )
-        for row in rows
+        MinuteBar(*(*row[:6], exact(row[6]), *row[7:11], bool(row[11]), row[12])) for row in rows
     ]

@@ -74,6 +74,6 @@ class GuardedCache:
             try:
                 return await call()
             finally:
-                self._stats.observe_operation(operation, perf_counter() - start)
+                self._stats.operations[operation].observe(perf_counter() - start)
 
         return await self._component.ask(timed)

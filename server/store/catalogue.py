@@ -1,10 +1,12 @@
 """The catalogue's interface and errors. It holds all instruments and their last prices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import time_ns
 from typing import NamedTuple, Protocol
 
+from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot
+from server.quotes.snapshot import Snapshot, opening_snapshot
 from server.store.bars import BarTables
 
 BATCH_ROWS = 1000
@@ -35,6 +37,12 @@ class RowsRefused(StatementRefused):
 def reason_of(error: BaseException) -> str:
     """Return what went wrong in words. Some errors, such as time-outs, have none but their name."""
     return str(error) or type(error).__name__
+
+
+def imported_rows(instruments: Iterable[Instrument], *, anew: bool) -> list[Snapshot]:
+    """Return the rows that an import writes. If they begin `anew`, their prices are of now."""
+    now = time_ns() // 1000
+    return [begun_anew(each, now) if anew else opening_snapshot(each) for each in instruments]
 
 
 class Change(NamedTuple):
@@ -101,11 +109,7 @@ class Catalogue(Protocol):
         """Return symbols, the most recently watched first."""
 
     async def upsert(
-        self,
-        instruments: Sequence[Instrument],
-        done: Callable[[int], None],
-        *,
-        anew: bool = False,
+        self, instruments: Sequence[Instrument], done: Callable[[int], None], *, anew: bool = False
     ) -> None:
         """List `instruments`, all or none. An instrument that was traded keeps its last price. If they
         begin `anew`, none does: their symbols belonged to others.

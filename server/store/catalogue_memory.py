@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
-from time import monotonic, time_ns
+from time import monotonic
 
 import msgspec
 
-from server.quotes.adjustment import begun_anew, in_session_of, up_to_date
+from server.quotes.adjustment import in_session_of, up_to_date
 from server.quotes.instrument import Instrument
 from server.quotes.snapshot import PRICE_FIELDS, Snapshot, opening_snapshot
 from server.store.bars_memory import MemoryBars
-from server.store.catalogue import Change
+from server.store.catalogue import Change, imported_rows
 from server.store.renaming import Found, listed, rows_after
 from server.store.search import CANDIDATES, Groups, WordIndex, search, symbol_key
 
@@ -72,18 +72,11 @@ class MemoryCatalogue:
         return sorted(watched, key=self._watched.__getitem__, reverse=True)[:limit]
 
     async def upsert(
-        self,
-        instruments: Sequence[Instrument],
-        done: Callable[[int], None],
-        *,
-        anew: bool = False,
+        self, instruments: Sequence[Instrument], done: Callable[[int], None], *, anew: bool = False
     ) -> None:
-        for instrument in instruments:
-            row, old = opening_snapshot(instrument), self._rows.get(instrument.symbol)
-            if anew:
-                row = begun_anew(instrument, time_ns() // 1000)
-            if old:
-                row = self._continued(old, row, anew=anew)
+        for new in imported_rows(instruments, anew=anew):
+            old = self._rows.get(new.symbol)
+            row = self._continued(old, new, anew=anew) if old else new
             self._delisted.discard(row.symbol)
             self._renamed.pop(row.symbol, None)
             self._rows[row.symbol] = row

@@ -8,16 +8,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from time import perf_counter, time, time_ns
+from time import perf_counter, time
 from typing import Any, TypeVar
 
 import asyncpg
 import trio
 from trio_asyncio import aio_as_trio
 
-from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import Snapshot
 from server.store import writes_postgres as writes
 from server.store.bars_postgres import PostgresBars, make_months_ahead
 from server.store.catalogue import (
@@ -27,6 +26,7 @@ from server.store.catalogue import (
     StatementRefused,
     StoreMisconfigured,
     StoreUnavailable,
+    imported_rows,
     reason_of,
 )
 from server.store.deadline_calls import DeadlineCalls
@@ -34,10 +34,7 @@ from server.store.migrations import pending
 from server.store.postgres_url import asyncpg_url
 from server.store.rows import Rows
 from server.store.search import CANDIDATES, Groups, search
-from server.store.sql import (
-    RECENTLY_WATCHED,
-    SELECT_CHANGES,
-)
+from server.store.sql import RECENTLY_WATCHED, SELECT_CHANGES
 from server.store.sql_postgres import BEGIN_ANEW, BY_SYMBOL, LIST, NOT_INDEXED, SELECTED
 from server.store.stats import StoreStats
 from server.store.writes_postgres import Connection
@@ -180,17 +177,10 @@ class PostgresCatalogue:
         return self._rows.symbols(symbol for (symbol,) in rows)
 
     async def upsert(
-        self,
-        instruments: Sequence[Instrument],
-        done: Callable[[int], None],
-        *,
-        anew: bool = False,
+        self, instruments: Sequence[Instrument], done: Callable[[int], None], *, anew: bool = False
     ) -> None:
-        work = partial(writes.upsert, LIST, map(opening_snapshot, instruments), done)
-        if anew:
-            now = time_ns() // 1000
-            rows = [begun_anew(each, now) for each in instruments]
-            work = partial(writes.upsert, BEGIN_ANEW, rows, done)
+        rows = imported_rows(instruments, anew=anew)
+        work = partial(writes.upsert, BEGIN_ANEW if anew else LIST, rows, done)
         await self._run("import", BULK_TIMEOUT, work)
 
     async def delist(self, symbols: Sequence[str]) -> list[str]:
@@ -248,7 +238,7 @@ class PostgresCatalogue:
             hint = POOLER_HINT if isinstance(error, POOLER_ERRORS) else ""
             raise _kind_of(error)(f"Postgres: {reason_of(error)}{hint}") from error
         finally:
-            self._stats.observe_query(name, perf_counter() - start)
+            self._stats.queries[name].observe(perf_counter() - start)
 
     async def _on_connection(self, seconds: float, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:

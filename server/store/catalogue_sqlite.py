@@ -16,23 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import trio
 
-from server.quotes.adjustment import begun_anew
 from server.quotes.instrument import Instrument
-from server.quotes.snapshot import Snapshot, opening_snapshot
+from server.quotes.snapshot import Snapshot
 from server.store.bars_sqlite import SqliteBars
-from server.store.catalogue import (
-    Change,
-    RowsRefused,
-    StoreUnavailable,
-)
+from server.store.catalogue import Change, RowsRefused, StoreUnavailable, imported_rows
 from server.store.migrations import pending
 from server.store.rows import Rows
 from server.store.search import CANDIDATES, Groups, search
-from server.store.sql import (
-    COLUMNS,
-    RECENTLY_WATCHED,
-    SELECT_CHANGES,
-)
+from server.store.sql import COLUMNS, RECENTLY_WATCHED, SELECT_CHANGES
 from server.store.stats import StoreStats
 from server.store.thread import OwnThread
 from server.store.writes_sqlite import (
@@ -163,16 +154,9 @@ class SqliteCatalogue:
         return self._rows.symbols(symbol for (symbol,) in rows)
 
     async def upsert(
-        self,
-        instruments: Sequence[Instrument],
-        done: Callable[[int], None],
-        *,
-        anew: bool = False,
+        self, instruments: Sequence[Instrument], done: Callable[[int], None], *, anew: bool = False
     ) -> None:
-        statement, rows = LIST, [opening_snapshot(each) for each in instruments]
-        if anew:
-            now = time.time_ns() // 1000
-            statement, rows = BEGIN_ANEW, [begun_anew(each, now) for each in instruments]
+        statement, rows = BEGIN_ANEW if anew else LIST, imported_rows(instruments, anew=anew)
         cancelled = threading.Event()
 
         def unless_cancelled(written: int) -> None:
@@ -231,7 +215,7 @@ class SqliteCatalogue:
             kind = RowsRefused if isinstance(error, REFUSALS) else StoreUnavailable
             raise kind(f"SQLite: {error}") from error
         finally:
-            self._stats.observe_query(name, perf_counter() - start)
+            self._stats.queries[name].observe(perf_counter() - start)
 
     def _migrate(self, connection: sqlite3.Connection) -> list[str]:
         """Apply pending migrations. The transaction is the lock: a second process waits for it."""
@@ -249,7 +233,7 @@ class SqliteCatalogue:
                 connection.execute(note, (migration.version, migration.name))
                 applied.append(migration.name)
             if not present:
-                insert(LIST, map(opening_snapshot, self._shipped), connection)
+                insert(LIST, imported_rows(self._shipped, anew=False), connection)
             index_unindexed(connection)
         return applied
 

@@ -1,7 +1,7 @@
 """Reads the cells of instrument files as exchanges, brokers and spreadsheets write them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from server.quotes.instrument import (
@@ -52,68 +52,29 @@ _DECIMAL_POINT = re.compile(r"[0-9]\.(?:[0-9]{1,2}|[0-9]{4,})\D*$")
 _FORMULA = re.compile(r'="([^"]*)"')
 _GROUPS = re.compile(r"['’\s]")
 
-_KINDS: Mapping[InstrumentType, Sequence[str]] = {
-    "STOCK": (
-        "common stock",
-        "cs",
-        "equity",
-        "share",
-        "shares",
-        "ordinary shares",
-        "ordinary share",
-        "common shares",
-        "preferred stock",
-        "preferred",
-        "pfd",
-        "adr",
-        "adrc",
-        "depositary receipt",
-        "american depositary receipt",
-        "gdr",
-        "reit",
-        "n",
-    ),
-    "ETF": (
-        "exchange traded fund",
-        "exchange-traded fund",
-        "exchange traded note",
-        "exchange-traded note",
-        "etn",
-        "etp",
-        "y",
-    ),
-    "INDEX": ("indices", "indexes"),
-    "FUND": (
-        "mutual fund",
-        "mutualfund",
-        "closed-end fund",
-        "closed end fund",
-        "cef",
-        "investment fund",
-        "unit trust",
-    ),
-    "CRYPTO": ("cryptocurrency", "crypto currency", "coin", "token", "digital asset"),
-    "FX": ("forex", "currency", "currency pair", "foreign exchange"),
-    "FUTURE": ("futures", "fut"),
-    "OPTION": ("options", "opt", "equity option"),
-    "BOND": ("bonds", "fixed income", "note", "notes", "treasury"),
-    "OTHER": (
-        "warrant",
-        "warrants",
-        "commodity",
-        "right",
-        "rights",
-        "unit",
-        "units",
-        "certificate",
-        "structured product",
-    ),
+_KINDS: Mapping[InstrumentType, str] = {
+    "STOCK": "common stock, cs, equity, share, shares, ordinary shares, ordinary share, common shares, "
+    "preferred stock, preferred, pfd, adr, adrc, depositary receipt, american depositary receipt, gdr, "
+    "reit, n",
+    "ETF": "exchange traded fund, exchange-traded fund, exchange traded note, exchange-traded note, "
+    "etn, etp, y",
+    "INDEX": "indices, indexes",
+    "FUND": "mutual fund, mutualfund, closed-end fund, closed end fund, cef, investment fund, "
+    "unit trust",
+    "CRYPTO": "cryptocurrency, crypto currency, coin, token, digital asset",
+    "FX": "forex, currency, currency pair, foreign exchange",
+    "FUTURE": "futures, fut",
+    "OPTION": "options, opt, equity option",
+    "BOND": "bonds, fixed income, note, notes, treasury",
+    "OTHER": "warrant, warrants, commodity, right, rights, unit, units, certificate, "
+    "structured product",
 }
+"""Other words for each type."""
 
 _TYPE_OF: Mapping[str, InstrumentType] = {
     word: kind
     for kind, words in _KINDS.items()
-    for word in (kind.lower(), str(CATEGORY_OF[kind]), *words)
+    for word in (kind.lower(), str(CATEGORY_OF[kind]), *words.split(", "))
 }
 """The type of instrument that a cell in lower case means: a type, a category's number, or a word."""
 

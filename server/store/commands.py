@@ -41,13 +41,10 @@ async def import_instruments(
     Errors: StoreUnavailable.
     """
 
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
-        cached = await open_cache(options, stack)
-        await catalogue.migrate()
+    async def upsert(catalogue: Catalogue) -> None:
         await catalogue.upsert(instruments, done, anew=anew)
-        await invalidate_everywhere(*cached, [each.symbol for each in instruments])
 
-    await run_alone(options, work)
+    await _change(options, [each.symbol for each in instruments], upsert)
 
 
 async def list_instruments(
@@ -79,16 +76,12 @@ async def delist(options: StoreOptions, symbols: Sequence[str]) -> list[str]:
 
     If any was not listed, nothing was done. Errors: StoreUnavailable.
     """
-
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> list[str]:
-        cached = await open_cache(options, stack)
-        await catalogue.migrate()
-        missing = await catalogue.delist(symbols)
-        if not missing:
-            await invalidate_everywhere(*cached, symbols)
-        return missing
-
-    return await run_alone(options, work)
+    return await _change(
+        options,
+        symbols,
+        lambda catalogue: catalogue.delist(symbols),
+        done=lambda missing: not missing,
+    )
 
 
 async def adjust(
@@ -98,30 +91,34 @@ async def adjust(
 
     Errors: ChangeRefused, StoreUnavailable.
     """
-
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> Snapshot:
-        cached = await open_cache(options, stack)
-        await catalogue.migrate()
-        row = await catalogue.adjust(symbol, change)
-        await invalidate_everywhere(*cached, [symbol])
-        return row
-
-    return await run_alone(options, work)
+    return await _change(options, [symbol], lambda catalogue: catalogue.adjust(symbol, change))
 
 
 async def rename(options: StoreOptions, old: str, new: str) -> None:
     """Give an instrument another symbol on every instance. Errors: ChangeRefused, StoreUnavailable."""
+    await _change(options, [old, new], lambda catalogue: catalogue.rename(old, new))
 
-    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> None:
+
+async def _change(
+    options: StoreOptions,
+    symbols: Sequence[str],
+    change: Callable[[Catalogue], Awaitable[T]],
+    done: Callable[[T], bool] = lambda _: True,
+) -> T:
+    """Migrate and change the catalogue. Make every instance look at `symbols` if that is `done`."""
+
+    async def work(catalogue: Catalogue, stack: AsyncExitStack) -> T:
         cached = await open_cache(options, stack)
         await catalogue.migrate()
-        await catalogue.rename(old, new)
-        await invalidate_everywhere(*cached, [old, new])
+        result = await change(catalogue)
+        if done(result):
+            await _invalidate_everywhere(*cached, symbols)
+        return result
 
-    await run_alone(options, work)
+    return await run_alone(options, work)
 
 
-async def invalidate_everywhere(
+async def _invalidate_everywhere(
     cache: Cache, invalidations: Invalidations | None, symbols: Sequence[str]
 ) -> None:
     """Make every instance forget `symbols` at once, if Redis can be reached."""

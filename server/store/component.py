@@ -8,6 +8,9 @@ import trio
 
 from server.store.catalogue import StatementRefused, StoreUnavailable
 
+MOST_FAILURES = 3
+"""Failures in a row that open the breaker."""
+
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -19,25 +22,17 @@ class Component:
     Writing has its own component: a full or read-only database still answers reads. `name` is for
     people, `reason` is the last failure.
 
-    After `threshold` failures in a row, the breaker opens and no call is made for `recovery` seconds.
-    Then it is half open: one call may try, and its success closes it. `clock` gives seconds.
+    After MOST_FAILURES, the breaker opens and no call is made for `recovery` seconds. Then it is half
+    open: one call may try, and its success closes it.
     """
 
     def __init__(
-        self,
-        role: Literal["catalogue", "cache", "write_back"],
-        name: str,
-        *,
-        threshold: int = 3,
-        recovery: float = 5.0,
-        clock: Callable[[], float] = trio.current_time,
+        self, role: Literal["catalogue", "cache", "write_back"], name: str, *, recovery: float = 5.0
     ) -> None:
         self.role = role
         self.name = name
         self.reason = ""
-        self._threshold = threshold
         self._recovery = recovery
-        self._clock = clock
         self._failures = 0
         self._retry_at: float | None = None
 
@@ -53,7 +48,7 @@ class Component:
         """Return whether calls are let through (closed), refused (open), or tried once (half open)."""
         if self._retry_at is None:
             return "closed"
-        return "open" if self._clock() < self._retry_at else "half_open"
+        return "open" if trio.current_time() < self._retry_at else "half_open"
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `call` if the breaker lets it through. Errors: StoreUnavailable."""
@@ -75,10 +70,10 @@ class Component:
         """Return whether to make a call now. Its caller must report `succeeded` or `failed`."""
         if self._retry_at is None:
             return True
-        if self._clock() < self._retry_at:
+        if trio.current_time() < self._retry_at:
             return False
         # This call is the trial. The others are refused until it is answered.
-        self._retry_at = self._clock() + self._recovery
+        self._retry_at = trio.current_time() + self._recovery
         return True
 
     def succeeded(self) -> None:
@@ -93,5 +88,5 @@ class Component:
             log.warning(f"{self.name} is unavailable", problem=reason)
         self._failures += 1
         self.reason = reason
-        if self._failures >= self._threshold:
-            self._retry_at = self._clock() + self._recovery
+        if self._failures >= MOST_FAILURES:
+            self._retry_at = trio.current_time() + self._recovery

@@ -39,22 +39,22 @@ SEPARATORS = ",;\t|"
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
-HEADERS = {
-    "symbol": ("symbol", "ticker", "tickersymbol", "actsymbol", "code"),
-    "name": ("name", "securityname", "companyname", "company", "security", "description"),
-    "price": ("price", "lastsale", "lastprice", "last", "lastquote", "close", "closeprice",
-              "previousclose", "baseprice"),
-    "type": ("type", "assettype", "securitytype", "instrumenttype", "assetclass", "category", "etf"),
-    "market_cap": ("marketcap", "marketcapitalization", "mktcap", "capitalization"),
-    "price_decimals": ("pricedecimals", "priceprecision"),
-    "size_decimals": ("sizedecimals", "sizeprecision", "quantitydecimals", "quantityprecision"),
-    "currency": ("currency", "currencycode", "ccy", "tradingcurrency", "quotecurrency"),
-    "exchange": ("exchange", "mic", "exchangecode", "exchangename", "primaryexchange",
-                 "listingexchange"),
-    "isin": ("isin", "isincode"),
-    "previous_close": ("previousclose", "prevclose", "priorclose"),
-    "price_source": ("pricesource",),
-}  # fmt: skip
+_HEADERS = {
+    "symbol": "symbol ticker tickersymbol actsymbol code",
+    "name": "name securityname companyname company security description",
+    "price": "price lastsale lastprice last lastquote close closeprice previousclose baseprice",
+    "type": "type assettype securitytype instrumenttype assetclass category etf",
+    "market_cap": "marketcap marketcapitalization mktcap capitalization",
+    "price_decimals": "pricedecimals priceprecision",
+    "size_decimals": "sizedecimals sizeprecision quantitydecimals quantityprecision",
+    "currency": "currency currencycode ccy tradingcurrency quotecurrency",
+    "exchange": "exchange mic exchangecode exchangename primaryexchange listingexchange",
+    "isin": "isin isincode",
+    "previous_close": "previousclose prevclose priorclose",
+    "price_source": "pricesource",
+}
+
+HEADERS = {field: tuple(names.split()) for field, names in _HEADERS.items()}
 """The fields of an instrument, and the headers under which files have them, as `_plain` writes them."""
 
 NUMBERS = ("price", "previous_close", "market_cap")
@@ -121,10 +121,7 @@ def read_instruments(path: Path, columns: Mapping[str, str] | None = None) -> Co
 
 
 def parse_instruments(
-    path: str,
-    data: bytes,
-    columns: Mapping[str, str] | None = None,
-    most_rows: int = sys.maxsize,
+    path: str, data: bytes, columns: Mapping[str, str] | None = None, most_rows: int = sys.maxsize
 ) -> Contents:
     """Return as `read_instruments` does, of the bytes of a file. `path` names it.
 

@@ -30,20 +30,7 @@ MAX_WORDS = 16
 MAX_JOINED = 4
 """Words of a search that may be one word of a name: `J P Morgan Chase` has four."""
 
-_LETTERS = str.maketrans(
-    {
-        "ø": "o",
-        "đ": "d",
-        "ð": "d",
-        "ł": "l",
-        "ħ": "h",
-        "ŧ": "t",
-        "ı": "i",
-        "æ": "ae",
-        "œ": "oe",
-        "þ": "th",
-    }
-)
+_LETTERS = str.maketrans("øđðłħŧı", "oddlhti") | {ord("æ"): "ae", ord("œ"): "oe", ord("þ"): "th"}
 """Letters that Unicode does not decompose, as they are typed on a keyboard without them."""
 
 _TOKEN = re.compile(r"\S+")

@@ -22,23 +22,16 @@ _SELECTED = {
 
 SELECTED = ", ".join(_SELECTED.get(field, field) for field in FIELDS)
 
-_TYPES = {
-    "symbol": "varchar",
-    "name": "varchar",
-    "category": "int",
-    "market_cap": "bigint",
-    "price_decimals": "smallint",
-    "made_up_price": "bool",
-    "version": "bigint",
-    "quoted_at": "bigint",
-    "adjustments": "varchar",
-    "currency": "varchar",
-    "exchange": "varchar",
-    "isin": "varchar",
-    "size_decimals": "smallint",
-    "opened_at": "bigint",
+_COLUMNS_OF = {
+    "varchar": ("symbol", "name", "adjustments", "currency", "exchange", "isin"),
+    "bigint": ("market_cap", "version", "quoted_at", "opened_at"),
+    "smallint": ("price_decimals", "size_decimals"),
+    "int": ("category",),
+    "bool": ("made_up_price",),
 }
-"""The types of columns; those of prices and sizes are `float8`."""
+"""The columns of each type. Those of prices and sizes are `float8`."""
+
+_TYPES = {column: kind for kind, columns in _COLUMNS_OF.items() for column in columns}
 
 _PARAMETERS = ", ".join(
     f"${number}::{_TYPES.get(field, 'float8')}[]" for number, field in enumerate(FIELDS, 1)

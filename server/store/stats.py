@@ -24,7 +24,8 @@ class StoreStats:
     (not in the cache), `negative` (known not to exist) or `errors` (no answer of the cache).
     `collapsed` symbols waited for a load that another request had begun. `dropped_writes` were not
     written to the cache, because too many waited or the cache failed. `db_errors` counts failed
-    statements. `bars_deleted` counts bars in SQLite, months in Postgres.
+    statements. `bars_deleted` counts bars in SQLite, months in Postgres. The seconds of the cache's
+    `operations` and the database's `queries` are by name.
     """
 
     live: int = 0
@@ -43,11 +44,3 @@ class StoreStats:
     operations: dict[str, Histogram] = field(default_factory=_histograms)
     queries: dict[str, Histogram] = field(default_factory=_histograms)
     invalid: InvalidRecords = field(default_factory=InvalidRecords)
-
-    def observe_query(self, name: str, seconds: float) -> None:
-        """Count a statement of the database and the seconds that it took."""
-        self.queries[name].observe(seconds)
-
-    def observe_operation(self, name: str, seconds: float) -> None:
-        """Count an operation of the cache and the seconds that it took."""
-        self.operations[name].observe(seconds)

@@ -21,11 +21,7 @@ from server.store.renaming import (
 )
 from server.store.rows import Rows
 from server.store.search import name_words
-from server.store.sql import (
-    COLUMNS,
-    FIELDS,
-    on_conflict,
-)
+from server.store.sql import COLUMNS, FIELDS, on_conflict
 
 _MADE_UP = FIELDS.index("made_up_price")
 
@@ -121,10 +117,7 @@ def fields_of(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def adjust(
-    rows: Rows,
-    symbol: str,
-    change: Callable[[Snapshot], Snapshot],
-    connection: sqlite3.Connection,
+    rows: Rows, symbol: str, change: Callable[[Snapshot], Snapshot], connection: sqlite3.Connection
 ) -> Snapshot:
     """Replace a listed row by the result of `change`. Errors: ChangeRefused, and those of `change`."""
     with transaction(connection):

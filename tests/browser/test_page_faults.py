@@ -137,7 +137,7 @@ def test_chart_library_is_not_loaded(tmp_path, page, faults):
 
 
 def test_history_that_fails_leaves_the_chart(tmp_path, page, faults):
-    """The page says why there is no history, keeps what it drew, and asks again."""
+    """Without an answer about history, the chart stays. The page shows the reason and asks again."""
     faults.expect("503", *LOST)
     page.clock.install()
     with ServerProcess(tmp_path, **QUICK) as server:

@@ -23,14 +23,14 @@ MESSAGES: list[Any] = [
     [], list(range(15)), list(range(16)), list(range(70_000)), [[["deep"]]],
     {}, {"a": 1}, {str(n): n for n in range(20)}, {"__proto__": {"a": 1}, "constructor": 2},
     ["u", 1764012349678901, [["AAPL", [1040, 1047], 7, 175.92, 50000100, -1200]]],
-]  # fmt: skip
+]  # a table # fmt: skip
 
 WRONG = [
     b"", b"\xc1", b"\xc4\x00", b"\xd4\x00\x00", b"\xd9",
     b"\xd9\x05abc", b"\xda\x00", b"\xdb\x7f\xff\xff\xff",
     b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff\x00", b"\xdf\xff\xff\xff\xff", b"\x92\x00", b"\x81\xa1a",
     b"\xcb\x00\x00", b"\xcf\x00", b"\xa2\xff\xfe", b"\x00\x00", b"\x91" * 50 + b"\x00",
-]  # fmt: skip
+]  # a table # fmt: skip
 
 
 def results(inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

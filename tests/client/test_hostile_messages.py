@@ -31,14 +31,17 @@ BARS = (
     {"type": "pong", "ts": 1, "id": "ping 1"},
     {"type": "error", "code": "unknown_symbol", "message": "none", "symbols": ["X"], "id": 1},
     {
-        "type": "status", "status": "closed", "reason": "closed", "interval": 2,
+        "type": "status",
+        "status": "closed",
+        "reason": "closed",
+        "interval": 2,
         "next_open": "2026-11-24T14:30:00Z",
     },
     {"type": "status", "status": "halted", "reason": "halted", "symbols": ["AAPL"]},
     {"type": "reconnect", "after_ms": 5},
     {"type": "ack", "action": "throttle", "symbols": [], "interval": 0.25},
     {"type": "ack", "action": "resume", "symbols": [], "recovered": {"AAPL": "quote"}},
-)  # fmt: skip
+)
 """Messages that the cases hardly have."""
 
 
@@ -122,13 +125,16 @@ def test_odd_values_end_the_connection_only():
 @pytest.mark.parametrize(
     "data",
     [
-        b"\xc1", b"\x81\x05\x05", msgspec.msgpack.encode(["u", 10**18, [["AAPL", 1, 2, 5]]]),
-        msgspec.msgpack.encode(["d", [5]]), msgspec.msgpack.encode({"type": "quotes_patch"}),
+        b"\xc1",
+        b"\x81\x05\x05",
+        msgspec.msgpack.encode(["u", 10**18, [["AAPL", 1, 2, 5]]]),
+        msgspec.msgpack.encode(["d", [5]]),
+        msgspec.msgpack.encode({"type": "quotes_patch"}),
         msgspec.msgpack.encode({"type": "quotes_patch", "versions": {5: 5}, "operations": []}),
         msgspec.msgpack.encode(["s", "e", float("nan"), [["AAPL", 1, 1, float("inf")]]]),
         b"\x91" * 100_000,
     ],
-)  # fmt: skip
+)
 def test_odd_messagepack_ends_the_connection_only(data):
     """MessagePack has keys that are not texts, NaN, and infinity."""
     quotes = client("msgpack")
@@ -178,7 +184,7 @@ async def test_watch_shows_nothing_that_it_cannot_read(serve_in_memory, autojump
     odd_values: list[dict[str, Any]] = [
         {"current_price": "dear"}, {"name": 5}, {"volume": "x"}, {"last_updated": 5},
         {"bid": []}, {"change_percent": {}}, {"high": "x"}, {"currency": 5},
-    ]  # fmt: skip
+    ]  # a table # fmt: skip
     full = (FULL | {"value": {"current_price": 1.0} | values} for values in odd_values)
     odd: list[Any] = [
         {"type": "status", "status": "stale", "reason": None},

@@ -184,8 +184,11 @@ def test_ctrl_c_ends_a_program(server, library, call):
     text = UNTIL_INTERRUPTED.format(library=library, call=call)
     process = subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", text, server.quotes_url, make_token(new_user())],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "connected\n"
     process.send_signal(signal.SIGINT)

@@ -99,9 +99,11 @@ def wheel_python(tmp_path_factory) -> str:
 def test_wheel_has_the_library(wheel_python, tmp_path):
     """The wheel's library is a package of its own with types. The README's lines run with it."""
     shown = run_python(
-        "-c", "import quotestream, server; print(quotestream.__file__, server.__file__)",
-        python=wheel_python, cwd=tmp_path,
-    )  # fmt: skip
+        "-c",
+        "import quotestream, server; print(quotestream.__file__, server.__file__)",
+        python=wheel_python,
+        cwd=tmp_path,
+    )
     library, served = (Path(each) for each in shown.split())
     assert library.parent.parent == served.parent.parent
     assert not library.is_relative_to(ROOT)

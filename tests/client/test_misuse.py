@@ -22,7 +22,7 @@ NOWHERE = "ws://127.0.0.1:1"
         "ws://host/?token=canary", "ws://canary:canary@host", "ws://host/#canary",
         "ws:/host?token=canary",
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_bad_address_is_said_at_once(url):
     """Before anything connects, and without what may be a secret."""
     with pytest.raises(ValueError, match=r"^url ") as refused:

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import encode_json
 from server.cluster.wire import (
     Batch,
     Mark,
@@ -16,7 +17,6 @@ from server.cluster.wire import (
     decode_snapshots,
     decode_watched,
     encode_batch,
-    encode_json,
 )
 from server.quotes.snapshot import LiveSnapshot
 from server.quotes.update import Book, DayRange, FeedPosition, Move

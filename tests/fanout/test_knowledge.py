@@ -197,7 +197,7 @@ async def test_times_of_messages_that_are_no_prices(hub, connect):
     peer = connect("AAPL", "MSFT")
     hub.set_status("stale", "feed_lost")
     await peer.read()
-    hub.topics["AAPL"].publish_freshness()
+    hub.topics["AAPL"].publish_source(hub.topics["AAPL"].freshness)
     await peer.read()
     hub.delist(["MSFT"])
     await peer.read()

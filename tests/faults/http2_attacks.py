@@ -6,7 +6,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, _GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 2, 3, 4, 6, 7, 8, 9,
-)  # fmt: skip
+)  # a table # fmt: skip
 END_STREAM, END_HEADERS = 0x1, 0x4
 INITIAL_WINDOW_SIZE = 4
 
@@ -54,8 +54,7 @@ ATTACKS = {
     "CONNECT without a path": opening() + headers(1, b"\x02\x07CONNECT"),
     "a path that is not ASCII": opening() + headers(1, GET + HTTP + path(b"/\xff\xfe")),
     "a request without a path": opening() + headers(1, GET + HTTP),
-    "window 0": opening(window=0)
-    + b"".join(headers(stream, _METRICS) for stream in _streams(100)),
+    "window 0": opening(window=0) + b"".join(headers(stream, _METRICS) for stream in _streams(100)),
     "rapid reset": opening()
     + b"".join(
         headers(stream, _METRICS) + frame(RST_STREAM, 0, stream, bytes(4))
@@ -73,5 +72,5 @@ ATTACKS = {
     "HPACK that is spoiled": opening() + headers(1, b"\xff" * 20),
     "a frame that is too long": opening() + b"\xff\xff\xff" + bytes(20_000),
     "the preface alone, spoiled": PREFACE.replace(b"SM", b"XX"),
-}  # fmt: skip
+}
 """Each must be answered with 505 or not at all, and the connection closed."""

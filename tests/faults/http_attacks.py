@@ -173,9 +173,11 @@ ANSWERED = [
 
 H2C: dict[str, Any] = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}
 WEBSOCKET: dict[str, Any] = {
-    "Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
     "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}  # fmt: skip
+}
 CLIENT_FRAME = b"\x81\x85\x00\x00\x00\x00hello"
 
 UPGRADES = [
@@ -195,11 +197,7 @@ UPGRADES = [
         request("/ws/quotes", **WEBSOCKET | {"Sec_WebSocket_Key": None}),
         (NOT_FOUND, MALFORMED),
     ),
-    Case(
-        "WebSocket and a frame",
-        request("/ws/quotes", **WEBSOCKET) + CLIENT_FRAME,
-        (NOT_FOUND,),
-    ),
+    Case("WebSocket and a frame", request("/ws/quotes", **WEBSOCKET) + CLIENT_FRAME, (NOT_FOUND,)),
     Case(
         "WebSocket with a protocol that is not ASCII, and a frame",
         request("/ws/quotes", **WEBSOCKET, Sec_WebSocket_Protocol="\xff") + CLIENT_FRAME,
@@ -236,7 +234,7 @@ SMUGGLED = [
             (b" Transfer-Encoding: chunked",),
         )
     ),
-]  # fmt: skip
+]
 
 BAD_CHUNKS = [
     b"-1\r\nx\r\n0\r\n\r\n", b"+1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n", b"g\r\n", b"\r\n",
@@ -244,5 +242,5 @@ BAD_CHUNKS = [
     b"1\r\nx0\r\n\r\n", b"1\r\nx\n0\r\n\r\n", b"0" * 70_000, b"\xff\r\n",
     b"1;a\nb\r\nx\r\n0\r\n\r\n", b"1_0\r\n" + bytes(16) + b"\r\n0\r\n\r\n",
     b"0\r\nnonsense\r\n\r\n", b"0\r\n: x\r\n\r\n", b"0\r\nX: \x00\r\n\r\n",
-]  # fmt: skip
+]  # a table # fmt: skip
 """Texts behind `Transfer-Encoding: chunked` that are not a chunked body (RFC 9112 §7.1)."""

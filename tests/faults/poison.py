@@ -66,7 +66,7 @@ def snapshots(symbol: str) -> dict[str, Any]:
         "symbol": symbol, "name": symbol, "category": 1, "last_quote": 10.5, "base_price": 10.0,
         "market_cap": None, "price_decimals": 2, "made_up_price": False, "volume": 300, "version": 9,
         "quoted_at": 10**15, "ts": 10**15, "expires_at": 1e12,
-    }  # fmt: skip
+    }  # a table # fmt: skip
 
 
 @st.composite
@@ -152,16 +152,19 @@ def _msgpack(value: Any) -> bytes:
 
 
 COLUMNS = {
-    "category": (-(2**31), 2**31 - 1), "price_decimals": (-(2**15), 2**15 - 1),
-    "market_cap": (-(2**63), 2**63 - 1), "volume": (-(2**63), 2**63 - 1),
-    "version": (-(2**63), 2**63 - 1), "quoted_at": (-(2**63), 2**63 - 1),
+    "category": (-(2**31), 2**31 - 1),
+    "price_decimals": (-(2**15), 2**15 - 1),
+    "market_cap": (-(2**63), 2**63 - 1),
+    "volume": (-(2**63), 2**63 - 1),
+    "version": (-(2**63), 2**63 - 1),
+    "quoted_at": (-(2**63), 2**63 - 1),
     "changed_in": (-(2**63), 2**63 - 1),
-}  # fmt: skip
+}
 """The integers that Postgres takes."""
 
 OTHER_COLUMNS = [
     "symbol", "name", "last_quote", "base_price", "made_up_price", "delisted", "watched_at",
-]  # fmt: skip
+]  # a table # fmt: skip
 
 
 @st.composite

@@ -47,7 +47,7 @@ def batches_of(number: int, cold: Sequence[str]) -> list[Objects]:
         + [{"symbol": cold[index % len(cold)], "price": 50 + index, "size": 3, "seq": index,
             "ts": start + index}]
         for index in range(number)
-    ]  # fmt: skip
+    ]  # a table # fmt: skip
 
 
 def _trade(start: int, number: int) -> dict[str, Any]:

@@ -148,8 +148,11 @@ def test_both_ports_share_a_user_s_budget(tmp_path):
             answers = [client.ask("ping")["type"] for client in (first, second) * 20]
             assert 10 <= answers.count("pong") < 20
             assert first.ask("ping", id=7) | {"message": ""} == {
-                "type": "error", "code": "rate_limited", "message": "", "id": 7,
-            }  # fmt: skip
+                "type": "error",
+                "code": "rate_limited",
+                "message": "",
+                "id": 7,
+            }
             pong = first.connection.ping()
             assert pong.wait(5), "a library's ping is answered all the same"
             assert_limited(http(server, "/quotes?symbols=AAPL", token))

@@ -141,8 +141,11 @@ def test_flood_is_conflated_and_ends_in_the_same_state(tmp_path, redis):
     """Updates that come too fast are sent as full quotes. The journal overflows, and nothing is
     wrong.
     """
-    rows = [f"{1_700_000_000_000 + n},{s},{100 + n % 977 / 100},{n % 5}"
-            for n in range(40_000) for s in ("AAPL", "MSFT")]  # fmt: skip
+    rows = [
+        f"{1_700_000_000_000 + n},{s},{100 + n % 977 / 100},{n % 5}"
+        for n in range(40_000)
+        for s in ("AAPL", "MSFT")
+    ]
     (tmp_path / "trades.csv").write_text("timestamp_ms,symbol,price,size\n" + "\n".join(rows))
     with Cluster(tmp_path, redis.url) as cluster:
         follower = cluster.start(FEED="bus")

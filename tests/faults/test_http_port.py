@@ -215,8 +215,10 @@ def test_http2_is_not_spoken(siege, tmp_path):
             for protocol in ("--http2-prior-knowledge", "--http2", "--http1.1"):
                 subprocess.run(
                     [curl, "-s", protocol, "-d", f"@{body}", f"{siege.server.http_url}/healthz"],
-                    capture_output=True, timeout=END_TIME, check=False,
-                )  # fmt: skip
+                    capture_output=True,
+                    timeout=END_TIME,
+                    check=False,
+                )
     assert wrong == {}
 
 

@@ -40,13 +40,13 @@ BAD_FIELDS: list[dict[str, Any]] = [
     {"volume": NEAR}, {"version": NEAR}, {"version": 0}, {"quoted_at": 10**18},
     {"price_decimals": 32767}, {"market_cap": NEAR}, {"ts": NEAR}, {"last_quote": "much"},
     {"symbol": "MSFT"}, {"name": "a\0b"},
-]  # fmt: skip
+]  # a table # fmt: skip
 
 BAD_COLUMNS = [
     f"volume = {NEAR}", f"version = {NEAR}", "quoted_at = 253402300800000000", "price_decimals = 32767",
     "price_decimals = -1", f"market_cap = {NEAR}", "last_quote = 'NaN'", "base_price = 1e400",
     "category = -1", "symbol = 'lower'",
-]  # fmt: skip
+]  # a table # fmt: skip
 
 SPOILT = ["A", "ABT", "ACN", "ADBE", "AMD", "AMGN", "AXP", "BA", "BAC", "BLK"]
 """Some symbols of the shipped list, each with one of the bad values."""
@@ -275,7 +275,7 @@ def test_file_with_values_of_every_type(tmp_path):
         "A": "volume = 'x'", "ABT": "name = CAST(x'ff' AS TEXT)", "ACN": "last_quote = 9e999",
         "AMD": "version = x'00'", "AXP": f"volume = {NEAR}", "BA": "symbol = x'ff'",
         "BAC": "quoted_at = 1.5", "BLK": "made_up_price = 'x'", "ADBE": "changed_in = 'x'",
-    }  # fmt: skip
+    }  # a table # fmt: skip
     for _ in range(2):
         with (
             ServerProcess(tmp_path, SQLITE_PATH=str(file), **variables) as server,
@@ -305,9 +305,11 @@ def test_anything_anywhere(tmp_path, redis, stores):
 
         @given(st.lists(poisons, min_size=1, max_size=10))
         @settings(
-            max_examples=EXAMPLES, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck), database=None,
-        )  # fmt: skip
+            max_examples=EXAMPLES,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
         def story(drawn: list[Poison]) -> None:
             for _, act in drawn:
                 act(stores)

@@ -92,7 +92,7 @@ def slow_client(
         with Client(
             server, symbols, token=make_token(new_user()), sock=link.near,
             open_timeout=20, ping_interval=1, ping_timeout=15,
-        ) as client:  # fmt: skip
+        ) as client:  # a table # fmt: skip
             yield client, link
     finally:
         link.close()

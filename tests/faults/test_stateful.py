@@ -62,7 +62,7 @@ class World:
             hub=self.hub, pool=self.pool, authenticator=self.authenticator,
             directory=COMPLETE, max_symbols=10,
             command_rate=10_000, compression=True, budgets=Budgets(commands=Budget(1e9)),
-        )  # fmt: skip
+        )  # a table # fmt: skip
         listeners = bind("127.0.0.1", 0, setting="")
         self.address = listeners[0].getsockname()[:2]
         with trio.CancelScope() as self._cancel:

@@ -60,7 +60,7 @@ def padded(size: int) -> bytes:
         ('"price":5,"kind":null', "bad_json"),
         ('"price":5,"id":"\udcff"', "bad_json"),
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_odd_field_is_named_by_line(server: ServerProcess, fields: str, code: str) -> None:
     """The good lines around it count, behind a BOM, between empty lines and with CRLF."""
     odd = b'{"symbol":"AAPL",%s}' % fields.encode(errors="surrogateescape")

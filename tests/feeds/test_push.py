@@ -262,7 +262,7 @@ async def test_batches_with_one_key_share_a_refusal(
             raise problem
 
         async def put(self, batch: Batch, on_answer: OnAnswer) -> None:
-            raise NotImplementedError
+            raise AssertionError("a request offers its batch")
 
     desk = PriceDesk(Desk())
     values = {"Source": "", "Source-Epoch": "", "Idempotency-Key": "k"}

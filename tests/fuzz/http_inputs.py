@@ -85,7 +85,7 @@ BAD_TOKENS = [
             _raw_token(b'{"sub":"a","exp":' + b"9" * 5000 + b"}"),
         )
     ),
-]  # fmt: skip
+]  # a table # fmt: skip
 
 ODD_TOKENS = [
     f"Bearer {token}"
@@ -97,7 +97,7 @@ ODD_TOKENS = [
         _raw_token(b'{"sub":"a","exp":1e300}'),
         _raw_token(b'{"sub":"a","sub":"b","exp":4102444800.5}'),
     )
-]  # fmt: skip
+]  # a table # fmt: skip
 """Tokens with a good signature that no issuer would make: some are accepted, none may break
 anything.
 """
@@ -106,7 +106,7 @@ SYMBOLS = [
     "AAPL", "aapl", "MSFT", "BRK.B", "SPY", "NOPE", "*", "", " ", "A/B", "^GSPC", "EURUSD=X", "\x00",
     "é", "ß", "\u0130", "\u202e", "\ufeff", "\U0001f600", "a" * 50, "a" * 51, "a" * 3000, "%", "%%",
     "'; DROP TABLE market_data; --", "..", "../..", "{symbol}", "\r\nX: y", "-1", "1e9", "\x85",
-]  # fmt: skip
+]  # a table # fmt: skip
 RAW = [
     "%ff",
     "%00",
@@ -216,7 +216,7 @@ EXTRA = [
     ("Range", "bytes=0-1"), ("X-Forwarded-For", "::1"), ("TE", "trailers"), ("Expect", "100-continue"),
     ("Keep-Alive", "timeout=5"), ("Content-Type", "application/json"), ("Via", "1.1 x"),
     ("Connection", "Authorization"), ("Proxy-Connection", "close"), ("Forwarded", "for=\"_x\""),
-]  # fmt: skip
+]  # a table # fmt: skip
 
 
 def _chunked(random: Random, body: bytes) -> bytes:
@@ -296,7 +296,7 @@ BAD_LINES = [
     b"Expect: x", b"Trailer: Host", b"Sec-WebSocket-Protocol: \xff", b"Sec-WebSocket-Key: x",
     b"X: y\rZ: w", b"Authorization: Bearer x", b"Connection: close", b"Range: bytes=9-1,-,5-",
     b"If-None-Match: " + b'"x",' * 300, b"Connection: " + b"close," * 300, b"A:b\r\n" * 200 + b"C: d",
-]  # fmt: skip
+]  # a table # fmt: skip
 
 
 def _mutated(random: Random) -> bytes:
@@ -335,9 +335,11 @@ def _http2(random: Random) -> bytes:
     data = bytearray(random.choice(_HTTP2))
     for _ in range(random.randrange(4)):
         data += frame(
-            random.randrange(12), random.randrange(256), random.randrange(8),
+            random.randrange(12),
+            random.randrange(256),
+            random.randrange(8),
             random.randbytes(random.choice((0, 4, 5, 8, 60))),
-        )  # fmt: skip
+        )
     if random.random() < 0.3:
         _flip(random, data)
     return bytes(data)

@@ -29,7 +29,7 @@ PRIVATE_KEYS: dict[str, Any] = {
     "PS256": RSA_KEY, "PS384": RSA_KEY, "PS512": RSA_KEY,
     "ES256": ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}  # fmt: skip
+}  # a table # fmt: skip
 
 
 def public(private) -> str:
@@ -276,7 +276,7 @@ GOOD = {"sub": "ann", "exp": NOW + 1, "nbf": NOW, "iat": NOW, "aud": ["a", "b"],
         ({"aud": ["b"]}, "it is for another audience"),
         ({"iss": 7}, "iss must be text"), ({"iss": "j"}, "it is from another issuer"),
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_refusal_of_a_claim_says_which(given, problem):
     """To the millisecond, and in words for the maker of the token."""
     if problem is None:
@@ -291,9 +291,11 @@ def test_claims_that_are_missing_are_named():
     """`sub` and `exp` are needed, and the audience and the issuer that the server has."""
     check_claims({"sub": "ann", "exp": NOW + 1}, NOW, 5, None, None)
     for missing, problem in (
-        ("sub", "sub must be 1 to 255 printable characters"), ("exp", "exp is missing"),
-        ("aud", "it is for another audience"), ("iss", "it is from another issuer"),
-    ):  # fmt: skip
+        ("sub", "sub must be 1 to 255 printable characters"),
+        ("exp", "exp is missing"),
+        ("aud", "it is for another audience"),
+        ("iss", "it is from another issuer"),
+    ):
         given = {name: value for name, value in GOOD.items() if name != missing}
         with pytest.raises(BadClaim) as refused:
             check_claims(given, NOW, 5, "a", "i")

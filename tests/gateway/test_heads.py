@@ -103,7 +103,7 @@ def test_head_may_be_as_large_as_its_limit():
     "data",
     [b"\nGET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\n\n", b"GET / HTTP/1.1\r\nHost: a\n\r\n\r\n",
      b"GET / HTTP/1.1\r\nHost: a\r\n\n", b"\r\n\nGET / HTTP/1.1\r\n\r\n"],
-)  # fmt: skip
+)  # a table # fmt: skip
 @pytest.mark.parametrize("searched", [0, 1, 14])
 def test_line_feed_alone_is_refused(data, searched):
     """Another parser could read another request."""
@@ -190,7 +190,7 @@ def test_head_that_can_be_read_in_two_ways_is_refused(head, refused, message):
         ("http://h/a?b", "/a", "b"), ("HTTPS://[::1]:80/a", "/a", ""), ("http://h", "/", ""),
         ("http://h?b", "/", "b"), ("/a#b?c", "/a#b?c", ""), ("http://h/a#?c", "http://h/a#?c", ""),
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_target_is_split_as_it_is_written(target, path, query):
     """RFC 9112 §3.2; one with a fragment is a path that does not exist."""
     assert split_target(target) == (path, query)
@@ -217,7 +217,8 @@ HANDSHAKE = {
 @pytest.mark.parametrize(
     ("given", "headers", "message"),
     [
-        ({}, {}, None), ({}, {"upgrade": "h2c,WebSocket"}, None),
+        ({}, {}, None),
+        ({}, {"upgrade": "h2c,WebSocket"}, None),
         ({}, {"connection": "keep-alive , upgrade"}, None),
         ({}, {"content-length": "000"}, None),
         ({}, {"content-length": "10"}, "an opening handshake has no body"),
@@ -234,7 +235,7 @@ HANDSHAKE = {
         ({}, {"sec-websocket-key": KEY[4:]}, "Sec-WebSocket-Key must be 16 bytes in base64"),
         ({}, {"sec-websocket-key": "!" + KEY}, "Sec-WebSocket-Key must be 16 bytes in base64"),
     ],
-)  # fmt: skip
+)
 def test_opening_handshake_is_complete(given, headers, message):
     """RFC 6455 §4.2.1; the case of words does not matter."""
     written = {name: value for name, value in (HANDSHAKE | headers).items() if value is not None}

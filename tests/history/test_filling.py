@@ -1,14 +1,15 @@
 """Periods without a trade get the close before, within the market's hours."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import date
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from server.history.bar import MinuteBar
-from server.history.filling import Hours, filled, periods
+from server.history.filling import filled, periods
 from server.quotes.traded import MINUTE_US
+from server.sessions.calendar import Calendar, Session
 from tests.store.test_bar_tables import bar
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -19,18 +20,12 @@ MONDAY = 1_381_118_400 // 60
 DAY = 1440
 
 
-class Session(NamedTuple):
-    """A session, in microseconds."""
-
-    opening: int
-    closing: int
-
-
-class Sessions:
+class Sessions(Calendar):
     """Some sessions, given by their minutes."""
 
     def __init__(self, *minutes: tuple[int, int]) -> None:
-        self._all = [Session(a * MINUTE_US, b * MINUTE_US) for a, b in minutes]
+        super().__init__()
+        self._all = [Session(date.min, a * MINUTE_US, b * MINUTE_US) for a, b in minutes]
 
     def last(self, now: int) -> Session | None:
         return next((each for each in reversed(self._all) if each.opening <= now), None)
@@ -44,7 +39,7 @@ def fill(
     first: int,
     end: int,
     *,
-    hours: Hours | None = None,
+    hours: Calendar | None = None,
     before: MinuteBar | None = None,
 ) -> list[tuple[int, float, int]]:
     """Return each bar's minute behind `first`, close and count. Both orders give the same bars."""

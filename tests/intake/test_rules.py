@@ -213,7 +213,7 @@ def test_kept_trades_stay_within_their_memory() -> None:
     assert len(kept) > 10_000
     assert kept.find("S499", 60_000) is not None
     assert kept.find("S499", 500) is None
-    assert kept.values("S499") == Values(59_999.0, NOW + 59_999, 59_999.0, 499.0)
+    assert kept["S499"].values() == Values(59_999.0, NOW + 59_999, 59_999.0, 499.0)
 
 
 def test_hundred_thousand_symbols_cost_megabytes() -> None:

@@ -27,9 +27,9 @@ def oracle(rows: Rows, minutes: int = 1, decimals: int = 2) -> Bars:
         trades = sorted(found, key=lambda each: each[0])
         prices, volume = [price for _, price, _ in trades], sum(size for *_, size in trades)
         turnover = sum(price * size for _, price, size in trades)
-        bar = {"t": slot * 60, "o": prices[0], "h": max(prices), "l": min(prices), "c": prices[-1],
-               "v": volume, "n": len(trades), "vw": round(turnover / volume, decimals)}  # fmt: skip
-        bars.setdefault(symbol, []).append(bar)
+        bar = {"t": slot * 60, "o": prices[0], "h": max(prices), "l": min(prices), "c": prices[-1]}
+        sums = {"v": volume, "n": len(trades), "vw": round(turnover / volume, decimals)}
+        bars.setdefault(symbol, []).append(bar | sums)
     return bars
 
 

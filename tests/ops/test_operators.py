@@ -262,7 +262,7 @@ def test_price_is_a_finite_number(pushed, price):
 
 @pytest.mark.parametrize("path", ["/ops/clients?limit=101", "/ops/clients?page_token=1001",
                                   "/ops/clients?query=" + "x" * 101, "/ops/overview?since=-1",
-                                  "/ops/clients?limit=x"])  # fmt: skip
+                                  "/ops/clients?limit=x"])  # a table # fmt: skip
 def test_parameters_are_bounded(pushed, path):
     """A value beyond its limits is refused with its name."""
     status, body = ask(pushed, "GET", path)

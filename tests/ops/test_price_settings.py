@@ -46,7 +46,7 @@ def test_feed_may_be_several(text, feeds, simulated):
         "stream:", "push+stream", "stream:a+stream:b",
         "simulator:", "simulator:,", "push+replay:x", "push+simulator:", "stream", "Push",
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_feed_that_cannot_be_is_refused(text):
     """The start fails with one line."""
     with pytest.raises(BadSetting, match="FEED="):

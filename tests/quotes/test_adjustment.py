@@ -71,7 +71,7 @@ def test_updates_of_every_kind_follow_a_split(update, entry):
     row = split(before, entry, again=False)
     expected = resumed_quote(up_to_date(moved, row.instrument))
     assert (
-        quote_after(resumed_quote(row), adjusted_change(update.change, row.instrument), 2)
+        quote_after(resumed_quote(row), adjusted_change(update.change, row.instrument, 1), 2)
         == expected
     )
     move = adjusted_move(move_of(update, 8, quote), row.instrument)

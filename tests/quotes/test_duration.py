@@ -9,7 +9,7 @@ from server.quotes.duration import SHOWN, parse_duration, seconds_of
     ("text", "seconds"),
     [("250ms", 0.25), ("4s", 4.0), ("1.5S", 1.5), (" 30 m ", 1800.0), ("2h", 7200.0),
      ("7d", 604800.0), ("12", 12.0), ("0", 0.0)],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_durations_are_seconds(text, seconds):
     """A number alone is seconds; case and space do not matter."""
     assert parse_duration(text) == seconds

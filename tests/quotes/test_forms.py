@@ -83,8 +83,10 @@ def test_change_to_the_letter():
     payload = CompactView("compact", PRICE).change(change(TRADED), 1040)
     assert payload == b'["u",1764012349678901,[["AAPL",[1040,1043],1,175.92]]]'
     assert unpack(CompactView("msgpack").change(change(TRADED), 0)) == [
-        "u", TS, [["AAPL", 1043, 7, 175.92, 50_000_100, -1200]]
-    ]  # fmt: skip
+        "u",
+        TS,
+        [["AAPL", 1043, 7, 175.92, 50_000_100, -1200]],
+    ]
     payload = JsonView(PRICE).change(change(TRADED), 1040)
     assert payload == (
         b'{"type":"quotes_patch","ts":1764012349678901,"versions":{"AAPL":1043},"operations":[{"op":'
@@ -100,8 +102,11 @@ def test_absolute_values_of_a_book():
     _, _, [[_, _, mask, *values]] = unpack(CompactView("msgpack").change(changed, 0))
     fields = [field for bit, field in enumerate(SENT) if mask >> bit & 1]
     assert dict(zip(fields, values, strict=True)) == {
-        "bid": None, "ask": 176.1, "bid_size": None, "ask_size": 300
-    }  # fmt: skip
+        "bid": None,
+        "ask": 176.1,
+        "bid_size": None,
+        "ask_size": 300,
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)

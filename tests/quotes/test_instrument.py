@@ -117,7 +117,7 @@ def test_first_price_of_a_symbol_is_exact(price, decimals):
         (-1.0, 2, False), (0.4, 0, False), (1.0, 0, True), (MAX_PRICE, 2, True),
         (MAX_PRICE + 1, 2, False), (math.nan, 2, False), (math.inf, 2, False),
     ],
-)  # fmt: skip
+)  # a table # fmt: skip
 def test_price_is_at_least_a_tick(price, decimals, possible):
     """And not beyond all there have been."""
     assert is_price(price, decimals) is possible

@@ -56,7 +56,7 @@ DAYS = {
                        "2025-04-25T21:00Z", ("2025-04-25T08:00Z",)),
     "end of the year": Day("09:00-17:30 Europe/Berlin", "2025-12-31", "2025-12-30T23:00Z",
                            "2025-12-31T23:00Z", ("2025-12-31T12:00Z",)),
-}  # fmt: skip
+}  # a table # fmt: skip
 """Each has the values that the calendar of its zone gives it, written down by hand."""
 
 

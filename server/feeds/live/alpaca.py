@@ -123,13 +123,7 @@ def _cancel(item: _Item) -> list[Published]:
 
 def _correct(item: _Item) -> list[Published]:
     return [
-        {
-            "kind": "correct",
-            "symbol": item.S,
-            "id": str(item.oi),
-            "price": item.cp,
-            "size": item.cs,
-        }
+        {"kind": "correct", "symbol": item.S, "id": str(item.oi), "price": item.cp, "size": item.cs}
     ]
 
 
