@@ -79,9 +79,7 @@ def _waited_for_processor(task: Path) -> float:
     """
     try:
         _, nanoseconds, _ = (task / "schedstat").read_text().split()
-    except (
-        FileNotFoundError,
-        ProcessLookupError,
-    ):  # the process has ended, or the kernel does not count
+    except (FileNotFoundError, ProcessLookupError):
+        # The process has ended, or the kernel does not count.
         return 0.0
     return int(nanoseconds) / 1e9
