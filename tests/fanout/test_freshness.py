@@ -79,7 +79,6 @@ async def test_renamed_symbol_keeps_the_age_of_its_price(autojump_clock, nursery
     hub.rename("META", listed("NEW"))
     await pass_time(hub, [peer], 2, "MSFT")
     assert statuses(peer)[1:] == [("stale", "quiet", ["NEW"])]
-    # The hub may look before the first of two trades of the same moment.
     await pass_time(hub, [peer], 2, "NEW", "MSFT")
     await peer.read()
     assert statuses(peer)[2:] == [("live", "traded", ["NEW"])]
