@@ -1,9 +1,7 @@
 """Time limits that hold on a busy machine: waiting for a processor does not count."""
 
-import os
 import time
 from pathlib import Path
-from threading import get_native_id
 from typing import Protocol
 
 LOOK_INTERVAL = 0.01
@@ -23,13 +21,14 @@ class Ending(Protocol):
 class Stopwatch:
     """Measures seconds, less those in which a process was ready but another one had its processor.
 
-    `pids` are the measured processes; the test's own thread counts, too. On an idle machine the
-    difference is some milliseconds, so that a limit stays what it is. A process counts as long as it
-    lives, so look at the watch while it ends (`wait_for_end`).
+    `pids` are the measured processes, of which the main threads count. All threads of the test's own
+    count, as only one of them can run. On an idle machine the difference is some milliseconds, so that
+    a limit stays what it is. A process counts as long as it lives, so look at the watch while it ends
+    (`wait_for_end`).
     """
 
     def __init__(self, *pids: int) -> None:
-        self._waits = dict.fromkeys([f"{os.getpid()}/task/{get_native_id()}", *map(str, pids)], 0.0)
+        self._waits = dict.fromkeys((Path("/proc", str(pid)) for pid in pids), 0.0)
         self._start = time.monotonic()
         self._waited = self._waiting()
 
@@ -61,8 +60,8 @@ class Stopwatch:
         return code
 
     def _waiting(self) -> float:
-        for task in self._waits:
-            self._waits[task] = max(self._waits[task], _waited_for_processor(task))
+        for task in {*self._waits, *Path("/proc/self/task").iterdir()}:
+            self._waits[task] = max(self._waits.get(task, 0.0), _waited_for_processor(task))
         return sum(self._waits.values())
 
 
@@ -74,12 +73,13 @@ def machine_is_busy() -> bool:
     return watch.is_starved
 
 
-def _waited_for_processor(task: str) -> float:
+def _waited_for_processor(task: Path) -> float:
     """Return the seconds that a thread, or the main one of a process, waited (proc_pid_schedstat, the
     second number).
     """
     try:
-        _, nanoseconds, _ = Path(f"/proc/{task}/schedstat").read_text().split()
-    except FileNotFoundError:  # the process has ended, or the kernel does not count
+        _, nanoseconds, _ = (task / "schedstat").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        # The process has ended, or the kernel does not count.
         return 0.0
     return int(nanoseconds) / 1e9

@@ -69,7 +69,10 @@ def test_all_are_cut_off(tmp_path, redis):
 
 def test_redis_loses_everything(tmp_path, redis):
     """The leader writes an emptied Redis anew, also the quotes that do not move. No client notices."""
-    with Cluster(tmp_path, redis.url, PRICE_UPDATE_INTERVAL="1h") as cluster:
+    # The follower asks for the lease every twenty seconds. If it were the first to ask after Redis lost
+    # everything, it would lead.
+    variables = {"PRICE_UPDATE_INTERVAL": "1h", "BUS_LEASE": "60s"}
+    with Cluster(tmp_path, redis.url, **variables) as cluster:
         leader = cluster.start()
         cluster.wait_for_leader([leader])
         follower = cluster.start()
