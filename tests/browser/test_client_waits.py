@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.board import LOST
+from tests.browser.board import LOST, Board
 from tests.browser.faults import Faults
 from tests.browser.waiting import until
 from tests.gateway.wire import Client
@@ -139,3 +139,26 @@ def test_search_waits(board, page, faults, is_date):
     assert asked[1][0] >= asked[0][1]
     page.unroute("**/instruments?*")
     expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+
+
+def test_first_request_waits(page, development, faults):
+    """A page that may not even ask for its configuration says so, and comes back in time."""
+    faults.expect("429")
+    asked: list[float] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            route.continue_()
+            return
+        error = {
+            "error": {"code": "rate_limited", "message": "too many requests from your address"}
+        }
+        route.fulfill(status=429, headers={"Retry-After": "3"}, json=error)
+
+    page.route("**/web/config.json*", refuse)
+    board = Board(page, development)
+    board.open("?symbols=AAPL")
+    expect(page.get_by_text("too many requests from your address").first).to_be_visible()
+    board.await_live()
+    assert asked[1] - asked[0] >= 3

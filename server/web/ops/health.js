@@ -92,7 +92,7 @@ function showWorkers(workers, silent) {
     return make("tr", {},
       make("th", { scope: "row", textContent: worker === null ? "This server" : `Worker ${worker}` }),
       make("td", {}, chip(health.status)),
-      make("td", { textContent: bus ? `${state}, epoch ${metrics.market_data_bus_epoch}` : state }),
+      make("td", { className: "bus", textContent: bus ? `${state}, epoch ${metrics.market_data_bus_epoch}` : state }),
       cell(count(total(metrics, "market_data_connections{"))),
       cell(count(metrics.market_data_subscriptions)),
       cell(size(metrics.market_data_bytes_sent_total)),

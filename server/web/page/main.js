@@ -2,7 +2,7 @@
 
 import { connect } from "../quotes.js";
 import { normalized, readAddress } from "./address.js";
-import { Api, fetchConfig } from "./api.js";
+import { Api, Refusal, fetchConfig } from "./api.js";
 import { attribution } from "./chart.js";
 import { Chosen } from "./chosen.js";
 import { bindControls, keptOptions, togglePause } from "./controls.js";
@@ -77,13 +77,15 @@ async function configuration() {
   for (;;) {
     try {
       return await fetchConfig();
-    } catch {
-      write(find("pill-text"), "No server");
+    } catch (error) {
+      const isBusy = error instanceof Refusal;
+      const title = isBusy ? "The server refuses the page for now" : "The server does not answer";
+      write(find("pill-text"), isBusy ? "Refused" : "No server");
       find("banner").hidden = false;
       find("banner").dataset.tone = "bad";
-      write(find("banner-title"), "The server does not answer");
-      write(find("banner-text"), "The page tries again every two seconds.");
-      announce("The server does not answer. The page tries again.");
+      write(find("banner-title"), title);
+      write(find("banner-text"), `${isBusy ? `${error.message}. ` : ""}The page tries again by itself.`);
+      announce(`${title}. The page tries again.`);
       await new Promise((done) => setTimeout(done, AGAIN));
     }
   }
