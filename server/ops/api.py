@@ -256,7 +256,8 @@ def unknown_symbol(symbol: str, search: str = "/instruments") -> ApiError:
     """Return the error of a request for a symbol that does not exist. `search`: a route that finds
     symbols.
     """
-    shown = symbol[:MAX_SYMBOL_LENGTH]
+    letters = (each if each.isprintable() else "\ufffd" for each in symbol[:MAX_SYMBOL_LENGTH])
+    shown = "".join(letters) or "an empty symbol"
     message = f"{shown} is not an instrument; GET {search}?query= finds symbols"
     return ApiError(UNKNOWN_SYMBOL, message)
 

@@ -186,6 +186,20 @@ def test_administration_is_for_administrators(tmp_path):
         assert all(line["user"] == "service" for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/instruments/", "an empty symbol is not an instrument"),
+        ("/trades?symbol=A%0aB%1b%5b2J", "A\ufffdB\ufffd[2J is not an instrument"),
+    ],
+)
+def test_unknown_symbol_is_shown_in_one_line(server, path, shown):
+    """No character of it can break the line or change an operator's terminal."""
+    status, body = server.ask(path)
+    assert (status, body["error"]["code"]) == (404, "unknown_symbol")
+    assert body["error"]["message"].startswith(shown)
+
+
 def test_etag_saves_the_body(server):
     """An unchanged instrument is answered with 304. Answers with prices are never stored."""
     request = urllib.request.Request(server.http_url + "/instruments/MMM")
