@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import trio
 
-from server.cli.connecting import add_connection, streaming_url
+from server.cli.connecting import add_connection, streaming_url, with_path
 from server.cli.credentials import BadTokenSource, client_token
 from server.config.settings import Settings
 from server.gateway.auth import PUBLISHER
@@ -50,7 +50,7 @@ def _publish(arguments: argparse.Namespace, settings: Settings) -> None:
 
     if arguments.file == arguments.token_file == "-":
         raise BadTokenSource("standard input cannot be both the prices and the token")
-    url = arguments.url or streaming_url(settings, "/ws/prices")
+    url = with_path(arguments.url or streaming_url(settings, "/ws/prices"), "/ws/prices")
     if url.endswith("/ws/quotes"):
         # A server prints this address of its port at its start.
         url = url.removesuffix("/ws/quotes") + "/ws/prices"

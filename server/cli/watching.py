@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from server.cli.argument_types import http_url, positive, symbol
-from server.cli.connecting import add_connection, http_address, streaming_url
+from server.cli.connecting import add_connection, http_address, streaming_url, with_path
 from server.cli.credentials import client_token
 from server.config.redaction import redact
 from server.config.settings import Settings
@@ -75,7 +75,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     if not arguments.symbols and not arguments.top:
         arguments.parser.error("name symbols, '*' for all, or --top N")
     own = streaming_url(settings, "/ws/quotes")
-    url = arguments.url or own
+    url = with_path(arguments.url or own, "/ws/quotes")
     http = arguments.http_url or (http_address(settings) if url == own else "")
     token = client_token(arguments.token, arguments.token_file, settings)
     wishes = Wishes(
