@@ -50,14 +50,15 @@ def _publish(arguments: argparse.Namespace, settings: Settings) -> None:
 
     if arguments.file == arguments.token_file == "-":
         raise BadTokenSource("standard input cannot be both the prices and the token")
-    url = with_path(arguments.url or streaming_url(settings, "/ws/prices"), "/ws/prices")
+    url = arguments.url or streaming_url(settings, "/ws/prices")
     if url.endswith("/ws/quotes"):
         # A server prints this address of its port at its start.
         url = url.removesuffix("/ws/quotes") + "/ws/prices"
     token = client_token(arguments.token, arguments.token_file, settings, PUBLISHER)
     summary = Summary()
     with _opened(arguments.file) as file:
-        task = partial(publish, file, url, token, arguments.source, summary, _Reporter(url))
+        target = with_path(url, "/ws/prices")
+        task = partial(publish, file, target, token, arguments.source, summary, _Reporter(url))
         try:
             trio.run(_show_progress, task, lambda: summary.answered)
         except Refused as refused:

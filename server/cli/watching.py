@@ -75,8 +75,9 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     if not arguments.symbols and not arguments.top:
         arguments.parser.error("name symbols, '*' for all, or --top N")
     own = streaming_url(settings, "/ws/quotes")
-    url = with_path(arguments.url or own, "/ws/quotes")
-    http = arguments.http_url or (http_address(settings) if url == own else "")
+    url = arguments.url or own
+    target = with_path(url, "/ws/quotes")
+    http = arguments.http_url or (http_address(settings) if target == own else "")
     token = client_token(arguments.token, arguments.token_file, settings)
     wishes = Wishes(
         arguments.symbols,
@@ -87,6 +88,6 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
         http,
     )
     try:
-        trio.run(watch, url, token, wishes)
+        trio.run(watch, target, token, wishes)
     except StreamRefused as error:
         arguments.parser.exit(2, f"quotestream: {clean(redact(f'{url}: {error}'))}\n")
