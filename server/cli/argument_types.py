@@ -86,8 +86,8 @@ def word(text: str) -> str:
 
 
 def url(text: str) -> str:
-    """Read the address of a streaming port."""
-    return _address(text, ("ws", "wss"), "ws://host:8080/ws/quotes")
+    """Read the address of a streaming port. It may leave the path out."""
+    return _address(text, ("ws", "wss"), "ws://host:8080/ws/quotes").removesuffix("/")
 
 
 def http_url(text: str) -> str:

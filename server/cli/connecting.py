@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from server.cli.argument_types import url as streaming_address
 from server.cli.argument_types import word
@@ -27,6 +28,11 @@ def add_connection(
         help="the token itself. Other users of this machine can see it with `ps`: "
         "QUOTESTREAM_TOKEN and --token-file keep it private",
     )
+
+
+def with_path(url: str, path: str) -> str:
+    """Return an address with `path` if it has none."""
+    return url if urlsplit(url).path else url + path
 
 
 def streaming_url(settings: Settings, path: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import trio
 
-from server.cli.connecting import add_connection, streaming_url
+from server.cli.connecting import add_connection, streaming_url, with_path
 from server.cli.credentials import BadTokenSource, client_token
 from server.config.settings import Settings
 from server.gateway.auth import PUBLISHER
@@ -57,7 +57,8 @@ def _publish(arguments: argparse.Namespace, settings: Settings) -> None:
     token = client_token(arguments.token, arguments.token_file, settings, PUBLISHER)
     summary = Summary()
     with _opened(arguments.file) as file:
-        task = partial(publish, file, url, token, arguments.source, summary, _Reporter(url))
+        target = with_path(url, "/ws/prices")
+        task = partial(publish, file, target, token, arguments.source, summary, _Reporter(url))
         try:
             trio.run(_show_progress, task, lambda: summary.answered)
         except Refused as refused:

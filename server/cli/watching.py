@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from server.cli.argument_types import http_url, positive, symbol
-from server.cli.connecting import add_connection, http_address, streaming_url
+from server.cli.connecting import add_connection, http_address, streaming_url, with_path
 from server.cli.credentials import client_token
 from server.config.redaction import redact
 from server.config.settings import Settings
@@ -76,12 +76,13 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
         arguments.parser.error("name symbols, '*' for all, or --top N")
     own = streaming_url(settings, "/ws/quotes")
     url = arguments.url or own
-    http = arguments.http_url or (http_address(settings) if url == own else "")
+    target = with_path(url, "/ws/quotes")
+    http = arguments.http_url or (http_address(settings) if target == own else "")
     token = client_token(arguments.token, arguments.token_file, settings)
     wishes = Wishes(
         arguments.symbols, arguments.format, arguments.fields, arguments.top, arguments.output, http
     )
     try:
-        trio.run(watch, url, token, wishes)
+        trio.run(watch, target, token, wishes)
     except StreamRefused as error:
         arguments.parser.exit(2, f"quotestream: {clean(redact(f'{url}: {error}'))}\n")

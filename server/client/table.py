@@ -222,7 +222,9 @@ class Screen:
             return Line([Cell(" Ctrl-C quits" if self._clock else "", "dim")])
         # A narrow terminal names the keys that lead to the others.
         words: Sequence[str] = KEYS if words_width(KEYS) <= width else KEYS[-2:] + KEYS[:-2]
-        if self.is_helping or self.is_charted:
+        if self.is_helping:
+            words = ("Esc back", "q quit")
+        elif self.is_charted:
             words = ("Esc back", "↑↓ choose", "t span", "p pause", "q quit")
         return words_line([(word, "dim") for word in words], width)
 

@@ -54,6 +54,15 @@ def is_at(server: ServerProcess, symbol: str, price: float) -> bool:
     return bool(quote(server, symbol)["current_price"] == price)
 
 
+@pytest.mark.parametrize("end", ["", "/", "/ws/prices/"])
+def test_address_may_leave_the_path_out(tmp_path, server, end):
+    """The command knows the path of the prices."""
+    (tmp_path / "prices").write_text('{"symbol":"IBM","price":1}')
+    url = server.quotes_url.removesuffix("/ws/quotes") + end
+    done = run(tmp_path, "publish", "prices", "--url", url, QUOTESTREAM_TOKEN=publisher_token())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_files_prices_are_published(tmp_path, server):
     done = publish(tmp_path, server, "symbol,price,size\nAAPL,200.5,7\nAAPL,201.25,3\n")
     assert done.stdout == "2 accepted, 0 duplicate, 0 late, 0 held, 0 rejected\n"

@@ -86,6 +86,16 @@ def test_lines_in_a_pipe_and_unknown_symbols_are_told(server, tmp_path):
     assert not errors
 
 
+@pytest.mark.parametrize("end", ["", "/", "/ws/quotes/"])
+def test_address_may_leave_the_path_out(server, tmp_path, end):
+    """As the library's may: an address has one stream of quotes."""
+    url = server.quotes_url.removesuffix("/ws/quotes") + end
+    with piped(
+        [*COMMAND, "watch", "AAPL", "--url", url], tmp_path, QUOTESTREAM_TOKEN=make_token()
+    ) as it:
+        assert " AAPL " in it.stdout.readline()
+
+
 def test_refusal_is_one_line(server, tmp_path):
     """The token is refused, or no symbol exists."""
     url = ["--url", server.quotes_url]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from websockets.sync.server import ServerConnection
 
 import quotestream
 from quotestream import Quotes
@@ -17,7 +19,7 @@ from quotestream.trio_driver import TrioDriver
 from server.client.lines import print_json, print_message
 from server.client.stream import follow
 from server.client.table import Screen
-from tests.client.following import FULL, Seen, message
+from tests.client.following import FULL, Seen, foreign_server, message
 
 FOLDER = Path(__file__).parents[1] / "protocol_cases"
 
@@ -219,3 +221,30 @@ async def test_watch_shows_nothing_that_it_cannot_read(serve_in_memory, autojump
     with trio.fail_after(3600), pytest.raises(Seen):
         await follow("ws://memory/ws/quotes", "token", ["A"], show)
     assert all("not valid" in problem for problem in problems)
+
+
+def test_bar_that_comes_late_does_not_replace_its_correction():
+    """Of the bars of a minute that wait, the application gets the final one with the highest `rev`."""
+    quotes = client("json")
+    opening = "2026-11-24T14:30:00Z"
+    states = [(0, False), (0, True), (2, True), (1, True), (0, False)]
+    for number, (rev, final) in enumerate(states):
+        bar = {"t": opening, "c": float(number), "rev": rev, "final": final}
+        about = {"type": "bar", "symbol": "AAPL", "timeframe": "1m", "bar": bar}
+        receive(quotes, json.dumps(about))
+    (bars,) = quotes._bars
+    assert [(each.c, each.rev) for each in bars._waiting.values()] == [(2.0, 2)]
+
+
+def test_fragments_without_end_are_left(monkeypatch, caplog):
+    """Empty ones count, too: asyncio's driver keeps them until the message ends."""
+    monkeypatch.setattr("quotestream.asyncio_driver.MAX_MESSAGE", 1000)
+
+    def send_fragments(connection: ServerConnection) -> None:
+        with suppress(OSError):
+            connection.socket.sendall(b"\x01\x00" + b"\x00\x00" * 2000)
+        connection.recv()
+
+    with foreign_server(send_fragments) as url, pytest.raises(quotestream.TimedOut):
+        quotestream.get("AAPL", url=url, token="x", timeout=1.0)
+    assert "a message of more than 1000 bytes" in caplog.text

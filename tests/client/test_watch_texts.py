@@ -120,3 +120,12 @@ def test_drawing_has_ascii_for_each_character():
         Console(width=120, height=40, file=output).print(screen)
     text = output.getvalue() + BLOCKS + "".join(KEYS) + "".join(keys for keys, _ in HELP)
     assert text.translate(PLAIN).isascii()
+
+
+def test_help_ends_with_the_keys_that_leave_it():
+    """The keys of a chart have no effect that could be seen there."""
+    screen = Screen(clock=lambda: NOW, has_keys=True)
+    screen.is_helping = True
+    output = StringIO()
+    Console(width=80, height=24, file=output).print(screen)
+    assert output.getvalue().splitlines()[-2].split("  ") == [" Esc back", "q quit"]

@@ -103,7 +103,8 @@ class AsyncioSocket:
             elif isinstance(event, Message):
                 parts.append(event.data)
                 size += len(event.data)
-                if size > MAX_MESSAGE:
+                # Empty fragments count, too.
+                if size > MAX_MESSAGE or len(parts) > MAX_MESSAGE:
                     raise ConnectionFailed(f"a message of more than {MAX_MESSAGE} bytes")
                 if event.message_finished:
                     return _joined(parts)

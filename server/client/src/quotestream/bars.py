@@ -99,6 +99,10 @@ class Bars:
             self.symbols = [new.get(symbol, symbol) for symbol in self.symbols]
 
     def _add(self, bar: Bar) -> None:
+        waiting = self._waiting.get((bar.symbol, bar.t))
+        if waiting is not None and (waiting.rev, waiting.final) > (bar.rev, bar.final):
+            # A bar that comes late, as through a proxy, does not replace its correction.
+            return
         self._waiting[bar.symbol, bar.t] = bar
         if len(self._waiting) > MAX_WAITING * len(self.symbols):
             oldest = self._waiting.pop(next(iter(self._waiting)))

@@ -45,7 +45,9 @@ class Running:
                 self._core.refuse(ending.refusal)
                 raise ending.refusal
             wait = self._core.wait(ending, self._driver.now())
-            self._listener({"type": "connection", "problem": ending.problem, "retry_in": wait})
+            self._listener(
+                {"type": "connection", "problem": ending.problem, "retry_in": round(wait, 3)}
+            )
             await self._driver.sleep(wait)
 
     def flush(self) -> None:
