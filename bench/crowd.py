@@ -8,7 +8,6 @@ from collections import Counter
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from time import monotonic
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from bench.load import Choice, connect, open_generator, own_cpu
@@ -50,12 +49,7 @@ class Crowd:
         self._process.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.join()
 

@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import jwt
@@ -93,18 +92,13 @@ class Process:
         if not first:
             self._process.wait(START_TIMEOUT)
             problem = log.read_text().strip()
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise TargetError(f"the server did not start: {problem}")
         self.url = first[1]
         self.started()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.sched_setaffinity(0, self._cores)
         self._process.terminate()
         try:

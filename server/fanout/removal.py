@@ -30,7 +30,6 @@ class RemovalNotice(Source):
         return self._topic.key
 
     def current_frame(self, view: View) -> UpdateFrame:
-        """Return the removal as one frame."""
         removal = _removal(self._topic, self._successor, given=True)
         return UpdateFrame(message_frame(view.removal(removal), view), self)
 

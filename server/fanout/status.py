@@ -97,7 +97,6 @@ class FeedStatus(Source):
                 self._announce(structs.replace(message, interval=self.message.interval))
 
     def current_frame(self, view: View) -> UpdateFrame:
-        """Return the status as one frame."""
         return UpdateFrame(message_frame(view.encode(self._shown), view), self)
 
     @property
@@ -137,7 +136,6 @@ class MarketStatus(Source):
         self.message = structs.replace(self.message, symbols=[symbol])
 
     def current_frame(self, view: View) -> UpdateFrame:
-        """Return the status as one frame."""
         return UpdateFrame(message_frame(view.encode(self.message), view), self)
 
 
@@ -153,7 +151,6 @@ class TopicStatus(Source):
         self.quiet = False
 
     def current_frame(self, view: View) -> UpdateFrame:
-        """Return the status as one frame."""
         message = Status("stale", "quiet") if self.quiet else Status("live", "traded")
         message = structs.replace(message, symbols=[self.symbol])
         return UpdateFrame(message_frame(view.encode(message), view), self)

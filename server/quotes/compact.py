@@ -90,7 +90,6 @@ class CompactView(View):
         self._bits = {field: 1 << place for place, field in enumerate(self._sent)}
 
     def opening(self) -> bytes:
-        """Return the schema."""
         return self._encode(Schema(self._sent, DERIVED if self.fields is None else UNSET))
 
     def encode(self, message: Message) -> bytes:
@@ -109,7 +108,6 @@ class CompactView(View):
         return self._encode(FullQuotes(topics[0].epoch, ts, entries))
 
     def change(self, change: QuoteChange, since: int) -> bytes:
-        """Return the fields that changed."""
         fields, values = change.difference.fields, change.difference.values
         places = self.places(fields, self._sent)
         mask = sum([self._bits[fields[i]] for i in places])

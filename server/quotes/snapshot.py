@@ -129,20 +129,9 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-PRICE_FIELDS = (
-    "last_quote",
-    "volume",
-    "version",
-    "quoted_at",
-    "open",
-    "high",
-    "low",
-    "bid",
-    "ask",
-    "bid_size",
-    "ask_size",
-    "opened_at",
-)
+_DAY_FIELDS = ("open", "high", "low", "bid", "ask", "bid_size", "ask_size", "opened_at")
+
+PRICE_FIELDS = ("last_quote", "volume", "version", "quoted_at", *_DAY_FIELDS)
 """Fields of a snapshot that updates change. The others are reference data."""
 
 

@@ -213,7 +213,6 @@ class Restatement(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def change(self) -> Change:
-        """Return the effect."""
         # Without a high, no trade is left, and so no first one either.
         day = DayRange(None, self.high, self.low, restated=True, reopened=self.high is None)
         return Change(

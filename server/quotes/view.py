@@ -136,7 +136,6 @@ class JsonView(View):
     form = "json"
 
     def encode(self, message: Message) -> bytes:
-        """Return the message as JSON."""
         return encode(message)
 
     def full(self, topics: Sequence[Shown]) -> bytes:

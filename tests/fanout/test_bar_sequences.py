@@ -187,6 +187,15 @@ class Client:
         for timeframe in LENGTHS:
             watch(peer, "AAPL", timeframe=timeframe)
 
+    def check(self, timeframe: Timeframe, bars: dict[int, Bar]) -> None:
+        """Each of its bars is as `bars` has it."""
+        mine = self.bars[timeframe]
+        assert mine
+        # A bar whose trades were all cancelled comes once more, with a count of 0.
+        left = {t: bar for t, bar in mine.items() if bar["n"]}
+        assert left == {t: bars.get(t) for t in left}
+        assert not {t for t in mine.keys() - left.keys() if t in bars}
+
     async def take(self) -> None:
         """Read what came. A bar of the stream never goes back, but `GET /bars` may be ahead of it."""
         await self.peer.read()
@@ -375,9 +384,4 @@ async def test_last_state_of_each_bar(autojump_clock, hub, connect, monkeypatch,
         bars = await world.market.bars(timeframe)
         assert {t: traded(bar) for t, bar in bars.items()} == world.market.oracle(minutes)
         for client in world.clients:
-            mine = client.bars[timeframe]
-            assert mine
-            # A bar whose trades were all cancelled comes once more, with a count of 0.
-            left = {t: bar for t, bar in mine.items() if bar["n"]}
-            assert left == {t: bars.get(t) for t in left}
-            assert not {t for t in mine.keys() - left.keys() if t in bars}
+            client.check(timeframe, bars)

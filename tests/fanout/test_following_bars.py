@@ -118,10 +118,6 @@ async def test_clients_of_a_follower(autojump_clock, hub, nursery, monkeypatch, 
         assert {t: traded(bar) for t, bar in bars.items()} == world.market.oracle(minutes)
         assert await follower.bars(timeframe) == bars
         for client in world.clients:
-            mine = client.bars[timeframe]
-            assert mine
-            left = {t: bar for t, bar in mine.items() if bar["n"]}
-            assert left == {t: bars.get(t) for t in left}
-            assert not {t for t in mine.keys() - left.keys() if t in bars}
+            client.check(timeframe, bars)
     for client in world.clients:
         client.peer.close()

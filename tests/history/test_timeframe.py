@@ -33,6 +33,13 @@ def bar(minute: int, price: float = 10.0, **fields: object) -> MinuteBar:
     return MinuteBar("AAPL", minute, *ohlc, first_us=us, last_us=us, **values)  # type: ignore[arg-type] # fields are the struct's own
 
 
+def check_period(moment: str, timeframe: Timeframe, tz: tzinfo, start: str, end: str) -> None:
+    """The minute of `moment` is in the period from `start` to `end`."""
+    minute = minute_of(moment)
+    assert period_start(minute, timeframe, tz) == minute_of(start)
+    assert period_end(minute, timeframe, tz) == minute_of(end)
+
+
 @pytest.mark.parametrize(
     ("timeframe", "start", "end"),
     [
@@ -46,9 +53,7 @@ def bar(minute: int, price: float = 10.0, **fields: object) -> MinuteBar:
 )
 def test_period(timeframe: Timeframe, start: str, end: str) -> None:
     """Minutes and hours count from midnight UTC, days and weeks from midnight in the zone."""
-    minute = minute_of("2026-11-26T14:37:00Z")
-    assert period_start(minute, timeframe, NEW_YORK) == minute_of(start)
-    assert period_end(minute, timeframe, NEW_YORK) == minute_of(end)
+    check_period("2026-11-26T14:37:00Z", timeframe, NEW_YORK, start, end)
 
 
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-08", 23), ("2026-11-01", 25)])
@@ -82,9 +87,7 @@ def test_day_of_dst(day: str, hours: int) -> None:
 )
 def test_days_of_zones(zone: str, moment: str, start: str, end: str) -> None:
     """A day begins with the first minute that has its date in the zone."""
-    minute, tz = minute_of(moment), ZoneInfo(zone)
-    assert period_start(minute, "1d", tz) == minute_of(start)
-    assert period_end(minute, "1d", tz) == minute_of(end)
+    check_period(moment, "1d", ZoneInfo(zone), start, end)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +104,7 @@ def test_days_of_zones(zone: str, moment: str, start: str, end: str) -> None:
 )
 def test_weeks(moment: str, start: str, end: str) -> None:
     """A week goes on over the end of a year."""
-    minute = minute_of(moment)
-    assert period_start(minute, "1w", NEW_YORK) == minute_of(start)
-    assert period_end(minute, "1w", NEW_YORK) == minute_of(end)
+    check_period(moment, "1w", NEW_YORK, start, end)
 
 
 @pytest.mark.parametrize("timeframe", TIMEFRAMES)

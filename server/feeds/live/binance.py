@@ -9,20 +9,9 @@ import msgspec
 
 from server.feeds.live.venue import NOTHING, BadMessage, Reading, TradeNumber, Venue, number
 
-CURRENCIES = (
-    "USDT",
-    "USDC",
-    "FDUSD",
-    "TUSD",
-    "USD",
-    "EUR",
-    "GBP",
-    "TRY",
-    "BRL",
-    "BTC",
-    "ETH",
-    "BNB",
-)
+_STABLE = ("USDT", "USDC", "FDUSD", "TUSD")
+_COINS = ("BTC", "ETH", "BNB")
+CURRENCIES = (*_STABLE, "USD", "EUR", "GBP", "TRY", "BRL", *_COINS)
 """Currencies in which Binance quotes: a symbol does not say where they begin."""
 
 
