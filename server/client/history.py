@@ -132,8 +132,9 @@ class HistoryClient:
         connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT)
         try:
             connection.request("GET", self._url.path.rstrip("/") + path, headers=self._headers)
-            response = connection.getresponse()
-            body = response.read(MAX_BODY + 1)
+            # Otherwise an answer that was not read to its end holds the socket.
+            with connection.getresponse() as response:
+                body = response.read(MAX_BODY + 1)
         except (OSError, HTTPException) as error:
             raise _Away(_problem(error)) from None
         finally:

@@ -181,7 +181,7 @@ async def test_few_files_wait_for_an_import(autojump_clock):
     reference: Any = Reference(nothing, nothing, None)
     imported: list[float] = []
 
-    async def slow(_: Call) -> None:
+    async def slow(*_: object) -> None:
         await trio.sleep(2)
         imported.append(trio.current_time())
 
