@@ -50,7 +50,7 @@ class Openings:
         Until then the simulator makes no price of it. A price from after the opening would show to the
         next leader that the values are new, if nobody knows the symbol's last session.
         """
-        topic = self._hub.topics.get(symbol)
+        topic = self._hub.topics.get(self._hub.present_symbol(symbol))
         return topic is None or not _is_due(topic, self._last.at(self._clock()))
 
     async def run(self) -> None:

@@ -51,7 +51,7 @@ class ReadBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Errors: ApiError."""
-        if any(route.matches(scope)[0] is not Match.NONE for route in self._late):
+        if BODY in scope and any(route.matches(scope)[0] is not Match.NONE for route in self._late):
             await read_body(scope)
         await self._app(scope, receive, send)
 

@@ -170,6 +170,8 @@ class HttpEdge:
         for listener in self._listeners:
             close(listener)
         for stream in list(self.streams):
+            if stream.awaits_body:
+                stream.cut()
             # Hypercorn closes the stream once it is idle.
             await stream.context.terminated.set()
         with trio.move_on_after(GRACEFUL_TIMEOUT):
@@ -210,9 +212,11 @@ class HttpEdge:
             idle = [stream for stream in open_ones if not stream.busy]
             late = trio.current_time() - WRITE_PATIENCE
             stuck = [stream for stream in open_ones if stream.writing_since < late]
-            if idle:
+            # Otherwise one that was cut is about to end.
+            is_full = len(open_ones) >= self._max_connections
+            if is_full and idle:
                 self._evict(min(idle, key=lambda stream: stream.idle_since))
-            elif stuck:
+            elif is_full and stuck:
                 self._evict(min(stuck, key=lambda stream: stream.writing_since))
             with trio.move_on_after(WRITE_PATIENCE):
                 await self._changed.park()

@@ -51,7 +51,7 @@ class IncomingRequest:
     """One request: a head, then its body in pieces.
 
     `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received. `body` has
-    them, if a route reads them. `is_whole`: all of the body has come.
+    them, if a route reads them. `is_whole`: all of the body has come. `is_late`: it came too late.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -59,7 +59,7 @@ class IncomingRequest:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
-        self.is_whole = False
+        self.is_whole = self.is_late = False
         self.body = bytearray()
         self.event = parse_head(head, self._parser)
         check_host(self.event)
@@ -96,9 +96,8 @@ class IncomingRequest:
         """Return whether the body's rest is sure to come, and short enough to be read and dropped."""
         lengths = self._values(b"content-length")
         # Without `100 Continue` the client may never send its body (RFC 9110 §10.1.1).
-        return (
-            bool(lengths) and not self.expects_continue and int(lengths[0]) - self._size <= MAX_BODY
-        )
+        will_come = bool(lengths) and not (self.expects_continue or self.is_late)
+        return will_come and int(lengths[0]) - self._size <= MAX_BODY
 
     def drop_body(self) -> None:
         """Keep none of the body's bytes, as no route reads them."""

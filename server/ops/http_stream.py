@@ -45,6 +45,9 @@ RECEIVE_BYTES = 4 * 1024
 
 BROKEN_OFF = "the request's body breaks off"
 
+GONE = OSError, trio.ClosedResourceError, trio.BrokenResourceError
+"""The client is gone, or its connection was cut."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -52,6 +55,7 @@ class RequestStream:
     """A connection's stream, owned by the connection's task.
 
     `busy`: Hypercorn has a request and has not answered it, and the request's body is not being read.
+    `awaits_body`: the application waits for it.
     Hypercorn reads the addresses from `socket`; `context` tells it to close an idle connection.
     `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written.
     """
@@ -72,7 +76,7 @@ class RequestStream:
         """
         self.socket = sock
         self.context = WorkerContext(None)
-        self.busy = False
+        self.busy = self.awaits_body = False
         self.idle_since = trio.current_time()
         self.writing_since = math.inf
         self._enter = enter
@@ -82,7 +86,7 @@ class RequestStream:
         self._answered.set()
         self._received = bytearray()
         self._request: IncomingRequest | None = None
-        self._time_left = REQUEST_TIMEOUT
+        self._deadline = math.inf
         self._head = b""
         self._served = 0
 
@@ -124,25 +128,31 @@ class RequestStream:
             raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
         if not request.is_whole:
             # A connection may be cut to make room while its client sends a body.
-            self.busy = False
+            self.busy, self.awaits_body = False, True
             try:
-                with trio.fail_after(self._time_left):
-                    if request.expects_continue:
-                        await send_all(self.socket, CONTINUE)
-                    await self._take_body(request)
-            except Refusal as refusal:
-                self._count(refusal)
-                raise
-            except trio.TooSlowError:
-                too_slow = _too_slow()
-                self._count(too_slow)
-                raise too_slow from None
-            except (OSError, trio.ClosedResourceError):
-                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
-            self.busy = True
+                await self._await_body(request)
+                # The work begins now, in its turn.
+                await self._enter()
+            finally:
+                self.busy, self.awaits_body = True, False
         body = bytes(request.body)
         request.drop_body()
         return body
+
+    async def _await_body(self, request: IncomingRequest) -> None:
+        """Read the rest of a body that the application waits for. Errors: Refusal."""
+        try:
+            with trio.fail_at(self._deadline):
+                if request.expects_continue:
+                    await send_all(self.socket, CONTINUE)
+                await self._take_body(request)
+        except GONE:
+            raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
+        except (Refusal, trio.TooSlowError) as error:
+            refusal = error if isinstance(error, Refusal) else _too_slow()
+            request.is_late = True
+            self._count(refusal)
+            raise refusal from None
 
     @property
     def unfinished(self) -> int:
@@ -195,8 +205,10 @@ class RequestStream:
         which may destroy our answer.
         """
         await trio.lowlevel.checkpoint()
-        with suppress(OSError, trio.ClosedResourceError):
-            if self._request and not self._request.is_whole:
+        request = self._request
+        with suppress(*GONE):
+            # After an early answer. Otherwise the connection's own task may be reading.
+            if request and not (request.is_whole or request.is_late or self._answered.is_set()):
                 await self._linger()
             else:
                 receive_nowait(self.socket, MAX_HEAD)
@@ -234,9 +246,10 @@ class RequestStream:
         if request is None or request.is_whole:
             return True
         try:
-            with trio.fail_after(self._time_left):
+            # The application's time was not the client's.
+            with trio.fail_at(max(self._deadline, trio.current_time() + LINGER_TIMEOUT)):
                 await self._take_body(request)
-        except (Refusal, OSError, trio.TooSlowError, trio.ClosedResourceError):
+        except (Refusal, trio.TooSlowError, *GONE):
             return False
         return True
 
@@ -254,8 +267,7 @@ class RequestStream:
         except NotHttp as other:
             self._refused(other.reason, str(other), b"")
             return None
-        except (OSError, trio.ClosedResourceError):
-            # The client is gone, or its connection was cut.
+        except GONE:
             return None
 
     async def _begun_request(self) -> IncomingRequest | None:
@@ -266,10 +278,12 @@ class RequestStream:
             return None
         with trio.fail_after(REQUEST_TIMEOUT) as time:
             request = await self._read_request()
-        self._time_left = time.deadline - trio.current_time()
+        waiting_since = trio.current_time()
         await self._enter()
+        self._deadline = time.deadline + trio.current_time() - waiting_since
         # A client may send one request and close its side. It reads no answers to further requests.
-        return None if self._served and has_left(self.socket) else request
+        is_gone = self.over or (self._served and has_left(self.socket))
+        return None if is_gone else request
 
     async def _read_request(self) -> IncomingRequest | None:
         searched, self._head = 0, b""
@@ -283,10 +297,10 @@ class RequestStream:
         return request
 
     async def _take_body(self, request: IncomingRequest) -> None:
-        """Read the rest of a body. Errors: Refusal, OSError, ClosedResourceError."""
+        """Read the rest of a body. Errors: Refusal, and those of GONE."""
         while not request.take_body(self._received):
             if not await self._receive():
-                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
+                raise trio.BrokenResourceError
 
     async def _receive(self) -> bool:
         """Read more bytes; False at the end of the stream."""
