@@ -141,6 +141,9 @@ class HistoryClient:
             connection.close()
         if len(body) > MAX_BODY:
             raise HistoryRefused(f"an answer of more than {MAX_BODY} bytes")
+        # A read with a limit gives what came of a body that was cut off, without an error.
+        if response.length:
+            raise _Away("the answer breaks off")
         if response.status in (200, missing):
             return response, body
         problem = f"{response.status} {_message(body)}"

@@ -118,6 +118,16 @@ def test_each_wait_is_told():
     assert told == ["503 store_unavailable: later; asking again in 0.5 s"]
 
 
+def test_answer_that_is_cut_off_is_asked_for_again():
+    """As by a proxy that restarts: the body ends before its `Content-Length`."""
+    cut = 200, b'{"bars":', ("Content-Length", "99")
+    told = list[str]()
+    with scripted(cut, page(AAPL=[bar(30)])) as server:
+        pages = HistoryClient(server.url, "a.b.c", told.append).pages({"symbols": "AAPL"})
+        assert len(next(pages).bars["AAPL"]) == 1
+    assert told == ["the answer breaks off; asking again in 0.5 s"]
+
+
 def test_server_that_is_down_is_told_in_words(monkeypatch):
     """Without the number of the error."""
     monkeypatch.setattr(history, "ATTEMPTS", 1)
