@@ -456,6 +456,7 @@ export class Quotes extends EventTarget {
     this.#acceptedAt ??= Date.now();
     this.#renewed = false;
     this.#failures = 0;
+    this.#awayFor = null;
     // The server answers in order. So it has said all about the request, and about begun commands.
     for (const [id, { isAsked, isBegun }] of this.#pending) if (isAsked || isBegun) this.#settle(id);
     this.#refresh();

@@ -212,6 +212,19 @@ scenario("no_way_back_is_shorter_than_the_wait_that_was_asked_for", async () => 
   }
 });
 
+scenario("a_wait_does_not_tell_the_reason_of_an_earlier_failure", async () => {
+  const quotes = start();
+  await settle();
+  socket().end(1006);
+  assert.equal(quotes.reason.code, "unreachable");
+  await reconnected();
+  await accept();
+  socket().say({ type: "reconnect", after_ms: 5000 });
+  quotes.pause();
+  quotes.resume();
+  assert.deepEqual([quotes.state, quotes.reason.code], ["waiting", "going_away"]);
+});
+
 scenario("another_server_has_not_asked_for_a_wait", async () => {
   const quotes = await accepted();
   socket().end(4429, "rate_limited: slow down; retry after 60 s");
