@@ -247,6 +247,34 @@ scenario("a_token_may_come_later", async () => {
   assert.ok((await reconnected()) >= 9000);
 });
 
+scenario("the_wait_for_a_token_counts_from_its_refusal", async () => {
+  const refusal = Object.assign(new Error("too many requests"), { retryAfter: 9000 });
+  let [asked, refuse] = [0, null];
+  const getToken = () => (asked++ ? "token" : new Promise((_, reject) => (refuse = reject)));
+  const quotes = start({ getToken });
+  await settle();
+  quotes.pause();
+  refuse(refusal);
+  await settle();
+  advance(5000);
+  quotes.resume();
+  assert.deepEqual([quotes.state, quotes.reason.code], ["waiting", "no_token"]);
+  assert.equal(quotes.retryAt - clock(), 4000);
+  await reconnected();
+  assert.equal(asked, 2);
+});
+
+scenario("an_early_request_for_a_token_waits_as_well", async () => {
+  const refusal = Object.assign(new Error("too many requests"), { retryAfter: 9000 });
+  let asked = 0;
+  const quotes = await accepted({ getToken: () => (++asked === 2 ? Promise.reject(refusal) : "token") });
+  socket().end(4401, "the token expired");
+  await settle();
+  assert.equal(quotes.retryAt - clock(), 9000);
+  assert.ok((await reconnected()) >= 9000);
+  assert.equal(asked, 3);
+});
+
 scenario("final_refusals_stop", async () => {
   const refusals = [
     [4400, "bad_request"],
