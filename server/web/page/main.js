@@ -84,7 +84,7 @@ async function configuration() {
       find("banner").hidden = false;
       find("banner").dataset.tone = "bad";
       write(find("banner-title"), title);
-      write(find("banner-text"), `${isBusy ? `${error.message}. ` : ""}The page tries again by itself.`);
+      write(find("banner-text"), `${isBusy ? `${error.message.replace(/\.$/, "")}. ` : ""}The page tries again by itself.`);
       announce(`${title}. The page tries again.`);
       await new Promise((done) => setTimeout(done, AGAIN));
     }
