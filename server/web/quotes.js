@@ -312,9 +312,7 @@ export class Quotes extends EventTarget {
       token = await this.#token;
     } catch (error) {
       if (attempt !== this.#attempt) return;
-      this.#token = null;
-      if (error?.retryAfter > 0) this.#asked = error.retryAfter;
-      this.#retry({ code: "no_token", message: String(error) });
+      this.#retry(noToken(error));
       return;
     }
     // The page may have closed, paused or reconnected while it looked for the token.
@@ -338,8 +336,26 @@ export class Quotes extends EventTarget {
     this.#beat();
   }
 
-  async #askForToken() {
-    return (await this.#options.getToken?.()) ?? "";
+  /** Ask for a token. The wait that a refusal names counts from the refusal on, whatever the state. */
+  #askForToken() {
+    const ask = async () => (await this.#options.getToken?.()) ?? "";
+    const asked = ask();
+    asked.catch((error) => {
+      // A newer source of tokens may have been set meanwhile.
+      if (asked === this.#token) this.#noteNoToken(error);
+    });
+    return asked;
+  }
+
+  #noteNoToken(error) {
+    this.#token = null;
+    if (!(error?.retryAfter > 0)) return;
+    this.#stayAway(Math.min(error.retryAfter, LONGEST_ASKED));
+    this.#awayFor = noToken(error);
+    const isEarly = this.state === "waiting" && this.retryAt - Date.now() < this.#away();
+    if (!isEarly) return;
+    clearTimeout(this.#timer);
+    this.#comeBack();
   }
 
   /** Return the next URL. Note the symbols for which it has no room. */
@@ -456,6 +472,7 @@ export class Quotes extends EventTarget {
     this.#acceptedAt ??= Date.now();
     this.#renewed = false;
     this.#failures = 0;
+    this.#awayFor = null;
     // The server answers in order. So it has said all about the request, and about begun commands.
     for (const [id, { isAsked, isBegun }] of this.#pending) if (isAsked || isBegun) this.#settle(id);
     this.#refresh();
@@ -510,7 +527,7 @@ export class Quotes extends EventTarget {
     }
     if (renewable) {
       this.#renewed = true;
-      this.#token = quiet(this.#askForToken());
+      this.#token = this.#askForToken();
     }
     if (BUSY_CLOSES.has(code)) this.#asked = Math.max(this.#asked, busyDelay(), askedBy(words));
     this.#retry(why);
@@ -920,6 +937,10 @@ function duration(interval) {
 /** Return text for a query, in which `,`, `:` and `=` need no escape. */
 function escaped(words) {
   return encodeURIComponent(words).replace(/%(2C|3A|3D)/g, decodeURIComponent);
+}
+
+function noToken(error) {
+  return { code: "no_token", message: String(error) };
 }
 
 /** Return a promise that may fail unnoticed: the event `error` tells of each refusal, too. */

@@ -212,6 +212,19 @@ scenario("no_way_back_is_shorter_than_the_wait_that_was_asked_for", async () => 
   }
 });
 
+scenario("a_wait_does_not_tell_the_reason_of_an_earlier_failure", async () => {
+  const quotes = start();
+  await settle();
+  socket().end(1006);
+  assert.equal(quotes.reason.code, "unreachable");
+  await reconnected();
+  await accept();
+  socket().say({ type: "reconnect", after_ms: 5000 });
+  quotes.pause();
+  quotes.resume();
+  assert.deepEqual([quotes.state, quotes.reason.code], ["waiting", "going_away"]);
+});
+
 scenario("another_server_has_not_asked_for_a_wait", async () => {
   const quotes = await accepted();
   socket().end(4429, "rate_limited: slow down; retry after 60 s");
@@ -232,6 +245,34 @@ scenario("a_token_may_come_later", async () => {
   quotes.resume();
   assert.equal(quotes.retryAt - clock(), 9000);
   assert.ok((await reconnected()) >= 9000);
+});
+
+scenario("the_wait_for_a_token_counts_from_its_refusal", async () => {
+  const refusal = Object.assign(new Error("too many requests"), { retryAfter: 9000 });
+  let [asked, refuse] = [0, null];
+  const getToken = () => (asked++ ? "token" : new Promise((_, reject) => (refuse = reject)));
+  const quotes = start({ getToken });
+  await settle();
+  quotes.pause();
+  refuse(refusal);
+  await settle();
+  advance(5000);
+  quotes.resume();
+  assert.deepEqual([quotes.state, quotes.reason.code], ["waiting", "no_token"]);
+  assert.equal(quotes.retryAt - clock(), 4000);
+  await reconnected();
+  assert.equal(asked, 2);
+});
+
+scenario("an_early_request_for_a_token_waits_as_well", async () => {
+  const refusal = Object.assign(new Error("too many requests"), { retryAfter: 9000 });
+  let asked = 0;
+  const quotes = await accepted({ getToken: () => (++asked === 2 ? Promise.reject(refusal) : "token") });
+  socket().end(4401, "the token expired");
+  await settle();
+  assert.equal(quotes.retryAt - clock(), 9000);
+  assert.ok((await reconnected()) >= 9000);
+  assert.equal(asked, 3);
 });
 
 scenario("final_refusals_stop", async () => {

@@ -15,7 +15,10 @@ export class Refusal extends Error {
   }
 }
 
-/** Refusals that ask for time, by path. Too many requests (429) concern all paths. */
+/**
+ * Refusals that ask for time, by path. Too many requests (429) concern all paths. A refusal of a token
+ * does not concern another one.
+ */
 const waits = new Map();
 const ALL = "*";
 
@@ -24,16 +27,16 @@ const ALL = "*";
  * server asks it to wait. Errors: Refusal, or the fetch's own.
  */
 export async function ask(path, parameters, token, { patience = PATIENCE, ...options } = {}) {
-  checkWaits(path);
+  checkWaits(path, token);
   const query = new URLSearchParams(parameters);
   const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
   const signal = AbortSignal.timeout(patience);
   const answer = await fetch(`${path}${query.size ? `?${query}` : ""}`, { headers, signal, ...options });
   if (answer.ok) return answer;
-  const { error = {} } = await answer.json().catch(() => ({}));
+  const body = await answer.json().catch(() => null);
   const wait = retryAfter(answer.headers.get("Retry-After"));
-  const refusal = new Refusal(answer.status, error, wait);
-  if (wait) waits.set(answer.status === 429 ? ALL : path, { refusal, until: Date.now() + wait });
+  const refusal = new Refusal(answer.status, body?.error ?? {}, wait);
+  if (wait) waits.set(answer.status === 429 ? ALL : path, { refusal, token, until: Date.now() + wait });
   throw refusal;
 }
 
@@ -45,12 +48,13 @@ function retryAfter(header) {
 }
 
 /** Throw the server's last refusal again while it asks the page to wait. Errors: Refusal. */
-function checkWaits(path) {
+function checkWaits(path, token) {
   const now = Date.now();
-  for (const [key, { refusal, until }] of waits) {
+  for (const [key, { refusal, token: refused, until }] of waits) {
     // A clock that is set back must not make a wait longer.
     const left = Math.min(until - now, refusal.retryAfter);
     if (left <= 0) waits.delete(key);
+    else if (refused && refused !== token) continue;
     else if (key === ALL || key === path) throw new Refusal(refusal.status, refusal, left);
   }
 }

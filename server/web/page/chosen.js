@@ -54,7 +54,7 @@ export class Chosen {
     this.#stream = stream;
     this.#table = table;
     table.addEventListener("refused", ({ detail }) => {
-      if (detail === selection.chart && !this.#quote) this.#note(this.#absence(detail));
+      if (detail === selection.chart && !this.#quote) this.#load();
     });
     this.#buttons("timeframes", TIMEFRAMES, "timeframe");
     this.#buttons("styles", STYLES, "style");

@@ -25,6 +25,9 @@ import { Tokens } from "./token.js";
 const AGAIN = 2000;
 const GATHERED = 100;
 
+/** Rows of a request for the last hour: the server gives 10,000 bars at most. */
+const MOST = 100;
+
 async function start() {
   const asked = readAddress();
   const isFirst = asked.symbols === null;
@@ -84,7 +87,7 @@ async function configuration() {
       find("banner").hidden = false;
       find("banner").dataset.tone = "bad";
       write(find("banner-title"), title);
-      write(find("banner-text"), `${isBusy ? `${error.message}. ` : ""}The page tries again by itself.`);
+      write(find("banner-text"), `${isBusy ? `${error.message.replace(/\.$/, "")}. ` : ""}The page tries again by itself.`);
       announce(`${title}. The page tries again.`);
       await new Promise((done) => setTimeout(done, AGAIN));
     }
@@ -108,10 +111,11 @@ function origin(feeds) {
 
 /** Fetch the last hour of rows that come into view with a price. */
 function bindRows(table, past) {
-  let waiting = [];
+  const waiting = [];
   const fetchThem = async () => {
-    const symbols = waiting;
-    waiting = [];
+    const symbols = waiting.splice(0, MOST).filter((symbol) => table.entry(symbol));
+    if (waiting.length) setTimeout(fetchThem, GATHERED);
+    if (symbols.length === 0) return;
     try {
       for (const [symbol, closes] of await past.lastHour(symbols)) {
         table.entry(symbol)?.trail.begin(closes, Date.now());
