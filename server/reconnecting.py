@@ -42,7 +42,7 @@ LONGEST_TEXT = 300
 ENDED = "the connection ended"
 NOT_A_SERVER = "the server does not speak HTTP or WebSocket"
 HTTP_STATUS = "the server answered with HTTP status {}"
-"""Reasons why there is no connection."""
+"""Texts of ConnectionFailed. The last one takes the status."""
 
 PASSING = {408, 425, 429}
 """Statuses below 500 that time may cure. Other statuses below 500 are about the request itself."""

@@ -4,16 +4,15 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import pytest
-
-from tests.programs import program
+from tests.programs import program, skip
 
 TIMEOUT = 60
 """Seconds for npm's registry."""
 
 
 def packed_file(package: str, file: str, folder: Path) -> bytes:
-    """Return a file of a package such as `name@1.2.3`. Without npm's registry, skip the test.
+    """Return a file of a package such as `name@1.2.3`. Without npm's registry, skip the test
+    (see `programs.skip`).
 
     `folder` is an empty one, for the package.
     """
@@ -23,7 +22,7 @@ def packed_file(package: str, file: str, folder: Path) -> bytes:
     )
     found = [*folder.glob("*.tgz")]
     if done.returncode or not found:
-        pytest.skip(f"npm's registry is not reachable, so {package} cannot be fetched")
+        skip(f"npm's registry is not reachable, so {package} cannot be fetched")
     with tarfile.open(found[0]) as archive:
         member = archive.extractfile(file)
         assert member is not None

@@ -11,7 +11,7 @@ from tests.browser.looks import check_looks
 from tests.browser.waiting import until
 from tests.faults.test_slow_clients import MuteClient
 from tests.gateway.wire import Client
-from tests.ops.test_operators import ask
+from tests.ops.as_operator import ask
 from tests.processes import WITHOUT_BUDGETS, ServerProcess, make_token
 
 REFUSED = r"status of 40[13] .*/ops/"

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from tests.browser.test_ops import open_page, row
 from tests.gateway.wire import Client
-from tests.ops.test_operators import clients
+from tests.ops.as_operator import clients
 from tests.processes import eventually, make_token
 from tests.workers.host import Host
 from tests.workers.test_operators import CROWD

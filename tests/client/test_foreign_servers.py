@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from socket import MSG_PEEK, create_server, socket
 
 import pytest
@@ -66,6 +67,13 @@ def answering(answer: Callable[[socket], None], *, peek: bool = False) -> Iterat
     thread.join()
 
 
+async def is_refused(reply: Callable[[socket], None]) -> None:
+    """Connect to a server that answers by `reply` until a refusal is final."""
+    with answering(reply) as url, pytest.raises(quotestream.Refused):
+        async with quotestream.connect(url, symbols=["AAPL"]):
+            raise AssertionError
+
+
 @EACH
 @pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
 def test_refused_handshake_has_its_code(run, answer, code):
@@ -98,12 +106,7 @@ def test_what_is_not_a_server_is_tried_again(run, answer):
         # The third answer ends the story.
         connection.sendall(answer if len(tries) < 3 else REDIRECTION)
 
-    async def story() -> None:
-        with answering(reply) as url, pytest.raises(quotestream.Refused):
-            async with quotestream.connect(url, symbols=["AAPL"]):
-                raise AssertionError
-
-    run(story, CONNECT_TIMEOUT)
+    run(partial(is_refused, reply), CONNECT_TIMEOUT)
     assert len(tries) == 3
 
 
@@ -117,12 +120,7 @@ def test_refusal_that_is_cut_off_still_asks_for_time(run, caplog):
         tries.append(time.monotonic())
         connection.sendall(head if len(tries) == 1 else REDIRECTION)
 
-    async def story() -> None:
-        with answering(reply) as url, pytest.raises(quotestream.Refused):
-            async with quotestream.connect(url, symbols=["AAPL"]):
-                raise AssertionError
-
-    run(story, CONNECT_TIMEOUT)
+    run(partial(is_refused, reply), CONNECT_TIMEOUT)
     assert 1.0 <= tries[1] - tries[0] < 2.0
     assert "HTTP status 503; the next attempt comes in 1.0 s" in caplog.text
 
@@ -167,12 +165,7 @@ def test_what_is_not_a_server_is_told_alike(run, caplog, answer):
         tries.append(None)
         connection.sendall(answer if len(tries) == 1 else REDIRECTION)
 
-    async def story() -> None:
-        with answering(reply) as url, pytest.raises(quotestream.Refused):
-            async with quotestream.connect(url, symbols=["AAPL"]):
-                raise AssertionError
-
-    run(story, CONNECT_TIMEOUT)
+    run(partial(is_refused, reply), CONNECT_TIMEOUT)
     assert ": the server does not speak HTTP or WebSocket; the next" in caplog.text
 
 

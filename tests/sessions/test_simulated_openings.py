@@ -44,7 +44,7 @@ async def start(tasks: trio.Nursery, listed: Iterable[Instrument] = ()) -> Hub:
 
     async def slow_flush(*round: object) -> None:
         await trio.sleep(SLOW_ROUND)
-        await flush(*round)  # type: ignore[arg-type]
+        await flush(*round)  # type: ignore[arg-type]  # passes on what it got
 
     flusher._flush = slow_flush  # type: ignore[method-assign,assignment]  # takes its time
     return hub

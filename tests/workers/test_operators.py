@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from tests.gateway.wire import Client
-from tests.ops.test_operators import ask, clients
+from tests.ops.as_operator import ask, clients
 from tests.processes import eventually, make_token
 from tests.workers.host import Host
 

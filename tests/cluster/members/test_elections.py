@@ -103,8 +103,7 @@ async def test_redis_that_forgot_the_time_too_gets_a_higher_epoch(
     leader.bus.lose()
     redis.forget_everything()
     redis.behind_ms = 10**11
-    await trio.sleep(2 * LEASE)
-    assert follower.member.leading
+    await until(lambda: follower.member.leading)
     assert follower.member.epoch == last + 1
 
 
