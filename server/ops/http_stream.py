@@ -148,11 +148,14 @@ class RequestStream:
                 await self._take_body(request)
         except GONE:
             raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
-        except (Refusal, trio.TooSlowError) as error:
-            refusal = error if isinstance(error, Refusal) else _too_slow()
-            request.is_late = True
+        except Refusal as refusal:
             self._count(refusal)
-            raise refusal from None
+            raise
+        except trio.TooSlowError:
+            request.is_late = True
+            too_slow = _too_slow()
+            self._count(too_slow)
+            raise too_slow from None
 
     @property
     def unfinished(self) -> int:
