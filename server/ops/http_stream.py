@@ -135,6 +135,9 @@ class RequestStream:
                 await self._enter()
             finally:
                 self.busy, self.awaits_body = True, False
+            # A connection may also be cut while it waits for its turn.
+            if self.over:
+                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
         body = bytes(request.body)
         request.drop_body()
         return body
