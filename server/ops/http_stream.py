@@ -150,12 +150,13 @@ class RequestStream:
                     await send_all(self.socket, CONTINUE)
                 await self._take_body(request)
         except GONE:
+            request.is_lost = True
             raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
         except Refusal as refusal:
             self._count(refusal)
             raise
         except trio.TooSlowError:
-            request.is_late = True
+            request.is_lost = True
             too_slow = _too_slow()
             self._count(too_slow)
             raise too_slow from None
@@ -214,7 +215,7 @@ class RequestStream:
         request = self._request
         with suppress(*GONE):
             # After an early answer. Otherwise the connection's own task may be reading.
-            if request and not (request.is_whole or request.is_late or self._answered.is_set()):
+            if request and not (request.is_whole or request.is_lost or self._answered.is_set()):
                 await self._linger()
             else:
                 receive_nowait(self.socket, MAX_HEAD)

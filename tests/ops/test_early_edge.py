@@ -279,3 +279,16 @@ async def test_client_that_leaves_in_the_middle_of_its_body_is_not_refused(autoj
         assert not site.started
         assert not site.edge.refused
         assert not site.charged
+
+
+async def test_answer_to_a_body_that_breaks_off_is_the_last(autojump_clock):
+    """The client closes its side in the middle of its body, and reads on."""
+    async with running() as site:
+        with site.client(HALF) as client:
+            await wait_until(lambda: site.begun == 1)
+            client.shutdown(socket.SHUT_WR)
+            answer = await take(client)
+            assert answer.verdict == (400, "bad_request")
+            assert answer.is_last
+            assert await receive(client, 1) == b""
+        assert not site.started
