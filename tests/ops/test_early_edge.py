@@ -194,7 +194,7 @@ async def test_stop_ends_a_request_before_its_turn(autojump_clock):
 
 
 async def test_stop_ends_a_request_whose_body_waits_for_its_turn(autojump_clock):
-    """The body is whole, but its work has not begun. After a stop, the work does not begin."""
+    """The body is whole, but the application has not got it. After a stop, it never does."""
     gate = Gate()
     async with running(pacer=gate) as site:
         with site.client(HALF) as client:
@@ -211,7 +211,7 @@ async def test_stop_ends_a_request_whose_body_waits_for_its_turn(autojump_clock)
 
 
 async def test_newcomer_costs_one_connection(autojump_clock):
-    """The place is the one of the connection that is cut, even while that one still ends."""
+    """While one cut connection still ends, the edge does not cut another one."""
     async with running(ROOM) as site:
         with ExitStack() as crowd:
             for _ in range(2):
