@@ -236,7 +236,7 @@ class RequestStream:
     async def _linger(self) -> None:
         """Read and drop what the client sends after an early answer, until it closes or falls silent.
 
-        Errors: OSError, ClosedResourceError.
+        A stop does not wait for a client that goes on sending. Errors: OSError, ClosedResourceError.
         """
         self.busy = False
         with trio.move_on_after(REQUEST_TIMEOUT):
@@ -244,7 +244,7 @@ class RequestStream:
                 data = b""
                 with trio.move_on_after(LINGER_TIMEOUT):
                     data = await receive(self.socket, LINGER_BYTES)
-                if not data:
+                if not data or self.context.terminated.is_set():
                     break
 
     async def _skip_body(self) -> bool:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from trio.testing import wait_all_tasks_blocked
 
-from server.gateway.sockets import receive
+from server.gateway.sockets import LINGER_TIMEOUT, receive
 from server.ops.cors import Sharing
 from server.ops.endpoint import EarlyRoute, read_body
 from server.ops.http import build_http_app
@@ -174,6 +174,25 @@ async def test_stop_ends_a_request_that_was_refused_before_its_body(autojump_clo
             await site.edge.stop()
             assert await receive(client, 1) == b""
         assert not site.edge.streams
+
+
+async def test_stop_does_not_wait_for_a_refused_client_that_goes_on_sending(autojump_clock):
+    """The client has its answer. Each further byte would keep the connection open."""
+    head = b"POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with running() as site:
+        with site.client(head) as client:
+            answer = await take(client)
+            assert answer.verdict == (401, "unauthorized")
+            assert answer.is_last
+            begun = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(site.edge.stop)
+                await wait_all_tasks_blocked()
+                while site.edge.streams:
+                    with suppress(OSError):
+                        client.sendall(b"1\r\nx\r\n")
+                    await trio.sleep(LINGER_TIMEOUT / 10)
+            assert trio.current_time() - begun < LINGER_TIMEOUT
 
 
 async def test_stop_ends_a_request_before_its_turn(autojump_clock):
