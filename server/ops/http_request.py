@@ -51,7 +51,8 @@ class IncomingRequest:
     """One request: a head, then its body in pieces.
 
     `event` is the head as parsed by h11, `on_wire` the number of the body's bytes received. `body` has
-    them, if a route reads them. `is_whole`: all of the body has come. `is_late`: it came too late.
+    them, if a route reads them. `is_whole`: all of the body has come. `is_lost`: its
+    rest comes too late, or never.
     """
 
     def __init__(self, head: bytes) -> None:
@@ -59,7 +60,7 @@ class IncomingRequest:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._size = 0
         self.on_wire = 0
-        self.is_whole = self.is_late = False
+        self.is_whole = self.is_lost = False
         self.body = bytearray()
         self.event = parse_head(head, self._parser)
         check_host(self.event)
@@ -96,7 +97,7 @@ class IncomingRequest:
         """Return whether the body's rest is sure to come, and short enough to be read and dropped."""
         lengths = self._values(b"content-length")
         # Without `100 Continue` the client may never send its body (RFC 9110 §10.1.1).
-        will_come = bool(lengths) and not (self.expects_continue or self.is_late)
+        will_come = bool(lengths) and not (self.expects_continue or self.is_lost)
         return will_come and int(lengths[0]) - self._size <= MAX_BODY
 
     def drop_body(self) -> None:

@@ -135,6 +135,9 @@ class RequestStream:
                 await self._enter()
             finally:
                 self.busy, self.awaits_body = True, False
+            # A connection may also be cut while it waits for its turn.
+            if self.over:
+                raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF)
         body = bytes(request.body)
         request.drop_body()
         return body
@@ -147,12 +150,16 @@ class RequestStream:
                     await send_all(self.socket, CONTINUE)
                 await self._take_body(request)
         except GONE:
+            request.is_lost = True
             raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
-        except (Refusal, trio.TooSlowError) as error:
-            refusal = error if isinstance(error, Refusal) else _too_slow()
-            request.is_late = True
+        except Refusal as refusal:
             self._count(refusal)
-            raise refusal from None
+            raise
+        except trio.TooSlowError:
+            request.is_lost = True
+            too_slow = _too_slow()
+            self._count(too_slow)
+            raise too_slow from None
 
     @property
     def unfinished(self) -> int:
@@ -208,7 +215,7 @@ class RequestStream:
         request = self._request
         with suppress(*GONE):
             # After an early answer. Otherwise the connection's own task may be reading.
-            if request and not (request.is_whole or request.is_late or self._answered.is_set()):
+            if request and not (request.is_whole or request.is_lost or self._answered.is_set()):
                 await self._linger()
             else:
                 receive_nowait(self.socket, MAX_HEAD)
@@ -229,7 +236,7 @@ class RequestStream:
     async def _linger(self) -> None:
         """Read and drop what the client sends after an early answer, until it closes or falls silent.
 
-        Errors: OSError, ClosedResourceError.
+        A stop does not wait for a client that goes on sending. Errors: OSError, ClosedResourceError.
         """
         self.busy = False
         with trio.move_on_after(REQUEST_TIMEOUT):
@@ -237,7 +244,7 @@ class RequestStream:
                 data = b""
                 with trio.move_on_after(LINGER_TIMEOUT):
                     data = await receive(self.socket, LINGER_BYTES)
-                if not data:
+                if not data or self.context.terminated.is_set():
                     break
 
     async def _skip_body(self) -> bool:
