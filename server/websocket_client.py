@@ -8,7 +8,7 @@ import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import RejectData
+from wsproto.events import RejectConnection, RejectData
 from wsproto.utilities import ProtocolError
 
 from server.reconnecting import (
@@ -75,7 +75,15 @@ class _Connection(WebSocketConnection):
         raise trio.TooSlowError
 
     async def _reader_task(self) -> None:
-        await super()._reader_task()
+        try:
+            await super()._reader_task()
+        except ProtocolError:
+            # trio-websocket answers bytes that are not valid, and wsproto refuses to send the answer.
+            if self._open_handshake.is_set():
+                raise ConnectionFailed("the server breaks the protocol") from None
+            await self._take_head()
+            self._check_cut()
+            raise ConnectionFailed(NOT_A_SERVER) from None
         if self._open_handshake.is_set():
             return
         with suppress(ProtocolError):
@@ -85,6 +93,12 @@ class _Connection(WebSocketConnection):
                     await self._handle_reject_data_event(event)
         self._check_cut()
         raise ConnectionFailed(ENDED)
+
+    async def _take_head(self) -> None:
+        """Take a refusal's head that came in the same bytes as a body that is not valid."""
+        for event in self._wsproto.events():
+            if isinstance(event, RejectConnection):
+                await self._handle_reject_connection_event(event)
 
     async def _handle_reject_data_event(self, event: RejectData) -> None:
         await super()._handle_reject_data_event(event)
