@@ -58,7 +58,7 @@ class AsyncioSocket:
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
         self._failure: ConnectionFailed | None = None
-        """The error of bytes that are not valid. It counts after the events of the bytes before them."""
+        """The error of bytes that are not valid. The events of the bytes before them come first."""
         self.subprotocol: str | None = None
 
     async def shake_hands(self, url: str, headers: Headers, subprotocols: Sequence[str]) -> None:
