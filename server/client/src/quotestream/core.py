@@ -259,18 +259,30 @@ class Core:
             self._asked = {s: at for s, at in self._asked.items() if s in self.document.missed}
         self._dropped &= self.document.quotes.keys()
         self.wanted.rename(patch.renamed)
+        removed = message["versions"].keys() - self.document.versions.keys()
+        if removed and self.markets:
+            self._leave_markets(removed)
+
+    def _leave_markets(self, symbols: Iterable[str]) -> None:
+        """Forget the markets of those `symbols` that are neither held nor wanted any more."""
+        wanted = {*chain(self.wanted.symbols, *self.wanted.bars.values())}
+        if EVERYTHING not in wanted:
+            for symbol in symbols:
+                if symbol not in self.document.versions and symbol not in wanted:
+                    self.markets.pop(symbol, None)
 
     def _check_number(self, held: Collection[str]) -> None:
         """Refuse many more symbols than the client asked for, and forget them. Errors: ValueError."""
         lists = [self.wanted.symbols, *self.wanted.bars.values()]
         asked = sum(map(len, lists)) + len(self._dropped)
-        if len(held) <= asked + SPARE_SYMBOLS:
+        number = len(held)
+        if number <= asked + SPARE_SYMBOLS:
             return
         wanted = {*chain.from_iterable(lists)}
-        if EVERYTHING not in wanted or len(held) > MOST_SYMBOLS:
+        if EVERYTHING not in wanted or number > MOST_SYMBOLS:
             # The next request would ask for them.
             self.document.forget(self.document.versions.keys() - wanted)
-            raise ValueError(f"{len(held)} symbols, and the client asked for {asked}")
+            raise ValueError(f"{number} symbols, and the client asked for {asked}")
 
     def _resync(self, symbols: Sequence[str], now: float) -> None:
         self._asked |= dict.fromkeys(symbols, now)
@@ -294,6 +306,9 @@ class Core:
         convert(message, Acknowledged)
         if message["action"] == "resume":
             self.document.recovered(convert(message, Resumed).recovered)
+        elif message["action"] == "unsubscribe":
+            # No patch removes a symbol without a quote.
+            self._leave_markets([*self.markets])
         elif message["action"] == "throttle":
             self.interval = convert(message, Throttled).interval
 
