@@ -66,13 +66,21 @@ class Page(NamedTuple):
 class HistoryClient:
     """Asks the HTTP port at `url`, such as `http://127.0.0.1:8081`, for one user."""
 
-    def __init__(self, url: str, token: str, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        tell: Callable[[str], None] = lambda _: None,
+        patience: float = LONGEST_ASKED,
+    ) -> None:
         """
         Arguments:
             tell: gets one line before each wait for the next attempt.
+            patience: seconds to wait at most if the server asks for it. A longer wait is a refusal.
         """
         self._url = urlsplit(url)
         self._tell = tell
+        self._patience = patience
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def pages(self, parameters: Mapping[str, str]) -> Iterator[Page]:
@@ -119,10 +127,11 @@ class HistoryClient:
             try:
                 return self._ask_once(path, missing)
             except _Away as away:
-                if attempt == ATTEMPTS:
+                asked = min(away.wait, LONGEST_ASKED)
+                if attempt == ATTEMPTS or asked > self._patience:
                     raise HistoryRefused(str(away)) from None
-                pause = max(wait, min(away.wait, LONGEST_ASKED))
-                self._tell(f"{away}; asking again in {pause:.3g} s")
+                pause = max(wait, asked)
+                self._tell(f"{away}; asking again in {_seconds(pause)} s")
                 time.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
         raise AssertionError("the loop returns or raises")
@@ -162,6 +171,11 @@ def _check(page: Any) -> None:
         good = good and all(each is None or NUMBER.fullmatch(each) for each in numbers)
     if not good:
         raise ValueError("a page of other types")
+
+
+def _seconds(pause: float) -> str:
+    """Return a wait as a plain number: whole seconds if it is long."""
+    return f"{pause:.0f}" if pause >= 100 else f"{pause:.3g}"
 
 
 def _message(body: bytes) -> str:
