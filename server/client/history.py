@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from itertools import chain
+from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
@@ -90,8 +91,12 @@ class HistoryClient:
             more = {"page_token": token} if token else {}
             page = self._page({**parameters, **more})
             yield page
-            if page.next_page_token in ("", token):
+            if not page.next_page_token:
                 return
+            if page.next_page_token == token:
+                raise HistoryRefused(
+                    "the server gives the same page again, so the bars are incomplete"
+                )
             token = page.next_page_token
 
     def exists(self, symbol: str) -> bool:
@@ -168,9 +173,16 @@ def _check(page: Any) -> None:
         opening, final, *numbers = (bar[name] for name in ("t", "final", *NUMBERS))
         good = good and isinstance(final, bool) and bar["c"] is not None
         good = good and datetime.fromisoformat(opening).tzinfo is not None
-        good = good and all(each is None or NUMBER.fullmatch(each) for each in numbers)
+        # Any character may stand between the date and the time.
+        good = good and opening.isprintable()
+        good = good and all(each is None or _is_number(each) for each in numbers)
     if not good:
         raise ValueError("a page of other types")
+
+
+def _is_number(text: str) -> bool:
+    """Return whether `text` is a number that a float can hold: JSON has numbers of any size."""
+    return NUMBER.fullmatch(text) is not None and isfinite(float(text))
 
 
 def _seconds(pause: float) -> str:
