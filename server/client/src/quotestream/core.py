@@ -290,16 +290,7 @@ class Core:
 
     def _send_about(self, key: str, symbols: Sequence[str], **command: Any) -> None:
         """Queue a command about `symbols`, in several parts if they are too long for one message."""
-        parts: list[list[str]] = [[]]
-        size = 0
-        for symbol in symbols:
-            length = len(symbol.encode()) + 4
-            if size + length > MAX_COMMAND:
-                parts.append([])
-                size = 0
-            parts[-1].append(symbol)
-            size += length
-        for part in filter(None, parts):
+        for part in in_parts(symbols):
             self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
@@ -341,3 +332,17 @@ class Core:
         "status": _status,
         "reconnect": _reconnect,
     }
+
+
+def in_parts(symbols: Sequence[str]) -> list[list[str]]:
+    """Return `symbols` in parts of which each fits into one command."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for symbol in symbols:
+        length = len(symbol.encode()) + 4
+        if size + length > MAX_COMMAND:
+            parts.append([])
+            size = 0
+        parts[-1].append(symbol)
+        size += length
+    return [part for part in parts if part]
