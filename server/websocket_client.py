@@ -8,7 +8,7 @@ import h11
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import RejectData
+from wsproto.events import BytesMessage, RejectConnection, RejectData, TextMessage
 from wsproto.utilities import ProtocolError
 
 from server.reconnecting import (
@@ -23,6 +23,9 @@ from server.reconnecting import (
     refused_handshake,
     unreachable,
 )
+
+MAX_MESSAGE = 1024 * 1024
+"""Bytes of a message, and its fragments."""
 
 Headers = Callable[[], Sequence[tuple[bytes, bytes]]]
 """Returns a request's headers. A traceback with local variables does not show their secrets so."""
@@ -75,7 +78,15 @@ class _Connection(WebSocketConnection):
         raise trio.TooSlowError
 
     async def _reader_task(self) -> None:
-        await super()._reader_task()
+        try:
+            await super()._reader_task()
+        except ProtocolError:
+            # trio-websocket answers bytes that are not valid, and wsproto refuses to send the answer.
+            if self._open_handshake.is_set():
+                raise ConnectionFailed("the server breaks the protocol") from None
+            await self._take_head()
+            self._check_cut()
+            raise ConnectionFailed(NOT_A_SERVER) from None
         if self._open_handshake.is_set():
             return
         with suppress(ProtocolError):
@@ -85,6 +96,18 @@ class _Connection(WebSocketConnection):
                     await self._handle_reject_data_event(event)
         self._check_cut()
         raise ConnectionFailed(ENDED)
+
+    async def _take_head(self) -> None:
+        """Take a refusal's head that came in the same bytes as a body that is not valid."""
+        for event in self._wsproto.events():
+            if isinstance(event, RejectConnection):
+                await self._handle_reject_connection_event(event)
+
+    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        await super()._handle_message_event(event)
+        # Empty fragments have no bytes that trio-websocket counts.
+        if len(self._message_parts) > MAX_MESSAGE:
+            raise ConnectionFailed(f"a message of more than {MAX_MESSAGE} bytes")
 
     async def _handle_reject_data_event(self, event: RejectData) -> None:
         await super()._handle_reject_data_event(event)
@@ -114,6 +137,7 @@ async def _connected(
                     path=resource,
                     client_subprotocols=[*subprotocols],
                     client_extra_headers=[*headers()],
+                    max_message_size=MAX_MESSAGE,
                 )
                 await socket.shake_hands(nursery)
                 nursery.start_soon(_keep_asking, socket)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from itertools import chain
+from math import isfinite
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
@@ -66,13 +67,21 @@ class Page(NamedTuple):
 class HistoryClient:
     """Asks the HTTP port at `url`, such as `http://127.0.0.1:8081`, for one user."""
 
-    def __init__(self, url: str, token: str, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        tell: Callable[[str], None] = lambda _: None,
+        patience: float = LONGEST_ASKED,
+    ) -> None:
         """
         Arguments:
             tell: gets one line before each wait for the next attempt.
+            patience: seconds to wait at most if the server asks for it. A longer wait is a refusal.
         """
         self._url = urlsplit(url)
         self._tell = tell
+        self._patience = patience
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def pages(self, parameters: Mapping[str, str]) -> Iterator[Page]:
@@ -82,8 +91,12 @@ class HistoryClient:
             more = {"page_token": token} if token else {}
             page = self._page({**parameters, **more})
             yield page
-            if page.next_page_token in ("", token):
+            if not page.next_page_token:
                 return
+            if page.next_page_token == token:
+                raise HistoryRefused(
+                    "the server gives the same page again, so the bars are incomplete"
+                )
             token = page.next_page_token
 
     def exists(self, symbol: str) -> bool:
@@ -119,10 +132,11 @@ class HistoryClient:
             try:
                 return self._ask_once(path, missing)
             except _Away as away:
-                if attempt == ATTEMPTS:
+                asked = min(away.wait, LONGEST_ASKED)
+                if attempt == ATTEMPTS or asked > self._patience:
                     raise HistoryRefused(str(away)) from None
-                pause = max(wait, min(away.wait, LONGEST_ASKED))
-                self._tell(f"{away}; asking again in {pause:.3g} s")
+                pause = max(wait, asked)
+                self._tell(f"{away}; asking again in {_seconds(pause)} s")
                 time.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
         raise AssertionError("the loop returns or raises")
@@ -159,9 +173,21 @@ def _check(page: Any) -> None:
         opening, final, *numbers = (bar[name] for name in ("t", "final", *NUMBERS))
         good = good and isinstance(final, bool) and bar["c"] is not None
         good = good and datetime.fromisoformat(opening).tzinfo is not None
-        good = good and all(each is None or NUMBER.fullmatch(each) for each in numbers)
+        # Any character may stand between the date and the time.
+        good = good and opening.isprintable()
+        good = good and all(each is None or _is_number(each) for each in numbers)
     if not good:
         raise ValueError("a page of other types")
+
+
+def _is_number(text: str) -> bool:
+    """Return whether `text` is a number that a float can hold: JSON has numbers of any size."""
+    return NUMBER.fullmatch(text) is not None and isfinite(float(text))
+
+
+def _seconds(pause: float) -> str:
+    """Return a wait as a plain number: whole seconds if it is long."""
+    return f"{pause:.0f}" if pause >= 100 else f"{pause:.3g}"
 
 
 def _message(body: bytes) -> str:

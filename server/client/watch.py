@@ -13,7 +13,7 @@ from rich.console import Console
 from server.client.backfill import fill_in
 from server.client.controls import Controls
 from server.client.groups import first_of
-from server.client.history import HistoryClient
+from server.client.history import LONGEST_WAIT, HistoryClient
 from server.client.keys import keys, unbuffered_keys
 from server.client.lines import Busiest, Print, end_with_reader, print_json, print_message
 from server.client.painting import Painter, redraw, tick
@@ -58,7 +58,10 @@ async def watch(url: str, token: str, wishes: Wishes) -> None:
         if wants_lines:
             await _show_lines(follow_symbols, symbols, wishes)
         else:
-            history = HistoryClient(wishes.http_url, token) if wishes.http_url else None
+            history = None
+            if wishes.http_url:
+                # One task asks for all lines and charts: a longer wait for one would stop all.
+                history = HistoryClient(wishes.http_url, token, patience=LONGEST_WAIT)
             await _show_table(follow_symbols, symbols, wishes, console, history)
     except BaseExceptionGroup as group:
         expected, others = group.split((StreamRefused, BrokenPipeError))

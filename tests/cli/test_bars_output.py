@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.client import history
-from server.client.history import HistoryClient, HistoryRefused
+from server.client.history import HistoryClient, HistoryRefused, Page
 from tests.cli.command import COMMAND, complaint, environment, run
 from tests.cli.test_bars import HEADER, TOKEN, bar, in_terminal, line, page, scripted
 
@@ -166,6 +166,13 @@ ODD_PAGES: dict[str, object] = {
     "a command for the terminal": {"bars": {"AAPL": [BAR | {"o": "\x1b[2J"}]}, "next_page_token": None},
     "a command as a symbol": {"bars": {"\x1b[2J": [BAR]}, "next_page_token": None},
     "a time that is not one": {"bars": {"AAPL": [BAR | {"t": "\x1b[2J"}]}, "next_page_token": None},
+    "a time with a command": {
+        "bars": {"AAPL": [BAR | {"t": "2026-11-24\x1b14:30:00Z"}]}, "next_page_token": None,
+    },
+    "a time of two lines": {
+        "bars": {"AAPL": [BAR | {"t": "2026-11-24\n14:30:00Z"}]}, "next_page_token": None,
+    },
+    "a close that is too large": {"bars": {"AAPL": [BAR | {"c": "1e999"}]}, "next_page_token": None},
     "a time without a zone": {
         "bars": {"AAPL": [BAR | {"t": "2026-11-24T14:30:00"}]}, "next_page_token": None,
     },
@@ -193,8 +200,10 @@ def test_endless_answer_is_left():
         next(HistoryClient(server.url, "a.b.c").pages({}))
 
 
-def test_pages_that_do_not_go_on_end():
-    """A server that gives the same token again would be asked for ever."""
+def test_pages_that_do_not_go_on_are_refused():
+    """A server that gives the same token again would be asked for ever. The bars are not complete."""
     answers = [page("same", AAPL=[bar(30)])] * 3
-    with scripted(*answers) as server:
-        assert len([*HistoryClient(server.url, "a.b.c").pages({})]) == 2
+    pages = list[Page]()
+    with scripted(*answers) as server, pytest.raises(HistoryRefused, match="the same page again"):
+        pages.extend(HistoryClient(server.url, "a.b.c").pages({}))
+    assert len(pages) == 2

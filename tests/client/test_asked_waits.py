@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import quotestream
 from quotestream.core import Core
-from server.client.history import HistoryClient
+from server.client.history import HistoryClient, HistoryRefused
 from server.client.publish import Publication, Summary
 from server.client.published import Entry, Object
 from server.reconnecting import FIRST_DELAY, LATER_RANGE, ConnectionFailed
@@ -65,6 +65,30 @@ def test_retry_after_of_an_http_answer_is_kept(monkeypatch, value, least, most):
         assert next(HistoryClient(server.url, "a.b.c").pages({"symbols": "AAPL"})).bars
     (wait,) = waits
     assert least <= wait <= most
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("3600", "3600"), ("0", "0.5"), ("1234", "1234"), ("99", "99")]
+)
+def test_wait_for_history_is_told_as_a_plain_number(monkeypatch, value, told):
+    """A number such as 3.6e+03 is hard to read."""
+    lines = list[str]()
+    monkeypatch.setattr("server.client.history.time.sleep", lambda _: None)
+    busy = 503, {"error": {"code": "store_unavailable", "message": "later"}}, ("Retry-After", value)
+    with scripted(busy, page(AAPL=[bar(30)])) as server:
+        next(HistoryClient(server.url, "a.b.c", lines.append).pages({"symbols": "AAPL"}))
+    assert lines == [f"503 store_unavailable: later; asking again in {told} s"]
+
+
+def test_wait_beyond_the_patience_is_a_refusal(monkeypatch):
+    """The table of `watch` is patient for 30 s, as one wait holds up all lines and charts."""
+    waits = list[float]()
+    monkeypatch.setattr("server.client.history.time.sleep", waits.append)
+    busy = 503, {"error": {"code": "store_unavailable", "message": "later"}}
+    answers = (*busy, ("Retry-After", "30")), (*busy, ("Retry-After", "31"))
+    with scripted(*answers) as server, pytest.raises(HistoryRefused, match="later"):
+        next(HistoryClient(server.url, "a.b.c", patience=30.0).pages({"symbols": "AAPL"}))
+    assert waits == [30.0]
 
 
 class Publishing:

@@ -42,6 +42,11 @@ def patch(*operations: Any, **versions: int) -> dict[str, Any]:
     return {"type": "quotes_patch", "ts": 1, "versions": versions, "operations": [*operations]}
 
 
+def added(symbol: str) -> dict[str, Any]:
+    """Return the operation that adds a quote."""
+    return {"op": "add", "path": f"/quotes/{symbol}", "value": {"price": 1}}
+
+
 def copies() -> Iterator[Any]:
     """Yield operations each of which doubles a quote."""
     for number in range(10_000):
@@ -142,6 +147,35 @@ def test_symbols_given_up_count_until_they_are_gone():
     core.unsubscribe(names)
     receive(core, message(2, FULL, names[0]))
     assert len(core.document.quotes) == len(names)
+
+
+@pytest.mark.parametrize("has_quotes", [True, False], ids=["removed", "without quotes"])
+@pytest.mark.parametrize("everything", [True, False], ids=["all", "names"])
+def test_markets_of_symbols_given_up_do_not_count(has_quotes, everything):
+    """A client that gave up many closed symbols still gets the state of those that it holds."""
+    names = [f"N{number}" for number in range(2 * SPARE_SYMBOLS)]
+    asked = ["*"] if everything else names
+    core = opened(*asked)
+    closed = {"type": "status", "status": "closed", "reason": "night"}
+    if has_quotes:
+        receive(core, patch(*map(added, names), **dict.fromkeys(names, 1)))
+    receive(core, closed | {"symbols": names})
+    core.unsubscribe(asked)
+    core.subscribe(names[:1])
+    if has_quotes:
+        removals = [{"op": "remove", "path": f"/quotes/{name}"} for name in names[1:]]
+        receive(core, patch(*removals, **dict.fromkeys(names[1:], 2)))
+    receive(core, {"type": "ack", "action": "unsubscribe", "symbols": asked})
+    receive(core, closed | {"symbols": names[:1]})
+    assert [*core.markets] == names[:1]
+
+
+def test_too_many_symbols_are_counted_before_they_go():
+    """The error tells how many symbols the server sent."""
+    core = opened("A")
+    names = [f"N{number}" for number in range(2 * SPARE_SYMBOLS)]
+    with pytest.raises(BadMessage, match=f"{len(names)} symbols, and the client asked for 1"):
+        receive(core, patch(*map(added, names), **dict.fromkeys(names, 1)))
 
 
 def test_removed_symbols_do_not_pile_up():

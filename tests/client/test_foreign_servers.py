@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from socket import MSG_PEEK, create_server, socket
+from socket import IPPROTO_TCP, MSG_PEEK, TCP_NODELAY, create_server, socket
 
 import pytest
 import trio
@@ -208,3 +208,31 @@ def test_failed_tls_says_why_at_once(run, caplog, self_signed, secure):
     assert "cannot connect to 127.0.0.1" in first
     if secure:
         assert "CERTIFICATE_VERIFY_FAILED" in first
+
+
+@EACH
+@pytest.mark.parametrize("together", [True, False], ids=["one read", "two reads"])
+def test_refusal_with_a_bad_chunk_still_asks_for_time(run, caplog, together):
+    """A body that is not valid is cut off, too: the client comes back when the head says."""
+    head = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    tries: list[float] = []
+
+    def reply(connection: socket) -> None:
+        tries.append(time.monotonic())
+        if len(tries) > 1:
+            connection.sendall(REDIRECTION)
+            return
+        connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        for part in [head + b"no chunk\r\n"] if together else [head, b"no chunk\r\n"]:
+            connection.sendall(part)
+        with suppress(OSError):
+            connection.recv(1)
+
+    async def story() -> None:
+        with answering(reply) as url, pytest.raises(quotestream.Refused):
+            async with quotestream.connect(url, symbols=["AAPL"]):
+                raise AssertionError
+
+    run(story, CONNECT_TIMEOUT)
+    assert 1.0 <= tries[1] - tries[0] < 2.0
+    assert "HTTP status 503; the next attempt comes in 1.0 s" in caplog.text

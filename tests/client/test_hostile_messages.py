@@ -20,6 +20,7 @@ from server.client.lines import print_json, print_message
 from server.client.stream import follow
 from server.client.table import Screen
 from tests.client.following import FULL, Seen, foreign_server, message
+from tests.client.libraries import EACH
 
 FOLDER = Path(__file__).parents[1] / "protocol_cases"
 
@@ -236,15 +237,22 @@ def test_bar_that_comes_late_does_not_replace_its_correction():
     assert [(each.c, each.rev) for each in bars._waiting.values()] == [(2.0, 2)]
 
 
-def test_fragments_without_end_are_left(monkeypatch, caplog):
-    """Empty ones count, too: asyncio's driver keeps them until the message ends."""
+@EACH
+def test_fragments_without_end_are_left(run, monkeypatch, caplog):
+    """Empty ones count, too: a driver keeps them until the message ends."""
     monkeypatch.setattr("quotestream.asyncio_driver.MAX_MESSAGE", 1000)
+    monkeypatch.setattr("server.websocket_client.MAX_MESSAGE", 1000)
 
     def send_fragments(connection: ServerConnection) -> None:
         with suppress(OSError):
             connection.socket.sendall(b"\x01\x00" + b"\x00\x00" * 2000)
         connection.recv()
 
-    with foreign_server(send_fragments) as url, pytest.raises(quotestream.TimedOut):
-        quotestream.get("AAPL", url=url, token="x", timeout=1.0)
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", symbols=["AAPL"]):
+            raise AssertionError
+
+    late = pytest.raises((trio.TooSlowError, TimeoutError))
+    with foreign_server(send_fragments) as url, late:
+        run(story, 1.0)
     assert "a message of more than 1000 bytes" in caplog.text

@@ -10,6 +10,7 @@ from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 import quotestream
+from tests.client.following import foreign_server
 from tests.client.libraries import EACH
 from tests.processes import ServerProcess, make_token
 
@@ -80,6 +81,38 @@ def test_refusal_without_symbols_is_about_those_without_an_answer(run):
             assert refused.value.reasons == {"NOPE": "no", "A": "too fast", "B": "too fast"}
 
     with refusing() as url:
+        run(story)
+
+
+@EACH
+def test_refusal_of_one_part_is_not_about_the_others(run):
+    """A long command goes in several messages. The server refuses the first one without a name."""
+    names = [f"SYMBOL{number:04}" for number in range(2000)]
+    parts: list[list[str]] = []
+
+    def answer(connection: ServerConnection) -> None:
+        for text in connection:
+            command = json.loads(text)
+            about = {"id": command["id"]}
+            if command["action"] == "ping":
+                answer = {"type": "pong"}
+            elif parts:
+                parts.append(command["symbols"])
+                answer = {"type": "ack", "action": "subscribe", "symbols": command["symbols"]}
+            else:
+                parts.append(command["symbols"])
+                answer = {"type": "error", "code": "rate_limited", "message": "too fast"}
+            connection.send(json.dumps(answer | about))
+
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", format="json") as quotes:
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.subscribe(names)
+            assert len(parts) == 3
+            assert refused.value.symbols == tuple(parts[0])
+            assert set(quotes._core.wanted.symbols) == {*parts[1], *parts[2]}
+
+    with foreign_server(answer) as url:
         run(story)
 
 

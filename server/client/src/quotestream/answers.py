@@ -1,8 +1,9 @@
 """The server's answers to the commands that an application waits for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 
+from quotestream.core import in_parts
 from quotestream.decoder import Message
 from quotestream.driver import Event
 from quotestream.errors import CommandRefused
@@ -15,13 +16,14 @@ class Answer:
     from the command's id, since a server may refuse either of the two for coming too fast.
     """
 
-    def __init__(self, id: int, event: Event, symbols: Iterable[str]) -> None:
+    def __init__(self, id: int, event: Event, symbols: Sequence[str]) -> None:
         self.id = id
         self.ping = f"ping {id}"
         self.event = event
         self.has_come = False
         self._open = dict.fromkeys(symbols)
         """The command's symbols that the server has neither accepted nor refused, in their order."""
+        self._parts = in_parts(symbols)
         self._refusals: list[CommandRefused] = []
 
     def accept(self, symbols: Iterable[str]) -> None:
@@ -30,8 +32,13 @@ class Answer:
             self._open.pop(symbol, None)
 
     def refuse(self, refusal: CommandRefused) -> None:
-        """Note a refusal. One that names no symbols is about all that are still without an answer."""
-        reasons = refusal.reasons or dict.fromkeys(self._open, refusal.message)
+        """Note a refusal. One that names no symbols is about a whole message of the command.
+
+        The server answers in order: that message is the first with symbols that wait for an answer.
+        """
+        waiting = ([each for each in part if each in self._open] for part in self._parts)
+        refused = next(filter(None, waiting), [])
+        reasons = refusal.reasons or dict.fromkeys(refused, refusal.message)
         self.accept(reasons)
         self._refusals.append(CommandRefused(refusal.code, refusal.message, reasons))
 
@@ -51,7 +58,7 @@ class Answers:
         self._numbers = count(1)
         self._by_id: dict[int | str, Answer] = {}
 
-    def begin(self, event: Event, symbols: Iterable[str]) -> Answer:
+    def begin(self, event: Event, symbols: Sequence[str]) -> Answer:
         """Return the place for the answer to a new command about `symbols`."""
         answer = Answer(next(self._numbers), event, symbols)
         self._by_id[answer.id] = self._by_id[answer.ping] = answer

@@ -57,6 +57,8 @@ class AsyncioSocket:
         self._writer = writer
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
+        self._failure: ConnectionFailed | None = None
+        """The error of bytes that are not valid. The events of the bytes before them come first."""
         self.subprotocol: str | None = None
 
     async def shake_hands(self, url: str, headers: Headers, subprotocols: Sequence[str]) -> None:
@@ -153,17 +155,20 @@ class AsyncioSocket:
     async def _next(self) -> Event:
         """Return the next event. Errors: Closed, ConnectionFailed."""
         while not self._events:
+            if self._failure:
+                raise self._failure
             data = await self._read()
             try:
                 self._protocol.receive_data(data or None)
-                self._events.extend(self._protocol.events())
             except ProtocolError as error:
                 if not data:
                     # The stream ended within the handshake.
                     raise Closed from None
-                if self._protocol.state is ConnectionState.CONNECTING:
-                    raise ConnectionFailed(NOT_A_SERVER) from None
-                raise ConnectionFailed(f"the server breaks the protocol: {error}") from None
+                handshake = self._protocol.state is ConnectionState.CONNECTING
+                self._failure = ConnectionFailed(
+                    NOT_A_SERVER if handshake else f"the server breaks the protocol: {error}"
+                )
+            self._events.extend(self._protocol.events())
             if not data and not self._events:
                 raise Closed
         return self._events.popleft()

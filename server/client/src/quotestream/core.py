@@ -259,18 +259,30 @@ class Core:
             self._asked = {s: at for s, at in self._asked.items() if s in self.document.missed}
         self._dropped &= self.document.quotes.keys()
         self.wanted.rename(patch.renamed)
+        removed = message["versions"].keys() - self.document.versions.keys()
+        if removed and self.markets:
+            self._leave_markets(removed)
+
+    def _leave_markets(self, symbols: Iterable[str]) -> None:
+        """Forget the markets of those `symbols` that are neither held nor wanted any more."""
+        wanted = {*chain(self.wanted.symbols, *self.wanted.bars.values())}
+        if EVERYTHING not in wanted:
+            for symbol in symbols:
+                if symbol not in self.document.versions and symbol not in wanted:
+                    self.markets.pop(symbol, None)
 
     def _check_number(self, held: Collection[str]) -> None:
         """Refuse many more symbols than the client asked for, and forget them. Errors: ValueError."""
         lists = [self.wanted.symbols, *self.wanted.bars.values()]
         asked = sum(map(len, lists)) + len(self._dropped)
-        if len(held) <= asked + SPARE_SYMBOLS:
+        number = len(held)
+        if number <= asked + SPARE_SYMBOLS:
             return
         wanted = {*chain.from_iterable(lists)}
-        if EVERYTHING not in wanted or len(held) > MOST_SYMBOLS:
+        if EVERYTHING not in wanted or number > MOST_SYMBOLS:
             # The next request would ask for them.
             self.document.forget(self.document.versions.keys() - wanted)
-            raise ValueError(f"{len(held)} symbols, and the client asked for {asked}")
+            raise ValueError(f"{number} symbols, and the client asked for {asked}")
 
     def _resync(self, symbols: Sequence[str], now: float) -> None:
         self._asked |= dict.fromkeys(symbols, now)
@@ -278,22 +290,16 @@ class Core:
 
     def _send_about(self, key: str, symbols: Sequence[str], **command: Any) -> None:
         """Queue a command about `symbols`, in several parts if they are too long for one message."""
-        parts: list[list[str]] = [[]]
-        size = 0
-        for symbol in symbols:
-            length = len(symbol.encode()) + 4
-            if size + length > MAX_COMMAND:
-                parts.append([])
-                size = 0
-            parts[-1].append(symbol)
-            size += length
-        for part in filter(None, parts):
+        for part in in_parts(symbols):
             self.send(**command, **{key: part})
 
     def _ack(self, message: Message, _: float) -> None:
         convert(message, Acknowledged)
         if message["action"] == "resume":
             self.document.recovered(convert(message, Resumed).recovered)
+        elif message["action"] == "unsubscribe":
+            # No patch removes a symbol without a quote.
+            self._leave_markets([*self.markets])
         elif message["action"] == "throttle":
             self.interval = convert(message, Throttled).interval
 
@@ -326,3 +332,17 @@ class Core:
         "status": _status,
         "reconnect": _reconnect,
     }
+
+
+def in_parts(symbols: Sequence[str]) -> list[list[str]]:
+    """Return `symbols` in parts of which each fits into one command."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for symbol in symbols:
+        length = len(symbol.encode()) + 4
+        if size + length > MAX_COMMAND:
+            parts.append([])
+            size = 0
+        parts[-1].append(symbol)
+        size += length
+    return [part for part in parts if part]
