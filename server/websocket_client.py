@@ -78,17 +78,19 @@ class _Connection(WebSocketConnection):
         raise trio.TooSlowError
 
     async def _reader_task(self) -> None:
-        try:
+        is_valid = False
+        # trio-websocket answers bytes that are not valid, and wsproto refuses to send the answer.
+        with suppress(ProtocolError):
             await super()._reader_task()
-        except ProtocolError:
-            # trio-websocket answers bytes that are not valid, and wsproto refuses to send the answer.
-            if self._open_handshake.is_set():
-                raise ConnectionFailed("the server breaks the protocol") from None
+            is_valid = True
+        if self._open_handshake.is_set():
+            if not is_valid:
+                raise ConnectionFailed("the server breaks the protocol")
+            return
+        if not is_valid:
             await self._take_head()
             self._check_cut()
-            raise ConnectionFailed(NOT_A_SERVER) from None
-        if self._open_handshake.is_set():
-            return
+            raise ConnectionFailed(NOT_A_SERVER)
         with suppress(ProtocolError):
             self._wsproto.receive_data(None)
             for event in self._wsproto.events():
