@@ -66,7 +66,7 @@ def test_queue_that_redis_forgets_is_judged_all_the_same(tmp_path, redis):
         assert {each["state"] for each in answers} == {"applied"}
         wait_for_volume(leader, 10)
         assert post(leader, trades(0, 10), Source="sip").counts[:2] == (0, 10)
-        assert leader.events("Redis has forgotten batches, which count all the same")
+        leader.await_event("Redis has forgotten batches, which count all the same")
 
 
 def test_redis_that_restarts_empty_leaves_no_publisher_waiting(tmp_path, redis):

@@ -1,6 +1,7 @@
 """Clients that read all the time, but slower than prices come: none is starved."""
 
 import fcntl
+import json
 import socket
 import sys
 import termios
@@ -27,9 +28,6 @@ ANSWER_TIMEOUT = 2.0
 SEGMENT = 1000
 """Bytes of a TCP segment."""
 
-CUT_OFF = SEGMENT + 450
-"""Bytes of a message whose first part is on its way, and of one segment."""
-
 SLICE = 0.05
 """Seconds between two reads of the slow link."""
 
@@ -51,11 +49,12 @@ class SlowLink:
         for pump in (self._up, self._down):
             threading.Thread(target=pump, daemon=True).start()
 
-    @property
-    def delay(self) -> float:
-        """Seconds that the link needs for what the kernels hold: here, and cut off at the server."""
+    def delay(self, message: int) -> float:
+        """Return the seconds that the link needs for what the kernel holds here, for one segment, and
+        for a `message` of so many bytes whose first part is on its way.
+        """
         taken = fcntl.ioctl(self._server, termios.FIONREAD, bytes(4))
-        return (int.from_bytes(taken, sys.byteorder) + CUT_OFF) / self._rate
+        return (int.from_bytes(taken, sys.byteorder) + SEGMENT + message) / self._rate
 
     def close(self) -> None:
         for each in (self._server, self.near, self._far):
@@ -129,11 +128,12 @@ class Watching:
         self._pid = server.process.pid
         self._client = client
         self._link = link
+        self._largest = 0
         self.seen: dict[str, list[float]] = {symbol: [time.monotonic()] for symbol in symbols}
 
     def ask(self, kind: str, action: str, **fields: object) -> dict[str, object]:
         """Send a command, and return its answer, which comes in time."""
-        watch, limit = Stopwatch(self._pid), ANSWER_TIMEOUT + self._link.delay
+        watch, limit = Stopwatch(self._pid), ANSWER_TIMEOUT + self._link.delay(self._largest)
         self._client.send(action, **fields)
         while (message := self.receive())["type"] != kind:
             pass
@@ -146,6 +146,7 @@ class Watching:
 
     def receive(self) -> dict[str, object]:
         message = self._client.receive()
+        self._largest = max(self._largest, len(json.dumps(message, separators=(",", ":"))))
         for symbol in message.get("versions", ()):
             self.seen[symbol].append(time.monotonic())
         return message

@@ -89,7 +89,7 @@ def test_lines_and_arrays_count_alike(server: ServerProcess, symbol: str) -> Non
     again = post(server, [json.loads(lines[0]), json.loads(lines[4]), 5])  # type: ignore[list-item]  # 5 is wrong
     assert again.counts == (0, 2, 0, 0, ["bad_json"])
     assert quote(server, symbol)[1]["volume"] == 3
-    assert server.events("published objects rejected")
+    server.await_event("published objects rejected")
 
 
 def test_same_object_counts_once_whichever_way_it_comes(server: ServerProcess, symbol: str) -> None:
