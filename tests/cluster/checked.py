@@ -31,6 +31,12 @@ class CheckedQuotes:
         """The epochs of its quotes."""
         return {epoch for epoch, _ in self.held.values()}
 
+    def forget_versions(self) -> None:
+        """Accept older versions: a killed leader may have shown its own clients a change that it had
+        not published yet.
+        """
+        self._newest.clear()
+
     def apply(self, message: dict[str, Any]) -> None:
         """Apply a `quotes_patch`. Errors: AssertionError names its fault."""
         jsonpatch.apply_patch(self.document, message["operations"], in_place=True)

@@ -86,25 +86,23 @@ class Follower(CheckedQuotes):
         self.visits += 1
         wait: float | None = None
         try:
-            async for text in connection:
+            while True:
+                message = json.loads(await connection.recv())
                 if due:
                     self.recoveries.append(time.monotonic() - due)
                     due = 0.0
                 self.messages += 1
-                message = json.loads(text)
                 if message["type"] == "quotes_patch":
                     self.apply(message)
                 elif message["type"] == "reconnect":
                     wait = message["after_ms"] / 1000
-        except ConnectionClosed:
-            # The close code tells.
-            pass
         except AssertionError as error:
             self.faults.append(str(error))
-        else:
+        except ConnectionClosed:
             if connection.close_code == 1001 and wait is not None:
                 return wait
         self.faults.append(f"closed with {connection.close_code}, to come back after {wait}")
+        self.forget_versions()
         return wait or RETRY_INTERVAL
 
 
