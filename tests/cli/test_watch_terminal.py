@@ -301,8 +301,16 @@ def test_output_in_a_file(server, tmp_path):
     assert process.wait(TIMEOUT) == 130
 
 
-def test_symbols_or_top_are_needed(tmp_path):
+def test_symbols_may_be_separated_by_commas(server, tmp_path):
+    """As in an address, and as after the key `a`."""
+    lines, code, errors = read_lines(command(server, "aapl,MSFT,", "--json"), tmp_path, 2)
+    assert {json.loads(line)["symbol"] for line in lines} == {"AAPL", "MSFT"}
+    assert (code, errors) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("symbols", [(), (" ", ",")])
+def test_symbols_or_top_are_needed(tmp_path, symbols):
     """The usage says so, and the exit code is that of a wrong command line."""
-    done = run(tmp_path, "watch")
+    done = run(tmp_path, "watch", *symbols)
     assert done.returncode == 2
     assert "name symbols, '*' for all, or --top N" in done.stderr
