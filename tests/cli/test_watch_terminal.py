@@ -308,6 +308,37 @@ def test_symbols_may_be_separated_by_commas(server, tmp_path):
     assert (code, errors) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("name", ["watch", "bars"])
+def test_outputs_may_be_closed(server, tmp_path, name, redirection):
+    """A shell's `>&-` closes them. The exit code tells all the same that there is no such symbol."""
+    url = server.quotes_url if name == "watch" else server.http_url
+    arguments = [name, "NOPE", "--url", url, "--token", make_token()]
+    code, errors = redirected(tmp_path, redirection, *arguments)
+    assert (code, "Traceback" in errors) == (2, False)
+
+
+def test_input_may_be_closed(tmp_path):
+    """It holds no token then."""
+    code, errors = redirected(tmp_path, "<&-", "watch", "AAPL", "--token-file", "-")
+    assert (code, len(errors.splitlines())) == (2, 1)
+
+
+def redirected(folder: Path, redirection: str, *arguments: str) -> tuple[int, str]:
+    """Run a command with a shell's redirection. Return its exit code and its errors."""
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND, *arguments]
+    done = subprocess.run(
+        shell,
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("symbols", [(), (" ", ",")])
 def test_symbols_or_top_are_needed(tmp_path, symbols):
     """The usage says so, and the exit code is that of a wrong command line."""

@@ -15,8 +15,8 @@ class Credential:
     __slots__ = ("_renewed", "_source", "_token")
 
     def __init__(self, token: str | TokenSource) -> None:
-        """Errors: ValueError, without the token, for one that a header cannot hold; TypeError for another
-        value than a text or a function.
+        """Errors: ValueError, without the token, for one that a header cannot hold; TypeError for a
+        value that is neither a text nor a function.
         """
         self._source: TokenSource | None = None
         self._renewed = False
