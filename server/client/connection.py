@@ -43,7 +43,9 @@ class Connection:
     def take(self, message: Mapping[str, Any], now: float) -> None:
         """Take in one message."""
         kind = message["type"]
-        if kind == "quotes_patch":
+        if kind == "connected":
+            self._state = "connected, no quotes yet"
+        elif kind == "quotes_patch":
             self._begin()
             self._check(message)
             # The oldest change that is not on the screen: it is the one that is late. A full quote may

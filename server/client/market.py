@@ -44,6 +44,8 @@ class Market:
         kind = message["type"]
         if kind == "connection":
             self.restart()
+        if kind in ("connection", "connected"):
+            # The document of a connection for other symbols is still empty.
             return
         if kind == "status" and "symbols" in message:
             if message["status"] == "stale":

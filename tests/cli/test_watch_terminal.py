@@ -174,6 +174,18 @@ def test_state_tells_of_a_server_that_went_away(tmp_path):
             terminal.__exit__(None, None, None)
 
 
+def test_state_tells_of_a_server_without_instruments(tmp_path):
+    """No quote comes, and the connection is there all the same, also after a lost one."""
+    port = str(free_port())
+    settings = {"WS_PORT": port, "CATALOGUE": "empty", "FEED": "push"}
+    arguments = [*COMMAND, "watch", "*", "--url", f"ws://127.0.0.1:{port}"]
+    with Terminal([*arguments, "--token", make_token()], tmp_path) as terminal:
+        for _ in range(2):
+            with ServerProcess(tmp_path, **settings):
+                terminal.wait_for(lambda lines: "connected, no quotes yet" in lines[-1])
+            terminal.wait_for(lambda lines: "reconnecting" in lines[-1])
+
+
 def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(server, tmp_path):
     """A shell's prompt is readable while it is stopped, and all is painted anew when it goes on."""
     with Terminal(command(server, "AAPL"), tmp_path) as terminal:

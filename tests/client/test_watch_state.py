@@ -49,6 +49,20 @@ def test_stale_says_why_and_errors_pass():
     assert words(connection, NOW + 60) == "● live"
 
 
+def test_connection_without_quotes_is_told():
+    """A server may have no instruments yet. The client is connected all the same."""
+    connection = Connection()
+    lost = {"type": "connection", "problem": "the connection ended", "retry_in": 7.0}
+    for before in {}, lost:
+        if before:
+            connection.take(before, NOW)
+        connection.take({"type": "connected"}, NOW)
+        assert words(connection) == "◌ connected, no quotes yet"
+        assert not connection.is_live
+    connection.take(message({"A": 1}, {"A": 1.0}), NOW)
+    assert words(connection) == "● live  nothing missed"
+
+
 @pytest.mark.parametrize(
     "status",
     [
