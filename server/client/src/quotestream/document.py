@@ -1,6 +1,7 @@
 """A client's copy of the quotes. It applies patches and detects missed ones."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 import jsonpatch
@@ -65,7 +66,7 @@ class Document:
             and not self._follows(symbol, version, since.get(symbol, version - 1))
         ]
         missed += self._patch(operations) - {*missed}
-        _check_sizes(self.quotes.get(each) for each in _grown(operations))
+        _check_values(self.quotes.get(each) for each in _grown(operations))
         self.versions |= versions
         if (epoch := message.get("epoch")) and epoch != self.epoch:
             self.epoch, self._proven = epoch, set()
@@ -145,7 +146,7 @@ def _check(operations: Iterable[dict[str, Any]]) -> None:
             value = operation["value"]
             if level == QUOTE and not isinstance(value, dict):
                 raise ValueError(f"a quote that is not an object: {path[:60]!r}")
-            _check_sizes([value if level == QUOTE else {"": value}])
+            _check_values([value if level == QUOTE else {"": value}])
 
 
 def _symbol(path: str) -> str:
@@ -167,11 +168,13 @@ def _grown(operations: Iterable[dict[str, Any]]) -> set[str]:
     return {_symbol(path) for path in paths if path.count("/") == FIELD}
 
 
-def _check_sizes(quotes: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse quotes that are too large. Errors: ValueError."""
+def _check_values(quotes: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuse quotes that are too large, and numbers that JSON does not have. Errors: ValueError."""
     for quote in filter(None, quotes):
         if len(quote) > MAX_FIELDS:
             raise ValueError(f"a quote of {len(quote)} fields")
         for value in quote.values():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"a value of {value}")
             if not isinstance(value, int | float | None) and len(json.encode(value)) > MAX_VALUE:
                 raise ValueError(f"a value of more than {MAX_VALUE} characters")
