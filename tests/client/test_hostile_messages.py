@@ -24,7 +24,7 @@ from tests.client.libraries import EACH
 
 FOLDER = Path(__file__).parents[1] / "protocol_cases"
 
-ODD: tuple[Any, ...] = (None, -1, 10**30, "x", [[]], {"x": []})
+ODD: tuple[Any, ...] = (None, -1, 10**30, 10**400, "x", [[]], {"x": []})
 """Values in place of a good one."""
 
 BARS = (
@@ -138,6 +138,7 @@ def test_odd_values_end_the_connection_only():
         msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 1, float("inf")]]]),
         msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 1, float("nan")]]]),
         msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 4, float("nan")]]]),
+        msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 4, -1e305]]]),
         b"\x91" * 100_000,
     ],
 )

@@ -1,7 +1,6 @@
 """A client's copy of the quotes. It applies patches and detects missed ones."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from math import isfinite
 from typing import Any
 
 import jsonpatch
@@ -20,6 +19,9 @@ QUOTE, FIELD = 2, 3
 
 MAX_FIELDS = 256
 """Fields of a quote: ten times what servers have. Without a limit they could fill the memory."""
+
+LARGEST = 1e300
+"""The largest number of a quote: the difference of two is a double, too. MessagePack has infinity."""
 
 MAX_VALUE = 4096
 """Characters of a field's JSON. The longest value of a server is a name of 200 characters."""
@@ -169,12 +171,14 @@ def _grown(operations: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _check_values(quotes: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse quotes that are too large, and numbers that JSON does not have. Errors: ValueError."""
+    """Refuse quotes and numbers that are too large. Errors: ValueError."""
     for quote in filter(None, quotes):
         if len(quote) > MAX_FIELDS:
             raise ValueError(f"a quote of {len(quote)} fields")
         for value in quote.values():
-            if isinstance(value, float) and not isfinite(value):
-                raise ValueError(f"a value of {value}")
-            if not isinstance(value, int | float | None) and len(json.encode(value)) > MAX_VALUE:
+            if isinstance(value, int | float):
+                # No comparison with NaN is true.
+                if not abs(value) <= LARGEST:
+                    raise ValueError("a number that is too large, or NaN")
+            elif value is not None and len(json.encode(value)) > MAX_VALUE:
                 raise ValueError(f"a value of more than {MAX_VALUE} characters")
