@@ -117,13 +117,13 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.run is _serve:
         _serve(arguments, settings)
         return
+    _open_outputs()
     # A server tells it in its log.
     for each in unknown_settings():
         print(f"quotestream: {each}", file=sys.stderr)
     arguments.run(arguments, settings)
-    if sys.stdout:
-        # Otherwise Python writes the rest at its end, and a full disk is a traceback.
-        sys.stdout.flush()
+    # Otherwise Python writes the rest at its end, and a full disk is a traceback.
+    sys.stdout.flush()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -350,6 +350,12 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 def _is_full(error: BaseException) -> bool:
     """Return whether there was no room for the output."""
     return isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None
+
+
+def _open_outputs() -> None:
+    """Write nowhere if an output is closed, as by a shell's `>&-`: Python has None in its place."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _drop_output() -> None:

@@ -110,7 +110,8 @@ def _first_line(path: str) -> str:
     """Read from a file, or from standard input for `-`. Errors: BadTokenSource."""
     try:
         if path == "-":
-            return sys.stdin.readline(MAX_TOKEN_LENGTH).strip()
+            # A closed input is None.
+            return sys.stdin.readline(MAX_TOKEN_LENGTH).strip() if sys.stdin else ""
         with Path(path).open(encoding="utf-8") as file:
             return file.readline(MAX_TOKEN_LENGTH).strip()
     except UnicodeDecodeError:

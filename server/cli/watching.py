@@ -72,7 +72,9 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.client.stream import StreamRefused
     from server.client.watch import Wishes, watch
 
-    if not arguments.symbols and not arguments.top:
+    # With commas, too, as the key `a` takes them.
+    symbols = [each for word in arguments.symbols for each in word.split(",") if each.strip()]
+    if not symbols and not arguments.top:
         arguments.parser.error("name symbols, '*' for all, or --top N")
     own = streaming_url(settings, "/ws/quotes")
     url = arguments.url or own
@@ -80,7 +82,7 @@ def _watch(arguments: argparse.Namespace, settings: Settings) -> None:
     http = arguments.http_url or (http_address(settings) if target == own else "")
     token = client_token(arguments.token, arguments.token_file, settings)
     wishes = Wishes(
-        arguments.symbols, arguments.format, arguments.fields, arguments.top, arguments.output, http
+        symbols, arguments.format, arguments.fields, arguments.top, arguments.output, http
     )
     try:
         trio.run(watch, target, token, wishes)

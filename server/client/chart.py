@@ -86,10 +86,10 @@ def _sampled(points: Sequence[Point], parts: int) -> list[float]:
 def _plot(prices: Sequence[float], low: float, high: float, rows: int) -> list[str]:
     """Return rows of braille: a dot for each price, joined by upright lines."""
     cells = [[BLANK] * (len(prices) // 2) for _ in range(rows)]
-    scale = (rows * 4 - 1) / (high - low)
     before = None
     for x, price in enumerate(prices):
-        y = round((high - price) * scale)
+        # Not times a scale, which is infinite if the prices are nearly the same.
+        y = round((high - price) / (high - low) * (rows * 4 - 1))
         first, last = (y, y) if before is None else (min(before, y), max(before, y))
         # The dot of the price before stands in the column before.
         first, last = (first + (before == first != y), last - (before == last != y))

@@ -24,6 +24,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._state = "connecting"
+        self._has_status = False
         self._problem = ""
         self._retry_at = 0.0
         self._refused = ""
@@ -42,23 +43,27 @@ class Connection:
     def take(self, message: Mapping[str, Any], now: float) -> None:
         """Take in one message."""
         kind = message["type"]
-        if kind == "quotes_patch":
-            self._state = "live"
+        if kind == "connected":
+            self._state = "connected, no quotes yet"
+        elif kind == "quotes_patch":
+            self._begin()
             self._check(message)
             # The oldest change that is not on the screen: it is the one that is late. A full quote may
             # have had its time long ago.
             if message.get("ts") and "epoch" not in message and not self._sent_at:
                 self._sent_at = message["ts"] / 1_000_000
         elif "recovered" in message:
-            self._state = "live"
+            self._begin()
             results = Counter(message["recovered"].values())
             self._refetched += results["quote"]
         elif kind == "connection":
-            self._state, self._problem = "reconnecting", clean(message["problem"])
+            self._state, self._has_status = "reconnecting", False
+            self._problem = clean(message["problem"])
             self._retry_at = now + message["retry_in"]
         elif kind == "status" and "symbols" not in message:
             status, reason = clean(message["status"]), clean(message["reason"])
             self._state = status if status == "live" else f"{status}: {reason}"
+            self._has_status = True
         elif kind == "error":
             self.refuse(message["message"], message.get("symbols", ()), now)
 
@@ -67,9 +72,9 @@ class Connection:
         named = f": {', '.join(symbols)}" if symbols else ""
         self._refused, self._refused_at = clean(f"{problem}{named}"), now
 
-    def restart(self, state: str = "connecting") -> None:
-        """Begin anew in `state`, as the user chose other symbols."""
-        self._state = state
+    def restart(self, state: str) -> None:
+        """Begin anew in `state`, with other symbols."""
+        self._state, self._has_status = state, False
         self._versions.clear()
         self._missed.clear()
 
@@ -98,6 +103,13 @@ class Connection:
         if self._latency is not None and self.is_live:
             parts.append((_latency_text(self._latency), ""))
         return parts
+
+    def _begin(self) -> None:
+        """Note that a connection gives quotes. They also come while the server says `stale`, or while
+        the market is closed.
+        """
+        if not self._has_status:
+            self._state = "live"
 
     def _state_word(self, now: float | None) -> tuple[str, str]:
         if self._state == "reconnecting":

@@ -113,7 +113,8 @@ def unbuffered_keys() -> Iterator[bool]:
 
     Ctrl-C keeps its meaning. The terminal's own mode is back at the end.
     """
-    if not sys.stdin.isatty():
+    # A closed input is None.
+    if not (sys.stdin and sys.stdin.isatty()):
         yield False
         return
     fd = sys.stdin.fileno()
@@ -130,7 +131,7 @@ def unbuffered_keys() -> Iterator[bool]:
 @contextmanager
 def buffered_keys() -> Iterator[None]:
     """Give the terminal its line mode and echo back for a while, as for a shell."""
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         yield
         return
     fd = sys.stdin.fileno()

@@ -43,7 +43,9 @@ class Market:
         """Take in one message, with the document after it."""
         kind = message["type"]
         if kind == "connection":
-            self._quiet.clear()
+            self.restart()
+        if kind in ("connection", "connected"):
+            # The document of a connection for other symbols is still empty.
             return
         if kind == "status" and "symbols" in message:
             if message["status"] == "stale":
@@ -54,6 +56,10 @@ class Market:
         if kind == "quotes_patch":
             for symbol, version in message["versions"].items():
                 self._note(symbol, version, now)
+
+    def restart(self) -> None:
+        """Forget which symbols are quiet, as each connection names them anew."""
+        self._quiet.clear()
 
     def _note(self, symbol: str, version: int, now: float) -> None:
         before = self._versions.get(symbol)

@@ -12,7 +12,7 @@ from quotestream.running import Running
 from quotestream.trio_driver import TrioDriver
 from server.quotes.view import Form
 
-__all__ = ["Listener", "StreamRefused", "follow"]
+__all__ = ["Core", "Credential", "Listener", "StreamRefused", "follow", "follow_core"]
 
 Listener = Callable[[Document, dict[str, Any]], None]
 
@@ -40,14 +40,23 @@ async def follow(
 
     Errors: StreamRefused; ValueError for a token that cannot be sent; what `token` raises.
     """
+
+    def pass_on(document: Document, message: dict[str, Any]) -> None:
+        if message["type"] != "connected":
+            listener(document, message)
+
     credential = Credential(token)
     # A traceback with local variables would show the token in this frame.
     del token
-    core = Core(symbols, format=format, fields=fields)
+    await follow_core(Core(symbols, format=format, fields=fields), url, credential, pass_on)
+
+
+async def follow_core(core: Core, url: str, credential: Credential, listener: Listener) -> NoReturn:
+    """Keep the document of `core`, as `follow` does. The listener also gets a message of type
+    `connected` when a connection begins. Errors: as of `follow`.
+    """
 
     def listen(message: dict[str, Any]) -> None:
-        if message["type"] == "connected":
-            return
         if message["type"] == "quotes_patch":
             for symbol in message["versions"]:
                 # A quote of other types ends the connection, before the listener shows it.

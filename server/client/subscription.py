@@ -58,7 +58,7 @@ class Subscription:
             if self.symbols:
                 await self._follow_until_changed()
             else:
-                self._screen.connection.restart("no symbols: press a to add one")
+                self._screen.restart("no symbols: press a to add one")
                 await self._changed.wait()
             self._changed = trio.Event()
 
@@ -78,7 +78,7 @@ class Subscription:
     async def _cancel_when_changed(self, scope: trio.CancelScope) -> None:
         await self._changed.wait()
         await trio.sleep(SETTLE)
-        self._screen.connection.restart()
+        self._screen.restart()
         scope.cancel()
 
     def _listen(self, document: Document, message: dict[str, Any]) -> None:

@@ -123,6 +123,11 @@ class Screen:
         self.market.take(document, message, now)
         self.changed.set()
 
+    def restart(self, state: str = "connecting") -> None:
+        """Begin anew in `state`, as the user chose other symbols."""
+        self.connection.restart(state)
+        self.market.restart()
+
     def draw(self, width: int, height: int) -> Frame:
         """Return the lines for a terminal of this size."""
         now = self._clock() if self._clock else None

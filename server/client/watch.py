@@ -17,7 +17,14 @@ from server.client.history import LONGEST_WAIT, HistoryClient
 from server.client.keys import keys, unbuffered_keys
 from server.client.lines import Busiest, Print, end_with_reader, print_json, print_message
 from server.client.painting import Painter, redraw, tick
-from server.client.stream import Listener, StreamRefused, follow
+from server.client.stream import (
+    Core,
+    Credential,
+    Listener,
+    StreamRefused,
+    follow,
+    follow_core,
+)
 from server.client.subscription import EVERYTHING, Follow, Subscription
 from server.client.table import Screen
 from server.quotes.view import Form
@@ -49,7 +56,12 @@ async def watch(url: str, token: str, wishes: Wishes) -> None:
     """
 
     async def follow_symbols(symbols: Sequence[str], listener: Listener) -> None:
-        await follow(url, token, symbols, listener, format=wishes.format, fields=wishes.fields)
+        form, fields = wishes.format, wishes.fields
+        if wants_lines:
+            await follow(url, token, symbols, listener, format=form, fields=fields)
+        else:
+            core = Core(symbols, format=form, fields=fields)
+            await follow_core(core, url, Credential(token), listener)
 
     symbols = wishes.symbols or (EVERYTHING,)
     console = Console()

@@ -174,6 +174,18 @@ def test_state_tells_of_a_server_that_went_away(tmp_path):
             terminal.__exit__(None, None, None)
 
 
+def test_state_tells_of_a_server_without_instruments(tmp_path):
+    """No quote comes, and the connection is there all the same, also after a lost one."""
+    port = str(free_port())
+    settings = {"WS_PORT": port, "CATALOGUE": "empty", "FEED": "push"}
+    arguments = [*COMMAND, "watch", "*", "--url", f"ws://127.0.0.1:{port}"]
+    with Terminal([*arguments, "--token", make_token()], tmp_path) as terminal:
+        for _ in range(2):
+            with ServerProcess(tmp_path, **settings):
+                terminal.wait_for(lambda lines: "connected, no quotes yet" in lines[-1])
+            terminal.wait_for(lambda lines: "reconnecting" in lines[-1])
+
+
 def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(server, tmp_path):
     """A shell's prompt is readable while it is stopped, and all is painted anew when it goes on."""
     with Terminal(command(server, "AAPL"), tmp_path) as terminal:
@@ -301,8 +313,47 @@ def test_output_in_a_file(server, tmp_path):
     assert process.wait(TIMEOUT) == 130
 
 
-def test_symbols_or_top_are_needed(tmp_path):
+def test_symbols_may_be_separated_by_commas(server, tmp_path):
+    """As in an address, and as after the key `a`."""
+    lines, code, errors = read_lines(command(server, "aapl,MSFT,", "--json"), tmp_path, 2)
+    assert {json.loads(line)["symbol"] for line in lines} == {"AAPL", "MSFT"}
+    assert (code, errors) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("name", ["watch", "bars"])
+def test_outputs_may_be_closed(server, tmp_path, name, redirection):
+    """A shell's `>&-` closes them. The exit code tells all the same that there is no such symbol."""
+    url = server.quotes_url if name == "watch" else server.http_url
+    arguments = [name, "NOPE", "--url", url, "--token", make_token()]
+    code, errors = redirected(tmp_path, redirection, *arguments)
+    assert (code, "Traceback" in errors) == (2, False)
+
+
+def test_input_may_be_closed(tmp_path):
+    """It holds no token then."""
+    code, errors = redirected(tmp_path, "<&-", "watch", "AAPL", "--token-file", "-")
+    assert (code, len(errors.splitlines())) == (2, 1)
+
+
+def redirected(folder: Path, redirection: str, *arguments: str) -> tuple[int, str]:
+    """Run a command with a shell's redirection. Return its exit code and its errors."""
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND, *arguments]
+    done = subprocess.run(
+        shell,
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("symbols", [(), (" ", ",")])
+def test_symbols_or_top_are_needed(tmp_path, symbols):
     """The usage says so, and the exit code is that of a wrong command line."""
-    done = run(tmp_path, "watch")
+    done = run(tmp_path, "watch", *symbols)
     assert done.returncode == 2
     assert "name symbols, '*' for all, or --top N" in done.stderr

@@ -1,14 +1,17 @@
 """Commands of `quotestream.connect` on trio and asyncio: refused in part, too fast, and cancelled."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
+from websockets.sync.server import ServerConnection
 
 import quotestream
 from quotestream import Quotes
+from tests.client.following import FULL, foreign_server, message
 from tests.client.libraries import EACH, on_asyncio, on_trio
 from tests.gateway.wire import new_user
 from tests.processes import ServerProcess, make_token
@@ -188,3 +191,63 @@ def test_cancelled_command_reaches_the_server_as_a_whole(run, cancel, server):
             assert quotes.state == "live"
 
     run(story)
+
+
+@EACH
+def test_quote_given_up_goes_also_if_the_connection_is_lost_before_the_answer(run):
+    """The next connection does not ask for the symbol. Its quote leaves the mapping, as a change."""
+    connections: list[ServerConnection] = []
+
+    def answer(connection: ServerConnection) -> None:
+        connections.append(connection)
+        if len(connections) == 1:
+            connection.send(message(1, FULL, epoch="e"))
+        for text in connection:
+            command = json.loads(text)
+            if command["action"] == "unsubscribe":
+                return
+            connection.send(json.dumps({"type": "pong", "ts": 1, "id": command["id"]}))
+
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", symbols=["A"], format="json") as quotes:
+            assert (await anext(quotes)).quote is not None
+            await quotes.unsubscribe(["A"])
+            await quotes.until(lambda: quotes.state == "live")
+            assert not quotes
+            assert (await anext(quotes)).quote is None
+
+    with foreign_server(answer) as url:
+        run(story)
+
+
+@EACH
+@pytest.mark.parametrize("how", ["lost", "stale"])
+def test_bars_of_an_interruption_may_be_missing(run, how):
+    """After a lost connection, and once prices flow again, `missed` names the symbols."""
+    stale, live = ({"type": "status", "status": each, "reason": "x"} for each in ("stale", "live"))
+    connections: list[ServerConnection] = []
+
+    def answer(connection: ServerConnection) -> None:
+        connections.append(connection)
+        for text in connection:
+            command = json.loads(text)
+            kind = {"type": "pong" if command["action"] == "ping" else "ack"}
+            connection.send(json.dumps({"symbols": command.get("bars", [])} | command | kind))
+
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", format="json") as quotes:
+            bars = await quotes.bars(["A", "B"])
+            assert bars.missed == set()
+            if how == "lost":
+                connections[0].close()
+            else:
+                connections[0].send(json.dumps(stale))
+                await quotes.until(lambda: quotes.state == "stale")
+                assert bars.missed == set()
+                connections[0].send(json.dumps(live))
+            await quotes.until(lambda: bars.missed == {"A", "B"} and quotes.state == "live")
+            later = await quotes.bars(["A"], "5m")
+            assert later.missed == set()
+
+    with foreign_server(answer) as url:
+        run(story)

@@ -59,3 +59,37 @@ def test_position_is_what_is_proven():
     assert document.position == "2:A=8"
     document.apply(patch("add", 9, "B") | {"epoch": "2"})
     assert parse_position(document.position) == Position("2", {"A": 8, "B": 9})
+
+
+def test_operations_of_several_kinds_count_by_symbol():
+    """One message may add, change and remove quotes: only a change has to follow the one before."""
+    document = Document()
+    for symbol in ("A", "B", "C"):
+        document.apply(patch("add", 7, symbol) | {"epoch": "1"})
+    several = [patch("remove", 7, "A"), patch("replace", 9, "B"), patch("add", 70, "C")]
+    message = {
+        "versions": {
+            symbol: version for each in several for symbol, version in each["versions"].items()
+        },
+        "operations": [operation for each in several for operation in each["operations"]],
+        "epoch": "1",
+    }
+    assert document.apply(message) == ["B"]
+    assert document.quotes.keys() == document.versions.keys() == {"B", "C"}
+    assert document.missed == {"B"}
+    assert document.position == "1:C=70"
+
+
+def test_change_that_cannot_be_applied_is_noticed():
+    """A field that the quote does not have, as one from an older server: only the full quote helps."""
+    document = Document()
+    document.apply(patch("add", 7) | {"epoch": "1"})
+    newer = {"op": "replace", "path": "/quotes/A/mid", "value": 1.5}
+    message = patch("replace", 8, price=2.0)
+    assert document.apply(message | {"operations": [newer, *message["operations"]]}) == ["A"]
+    assert document.quotes == {"A": {"current_price": 2.0}}
+    assert document.missed == {"A"}
+    assert document.position == "1:"
+    assert document.apply(patch("replace", 9) | {"operations": [newer]}) == []
+    document.apply(patch("add", 9) | {"epoch": "1"})
+    assert document.missed == set()

@@ -24,7 +24,7 @@ from tests.client.libraries import EACH
 
 FOLDER = Path(__file__).parents[1] / "protocol_cases"
 
-ODD: tuple[Any, ...] = (None, -1, 10**30, "x", [[]], {"x": []})
+ODD: tuple[Any, ...] = (None, -1, 10**30, 10**400, "x", [[]], {"x": []})
 """Values in place of a good one."""
 
 BARS = (
@@ -135,13 +135,18 @@ def test_odd_values_end_the_connection_only():
         msgspec.msgpack.encode({"type": "quotes_patch"}),
         msgspec.msgpack.encode({"type": "quotes_patch", "versions": {5: 5}, "operations": []}),
         msgspec.msgpack.encode(["s", "e", float("nan"), [["AAPL", 1, 1, float("inf")]]]),
+        msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 1, float("inf")]]]),
+        msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 1, float("nan")]]]),
+        msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 4, float("nan")]]]),
+        msgspec.msgpack.encode(["s", "e", 5, [["AAPL", 1, 4, -1e305]]]),
         b"\x91" * 100_000,
     ],
 )
 def test_odd_messagepack_ends_the_connection_only(data):
     """MessagePack has keys that are not texts, NaN, and infinity."""
     quotes = client("msgpack")
-    schema = {"type": "schema", "fields": ["current_price", "last_updated"], "derived": ["change"]}
+    fields = ["current_price", "last_updated", "bid"]
+    schema = {"type": "schema", "fields": fields, "derived": ["change"]}
     receive(quotes, msgspec.msgpack.encode(schema))
     with pytest.raises(BadMessage):
         receive(quotes, data)

@@ -146,6 +146,34 @@ def test_second_cancellation_on_asyncio(server):
     eventually(lambda: gone(server))
 
 
+def test_token_function_that_is_cancelled_on_asyncio(server):
+    """A token's function may wait for a task that another part of the program cancels. That ends the
+    client, at the start and later, and nobody waits for ever.
+    """
+
+    async def token() -> str:
+        if tokens:
+            return tokens.pop()
+        forever = asyncio.create_task(asyncio.sleep(PATIENCE))
+        forever.cancel()
+        await forever
+        raise AssertionError
+
+    async def story() -> None:
+        async with quotestream.connect(server.quotes_url, token=token, symbols=["AAPL"]) as quotes:
+            with pytest.raises(quotestream.Ended, match="cancelled"):
+                await quotes.until(lambda: False)
+            assert quotes.state == "ended"
+        with pytest.raises(quotestream.Ended, match="cancelled"):
+            async with quotestream.connect(server.quotes_url, token=token):
+                raise AssertionError
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    tokens = [make_token(new_user(), lifetime=1.5)]
+    on_asyncio(story)
+    eventually(lambda: gone(server))
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_interrupt_of_the_client_s_own_task_on_trio(server, kind):
     """Ctrl-C may hit the client's task. It leaves the block as it is, not in a group."""

@@ -116,6 +116,37 @@ def test_refusal_of_one_part_is_not_about_the_others(run):
         run(story)
 
 
+@EACH
+def test_symbol_that_no_answer_names_draws_no_later_refusal(run):
+    """The server acknowledges the first message of a long command without one of its symbols. A refusal
+    without symbols is about the second message all the same.
+    """
+    names = [f"SYMBOL{number:04}" for number in range(2000)]
+    parts: list[list[str]] = []
+
+    def answer(connection: ServerConnection) -> None:
+        for text in connection:
+            command = json.loads(text)
+            answer = {"type": "pong"}
+            if command["action"] != "ping":
+                parts.append(command["symbols"])
+                named = command["symbols"][1:]
+                answer = {"type": "ack", "action": "subscribe", "symbols": named}
+                if len(parts) == 2:
+                    answer = {"type": "error", "code": "rate_limited", "message": "too fast"}
+            connection.send(json.dumps(answer | {"id": command["id"]}))
+
+    async def story() -> None:
+        async with quotestream.connect(url, token="x", format="json") as quotes:
+            with pytest.raises(quotestream.CommandRefused) as refused:
+                await quotes.subscribe(names)
+            assert refused.value.symbols == tuple(parts[1])
+            assert set(quotes._core.wanted.symbols) == {*parts[0], *parts[2]}
+
+    with foreign_server(answer) as url:
+        run(story)
+
+
 @contextmanager
 def refusing() -> Iterator[str]:
     """Serve clients. NOPE and AWAY are refused by name. Of the other commands, the server carries out

@@ -45,3 +45,10 @@ def test_chart_needs_two_times():
     assert draw_chart([(NOW, 1.0), (NOW, 2.0)], 80, 24) is None
     assert draw_chart([(NOW, 1.0), (NOW + 1, 2.0)], 9, 24) is None
     assert draw_chart([(NOW, 1.0), (NOW + 1, 2.0)], 80, 3) is None
+
+
+@pytest.mark.parametrize("price", [5e-324, 1e300])
+def test_prices_of_any_size_make_a_chart(price):
+    """Nearly no difference and the largest one, as a server with a fault may send them."""
+    points = [(NOW, -price), (NOW + 1, 0.0), (NOW + 2, price)]
+    assert draw_chart(points, 900, 12) is not None

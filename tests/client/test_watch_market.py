@@ -1,12 +1,20 @@
 """The prices that `watch` has seen, its counts of updates, and its pause."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
+import trio
+import trio.testing
 
 from server.client.activity import Activity
+from server.client.document import Document
 from server.client.seen import KEPT, SPAN, PricesSeen
-from tests.client.patches import NOW, Followed
+from server.client.stream import Listener
+from server.client.subscription import Subscription
+from server.client.table import Screen
+from server.pacing import wait_until
+from tests.client.patches import NOW, Followed, message
 
 
 def test_sparkline_is_true_to_time():
@@ -91,3 +99,31 @@ def test_pause_holds_quotes_prices_and_arrows():
     followed.market.go_on()
     row = followed.market.row("A", NOW + 9)
     assert (row.quote["current_price"], row.version, row.seen.direction) == (1.5, 3, -1)
+
+
+async def test_quiet_symbol_that_is_added_again_is_not_quiet(autojump_clock):
+    """Each connection names the quiet symbols anew, so what an earlier one said does not count."""
+    screen = Screen()
+    connections: list[list[str]] = []
+
+    async def follow(symbols: Sequence[str], listen: Listener) -> None:
+        document = Document()
+        connections.append([*symbols])
+        document.apply(patch := message({"A": 1}, {"A": 1.0}))
+        listen(document, patch)
+        if len(connections) == 1:
+            status = {"type": "status", "status": "stale", "reason": "quiet", "symbols": ["A"]}
+            listen(document, status)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        subscription = Subscription(["A"], follow, screen)
+        nursery.start_soon(subscription.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert screen.market.is_quiet("A")
+        subscription.remove("A")
+        await wait_until(lambda: not screen.connection.is_live)
+        subscription.add("A")
+        await wait_until(lambda: len(connections) == 2 and screen.connection.is_live)
+        assert not screen.market.is_quiet("A")
+        nursery.cancel_scope.cancel()

@@ -1,5 +1,7 @@
 """The state of the connection as `watch` tells it."""
 
+import pytest
+
 from server.client.connection import Connection
 from tests.client.patches import NOW, message
 
@@ -45,6 +47,46 @@ def test_stale_says_why_and_errors_pass():
     connection.take({"type": "error", "message": "no such symbol", "symbols": ["X"]}, NOW)
     assert words(connection) == "● live  (no such symbol: X)"
     assert words(connection, NOW + 60) == "● live"
+
+
+def test_connection_without_quotes_is_told():
+    """A server may have no instruments yet. The client is connected all the same."""
+    connection = Connection()
+    lost = {"type": "connection", "problem": "the connection ended", "retry_in": 7.0}
+    for before in {}, lost:
+        if before:
+            connection.take(before, NOW)
+        connection.take({"type": "connected"}, NOW)
+        assert words(connection) == "◌ connected, no quotes yet"
+        assert not connection.is_live
+    connection.take(message({"A": 1}, {"A": 1.0}), NOW)
+    assert words(connection) == "● live  nothing missed"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"status": "closed", "reason": "session_closed"},
+        {"status": "stale", "reason": "leader_lost"},
+    ],
+)
+def test_quotes_do_not_hide_a_status(status):
+    """Quotes also change while prices do not flow, such as by an import. The state tells it on."""
+    connection = Connection()
+    connection.take(message({"A": 1}, {"A": 1.0}), NOW)
+    connection.take({"type": "status"} | status, NOW)
+    shown = f"◌ {status['status']}: {status['reason']}"
+    connection.take(message({"A": 1}, {"A": 1.0}, epoch="e"), NOW)
+    connection.take(message({"A": 2}), NOW)
+    assert words(connection) == shown
+    lost = {"type": "connection", "problem": "the connection ended", "retry_in": 7.0}
+    connection.take(lost, NOW)
+    connection.take({"type": "ack", "action": "resume", "recovered": {"A": "current"}}, NOW)
+    assert words(connection).startswith("● live")
+    connection.take({"type": "status"} | status, NOW)
+    connection.restart("connecting")
+    connection.take(message({"A": 1}, {"A": 1.0}), NOW)
+    assert words(connection).startswith("● live")
 
 
 def test_latency_is_that_of_the_oldest_message_on_the_screen():

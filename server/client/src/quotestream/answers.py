@@ -24,19 +24,27 @@ class Answer:
         self._open = dict.fromkeys(symbols)
         """The command's symbols that the server has neither accepted nor refused, in their order."""
         self._parts = in_parts(symbols)
+        self._begun = 0
+        """The number of parts up to the last one that has an answer about any of its symbols."""
         self._refusals: list[CommandRefused] = []
 
     def accept(self, symbols: Iterable[str]) -> None:
         """Note that the server carried the command out on `symbols`."""
-        for symbol in symbols:
+        answered = {*symbols}
+        for symbol in answered:
             self._open.pop(symbol, None)
+        for number in range(self._begun, len(self._parts)):
+            if not answered.isdisjoint(self._parts[number]):
+                self._begun = number + 1
 
     def refuse(self, refusal: CommandRefused) -> None:
         """Note a refusal. One that names no symbols is about a whole message of the command.
 
-        The server answers in order: that message is the first with symbols that wait for an answer.
+        The server answers in order: that message is the first without any answer. If all have one, it
+        is the first with symbols that wait for theirs.
         """
-        waiting = ([each for each in part if each in self._open] for part in self._parts)
+        parts = self._parts[self._begun :] or self._parts
+        waiting = ([each for each in part if each in self._open] for part in parts)
         refused = next(filter(None, waiting), [])
         reasons = refusal.reasons or dict.fromkeys(refused, refusal.message)
         self.accept(reasons)

@@ -33,8 +33,8 @@ class Bars:
 
     A bar that waits for the application is replaced by its newest state. At most 60 times the number
     of symbols wait. Beyond that the oldest is dropped, and `missed` has its symbol, as if the server
-    had dropped the bar: ask `GET /bars` for the bars, and clear `missed`. After a lost connection,
-    `GET /bars` has the bars of the meantime.
+    had dropped the bar. After a lost connection, and once prices flow again, `missed` has all symbols.
+    Ask `GET /bars` for the bars, and clear `missed`.
 
     Iterating ends after `stop`.
     """
@@ -51,7 +51,7 @@ class Bars:
         self.symbols = [*symbols]
         self.timeframe = timeframe
         self.missed: set[str] = set()
-        """The symbols of which final bars were dropped."""
+        """The symbols of which final bars may be missing."""
         self.ended: datetime | None = None
         """All bars that began at this time, or before, have come; None before the first end."""
         self._until = until
@@ -92,6 +92,10 @@ class Bars:
         else:
             named = {"symbol": about.symbol, "timeframe": self.timeframe}
             self._add(_converted(about.bar | named, Bar))
+
+    def interrupted(self) -> None:
+        """Note that bars did not come for a while."""
+        self.missed.update(self.symbols)
 
     def rename(self, new: Mapping[str, str]) -> None:
         """Follow instruments that got another symbol."""

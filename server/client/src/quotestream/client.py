@@ -79,7 +79,7 @@ class Quotes(Mapping[str, Quote]):
         self._answers = Answers()
         self._failure: Exception | None = None
         self._lag: float | None = None
-        self._is_entered = self._is_inside = False
+        self._is_entered = self._is_inside = self._is_stale = False
 
     async def __aenter__(self) -> Self:
         if self._is_entered:
@@ -330,6 +330,9 @@ class Quotes(Mapping[str, Quote]):
                 # Entering raises it at once, but a block may never ask.
                 _log.warning("%s: the client ends: %r", self._url, failure)
             self._failure = self._failure or failure
+        finally:
+            # A cancelled task, such as one that the token's function awaits, ends the client, too.
+            self._failure = self._failure or Ended("the client's task was cancelled")
             self._wake()
 
     async def _leave(self) -> None:
@@ -357,7 +360,8 @@ class Quotes(Mapping[str, Quote]):
             self._measure(message)
             for bars in self._bars:
                 bars.rename(message.get("renamed", {}))
-        elif kind == "ack" and message["action"] == "resume":
+        elif kind == "connected" or (kind == "ack" and message["action"] == "resume"):
+            # The core has forgotten symbols that were given up, or that the server left out.
             self._changes.note([*self])
         elif kind in ("bar", "bars_end", "bars_missed"):
             for bars in self._bars:
@@ -369,7 +373,16 @@ class Quotes(Mapping[str, Quote]):
         elif kind == "connection":
             problem, wait = message["problem"], message["retry_in"]
             _log.warning("%s: %s; the next attempt comes in %.1f s", self._url, problem, wait)
+        if kind in ("connected", "status"):
+            self._tell_bars(interrupted=kind == "connected" or self._is_stale)
         self._wake()
+
+    def _tell_bars(self, *, interrupted: bool) -> None:
+        """Note that bars come again, if prices flow now. `interrupted`: they did not before."""
+        self._is_stale = self.state == "stale"
+        if interrupted and not self._is_stale:
+            for bars in self._bars:
+                bars.interrupted()
 
     def _measure(self, message: Message) -> None:
         """Measure the lag. The time of a full quote says nothing of the way here."""

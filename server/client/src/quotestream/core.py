@@ -44,6 +44,9 @@ MAX_COMMAND = 12 * 1024
 CONNECTED: Mapping[str, State] = {"live": "live", "stale": "stale", "closed": "closed"}
 """The states that a server tells. A later server may tell others."""
 
+STOPPED = {"halted", "closed"}
+"""What a publisher says of a symbol's market, until it says `open`."""
+
 MOST_SYMBOLS = 1_000_000
 """Symbols that a client holds if it asked for all: a hundred times the instruments of an exchange."""
 
@@ -314,6 +317,10 @@ class Core:
         if news.interval is not None:
             self.overload = news.interval
         for symbol in news.symbols:
+            market = self.markets.get(symbol)
+            if market and market.status in STOPPED and news.status in ("live", "stale"):
+                # A market that is halted is quiet, too, and a price of it does not end the halt.
+                continue
             self.markets.pop(symbol, None)
             if news.status not in ("live", "open"):
                 self.markets[symbol] = Market(news.status, news.reason)

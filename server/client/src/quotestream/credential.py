@@ -15,14 +15,18 @@ class Credential:
     __slots__ = ("_renewed", "_source", "_token")
 
     def __init__(self, token: str | TokenSource) -> None:
-        """Errors: ValueError, without the token, for one that a header cannot hold."""
+        """Errors: ValueError, without the token, for one that a header cannot hold; TypeError for a
+        value that is neither a text nor a function.
+        """
         self._source: TokenSource | None = None
         self._renewed = False
         self._token = ""
         if isinstance(token, str):
             self._set(token)
-        else:
+        elif token is None or callable(token):
             self._source = token
+        else:
+            raise TypeError("token is neither a text nor a function that returns one")
 
     async def renew(self) -> bool:
         """Ask the source for a token: at the start, then once between two accepted connections. Return

@@ -1,7 +1,6 @@
 """A client's copy of the quotes. It applies patches and detects missed ones."""
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jsonpatch
@@ -20,6 +19,9 @@ QUOTE, FIELD = 2, 3
 
 MAX_FIELDS = 256
 """Fields of a quote: ten times what servers have. Without a limit they could fill the memory."""
+
+LARGEST = 1e300
+"""The largest number of a quote: the difference of two is a double, too. MessagePack has infinity."""
 
 MAX_VALUE = 4096
 """Characters of a field's JSON. The longest value of a server is a name of 200 characters."""
@@ -57,32 +59,26 @@ class Document:
         """
         operations, versions = message["operations"], message["versions"]
         _check(operations)
-        replaced = not operations or any(operation["op"] == "replace" for operation in operations)
+        whole = _whole(operations)
         since = message.get("since", {})
         missed = [
             symbol
             for symbol, version in versions.items()
-            if replaced and not self._follows(symbol, version, since.get(symbol, version - 1))
+            if symbol not in whole
+            and not self._follows(symbol, version, since.get(symbol, version - 1))
         ]
-        try:
-            self._patch(operations)
-        except NOT_HELD:
-            for operation in operations:
-                # `missed` has the symbol, unless its full quote was asked for already.
-                with suppress(*NOT_HELD):
-                    self._patch([operation])
-        _check_sizes(self.quotes.get(each) for each in _grown(operations))
+        missed += self._patch(operations) - {*missed}
+        _check_values(self.quotes.get(each) for each in _grown(operations))
         self.versions |= versions
+        if (epoch := message.get("epoch")) and epoch != self.epoch:
+            self.epoch, self._proven = epoch, set()
+            self.missed |= self.quotes.keys()
+        if epoch:
+            self._proven |= whole
+        self.missed -= whole
+        self.forget(whole - self.quotes.keys())
         self._proven.difference_update(missed)
         self.missed.update(missed)
-        if epoch := message.get("epoch"):
-            if epoch != self.epoch:
-                self.epoch, self._proven = epoch, set()
-                self.missed |= self.quotes.keys()
-            self._proven |= versions.keys()
-        if not replaced:
-            self.missed -= versions.keys()
-            self.forget(versions.keys() - self.quotes.keys())
         return missed
 
     @property
@@ -110,8 +106,22 @@ class Document:
         self._proven.difference_update(symbols)
         self.missed.difference_update(symbols)
 
-    def _patch(self, operations: list[dict[str, Any]]) -> None:
-        self._document = jsonpatch.apply_patch(self._document, operations, in_place=True)
+    def _patch(self, operations: list[dict[str, Any]]) -> set[str]:
+        """Apply operations. Return the symbols whose quotes are held, but of which one failed: only the
+        full quote helps, and nobody has asked for it.
+        """
+        try:
+            self._document = jsonpatch.apply_patch(self._document, operations, in_place=True)
+        except NOT_HELD:
+            return {*self._patch_singly(operations)} & self.quotes.keys() - self.missed
+        return set()
+
+    def _patch_singly(self, operations: list[dict[str, Any]]) -> Iterator[str]:
+        for operation in operations:
+            try:
+                self._document = jsonpatch.apply_patch(self._document, [operation], in_place=True)
+            except NOT_HELD:
+                yield _symbol(operation["path"])
 
     def _follows(self, symbol: str, version: int, since: int) -> bool:
         """Return whether no update lies between the held version and `version`."""
@@ -138,21 +148,37 @@ def _check(operations: Iterable[dict[str, Any]]) -> None:
             value = operation["value"]
             if level == QUOTE and not isinstance(value, dict):
                 raise ValueError(f"a quote that is not an object: {path[:60]!r}")
-            _check_sizes([value if level == QUOTE else {"": value}])
+            _check_values([value if level == QUOTE else {"": value}])
+
+
+def _symbol(path: str) -> str:
+    """Return the symbol of an operation's path."""
+    return path.split("/")[QUOTE].replace("~1", "/").replace("~0", "~")
+
+
+def _whole(operations: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the symbols whose quotes come or go as a whole."""
+    changes = [each for each in operations if each["op"] != "test"]
+    paths = [each["path"] for each in changes]
+    paths += [each["from"] for each in changes if each["op"] == "move"]
+    return {_symbol(path) for path in paths if path.count("/") == QUOTE}
 
 
 def _grown(operations: Iterable[dict[str, Any]]) -> set[str]:
     """Return the symbols of the quotes that may have got another field."""
     paths = [each["path"] for each in operations if each["op"] in ("add", "move", "copy")]
-    parts = {path.split("/")[QUOTE] for path in paths if path.count("/") == FIELD}
-    return {part.replace("~1", "/").replace("~0", "~") for part in parts}
+    return {_symbol(path) for path in paths if path.count("/") == FIELD}
 
 
-def _check_sizes(quotes: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse quotes that are too large. Errors: ValueError."""
+def _check_values(quotes: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuse quotes and numbers that are too large. Errors: ValueError."""
     for quote in filter(None, quotes):
         if len(quote) > MAX_FIELDS:
             raise ValueError(f"a quote of {len(quote)} fields")
         for value in quote.values():
-            if not isinstance(value, int | float | None) and len(json.encode(value)) > MAX_VALUE:
+            if isinstance(value, int | float):
+                # No comparison with NaN is true.
+                if not abs(value) <= LARGEST:
+                    raise ValueError("a number that is too large, or NaN")
+            elif value is not None and len(json.encode(value)) > MAX_VALUE:
                 raise ValueError(f"a value of more than {MAX_VALUE} characters")

@@ -1,17 +1,21 @@
 """The messages that the core acts on, in the JSON form: the types of the fields that it reads."""
 
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
+
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+"""A version or a time in microseconds. Every JSON reader holds it."""
 
 
 class Patch(Struct):
     """`quotes_patch`: the document checks its operations."""
 
-    versions: dict[str, int]
-    ts: int = 0
+    versions: dict[str, Whole]
+    ts: Whole = 0
     epoch: str = ""
-    since: dict[str, int] = field(default_factory=dict)
+    since: dict[str, Whole] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from quotestream.decoder import subprotocols
-from server.quotes.duration import seconds_of
+from server.quotes.duration import SHOWN, seconds_of
 from server.quotes.instrument import normalize_symbol
 from server.quotes.view import FORMS, Form
 
@@ -157,10 +157,14 @@ def resuming(target: str, position: str, used: int) -> str:
 
 def _interval(interval: float | str | None) -> str | None:
     """Return an interval as the server reads it, None for one of 0."""
-    if interval is None or not seconds_of(interval):
-        return None
-    # Without an exponent, which a server does not read.
-    return interval if isinstance(interval, str) else f"{Decimal(str(interval)):f}"
+    try:
+        if interval is None or not seconds_of(interval):
+            return None
+        # Without an exponent, which a server does not read.
+        return interval if isinstance(interval, str) else f"{Decimal(str(interval)):f}"
+    except ArithmeticError:
+        # A number that no float holds, and True.
+        raise ValueError(f"{str(interval)[:SHOWN]} is not a duration") from None
 
 
 def _listed(name: str, values: Iterable[str]) -> list[str]:
