@@ -61,6 +61,19 @@ def test_search_add_move_remove(board, page):
     assert board.symbols() == ["MSFT", "TSLA"]
 
 
+def test_search_is_repeated(board, page):
+    """Enter adds what is typed a second time, also before the page shows it again."""
+    board.open("?symbols=AAPL")
+    board.await_live()
+    page.keyboard.press("/")
+    page.keyboard.type("MSFT")
+    expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.type("MSFT")
+    page.keyboard.press("Enter")
+    expect(board.row("MSFT")).to_be_visible()
+
+
 def test_unknown_symbol_says_what_to_do(board, faults):
     """A symbol of a shared address that the server does not know stays in the list, and can go."""
     faults.expect("404 .*/instruments/NOSUCH")
@@ -126,6 +139,12 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         board.await_live()
         board.await_move("TSLA")
         assert [text for text in sent if '"bars":["AAPL"]' in text]
+        # A symbol for which there is no room comes when another one goes.
+        page.get_by_role("combobox").fill("MSFT")
+        page.get_by_role("option", name="MSFT").click()
+        expect(board.row("MSFT")).to_contain_text("longer than the server allows")
+        board.row("TSLA").get_by_role("button", name="Remove TSLA").click()
+        board.await_move("MSFT")
         # A first visit shows what the server allows.
         page.goto("about:blank")
         board.open()

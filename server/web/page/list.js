@@ -53,10 +53,17 @@ export class List {
     if (stream.state === "closed" && news.length + gone.length) stream.reconnect({ symbols: wanted });
     // The event `error` tells each refusal.
     else if (gone.length) stream.unsubscribe(gone);
+    if (gone.length) news.push(...this.#withoutRoom());
     if (news.length) stream.subscribe(news);
     find("empty").hidden = wanted.size > 0;
     find("quotes").hidden = wanted.size === 0;
     writeAddress(selection);
+  }
+
+  /** Return the symbols that were refused as the list was too long. A shorter one may have room for them. */
+  #withoutRoom() {
+    const isWithoutRoom = (symbol) => this.#table.entry(symbol)?.refusal === REFUSALS.too_many_symbols;
+    return this.#selection.symbols.filter(isWithoutRoom);
   }
 
   #take({ symbol, quote }) {

@@ -119,11 +119,11 @@ export class Search {
     event.preventDefault();
   }
 
-  /** Add the instrument that is pointed at. Before the answer came, wait for it. */
+  /** Add the instrument that is pointed at. If the answer is not shown yet, wait for it. */
   async #enter() {
     const query = this.#typed;
     if (!query) return;
-    if (query !== this.#asked || this.#running) await this.#ask();
+    if (query !== this.#asked || this.#running || this.#at < 0) await this.#ask();
     if (query === this.#typed && this.#found[this.#at]) this.#choose(this.#found[this.#at]);
   }
 
