@@ -9,7 +9,7 @@ import { chartBar, chartPoint } from "./history.js";
 
 const NAMES = { live: "Live", line: "Line", candles: "Candles" };
 
-/** Milliseconds until a history that the server did not give is asked for again. */
+/** Milliseconds until a history that the server did not give, or does not stream, is asked for again. */
 const AGAIN = 5000;
 
 /** Milliseconds for which another chart stays while the history of a new one is on its way. */
@@ -68,6 +68,7 @@ export class Chosen {
     stream.addEventListener("bar", ({ detail }) => this.#barred(detail));
     stream.addEventListener("bars_missed", ({ detail }) => detail.symbol === this.#wanted.chart && this.#load());
     setInterval(() => this.#stand(), 1000);
+    setInterval(() => this.#areBarsRefused && this.#catchUp(), AGAIN);
   }
 
   /** Load the chart's library, and draw. */
@@ -149,6 +150,15 @@ export class Chosen {
     this.#stream.bars([chart], timeframe).catch(() => (this.#areBarsRefused = true));
   }
 
+  /** Add the newest bars of a chart whose bars the server does not stream, as the list has no room. */
+  async #catchUp() {
+    const wanted = this.#wanted;
+    if (this.#loading || !this.#quote || this.#stream.state !== "live" || document.hidden) return;
+    const { bars = [] } = await this.#fetch();
+    if (wanted !== this.#wanted || this.#loading) return;
+    for (const bar of bars.filter(({ time }) => time >= this.#last)) this.#add(bar);
+  }
+
   /** Fill what the chart `live` missed while there was no connection. Bars tell it by themselves. */
   #resumed() {
     const { connects } = this.#stream.stats;
@@ -198,7 +208,7 @@ export class Chosen {
     const { chart, timeframe } = this.#wanted;
     try {
       if (timeframe === "live") return { bars: await this.#past.trades(chart), note: "" };
-      const bars = await this.#past.bars(chart, timeframe);
+      const bars = await this.#past.bars(chart, timeframe, this.#quote);
       return { bars, note: bars.length > 1 ? "" : BEGINS };
     } catch (error) {
       const isFinal = error.status === 404 || error.status === 403;

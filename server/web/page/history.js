@@ -10,6 +10,14 @@ const BACK = { "1m": 1440, "5m": 5 * 1440, "15m": 14 * 1440, "1h": 60 * 1440, "1
 const TRADES = 1000;
 const SECONDS = 600;
 
+/**
+ * Return the time of the newest of these quotes, in milliseconds. The past ends there: a market may rest for
+ * days, and a recording's trades are of another year.
+ */
+function newest(quotes) {
+  return Math.max(...quotes.map((quote) => Date.parse(quote.last_updated) || 0)) || Date.now();
+}
+
 const seconds = (time) => Math.floor(Date.parse(time) / 1000);
 
 /** Return a bar of the server as the chart takes it. A line shows its close. */
@@ -43,9 +51,9 @@ export class Past {
     this.#api = api;
   }
 
-  /** Return the newest bars of a symbol, the oldest first. Errors: Refusal, or the fetch's. */
-  async bars(symbol, timeframe) {
-    const start = new Date(Date.now() - BACK[timeframe] * MINUTE).toISOString();
+  /** Return the newest bars of a symbol with this quote, the oldest first. Errors: Refusal, or the fetch's. */
+  async bars(symbol, timeframe, quote) {
+    const start = new Date(newest([quote]) - BACK[timeframe] * MINUTE).toISOString();
     const query = { symbols: symbol, timeframe, start, limit: MOST, sort: "desc" };
     const { bars } = await this.#api.get("bars", query);
     return (bars[symbol] ?? []).map(chartBar).reverse();
@@ -57,9 +65,12 @@ export class Past {
     return everySecond(trades.map(({ t, price }) => [seconds(t), price]), Math.floor(Date.now() / 1000));
   }
 
-  /** Return the closing prices of the last hour's minutes, by symbol. Errors: Refusal, or the fetch's. */
-  async lastHour(symbols) {
-    const start = new Date(Date.now() - 60 * MINUTE).toISOString();
+  /**
+   * Return the closing prices of the last hour's minutes, by symbol. `quotes` are those of the symbols.
+   * Errors: Refusal, or the fetch's.
+   */
+  async lastHour(symbols, quotes) {
+    const start = new Date(newest(quotes) - 60 * MINUTE).toISOString();
     const limit = symbols.length * 60;
     const { bars } = await this.#api.get("bars", { symbols: symbols.join(), timeframe: "1m", start, limit });
     return new Map(Object.entries(bars).map(([symbol, all]) => [symbol, all.map(({ c }) => c)]));
