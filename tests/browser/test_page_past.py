@@ -1,9 +1,12 @@
 """What the page `/` shows of the past: the last hour of each row, and the chart's history."""
 
 import json
+import re
 import time
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 from playwright.sync_api import Route, WebSocketRoute, expect
 
@@ -24,6 +27,18 @@ MOST = 100
 TRENDS = """() => [...document.querySelectorAll("[data-symbol] .spark polyline")]
   .map((line) => line.getAttribute("points").split(" ").length)"""
 """The points of each row's trend."""
+
+DRAWN = """
+  window.drawn = new Set();
+  const fillText = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+    drawn.add(text);
+    return fillText.call(this, text, ...place);
+  }
+"""
+"""Collects the texts that the chart draws."""
+
+DATE = re.compile(r"[A-Z][a-z]{2} [0-9]{1,2}")
 
 NOTES = """() => {
   window.notes = [];
@@ -112,6 +127,27 @@ def test_recording_of_another_year(tmp_path, page):
         until(page, lambda: min(page.evaluate(TRENDS), default=0) > 30)
         expect(page.locator("#chart-note")).to_be_hidden()
         page.goto("about:blank")
+
+
+def test_days_have_the_date_of_their_session(tmp_path, page):
+    """A bar of a day begins at midnight in Berlin, which is the evening before in UTC."""
+    zone = ZoneInfo("Europe/Berlin")
+    noon = datetime.now(zone).replace(hour=12, minute=0, second=0, microsecond=0)
+    days = [noon - timedelta(days=back) for back in range(14, 0, -1)]
+    days = [day for day in days if day.weekday() < 5]
+    token = make_token()
+    page.add_init_script(f"{DRAWN}; sessionStorage.setItem('quotestream.token', '{token}')")
+    with ServerProcess(tmp_path, FEED="push", SESSION="09:00-17:30 Europe/Berlin") as server:
+        trades: list[dict[str, Any]] = [
+            {"symbol": "AAPL", "price": 100 + day.day, "ts": int(day.timestamp()) * 1_000_000}
+            for day in days
+        ]
+        assert post(server, trades).body["rejected"] == []
+        Board(page, server).open("?symbols=AAPL&timeframe=1d")
+        # The chart names the first day, and some of the others.
+        until(page, lambda: any(DATE.fullmatch(text) for text in page.evaluate("[...drawn]")))
+        drawn = {text for text in page.evaluate("[...drawn]") if DATE.fullmatch(text)}
+    assert drawn <= {f"{day:%b} {day.day}" for day in days}
 
 
 def test_last_hour_is_whole_after_an_absence(board, page):

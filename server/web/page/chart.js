@@ -25,6 +25,12 @@ const HALF_LABEL = 32;
 const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
+
+/**
+ * Milliseconds from the beginning of a day of the session to a moment that has the same date in UTC. A day
+ * begins between 13 hours before midnight UTC (New Zealand) and 10 hours after it (Hawaii).
+ */
+const SAME_DATE = 13 * 3_600_000;
 const utcDay = new Intl.DateTimeFormat([], { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
 
 /** Return the notice and the link that the licence of lightweight-charts asks for. */
@@ -36,6 +42,11 @@ export function attribution() {
 /** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
 function faint(name, part) {
   return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
+}
+
+/** Return the date of a bar of a day. */
+function dateOf(time) {
+  return utcDay.format(new Date(time * 1000 + SAME_DATE));
 }
 
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
@@ -184,15 +195,15 @@ export class Chart {
   }
 
   #time(time) {
+    if (this.#timeframe === "1d") return dateOf(time);
     const date = new Date(time * 1000);
-    if (this.#timeframe === "1d") return utcDay.format(date);
     return `${day.format(date)}, ${(this.#timeframe === "live" ? exactTime : timeOfDay).format(date)}`;
   }
 
   #tick(time, kind) {
+    if (this.#timeframe === "1d") return dateOf(time).replace(/,? \d{4}$/, "");
     const date = new Date(time * 1000);
     const { TickMarkType } = this.#library;
-    if (this.#timeframe === "1d") return utcDay.format(date).replace(/,? \d{4}$/, "");
     if (kind === TickMarkType.TimeWithSeconds) return exactTime.format(date);
     if (kind === TickMarkType.Time) return timeOfDay.format(date);
     return day.format(date);
