@@ -4,6 +4,7 @@ import json
 import re
 from urllib.request import Request, urlopen
 
+import pytest
 from playwright.sync_api import expect
 
 from bench.services import free_port
@@ -150,6 +151,19 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         board.open()
         board.await_live()
         assert board.symbols() == ["AAPL", "MSFT"]
+
+
+@pytest.mark.parametrize(("ports", "count"), [({}, 4), ({"OPS_PORT": "0"}, 2)])
+def test_each_link_leads_somewhere(tmp_path, page, ports, count):
+    """With a port of their own, the operators' pages are not on the page's."""
+    with ServerProcess(tmp_path, JWT_SECRET="", **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        links = page.get_by_role("navigation", name="For developers and operators")
+        paths = [link.get_attribute("href") for link in links.get_by_role("link").all()]
+        assert [server.get(f"/{path}")[0] for path in paths] == [200] * count
+        page.goto("about:blank")
 
 
 def test_empty_list_says_what_to_do(board, page):

@@ -101,12 +101,13 @@ async function configuration() {
   }
 }
 
-function describeServer({ version, prices }) {
+function describeServer({ version, prices, has_operators: hasOperators }) {
   write(find("version"), `quotestream ${version}`);
   find("attribution").replaceChildren(...attribution());
   const source = origin(prices);
   write(find("source"), source);
   find("source").hidden = source === "";
+  for (const link of document.querySelectorAll("a.operators")) link.hidden = !hasOperators;
 }
 
 /** Say if prices are not today's. */

@@ -13,7 +13,7 @@ const ADVICE = {
   at_capacity: "The server is full. The page tries again by itself.",
   feed_quiet: "The market may rest. Prices go on by themselves.",
   feed_ended: "The last prices stay here.",
-  bus_lost: "Operators see more at Operators, below.",
+  bus_lost: "Operators see more on their page.",
   leader_lost: "Another server takes over within seconds.",
   origin_not_allowed: "Open the page at the address that your operator gave you.",
   not_entitled: "Your token does not include these symbols. Remove them, or ask for another token.",
