@@ -75,6 +75,19 @@ def test_search_is_repeated(board, page):
     expect(board.row("MSFT")).to_be_visible()
 
 
+def test_enter_that_ends_a_composition_adds_nothing(board, page):
+    """In Chinese or Japanese, Enter chooses characters first. The next one adds the symbol."""
+    board.open("?symbols=AAPL")
+    board.await_live()
+    search = page.get_by_role("combobox")
+    search.fill("MSFT")
+    expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+    search.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    expect(search).to_have_value("MSFT")
+    search.press("Enter")
+    expect(board.row("MSFT")).to_be_visible()
+
+
 def test_unknown_symbol_says_what_to_do(board, faults):
     """A symbol of a shared address that the server does not know stays in the list, and can go."""
     faults.expect("404 .*/instruments/NOSUCH")

@@ -110,6 +110,8 @@ export class Search {
   }
 
   #pressed(event) {
+    // Enter ends the choice of a Chinese or Japanese character, and does not add a symbol.
+    if (event.isComposing) return;
     const count = find("found-box").hidden ? 0 : this.#found.length;
     if (event.key === "ArrowDown" && count) this.#point((this.#at + 1) % count);
     else if (event.key === "ArrowUp" && count) this.#point((this.#at + count - 1) % count);
