@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
-from playwright.sync_api import Route, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from server.store.embedded import load_instruments
 from tests.browser.board import Board
@@ -148,6 +148,47 @@ def test_days_have_the_date_of_their_session(tmp_path, page):
         until(page, lambda: any(DATE.fullmatch(text) for text in page.evaluate("[...drawn]")))
         drawn = {text for text in page.evaluate("[...drawn]") if DATE.fullmatch(text)}
     assert drawn <= {f"{day:%b} {day.day}" for day in days}
+
+
+def test_chart_that_was_moved_stays(tmp_path, page):
+    """The visitor looks at the past, in another kind of chart and after a reconnection as well."""
+    page.add_init_script(f"{DRAWN}; sessionStorage.setItem('quotestream.token', '{make_token()}')")
+    now = time.time_ns() // 60_000_000_000 * 60_000_000
+    with ServerProcess(tmp_path, FEED="push") as server:
+        trades: list[dict[str, Any]] = [
+            {"symbol": "AAPL", "price": 100, "ts": now - back * 60_000_000}
+            for back in range(400, 0, -1)
+        ]
+        assert post(server, trades).body["rejected"] == []
+        board = Board(page, server)
+        board.open("?symbols=AAPL&timeframe=1m")
+        board.await_live()
+        until(page, lambda: len(times(page)) > 2)
+        newest = times(page)
+        page.evaluate("drawn.clear()")
+        place = page.get_by_role("img", name="Chart of AAPL").bounding_box()
+        assert place is not None
+        page.mouse.move(place["x"] + 200, place["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(place["x"] + 900, place["y"] + 100, steps=5)
+        page.mouse.up()
+        page.mouse.move(0, 0)
+        until(page, lambda: bool(times(page) - newest))
+        for action in (
+            page.get_by_role("button", name="Candles").click,
+            lambda: page.get_by_role("slider", name="Format").fill("2"),
+        ):
+            page.evaluate("drawn.clear()")
+            with page.expect_response(lambda answer: "sort=desc" in answer.url):
+                action()
+            until(page, lambda: bool(times(page)))
+            assert not newest <= times(page)
+
+
+def times(page: Page) -> set[str]:
+    """Return the times that the chart drew."""
+    texts: list[str] = page.evaluate("[...drawn]")
+    return {text for text in texts if re.fullmatch("[0-9]{2}:[0-9]{2}", text)}
 
 
 def test_last_hour_is_whole_after_an_absence(board, page):

@@ -111,8 +111,12 @@ export class Chart {
     this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
   }
 
-  /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
-  show(bars, { style, timeframe, decimals }) {
+  /**
+   * Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. `keepsView`: the
+   * visitor looks at the same times, if the chart was moved.
+   */
+  show(bars, { style, timeframe, decimals, keepsView }) {
+    const view = keepsView && this.#wasMoved && bars.length ? this.#view() : null;
     this.#timeframe = timeframe;
     this.#decimals = decimals;
     if (style !== this.#style || !this.#series) this.#make(style);
@@ -124,11 +128,26 @@ export class Chart {
     this.#series.setData(bars);
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
-    this.#wasMoved = false;
     this.#updates = 0;
+    if (view) {
+      view(bars.length);
+      return;
+    }
+    this.#wasMoved = false;
+    const scale = this.#chart.timeScale();
     const end = bars.length + 4;
-    if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
+    if (bars.length > SHOWN) scale.setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
     else this.#fit();
+  }
+
+  /** Return a function that restores the view with other bars: the same times, or the same distance to the end. */
+  #view() {
+    const scale = this.#chart.timeScale();
+    const count = this.#series.data().length;
+    const [times, { from, to }] = [scale.getVisibleRange(), scale.getVisibleLogicalRange() ?? {}];
+    if (times === null) return null;
+    if (to < count - 1) return () => scale.setVisibleRange(times);
+    return (now) => scale.setVisibleLogicalRange({ from: from + now - count, to: to + now - count });
   }
 
   /** Show all bars of a chart that has few, until the visitor moves it. */

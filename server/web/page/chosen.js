@@ -225,9 +225,10 @@ export class Chosen {
   }
 
   #draw(bars) {
-    const { timeframe, style } = this.#wanted;
+    const { chart, timeframe, style } = this.#wanted;
     const kind = timeframe === "live" ? "line" : style;
-    this.#chart.show(bars, { style: kind, timeframe, decimals: this.#decimals });
+    const keepsView = this.#drawn?.chart === chart && this.#drawn.timeframe === timeframe;
+    this.#chart.show(bars, { style: kind, timeframe, decimals: this.#decimals, keepsView });
     this.#drawn = this.#wanted;
     this.#last = bars.at(-1)?.time ?? 0;
     this.#skew = null;
