@@ -157,6 +157,7 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         page.get_by_role("combobox").fill("MSFT")
         page.get_by_role("option", name="MSFT").click()
         expect(board.row("MSFT")).to_contain_text("longer than the server allows")
+        expect(board.announced).to_contain_text("MSFT: The list is longer than the server allows.")
         board.row("TSLA").get_by_role("button", name="Remove TSLA").click()
         board.await_move("MSFT")
         # A first visit shows what the server allows.
