@@ -1,6 +1,6 @@
 /** The words for each state of the connection: pure, without the document. */
 
-import { clock } from "./format.js";
+import { clock, inLocalTime } from "./format.js";
 
 /** Advice by the code of a reason. */
 const ADVICE = {
@@ -30,7 +30,7 @@ export function describe({ state, reason, retryAt, askedUntil, lag, isTokenWante
   const advice = ADVICE[reason?.code] ?? "";
   // The message of a failed fetch is the browser's.
   const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
-  const because = [message, advice].filter(Boolean).join(" ");
+  const because = inLocalTime([message, advice].filter(Boolean).join(" "));
   const show = (tone, title, text, action = null, pill = title) => ({ tone, title, pill, text, action });
   if (isTokenWanted) {
     return show("idle", "A token is needed", "Prices come as soon as you give one.", "token", "No token");
