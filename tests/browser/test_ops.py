@@ -119,6 +119,7 @@ def test_names_are_text(page, watched):
     with Client(watched, "AAPL", token=make_token(user)):
         open_page(page, watched)
         expect(page.locator("#client-rows tr").filter(has_text=user)).to_be_visible()
+        expect(page.get_by_title(user, exact=True)).to_be_visible()
         page.get_by_role("button", name=f"Drain {user}").click()
         expect(page.get_by_role("dialog", name=f"Drain {user}?")).to_be_visible()
         assert page.locator("main img, dialog img").count() == 0
