@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
@@ -189,6 +189,19 @@ def times(page: Page) -> set[str]:
     """Return the times that the chart drew."""
     texts: list[str] = page.evaluate("[...drawn]")
     return {text for text in texts if re.fullmatch("[0-9]{2}:[0-9]{2}", text)}
+
+
+def test_clock_that_is_ahead(tmp_path, page):
+    """The page asks for the past of a price without a time, by a clock that is two days ahead."""
+    page.add_init_script(f"sessionStorage.setItem('quotestream.token', '{make_token()}')")
+    page.clock.install(time=datetime.now(UTC) + timedelta(days=2))
+    with ServerProcess(tmp_path, FEED="push") as server:
+        with (
+            page.expect_response(lambda answer: "sort=desc" in answer.url) as history,
+            page.expect_response(lambda answer: "limit=60" in answer.url) as hour,
+        ):
+            Board(page, server).open("?symbols=AAPL&timeframe=1m")
+        assert (history.value.status, hour.value.status) == (200, 200)
 
 
 def test_last_hour_is_whole_after_an_absence(board, page):

@@ -1,6 +1,7 @@
 /** Prices of the past: bars and trades of the HTTP API, as the chart and the sparklines take them. */
 
 const MINUTE = 60_000;
+const DAY = 86_400_000;
 
 /** Bars of a chart at most, and how far back each length of a bar looks, in minutes. */
 const MOST = 1000;
@@ -11,11 +12,15 @@ const TRADES = 1000;
 const SECONDS = 600;
 
 /**
- * Return the time of the newest of these quotes, in milliseconds. The past ends there: a market may rest for
- * days, and a recording's trades are of another year.
+ * Return `{start, end}` of the minutes before the newest of these quotes: a market may rest for days, and a
+ * recording's trades are of another year.
  */
-function newest(quotes) {
-  return Math.max(...quotes.map((quote) => Date.parse(quote.last_updated) || 0)) || Date.now();
+function range(quotes, minutes) {
+  const newest = Math.max(...quotes.map((quote) => Date.parse(quote.last_updated) || 0));
+  const start = (newest || Date.now()) - minutes * MINUTE;
+  // The server refuses a range that ends before it begins, as one without an end may if this clock is ahead.
+  const end = Math.max(newest, Date.now()) + DAY;
+  return { start: new Date(start).toISOString(), end: new Date(end).toISOString() };
 }
 
 const seconds = (time) => Math.floor(Date.parse(time) / 1000);
@@ -53,8 +58,8 @@ export class Past {
 
   /** Return the newest bars of a symbol with this quote, the oldest first. Errors: Refusal, or the fetch's. */
   async bars(symbol, timeframe, quote) {
-    const start = new Date(newest([quote]) - BACK[timeframe] * MINUTE).toISOString();
-    const query = { symbols: symbol, timeframe, start, limit: MOST, sort: "desc" };
+    const limits = range([quote], BACK[timeframe]);
+    const query = { symbols: symbol, timeframe, ...limits, limit: MOST, sort: "desc" };
     const { bars } = await this.#api.get("bars", query);
     return (bars[symbol] ?? []).map(chartBar).reverse();
   }
@@ -70,9 +75,8 @@ export class Past {
    * Errors: Refusal, or the fetch's.
    */
   async lastHour(symbols, quotes) {
-    const start = new Date(newest(quotes) - 60 * MINUTE).toISOString();
-    const limit = symbols.length * 60;
-    const { bars } = await this.#api.get("bars", { symbols: symbols.join(), timeframe: "1m", start, limit });
+    const query = { symbols: symbols.join(), timeframe: "1m", ...range(quotes, 60), limit: symbols.length * 60 };
+    const { bars } = await this.#api.get("bars", query);
     return new Map(Object.entries(bars).map(([symbol, all]) => [symbol, all.map(({ c }) => c)]));
   }
 }
