@@ -150,8 +150,9 @@ def test_days_have_the_date_of_their_session(tmp_path, page):
     assert drawn <= {f"{day:%b} {day.day}" for day in days}
 
 
-def test_chart_that_was_moved_stays(tmp_path, page):
+def test_chart_that_was_moved_stays(tmp_path, page, faults):
     """The visitor looks at the past, in another kind of chart and after a reconnection as well."""
+    faults.expect("503")
     page.add_init_script(f"{DRAWN}; sessionStorage.setItem('quotestream.token', '{make_token()}')")
     now = time.time_ns() // 60_000_000_000 * 60_000_000
     with ServerProcess(tmp_path, FEED="push") as server:
@@ -183,6 +184,13 @@ def test_chart_that_was_moved_stays(tmp_path, page):
                 action()
             until(page, lambda: bool(times(page)))
             assert not newest <= times(page)
+        # Without an answer, the bars stay in the kind that they have.
+        error = {"error": {"code": "store_unavailable", "message": "The store is away"}}
+        page.route("**/bars?*", lambda route: route.fulfill(status=503, json=error))
+        page.get_by_role("button", name="Line").click()
+        expect(page.get_by_text("No history: The store is away")).to_be_visible()
+        page.mouse.move(place["x"] + 200, place["y"] + 100)
+        expect(page.locator("#legend")).not_to_be_empty()
 
 
 def times(page: Page) -> set[str]:

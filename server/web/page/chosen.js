@@ -94,6 +94,12 @@ export class Chosen {
     return this.#instruments.decimals(this.#selection.chart, this.#quote);
   }
 
+  /** Whether the drawing has the bars that the visitor wants, perhaps in another style. */
+  get #isDrawn() {
+    const [drawn, wanted] = [this.#drawn, this.#wanted];
+    return drawn?.chart === wanted.chart && drawn.timeframe === wanted.timeframe;
+  }
+
   // The choice
 
   #buttons(id, values, name) {
@@ -190,7 +196,7 @@ export class Chosen {
     if (mine !== this.#loading) return;
     this.#loading = null;
     // A chart that stands is better than none.
-    if (bars || this.#drawn !== this.#wanted) this.#draw(bars ?? []);
+    if (bars || !this.#isDrawn) this.#draw(bars ?? []);
     this.#note(note);
     if (retry) this.#retry = setTimeout(() => this.#load(), retry);
     for (const bar of this.#early.filter(({ time }) => time >= this.#last)) this.#add(bar);
@@ -218,17 +224,17 @@ export class Chosen {
 
   /** Show no other chart in place of one that takes long. */
   #clear() {
-    if (!this.#loading || this.#drawn === this.#wanted) return;
+    if (!this.#loading || this.#isDrawn) return;
     this.#draw([]);
     this.#drawn = null;
     this.#note("The history is on its way.");
   }
 
   #draw(bars) {
-    const { chart, timeframe, style } = this.#wanted;
+    const { timeframe, style } = this.#wanted;
     const kind = timeframe === "live" ? "line" : style;
-    const keepsView = this.#drawn?.chart === chart && this.#drawn.timeframe === timeframe;
-    this.#chart.show(bars, { style: kind, timeframe, decimals: this.#decimals, keepsView });
+    const options = { style: kind, timeframe, decimals: this.#decimals, keepsView: this.#isDrawn };
+    this.#chart.show(bars, options);
     this.#drawn = this.#wanted;
     this.#last = bars.at(-1)?.time ?? 0;
     this.#skew = null;
