@@ -202,7 +202,8 @@ def _routes(
     ports = {name: int(port) for name, port in listeners.ports.items()}
     authenticator = parts.authenticator
     token = authenticator.development_token if authenticator.is_development else None
-    web = Web(ports["HTTP_PORT"], ports["WS_PORT"], token, parts.prices.feeds)
+    feeds = parts.prices.feeds
+    web = Web(ports["HTTP_PORT"], ports["WS_PORT"], token, feeds, has_operators=not own_port)
     pages = [each for each in PAGES if not (own_port and each.operators)]
     admins = [route for each in api.admins for route in each.routes(gate, open_to_all=own_port)]
     users = [route for each in api.users for route in each.routes(gate)]

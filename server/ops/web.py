@@ -57,13 +57,14 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{
 class PageConfig(msgspec.Struct, frozen=True):
     """The values that a page must know. `stream`: the address of `/ws/quotes`, relative behind a proxy.
     `token`: one of the development secret, or None. `prices`: the names of the feeds, such as
-    `simulator`.
+    `simulator`. `has_operators`: `/docs` and `/ops` are on the page's port.
     """
 
     version: str
     stream: str
     token: str | None
     prices: Sequence[str]
+    has_operators: bool
 
 
 class Web:
@@ -74,6 +75,7 @@ class Web:
             also leads to `/ws/quotes`.
         development_token: makes a token with a role for a page, None with a secret of the operator's.
         feeds: names of the sources of prices. A page tells if they are not today's.
+        has_operators: the operators' pages have no port of their own.
     """
 
     def __init__(
@@ -82,11 +84,14 @@ class Web:
         stream_port: int,
         development_token: Callable[[str | None], str] | None = None,
         feeds: Sequence[str] = (),
+        *,
+        has_operators: bool = True,
     ) -> None:
         self._http_port = http_port
         self._stream_port = stream_port
         self._development_token = development_token
         self._feeds = feeds
+        self._has_operators = has_operators
 
     def page(self, path: str, request: Request) -> Response:
         """Return the page in the file `path`."""
@@ -107,7 +112,8 @@ class Web:
         token = None
         if self._development_token and _is_here(request):
             token = self._development_token(role)
-        config = PageConfig(__version__, self._stream(request), token, self._feeds)
+        stream = self._stream(request)
+        config = PageConfig(__version__, stream, token, self._feeds, self._has_operators)
         body = msgspec.json.encode(config)
         return answer(request, body, "application/json", cacheable=False)
 

@@ -13,6 +13,7 @@ LOST = (
     "WebSocket connection to .* failed",
     "ERR_CONNECTION_REFUSED",
     "ERR_CONNECTION_RESET",
+    "ERR_CONTENT_LENGTH_MISMATCH",
     "ERR_EMPTY_RESPONSE",
     "ERR_INTERNET_DISCONNECTED",
 )

@@ -119,6 +119,7 @@ def test_names_are_text(page, watched):
     with Client(watched, "AAPL", token=make_token(user)):
         open_page(page, watched)
         expect(page.locator("#client-rows tr").filter(has_text=user)).to_be_visible()
+        expect(page.get_by_title(user, exact=True)).to_be_visible()
         page.get_by_role("button", name=f"Drain {user}").click()
         expect(page.get_by_role("dialog", name=f"Drain {user}?")).to_be_visible()
         assert page.locator("main img, dialog img").count() == 0
@@ -324,6 +325,10 @@ def test_test_price_is_published(page, watched):
     """The page says what became of the price, also if nobody knows the symbol."""
     ask(watched, "POST", "/ops/import", b"symbol,name\nTEST,Test\n")
     open_page(page, watched)
+    # This may be one and a bit, or above a thousand.
+    page.get_by_label("Price", exact=True).fill("1,234")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator("#price-told")).to_contain_text("Write it without a comma.")
     page.get_by_label("Price", exact=True).fill("12,5")
     page.get_by_role("button", name="Publish").click()
     expect(page.locator("#price-told")).to_have_text("TEST is at 12.5 now.")

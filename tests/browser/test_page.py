@@ -4,6 +4,7 @@ import json
 import re
 from urllib.request import Request, urlopen
 
+import pytest
 from playwright.sync_api import expect
 
 from bench.services import free_port
@@ -59,6 +60,32 @@ def test_search_add_move_remove(board, page):
     page.reload()
     board.await_live()
     assert board.symbols() == ["MSFT", "TSLA"]
+
+
+def test_search_is_repeated(board, page):
+    """Enter adds what is typed a second time, also before the page shows it again."""
+    board.open("?symbols=AAPL")
+    board.await_live()
+    page.keyboard.press("/")
+    page.keyboard.type("MSFT")
+    expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.type("MSFT")
+    page.keyboard.press("Enter")
+    expect(board.row("MSFT")).to_be_visible()
+
+
+def test_enter_that_ends_a_composition_adds_nothing(board, page):
+    """In Chinese or Japanese, Enter chooses characters first. The next one adds the symbol."""
+    board.open("?symbols=AAPL")
+    board.await_live()
+    search = page.get_by_role("combobox")
+    search.fill("MSFT")
+    expect(page.get_by_role("option", name="MSFT")).to_be_visible()
+    search.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    expect(search).to_have_value("MSFT")
+    search.press("Enter")
+    expect(board.row("MSFT")).to_be_visible()
 
 
 def test_unknown_symbol_says_what_to_do(board, faults):
@@ -126,11 +153,31 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         board.await_live()
         board.await_move("TSLA")
         assert [text for text in sent if '"bars":["AAPL"]' in text]
+        # A symbol for which there is no room comes when another one goes.
+        page.get_by_role("combobox").fill("MSFT")
+        page.get_by_role("option", name="MSFT").click()
+        expect(board.row("MSFT")).to_contain_text("longer than the server allows")
+        expect(board.announced).to_contain_text("MSFT: The list is longer than the server allows.")
+        board.row("TSLA").get_by_role("button", name="Remove TSLA").click()
+        board.await_move("MSFT")
         # A first visit shows what the server allows.
         page.goto("about:blank")
         board.open()
         board.await_live()
         assert board.symbols() == ["AAPL", "MSFT"]
+
+
+@pytest.mark.parametrize(("ports", "count"), [({}, 4), ({"OPS_PORT": "0"}, 2)])
+def test_each_link_leads_somewhere(tmp_path, page, ports, count):
+    """With a port of their own, the operators' pages are not on the page's."""
+    with ServerProcess(tmp_path, JWT_SECRET="", **ports) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_live()
+        links = page.get_by_role("navigation", name="For developers and operators")
+        paths = [link.get_attribute("href") for link in links.get_by_role("link").all()]
+        assert [server.get(f"/{path}")[0] for path in paths] == [200] * count
+        page.goto("about:blank")
 
 
 def test_empty_list_says_what_to_do(board, page):

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import expect
 
@@ -57,6 +58,20 @@ def test_leader_killed(tmp_path, redis, page, faults):
             check_looks(page, "page-stale")
             board.await_live()
             board.await_move("AAPL")
+
+
+def test_closed_market(tmp_path, page):
+    """The page says when the market opens, by the visitor's clock."""
+    opening = (datetime.now(UTC) + timedelta(hours=6)).replace(second=0, microsecond=0)
+    session = f"{opening:%H:%M}-{opening + timedelta(hours=1):%H:%M} UTC"
+    with ServerProcess(tmp_path, SESSION=session, **QUICK) as server:
+        board = Board(page, server)
+        board.open("?symbols=AAPL")
+        board.await_state("Stale")
+        local = opening.astimezone()
+        told = f"It opens at {local:%a, %b} {local.day}, {local:%H:%M}."
+        expect(board.connection.get_by_text(told)).to_be_visible()
+        page.goto("about:blank")
 
 
 def test_silent_server(tmp_path, page, faults):

@@ -10,6 +10,7 @@ from importlib.resources import files
 import pytest
 from playwright.sync_api import expect
 
+from server.store.embedded import load_instruments
 from tests.browser.board import Board
 from tests.browser.waiting import until
 from tests.processes import ServerProcess
@@ -51,6 +52,23 @@ def test_row_is_dragged(board, page):
     assert board.symbols() == ["TSLA", "AAPL", "MSFT"]
     assert "symbols=TSLA,AAPL,MSFT" in page.url
     expect(board.announced).to_have_text("TSLA is now row 1 of 3.")
+
+
+def test_row_is_dragged_out_of_a_long_list(board, page):
+    """Below the window it goes behind the last row in view, and above it before the first one."""
+    symbols = [each.symbol for each in load_instruments()[:150]]
+    board.open(f"?symbols={','.join(symbols)}")
+    board.await_live()
+    for far, least, most in ((1500, 5, 40), (-900, 0, 3)):
+        grip = board.row(symbols[2]).get_by_role("button", name=f"Move {symbols[2]}", exact=True)
+        grip.hover()
+        page.mouse.down()
+        page.mouse.move(100, 700)
+        page.mouse.move(100, far)
+        page.mouse.up()
+        place = re.search(r"is now row (\d+) of 150", board.announced.inner_text())
+        assert place is not None
+        assert least <= int(place[1]) <= most
 
 
 def test_table_sorts_by_a_column(board, page):

@@ -127,6 +127,8 @@ export class Clients {
       worker: client.worker === null ? NOTHING : String(client.worker),
     };
     for (const [name, text] of Object.entries(texts)) write(cells[name], text);
+    // A column may be too narrow for these.
+    for (const name of ["user", "address"]) cells[name].title = texts[name];
     write(cells.symbolCount, symbols);
     write(cells.symbolNames, client.everything ? "" : names(client));
     write(cells.state, why.state);

@@ -29,20 +29,21 @@ const charts = new Charts(hour);
 const clients = new Clients(server, () => asked.clients.now());
 const reference = new Reference(server);
 
-let shownAt = 0;
-let problem = "";
 let isPaused = false;
 let needsToken = false;
 
-/** Asks again and again, one request at a time, while the page is seen and not paused. */
+/**
+ * Asks again and again, one request at a time, while the page is seen and not paused. `shownAt` is when the
+ * last answer was shown, and `problem` why there is no newer one.
+ */
 class Repeated {
+  problem = "";
   #timer = 0;
   #isAsking = false;
   #isWanted = false;
 
-  constructor(action, every) {
-    this.action = action;
-    this.every = every;
+  constructor(action, every, shownAt) {
+    Object.assign(this, { action, every, shownAt });
   }
 
   async now() {
@@ -54,7 +55,7 @@ class Repeated {
     this.#isAsking = true;
     do {
       this.#isWanted = false;
-      await attempt(this.action);
+      await attempt(this);
     } while (this.#isWanted);
     this.#isAsking = false;
     clearTimeout(this.#timer);
@@ -67,8 +68,9 @@ class Repeated {
 }
 
 const asked = {
-  overview: new Repeated(refreshOverview, OVERVIEW_EVERY),
-  clients: new Repeated(() => clients.refresh(), CLIENTS_EVERY),
+  overview: new Repeated(refreshOverview, OVERVIEW_EVERY, 0),
+  // The clients follow the first overview.
+  clients: new Repeated(() => clients.refresh(), CLIENTS_EVERY, Infinity),
 };
 
 async function refreshOverview() {
@@ -77,16 +79,17 @@ async function refreshOverview() {
   charts.draw();
   showHealth(body);
   reference.allowPrices(body.takes_prices);
-  shownAt = Date.now();
 }
 
-async function attempt(action) {
+async function attempt(repeated) {
+  const { action } = repeated;
   try {
     await action().catch((error) => renewed(error, action));
-    problem = "";
+    Object.assign(repeated, { problem: "", shownAt: Date.now() });
     needsToken = false;
   } catch (error) {
-    explain(error);
+    repeated.problem = explain(error);
+    repeated.shownAt = Math.min(repeated.shownAt, Date.now());
   }
   tell();
 }
@@ -97,20 +100,24 @@ async function renewed(error, action) {
   await action();
 }
 
+/** Return why a request failed. If another token could help, ask for one. */
 function explain(error) {
-  problem = reason(error);
-  if (!concernsToken(error)) return;
+  if (!concernsToken(error)) return reason(error);
   const isForbidden = error.code === "forbidden";
   const wasAsked = needsToken;
   needsToken = true;
-  problem = isForbidden
+  const problem = isForbidden
     ? "The token is valid, but not an administrator’s: it needs the role “admin”."
     : `A token of an administrator is needed: ${error.message}.`;
   if (!wasAsked) askForToken(isForbidden ? problem : "");
+  return problem;
 }
 
 /** Say how old the numbers are, and what is wrong. */
 function tell() {
+  // The page is as old as its oldest part.
+  const { shownAt } = Object.values(asked).toSorted((one, other) => one.shownAt - other.shownAt)[0];
+  const problem = asked.overview.problem || asked.clients.problem;
   const age = shownAt ? Date.now() - shownAt : Infinity;
   const banner = find("banner");
   const isOld = !isPaused && shownAt > 0 && age > OLD;
@@ -123,10 +130,10 @@ function tell() {
   write(find("banner-text"), problem);
   if (wasHidden && !banner.hidden) announce(banner.textContent.trim());
   document.body.classList.toggle("old", isOld || needsToken);
-  write(find("age"), freshness(age));
+  write(find("age"), freshness(age, shownAt));
 }
 
-function freshness(age) {
+function freshness(age, shownAt) {
   if (isPaused) return "Paused";
   if (needsToken) return "No access";
   if (!shownAt) return "Connecting";

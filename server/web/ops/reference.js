@@ -12,6 +12,9 @@ const TYPING = 250;
 /** The largest file that the server takes, in bytes. */
 const MAX_FILE = 4 * 1024 * 1024;
 
+/** A price whose comma may stand before decimals, or between thousands. */
+const THOUSANDS = /^-?[1-9]\d{0,2},\d{3}$/;
+
 export class Reference {
   #server;
   #typing = 0;
@@ -151,9 +154,14 @@ export class Reference {
 
   async #publish() {
     const told = find("price-told");
-    const price = Number(find("price-value").value.trim().replace(",", "."));
+    const text = find("price-value").value.trim();
+    const price = Number(text.replace(",", "."));
     const symbol = find("price-symbol").value.trim();
-    if (!Number.isFinite(price) || !find("price-value").value.trim()) {
+    if (THOUSANDS.test(text)) {
+      write(told, `${text} may have three decimals, or be above a thousand. Write it without a comma.`);
+      return;
+    }
+    if (!Number.isFinite(price) || !text) {
       write(told, "The price is not a number.");
       return;
     }

@@ -9,7 +9,9 @@ const KEPT = "operator";
 /** Holds the token. Tells "given" when the operator enters one. */
 export class Token extends EventTarget {
   #current = tabOnly.get(KEPT);
-  #isDevelopment = false;
+
+  // Whether the server may give a token. Until it has answered, nobody knows.
+  #mayGive = true;
 
   constructor() {
     super();
@@ -28,7 +30,7 @@ export class Token extends EventTarget {
   /** Ask a development server for a token. Errors: those of `fetchConfig`. */
   async begin() {
     const { token } = await fetchConfig({ role: "admin" });
-    this.#isDevelopment = token !== null;
+    this.#mayGive = token !== null;
     this.#current = token ?? this.#current;
   }
 
@@ -36,7 +38,7 @@ export class Token extends EventTarget {
   async refused() {
     this.#current = null;
     tabOnly.remove(KEPT);
-    if (this.#isDevelopment) await this.begin();
+    if (this.#mayGive) await this.begin();
     return this.#current !== null;
   }
 }

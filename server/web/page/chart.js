@@ -25,6 +25,12 @@ const HALF_LABEL = 32;
 const timeOfDay = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const exactTime = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });
+
+/**
+ * Milliseconds from the beginning of a day of the session to a moment that has the same date in UTC. A day
+ * begins between 13 hours before midnight UTC (New Zealand) and 10 hours after it (Hawaii).
+ */
+const SAME_DATE = 13 * 3_600_000;
 const utcDay = new Intl.DateTimeFormat([], { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
 
 /** Return the notice and the link that the licence of lightweight-charts asks for. */
@@ -36,6 +42,11 @@ export function attribution() {
 /** Return a colour such as `rgb(1, 2, 3)` that lets through what is behind it. */
 function faint(name, part) {
   return name.replace(/^rgb\((.*)\)$/, `rgba($1, ${part})`);
+}
+
+/** Return the date of a bar of a day. */
+function dateOf(time) {
+  return utcDay.format(new Date(time * 1000 + SAME_DATE));
 }
 
 /** A chart in `element`. `hovered` hears of the bar below the pointer, or null. */
@@ -100,8 +111,12 @@ export class Chart {
     this.#volume?.applyOptions({ color: faint(colour("--edge"), 0.4) });
   }
 
-  /** Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. */
-  show(bars, { style, timeframe, decimals }) {
+  /**
+   * Show other bars: `{time, open, high, low, close, value, volume}`, the oldest first. `keepsView`: the
+   * visitor looks at the same times, if the chart was moved.
+   */
+  show(bars, { style, timeframe, decimals, keepsView }) {
+    const view = keepsView && this.#wasMoved && bars.length ? this.#view() : null;
     this.#timeframe = timeframe;
     this.#decimals = decimals;
     if (style !== this.#style || !this.#series) this.#make(style);
@@ -113,11 +128,26 @@ export class Chart {
     this.#series.setData(bars);
     this.#volume.setData(bars.filter((bar) => bar.volume !== undefined).map(({ time, volume }) => ({ time, value: volume })));
     this.#times = new Set(bars.slice(-SHOWN).map(({ time }) => time));
-    this.#wasMoved = false;
     this.#updates = 0;
+    if (view) {
+      view(bars.length);
+      return;
+    }
+    this.#wasMoved = false;
+    const scale = this.#chart.timeScale();
     const end = bars.length + 4;
-    if (bars.length > SHOWN) this.#chart.timeScale().setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
+    if (bars.length > SHOWN) scale.setVisibleLogicalRange({ from: bars.length - SHOWN, to: end });
     else this.#fit();
+  }
+
+  /** Return a function that restores the view with other bars: the same times, or the same distance to the end. */
+  #view() {
+    const scale = this.#chart.timeScale();
+    const count = this.#series.data().length;
+    const [times, { from, to }] = [scale.getVisibleRange(), scale.getVisibleLogicalRange() ?? {}];
+    if (times === null) return null;
+    if (to < count - 1) return () => scale.setVisibleRange(times);
+    return (now) => scale.setVisibleLogicalRange({ from: from + now - count, to: to + now - count });
   }
 
   /** Show all bars of a chart that has few, until the visitor moves it. */
@@ -184,15 +214,15 @@ export class Chart {
   }
 
   #time(time) {
+    if (this.#timeframe === "1d") return dateOf(time);
     const date = new Date(time * 1000);
-    if (this.#timeframe === "1d") return utcDay.format(date);
     return `${day.format(date)}, ${(this.#timeframe === "live" ? exactTime : timeOfDay).format(date)}`;
   }
 
   #tick(time, kind) {
+    if (this.#timeframe === "1d") return dateOf(time).replace(/,? \d{4}$/, "");
     const date = new Date(time * 1000);
     const { TickMarkType } = this.#library;
-    if (this.#timeframe === "1d") return utcDay.format(date).replace(/,? \d{4}$/, "");
     if (kind === TickMarkType.TimeWithSeconds) return exactTime.format(date);
     if (kind === TickMarkType.Time) return timeOfDay.format(date);
     return day.format(date);

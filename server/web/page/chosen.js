@@ -9,7 +9,7 @@ import { chartBar, chartPoint } from "./history.js";
 
 const NAMES = { live: "Live", line: "Line", candles: "Candles" };
 
-/** Milliseconds until a history that the server did not give is asked for again. */
+/** Milliseconds until a history that the server did not give, or does not stream, is asked for again. */
 const AGAIN = 5000;
 
 /** Milliseconds for which another chart stays while the history of a new one is on its way. */
@@ -68,6 +68,7 @@ export class Chosen {
     stream.addEventListener("bar", ({ detail }) => this.#barred(detail));
     stream.addEventListener("bars_missed", ({ detail }) => detail.symbol === this.#wanted.chart && this.#load());
     setInterval(() => this.#stand(), 1000);
+    setInterval(() => this.#areBarsRefused && this.#catchUp(), AGAIN);
   }
 
   /** Load the chart's library, and draw. */
@@ -91,6 +92,12 @@ export class Chosen {
 
   get #decimals() {
     return this.#instruments.decimals(this.#selection.chart, this.#quote);
+  }
+
+  /** Whether the drawing has the bars that the visitor wants, perhaps in another style. */
+  get #isDrawn() {
+    const [drawn, wanted] = [this.#drawn, this.#wanted];
+    return drawn?.chart === wanted.chart && drawn.timeframe === wanted.timeframe;
   }
 
   // The choice
@@ -149,6 +156,15 @@ export class Chosen {
     this.#stream.bars([chart], timeframe).catch(() => (this.#areBarsRefused = true));
   }
 
+  /** Add the newest bars of a chart whose bars the server does not stream, as the list has no room. */
+  async #catchUp() {
+    const wanted = this.#wanted;
+    if (this.#loading || !this.#quote || this.#stream.state !== "live" || document.hidden) return;
+    const { bars = [] } = await this.#fetch();
+    if (wanted !== this.#wanted || this.#loading) return;
+    for (const bar of bars.filter(({ time }) => time >= this.#last)) this.#add(bar);
+  }
+
   /** Fill what the chart `live` missed while there was no connection. Bars tell it by themselves. */
   #resumed() {
     const { connects } = this.#stream.stats;
@@ -180,7 +196,7 @@ export class Chosen {
     if (mine !== this.#loading) return;
     this.#loading = null;
     // A chart that stands is better than none.
-    if (bars || this.#drawn !== this.#wanted) this.#draw(bars ?? []);
+    if (bars || !this.#isDrawn) this.#draw(bars ?? []);
     this.#note(note);
     if (retry) this.#retry = setTimeout(() => this.#load(), retry);
     for (const bar of this.#early.filter(({ time }) => time >= this.#last)) this.#add(bar);
@@ -198,7 +214,7 @@ export class Chosen {
     const { chart, timeframe } = this.#wanted;
     try {
       if (timeframe === "live") return { bars: await this.#past.trades(chart), note: "" };
-      const bars = await this.#past.bars(chart, timeframe);
+      const bars = await this.#past.bars(chart, timeframe, this.#quote);
       return { bars, note: bars.length > 1 ? "" : BEGINS };
     } catch (error) {
       const isFinal = error.status === 404 || error.status === 403;
@@ -208,7 +224,7 @@ export class Chosen {
 
   /** Show no other chart in place of one that takes long. */
   #clear() {
-    if (!this.#loading || this.#drawn === this.#wanted) return;
+    if (!this.#loading || this.#isDrawn) return;
     this.#draw([]);
     this.#drawn = null;
     this.#note("The history is on its way.");
@@ -217,7 +233,8 @@ export class Chosen {
   #draw(bars) {
     const { timeframe, style } = this.#wanted;
     const kind = timeframe === "live" ? "line" : style;
-    this.#chart.show(bars, { style: kind, timeframe, decimals: this.#decimals });
+    const options = { style: kind, timeframe, decimals: this.#decimals, keepsView: this.#isDrawn };
+    this.#chart.show(bars, options);
     this.#drawn = this.#wanted;
     this.#last = bars.at(-1)?.time ?? 0;
     this.#skew = null;

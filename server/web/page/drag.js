@@ -8,7 +8,7 @@ const STEP = 8;
 
 /**
  * Let `grip` buttons below `body` move their rows. A line shows where the row goes. `dropped(symbol,
- * before)` hears where it went: before another row, or `null` for behind the last.
+ * other, isBelow)` hears where it went: above or below another row.
  */
 export function bindDrag(body, dropped) {
   let isDragging = false;
@@ -33,10 +33,13 @@ function drag(body, row, { pointerId, clientY }, ended) {
 
   function mark() {
     const rows = [...body.children];
-    const target = rows.find((each) => last < each.getBoundingClientRect().bottom) ?? rows.at(-1);
+    // Of a long list the document has rows outside the view as well. None of them is the goal.
+    const { top: first, bottom } = scrollerOf(body);
+    const at = Math.max(first, Math.min(last, bottom - 1));
+    const target = rows.find((each) => at < each.getBoundingClientRect().bottom) ?? rows.at(-1);
     const { top, height } = target.getBoundingClientRect();
     marked?.classList.remove("drop-above", "drop-below");
-    [marked, isBelow] = [target, last > top + height / 2];
+    [marked, isBelow] = [target, at > top + height / 2];
     marked.classList.add(isBelow ? "drop-below" : "drop-above");
   }
 
@@ -60,8 +63,8 @@ function drag(body, row, { pointerId, clientY }, ended) {
     for (const [name, listener] of listeners) body.removeEventListener(name, listener);
     row.classList.remove("dragged");
     marked?.classList.remove("drop-above", "drop-below");
-    const before = (isBelow ? marked?.nextSibling : marked)?.dataset.symbol ?? null;
-    if (event.type === "pointerup" && marked && before !== symbol) ended(symbol, before);
+    const other = marked?.dataset.symbol ?? symbol;
+    if (event.type === "pointerup" && other !== symbol) ended(symbol, other, isBelow);
     else ended();
   }
 

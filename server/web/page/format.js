@@ -76,6 +76,12 @@ export function rate(perSecond) {
   return number(perSecond, perSecond > 0 && perSecond < 9.95 ? 1 : 0);
 }
 
+/** Return a text with its times in UTC as those of this place: Fri, Nov 27, 15:30. */
+export function inLocalTime(text) {
+  const time = { weekday: "short", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  return text.replace(/\b\d{4}-\d\d-\d\dT[\d:.]+Z/g, (utc) => new Date(utc).toLocaleString([], time));
+}
+
 /** Return a time of day of this place. */
 export function clock(ms) {
   return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });

@@ -78,12 +78,13 @@ export function bindHands(table, selection) {
     event.preventDefault();
   });
 
-  bindDrag(body, (symbol, before) => {
+  bindDrag(body, (symbol, other, isBelow) => {
     // The list may have changed meanwhile.
-    if (!selection.has(symbol)) return;
+    if (!selection.has(symbol) || !selection.has(other)) return;
     const symbols = table.symbols.filter((each) => each !== symbol);
-    const at = symbols.includes(before) ? symbols.indexOf(before) : symbols.length;
-    arrange([...symbols.slice(0, at), symbol, ...symbols.slice(at)]);
+    symbols.splice(symbols.indexOf(other) + (isBelow ? 1 : 0), 0, symbol);
+    if (String(symbols) === String(table.symbols)) return;
+    arrange(symbols);
     tellPlace(symbol);
   });
 }

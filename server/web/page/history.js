@@ -1,6 +1,7 @@
 /** Prices of the past: bars and trades of the HTTP API, as the chart and the sparklines take them. */
 
 const MINUTE = 60_000;
+const DAY = 86_400_000;
 
 /** Bars of a chart at most, and how far back each length of a bar looks, in minutes. */
 const MOST = 1000;
@@ -9,6 +10,18 @@ const BACK = { "1m": 1440, "5m": 5 * 1440, "15m": 14 * 1440, "1h": 60 * 1440, "1
 /** Trades that the chart `live` asks for, and seconds with which it begins. */
 const TRADES = 1000;
 const SECONDS = 600;
+
+/**
+ * Return `{start, end}` of the minutes before the newest of these quotes: a market may rest for days, and a
+ * recording's trades are of another year.
+ */
+function range(quotes, minutes) {
+  const newest = Math.max(...quotes.map((quote) => Date.parse(quote.last_updated) || 0));
+  const start = (newest || Date.now()) - minutes * MINUTE;
+  // The server refuses a range that ends before it begins, as one without an end may if this clock is ahead.
+  const end = Math.max(newest, Date.now()) + DAY;
+  return { start: new Date(start).toISOString(), end: new Date(end).toISOString() };
+}
 
 const seconds = (time) => Math.floor(Date.parse(time) / 1000);
 
@@ -43,10 +56,10 @@ export class Past {
     this.#api = api;
   }
 
-  /** Return the newest bars of a symbol, the oldest first. Errors: Refusal, or the fetch's. */
-  async bars(symbol, timeframe) {
-    const start = new Date(Date.now() - BACK[timeframe] * MINUTE).toISOString();
-    const query = { symbols: symbol, timeframe, start, limit: MOST, sort: "desc" };
+  /** Return the newest bars of a symbol with this quote, the oldest first. Errors: Refusal, or the fetch's. */
+  async bars(symbol, timeframe, quote) {
+    const limits = range([quote], BACK[timeframe]);
+    const query = { symbols: symbol, timeframe, ...limits, limit: MOST, sort: "desc" };
     const { bars } = await this.#api.get("bars", query);
     return (bars[symbol] ?? []).map(chartBar).reverse();
   }
@@ -57,11 +70,13 @@ export class Past {
     return everySecond(trades.map(({ t, price }) => [seconds(t), price]), Math.floor(Date.now() / 1000));
   }
 
-  /** Return the closing prices of the last hour's minutes, by symbol. Errors: Refusal, or the fetch's. */
-  async lastHour(symbols) {
-    const start = new Date(Date.now() - 60 * MINUTE).toISOString();
-    const limit = symbols.length * 60;
-    const { bars } = await this.#api.get("bars", { symbols: symbols.join(), timeframe: "1m", start, limit });
+  /**
+   * Return the closing prices of the last hour's minutes, by symbol. `quotes` are those of the symbols.
+   * Errors: Refusal, or the fetch's.
+   */
+  async lastHour(symbols, quotes) {
+    const query = { symbols: symbols.join(), timeframe: "1m", ...range(quotes, 60), limit: symbols.length * 60 };
+    const { bars } = await this.#api.get("bars", query);
     return new Map(Object.entries(bars).map(([symbol, all]) => [symbol, all.map(({ c }) => c)]));
   }
 }

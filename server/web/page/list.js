@@ -1,13 +1,16 @@
 /** Keeps the server's subscriptions equal to the visitor's list, and tells in the rows what it refuses. */
 
 import { writeAddress } from "./address.js";
-import { find } from "./dom.js";
+import { announce, find } from "./dom.js";
 
 /** The list of a first visit. A server without these symbols shows its own first ones. */
 export const FIRST = [
   "AAPL", "MSFT", "NVDA", "GOOGL", "AMZN", "META", "TSLA", "BRK.B",
   "JPM", "V", "LLY", "XOM", "KO", "DIS", "SPY", "QQQ",
 ];
+
+/** Refused symbols that a screen reader hears by name. */
+const NAMED = 3;
 
 const REFUSALS = {
   unknown_symbol: "This server does not know the symbol. Search for another, or remove it.",
@@ -53,10 +56,17 @@ export class List {
     if (stream.state === "closed" && news.length + gone.length) stream.reconnect({ symbols: wanted });
     // The event `error` tells each refusal.
     else if (gone.length) stream.unsubscribe(gone);
+    if (gone.length) news.push(...this.#withoutRoom());
     if (news.length) stream.subscribe(news);
     find("empty").hidden = wanted.size > 0;
     find("quotes").hidden = wanted.size === 0;
     writeAddress(selection);
+  }
+
+  /** Return the symbols that were refused as the list was too long. A shorter one may have room for them. */
+  #withoutRoom() {
+    const isWithoutRoom = (symbol) => this.#table.entry(symbol)?.refusal === REFUSALS.too_many_symbols;
+    return this.#selection.symbols.filter(isWithoutRoom);
   }
 
   #take({ symbol, quote }) {
@@ -68,7 +78,7 @@ export class List {
     this.#known.delete(symbol);
     if (!this.#selection.has(symbol)) return;
     if (renamedTo) this.#selection.rename(symbol, renamedTo);
-    else this.#table.refuse(symbol, "No longer listed. You can remove it.");
+    else this.#tell([symbol], "No longer listed. You can remove it.");
   }
 
   #refused({ code, message, symbols = [] }) {
@@ -79,12 +89,19 @@ export class List {
   }
 
   #refuse(code, message, symbols) {
-    for (const symbol of symbols.filter((each) => this.#selection.has(each))) {
-      const isMine = this.#isFirst && code === "unknown_symbol" && FIRST.includes(symbol);
-      if (isMine) this.#selection.remove(symbol);
-      else this.#table.refuse(symbol, REFUSALS[code] ?? message);
-    }
+    const refused = symbols.filter((each) => this.#selection.has(each));
+    const isMine = (symbol) => this.#isFirst && code === "unknown_symbol" && FIRST.includes(symbol);
+    for (const symbol of refused.filter(isMine)) this.#selection.remove(symbol);
+    this.#tell(refused.filter((each) => !isMine(each)), REFUSALS[code] ?? message);
     if (this.#isFirst && this.#selection.symbols.length === 0) this.#showFirstOfServer();
+  }
+
+  /** Say in the rows of these symbols, and to a screen reader, why no price comes. */
+  #tell(symbols, text) {
+    for (const symbol of symbols) this.#table.refuse(symbol, text);
+    const rest = symbols.length - NAMED;
+    const names = symbols.slice(0, NAMED).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+    if (names) announce(`${names}: ${text}`);
   }
 
   /** Show the first symbols of a server that has none of the usual ones. */

@@ -28,6 +28,13 @@ const GATHERED = 100;
 /** Rows of a request for the last hour: the server gives 10,000 bars at most. */
 const MOST = 100;
 
+/** Milliseconds until a last hour that did not come is asked for again, and between two looks at the time. */
+const LATER = 5000;
+const TICK = 1000;
+
+/** Milliseconds without prices after which the last hour of each row is asked for again. */
+const ABSENT = 60_000;
+
 async function start() {
   const asked = readAddress();
   const isFirst = asked.symbols === null;
@@ -62,7 +69,7 @@ async function start() {
   bindTokens(stream, tokens);
   bindHands(table, selection);
   bindControls(stream, options);
-  bindRows(table, past);
+  bindRows(table, past, stream);
   bindTheme(() => {
     chosen.recolour();
     meter.recolour();
@@ -94,12 +101,13 @@ async function configuration() {
   }
 }
 
-function describeServer({ version, prices }) {
+function describeServer({ version, prices, has_operators: hasOperators }) {
   write(find("version"), `quotestream ${version}`);
   find("attribution").replaceChildren(...attribution());
   const source = origin(prices);
   write(find("source"), source);
   find("source").hidden = source === "";
+  for (const link of document.querySelectorAll("a.operators")) link.hidden = !hasOperators;
 }
 
 /** Say if prices are not today's. */
@@ -109,27 +117,35 @@ function origin(feeds) {
   return feeds.length === 1 ? "Simulated prices" : "Some prices are simulated";
 }
 
-/** Fetch the last hour of rows that come into view with a price. */
-function bindRows(table, past) {
+/** Fetch the last hour of rows that come into view with a price, and again after an absence. */
+function bindRows(table, past, stream) {
   const waiting = [];
   const fetchThem = async () => {
-    const symbols = waiting.splice(0, MOST).filter((symbol) => table.entry(symbol));
+    const symbols = waiting.splice(0, MOST).filter((symbol) => table.entry(symbol)?.quote);
     if (waiting.length) setTimeout(fetchThem, GATHERED);
     if (symbols.length === 0) return;
     try {
-      for (const [symbol, closes] of await past.lastHour(symbols)) {
+      for (const [symbol, closes] of await past.lastHour(symbols, symbols.map((symbol) => table.entry(symbol).quote))) {
         table.entry(symbol)?.trail.begin(closes, Date.now());
         table.touch(symbol);
       }
     } catch (error) {
-      // A sparkline without history begins with the next prices.
-      if (error.retryAfter) setTimeout(() => symbols.forEach(want), error.retryAfter);
+      // Meanwhile, a sparkline without history begins with the next prices.
+      const isFinal = error.status < 500 && !error.retryAfter;
+      if (!isFinal) setTimeout(() => symbols.forEach(want), error.retryAfter || LATER);
     }
   };
   const want = (symbol) => {
     if (waiting.push(symbol) === 1) setTimeout(fetchThem, GATHERED);
   };
   table.addEventListener("priced", ({ detail }) => want(detail));
+  let liveAt = Date.now();
+  setInterval(() => {
+    // The machine may have slept: then this tick is late.
+    if (stream.state !== "live") return;
+    if (Date.now() - liveAt > ABSENT) table.greetAgain();
+    liveAt = Date.now();
+  }, TICK);
 }
 
 function add(selection, table, symbol) {

@@ -110,6 +110,8 @@ export class Search {
   }
 
   #pressed(event) {
+    // Enter ends the choice of a Chinese or Japanese character, and does not add a symbol.
+    if (event.isComposing) return;
     const count = find("found-box").hidden ? 0 : this.#found.length;
     if (event.key === "ArrowDown" && count) this.#point((this.#at + 1) % count);
     else if (event.key === "ArrowUp" && count) this.#point((this.#at + count - 1) % count);
@@ -119,11 +121,11 @@ export class Search {
     event.preventDefault();
   }
 
-  /** Add the instrument that is pointed at. Before the answer came, wait for it. */
+  /** Add the instrument that is pointed at. If the answer is not shown yet, wait for it. */
   async #enter() {
     const query = this.#typed;
     if (!query) return;
-    if (query !== this.#asked || this.#running) await this.#ask();
+    if (query !== this.#asked || this.#running || this.#at < 0) await this.#ask();
     if (query === this.#typed && this.#found[this.#at]) this.#choose(this.#found[this.#at]);
   }
 

@@ -1,6 +1,6 @@
 /** The words for each state of the connection: pure, without the document. */
 
-import { clock } from "./format.js";
+import { clock, inLocalTime } from "./format.js";
 
 /** Advice by the code of a reason. */
 const ADVICE = {
@@ -13,7 +13,7 @@ const ADVICE = {
   at_capacity: "The server is full. The page tries again by itself.",
   feed_quiet: "The market may rest. Prices go on by themselves.",
   feed_ended: "The last prices stay here.",
-  bus_lost: "Operators see more at Operators, below.",
+  bus_lost: "Operators see more on their page.",
   leader_lost: "Another server takes over within seconds.",
   origin_not_allowed: "Open the page at the address that your operator gave you.",
   not_entitled: "Your token does not include these symbols. Remove them, or ask for another token.",
@@ -30,7 +30,7 @@ export function describe({ state, reason, retryAt, askedUntil, lag, isTokenWante
   const advice = ADVICE[reason?.code] ?? "";
   // The message of a failed fetch is the browser's.
   const message = reason?.code === "no_token" ? "The server gives no token." : reason?.message;
-  const because = [message, advice].filter(Boolean).join(" ");
+  const because = inLocalTime([message, advice].filter(Boolean).join(" "));
   const show = (tone, title, text, action = null, pill = title) => ({ tone, title, pill, text, action });
   if (isTokenWanted) {
     return show("idle", "A token is needed", "Prices come as soon as you give one.", "token", "No token");

@@ -224,6 +224,12 @@ export class Table extends EventTarget {
     this.dispatchEvent(new CustomEvent("priced", { detail: entry.symbol }));
   }
 
+  /** Ask again for the past of each row. It is not whole after an absence. */
+  greetAgain() {
+    for (const entry of this.#entries.values()) entry.isGreeted = false;
+    for (const symbol of this.#rows.keys()) this.touch(symbol);
+  }
+
   #age() {
     const now = Date.now();
     for (const row of this.#rows.values()) if (row.entry.quote) row.age(now);
