@@ -34,10 +34,15 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class Object(NamedTuple):
-    """One object as JSON. `numbered`: it has a `seq`."""
+    """One object as JSON. `numbered`: it has a `seq`. `named`: it has an `id`, or is not a trade."""
 
     text: str
     numbered: bool
+    named: bool = False
+
+    def add(self, fields: str) -> str:
+        """Return the text with more fields. Of two fields with one name, the last counts."""
+        return f"{self.text[:-1]},{fields}}}"
 
 
 class Problem(NamedTuple):
@@ -45,6 +50,9 @@ class Problem(NamedTuple):
 
     code: Literal["bad_json", "too_large"]
     message: str
+
+
+NOT_UTF8 = Problem("bad_json", "not UTF-8")
 
 
 class Entry(NamedTuple):
@@ -84,10 +92,15 @@ def _lines(file: BinaryIO, before_wait: Callable[[], None]) -> Iterator[str]:
         first, *others = chunk.split(b"\n")
         pieces.append(first)
         for other in others:
-            yield b"".join(pieces).decode(errors="replace")
+            yield _text(pieces)
             pieces = [other]
         before_wait()
-    yield b"".join(pieces).decode(errors="replace")
+    yield _text(pieces)
+
+
+def _text(pieces: Iterable[bytes]) -> str:
+    """Return a line. Bytes that are not UTF-8 become surrogates, so that they can be told."""
+    return b"".join(pieces).decode(errors="surrogateescape")
 
 
 def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
@@ -109,22 +122,33 @@ def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 def _read_array(text: str) -> Iterator[Entry]:
     try:
-        objects = msgspec.json.decode(text, type=list[msgspec.Raw])
+        body = text.encode(errors="surrogateescape")
+        objects = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
         yield Entry(1, Problem("bad_json", f"the array is not JSON: {error}"))
         return
     for number, each in enumerate(objects, 1):
-        yield Entry(number, _read_object(bytes(each).decode()))
+        yield Entry(number, _read_object(_text([bytes(each)])))
 
 
 def _read_object(text: str) -> Object | Problem:
-    if len(text.encode()) > MAX_OBJECT_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        # With a replacement for such bytes, two ids could become one.
+        return NOT_UTF8
+    if size > MAX_OBJECT_BYTES:
         return Problem("too_large", f"an object has at most {MAX_OBJECT_BYTES} bytes")
     try:
         fields = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         return Problem("bad_json", str(error))
-    return Object(text, "seq" in fields) if fields else Problem("bad_json", "an empty object")
+    if not fields:
+        return Problem("bad_json", "an empty object")
+    # To the server, null is a field that is not there.
+    given = {name: bytes(value) for name, value in fields.items() if bytes(value) != b"null"}
+    named = "id" in given or given.get("kind", b'"trade"') != b'"trade"'
+    return Object(text, "seq" in given, named)
 
 
 def _read_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Entry]:
@@ -142,8 +166,12 @@ def _read_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Entry]:
             problem = f"{len(row)} fields instead of {len(names)}"
             yield Entry(number, Problem("bad_json", problem))
         else:
-            text = msgspec.json.encode(dict(_fields(names, row))).decode()
-            yield Entry(number, _read_object(text))
+            try:
+                text = msgspec.json.encode(dict(_fields(names, row))).decode()
+            except UnicodeEncodeError:
+                yield Entry(number, NOT_UTF8)
+            else:
+                yield Entry(number, _read_object(text))
 
 
 def _cells(line: str) -> list[str]:

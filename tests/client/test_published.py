@@ -75,6 +75,36 @@ def test_what_cannot_be_read_is_named_by_its_line(text: str, line: int, code: st
     assert [(each.line, each.content[0]) for each in wrong] == [(line, code)]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"symbol":"A","id":"té"}\n{"symbol":"A","id":"ok"}\n',
+        '[{"symbol":"A","id":"té"},{"symbol":"A","id":"ok"}]',
+        "symbol,id\nA,té\nA,ok\n",
+    ],
+)
+def test_bytes_that_are_not_utf8_are_named(text: str) -> None:
+    """With a replacement, two ids could become one, and the second trade would not count."""
+    sent: list[list[Entry]] = []
+    read_batches(io.BytesIO(text.encode("latin-1")), sent.append)
+    [[bad, good]] = sent
+    assert bad.content == Problem("bad_json", "not UTF-8")
+    assert isinstance(good.content, Object)
+
+
+def test_field_that_is_null_is_missing():
+    """The server takes it so, and the object would count again if it were sent twice."""
+    texts = [
+        '{"symbol":"A","price":1,"seq":null,"id":null}',
+        '{"kind":"status","symbol":"A"}',
+        '{"symbol":"A","seq":0,"id":"a"}',
+    ]
+    found = [each.content for each in read_entries(texts)]
+    assert [each[1:] for each in found] == [(False, False), (False, True), (True, True)]
+    assert isinstance(found[0], Object)
+    assert json.loads(found[0].add('"seq":1'))["seq"] == 1
+
+
 class Pipe(io.BytesIO):
     """Gives one line at a time, as a program that prints prices does."""
 
