@@ -219,6 +219,25 @@ def test_stream_of_objects(pair: Pair, symbol: str) -> None:
     eventually(is_logged)
 
 
+def test_refused_trade_of_the_stream_lists_no_symbol(pair: Pair, symbol: str) -> None:
+    """A symbol whose price no rule allows would be on this instance only: others refuse its quote."""
+    wrong: list[dict[str, Any]] = [
+        {"price": 1e300},
+        {"price": -5},
+        {"price": 1e-300},
+        {"price": 5, "size": -1},
+        {"price": 5, "ts": 1},
+        {"price": 5, "ts": "2999-01-01T00:00:00Z"},
+    ]
+    names = [f"{symbol}.{number}" for number in range(len(wrong))]
+    for name, each in zip(names, wrong, strict=True):
+        pair.redis.command("XADD", KEY, "*", "d", json.dumps({"symbol": name, **each}))
+    good = {"symbol": symbol, "price": 5, "size": 1}
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(good))
+    eventually(lambda: volume(pair.leader, symbol) == 1)
+    assert [name for name in names if quote(pair.leader, name)[0]] == []
+
+
 def test_key_that_is_still_in_work_gets_an_answer_as_the_first(pair: Pair, symbol: str) -> None:
     """Both instances get the same batch at the same moment. It counts once, and neither calls it a
     duplicate.
