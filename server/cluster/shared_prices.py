@@ -36,6 +36,7 @@ from server.intake.queued import Queued, check, encode_queued, split
 from server.intake.state import renamed, restore, save
 from server.quotes.instrument import Instrument
 from server.quotes.update import Update
+from server.redis_link import WrongType
 
 READ_ENTRIES = 128
 """Entries read at once from each stream."""
@@ -255,7 +256,10 @@ class SharedPrices:
         waiting = queued(self._own) if key == QUEUE else []
         try:
             entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
-        except BusLost:
+        except BusLost as error:
+            if isinstance(error.__cause__, WrongType):
+                # The key of a program's stream may hold something else.
+                self._invalid.report("redis_keys", key, str(error))
             return []
         if key != QUEUE:
             return stream_work(key, entries)

@@ -219,6 +219,27 @@ def test_stream_of_objects(pair: Pair, symbol: str) -> None:
     eventually(is_logged)
 
 
+def test_key_that_is_not_a_stream_is_named_once(pair: Pair, symbol: str) -> None:
+    """Publishers go on meanwhile, and the log does not grow with each attempt to read it."""
+    pair.redis.command("DEL", KEY)
+    pair.redis.command("SET", KEY, "not a stream")
+
+    def events(name: str) -> list[dict[str, Any]]:
+        return [line for line in pair.leader.log_lines() if line["event"] == name]
+
+    eventually(lambda: any(each["key"] == KEY for each in events("invalid record left out")))
+    for number in range(1, 7):
+        post(pair.leader, {"symbol": symbol, "price": 5, "size": 1})
+        assert volume(pair.leader, symbol) == number
+    assert len([each for each in events("invalid record left out") if each["key"] == KEY]) == 1
+    refused = [each["problem"] for each in events("the bus does not do what it is asked")]
+    assert len(refused) == len(set(refused))
+    pair.redis.command("DEL", KEY)
+    good = {"symbol": symbol, "price": 5, "size": 1}
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(good))
+    eventually(lambda: volume(pair.leader, symbol) == 7)
+
+
 def test_refused_trade_of_the_stream_lists_no_symbol(pair: Pair, symbol: str) -> None:
     """A symbol whose price no rule allows would be on this instance only: others refuse its quote."""
     wrong: list[dict[str, Any]] = [
