@@ -11,11 +11,11 @@ import msgspec
 TEXTS = {"symbol", "kind", "id", "status", "reason"}
 """Columns of a CSV file that are texts whatever they look like."""
 
-NAMES = {"timestamp": "ts", "time": "ts", "timestamp_us": "ts", "quantity": "size", "qty": "size"}
+NAMES = {"timestamp": "ts", "time": "ts", "quantity": "size", "qty": "size"}
 """Common headers, and the fields that they stand for."""
 
-MILLISECONDS = "timestamp_ms"
-"""The header of recorded trades as `FEED=replay:` reads them."""
+UNITS = {"timestamp_s": 6, "timestamp_ms": 3, "timestamp_us": 0, "timestamp_ns": -3}
+"""The headers of recorded trades as `FEED=replay:` reads them, and the digits up to microseconds."""
 
 BATCH, BATCH_BYTES = 500, 256 * 1024
 """Objects and bytes that are sent together. A server takes frames of 1 MiB."""
@@ -31,6 +31,8 @@ _decode = msgspec.json.Decoder(type=dict[str, msgspec.Raw]).decode
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """A number of JSON (RFC 8259 §6)."""
+
+_DECIMAL = re.compile(r"([0-9]{1,20})(?:\.([0-9]{0,20}))?", re.ASCII)
 
 
 class Object(NamedTuple):
@@ -189,10 +191,22 @@ def _fields(names: Iterable[str], row: Iterable[str]) -> Iterator[tuple[str, Any
             continue
         if field in TEXTS:
             yield field, text
-        elif field == MILLISECONDS and text.isascii() and text.isdigit():
-            yield "ts", _number(text + "000")
+        elif field in UNITS:
+            yield "ts", _microseconds(text, UNITS[field])
         else:
             yield field, _number(text)
+
+
+def _microseconds(text: str, digits: int) -> msgspec.Raw | str:
+    """Return whole microseconds, rounded down; another text as it is, for the server to refuse. Without
+    the field, the server would take the present time.
+    """
+    found = _DECIMAL.fullmatch(text)
+    if found is None:
+        return text
+    whole, fraction = found[1], found[2] or ""
+    shown = whole + fraction[:digits].ljust(digits, "0") if digits >= 0 else whole[:digits]
+    return msgspec.Raw(str(int(shown or "0")).encode())
 
 
 def _number(text: str) -> msgspec.Raw | str:
