@@ -18,7 +18,7 @@ from quotestream.decoder import UNREADABLE, not_valid
 from quotestream.errors import Refused
 from quotestream.messages import Reconnect
 from server.client.groups import first_of
-from server.client.published import Entry, Problem, read_batches
+from server.client.published import Entry, Object, Problem, read_batches
 from server.reconnecting import (
     ENDED,
     Backoff,
@@ -60,10 +60,11 @@ class Listener(Protocol):
 
 
 class Frame(NamedTuple):
-    """Some objects as JSON, and their lines."""
+    """Some objects as JSON, their lines, and the epoch of their numbers."""
 
     objects: list[str]
     lines: list[int]
+    epoch: str = ""
 
     @property
     def text(self) -> str:
@@ -154,18 +155,26 @@ class Publication:
         self._numbers = count(1)
         self._entries = entries
         self._source = source
+        # The next frame's epoch, None before the first. It is a part of the address.
         self._epoch: str | None = None
+        self.epoch = ""
+        """The epoch of the frames of this connection."""
+        self._name = f"publish-{time_ns() // 1000}"
         self.listener = listener
         self.asked = 0.0
         """Seconds for which the server wants to be left alone after this connection."""
 
     async def run(self, url: str, token: str) -> None:
         """Publish everything, and wait for the answer to the last object. Errors: Refused."""
-        credential, backoff = Credential(token), Backoff()
-        # The first frame decides about the epoch, which is a part of the address.
-        if await self.following() is None:
-            return
-        target = f"{url}?source={quote(self._source)}&source_epoch={quote(self._epoch or '')}"
+        credential = Credential(token)
+        while (following := await self.following()) is not None:
+            self.epoch = following.epoch
+            target = f"{url}?source={quote(self._source)}&source_epoch={quote(self.epoch)}"
+            await self._publish(target, credential)
+
+    async def _publish(self, target: str, credential: Credential) -> None:
+        """Publish the frames of one epoch. Errors: Refused."""
+        backoff = Backoff()
         while True:
             problem, self.asked = ENDED, 0.0
             try:
@@ -234,20 +243,29 @@ class Publication:
 
     def _frame(self, entries: Sequence[Entry]) -> Frame | None:
         """Return a frame of those entries that are objects, None if there is none."""
-        lines, objects = list[int](), list[str]()
+        lines, found = list[int](), list[Object]()
         for line, content in entries:
             if isinstance(content, Problem):
                 self._reject(line, content.code, content.message)
-                continue
-            if self._epoch is None:
-                self._epoch = "" if content.numbered else f"publish-{time_ns() // 1000}"
-            text = content.text
-            if self._epoch and not content.numbered:
-                # Thanks to its number, an object that is sent twice counts once.
-                text = f'{{"seq":{next(self._numbers)},{text[1:]}'
-            lines.append(line)
-            objects.append(text)
-        return Frame(objects, lines) if objects else None
+            else:
+                lines.append(line)
+                found.append(content)
+        if not found:
+            return None
+        if any(each.numbered for each in found):
+            # From now on: numbers given here could be the same as those of the file.
+            self._epoch = ""
+        elif self._epoch is None:
+            self._epoch = self._name
+        return Frame([self._once(each) for each in found], lines, self._epoch)
+
+    def _once(self, given: Object) -> str:
+        """Return an object with a number or a name, so that it counts once though it is sent twice."""
+        if self._epoch:
+            return given.add(f'"seq":{next(self._numbers)}')
+        if given.numbered or given.named:
+            return given.text
+        return given.add(f'"id":"{self._name}-{next(self._numbers)}"')
 
     def _reject(self, line: int, code: str, message: str) -> None:
         self.summary.rejected += 1
@@ -265,7 +283,7 @@ class _Exchange:
         self._progress = trio.Event()
 
     async def run(self) -> bool:
-        """Publish until everything is answered. Return False if the connection ended before.
+        """Publish until all of the epoch is answered. Return False if the connection ended before.
 
         Errors: Refused if the server closed because of what it was sent; ConnectionFailed if it sends
         what is not an answer.
@@ -295,7 +313,9 @@ class _Exchange:
             await self._socket.send_message(frame.text)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_refused)
-            while (following := await publication.following()) is not None:
+            while following := await publication.following():
+                if following.epoch != publication.epoch:
+                    break
                 await self._until(partial(publication.has_room, following))
                 await self._send(following)
             await self._until(lambda: not publication.unanswered and not publication.refused)

@@ -11,11 +11,11 @@ import msgspec
 TEXTS = {"symbol", "kind", "id", "status", "reason"}
 """Columns of a CSV file that are texts whatever they look like."""
 
-NAMES = {"timestamp": "ts", "time": "ts", "timestamp_us": "ts", "quantity": "size", "qty": "size"}
+NAMES = {"timestamp": "ts", "time": "ts", "quantity": "size", "qty": "size"}
 """Common headers, and the fields that they stand for."""
 
-MILLISECONDS = "timestamp_ms"
-"""The header of recorded trades as `FEED=replay:` reads them."""
+UNITS = {"timestamp_s": 6, "timestamp_ms": 3, "timestamp_us": 0, "timestamp_ns": -3}
+"""The headers of recorded trades as `FEED=replay:` reads them, and the digits up to microseconds."""
 
 BATCH, BATCH_BYTES = 500, 256 * 1024
 """Objects and bytes that are sent together. A server takes frames of 1 MiB."""
@@ -32,12 +32,19 @@ _decode = msgspec.json.Decoder(type=dict[str, msgspec.Raw]).decode
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """A number of JSON (RFC 8259 §6)."""
 
+_DECIMAL = re.compile(r"([0-9]{1,20})(?:\.([0-9]{0,20}))?", re.ASCII)
+
 
 class Object(NamedTuple):
-    """One object as JSON. `numbered`: it has a `seq`."""
+    """One object as JSON. `numbered`: it has a `seq`. `named`: it has an `id`, or is not a trade."""
 
     text: str
     numbered: bool
+    named: bool = False
+
+    def add(self, fields: str) -> str:
+        """Return the text with more fields. Of two fields with one name, the last counts."""
+        return f"{self.text[:-1]},{fields}}}"
 
 
 class Problem(NamedTuple):
@@ -45,6 +52,9 @@ class Problem(NamedTuple):
 
     code: Literal["bad_json", "too_large"]
     message: str
+
+
+NOT_UTF8 = Problem("bad_json", "not UTF-8")
 
 
 class Entry(NamedTuple):
@@ -84,10 +94,15 @@ def _lines(file: BinaryIO, before_wait: Callable[[], None]) -> Iterator[str]:
         first, *others = chunk.split(b"\n")
         pieces.append(first)
         for other in others:
-            yield b"".join(pieces).decode(errors="replace")
+            yield _text(pieces)
             pieces = [other]
         before_wait()
-    yield b"".join(pieces).decode(errors="replace")
+    yield _text(pieces)
+
+
+def _text(pieces: Iterable[bytes]) -> str:
+    """Return a line. Bytes that are not UTF-8 become surrogates, so that they can be told."""
+    return b"".join(pieces).decode(errors="surrogateescape")
 
 
 def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
@@ -109,22 +124,33 @@ def read_entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 def _read_array(text: str) -> Iterator[Entry]:
     try:
-        objects = msgspec.json.decode(text, type=list[msgspec.Raw])
+        body = text.encode(errors="surrogateescape")
+        objects = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError) as error:
         yield Entry(1, Problem("bad_json", f"the array is not JSON: {error}"))
         return
     for number, each in enumerate(objects, 1):
-        yield Entry(number, _read_object(bytes(each).decode()))
+        yield Entry(number, _read_object(_text([bytes(each)])))
 
 
 def _read_object(text: str) -> Object | Problem:
-    if len(text.encode()) > MAX_OBJECT_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        # With a replacement for such bytes, two ids could become one.
+        return NOT_UTF8
+    if size > MAX_OBJECT_BYTES:
         return Problem("too_large", f"an object has at most {MAX_OBJECT_BYTES} bytes")
     try:
         fields = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         return Problem("bad_json", str(error))
-    return Object(text, "seq" in fields) if fields else Problem("bad_json", "an empty object")
+    if not fields:
+        return Problem("bad_json", "an empty object")
+    # To the server, null is a field that is not there.
+    given = {name: bytes(value) for name, value in fields.items() if bytes(value) != b"null"}
+    named = "id" in given or given.get("kind", b'"trade"') != b'"trade"'
+    return Object(text, "seq" in given, named)
 
 
 def _read_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Entry]:
@@ -142,8 +168,12 @@ def _read_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Entry]:
             problem = f"{len(row)} fields instead of {len(names)}"
             yield Entry(number, Problem("bad_json", problem))
         else:
-            text = msgspec.json.encode(dict(_fields(names, row))).decode()
-            yield Entry(number, _read_object(text))
+            try:
+                text = msgspec.json.encode(dict(_fields(names, row))).decode()
+            except UnicodeEncodeError:
+                yield Entry(number, NOT_UTF8)
+            else:
+                yield Entry(number, _read_object(text))
 
 
 def _cells(line: str) -> list[str]:
@@ -161,10 +191,22 @@ def _fields(names: Iterable[str], row: Iterable[str]) -> Iterator[tuple[str, Any
             continue
         if field in TEXTS:
             yield field, text
-        elif field == MILLISECONDS and text.isascii() and text.isdigit():
-            yield "ts", _number(text + "000")
+        elif field in UNITS:
+            yield "ts", _microseconds(text, UNITS[field])
         else:
             yield field, _number(text)
+
+
+def _microseconds(text: str, digits: int) -> msgspec.Raw | str:
+    """Return whole microseconds, rounded down; another text as it is, for the server to refuse. Without
+    the field, the server would take the present time.
+    """
+    found = _DECIMAL.fullmatch(text)
+    if found is None:
+        return text
+    whole, fraction = found[1], found[2] or ""
+    shown = whole + fraction[:digits].ljust(digits, "0") if digits >= 0 else whole[:digits]
+    return msgspec.Raw(str(int(shown or "0")).encode())
 
 
 def _number(text: str) -> msgspec.Raw | str:

@@ -74,6 +74,9 @@ ID_MEMORY_MS = ID_MEMORY_US // 1000
 
 T = TypeVar("T")
 
+REPORT_INTERVAL = 60.0
+"""Seconds between two log lines about the same problem."""
+
 log = structlog.get_logger()
 
 
@@ -103,6 +106,8 @@ class Bus:
         self.connection: int | None = None
         self.problem = "not connected yet"
         self.refusal = ""
+        self._report_at = 0.0
+        self._reported = set[str]()
         self.tried = trio.Event()
         self._link = link
         self.redis = redis = link.redis
@@ -279,12 +284,22 @@ class Bus:
         except RedisLost as error:
             problem = str(error)
             if self.connection and not self.refusal:
-                log.warning("the bus does not do what it is asked", problem=problem)
+                self._report(problem)
             self.refusal = problem
             refused = isinstance(error, RedisRefused)
             raise (BusRefused if refused else BusLost)(problem) from error
         self.refusal = ""
         return result
+
+    def _report(self, problem: str) -> None:
+        """Log a problem, unless it was logged a moment ago: other operations succeed between two."""
+        now = trio.current_time()
+        if now >= self._report_at:
+            self._report_at = now + REPORT_INTERVAL
+            self._reported.clear()
+        if problem not in self._reported:
+            self._reported.add(problem)
+            log.warning("the bus does not do what it is asked", problem=problem)
 
     async def _mend_keys(self) -> None:
         """Rename keys of the wrong type, so that they cannot stop the election or the publishing."""

@@ -30,12 +30,13 @@ from server.intake.batch import Batch, Busy, OnAnswer, Uncertain
 from server.intake.intake import Intake
 from server.intake.kept_log import KeptLog
 from server.intake.market import Notice
-from server.intake.new_symbols import MAX_NEW_SYMBOLS
+from server.intake.new_symbols import MAX_NEW_SYMBOLS, listed_by
 from server.intake.objects import Line, Published
 from server.intake.queued import Queued, check, encode_queued, split
 from server.intake.state import renamed, restore, save
-from server.quotes.instrument import Instrument, first_seen
+from server.quotes.instrument import Instrument
 from server.quotes.update import Update
+from server.redis_link import WrongType
 
 READ_ENTRIES = 128
 """Entries read at once from each stream."""
@@ -255,7 +256,10 @@ class SharedPrices:
         waiting = queued(self._own) if key == QUEUE else []
         try:
             entries = await self._streams.read(key, self._positions[key], READ_ENTRIES)
-        except BusLost:
+        except BusLost as error:
+            if isinstance(error.__cause__, WrongType):
+                # The key of a program's stream may hold something else.
+                self._invalid.report("redis_keys", key, str(error))
             return []
         if key != QUEUE:
             return stream_work(key, entries)
@@ -310,7 +314,7 @@ class SharedPrices:
         The cluster agrees on a new symbol before its first trade counts. Otherwise the trade would be
         in Redis before its step is.
         """
-        new, away = dict[str, Instrument](), list[str]()
+        new, away, now = dict[str, Instrument](), list[str](), time_ns() // 1000
         for each in work:
             for line in await self._judge.look_up(each.lines, away):
                 given = line.content
@@ -318,13 +322,12 @@ class SharedPrices:
                     continue
                 symbol = given.symbol
                 if (
-                    given.kind == "trade"
-                    and given.price
-                    and self._exchange.instrument(symbol) is None
+                    self._exchange.instrument(symbol) is None
                     and self._exchange.may_list(symbol)
                     and self.intake.new.listed + len(new) < MAX_NEW_SYMBOLS
+                    and (instrument := listed_by(given, now))
                 ):
-                    new.setdefault(symbol, first_seen(symbol, given.price))
+                    new.setdefault(symbol, instrument)
         if new:
             self.intake.new.listed += len(new)
             await self._exchange.list_new([*new.values()])

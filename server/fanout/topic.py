@@ -240,7 +240,8 @@ class Topic(Publication):
         self.row = update.row
         self.forget_frames()
         self.context.bars.minutes.absorb(instrument, update, new.current_price)
-        self.context.trades.absorb(self.symbol, version, update, new.current_price)
+        decimals = instrument.price_decimals
+        self.context.trades.absorb(self.symbol, version, update, new.current_price, decimals)
         if self.context.journal.recording:
             self.context.journal.record(move_of(update, version, new, self.adjustments))
         return QuoteChange(self.symbol, self.pointer, version, self.ts, changed)

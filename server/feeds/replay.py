@@ -309,7 +309,8 @@ def _price(text: str, instrument: Instrument) -> float:
         raise BadRow(str(error)) from None
     if not is_price(price, instrument.price_decimals, signed=instrument.signed):
         raise BadRow(f"not a price: {text!r}")
-    return price
+    # Without the sign of a negative zero, which JSON would show.
+    return price if round(price, instrument.price_decimals) else 0.0
 
 
 def _size(text: str, instrument: Instrument) -> int | float:
@@ -322,7 +323,7 @@ def _size(text: str, instrument: Instrument) -> int | float:
         raise BadRow(f"not a size: {text!r}")
     if size % 1 and round(size, instrument.size_decimals) != size:
         raise BadRow(f"not a size with up to {instrument.size_decimals} decimals: {text!r}")
-    return size
+    return abs(size)
 
 
 def _number(text: str) -> float:

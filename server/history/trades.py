@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from server.quotes.instrument import MAX_DECIMALS, at_tick
 from server.quotes.traded import Traded
 from server.quotes.update import Move, Trade, Update
 
@@ -52,8 +53,16 @@ class RecentTrades:
         self._used = 0
         self._symbols: dict[str, _Symbol] = {}
 
-    def absorb(self, symbol: str, version: int, update: Update, price: float | None) -> None:
-        """Keep the trade that made a version. `price` is the quote's after it.
+    def absorb(
+        self,
+        symbol: str,
+        version: int,
+        update: Update,
+        price: float | None,
+        decimals: int = MAX_DECIMALS,
+    ) -> None:
+        """Keep the trade that made a version. `price` is the quote's after it. `decimals` are those of
+        its instrument's prices.
 
         An update of several trades, as an overload makes, leaves a gap. A cancel or a correction
         changes nothing.
@@ -66,7 +75,7 @@ class RecentTrades:
         if any(each.hides_trades for each in parts) or sum(each.count for each in new) > 1:
             self._forget(symbol, version)
         elif new:
-            self._keep(symbol, _only(new[0], version))
+            self._keep(symbol, _only(new[0], version, decimals))
 
     def after(
         self, symbol: str, version: int, newest: int, limit: int
@@ -133,5 +142,5 @@ class RecentTrades:
                 self._used -= BYTES_A_TRADE
 
 
-def _only(part: Traded, version: int) -> KeptTrade:
-    return KeptTrade(version, part.open, part.volume, part.first_us)
+def _only(part: Traded, version: int, decimals: int) -> KeptTrade:
+    return KeptTrade(version, at_tick(part.open, decimals), part.volume, part.first_us)

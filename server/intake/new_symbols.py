@@ -3,11 +3,25 @@
 from collections.abc import Callable
 
 from server.intake.answer import Refused
-from server.intake.objects import Published
+from server.intake.checks import trade_of
+from server.intake.objects import Published, read_time
 from server.quotes.instrument import Instrument, first_seen
 
 MAX_NEW_SYMBOLS = 50_000
 """Symbols that trades may list until the server stops: each stays in memory and in the store."""
+
+
+def listed_by(given: Published, now: int) -> Instrument | None:
+    """Return the instrument that an object lists: a trade that the rules do not refuse at `now`."""
+    if given.kind != "trade" or not given.price:
+        return None
+    instrument = first_seen(given.symbol, given.price)
+    try:
+        trade_of(given, instrument)
+        read_time(given.ts, now)
+    except Refused:
+        return None
+    return instrument
 
 
 class NewSymbols:

@@ -126,6 +126,17 @@ _FORMS: dict[str, tuple[Code, str]] = {
 }
 """The code for a field of the wrong type, and the right type."""
 
+_HALF = re.compile(
+    rb"\\u(?<!\\\\u)[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+"""An escape of half a surrogate pair, which JSON allows (RFC 8259 §8.2). An escaped backslash before it
+hides it.
+"""
+
+MOST_ESCAPES = 10_000
+"""Escapes among which halves are looked for: 10 ms of work."""
+
 _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 _BLANK = b" \t\r"
 
@@ -146,7 +157,7 @@ def read_batch(body: bytes, frame: int = 0) -> Iterator[Line]:
         yield Line(1, Reason("too_large", f"more than {MAX_PARTS} parts are not objects"), frame)
         return
     try:
-        texts = enumerate(map(bytes, _array_decoder.decode(body)), 1) if is_array else _lines(body)
+        texts = enumerate(map(bytes, _split(body)), 1) if is_array else _lines(body)
     except (ValueError, RecursionError) as error:
         yield Line(1, Reason("bad_json", f"the array is not JSON: {error}"), frame)
         return
@@ -155,6 +166,17 @@ def read_batch(body: bytes, frame: int = 0) -> Iterator[Line]:
     for number, _ in islice(texts, 1):
         rest = f"a batch has at most {MAX_OBJECTS} objects; none from this one on counts"
         yield Line(number, Reason("too_large", rest), frame)
+
+
+def _split(body: bytes) -> list[msgspec.Raw]:
+    """Return the objects of an array. Errors: ValueError, RecursionError."""
+    try:
+        return _array_decoder.decode(body)
+    except msgspec.DecodeError:
+        # A reason that was cut within an emoji costs its own object only: that is not UTF-8 then.
+        if body.count(b"\\u") > MOST_ESCAPES or not _HALF.search(body):
+            raise
+        return _array_decoder.decode(_HALF.sub(b"\xff", body))
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -181,6 +203,8 @@ def _unreadable(text: bytes, error: Exception) -> Reason:
     try:
         found = _any_decoder.decode(text)
     except (ValueError, RecursionError) as syntax:
+        if isinstance(syntax, UnicodeDecodeError) or _HALF.search(text):
+            return Reason("bad_json", "a text is not UTF-8, or has half of a surrogate pair")
         return Reason("bad_json", f"{syntax}: a line must be one whole JSON object")
     if not isinstance(found, dict):
         return Reason("bad_json", "not a JSON object")

@@ -133,6 +133,27 @@ def test_a_pipe_is_published_line_by_line(tmp_path, server):
         assert command.returncode == 128 + signal.SIGINT
 
 
+def test_own_numbers_may_begin_behind_objects_without(tmp_path, server):
+    """The number of the second trade is not one that the command gave to the first."""
+    with subprocess.Popen(
+        [*COMMAND, "publish", "--url", prices_url(server)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(QUOTESTREAM_TOKEN=publisher_token()),
+        text=True,
+    ) as command:
+        assert command.stdin
+        for price, number in ((31, {}), (32, {"seq": 1}), (33, {"seq": 2}), (34, {})):
+            trade = {"symbol": "AMD", "price": price, "size": 5, **number}
+            command.stdin.write(f"{json.dumps(trade)}\n")
+            command.stdin.flush()
+            eventually(partial(is_at, server, "AMD", price))
+        said = command.communicate(timeout=TIMEOUT)[0]
+    assert said == "4 accepted, 0 duplicate, 0 late, 0 held, 0 rejected\n"
+    assert quote(server, "AMD")["volume"] == 20
+
+
 def test_server_that_is_killed_gets_every_price_once(tmp_path):
     """The command sends again what has no answer; the volume tells that each price counts once."""
     port = str(free_port())

@@ -36,7 +36,7 @@ TRADE = {"symbol": "AAPL", "price": 175.92, "size": 100}
             [(2, {"ts": 1511951400000000} | TRADE, False)],
         ),
         ("symbol,price\nAAPL,dear\n", [(2, {"symbol": "AAPL", "price": "dear"}, False)]),
-        ("symbol,timestamp_ms\nAAPL,²\n", [(2, {"symbol": "AAPL", "timestamp_ms": "²"}, False)]),
+        ("symbol,timestamp_ms\nAAPL,²\n", [(2, {"symbol": "AAPL", "ts": "²"}, False)]),
         ("symbol,price\nA,nan\n", [(2, {"symbol": "A", "price": "nan"}, False)]),
         ('symbol,price\n"A,B",-37.63\n', [(2, {"symbol": "A,B", "price": -37.63}, False)]),
     ],
@@ -47,6 +47,29 @@ def test_file_is_read(text: str, objects: list[tuple[int, dict[str, Any], bool]]
         assert isinstance(content, Object)
         found.append((line, json.loads(content.text), content.numbered))
     assert found == objects
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "ts"),
+    [
+        ("timestamp_s", "1511951400", 1511951400000000),
+        ("timestamp_s", "1511951400.25", 1511951400250000),
+        ("timestamp_s", "1511951400.1234569", 1511951400123456),
+        ("timestamp_ms", "1511951400000.0", 1511951400000000),
+        ("timestamp_ms", "1511951400000.5", 1511951400000500),
+        ("timestamp_us", "1511951400000001", 1511951400000001),
+        ("timestamp_ns", "1511951400000001999", 1511951400000001),
+        ("timestamp_ns", "7", 0),
+        ("timestamp_ms", "1.5e12", "1.5e12"),
+        ("timestamp_ms", "-1", "-1"),
+        ("timestamp_us", "2026-11-26T09:30:00Z", "2026-11-26T09:30:00Z"),
+    ],
+)
+def test_time_is_never_left_out(header: str, text: str, ts: int | str) -> None:
+    """Without it, the server would take the present time. It refuses what is not a time by its line."""
+    [entry] = read_entries(io.StringIO(f"symbol,{header}\nA,{text}\n"))
+    assert isinstance(entry.content, Object)
+    assert json.loads(entry.content.text)["ts"] == ts
 
 
 def test_numbers_pass_as_they_are_written():
@@ -73,6 +96,36 @@ def test_numbers_pass_as_they_are_written():
 def test_what_cannot_be_read_is_named_by_its_line(text: str, line: int, code: str) -> None:
     wrong = [each for each in read_entries(io.StringIO(text)) if isinstance(each.content, Problem)]
     assert [(each.line, each.content[0]) for each in wrong] == [(line, code)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"symbol":"A","id":"té"}\n{"symbol":"A","id":"ok"}\n',
+        '[{"symbol":"A","id":"té"},{"symbol":"A","id":"ok"}]',
+        "symbol,id\nA,té\nA,ok\n",
+    ],
+)
+def test_bytes_that_are_not_utf8_are_named(text: str) -> None:
+    """With a replacement, two ids could become one, and the second trade would not count."""
+    sent: list[list[Entry]] = []
+    read_batches(io.BytesIO(text.encode("latin-1")), sent.append)
+    [[bad, good]] = sent
+    assert bad.content == Problem("bad_json", "not UTF-8")
+    assert isinstance(good.content, Object)
+
+
+def test_field_that_is_null_is_missing():
+    """The server takes it so, and the object would count again if it were sent twice."""
+    texts = [
+        '{"symbol":"A","price":1,"seq":null,"id":null}',
+        '{"kind":"status","symbol":"A"}',
+        '{"symbol":"A","seq":0,"id":"a"}',
+    ]
+    found = [each.content for each in read_entries(texts)]
+    assert [each[1:] for each in found] == [(False, False), (False, True), (True, True)]
+    assert isinstance(found[0], Object)
+    assert json.loads(found[0].add('"seq":1'))["seq"] == 1
 
 
 class Pipe(io.BytesIO):

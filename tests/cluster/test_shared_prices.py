@@ -219,6 +219,46 @@ def test_stream_of_objects(pair: Pair, symbol: str) -> None:
     eventually(is_logged)
 
 
+def test_key_that_is_not_a_stream_is_named_once(pair: Pair, symbol: str) -> None:
+    """Publishers go on meanwhile, and the log does not grow with each attempt to read it."""
+    pair.redis.command("DEL", KEY)
+    pair.redis.command("SET", KEY, "not a stream")
+
+    def events(name: str) -> list[dict[str, Any]]:
+        return [line for line in pair.leader.log_lines() if line["event"] == name]
+
+    eventually(lambda: any(each["key"] == KEY for each in events("invalid record left out")))
+    for number in range(1, 7):
+        post(pair.leader, {"symbol": symbol, "price": 5, "size": 1})
+        assert volume(pair.leader, symbol) == number
+    assert len([each for each in events("invalid record left out") if each["key"] == KEY]) == 1
+    refused = [each["problem"] for each in events("the bus does not do what it is asked")]
+    assert len(refused) == len(set(refused))
+    pair.redis.command("DEL", KEY)
+    good = {"symbol": symbol, "price": 5, "size": 1}
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(good))
+    eventually(lambda: volume(pair.leader, symbol) == 7)
+
+
+def test_refused_trade_of_the_stream_lists_no_symbol(pair: Pair, symbol: str) -> None:
+    """A symbol whose price no rule allows would be on this instance only: others refuse its quote."""
+    wrong: list[dict[str, Any]] = [
+        {"price": 1e300},
+        {"price": -5},
+        {"price": 1e-300},
+        {"price": 5, "size": -1},
+        {"price": 5, "ts": 1},
+        {"price": 5, "ts": "2999-01-01T00:00:00Z"},
+    ]
+    names = [f"{symbol}.{number}" for number in range(len(wrong))]
+    for name, each in zip(names, wrong, strict=True):
+        pair.redis.command("XADD", KEY, "*", "d", json.dumps({"symbol": name, **each}))
+    good = {"symbol": symbol, "price": 5, "size": 1}
+    pair.redis.command("XADD", KEY, "*", "d", json.dumps(good))
+    eventually(lambda: volume(pair.leader, symbol) == 1)
+    assert [name for name in names if quote(pair.leader, name)[0]] == []
+
+
 def test_key_that_is_still_in_work_gets_an_answer_as_the_first(pair: Pair, symbol: str) -> None:
     """Both instances get the same batch at the same moment. It counts once, and neither calls it a
     duplicate.

@@ -244,6 +244,21 @@ async def test_rows_of_every_kind(tmp_path):
     assert replay.bad_rows == 8
 
 
+async def test_negative_zero_is_zero(tmp_path):
+    """No price or size shows the sign of a zero, also if only the tick makes it a zero."""
+    rows = ["1,CLK0,-0.0,-0,-0.0,-0.001", "2,CLK0,-0.001,-0.0,,"]
+    path = write(tmp_path / "day.csv", rows, header=f"{HEADER},bid,ask")
+    send, receive = trio.open_memory_channel[Any](20)
+    oil = Instrument(symbol="CLK0", name="Oil", type="FUTURE", base_price=1.0, price_decimals=2)
+    await Replay(path, 0, loop=False).run(send, lambda _: oil)
+    send.close()
+    both, trade = [each async for each in receive]
+    book = both.book
+    numbers = [both.price, both.volume, book.bid, book.ask, trade.price, trade.size]
+    assert [str(abs(each)) for each in numbers] == [str(each) for each in numbers]
+    assert not any(numbers)
+
+
 async def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path):
     """A damaged symbol does not end the replay."""
     path = write(tmp_path / "day.csv", GOOD)

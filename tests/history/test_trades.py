@@ -58,6 +58,15 @@ def test_late_trades_and_moves_of_the_leader_count():
     assert [each.price for each in trades.after("IBM", 2, 3, 9)[0]] == [6.0]
 
 
+def test_price_of_a_trade_with_a_book_is_at_the_tick():
+    """A recorded row may have a trade with more decimals than its symbol, and a book."""
+    trades = RecentTrades()
+    row = merged(trade(175.509999), TopOfBook("IBM", 1.0, 2.0, 1, 1, 0, 0))
+    trades.absorb("IBM", 2, row, 175.51, 2)
+    trades.absorb("IBM", 3, late_trade("IBM", 5.001, 100, 0), 175.51, 2)
+    assert [each.price for each in trades.after("IBM", 1, 3, 9)[0]] == [175.51, 5.0]
+
+
 def restatement(*prices: float) -> Restatement:
     """Return a cancel or a correction, which leaves trades with these prices in the minute."""
     left = replace(traded(1.0, 0, 1_700_000_000_000_000), count=0, restated=True)

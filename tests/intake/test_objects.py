@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.intake.answer import Reason
 from server.intake.market import Rules
 from server.intake.objects import (
     MAX_BATCH_BYTES,
@@ -256,3 +257,32 @@ def test_memory_stays_flat_under_fuzzed_bodies() -> None:
     before = publish(200)
     assert publish(400) < before * 1.01 + 3000
     assert len(desk.intake.sources.all) <= MAX_SOURCES
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        (r"\ud83d", ["bad_json"]),
+        (r"\uDE00", ["bad_json"]),
+        (r"\ud83d\ud83d\ude00", ["bad_json"]),
+        (r"a\ud83dz\ude00", ["bad_json"]),
+        (r"\ud83d\ude00", []),
+        (r"\\ud83d", []),
+    ],
+)
+def test_half_a_character_costs_its_own_object(text: str, codes: list[str]) -> None:
+    """JSON allows half of a surrogate pair: a publisher's reason may be cut within an emoji."""
+    good = '{"symbol":"AAPL","price":5}'
+    halt = f'{{"kind":"status","symbol":"AAPL","status":"halted","reason":"{text}"}}'
+    for body in (f"[{good},{halt},{good}]", f"{good}\n{halt}\n{good}"):
+        lines = [*read_batch(body.encode())]
+        assert [each.number for each in lines] == [1, 2, 3]
+        wrong = {each.number: each.content for each in lines if isinstance(each.content, Reason)}
+        assert [reason.code for reason in wrong.values()] == codes
+        assert set(wrong) <= {2}
+
+
+def test_many_escapes_of_an_array_that_is_not_json_are_left_alone():
+    """To look for half a character in each takes too long."""
+    body = b'["' + rb"\ud83d" * 150_000 + b'",{"symbol":"AAPL","price":5}]'
+    assert [each.number for each in read_batch(body)] == [1]
