@@ -8,9 +8,11 @@ only valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only th
 """
 
 import logging
+import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -260,7 +262,7 @@ class HttpEdge:
             with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
                 if stream.has_body:
                     scope = {**scope, BODY: partial(_read_body, stream, time_out)}
-                await self._app(scope, receive, partial(_send_answer, stream, send))
+                await self._app(scope, receive, partial(_send_answer, stream, send, time_out))
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
@@ -293,22 +295,32 @@ def _hypercorn_config() -> Config:
 
 async def _read_body(stream: RequestStream, time_out: trio.CancelScope) -> bytes:
     """Return the body of the request that a stream answers. Errors: ApiError."""
-    begun = trio.current_time()
-    try:
-        return await stream.read_body()
-    except Refusal as refusal:
-        status, code, *_ = refusal.refused.value
-        raise ApiError(Problem(status, code, ""), str(refusal)) from None
-    finally:
-        # The client's time is not the application's.
-        time_out.deadline += trio.current_time() - begun
+    with _stopped(time_out):
+        try:
+            return await stream.read_body()
+        except Refusal as refusal:
+            status, code, *_ = refusal.refused.value
+            raise ApiError(Problem(status, code, ""), str(refusal)) from None
 
 
-async def _send_answer(stream: RequestStream, send: Send, message: Message) -> None:
+async def _send_answer(
+    stream: RequestStream, send: Send, time_out: trio.CancelScope, message: Message
+) -> None:
     """Send a part of an answer. An answer that comes before its request's body may be the last one."""
     if message["type"] == "http.response.start" and stream.must_end:
         message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-    await send(message)
+    with _stopped(time_out):
+        await send(message)
+
+
+@contextmanager
+def _stopped(time_out: trio.CancelScope) -> Iterator[None]:
+    """Stop the application's time while the client sends or takes: that is the client's time."""
+    left, time_out.deadline = time_out.deadline - trio.current_time(), math.inf
+    try:
+        yield
+    finally:
+        time_out.deadline = trio.current_time() + left
 
 
 def _unfinished(stream: RequestStream) -> int:
