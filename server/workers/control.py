@@ -88,7 +88,9 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
-    """To a worker: the answer to AskHost; None if the worker that it names does not exist."""
+    """To a worker: the answer to AskHost. If the worker that AskHost names does not exist, `page` is
+    None. If that worker gives no answer, `page` is empty.
+    """
 
     id: int
     page: str | None
