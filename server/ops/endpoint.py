@@ -181,7 +181,7 @@ class Endpoint:
         payer = None
         if user:
             gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
-            payer = gate.budgets.payer(user.user)
+            payer = gate.budgets.request_payer(user.user)
         encoding = "".join(_header(request, "Content-Encoding")).strip().lower()
         if (self.takes or self.takes_file) and encoding not in (*UNCOMPRESSED, *GZIP):
             message = "send the body as it is, or with Content-Encoding: gzip"
