@@ -31,7 +31,7 @@ from server.gateway.sockets import (
     ignore_new,
 )
 from server.ops.cors import Sharing
-from server.ops.endpoint import BODY
+from server.ops.endpoint import BODY, TIME_OUT
 from server.ops.http_library import Config, ConnectionState, TCPServer
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
@@ -258,11 +258,12 @@ class HttpEdge:
         self, stream: RequestStream, scope: Scope, receive: Receive, send: Send, *_: Any
     ) -> None:
         """Let the application answer one request."""
+        time_out = trio.CancelScope(deadline=trio.current_time() + ANSWER_TIMEOUT)
+        scope = {**scope, TIME_OUT: time_out}
+        if stream.has_body:
+            scope[BODY] = partial(_read_body, stream, time_out)
         try:
-            with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
-                if stream.has_body:
-                    scope = {**scope, BODY: partial(_read_body, stream, time_out)}
-                await self._app(scope, receive, partial(_send_answer, stream, send, time_out))
+            await self._app(scope, receive, partial(_send_answer, stream, send, time_out))
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
