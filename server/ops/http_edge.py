@@ -60,6 +60,11 @@ the largest files of instruments.
 WRITE_PATIENCE = 0.5
 """Seconds for which a client may leave its answer unread while other clients wait for a place."""
 
+FRESH = 0.1
+"""Seconds from a request's first byte, or from the connection, until the request starts. Before that a
+connection does not count as idle. Otherwise newcomers would cut each other before any is answered.
+"""
+
 ANSWER_TIMEOUT = 30.0
 """Seconds for the application to answer one request. Its own deadlines are shorter."""
 
@@ -206,21 +211,22 @@ class HttpEdge:
     async def _make_room(self) -> None:
         """Wait until there is room for a connection.
 
-        For that, it cuts the connection that has been idle for longest. If none is idle, it waits for
-        WRITE_PATIENCE, and cuts the one whose client has left an answer unread for longest.
+        For that, it cuts the connection that has been idle for longest, and for FRESH. If there is
+        none, it cuts the one whose client has left an answer unread for longest, and for
+        WRITE_PATIENCE.
         """
         while len(self.streams) >= self._max_connections:
             open_ones = [stream for stream in self.streams if not stream.over]
-            idle = [stream for stream in open_ones if not stream.busy]
-            late = trio.current_time() - WRITE_PATIENCE
-            stuck = [stream for stream in open_ones if stream.writing_since < late]
+            now = trio.current_time()
+            idle = [each for each in open_ones if not each.busy and each.idle_since < now - FRESH]
+            stuck = [each for each in open_ones if each.writing_since < now - WRITE_PATIENCE]
             # Otherwise one that was cut is about to end.
             is_full = len(open_ones) >= self._max_connections
             if is_full and idle:
                 self._evict(min(idle, key=lambda stream: stream.idle_since))
             elif is_full and stuck:
                 self._evict(min(stuck, key=lambda stream: stream.writing_since))
-            with trio.move_on_after(WRITE_PATIENCE):
+            with trio.move_on_after(FRESH):
                 await self._changed.park()
 
     def _evict(self, stream: RequestStream) -> None:

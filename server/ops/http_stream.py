@@ -68,7 +68,8 @@ class RequestStream:
     `busy`: Hypercorn has a request and has not answered it, and the request's body is not being read.
     `awaits_body`: the application waits for it.
     Hypercorn reads the addresses from `socket`; `context` tells it to close an idle connection.
-    `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written.
+    `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written. A
+    request's first byte begins `idle_since` anew.
     """
 
     def __init__(
@@ -295,6 +296,7 @@ class RequestStream:
                 await self._receive()
         if not self._received:
             return None
+        self.idle_since = trio.current_time()
         with trio.fail_after(REQUEST_TIMEOUT) as time:
             request = await self._read_request()
         waiting_since = trio.current_time()

@@ -120,6 +120,18 @@ async def test_stop_ends_a_request_whose_body_waits_for_its_turn(autojump_clock)
         assert not site.edge.streams
 
 
+async def test_newcomers_do_not_cut_each_other(autojump_clock):
+    """All other places are taken by requests in progress. Each newcomer in its turn is answered."""
+    async with running(ROOM) as site:
+        with ExitStack() as stack:
+            for _ in range(ROOM - 1):
+                stack.enter_context(site.client(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n"))
+            await wait_until(lambda: sum(each.busy for each in site.edge.streams) == ROOM - 1)
+            ask = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+            for client in [stack.enter_context(site.client(ask)) for _ in range(CROWD)]:
+                assert (await take(client)).status == 200
+
+
 async def test_newcomer_costs_one_connection(autojump_clock):
     """While one cut connection still ends, the edge does not cut another one."""
     async with running(ROOM) as site:
