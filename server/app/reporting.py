@@ -86,15 +86,18 @@ async def metrics_page(
 
     Without a supervisor, return this server's `own` metrics.
 
-    Errors: ApiError if the supervisor does not answer. The worker's own page is not an answer: without
-    the label `worker` it would look like another machine's.
+    Errors: ApiError if the supervisor or the named worker does not answer. The own page is not an
+    answer then: without the label `worker` it would look like another machine's.
     """
     if supervisor is None or worker == str(supervisor.number):
         return own()
     try:
-        return await supervisor.host_metrics(worker)
+        page = await supervisor.host_metrics(worker)
     except NoHost:
         raise ApiError(HOST_UNAVAILABLE, NO_ANSWER) from None
+    if page == "":
+        raise ApiError(HOST_UNAVAILABLE, f"worker {worker} does not answer, try again")
+    return page
 
 
 async def ask_workers(supervisor: SupervisorLink, text: str) -> dict[int, str | None]:

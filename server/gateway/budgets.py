@@ -82,6 +82,11 @@ class Budget:
         """Return the number of budgets that are remembered."""
         return len(self._full_at)
 
+    @property
+    def most(self) -> float:
+        """Return the cost of a whole burst."""
+        return self._burst * self.rate
+
     def take(self, key: str, cost: float = 1.0) -> float:
         """Charge `cost`, at most a burst, and return 0. If too little is left, charge nothing, and
         return the seconds until there is enough.
@@ -169,6 +174,10 @@ class Budgets:
         """Return the user in the form that the store's loader needs."""
         return Payer(user, self.lookups)
 
+    def request_payer(self, user: str) -> "RequestPayer":
+        """Return the user as the payer of one request."""
+        return RequestPayer(user, self.lookups)
+
     def charge_cold(self, user: str, symbols: int) -> "Payer":
         """Charge for naming `symbols` that are not in memory, and return the payer of their lookups."""
         self.commands.add_debt(user, symbols // COLD_A_COMMAND)
@@ -185,3 +194,26 @@ class Payer:
     def pay(self, symbols: float) -> float:
         """Charge a lookup of `symbols` and return 0, or the seconds until there is enough for it."""
         return self.budget.take(self.name, symbols)
+
+
+@dataclass(slots=True)
+class RequestPayer:
+    """Pays for one request, which may cost several times: its symbols, then its bars.
+
+    All of it costs at most a burst. Otherwise a request could never pass if its second part alone costs
+    a burst, as its first part is charged again at each try.
+    """
+
+    name: str
+    budget: Budget
+    paid: float = 0.0
+
+    def pay(self, symbols: float) -> float:
+        """Charge a lookup of `symbols` and return 0, or the seconds until the same request has enough
+        for all that it has asked for.
+        """
+        cost = min(symbols, self.budget.most - self.paid)
+        if wait := self.budget.take(self.name, cost):
+            return wait + self.paid / self.budget.rate
+        self.paid += cost
+        return 0.0

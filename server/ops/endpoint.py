@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -32,6 +33,9 @@ BODY = "quotestream.body"
 requests with a body have it.
 """
 
+TIME_OUT = "quotestream.time_out"
+"""The key, in a request's scope, of the cancel scope with the application's time for its answer."""
+
 UNCOMPRESSED, GZIP = ("", "identity"), ("gzip", "x-gzip")
 """The encodings of bodies that are read (RFC 9110 §8.4.1)."""
 
@@ -54,6 +58,20 @@ class ReadBody:
         if BODY in scope and any(route.matches(scope)[0] is not Match.NONE for route in self._late):
             await read_body(scope)
         await self._app(scope, receive, send)
+
+
+class TimeLimit:
+    """ASGI middleware that gives up a request whose time is over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Errors: HTTPException if it takes too long."""
+        with scope[TIME_OUT] as time_out:
+            await self._app(scope, receive, send)
+        if time_out.cancelled_caught:
+            raise HTTPException(500, "the server found no answer in time")
 
 
 async def read_body(scope: Scope) -> bytes:
@@ -181,7 +199,7 @@ class Endpoint:
         payer = None
         if user:
             gate.charge_symbols(user, str(values.get("symbols", "")).count(",") + 1)
-            payer = gate.budgets.payer(user.user)
+            payer = gate.budgets.request_payer(user.user)
         encoding = "".join(_header(request, "Content-Encoding")).strip().lower()
         if (self.takes or self.takes_file) and encoding not in (*UNCOMPRESSED, *GZIP):
             message = "send the body as it is, or with Content-Encoding: gzip"

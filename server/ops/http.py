@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from server import __version__
 from server.config.redaction import redact
-from server.ops.endpoint import ReadBody
+from server.ops.endpoint import ReadBody, TimeLimit
 from server.ops.guard import Guard
 from server.ops.health import HealthMonitor
 from server.ops.problems import ApiError
@@ -87,6 +87,7 @@ def build_http_app(
             *outer,
             Middleware(Guard, answer=_error, escapable=_escapable(routes)),
             *inner,
+            Middleware(TimeLimit),
             Middleware(ReadBody, routes=routes),
         ],
     )

@@ -8,9 +8,11 @@ only valid HTTP/1.1 requests (`http_stream.py`). An exception there ends only th
 """
 
 import logging
+import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,7 +31,7 @@ from server.gateway.sockets import (
     ignore_new,
 )
 from server.ops.cors import Sharing
-from server.ops.endpoint import BODY
+from server.ops.endpoint import BODY, TIME_OUT
 from server.ops.http_library import Config, ConnectionState, TCPServer
 from server.ops.http_request import MAX_BODY, MAX_HEAD
 from server.ops.http_stream import RequestStream
@@ -57,6 +59,11 @@ the largest files of instruments.
 
 WRITE_PATIENCE = 0.5
 """Seconds for which a client may leave its answer unread while other clients wait for a place."""
+
+FRESH = 0.1
+"""Seconds from a request's first byte, or from the connection, until the request starts. Before that a
+connection does not count as idle. Otherwise newcomers would cut each other before any is answered.
+"""
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for the application to answer one request. Its own deadlines are shorter."""
@@ -204,21 +211,22 @@ class HttpEdge:
     async def _make_room(self) -> None:
         """Wait until there is room for a connection.
 
-        For that, it cuts the connection that has been idle for longest. If none is idle, it waits for
-        WRITE_PATIENCE, and cuts the one whose client has left an answer unread for longest.
+        For that, it cuts the connection that has been idle for longest, and for FRESH. If there is
+        none, it cuts the one whose client has left an answer unread for longest, and for
+        WRITE_PATIENCE.
         """
         while len(self.streams) >= self._max_connections:
             open_ones = [stream for stream in self.streams if not stream.over]
-            idle = [stream for stream in open_ones if not stream.busy]
-            late = trio.current_time() - WRITE_PATIENCE
-            stuck = [stream for stream in open_ones if stream.writing_since < late]
+            now = trio.current_time()
+            idle = [each for each in open_ones if not each.busy and each.idle_since < now - FRESH]
+            stuck = [each for each in open_ones if each.writing_since < now - WRITE_PATIENCE]
             # Otherwise one that was cut is about to end.
             is_full = len(open_ones) >= self._max_connections
             if is_full and idle:
                 self._evict(min(idle, key=lambda stream: stream.idle_since))
             elif is_full and stuck:
                 self._evict(min(stuck, key=lambda stream: stream.writing_since))
-            with trio.move_on_after(WRITE_PATIENCE):
+            with trio.move_on_after(FRESH):
                 await self._changed.park()
 
     def _evict(self, stream: RequestStream) -> None:
@@ -256,11 +264,12 @@ class HttpEdge:
         self, stream: RequestStream, scope: Scope, receive: Receive, send: Send, *_: Any
     ) -> None:
         """Let the application answer one request."""
+        time_out = trio.CancelScope(deadline=trio.current_time() + ANSWER_TIMEOUT)
+        scope = {**scope, TIME_OUT: time_out}
+        if stream.has_body:
+            scope[BODY] = partial(_read_body, stream, time_out)
         try:
-            with trio.move_on_after(ANSWER_TIMEOUT) as time_out:
-                if stream.has_body:
-                    scope = {**scope, BODY: partial(_read_body, stream, time_out)}
-                await self._app(scope, receive, partial(_send_answer, stream, send))
+            await self._app(scope, receive, partial(_send_answer, stream, send, time_out))
             if time_out.cancelled_caught:
                 self.failures += 1
                 log.error("no answer to an HTTP request in time", seconds=ANSWER_TIMEOUT)
@@ -293,22 +302,32 @@ def _hypercorn_config() -> Config:
 
 async def _read_body(stream: RequestStream, time_out: trio.CancelScope) -> bytes:
     """Return the body of the request that a stream answers. Errors: ApiError."""
-    begun = trio.current_time()
-    try:
-        return await stream.read_body()
-    except Refusal as refusal:
-        status, code, *_ = refusal.refused.value
-        raise ApiError(Problem(status, code, ""), str(refusal)) from None
-    finally:
-        # The client's time is not the application's.
-        time_out.deadline += trio.current_time() - begun
+    with _stopped(time_out):
+        try:
+            return await stream.read_body()
+        except Refusal as refusal:
+            status, code, *_ = refusal.refused.value
+            raise ApiError(Problem(status, code, ""), str(refusal)) from None
 
 
-async def _send_answer(stream: RequestStream, send: Send, message: Message) -> None:
+async def _send_answer(
+    stream: RequestStream, send: Send, time_out: trio.CancelScope, message: Message
+) -> None:
     """Send a part of an answer. An answer that comes before its request's body may be the last one."""
     if message["type"] == "http.response.start" and stream.must_end:
         message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-    await send(message)
+    with _stopped(time_out):
+        await send(message)
+
+
+@contextmanager
+def _stopped(time_out: trio.CancelScope) -> Iterator[None]:
+    """Stop the application's time while the client sends or takes: that is the client's time."""
+    left, time_out.deadline = time_out.deadline - trio.current_time(), math.inf
+    try:
+        yield
+    finally:
+        time_out.deadline = trio.current_time() + left
 
 
 def _unfinished(stream: RequestStream) -> int:

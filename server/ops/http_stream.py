@@ -23,6 +23,7 @@ from server.gateway.sockets import (
     LINGER_TIMEOUT,
     close,
     has_left,
+    peer_numbers,
     receive,
     receive_nowait,
     send_all,
@@ -35,10 +36,20 @@ KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds for which an idle connection is kept: a scrape interval."""
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds from a request's first byte to its last, without the time in which it waits for its turn."""
+"""Seconds for a request's head, and for MIN_PROGRESS bytes of its body, or the rest of it. The time in
+which it waits for its turn does not count.
+"""
 
 WRITE_TIMEOUT = 10.0
-"""Seconds for a client to read one write, which is an answer's head or body."""
+"""Seconds for a client to take MIN_PROGRESS bytes of an answer, or the rest of it."""
+
+MIN_PROGRESS = 8 * 1024
+"""Bytes: fewer than a phone at the edge of its network moves (2 KB a second). If one deadline counted
+for a whole file of 200 KB, that phone would never get it.
+"""
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at how much of an answer a client has taken."""
 
 RECEIVE_BYTES = 4 * 1024
 """Bytes of one read. As chunks of one byte they take 6 ms; then other tasks run."""
@@ -57,7 +68,8 @@ class RequestStream:
     `busy`: Hypercorn has a request and has not answered it, and the request's body is not being read.
     `awaits_body`: the application waits for it.
     Hypercorn reads the addresses from `socket`; `context` tells it to close an idle connection.
-    `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written.
+    `idle_since` and `writing_since` are in trio's time, the latter infinite if nothing is written. A
+    request's first byte begins `idle_since` anew.
     """
 
     def __init__(
@@ -145,10 +157,10 @@ class RequestStream:
     async def _await_body(self, request: IncomingRequest) -> None:
         """Read the rest of a body that the application waits for. Errors: Refusal."""
         try:
-            with trio.fail_at(self._deadline):
-                if request.expects_continue:
+            if request.expects_continue:
+                with trio.fail_at(self._deadline):
                     await send_all(self.socket, CONTINUE)
-                await self._take_body(request)
+            await self._take_steadily(request)
         except GONE:
             request.is_lost = True
             raise Refusal(Refused.BAD_REQUEST, BROKEN_OFF) from None
@@ -157,7 +169,8 @@ class RequestStream:
             raise
         except trio.TooSlowError:
             request.is_lost = True
-            too_slow = _too_slow()
+            message = f"less than {MIN_PROGRESS} bytes of the body came in {REQUEST_TIMEOUT:g} s"
+            too_slow = Refusal(Refused.REQUEST_TIMEOUT, message)
             self._count(too_slow)
             raise too_slow from None
 
@@ -185,14 +198,13 @@ class RequestStream:
         self._answered.set()
 
     async def send_all(self, data: bytes) -> None:
-        """Write within WRITE_TIMEOUT, even in a scope that Hypercorn shields.
+        """Write while the client takes the data, even in a scope that Hypercorn shields.
 
         Errors: BrokenResourceError, ClosedResourceError.
         """
         self.writing_since = trio.current_time()
         try:
-            with trio.fail_after(WRITE_TIMEOUT):
-                await send_all(self.socket, data)
+            await _send_steadily(self.socket, data)
         except (OSError, trio.TooSlowError) as error:
             # After the cut, the client's further requests are not started.
             self.cut()
@@ -270,7 +282,8 @@ class RequestStream:
         except Refusal as refusal:
             return refusal
         except trio.TooSlowError:
-            return _too_slow()
+            message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
+            return Refusal(Refused.REQUEST_TIMEOUT, message)
         except NotHttp as other:
             self._refused(other.reason, str(other), b"")
             return None
@@ -283,6 +296,7 @@ class RequestStream:
                 await self._receive()
         if not self._received:
             return None
+        self.idle_since = trio.current_time()
         with trio.fail_after(REQUEST_TIMEOUT) as time:
             request = await self._read_request()
         waiting_since = trio.current_time()
@@ -302,6 +316,17 @@ class RequestStream:
         self._request = request = IncomingRequest(head)
         request.take_body(self._received)
         return request
+
+    async def _take_steadily(self, request: IncomingRequest) -> None:
+        """Read the rest of a body while it comes. Errors: Refusal, TooSlowError, and those of GONE."""
+        counted = request.on_wire
+        while not request.take_body(self._received):
+            if request.on_wire >= counted + MIN_PROGRESS:
+                counted = request.on_wire
+                self._deadline = trio.current_time() + REQUEST_TIMEOUT
+            with trio.fail_at(self._deadline):
+                if not await self._receive():
+                    raise trio.BrokenResourceError
 
     async def _take_body(self, request: IncomingRequest) -> None:
         """Read the rest of a body. Errors: Refusal, and those of GONE."""
@@ -332,6 +357,22 @@ class RequestStream:
         return self._refused(refusal.refused.value.code, str(refusal), self._head)
 
 
-def _too_slow() -> Refusal:
-    message = f"the request did not come in {REQUEST_TIMEOUT:g} s"
-    return Refusal(Refused.REQUEST_TIMEOUT, message)
+async def _send_steadily(sock: socket.socket, data: bytes) -> None:
+    """Send `data` while the client takes MIN_PROGRESS bytes in each WRITE_TIMEOUT.
+
+    The client's acknowledgements tell it, as this kernel takes some 64 KB at once. Errors: OSError,
+    ClosedResourceError, TooSlowError.
+    """
+    rest, taken, since = memoryview(data), 0, trio.current_time()
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            numbers = peer_numbers(sock)
+            acknowledged = numbers.acknowledged if numbers else 0
+            if acknowledged >= taken + MIN_PROGRESS:
+                taken, since = acknowledged, trio.current_time()
+            elif trio.current_time() >= since + WRITE_TIMEOUT:
+                raise trio.TooSlowError from None
+            with trio.move_on_after(LOOK_INTERVAL):
+                await trio.lowlevel.wait_writable(sock)

@@ -188,7 +188,10 @@ PAGES = (
         parameters=(
             Parameter("worker", str, "Number of the only worker to show", "1", default=""),
         ),
-        others={404: "No worker has the number", 503: "The supervisor gives no answer"},
+        others={
+            404: "No worker has the number",
+            503: "The supervisor or the worker gives no answer",
+        },
         operators=True,
     ),
 )

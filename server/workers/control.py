@@ -88,7 +88,9 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, tag="host_metrics"):
-    """To a worker: the answer to AskHost; None if the worker that it names does not exist."""
+    """To a worker: the answer to AskHost. If the worker that AskHost names does not exist, `page` is
+    None. If that worker gives no answer, `page` is empty.
+    """
 
     id: int
     page: str | None
@@ -150,14 +152,20 @@ class Channel(Generic[Incoming]):
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._decoder = msgspec.json.Decoder(incoming)
         self._sending = trio.Lock()
+        self._is_broken_off = False
 
     async def send(self, message: msgspec.Struct) -> None:
-        """Send a message. Cancel it only when the channel ends: half a line would spoil the next line.
+        """Send a message. If this is cancelled, the other end may get a part, which it leaves out.
 
         Errors: BrokenResourceError and ClosedResourceError if the other end is gone.
         """
         async with self._sending:
-            await self._stream.send_all(_encode(message) + b"\n")
+            line = _encode(message) + b"\n"
+            # Half a line must not spoil the next one.
+            data = b"\n" + line if self._is_broken_off else line
+            self._is_broken_off = True
+            await self._stream.send_all(data)
+            self._is_broken_off = False
 
     async def receive(self) -> AsyncGenerator[Incoming, None]:
         """Yield all messages until the other end is gone.
@@ -183,7 +191,9 @@ class Channel(Generic[Incoming]):
 
 
 class Questions(Generic[Incoming, Told]):
-    """Questions over a channel. Each waits `patience` seconds for the answer with its number."""
+    """Questions over a channel. Each waits `patience` seconds for the answer with its number, even if
+    the other end is frozen and the channel is full.
+    """
 
     def __init__(self, channel: Channel[Incoming], patience: float) -> None:
         self._channel = channel
@@ -196,8 +206,8 @@ class Questions(Generic[Incoming, Told]):
         number = next(self._numbers)
         answered, answer = self._waiting[number] = trio.Event(), []
         try:
-            await self._channel.send(question(number))
             with trio.fail_after(self._patience):
+                await self._channel.send(question(number))
                 await answered.wait()
         finally:
             del self._waiting[number]

@@ -64,10 +64,10 @@ class HostPage:
         return told
 
     async def render_one(self, name: str) -> str | None:
-        """Return one worker's own page; None if the worker does not exist or does not answer."""
-        for number, restarter in self._restarters.items():
-            if str(number) == name and restarter.worker:
-                return await restarter.worker.collect()
+        """Return one worker's own page; None if the worker does not exist, "" if it gives no answer."""
+        for number, restarter in list(self._restarters.items()):
+            if str(number) == name:
+                return (restarter.worker and await restarter.worker.collect()) or ""
         return None
 
     def _own(self, pages: Mapping[str, object]) -> Iterator[Metric]:

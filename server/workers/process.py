@@ -121,8 +121,8 @@ class Worker:
             self.process.send_signal(number)
 
     async def collect(self) -> str | None:
-        """Return its metrics; None if it does not answer in time."""
-        return await self._ask(Collect)
+        """Return its metrics; None if it does not answer in time, or could not make them."""
+        return await self._ask(Collect) or None
 
     async def ask(self, text: str) -> str | None:
         """Return its answer to another worker's question; None if it does not answer in time."""

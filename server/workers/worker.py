@@ -95,7 +95,8 @@ class SupervisorLink:
         log.error("the supervisor is gone")
 
     async def host_metrics(self, worker: str | None) -> str | None:
-        """Return the metrics of all workers, or of one; None if that worker does not exist.
+        """Return the metrics of all workers, or of one; None if that worker does not exist, "" if it
+        gives no answer.
 
         Errors: NoHost.
         """

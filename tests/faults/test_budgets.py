@@ -201,6 +201,25 @@ def test_every_way_to_a_lookup_is_charged(tmp_path):
             eventually(lambda: client.ask("subscribe", symbols=["ZTS"])["type"] == "ack")
 
 
+def test_every_request_passes_with_a_full_budget(tmp_path):
+    """A request may cost more than a burst, and in two parts: its symbols and its bars. A user that
+    waits gets it all the same.
+    """
+    names = ",".join(f"NO{number}" for number in range(500))
+    paths = (
+        "/bars?symbols=ZTS,MMM&timeframe=1m&limit=10000",
+        "/udf/history?symbol=IBM&resolution=1&from=0&to=1795000000",
+        "/udf/search?query=micro",
+        "/instruments?query=micro",
+        f"/quotes?symbols={names}",
+        f"/market-data?symbols={names}",
+    )
+    with ServerProcess(tmp_path, USER_LOOKUP_RATE="1") as server:
+        for path in paths:
+            answer = http(server, path, make_token(new_user()))
+            assert answer.status == 200, f"{path}: {answer}"
+
+
 def test_failed_tokens_are_charged_to_the_address_on_both_ports(tmp_path):
     """After ten failures, requests without a good token are told to wait on every path. Good tokens
     from the same address are let in, and the failures use up none of their handshakes.

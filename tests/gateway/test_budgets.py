@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from server.gateway.budgets import Budget
+from server.gateway.budgets import Budget, RequestPayer
 
 RATE, BURST = 10.0, 2.0
 
@@ -61,6 +61,24 @@ def test_what_costs_more_than_a_burst_can_be_had(clock):
     assert budget.take("ann")
     clock.now += BURST + 0.01
     assert not budget.take("ann", 1000)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1000), (15, 5), (15, 15), (0, 8), (20, 1)])
+def test_request_passes_after_the_wait_that_it_was_told(clock, first, second):
+    """It pays for its parts again at the next try, and in all no more than a burst."""
+    budget = Budget(RATE, BURST, clock=clock)
+    assert not RequestPayer("ann", budget).pay(1000)
+    waits: list[float] = []
+    # One wait for each part.
+    while len(waits) <= 2 and (wait := _ask(budget, first, second)):
+        waits.append(wait)
+        clock.now += wait
+    assert 1 <= len(waits) <= 2
+
+
+def _ask(budget: Budget, *costs: float) -> float:
+    payer = RequestPayer("ann", budget)
+    return next((wait for cost in costs if (wait := payer.pay(cost))), 0.0)
 
 
 def test_debts_are_made_up_for_and_charges_make_none(clock):

@@ -1,33 +1,21 @@
 """The HTTP edge with requests that start before their bodies are here."""
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 from trio.testing import wait_all_tasks_blocked
 
 from server.gateway.sockets import LINGER_TIMEOUT, receive
-from server.ops.cors import Sharing
-from server.ops.endpoint import EarlyRoute, read_body
-from server.ops.http import build_http_app
-from server.ops.http_edge import CLOSE_TIME, HttpEdge
+from server.ops.http_edge import CLOSE_TIME
 from server.ops.http_request import MAX_BODY
 from server.ops.http_stream import REQUEST_TIMEOUT
-from server.ops.lag import LoopLag
-from server.ops.problems import UNAUTHORIZED, ApiError
 from server.ops.request_pacer import MAX_INTERVAL, RequestPacer
 from server.pacing import wait_until
-from tests.http_wire import HttpAnswer, take_answer
+from tests.ops.site import CROWD, Gate, SteadyLoad, running, take
 
 ROOM = 5
-
-CROWD = 60
-"""Clients that send the last bytes of their requests at the same time."""
 
 HALF = b"POST /prices HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"
 
@@ -35,103 +23,6 @@ REST = b"x" * 97
 
 EARLY = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"
 """A request that is refused before its body has come."""
-
-
-class SteadyLoad(LoopLag):
-    """A loop with a load that leaves the pacer's interval as it is."""
-
-    def take_busy(self, reader: str) -> float:
-        return 0.8
-
-
-class Gate(RequestPacer):
-    """A pacer that lets no request start while it is closed."""
-
-    def __init__(self) -> None:
-        super().__init__(SteadyLoad())
-        self._opened = trio.Event()
-        self.open()
-
-    def close(self) -> None:
-        self._opened = trio.Event()
-
-    def open(self) -> None:
-        self._opened.set()
-
-    async def enter(self) -> None:
-        await self._opened.wait()
-        await trio.lowlevel.checkpoint()
-
-
-class Site:
-    """A small application on an edge.
-
-    `/early` refuses each request before its body, `/prices` waits for the body. `begun` counts the
-    requests to `/prices`, `started` has the times at which their bodies were there. `charged` counts
-    refusals that the edge charged to a client.
-    """
-
-    def __init__(self, room: int, pacer: RequestPacer) -> None:
-        self.begun = self.charged = 0
-        self.started: list[float] = []
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
-        self._address = listener.getsockname()
-        app = build_http_app(
-            [
-                EarlyRoute("/early", self._refuse, methods=["POST"]),
-                EarlyRoute("/prices", self._take, methods=["POST"]),
-                Route("/healthz", self._tell),
-            ]
-        )
-        self.edge = HttpEdge(app, [listener], room, pacer, self._charge, Sharing())
-
-    @contextmanager
-    def client(self, data: bytes) -> Iterator[socket.socket]:
-        """Connect, and send bytes at once."""
-        with socket.create_connection(self._address) as client:
-            client.setblocking(False)
-            client.sendall(data)
-            yield client
-
-    async def _refuse(self, _: Request) -> JSONResponse:
-        raise ApiError(UNAUTHORIZED, "no token")
-
-    async def _take(self, request: Request) -> JSONResponse:
-        self.begun += 1
-        body = await read_body(request.scope)
-        self.started.append(trio.current_time())
-        return JSONResponse(len(body))
-
-    async def _tell(self, _: Request) -> JSONResponse:
-        return JSONResponse("ok")
-
-    def _charge(self, address: str, _: str) -> str:
-        self.charged += 1
-        return address
-
-
-@asynccontextmanager
-async def running(room: int = CROWD, pacer: RequestPacer | None = None) -> AsyncIterator[Site]:
-    """Run an edge, and check that no connection of it failed."""
-    site = Site(room, pacer or Gate())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(site.edge.run)
-        yield site
-        nursery.cancel_scope.cancel()
-    assert site.edge.failures == 0
-
-
-async def take(client: socket.socket) -> HttpAnswer:
-    """Return the next answer."""
-    received = b""
-    while (taken := take_answer(received, "POST")) is None:
-        data = await receive(client, 65536)
-        assert data, f"the connection ends in the middle of an answer: {received!r}"
-        received += data
-    answer, rest = taken
-    assert not rest
-    return answer
 
 
 async def test_requests_whose_bodies_come_together_take_their_turns(autojump_clock):
@@ -227,6 +118,18 @@ async def test_stop_ends_a_request_whose_body_waits_for_its_turn(autojump_clock)
                 gate.open()
         assert not site.started
         assert not site.edge.streams
+
+
+async def test_newcomers_do_not_cut_each_other(autojump_clock):
+    """All other places are taken by requests in progress. Each newcomer in its turn is answered."""
+    async with running(ROOM) as site:
+        with ExitStack() as stack:
+            for _ in range(ROOM - 1):
+                stack.enter_context(site.client(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n"))
+            await wait_until(lambda: sum(each.busy for each in site.edge.streams) == ROOM - 1)
+            ask = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+            for client in [stack.enter_context(site.client(ask)) for _ in range(CROWD)]:
+                assert (await take(client)).status == 200
 
 
 async def test_newcomer_costs_one_connection(autojump_clock):

@@ -18,6 +18,7 @@ from server.workers.control import (
     Collect,
     FromWorker,
     Metrics,
+    Questions,
     Retire,
     Sample,
     SendAway,
@@ -30,6 +31,9 @@ from server.workers.stats import SupervisorStats
 from server.workers.worker import SupervisorLink, WorkerCallbacks
 
 SAMPLE = Sample(places=1, capacity=2, cpu=0.5, delivered=[3])
+
+QUESTIONS = 2000
+"""More than the kernel holds for a process that does not read."""
 
 DEEP = b"[" * 20_000 + b"]" * 20_000
 
@@ -102,6 +106,34 @@ async def test_supervisor_s_odd_messages_do_not_end_a_worker(nursery):
                     break
     assert sorted(map(str, told)) == ["3", "retire"]
     supervisor.close()
+
+
+async def test_frozen_end_gets_questions_that_are_given_up(autojump_clock):
+    """The kernel holds a few hundred for it. Further ones wait no longer than an answer may take, and
+    leave no half line before the next message.
+    """
+    ours, theirs = socket.socketpair()
+    supervisor: Channel[FromWorker] = Channel(ours, FromWorker)
+    frozen: Channel[Collect] = Channel(theirs, Collect)
+    questions: Questions[FromWorker, str] = Questions(supervisor, 1.0)
+    with trio.fail_after(2 * QUESTIONS):
+        for _ in range(QUESTIONS):
+            with pytest.raises(trio.TooSlowError):
+                await questions.ask(Collect)
+    received: list[Collect] = []
+
+    async def thaw() -> None:
+        received.extend([each async for each in frozen.receive()])
+
+    with structlog.testing.capture_logs() as logs, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(thaw)
+            await supervisor.send(Collect(QUESTIONS))
+            supervisor.close()
+    frozen.close()
+    assert 0 < len(received) < QUESTIONS
+    assert received == [*map(Collect, range(len(received) - 1)), Collect(QUESTIONS)]
+    assert len(logs) <= 1
 
 
 WORKER = """

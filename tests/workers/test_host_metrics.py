@@ -1,5 +1,6 @@
 """`/metrics` of a host with workers: each worker answers for all."""
 
+import http.client
 import json
 import signal
 from collections.abc import Iterator
@@ -92,8 +93,10 @@ def test_one_worker_s_own_page(tmp_path, redis):
 
 
 def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
-    """The page comes all the same, and names the worker that did not answer."""
-    with Host(tmp_path, redis, 2) as host:
+    """The page comes all the same, and names the worker that did not answer. A request for that
+    worker's own page is not told that there is no such worker.
+    """
+    with Host(tmp_path, redis, 2, WORKER_TIMEOUT="300s") as host:
         host.kill(1, signal.SIGSTOP)
 
         def says_so() -> bool:
@@ -109,3 +112,20 @@ def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
             }
 
         eventually(says_so, 60)
+        told = None
+        while told is None:
+            told = error_in_time(host, "/metrics?worker=1")
+        assert told == (503, "host_unavailable")
+
+
+def error_in_time(host: Host, path: str) -> tuple[int, str] | None:
+    """Return the status and code of an error, None if the kernel chose a frozen worker."""
+    connection = http.client.HTTPConnection(*host.http_address, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())["error"]["code"]
+    except TimeoutError:
+        return None
+    finally:
+        connection.close()
