@@ -119,6 +119,22 @@ def test_split_while_no_instance_runs_leaves_the_next_trade_alone(shared: Shared
     assert quote(second, "FB")["volume"] == 5
 
 
+def test_trade_after_a_start_counts_for_the_new_owner_of_a_symbol(shared: Shared) -> None:
+    """The symbol changed hands while no instance ran, and Redis has the quote of its former owner."""
+    first = shared.cluster.start()
+    shared.cluster.wait_for_leader([first])
+    assert publish(first, "FB", [{"price": 440, "size": 1}]) == [1, 0]
+    first.stop()
+    shared.done("rename", "FB", "META")
+    shared.list("FB,Another,STOCK,50,")
+    second = shared.cluster.start()
+    assert publish(second, "FB", [{"price": 51, "size": 1}]) == [1, 0]
+    assert publish(second, "META", [{"price": 441, "size": 1}]) == [1, 0]
+    eventually(lambda: volume(second, "META") == 2)
+    assert quote(second, "FB")["current_price"] == 51
+    assert volume(second, "FB") == 1
+
+
 def test_key_of_the_first_batch_of_all_is_known(shared: Shared, redis: Redis) -> None:
     """Also if its answer is lost, and the batch comes again over another instance."""
     leader = shared.cluster.start()
