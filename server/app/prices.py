@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from server.cluster.interest import Interest
-from server.cluster.member import Member
+from server.cluster.member import Feed, Member
 from server.cluster.shared_prices import SharedPrices
 from server.config.settings import Settings
 from server.fanout.bars import BarsUnavailable
@@ -34,6 +34,9 @@ SIMULATED_PRICE = 100.0
 
 JOIN_TIMEOUT = 3.0
 """Seconds that a start waits for the cluster. Then the server starts without it, and goes on trying."""
+
+FIRST_LOOK_TIMEOUT = 2.0
+"""Seconds that the feed's first run waits for a look at the catalogue, which may be away."""
 
 T = TypeVar("T")
 
@@ -75,8 +78,14 @@ class Prices:
         member: Member | None,
         directory: Directory,
         push: Push | SharedPrices | None,
+        look: Callable[[], Awaitable[None]],
     ) -> None:
-        """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads."""
+        """Start the feed in `tasks` or, in a cluster, the member that runs the feed while it leads.
+
+        Arguments:
+            look: looks for changed instruments once more, also among those that the member has joined
+                with.
+        """
         self._push = push
         hub.bars.replaying = self._replay is not None
         missing = {
@@ -92,7 +101,7 @@ class Prices:
         if member is None:
             tasks.start_soon(feed, NOWHERE)
             return
-        tasks.start_soon(member.run, feed, directory.list_symbols)
+        tasks.start_soon(member.run, _after_first(look, feed), directory.list_symbols)
         with trio.move_on_after(JOIN_TIMEOUT):
             await member.settled.wait()
 
@@ -246,6 +255,25 @@ def _open_replay(settings: Settings) -> Replay | None:
         )
     except ReplayError as error:
         raise ReplayError(f"FEED: {error}") from None
+
+
+def _after_first(look: Callable[[], Awaitable[None]], feed: Feed) -> Feed:
+    """Return a feed that looks before it runs for the first time.
+
+    Redis may have quotes of before a split or a rename that was made while no instance ran. Otherwise
+    such a change would also divide the price of the feed's first trade.
+    """
+    looked = False
+
+    async def run(position: FeedPosition) -> None:
+        nonlocal looked
+        if not looked:
+            with trio.move_on_after(FIRST_LOOK_TIMEOUT):
+                await look()
+            looked = True
+        await feed(position)
+
+    return run
 
 
 async def _list_missing(made: Mapping[str, Instrument], hub: Hub, directory: Directory) -> None:

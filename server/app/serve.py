@@ -99,7 +99,7 @@ async def serve(
             if not supervisor:
                 await nursery.start(http.run)
             async with trio.open_nursery() as streaming:
-                await prices.start(streaming, hub, member, directory, push)
+                await prices.start(streaming, hub, member, directory, push, store.changes.finish)
                 signals = Signals(hard_exit_after(settings.drain_delay))
                 await nursery.start(
                     handle_signals,

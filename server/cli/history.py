@@ -48,7 +48,14 @@ def add_history(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _add_range(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--timeframe", choices=get_args(Timeframe), default="1m", metavar="5m")
+    timeframes = get_args(Timeframe)
+    command.add_argument(
+        "--timeframe",
+        choices=timeframes,
+        default="1m",
+        metavar="5m",
+        help=f"one of {', '.join(timeframes)}; by default 1m",
+    )
     command.add_argument(
         "--start",
         type=utf8,

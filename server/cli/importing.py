@@ -94,7 +94,8 @@ def _read(file: Path, arguments: argparse.Namespace) -> list[Instrument]:
             print(f"{file} line {line}: {problem}", file=sys.stderr)
         if not arguments.skip_bad:
             last = problems[-1]
-            count = f" ({len(problems)} bad rows; --skip-bad lists the others)"
+            rows = "1 bad row" if len(problems) == 1 else f"{len(problems)} bad rows"
+            count = f" ({rows}; --skip-bad lists the others)"
             raise BadFile(f"{file} line {last.line}: {last.problem}{count}")
     if not instruments:
         raise BadFile(f"{file}: it holds no instrument")

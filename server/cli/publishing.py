@@ -122,7 +122,8 @@ def _opened(name: str) -> Iterator[BinaryIO]:
             # A buffer would be locked by the thread that still waits for it when the command ends.
             file = stack.enter_context(Path(path).open("rb", buffering=0))
         except OSError as error:
-            raise BadFile(f"cannot read {name}: {error.strerror}") from None
+            shown = "standard input" if name == "-" else name
+            raise BadFile(f"cannot read {shown}: {error.strerror}") from None
         yield file
 
 

@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quotestream_token: Annotated[
         str,
         Meta(description="a token (JWT)"),
-        "Token that `watch` shows to the server; empty: `watch` makes one with the secret.",
+        "Token of `watch`, `publish`, `bars` and `export`; empty: they make one with the secret.",
     ] = ""
     feed: Annotated[
         FeedChoice,

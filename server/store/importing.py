@@ -298,8 +298,7 @@ def _fields(path: str, names: list[str], columns: Mapping[str, str]) -> dict[str
             found[field] = column
         elif field in columns:
             raise BadFile(f"{path}: the header has no column {columns[field]!r}")
-    missing = [field for field in (*REQUIRED, "price") if field not in found]
-    if any(field in REQUIRED for field in missing):
+    if missing := [field for field in REQUIRED if field not in found]:
         raise BadFile(
             f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
             f"--map {missing[0]}=HEADER names one"

@@ -49,6 +49,12 @@ def volume(server: ServerProcess, symbol: str) -> float | None:
     return float(found[0]["quote"]["volume"]) if found else None
 
 
+def quote(server: ServerProcess, symbol: str) -> dict[str, Any]:
+    """Return the quote of a symbol that is there."""
+    _, found = server.ask(f"/quotes?symbols={symbol}")
+    return dict(found[0]["quote"])
+
+
 def is_renamed(server: ServerProcess) -> bool:
     """Whether a server has the volume under the new name only."""
     return volume(server, "META") == 5 and volume(server, "FB") is None
@@ -97,6 +103,36 @@ def test_delisted_symbol_begins_anew(shared: Shared, redis: Redis) -> None:
     shared.list("FB,Another,STOCK,50,")
     eventually(lambda: volume(leader, "FB") is not None)
     assert publish(leader, "FB", [{"price": 50, "size": 1, "seq": 5}]) == [1, 0]
+
+
+def test_split_while_no_instance_runs_leaves_the_next_trade_alone(shared: Shared) -> None:
+    """Redis has the price of before the split. The first trade after the start is of after it."""
+    first = shared.cluster.start()
+    shared.cluster.wait_for_leader([first])
+    assert publish(first, "FB", [{"price": 440, "size": 1}]) == [1, 0]
+    first.stop()
+    shared.done("split", "FB", "4:1")
+    second = shared.cluster.start()
+    assert publish(second, "FB", [{"price": 111, "size": 1}]) == [1, 0]
+    eventually(lambda: quote(second, "FB")["base_price"] == 100)
+    assert quote(second, "FB")["current_price"] == 111
+    assert quote(second, "FB")["volume"] == 5
+
+
+def test_trade_after_a_start_counts_for_the_new_owner_of_a_symbol(shared: Shared) -> None:
+    """The symbol changed hands while no instance ran, and Redis has the quote of its former owner."""
+    first = shared.cluster.start()
+    shared.cluster.wait_for_leader([first])
+    assert publish(first, "FB", [{"price": 440, "size": 1}]) == [1, 0]
+    first.stop()
+    shared.done("rename", "FB", "META")
+    shared.list("FB,Another,STOCK,50,")
+    second = shared.cluster.start()
+    assert publish(second, "FB", [{"price": 51, "size": 1}]) == [1, 0]
+    assert publish(second, "META", [{"price": 441, "size": 1}]) == [1, 0]
+    eventually(lambda: volume(second, "META") == 2)
+    assert quote(second, "FB")["current_price"] == 51
+    assert volume(second, "FB") == 1
 
 
 def test_key_of_the_first_batch_of_all_is_known(shared: Shared, redis: Redis) -> None:

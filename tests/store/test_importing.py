@@ -260,7 +260,7 @@ def test_two_decimal_signs_in_one_file_are_refused(read):
 def test_columns_can_be_named(read):
     """Where the header does not tell."""
     text = "id,long,px\nAAPL,Apple,5\n"
-    with pytest.raises(BadFile, match="but 'id, long, px'; --map symbol="):
+    with pytest.raises(BadFile, match="no column symbol, name, but 'id, long, px'; --map symbol="):
         read(text)
     [found] = read(text, symbol="ID", name="Long", price="PX").instruments
     assert (found.symbol, found.name, found.base_price) == ("AAPL", "Apple", 5.0)
@@ -283,6 +283,8 @@ def test_all_bad_rows_are_listed_and_nothing_is_imported(tmp_path):
     assert not (tmp_path / "quotestream" / "quotes.db").exists()
     done = run(tmp_path, "import", "--skip-bad", str(file))
     assert (done.returncode, done.stdout) == (0, "2 instruments listed\n")
+    file.write_text("symbol,name,price\nA,A,x\n")
+    assert "(1 bad row; --skip-bad" in run(tmp_path, "import", str(file)).stderr
     assert len(done.stderr.splitlines()) == 3
 
 
