@@ -91,7 +91,10 @@ def client_token(
         return _checked("--token-file", _first_line(file))
     if token := settings.quotestream_token.strip():
         return _checked("QUOTESTREAM_TOKEN", token)
-    return authenticator_of(settings, secret_of(settings)).development_token(role)
+    try:
+        return authenticator_of(settings, secret_of(settings)).development_token(role)
+    except BadKey as error:
+        raise BadKey(f"{error}. Give a token by --token-file or QUOTESTREAM_TOKEN") from None
 
 
 def is_word(text: str) -> bool:

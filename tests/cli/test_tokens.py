@@ -60,6 +60,13 @@ def test_public_key_cannot_sign(tmp_path):
     assert "JWT_SECRET" in line
 
 
+def test_client_without_a_token_learns_how_to_give_one(tmp_path):
+    """With only a public key configured, `watch` cannot make its token."""
+    line = complaint(tmp_path, "watch", "AAPL", JWT_PUBLIC_KEY=PUBLIC_KEY)
+    assert "QUOTESTREAM_TOKEN" in line
+    assert "--token-file" in line
+
+
 def test_development_needs_no_secret(tmp_path):
     """The printed token connects, so does one made later, also after a restart; the secret is the
     user's own file, and neither it nor a token is logged.
