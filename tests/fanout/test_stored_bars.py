@@ -170,3 +170,92 @@ async def test_late_trade_while_the_store_is_away(autojump_clock, clock, connect
     assert (await read(peer))[-1] == "AAPL 00:05 open 90-109 n=6"
     await clock.reach(10, 5)
     assert (await read(peer))[-2:] == ["AAPL 00:05 final1 90-109 n=6", "end 5m 00:05"]
+
+
+class SlowStore:
+    """Has one trade of each bar, and answers once it is told to."""
+
+    def __init__(self) -> None:
+        self.answers = trio.Event()
+
+    async def load(self, symbol: str, start: int, end: int, without: Any) -> MinuteBar | None:
+        """Return the stored part of a bar."""
+        await self.answers.wait()
+        return stored(start, 1)
+
+
+async def test_end_waits_for_a_bar_that_the_store_has(autojump_clock, clock, connect):
+    """It comes behind the bar, and on time to a client that does not watch that bar."""
+    store = SlowStore()
+    clock.hub.bars.load = store.load
+    await clock.reach(4, 5)
+    clock.hub.bars.minutes.forget(MONDAY + 4)
+    peer, other = connect(), connect()
+    watch(peer, "AAPL", timeframe="5m")
+    clock.hub.bars.minutes.whole_from = 0
+    watch(other, "MSFT", timeframe="5m")
+    clock.hub.bars.minutes.whole_from = MONDAY + 4
+    clock.trade(100)
+    await clock.reach(5, 5)
+    assert await read(peer) == []
+    assert await read(other) == ["end 5m 00:00"]
+    store.answers.set()
+    await trio.sleep(2)
+    assert await read(peer) == ["AAPL 00:00 final 90-100 n=2", "end 5m 00:00"]
+    await clock.reach(10, 5)
+    assert await read(peer) == await read(other) == ["end 5m 00:05"]
+
+
+async def test_newest_end_comes_behind_a_bar_that_took_long(autojump_clock, clock, connect):
+    """Further bars have ended meanwhile. A throttled client does not get the earlier end any more."""
+    store = SlowStore()
+    clock.hub.bars.load = store.load
+    await clock.reach(5, 5)
+    peer = connect()
+    watch(peer, "MSFT", timeframe="5m")
+    peer.outbox.set_throttle(60)
+    await clock.reach(10, 5)
+    clock.hub.bars.minutes.forget(MONDAY + 11)
+    watch(peer, "AAPL", timeframe="5m")
+    await clock.reach(15, 5)
+    peer.outbox.release()
+    assert await read(peer) == []
+    await clock.reach(20, 5)
+    store.answers.set()
+    await trio.sleep(2)
+    peer.outbox.release()
+    assert await read(peer) == ["AAPL 00:10 final 90-91 n=1", "end 5m 00:15"]
+
+
+async def test_end_waits_for_the_minute_of_the_start(autojump_clock, clock, connect):
+    """Its trades wait for what an earlier run wrote of that minute. The bar comes first."""
+    minutes = clock.hub.bars.minutes
+    clock.hub.bars.load = SlowStore().load
+    minutes.whole_from = MONDAY + 1
+    await clock.reach(0, 5)
+    for symbol in ("AAPL", "MSFT"):
+        clock.trade(100, symbol)
+    peer, other = connect(), connect()
+    watch(peer, "AAPL")
+    watch(other, "MSFT")
+    await clock.reach(1, 5)
+    assert await read(peer) == []
+    minutes.restore([stored(MONDAY, 3)], minutes.missing)
+    await trio.sleep(2)
+    assert await read(peer) == ["AAPL 00:00 final1 90-100 n=4", "end 1m 00:00"]
+    assert await read(other) == ["MSFT 00:00 final1 100-100 n=1", "end 1m 00:00"]
+
+
+async def test_end_waits_no_longer_for_an_unsubscribed_bar(autojump_clock, clock, connect):
+    """The store never answers about it."""
+    clock.hub.bars.load = SlowStore().load
+    await clock.reach(4, 5)
+    peer = connect()
+    watch(peer, "MSFT", timeframe="5m")
+    clock.hub.bars.minutes.forget(MONDAY + 4)
+    (apple,) = watch(peer, "AAPL", timeframe="5m")
+    await clock.reach(5, 5)
+    assert await read(peer) == []
+    clock.hub.bars.unsubscribe(peer.outbox, [apple])
+    await trio.sleep(2)
+    assert await read(peer) == ["end 5m 00:00"]
