@@ -180,6 +180,11 @@ class BarTopic:
         parts += self._minutes.recent([self.symbol], period, end)
         self._base = Base(period, end, joined_all(parts, period))
 
+    def begin_anew(self) -> None:
+        """Ask the store anew, as another instrument has the symbol now."""
+        self._base = Base(0, 0, None)
+        self.outdated |= self.loading
+
     def is_stale(self, minute: int) -> bool:
         """Return whether the base has an older state of a minute that is in memory again."""
         return not self._is_minute(minute) and self._base.period <= minute < self._base.end

@@ -23,8 +23,9 @@ from server.history.bar import MinuteBar
 from server.history.messages import BarsEnd, minute_time
 from server.history.minutes import GRACE_US, Minutes, closed_at
 from server.history.timeframe import period_end, period_start
+from server.quotes.adjustment import begun_us
 from server.quotes.instrument import Instrument
-from server.quotes.traded import MINUTE_US, Closing, Timeframe
+from server.quotes.traded import LAST_MINUTE, MINUTE_US, Closing, Timeframe
 
 TICK = 1.0
 """Seconds between two states of an open bar."""
@@ -165,6 +166,12 @@ class Bars:
             topic.rename(new)
         if topics:
             self._topics.setdefault(new, []).extend(topics)
+
+    def begin_anew(self, symbol: str, begun: int = LAST_MINUTE) -> None:
+        """Forget the trades of a symbol that another instrument has since the minute `begun`."""
+        self.minutes.begin_anew(symbol, begun)
+        for topic in self._topics.get(symbol, ()):
+            topic.begin_anew()
 
     def delist(self, symbol: str) -> None:
         """End the subscriptions to a symbol's bars."""
@@ -369,8 +376,9 @@ class Bars:
             end = min(topic.end(period), whole_from)
             memory = topic.in_memory(period, end)
             topic.outdated.discard(period)
+            begun = begun_us(self._instrument(symbol).adjustments) // MINUTE_US
             try:
-                stored = await load(symbol, period, end, memory)
+                stored = await load(symbol, max(period, begun), end, memory)
             except BarsUnavailable:
                 await trio.sleep(TICK)
                 continue

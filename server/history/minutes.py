@@ -349,6 +349,23 @@ class Minutes:
                 if kept != (old.get(minute) or self._doubted.get((symbol, minute))):
                     self._revised[symbol, minute] = None
 
+    def begin_anew(self, symbol: str, begun: int) -> None:
+        """Forget a symbol's trades: another instrument has it since the minute `begun`. Bars from there
+        on stay without a trade, for the store and clients that have them.
+        """
+        for key in [key for key in self._detached if key[0] == symbol]:
+            del self._detached[key]
+        for minute in [each for each, symbols in self._minutes.items() if symbol in symbols]:
+            kept = self._minutes[minute].pop(symbol)
+            for keys in (self._unwritten, self._revised, self._doubted):
+                keys.pop((symbol, minute), None)
+            if minute >= begun:
+                is_final = minute < self.closed_to
+                self._keep(symbol, KeptMinute(kept.trades.emptied, kept.rev + is_final))
+                if is_final:
+                    self._revise(symbol, minute)
+        self._changed[symbol] = None
+
     def rename(self, symbol: str, new: str) -> None:
         """Go on under a new symbol. Minutes that this one has already stay."""
         for symbols in self._minutes.values():

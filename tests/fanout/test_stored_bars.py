@@ -1,5 +1,6 @@
 """Bars for clients of which the store has a part: late trades, and an instance that was away."""
 
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -7,7 +8,11 @@ import trio
 
 from server.fanout.bars import BarsUnavailable
 from server.history.bar import MinuteBar
+from server.quotes.adjustment import begun_anew
+from server.quotes.instrument import Instrument
+from server.quotes.snapshot import opening_snapshot
 from server.quotes.traded import MINUTE_US, Closing
+from server.quotes.update import Trade
 from tests.fanout.test_bars import MONDAY, Clock, read, watch
 
 
@@ -259,3 +264,70 @@ async def test_end_waits_no_longer_for_an_unsubscribed_bar(autojump_clock, clock
     clock.hub.bars.unsubscribe(peer.outbox, [apple])
     await trio.sleep(2)
     assert await read(peer) == ["end 5m 00:00"]
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "1d"])
+async def test_symbol_that_another_instrument_gets(autojump_clock, clock, connect, timeframe):
+    """Its bars begin anew, over the stream as in `GET /bars`. The store is asked for nothing before."""
+    hub, asked = clock.hub, list[int]()
+
+    async def load(symbol: str, start: int, end: int, without: Any) -> MinuteBar | None:
+        asked.append(start)
+        return None
+
+    hub.bars.load = load
+    peer = connect()
+    await clock.reach(9, 5)
+    clock.trade(100)
+    await clock.reach(10, 5)
+    clock.trade(101)
+    watch(peer, "AAPL", timeframe=timeframe)
+    await trio.sleep(2)
+    hub.bars.minutes.forget(MONDAY + 9)
+    await read(peer)
+    asked.clear()
+    hub.relist([begun_anew(Instrument(symbol="AAPL", name="A", base_price=5.0), clock.now_us())])
+    # The new instrument is of the wall clock's time, and so are its trades.
+    hub.topics["AAPL"].publish(Trade("AAPL", 6, 10, clock.now_us(), time_ns() // 1000))
+    start = "00:10" if timeframe == "1m" else "00:00"
+    await trio.sleep(2)
+    assert (await read(peer))[-1] == f"AAPL {start} open 6-6 n=1"
+    assert all(each >= MONDAY + 10 for each in asked)
+    assert hub.bars.minutes.trades_of("AAPL")[0].high == 6
+
+
+async def test_bar_of_which_nothing_is_left_comes_once_more(autojump_clock, clock, connect):
+    """The instrument that has the symbol now has not traded yet."""
+    peer = connect()
+    watch(peer, "AAPL")
+    clock.trade(100)
+    await clock.reach(1, 0)
+    await read(peer)
+    clock.hub.relist(
+        [begun_anew(Instrument(symbol="AAPL", name="A", base_price=5.0), MONDAY * MINUTE_US)]
+    )
+    await clock.reach(1, 5)
+    received = await read(peer)
+    assert [each.split()[2:] for each in received[:-1]] == [
+        ["open", "100-100", "n=0"],
+        ["final", "100-100", "n=0"],
+    ]
+    assert received[-1] == "end 1m 00:00"
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "1d"])
+async def test_symbol_of_a_delisted_instrument(autojump_clock, clock, connect, timeframe):
+    """The one that gets it takes its own bars along, and has none of the other's."""
+    hub, peer = clock.hub, connect()
+    for symbol, price in (("AAPL", 100), ("MSFT", 50)):
+        clock.trade(price, symbol)
+    await clock.reach(1, 5)
+    clock.trade(51, "MSFT")
+    hub.delist(["MSFT"])
+    hub.rename("AAPL", opening_snapshot(Instrument(symbol="MSFT", name="A", base_price=1.0)))
+    assert [each.close for each in hub.bars.minutes.trades_of("MSFT")] == [100]
+    clock.trade(101, "MSFT")
+    watch(peer, "MSFT", timeframe=timeframe)
+    wanted = {"1m": "MSFT 00:01 open 101-101 n=1", "1d": "MSFT 00:00 open 100-101 n=2"}
+    assert await read(peer) == [wanted[timeframe]]
+    assert {each.symbol for each in hub.bars.minutes.unwritten(9)} == {"MSFT"}
