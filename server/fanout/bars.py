@@ -198,6 +198,7 @@ class Bars:
         """
         if not closing.to:
             return
+        self.minutes.followed = True
         self.minutes.doubt(self._topics)
         if exactly or closing.to > self.minutes.closed_to:
             self.minutes.follow(closing.to)
