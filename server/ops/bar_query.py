@@ -91,9 +91,8 @@ def read_query(values: Mapping[str, Any], default_zone: ZoneInfo, now_us: int) -
     first_us = _midnight(today, tz) if start is None else start
     last_us = now_us if end is None else end
     if first_us > last_us:
-        if end is None:
-            raise ApiError(BAD_REQUEST, "start: it is after now, and no `end` is given")
         which = "the beginning of today, as no `start` is given" if start is None else "`start`"
+        which += "; it is now, as no `end` is given" if end is None else ""
         raise ApiError(BAD_REQUEST, f"end: it is before {which}")
     # No bar is before 1970.
     first_us, last_us = max(first_us, 0), max(last_us, -1)

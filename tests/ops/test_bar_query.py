@@ -104,7 +104,7 @@ def test_days_and_weeks_begin_in_the_zone(timeframe, start, end, first, behind):
         ({"end": "20261125T1430Z"}, "end: '20261125T1430Z' is not"),
         ({"start": "2026-11-25", "end": "2026-11-24"}, "end: it is before `start`"),
         ({"end": "2026-11-24"}, "end: it is before the beginning of today"),
-        ({"start": "2026-11-27"}, "start: it is after now, and no `end` is given"),
+        ({"start": "2026-11-27"}, "end: it is before `start`; it is now, as no `end` is given"),
         ({"start": "1965-01-01", "end": "1960-01-01"}, "end: it is before `start`"),
         ({"page_token": "x"}, "page_token: it is not a `next_page_token`"),
         ({"page_token": "ÿ" * 8}, "page_token: it is not a `next_page_token`"),
