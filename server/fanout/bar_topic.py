@@ -106,12 +106,16 @@ class BarTopic:
 
     def knows(self, period: int) -> bool:
         """Whether all minutes of a bar are here, those in memory and the base."""
-        whole_from = self._minutes.whole_from
-        if period >= whole_from:
+        if period >= self._minutes.whole_from:
             return True
         if self._base.period == period:
-            return self._base.end >= min(whole_from, self.end(period))
+            return self._base.end >= min(self.stored_to, self.end(period))
         return self._is_minute(period)
+
+    @property
+    def stored_to(self) -> int:
+        """The first minute whose trades are all here. Open minutes are, also that of a start."""
+        return min(self._minutes.whole_from, self._minutes.closed_to)
 
     def awaits(self, ended: int) -> bool:
         """Return whether a bar that began at the minute `ended`, or before, waits for the store."""

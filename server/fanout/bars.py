@@ -374,7 +374,7 @@ class Bars:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""
         while topic.subscribers:
             whole_from, symbol = self.minutes.whole_from, topic.symbol
-            end = min(topic.end(period), whole_from)
+            end = min(topic.end(period), topic.stored_to)
             memory = topic.in_memory(period, end)
             topic.outdated.discard(period)
             begun = begun_us(self._instrument(symbol).adjustments) // MINUTE_US

@@ -331,3 +331,25 @@ async def test_symbol_of_a_delisted_instrument(autojump_clock, clock, connect, t
     wanted = {"1m": "MSFT 00:01 open 101-101 n=1", "1d": "MSFT 00:00 open 100-101 n=2"}
     assert await read(peer) == [wanted[timeframe]]
     assert {each.symbol for each in hub.bars.minutes.unwritten(9)} == {"MSFT"}
+
+
+async def test_long_bar_goes_on_in_the_minute_of_the_leaders_start(autojump_clock, clock, connect):
+    """A follower has that minute, and takes it for one that the store has."""
+    minutes, peer = clock.hub.bars.minutes, connect()
+
+    async def load(symbol: str, start: int, end: int, without: Any) -> MinuteBar | None:
+        return None
+
+    clock.hub.bars.load = load
+    clock.trade(100)
+    minutes.whole_from = MONDAY + 1
+    watch(peer, "AAPL", timeframe="5m")
+    await clock.reach(0, 20)
+    clock.trade(101)
+    await clock.reach(0, 30)
+    assert (await read(peer))[-1] == "AAPL 00:00 open 100-101 n=2"
+    clock.trade(102)
+    await clock.reach(1, 30)
+    clock.trade(103)
+    await clock.reach(5, 5)
+    assert (await read(peer))[-2:] == ["AAPL 00:00 final 100-103 n=4", "end 5m 00:00"]
