@@ -60,8 +60,9 @@ class Base(NamedTuple):
 
 class BarTopic:
     """The bars of `symbol`. `unfinished`: periods with a bar that is not final. `loading`: periods of
-    which the store is asked. `outdated`: those of them with a revision since then. `over`: the symbol
-    was delisted. Days and weeks begin in `zone`.
+    which the store is asked. `outdated`: those of them with a revision since then. `awaited`: periods
+    of which clients have no bar yet, as it waits for the store. `over`: the symbol was delisted. Days
+    and weeks begin in `zone`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class BarTopic:
         self.unfinished: set[int] = set()
         self.loading: set[int] = set()
         self.outdated: set[int] = set()
+        self.awaited: set[int] = set()
         self.over = False
         self._minutes = minutes
         self._zone = zone
@@ -104,12 +106,25 @@ class BarTopic:
 
     def knows(self, period: int) -> bool:
         """Whether all minutes of a bar are here, those in memory and the base."""
-        whole_from = self._minutes.whole_from
-        if period >= whole_from:
+        if period >= self._minutes.whole_from:
             return True
         if self._base.period == period:
-            return self._base.end >= min(whole_from, self.end(period))
+            return self._base.end >= min(self.stored_to, self.end(period))
         return self._is_minute(period)
+
+    @property
+    def stored_to(self) -> int:
+        """The first minute whose trades are all here. Open minutes are, also that of a start."""
+        return min(self._minutes.whole_from, self._minutes.closed_to)
+
+    def awaits(self, ended: int) -> bool:
+        """Return whether a bar that began at the minute `ended`, or before, waits for the store."""
+        self.awaited = {each for each in self.awaited if self._waits(each)}
+        return any(each <= ended for each in self.awaited)
+
+    def _waits(self, period: int) -> bool:
+        is_missing = self._minutes.is_missing
+        return period in self.loading or is_missing(self.symbol, period, self.end(period))
 
     def _is_minute(self, period: int) -> bool:
         """Return whether a bar is one minute that is in memory. The base may be older then."""
@@ -168,6 +183,11 @@ class BarTopic:
         parts = [stored] if stored else []
         parts += self._minutes.recent([self.symbol], period, end)
         self._base = Base(period, end, joined_all(parts, period))
+
+    def begin_anew(self) -> None:
+        """Ask the store anew, as another instrument has the symbol now."""
+        self._base = Base(0, 0, None)
+        self.outdated |= self.loading
 
     def is_stale(self, minute: int) -> bool:
         """Return whether the base has an older state of a minute that is in memory again."""

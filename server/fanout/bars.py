@@ -3,7 +3,8 @@
 The hub's topics give the trades to `minutes`. Once a second the feed of bars looks at them. It first
 closes minutes that are over, and sends their final bars with `bars_end` behind them. Then it sends
 final bars that were revised, and the newest state of open ones. So a bar is encoded at most once a
-second, for all its subscribers.
+second, for all its subscribers. If a final bar waits for the store, so does the `bars_end` of the
+clients that watch it.
 """
 
 from collections import Counter
@@ -22,8 +23,9 @@ from server.history.bar import MinuteBar
 from server.history.messages import BarsEnd, minute_time
 from server.history.minutes import GRACE_US, Minutes, closed_at
 from server.history.timeframe import period_end, period_start
+from server.quotes.adjustment import begun_us
 from server.quotes.instrument import Instrument
-from server.quotes.traded import MINUTE_US, Closing, Timeframe
+from server.quotes.traded import LAST_MINUTE, MINUTE_US, Closing, Timeframe
 
 TICK = 1.0
 """Seconds between two states of an open bar."""
@@ -43,12 +45,18 @@ given ones. Returns None if they have no trade. Errors: BarsUnavailable.
 
 
 class _Watched:
-    """The connections that watch bars of one length, each with the number of symbols it watches."""
+    """The connections that watch bars of one length, each with the number of symbols it watches.
+
+    `end`: the newest `bars_end`, of the bars that began at the minute `ended`. `held`: the connections
+    that get it later, as one of their bars waits for the store.
+    """
 
     def __init__(self) -> None:
         self.outboxes = Audience()
         self.counts = Counter[Outbox]()
         self.end: EndSource | None = None
+        self.ended = 0
+        self.held: set[Outbox] = set()
 
     def add(self, outbox: Outbox) -> None:
         self.counts[outbox] += 1
@@ -59,6 +67,7 @@ class _Watched:
         if not self.counts[outbox]:
             del self.counts[outbox]
             self.outboxes.discard(outbox)
+            self.held.discard(outbox)
             if self.end:
                 outbox.forget([self.end])
 
@@ -140,7 +149,7 @@ class Bars:
         """Make the present bar of a topic that gets its first subscriber."""
         newest = self.minutes.newest(topic.symbol)
         now = self.minutes.closed_to if newest is None else newest
-        self._make(topic, topic.period(now))
+        self._make_awaited(topic, topic.period(now))
 
     def _forget(self, topic: BarTopic) -> None:
         topics = self._topics.get(topic.symbol, [])
@@ -157,6 +166,12 @@ class Bars:
             topic.rename(new)
         if topics:
             self._topics.setdefault(new, []).extend(topics)
+
+    def begin_anew(self, symbol: str, begun: int = LAST_MINUTE) -> None:
+        """Forget the trades of a symbol that another instrument has since the minute `begun`."""
+        self.minutes.begin_anew(symbol, begun)
+        for topic in self._topics.get(symbol, ()):
+            topic.begin_anew()
 
     def delist(self, symbol: str) -> None:
         """End the subscriptions to a symbol's bars."""
@@ -183,6 +198,7 @@ class Bars:
         """
         if not closing.to:
             return
+        self.minutes.followed = True
         self.minutes.doubt(self._topics)
         if exactly or closing.to > self.minutes.closed_to:
             self.minutes.follow(closing.to)
@@ -221,6 +237,10 @@ class Bars:
         for minute, symbols in self.minutes.close(closed_to):
             for topic in self._topics_of(symbols):
                 topic.unfinished.add(topic.period(minute))
+        for symbol, minute in self.minutes.missing:
+            if before <= minute < self.minutes.closed_to:
+                for topic in self._topics_of([symbol]):
+                    topic.awaited.add(topic.period(minute))
         self._finish(before)
         for topics in self._topics.values():
             for topic in topics:
@@ -246,17 +266,43 @@ class Bars:
             done, key=lambda each: (period_end(each[1], each[0], self.zone), each)
         ):
             for topic in done[timeframe, period]:
-                self._make(topic, period)
+                self._make_awaited(topic, period)
             self._end(timeframe, period)
 
     def _end(self, timeframe: Timeframe, period: int) -> None:
+        """Send `bars_end` to all who have their bars, and hold it back for the others."""
         watched = self._watched.get(timeframe)
         if watched and watched.outboxes:
             message = BarsEnd(timeframe, minute_time(period))
             if watched.end is None:
                 watched.end = EndSource(message)
             watched.end.renew(message)
-            self._flusher.send(watched.end, watched.outboxes, time_ns() // 1000)
+            watched.ended, watched.held = period, self._awaiting(timeframe, period)
+            for outbox in watched.held:
+                # What it is owed of an earlier end would come with this one's time.
+                outbox.forget([watched.end])
+            for group in watched.outboxes.groups:
+                ready = [each for each in group if each not in watched.held]
+                self._flusher.queue(watched.end.current_frame(group.view), ready, time_ns() // 1000)
+
+    def _awaiting(self, timeframe: Timeframe, ended: int) -> set[Outbox]:
+        """Return who watches a bar that began at `ended`, or before, and that waits for the store."""
+        found = set[Outbox]()
+        for topics in self._topics.values():
+            for topic in topics:
+                if topic.timeframe == timeframe and topic.awaited and topic.awaits(ended):
+                    found.update(topic.subscribers)
+        return found
+
+    def _release_ends(self) -> None:
+        """Send the newest `bars_end` that was held back to those who have their bars now."""
+        for timeframe, watched in self._watched.items():
+            if watched.held and watched.end:
+                awaiting = self._awaiting(timeframe, watched.ended)
+                ready, watched.held = watched.held - awaiting, watched.held & awaiting
+                for outbox in ready:
+                    frame = watched.end.current_frame(outbox.view)
+                    self._flusher.queue(frame, [outbox], time_ns() // 1000)
 
     def send_changes(self) -> None:
         """Send final bars that were revised, and open ones that changed."""
@@ -274,6 +320,7 @@ class Bars:
             newest = self.minutes.newest(topic.symbol)
             if newest is not None:
                 self._make(topic, topic.period(newest))
+        self._release_ends()
 
     def _load_gone(self) -> None:
         """Ask the store for final bars that left the memory before clients had their newest state."""
@@ -288,6 +335,12 @@ class Bars:
     def _topics_of(self, symbols: Iterable[str]) -> Iterable[BarTopic]:
         for symbol in symbols if self._topics else ():
             yield from self._topics.get(symbol, ())
+
+    def _make_awaited(self, topic: BarTopic, period: int) -> None:
+        """Send a bar of which clients have nothing yet, or whose final state is due."""
+        self._make(topic, period)
+        if not topic.knows(period):
+            topic.awaited.add(period)
 
     def _make(self, topic: BarTopic, period: int) -> None:
         """Send a bar as it is now. If memory does not have all of it, ask the store first."""
@@ -321,11 +374,12 @@ class Bars:
         """Ask the store until it answers, as long as anybody watches. Then send the bar."""
         while topic.subscribers:
             whole_from, symbol = self.minutes.whole_from, topic.symbol
-            end = min(topic.end(period), whole_from)
+            end = min(topic.end(period), topic.stored_to)
             memory = topic.in_memory(period, end)
             topic.outdated.discard(period)
+            begun = begun_us(self._instrument(symbol).adjustments) // MINUTE_US
             try:
-                stored = await load(symbol, period, end, memory)
+                stored = await load(symbol, max(period, begun), end, memory)
             except BarsUnavailable:
                 await trio.sleep(TICK)
                 continue

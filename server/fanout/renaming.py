@@ -1,6 +1,6 @@
 """Gives instruments new symbols: with their quotes, versions, subscribers, and waiting updates."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from server.fanout.agreement import is_of, renamed_state, renames, state_after
@@ -63,6 +63,8 @@ class Renaming:
         """Rename instruments at once, by old symbol. One may take the symbol of another."""
         moved = [(self.topics.pop(symbol, None), row) for symbol, row in moves.items()]
         markets = [self.markets.pop(symbol, None) for symbol in moves]
+        # The symbol of an instrument that was delisted may be taken.
+        taken = {row.symbol for row in moves.values()} - self.topics.keys()
         for symbol, (old, _) in zip(moves, moved, strict=True):
             self.delisted[symbol] = old or self.delisted.get(symbol)
         for (old, row), market in zip(moved, markets, strict=True):
@@ -72,7 +74,7 @@ class Renaming:
             elif row.symbol not in self.topics and (past := self.delisted.pop(row.symbol, None)):
                 self.list_state(state_after(past, row), None)
         changed = {symbol: row.symbol for symbol, row in moves.items()}
-        self._move_history(changed)
+        self._move_history(changed, taken)
         for symbol, now in self.present.items():
             self.present[symbol] = changed.get(now, now)
         self.present |= changed
@@ -99,12 +101,16 @@ class Renaming:
             self.journal.lose([new.symbol])
         return new
 
-    def _move_history(self, changed: Mapping[str, str]) -> None:
-        """Go on with bars under the new symbols. The trades kept under old versions are of no use."""
+    def _move_history(self, changed: Mapping[str, str], taken: Collection[str]) -> None:
+        """Go on with bars under the new symbols. If another instrument had one, which was delisted, its
+        bars do not go on. The trades kept under old versions are of no use.
+        """
         self.trades.drop(changed)
         # Two may exchange their symbols, so each first gets one that nobody has.
         for symbol, new in changed.items():
             self.bars.rename(symbol, f"\0{new}")
+        for symbol in taken:
+            self.bars.begin_anew(symbol)
         for new in changed.values():
             self.bars.rename(f"\0{new}", new)
 

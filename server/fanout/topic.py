@@ -19,6 +19,7 @@ from server.quotes.adjustment import (
     adjusted_change,
     adjusted_move,
     begins_anew,
+    begun_us,
     in_session_of,
     newest_reference,
     up_to_date,
@@ -28,6 +29,7 @@ from server.quotes.opening import begun_once, opened, opening_of
 from server.quotes.patch import difference
 from server.quotes.quote import Quote, move_of, quote_after, resumed_quote, snapshot_of
 from server.quotes.snapshot import LiveSnapshot, Snapshot, live, row_of
+from server.quotes.traded import MINUTE_US
 from server.quotes.update import Move, Trade, Update, changes_bar
 from server.quotes.view import QuoteChange
 
@@ -151,6 +153,9 @@ class Topic(Publication):
             return
         if instrument.adjustments != self.instrument.adjustments:
             self._count_adjustments(len(instrument.adjustments.split()))
+            if begins_anew(self.instrument, instrument):
+                begun = begun_us(instrument.adjustments) // MINUTE_US
+                self.context.bars.begin_anew(self.symbol, begun)
         state = up_to_date(self.snapshot(), instrument)
         self.instrument = instrument
         self.quote = resumed_quote(state if self.version > 1 else snapshot)

@@ -36,13 +36,15 @@ class Minutes:
 
     `closed_to`: all minutes before it are final. `whole_from`: all trades of the minutes from there on
     came to this process. A trade of an earlier minute that is not in memory waits until `restore`.
-    `repeats_from`: the first row of a replay's second lap, 0 before it. Its rows count only once.
-    `newest_us`: the newest time of all trades. `lost` counts bars that the store took too late.
+    `followed`: another instance's minutes were taken over. `repeats_from`: the first row of a replay's
+    second lap, 0 before it. Its rows count only once. `newest_us`: the newest time of all trades.
+    `lost` counts bars that the store took too late.
     """
 
     def __init__(self, closed_to: int = 0, whole_from: int = 0) -> None:
         self.closed_to = closed_to
         self.whole_from = whole_from
+        self.followed = False
         self.repeats_from = 0
         self.newest_us = 0
         self.lost = 0
@@ -146,9 +148,7 @@ class Minutes:
         return [bar for key in revised if (bar := self.bar(*key))]
 
     def doubt(self, symbols: Iterable[str]) -> None:
-        """Note that this instance may have missed trades of these symbols' final bars, before the state
-        of another instance comes.
-        """
+        """Note that this instance may have missed trades of these symbols' final bars."""
         final = [each for each in self._minutes if each < self.closed_to]
         for symbol in symbols:
             for minute in final:
@@ -348,6 +348,23 @@ class Minutes:
                 self._unwritten[symbol, minute] = None
                 if kept != (old.get(minute) or self._doubted.get((symbol, minute))):
                     self._revised[symbol, minute] = None
+
+    def begin_anew(self, symbol: str, begun: int) -> None:
+        """Forget a symbol's trades: another instrument has it since the minute `begun`. Bars from there
+        on stay without a trade, for the store and clients that have them.
+        """
+        for key in [key for key in self._detached if key[0] == symbol]:
+            del self._detached[key]
+        for minute in [each for each, symbols in self._minutes.items() if symbol in symbols]:
+            kept = self._minutes[minute].pop(symbol)
+            for keys in (self._unwritten, self._revised, self._doubted):
+                keys.pop((symbol, minute), None)
+            if minute >= begun:
+                is_final = minute < self.closed_to
+                self._keep(symbol, KeptMinute(kept.trades.emptied, kept.rev + is_final))
+                if is_final:
+                    self._revise(symbol, minute)
+        self._changed[symbol] = None
 
     def rename(self, symbol: str, new: str) -> None:
         """Go on under a new symbol. Minutes that this one has already stay."""

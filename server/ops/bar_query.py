@@ -39,7 +39,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ended: behind the bar of a symbol that begins at `minute`.
 
-    `query` is the fingerprint of its parameters. The next page has the same range.
+    `query` is the fingerprint of its parameters. The next page has the same range. `check` is that of
+    all the other fields.
     """
 
     query: bytes
@@ -47,6 +48,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     end: int
     symbol: str
     minute: int
+    check: bytes = b""
 
 
 class Query(NamedTuple):
@@ -64,7 +66,7 @@ class Query(NamedTuple):
 
     def token(self, symbol: str, minute: int) -> str:
         """Return the token of the page behind a bar."""
-        mark = Mark(self.fingerprint, self.first, self.end, symbol, minute)
+        mark = _checked(Mark(self.fingerprint, self.first, self.end, symbol, minute))
         return urlsafe_b64encode(msgspec.msgpack.encode(mark)).decode().rstrip("=")
 
     def rest_of(self, symbol: str) -> tuple[int, int]:
@@ -90,7 +92,10 @@ def read_query(values: Mapping[str, Any], default_zone: ZoneInfo, now_us: int) -
     last_us = now_us if end is None else end
     if first_us > last_us:
         which = "the beginning of today, as no `start` is given" if start is None else "`start`"
+        which += "; it is now, as no `end` is given" if end is None else ""
         raise ApiError(BAD_REQUEST, f"end: it is before {which}")
+    # No bar is before 1970.
+    first_us, last_us = max(first_us, 0), max(last_us, -1)
     latest = now_us // MINUTE_US + AHEAD
     first = min(-(-first_us // MINUTE_US), latest)
     if period_start(first, timeframe, tz) < first or first * MINUTE_US < first_us:
@@ -116,6 +121,8 @@ def _continued(query: Query, token: str) -> Query:
         mark = msgspec.msgpack.decode(encoded, type=Mark)
     except (NotBase64, ValueError, msgspec.DecodeError):
         raise ApiError(BAD_REQUEST, "page_token: it is not a `next_page_token`") from None
+    if mark != _checked(mark):
+        raise ApiError(BAD_REQUEST, "page_token: it is damaged")
     if mark.query != query.fingerprint:
         message = "page_token: it belongs to other parameters; only `limit` may differ"
         raise ApiError(BAD_REQUEST, message)
@@ -123,6 +130,13 @@ def _continued(query: Query, token: str) -> Query:
     if not query.first - LATER <= mark.first <= mark.minute < mark.end <= query.end:
         raise ApiError(BAD_REQUEST, "page_token: it is not a `next_page_token`")
     return query._replace(first=mark.first, end=mark.end, behind=mark)
+
+
+def _checked(mark: Mark) -> Mark:
+    """Return a mark with its check: a token that lost a letter would name another place."""
+    bare = msgspec.structs.replace(mark, check=b"")
+    check = blake2b(msgspec.msgpack.encode(bare), digest_size=4).digest()
+    return msgspec.structs.replace(bare, check=check)
 
 
 def _fingerprint(values: Mapping[str, Any], tz: ZoneInfo) -> bytes:
@@ -160,7 +174,7 @@ def _moment(
             # A plus sign that the client did not escape arrives as a space.
             moment = datetime.fromisoformat(f"{text[:11]}{text[11:].upper().replace(' ', '+')}")
             if moment.tzinfo is not None:
-                return min(max(0, (moment - _EPOCH) // timedelta(microseconds=1)), LATEST_US)
+                return min((moment - _EPOCH) // timedelta(microseconds=1), LATEST_US)
     except ValueError:
         pass
     except OverflowError:
@@ -170,4 +184,4 @@ def _moment(
 
 def _midnight(day: date, tz: ZoneInfo) -> int:
     moment = datetime.combine(day, time(), tz)
-    return min(max(0, (moment - _EPOCH) // timedelta(microseconds=1)), LATEST_US)
+    return min((moment - _EPOCH) // timedelta(microseconds=1), LATEST_US)

@@ -75,6 +75,11 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
             hides,
         )
 
+    @property
+    def emptied(self) -> "Traded":
+        """What is left once all these trades are taken out."""
+        return msgspec.structs.replace(self, volume=0, count=0, turnover=0.0, restated=False)
+
 
 def traded(price: float, size: float, time_us: int, *, late: bool = False) -> Traded:
     """Return one trade."""

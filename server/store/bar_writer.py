@@ -38,6 +38,7 @@ class Unwritten(Protocol):
 
     newest_us: int
     whole_from: int
+    followed: bool
 
     @property
     def missing(self) -> Sequence[Key]:
@@ -131,10 +132,13 @@ class BarWriter:
             minutes = self.minutes
             if not self._resumed:
                 found = await self.reading.ask(self.tables.open_bars)
-                # The tables have no other bars of the minute of the start.
-                started = minutes.whole_from - 1
-                minutes.restore(found, [key for key in minutes.missing if key[1] >= started])
-                minutes.whole_from = min(minutes.whole_from, max(started, 0))
+                if minutes.followed:
+                    minutes.restore(found)
+                else:
+                    # The tables have no other bars of the minute of the start.
+                    started = minutes.whole_from - 1
+                    minutes.restore(found, [key for key in minutes.missing if key[1] >= started])
+                    minutes.whole_from = min(minutes.whole_from, max(started, 0))
                 self._resumed = True
             while missing := minutes.missing[:BATCH_ROWS]:
                 found = await self.reading.ask(partial(self.tables.find, missing))

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from time import time_ns
 from typing import NamedTuple
 
-from server.quotes.adjustment import ChangeRefused, retired, succeeding
+from server.quotes.adjustment import ChangeRefused, begun_us, retired, succeeding
 from server.quotes.snapshot import Snapshot
+from server.quotes.traded import MINUTE_US
 
 PARKED = "*"
 """The symbol of a row while two rows exchange theirs. No instrument has it."""
@@ -23,12 +24,20 @@ UPDATE market_data SET delisted = true, renamed_to = $1 WHERE symbol = $2 OR ren
 """
 """Also symbols that the instrument had before lead to the new one."""
 
+EMPTY_BARS = "UPDATE minute_bars SET volume = 0, count = 0, turnover = 0 WHERE"
+"""Leaves bars without a trade, as if all were cancelled. It lacks the condition."""
+
 
 class Found(NamedTuple):
     """A symbol's row: the snapshot in it, None if it is not a record."""
 
     delisted: bool
     snapshot: Snapshot | None
+
+
+def begun_minute(row: Snapshot) -> int:
+    """Return the minute in which a row's instrument got its symbol, 0 for always."""
+    return begun_us(row.adjustments) // MINUTE_US
 
 
 def listed(symbol: str, rows: Mapping[str, Found]) -> Snapshot:

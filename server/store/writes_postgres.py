@@ -6,10 +6,12 @@ from typing import Any
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import BATCH_ROWS
 from server.store.renaming import (
+    EMPTY_BARS,
     FORWARD,
     LIST_AGAIN,
     SET_SYMBOL,
     Found,
+    begun_minute,
     listed,
     rows_after,
     symbol_changes,
@@ -18,6 +20,7 @@ from server.store.rows import Rows
 from server.store.search import name_words
 from server.store.sql import FIELDS
 from server.store.sql_postgres import (
+    BEGIN_ANEW,
     INDEX_WORDS,
     LOCK,
     NOT_INDEXED,
@@ -59,6 +62,8 @@ async def upsert(
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
             await connection.execute(statement, *_columns(batch))
+            if statement == BEGIN_ANEW:
+                await _empty_bars(batch, connection)
             done(start + len(batch))
         await index_names(connection)
 
@@ -110,8 +115,16 @@ async def rename(rows: Rows, old: str, new: str, connection: Connection) -> None
         for symbols in symbol_changes(old, new, found):
             await connection.execute(SET_SYMBOL, *symbols)
         await connection.execute(REPLACE, *_columns(after))
+        await _empty_bars(after[1:], connection)
         await connection.execute(LIST_AGAIN, new)
         await connection.execute(FORWARD, new, old)
+
+
+async def _empty_bars(rows: Sequence[Snapshot], connection: Connection) -> None:
+    """Take the trades of an earlier instrument out of the bars of the minute in which rows begin."""
+    among = "instrument IN (SELECT id FROM market_data WHERE symbol = ANY($1::varchar[]))"
+    symbols, begun = [row.symbol for row in rows], min(map(begun_minute, rows))
+    await connection.execute(f"{EMPTY_BARS} {among} AND minute >= $2", symbols, begun)
 
 
 async def _lock(rows: Rows, symbols: Sequence[str], connection: Connection) -> dict[str, Found]:

@@ -11,10 +11,12 @@ import msgspec
 from server.quotes.snapshot import Snapshot
 from server.store.catalogue import BATCH_ROWS
 from server.store.renaming import (
+    EMPTY_BARS,
     FORWARD,
     LIST_AGAIN,
     SET_SYMBOL,
     Found,
+    begun_minute,
     listed,
     rows_after,
     symbol_changes,
@@ -49,6 +51,8 @@ def write(
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
             insert(statement, batch, connection)
+            if statement == BEGIN_ANEW:
+                _empty_bars(batch, connection)
             done(start + len(batch))
         if statement in (LIST, BEGIN_ANEW):
             index_unindexed(connection)
@@ -134,8 +138,17 @@ def rename(rows: Rows, old: str, new: str, connection: sqlite3.Connection) -> No
         for symbols in symbol_changes(old, new, found):
             _execute(SET_SYMBOL, *symbols, connection=connection)
         insert(_REPLACE, after, connection)
+        _empty_bars(after[1:], connection)
         _execute(LIST_AGAIN, new, connection=connection)
         _execute(FORWARD, new, old, connection=connection)
+
+
+def _empty_bars(rows: Sequence[Snapshot], connection: sqlite3.Connection) -> None:
+    """Take the trades of an earlier instrument out of the bars of the minute in which rows begin."""
+    connection.executemany(
+        f"{EMPTY_BARS} instrument = (SELECT id FROM market_data WHERE symbol = ?) AND minute >= ?",
+        ((row.symbol, begun_minute(row)) for row in rows),
+    )
 
 
 def _find(rows: Rows, symbols: Sequence[str], connection: sqlite3.Connection) -> dict[str, Found]:

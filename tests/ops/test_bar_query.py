@@ -1,6 +1,6 @@
 """The parameters of `GET /bars`: times, time zones, page tokens, and what is refused."""
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -104,6 +104,8 @@ def test_days_and_weeks_begin_in_the_zone(timeframe, start, end, first, behind):
         ({"end": "20261125T1430Z"}, "end: '20261125T1430Z' is not"),
         ({"start": "2026-11-25", "end": "2026-11-24"}, "end: it is before `start`"),
         ({"end": "2026-11-24"}, "end: it is before the beginning of today"),
+        ({"start": "2026-11-27"}, "end: it is before `start`; it is now, as no `end` is given"),
+        ({"start": "1965-01-01", "end": "1960-01-01"}, "end: it is before `start`"),
         ({"page_token": "x"}, "page_token: it is not a `next_page_token`"),
         ({"page_token": "ÿ" * 8}, "page_token: it is not a `next_page_token`"),
         ({"page_token": urlsafe_b64encode(b"\x95").decode()}, "page_token: it is not"),
@@ -127,6 +129,22 @@ def test_huge_ranges_end_soon_after_now(timeframe):
     empty = query(start="9999-12-31T23:59:59.999999-23:59", end="9999-12-31")
     assert empty.first >= empty.end - 1
     assert query(start="0", end="999999999999999999").first == 0 == query(start="0").first
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "4h", "1d", "1w"])
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("1960-01-01", "1961-01-01"),
+        ("1969-12-31", "1969-12-31"),
+        ("0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_nothing_is_before_1970(timeframe, start, end):
+    """Such a range is empty. One that goes on until later begins with 1970."""
+    empty = query(start=start, end=end, timeframe=timeframe, tz="Asia/Kolkata")
+    assert empty.first >= empty.end
+    assert 0 <= query(start=start, timeframe=timeframe, tz="Asia/Kolkata").first < 7 * 1440
 
 
 def test_a_page_goes_on_where_the_last_one_ended():
@@ -180,6 +198,22 @@ def test_a_token_belongs_to_its_query(other):
     assert query(symbols="aapl,,ibm,", page_token=token).behind
     with pytest.raises(ApiError, match="page_token: it belongs to other parameters"):
         query(**other, page_token=token)
+
+
+@pytest.mark.parametrize("sort", ["asc", "desc"])
+def test_a_damaged_token_is_refused(sort):
+    """Each letter counts. Without a check, many others would name another place of the range."""
+    found = query(start="2026-11-20", sort=sort)
+    token = found.token("IBM", found.first + 7)
+    for place in range(len(token)):
+        for letter in "AQgw-_9":
+            damaged = token[:place] + letter + token[place + 1 :]
+            if urlsafe_b64decode(damaged + "==") != urlsafe_b64decode(token + "=="):
+                with pytest.raises(ApiError, match="page_token"):
+                    query(start="2026-11-20", sort=sort, page_token=damaged)
+    for shorter in range(len(token)):
+        with pytest.raises(ApiError, match="page_token"):
+            query(start="2026-11-20", sort=sort, page_token=token[:shorter] or "-")
 
 
 def test_a_made_up_token_reaches_nothing_else():

@@ -1,7 +1,7 @@
 """The tables of bars: Postgres, SQLite and memory give the same bars, and never go back."""
 
 from random import Random
-from time import time
+from time import time, time_ns
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +12,7 @@ import trio_asyncio
 
 from server.history.bar import MinuteBar
 from server.history.timeframe import MINUTES, TIMEFRAMES, period_end, period_start, roll_up
+from server.quotes.adjustment import begun_us
 from server.quotes.traded import MINUTE_US
 from server.store.bars import Wanted
 from server.store.catalogue import Catalogue, StoreUnavailable
@@ -190,6 +191,44 @@ async def test_longer_bar_of_cancelled_trades_has_its_revisions(catalogue):
     assert (whole.count, whole.rev, whole.final) == (0, 3, True)
     wanted: dict[str, Any] = {"starts": [FIRST], "size": 1440, "end": FIRST + 900}
     assert await minutes_of(catalogue, **wanted, first=FIRST + 800) == []
+
+
+async def begun(catalogue: Catalogue, symbol: str) -> int:
+    """Return the minute in which the symbol's instrument got it."""
+    (row,) = await catalogue.find([symbol])
+    return begun_us(row.adjustments) // MINUTE_US
+
+
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
+async def test_bars_of_an_earlier_instrument_end(catalogue):
+    """Those of the minute in which another one gets the symbol have no trade left. Others stay."""
+    await fill(catalogue, instrument("IBM"), instrument("AIG"))
+    now = time_ns() // 1000 // MINUTE_US
+    ours = [bar(now + n, final=n < 0) for n in range(-1, 3)]
+    others = [msgspec.structs.replace(each, symbol="AIG") for each in ours]
+    await catalogue.bars.write([*ours, *others])
+    await catalogue.upsert([instrument("IBM", "New")], lambda _: None, anew=True)
+    first = await begun(catalogue, "IBM")
+    assert await minutes_of(catalogue) == [each for each in ours if each.minute < first]
+    assert await minutes_of(catalogue, "AIG") == others
+    traded = bar(first, close=11.0, count=1, final=False)
+    await catalogue.bars.write([traded])
+    assert await minutes_of(catalogue, first=first) == [traded]
+
+
+@pytest.mark.parametrize("catalogue", ["sqlite", "postgres"], indirect=True)
+async def test_symbols_change_hands_within_a_minute(catalogue):
+    """AIG gets the symbol of IBM, which was delisted. A third instrument gets that of AIG."""
+    await fill(catalogue, instrument("IBM"), instrument("AIG"))
+    now = time_ns() // 1000 // MINUTE_US
+    moved = [bar(now + n, "AIG", close=11.0) for n in range(2)]
+    await catalogue.bars.write([*moved, *(bar(now + n, final=False) for n in range(2))])
+    await catalogue.delist(["IBM"])
+    await catalogue.rename("AIG", "IBM")
+    await fill(catalogue, instrument("AIG", "Third"))
+    wanted = [msgspec.structs.replace(each, symbol="IBM") for each in moved]
+    assert await minutes_of(catalogue) == wanted
+    assert await minutes_of(catalogue, "AIG", first=await begun(catalogue, "AIG")) == []
 
 
 def rounded(bars: list[MinuteBar]) -> list[MinuteBar]:

@@ -210,6 +210,21 @@ async def test_a_restart_goes_on_from_the_open_bar(final):
     assert (kept.open, kept.close, kept.count, kept.final) == (10.0, 12.0, 3, final)
 
 
+@pytest.mark.parametrize("late", [(FIRST, FIRST + 5), (FIRST + 5, FIRST)])
+async def test_new_leader_asks_for_the_bar_of_a_late_trade(late):
+    """It goes on from another instance's minutes. The tables have the minute before those, too."""
+    world = World()
+    await world.tables.write([bar(minute) for minute in late])
+    world.minutes.begin((FIRST + 9) * MINUTE_US)
+    world.minutes.followed = True
+    world.minutes.closed_to, world.minutes.whole_from = FIRST + 8, FIRST + 6
+    for minute in late:
+        world.trade(minute, 11.0)
+        assert await world.writer.flush()
+        [kept] = await world.tables.find([("IBM", minute)])
+        assert (kept.count, kept.volume, kept.high, kept.rev) == (2, 101, 11.0, 1)
+
+
 async def test_old_bars_are_deleted_step_by_step(autojump_clock):
     """Steps go on until nothing is old. The newest bar is now: a replay of an old day is kept."""
     world = World()
