@@ -104,7 +104,7 @@ class Publisher:
             others = [symbol for symbol in lost if not step or symbol not in step.states]
             for start in range(0, len(others), PAGE_FIELDS):
                 page = others[start : start + PAGE_FIELDS]
-                record = self._steps.record(page)
+                record = self._steps.record_of_others(page)
                 await self._bus.write(self._epoch, self._snapshots(page), record)
             last = moved | dict.fromkeys(step.states) if step else moved
             gone = [symbol for symbol in self._steps.gone if symbol not in self._hub.topics]

@@ -71,7 +71,11 @@ if ARGV[6] ~= '' then
     redis.call('XADD', KEYS[6], 'MINID', '~', oldest, '*', 'i', ARGV[6])
 end
 if ARGV[10] ~= '' then
-    redis.call('XADD', KEYS[8], 'MAXLEN', ARGV[11], '*', 't', ARGV[10])
+    -- A step whose answer was lost comes again. Written twice, it would push out an older one.
+    local last = redis.call('XREVRANGE', KEYS[8], '+', '-', 'COUNT', 1)[1]
+    if not last or last[2][2] ~= ARGV[10] then
+        redis.call('XADD', KEYS[8], 'MAXLEN', ARGV[11], '*', 't', ARGV[10])
+    end
 end
 if ARGV[8] ~= '' then
     redis.call('XTRIM', KEYS[7], 'MINID', ARGV[8])

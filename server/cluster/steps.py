@@ -190,6 +190,12 @@ class Steps:
         self.states = dict(stored.states) | heard
         return stored._replace(states=self.states, positions=positions), heard
 
+    def record_of_others(self, symbols: Iterable[str]) -> Record:
+        """Return what goes with the quotes of `symbols` that the pending step does not concern. It has
+        nothing of the step: if this instance is killed, Redis must not have a part of one.
+        """
+        return Record({each: state for each in symbols if (state := self.states.get(each))})
+
     def record(
         self, symbols: Iterable[str], *, whole: bool = False, gone: Iterable[str] = ()
     ) -> Record:

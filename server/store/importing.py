@@ -298,7 +298,9 @@ def _fields(path: str, names: list[str], columns: Mapping[str, str]) -> dict[str
             found[field] = column
         elif field in columns:
             raise BadFile(f"{path}: the header has no column {columns[field]!r}")
-    if missing := [field for field in REQUIRED if field not in found]:
+    # A file may lack prices only. But if the names of columns are at fault, that of the price is, too.
+    missing = [field for field in (*REQUIRED, "price") if field not in found]
+    if any(field in REQUIRED for field in missing):
         raise BadFile(
             f"{path}: the header has no column {', '.join(missing)}, but {', '.join(names)[:200]!r}; "
             f"--map {missing[0]}=HEADER names one"

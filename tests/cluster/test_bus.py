@@ -8,7 +8,9 @@ import trio
 
 from server.cluster.bus import open_bus
 from server.cluster.errors import BusLost, Fenced
+from server.cluster.queue import PriceStreams
 from server.cluster.stats import ClusterStats
+from server.cluster.steps import Record
 from server.cluster.wire import WATCHED, Batch
 from server.quotes.update import Move
 from server.redis_link import BadRedisUrl
@@ -69,6 +71,18 @@ async def test_old_leader_is_refused(redis):
         assert (stored.mark.epoch, stored.mark.seq) == (second, 1)
         assert stored.snapshots == {"AAPL": snapshot("AAPL", 6)}
         assert stored.led
+
+
+async def test_step_that_comes_again_pushes_no_older_one_out(redis):
+    """If the answer about a step is lost, its leader publishes it once more."""
+    async with buses(redis) as (one, _):
+        epoch = await lead(one)
+        for number, kept in enumerate([b"first", b"second", b"second", b"third"], 1):
+            entries = {b"first": 1, b"second": 2, b"third": 3}[kept]
+            record = Record({}, kept=kept, kept_entries=entries)
+            await one.publish(Batch(epoch, number), [], record)
+        log = (await PriceStreams(one).load_progress()).kept
+        assert [kept for _, kept in log] == [b"first", b"second", b"third"]
 
 
 async def test_batch_is_heard_and_the_last_one_frees_the_lease(redis):

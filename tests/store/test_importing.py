@@ -260,7 +260,9 @@ def test_two_decimal_signs_in_one_file_are_refused(read):
 def test_columns_can_be_named(read):
     """Where the header does not tell."""
     text = "id,long,px\nAAPL,Apple,5\n"
-    with pytest.raises(BadFile, match="no column symbol, name, but 'id, long, px'; --map symbol="):
+    with pytest.raises(
+        BadFile, match="no column symbol, name, price, but 'id, long, px'; --map symbol="
+    ):
         read(text)
     [found] = read(text, symbol="ID", name="Long", price="PX").instruments
     assert (found.symbol, found.name, found.base_price) == ("AAPL", "Apple", 5.0)

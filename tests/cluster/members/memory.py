@@ -42,6 +42,7 @@ class MemoryRedis:
         self.behind_ms = 0
         self.buses: list[MemoryBus] = []
         self.published: list[Batch] = []
+        self.records: list[Record] = []
 
     @property
     def holder(self) -> str:
@@ -152,6 +153,7 @@ class MemoryBus:
             await trio.sleep(self.delay)
             redis = self._redis
             self._write(batch.epoch, snapshots)
+            redis.records.append(record)
             redis.mark = Mark(batch.epoch, batch.seq, batch.position, batch.closing)
             sent = decode_batch(encode_batch(batch), ClusterStats().invalid)
             assert sent == batch
@@ -172,6 +174,7 @@ class MemoryBus:
         with self._command("write"):
             await trio.sleep(self.delay)
             self._write(epoch, snapshots)
+            self._redis.records.append(record)
 
     def _write(self, epoch: int, snapshots: Iterable[LiveSnapshot]) -> None:
         if epoch != self._redis.epoch:

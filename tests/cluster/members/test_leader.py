@@ -9,6 +9,7 @@ import trio.testing
 
 from server.cluster.errors import BusLost
 from server.cluster.leader import HANDOVER_TIMEOUT
+from server.cluster.steps import Step
 from server.cluster.wire import Batch, Mark
 from server.quotes.snapshot import live, opening_snapshot
 from server.quotes.update import NOWHERE
@@ -124,6 +125,28 @@ async def test_overflowing_journal_is_told_by_its_state(autojump_clock, leader, 
     await trio.sleep(2)
     assert follower.state == leader.state
     assert redis.quotes == leader.state
+
+
+async def test_step_is_written_once_and_whole(autojump_clock, leader, follower, redis):
+    """States of other symbols, which go before it, have nothing of it: a leader that is killed then
+    leaves no trade counted that nobody has. Its entry in the log of kept trades pushes no other out.
+    """
+    leader.trade("AAPL", 101.0)
+    await trio.sleep(SOON)
+    del redis.records[:]
+    steps = leader.member.steps
+    steps.begin()
+    leader.hub.journal.lose(["MSFT"])
+    leader.trade("AAPL", 102.0)
+    await steps.finish(Step({"AAPL": b"state"}, b"8 bytes.", (), {"key": "7-0"}, "key", b"kept", 1))
+    of_step = [each for each in redis.records if each.ids or each.read_to or each.kept]
+    assert [(each.ids, each.read_to, each.kept) for each in of_step] == [
+        (b"8 bytes.", "7-0", b"kept")
+    ]
+    assert of_step[0].states["position:key"] == b"7-0"
+    others = redis.records[: redis.records.index(of_step[0])]
+    assert others
+    assert not any("position:key" in each.states or "AAPL" in each.states for each in others)
 
 
 async def test_redis_that_forgot_everything_is_told_again(
