@@ -279,7 +279,7 @@ class Bars:
             watched.end.renew(message)
             watched.ended, watched.held = period, self._awaiting(timeframe, period)
             for outbox in watched.held:
-                # What it is owed of an earlier end would come with this one's time.
+                # An earlier end that still waits in this outbox would get the time of the new one.
                 outbox.forget([watched.end])
             for group in watched.outboxes.groups:
                 ready = [each for each in group if each not in watched.held]

@@ -77,7 +77,7 @@ class Traded(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     @property
     def emptied(self) -> "Traded":
-        """What is left once all these trades are taken out."""
+        """The same minute without its trades, as if all of them were cancelled."""
         return msgspec.structs.replace(self, volume=0, count=0, turnover=0.0, restated=False)
 
 

@@ -153,7 +153,7 @@ def test_list_that_is_longer_than_the_server_allows(tmp_path, page):
         board.await_live()
         board.await_move("TSLA")
         assert [text for text in sent if '"bars":["AAPL"]' in text]
-        # A symbol for which there is no room comes when another one goes.
+        # The list is full. Once the visitor removes a row, the refused symbol gets its price.
         page.get_by_role("combobox").fill("MSFT")
         page.get_by_role("option", name="MSFT").click()
         expect(board.row("MSFT")).to_contain_text("longer than the server allows")

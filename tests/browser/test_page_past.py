@@ -1,4 +1,4 @@
-"""What the page `/` shows of the past: the last hour of each row, and the chart's history."""
+"""The page `/` shows the past: the last hour of each row, and the chart's history."""
 
 import json
 import re

@@ -111,16 +111,21 @@ def test_the_address_that_the_server_prints_will_do(tmp_path, server):
     assert is_at(server, "IBM", 201.5)
 
 
-def test_a_pipe_is_published_line_by_line(tmp_path, server):
-    """The price is on the stream before the program that prints prices ends."""
-    with subprocess.Popen(
+def pipe(folder: Path, server: ServerProcess) -> "subprocess.Popen[str]":
+    """Start the command. It publishes the lines that a test writes."""
+    return subprocess.Popen(
         [*COMMAND, "publish", "--url", prices_url(server)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment(QUOTESTREAM_TOKEN=publisher_token()),
         text=True,
-    ) as command:
+    )
+
+
+def test_a_pipe_is_published_line_by_line(tmp_path, server):
+    """The price is on the stream before the program that prints prices ends."""
+    with pipe(tmp_path, server) as command:
         assert command.stdin
         for price in (31, 32):
             command.stdin.write(f'{{"symbol":"INTC","price":{price}}}\n')
@@ -135,14 +140,7 @@ def test_a_pipe_is_published_line_by_line(tmp_path, server):
 
 def test_own_numbers_may_begin_behind_objects_without(tmp_path, server):
     """The number of the second trade is not one that the command gave to the first."""
-    with subprocess.Popen(
-        [*COMMAND, "publish", "--url", prices_url(server)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(QUOTESTREAM_TOKEN=publisher_token()),
-        text=True,
-    ) as command:
+    with pipe(tmp_path, server) as command:
         assert command.stdin
         for price, number in ((31, {}), (32, {"seq": 1}), (33, {"seq": 2}), (34, {})):
             trade = {"symbol": "AMD", "price": price, "size": 5, **number}

@@ -323,7 +323,7 @@ def test_symbols_may_be_separated_by_commas(server, tmp_path):
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("name", ["watch", "bars"])
 def test_outputs_may_be_closed(server, tmp_path, name, redirection):
-    """A shell's `>&-` closes them. The exit code tells all the same that there is no such symbol."""
+    """A shell's `>&-` closes them. The exit code still tells that the symbol is unknown."""
     url = server.quotes_url if name == "watch" else server.http_url
     arguments = [name, "NOPE", "--url", url, "--token", make_token()]
     code, errors = redirected(tmp_path, redirection, *arguments)

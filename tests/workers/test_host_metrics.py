@@ -93,8 +93,8 @@ def test_one_worker_s_own_page(tmp_path, redis):
 
 
 def test_frozen_worker_does_not_cost_the_others_page(tmp_path, redis):
-    """The page comes all the same, and names the worker that did not answer. A request for that
-    worker's own page is not told that there is no such worker.
+    """The page still comes, and names the worker that did not answer. A request for that worker's own
+    page gets 503 and not 404, as the worker exists.
     """
     with Host(tmp_path, redis, 2, WORKER_TIMEOUT="300s") as host:
         host.kill(1, signal.SIGSTOP)

@@ -33,8 +33,8 @@ let isPaused = false;
 let needsToken = false;
 
 /**
- * Asks again and again, one request at a time, while the page is seen and not paused. `shownAt` is when the
- * last answer was shown, and `problem` why there is no newer one.
+ * Asks again and again, one request at a time, while the page is seen and not paused. `shownAt` is the time
+ * at which the page showed the last answer. `problem` says why no newer one came.
  */
 class Repeated {
   problem = "";

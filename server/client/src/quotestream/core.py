@@ -45,7 +45,7 @@ CONNECTED: Mapping[str, State] = {"live": "live", "stale": "stale", "closed": "c
 """The states that a server tells. A later server may tell others."""
 
 STOPPED = {"halted", "closed"}
-"""What a publisher says of a symbol's market, until it says `open`."""
+"""Statuses of a symbol's market that last until its publisher sends `open`."""
 
 MOST_SYMBOLS = 1_000_000
 """Symbols that a client holds if it asked for all: a hundred times the instruments of an exchange."""
